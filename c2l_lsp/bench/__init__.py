@@ -1,0 +1,1 @@
+"""The measurements that decide: tasks, metrics, methods, runner, report."""

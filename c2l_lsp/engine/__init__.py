@@ -1,0 +1,1 @@
+"""One process's living models: state and adapter of every folder, prompts, decoding, the scheduler, the frames."""
