@@ -35,7 +35,7 @@ class _Group(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_f
     """A named group of settings."""
 
 
-class Completion(_Group):
+class Completion(_Group, frozen=True, kw_only=True):
     """When a completion is asked for, how long it may take and what it may look like."""
 
     trigger: Annotated[
@@ -56,21 +56,19 @@ class Completion(_Group):
     max_line_suffix: Annotated[
         int, _i(0, 1000, "No automatic completion when more than this many characters follow the cursor on its line.")
     ] = 8
-    min_chars: Annotated[
-        int, _i(0, 100, "No automatic completion before this many characters stand on the line.")
-    ] = 0
+    min_chars: Annotated[int, _i(0, 100, "No automatic completion before this many characters stand on the line.")] = 0
     speculative: Annotated[bool, Meta(description="After a completion is shown, compute the next one ahead.")] = True
     cache_size: Annotated[int, _i(0, 100000, "How many results are kept for typing back and forth.")] = 250
     in_comments: Annotated[bool, Meta(description="Complete inside comments too.")] = True
 
 
-class Context(_Group):
+class Context(_Group, frozen=True, kw_only=True):
     """How much of the open file goes into the prompt. No other file ever does."""
 
     max_tokens: Annotated[int, _i(16, 131072, "Longest prompt in tokens (text before and after the cursor).")] = 1536
 
 
-class Adapter(_Group):
+class Adapter(_Group, frozen=True, kw_only=True):
     """The repository's adapter: which hypernetwork makes it and how it follows edits."""
 
     enable: Annotated[bool, Meta(description="Adapt the model to the repository.")] = True
@@ -89,29 +87,31 @@ class Adapter(_Group):
     ] = 1024
 
 
-class Files(_Group):
+class Files(_Group, frozen=True, kw_only=True):
     """Which files may be read at all. This one filter stands before state, prompt, training and log."""
 
-    exclude: Annotated[
-        list[str], Meta(description="More patterns to leave out, in .gitignore syntax.")
-    ] = field(default_factory=list)
+    exclude: Annotated[list[str], Meta(description="More patterns to leave out, in .gitignore syntax.")] = field(
+        default_factory=list
+    )
     respect_gitignore: Annotated[bool, Meta(description="Leave out what git ignores.")] = True
     ignore_file: Annotated[str, Meta(description="Name of the project's own ignore file.")] = ".c2lignore"
     max_size_kb: Annotated[int, _i(1, 65536, "Larger files are left out, in kB.")] = 512
-    languages: Annotated[
-        list[str], Meta(description="Languages the adapter learns from, by LSP language id.")
-    ] = field(default_factory=lambda: ["python"])
+    languages: Annotated[list[str], Meta(description="Languages the adapter learns from, by LSP language id.")] = field(
+        default_factory=lambda: ["python"]
+    )
 
 
-class Model(_Group):
+class Model(_Group, frozen=True, kw_only=True):
     """The frozen base model. Machine scope: a workspace cannot choose it."""
 
-    id: Annotated[str, Meta(description="c2l-default (ships inside), or a Hugging Face causal LM name.")] = "c2l-default"
+    id: Annotated[str, Meta(description="c2l-default (ships inside), or a Hugging Face causal LM name.")] = (
+        "c2l-default"
+    )
     path: Annotated[str, Meta(description="Folder of a model on this machine; wins over id.")] = ""
     revision: Annotated[str, Meta(description="Revision of a Hub model.")] = ""
-    device: Annotated[str, Meta(description="auto, cpu, cuda, cuda:N or mps.", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = (
-        "auto"
-    )
+    device: Annotated[
+        str, Meta(description="auto, cpu, cuda, cuda:N or mps.", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    ] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"], Meta(description="Number format of the weights.")
     ] = "auto"
@@ -121,7 +121,7 @@ class Model(_Group):
     ] = 30
 
 
-class Server(_Group):
+class Server(_Group, frozen=True, kw_only=True):
     """How an editor starts the server. Machine scope; read by the editor plugins, not by the server."""
 
     path: Annotated[str, Meta(description="The c2l-lsp executable; empty: found through the interpreter.")] = ""
@@ -129,7 +129,7 @@ class Server(_Group):
     interpreter: Annotated[str, Meta(description="Python that has c2l_lsp installed; empty: found.")] = ""
 
 
-class Remote(_Group):
+class Remote(_Group, frozen=True, kw_only=True):
     """Completions from a team's server instead of the local model. Off while url is empty. Machine scope."""
 
     url: Annotated[str, Meta(description="https:// address of an OpenAI-compatible server; empty: off.")] = ""
@@ -137,19 +137,19 @@ class Remote(_Group):
     timeout_ms: Annotated[int, _i(50, 600000, "Longest wait for the remote, in ms.")] = 2000
 
 
-class Statistics(_Group):
+class Statistics(_Group, frozen=True, kw_only=True):
     """Local counts of shown and accepted completions."""
 
     enable: Annotated[bool, Meta(description="Count shown and accepted completions on this machine only.")] = True
 
 
-class StatusBar(_Group):
+class StatusBar(_Group, frozen=True, kw_only=True):
     """The editor's status item."""
 
     show: Annotated[bool, Meta(description="Show the status item.")] = True
 
 
-class Trace(_Group):
+class Trace(_Group, frozen=True, kw_only=True):
     """Protocol tracing by the editor's client."""
 
     server: Annotated[
@@ -157,12 +157,12 @@ class Trace(_Group):
     ] = "off"
 
 
-class Settings(_Group):
+class Settings(_Group, frozen=True, kw_only=True):
     """All of `c2l.*`."""
 
-    enable: Annotated[
-        dict[str, bool], Meta(description="On or off by language id; * is every other language.")
-    ] = field(default_factory=lambda: {"*": True, "plaintext": False})
+    enable: Annotated[dict[str, bool], Meta(description="On or off by language id; * is every other language.")] = (
+        field(default_factory=lambda: {"*": True, "plaintext": False})
+    )
     completion: Completion = Completion()
     context: Context = Context()
     adapter: Adapter = Adapter()
@@ -265,12 +265,17 @@ def describe() -> list[dict[str, Any]]:
 
     def walk(name: str, prefix: str) -> None:
         for key, schema in defs[name]["properties"].items():
-            ref = schema.get("$ref", "").rsplit("/", 1)[-1] or (schema.get("allOf") or [{}])[0].get("$ref", "").rsplit("/")[-1]
+            ref = (
+                schema.get("$ref", "").rsplit("/", 1)[-1]
+                or (schema.get("allOf") or [{}])[0].get("$ref", "").rsplit("/")[-1]
+            )
             if ref in defs:
                 walk(ref, f"{prefix}{key}.")
                 continue
             group = prefix.split(".")[0]
-            rows.append({"key": f"c2l.{prefix}{key}", "scope": "machine" if group in MACHINE_ONLY else "resource", **schema})
+            rows.append(
+                {"key": f"c2l.{prefix}{key}", "scope": "machine" if group in MACHINE_ONLY else "resource", **schema}
+            )
 
     walk("Settings", "")
     defaults = msgspec.to_builtins(Settings())

@@ -30,7 +30,7 @@ class _Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 # --- methods: parameters and results -------------------------------------------------------------------------------
 
 
-class Hello(_Record):
+class Hello(_Record, frozen=True, kw_only=True):
     """First request: settings of the machine, and the schema the server speaks. The engine loads the model."""
 
     schema: int
@@ -38,7 +38,7 @@ class Hello(_Record):
     trusted: bool = True
 
 
-class ModelInfo(_Record):
+class ModelInfo(_Record, frozen=True, kw_only=True):
     """The base model in use."""
 
     id: str
@@ -51,13 +51,13 @@ class ModelInfo(_Record):
     load_ms: float
 
 
-class Folder(_Record):
+class Folder(_Record, frozen=True, kw_only=True):
     """A workspace folder by its absolute path."""
 
     folder: str
 
 
-class OpenFolder(_Record):
+class OpenFolder(_Record, frozen=True, kw_only=True):
     """Start to watch and learn a folder under these settings (also sent when its settings change)."""
 
     folder: str
@@ -65,7 +65,7 @@ class OpenFolder(_Record):
     trusted: bool = True
 
 
-class Buffer(_Record):
+class Buffer(_Record, frozen=True, kw_only=True):
     """Text of an open document; `text` None: closed, the file on disk counts again. `path` is relative, with /."""
 
     folder: str
@@ -73,7 +73,7 @@ class Buffer(_Record):
     text: str | None
 
 
-class Complete(_Record):
+class Complete(_Record, frozen=True, kw_only=True):
     """One completion. `prefix`/`suffix` are the document's text around the cursor, clipped by the server.
 
     `folder` "" means no folder (base model). `settings` decide tokens, lines, latency. `invoked` is an explicit request.
@@ -95,7 +95,7 @@ class Complete(_Record):
     max_context_tokens: int = 1536
 
 
-class Timing(_Record):
+class Timing(_Record, frozen=True, kw_only=True):
     """Milliseconds a completion spent."""
 
     prefill: float = 0.0
@@ -103,7 +103,7 @@ class Timing(_Record):
     total: float = 0.0
 
 
-class Completion(_Record):
+class Completion(_Record, frozen=True, kw_only=True):
     """The answer: candidate texts (best first, may be empty) and what they were computed under.
 
     `generation` is the adapter's counter, 0 for the bare model. `stop` says why decoding ended (eos, scope, lines,
@@ -121,13 +121,13 @@ class Completion(_Record):
     mean_logprob: float = 0.0
 
 
-class Cancel(_Record):
+class Cancel(_Record, frozen=True, kw_only=True):
     """Stop the request with this id; it is still answered, with the error `cancelled`."""
 
     id: int
 
 
-class AdapterInfo(_Record):
+class AdapterInfo(_Record, frozen=True, kw_only=True):
     """A folder's adapter as it stands."""
 
     folder: str
@@ -147,7 +147,7 @@ class AdapterInfo(_Record):
     sampled: bool = False
 
 
-class Export(_Record):
+class Export(_Record, frozen=True, kw_only=True):
     """Write the folder's adapter as a PEFT directory. `rank` 0: the smallest rank that is exact."""
 
     folder: str
@@ -155,7 +155,7 @@ class Export(_Record):
     rank: int = 0
 
 
-class Exported(_Record):
+class Exported(_Record, frozen=True, kw_only=True):
     """What was written and how far it is from the engine's own adapter (relative Frobenius error of ΔW)."""
 
     out: str
@@ -164,14 +164,14 @@ class Exported(_Record):
     generation: int
 
 
-class SetEnabled(_Record):
+class SetEnabled(_Record, frozen=True, kw_only=True):
     """Turn a folder's adapter on or off."""
 
     folder: str
     enabled: bool
 
 
-class Status(_Record):
+class Status(_Record, frozen=True, kw_only=True):
     """The engine as a whole."""
 
     model: ModelInfo
@@ -182,7 +182,7 @@ class Status(_Record):
     memory_mb: float
 
 
-class Nothing(_Record):
+class Nothing(_Record, frozen=True, kw_only=True):
     """No parameters or no result."""
 
 
@@ -207,7 +207,7 @@ METHODS: dict[str, tuple[type[Struct], type[Struct]]] = {
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-class Progress(_Record):
+class Progress(_Record, frozen=True, kw_only=True):
     """Something long: `done` of `total` `unit`s; `total` 0 is unknown. Ends with `finished`."""
 
     folder: str
@@ -218,7 +218,7 @@ class Progress(_Record):
     finished: bool = False
 
 
-class AdapterChanged(_Record):
+class AdapterChanged(_Record, frozen=True, kw_only=True):
     """A new adapter generation is live. `trigger` is index, diff, settings, reset or restore; `ms` per stage."""
 
     info: AdapterInfo
@@ -227,7 +227,7 @@ class AdapterChanged(_Record):
     ms: dict[str, float]
 
 
-class Trouble(_Record):
+class Trouble(_Record, frozen=True, kw_only=True):
     """Something a user should know: the error's code, severity and sentence. `folder` "" means the engine."""
 
     folder: str
@@ -242,7 +242,7 @@ EVENTS: dict[str, type[Struct]] = {"progress": Progress, "adapter_changed": Adap
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
-class Request(_Record, tag_field="t", tag="q"):
+class Request(_Record, frozen=True, kw_only=True, tag_field="t", tag="q"):
     """A call by the server."""
 
     id: int
@@ -250,7 +250,7 @@ class Request(_Record, tag_field="t", tag="q"):
     params: dict[str, Any]
 
 
-class Reply(_Record, tag_field="t", tag="r"):
+class Reply(_Record, frozen=True, kw_only=True, tag_field="t", tag="r"):
     """The answer to Request `id`: a result, or an error (code of errors.py, sentence)."""
 
     id: int
@@ -258,7 +258,7 @@ class Reply(_Record, tag_field="t", tag="r"):
     error: tuple[str, str] | None = None
 
 
-class Event(_Record, tag_field="t", tag="e"):
+class Event(_Record, frozen=True, kw_only=True, tag_field="t", tag="e"):
     """Told by the engine unasked."""
 
     name: str

@@ -1,0 +1,201 @@
+"""The frozen base LM: loading by name or folder, its tokenizer, its final hidden states and its head.
+
+A `BaseModel` answers two questions for everybody else: the final, normed hidden states of token ids, and the logits of
+such hidden states. It knows nothing of repositories, prompts or adapters (those hook in from `lora`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from c2l_lsp.config import Model as ModelSettings
+from c2l_lsp.errors import ModelError
+from c2l_lsp.model.fim import FimTokens, resolve
+
+DEFAULT_ID = "c2l-default"
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A causal LM in evaluation mode, never trained here.
+
+    `d` is the width of the final hidden state, `vocabulary` the rows of the head, `max_context` the positions the model
+    was made for, `digest` names the exact weights (adapters and states are bound to it).
+    """
+
+    id: str
+    digest: str
+    lm: Any
+    tokenizer: Any
+    fim: FimTokens | None
+    device: torch.device
+    dtype: torch.dtype
+    max_context: int
+    load_ms: float
+
+    @property
+    def d(self) -> int:
+        """Width of the final hidden state."""
+        return int(self.head_weight.shape[1])
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the head."""
+        return int(self.head_weight.shape[0])
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, tied ones once."""
+        return sum(p.numel() for p in self.lm.parameters())
+
+    @property
+    def body(self) -> nn.Module:
+        """The model without its head; its last hidden state is normed."""
+        body: nn.Module = self.lm.base_model
+        return body
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The head E, [vocabulary, d]."""
+        weight: Tensor = self.lm.get_output_embeddings().weight
+        return weight
+
+    @property
+    def logit_divisor(self) -> float:
+        """Granite divides its logits by a constant; everybody else by 1."""
+        return float(getattr(self.lm.config, "logits_scaling", None) or 1.0)
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """Ids that end a completion."""
+        eos = self.tokenizer.eos_token_id
+        return (self.fim.stops if self.fim else frozenset()) | ({eos} if eos is not None else frozenset())
+
+    @property
+    def start(self) -> int:
+        """Id a text read on its own begins with: bos, else eos, else 0."""
+        for index in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if index is not None:
+                return int(index)
+        return 0
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of token ids; special tokens are left out, nothing is tidied."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    @torch.inference_mode()
+    def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Final normed hidden states [B, T, d] of ids [B, T] (right-padded where mask [B, T] is 0)."""
+        states: Tensor = self.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocabulary] of final hidden states [..., d], in the weights' dtype."""
+        scores: Tensor = self.lm.get_output_embeddings()(hidden)
+        return scores / self.logit_divisor if self.logit_divisor != 1.0 else scores
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device a setting names; auto takes CUDA, then MPS, then the CPU. ModelError if it is not there."""
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(wanted)
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if not there[device.type]():
+        raise ModelError(f"c2l.model.device is {wanted}, which this machine does not have; use auto or cpu.")
+    return device
+
+
+def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """The number format a setting names; auto is bf16 where the device multiplies it natively, else fp32."""
+    if wanted != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.float32
+
+
+def load(settings: ModelSettings) -> BaseModel:
+    """Load the model the settings name, frozen. ModelError says what is missing and what to do."""
+    started = time.perf_counter()
+    where, revision = _where(settings)
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings.dtype, device)
+    offline = settings.offline or Path(where).is_dir()
+    arguments: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}
+    if revision:
+        arguments["revision"] = revision
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(where, **arguments)
+        lm = transformers.AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **arguments
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(_why_not(settings, where, error)) from error
+    lm = lm.to(device).eval().requires_grad_(False)
+    return BaseModel(
+        id=settings.path or settings.id,
+        digest=_digest(lm),
+        lm=lm,
+        tokenizer=tokenizer,
+        fim=resolve(tokenizer),
+        device=device,
+        dtype=dtype,
+        max_context=int(getattr(lm.config, "max_position_embeddings", None) or 2048),
+        load_ms=(time.perf_counter() - started) * 1e3,
+    )
+
+
+def _where(settings: ModelSettings) -> tuple[str, str]:
+    if settings.path:
+        folder = Path(settings.path).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"c2l.model.path names {folder}, which holds no config.json.")
+        return str(folder), ""
+    if settings.id == DEFAULT_ID:
+        folder = ASSETS / DEFAULT_ID
+        if not (folder / "model.safetensors").is_file():
+            raise ModelError(f"The embedded model is missing from {folder}; install the package again.")
+        return str(folder), ""
+    return settings.id, settings.revision
+
+
+def _why_not(settings: ModelSettings, where: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(where).is_dir():
+        return f"The model in {where} cannot be loaded: {first}"
+    hint = "c2l.model.offline is on, so it must be on this machine already" if settings.offline else "check the name"
+    return f"The model {where} cannot be had ({hint}): {first}"
+
+
+def _digest(lm: Any) -> str:  # noqa: ANN401 - any transformers model
+    """Names the weights: a hash of the config and of a strided sample of every tensor (a whole 7B would take long)."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(type(lm).__name__.encode())
+    for name, tensor in lm.state_dict().items():
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 4096)].float().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,89 @@
+"""What every hypernetwork is to the rest: a map from a repository's text to an adapter, updated by differences.
+
+Work comes in three steps so that the engine can slice, cache and batch it:
+`pieces` cuts a text (cheap), `read` turns pieces into readings on the device (the expensive step, one batch a call,
+pieces of any folders together), `update` folds readings into states (one batched call for all folders that changed).
+A reading depends on its piece alone, so it is cached by the piece's key and subtracted exactly when the piece goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from c2l_lsp.model.lora import Adapter
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a text that is read on its own. `key` names its content (and the rule that cut it)."""
+
+    key: bytes
+    text: str
+
+
+Reading = Mapping[str, Tensor]
+"""Named tensors on the CPU that a piece was turned into; what is stored is exactly what is folded."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one update folds into one state: readings that came, readings that went, and the diffs' own readings.
+
+    `first` marks the initial snapshot: it is what the repository is, not something that just happened.
+    """
+
+    added: Sequence[Reading] = ()
+    removed: Sequence[Reading] = ()
+    diffs: Sequence[Reading] = ()
+    first: bool = False
+
+
+@dataclass
+class RepoState:
+    """The recurrent state of one folder: named tensors. A plain value; a new one is made at each update."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def clone(self) -> RepoState:
+        """A copy that shares nothing."""
+        return RepoState({name: tensor.clone() for name, tensor in self.tensors.items()})
+
+
+class Hypernetwork(Protocol):
+    """One way of turning a repository into an adapter. A new way is a new file and a row in `engine.adapt.KINDS`.
+
+    `kind` is its name in settings. `digest` names its weights and rules: readings and states of another digest are not
+    compatible. `reads_diffs` says whether `Change.diffs` (unified diffs of production files) must be read too.
+    """
+
+    kind: str
+    digest: str
+    reads_diffs: bool
+
+    def pieces(self, text: str) -> list[Piece]:
+        """The parts of a file's text that are read."""
+        ...
+
+    def diff_pieces(self, text: str) -> list[Piece]:
+        """The parts of a unified diff that are read; empty when `reads_diffs` is false."""
+        ...
+
+    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+        """Readings of some pieces, in their order: one batch on the device."""
+        ...
+
+    def empty(self) -> RepoState:
+        """The state of a folder without any text; its adapter changes nothing."""
+        ...
+
+    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+        """The states after their changes: one batched step on the device for all folders."""
+        ...
+
+    def adapter(self, state: RepoState) -> Adapter:
+        """The adapter of a state, in one pass."""
+        ...

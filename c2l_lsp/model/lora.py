@@ -1,0 +1,201 @@
+"""Adapters: what a hypernetwork makes, how it is applied to a base model, and its ordinary PEFT form.
+
+Two parts, either may be absent. The *final map* C [d, d] acts on the final hidden state before the head,
+y = E (h + C h), so ΔW of the head is E·C. *Pairs* are LoRA factors of inner projections, y += s·(x Aᵀ) Bᵀ.
+Applying an adapter is one assignment: a running forward pass sees the old one or the new one, never half of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from c2l_lsp.errors import AdapterError, StorageError
+from c2l_lsp.model.base import BaseModel
+
+
+@dataclass(frozen=True)
+class Pair:
+    """LoRA factors of one projection: A [r, in], B [out, r], fp32; ΔW = scale · B A."""
+
+    A: Tensor
+    B: Tensor
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A repository's weights. `base` is the digest of the model they were made for."""
+
+    base: str
+    kind: str
+    final_map: Tensor | None = None
+    pairs: Mapping[str, Pair] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Names the weights exactly; equal digests mean bit-equal adapters."""
+        digest = hashlib.blake2b(f"{self.base}{self.kind}".encode(), digest_size=16)
+        for tensor in self._tensors():
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def norm(self) -> float:
+        """Frobenius norm of everything the adapter adds (‖C‖ for the final map, ‖s·B A‖ for pairs)."""
+        total = float(self.final_map.float().square().sum()) if self.final_map is not None else 0.0
+        for pair in self.pairs.values():  # ‖BA‖² = tr((BᵀB)(AAᵀ)), without forming BA
+            total += float((pair.scale**2) * ((pair.B.T @ pair.B) * (pair.A @ pair.A.T)).sum())
+        return total**0.5
+
+    def scaled(self, factor: float) -> Adapter:
+        """The same adapter at another strength."""
+        final = None if self.final_map is None else self.final_map * factor
+        pairs = {name: Pair(p.A, p.B, p.scale * factor) for name, p in self.pairs.items()}
+        return Adapter(self.base, self.kind, final, pairs)
+
+    def check(self, model: BaseModel) -> None:
+        """AdapterError unless this adapter belongs to the model, has its shapes and is finite."""
+        if self.base != model.digest:
+            raise AdapterError("The adapter was made for another base model; regenerate it.")
+        if self.final_map is not None and tuple(self.final_map.shape) != (model.d, model.d):
+            raise AdapterError(
+                f"The adapter's final map has shape {tuple(self.final_map.shape)}, not {(model.d,) * 2}."
+            )
+        for name, pair in self.pairs.items():
+            _check_pair(name, pair, model)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in self._tensors()):
+            raise AdapterError("The adapter holds numbers that are not finite; it is not used.")
+
+    def _tensors(self) -> list[Tensor]:
+        final = [] if self.final_map is None else [self.final_map]
+        return final + [tensor for _, pair in sorted(self.pairs.items()) for tensor in (pair.A, pair.B)]
+
+
+def _check_pair(name: str, pair: Pair, model: BaseModel) -> None:
+    try:
+        linear = model.lm.get_submodule(name)
+    except AttributeError as error:
+        raise AdapterError(f"The adapter names {name}, which the model does not have.") from error
+    if (pair.B.shape[0], pair.A.shape[1]) != tuple(linear.weight.shape) or pair.A.shape[0] != pair.B.shape[1]:
+        raise AdapterError(f"The adapter's factors for {name} do not fit its weight {tuple(linear.weight.shape)}.")
+
+
+class AdapterSlot:
+    """The place an adapter is plugged into a model. `use` swaps it by one reference; None is the bare model.
+
+    Hooks on inner projections are made the first time an adapter has pairs for them; they read the current reference
+    at every call, so one forward pass must run under one `use` (the engine never swaps inside a step).
+    """
+
+    def __init__(self, model: BaseModel) -> None:
+        self._model = model
+        self._pairs: Mapping[str, Pair] = {}
+        self._final: Tensor | None = None
+        self._hooked: set[str] = set()
+
+    def use(self, adapter: Adapter | None) -> None:
+        """Make `adapter` the current one; it must have passed `check`."""
+        if adapter is None:
+            self._pairs, self._final = {}, None
+            return
+        device, dtype = self._model.device, self._model.dtype
+        pairs = {name: Pair(p.A.to(device), p.B.to(device), p.scale) for name, p in adapter.pairs.items()}
+        for name in pairs.keys() - self._hooked:
+            self._model.lm.get_submodule(name).register_forward_hook(self._hook(name))
+            self._hooked.add(name)
+        final = None if adapter.final_map is None else adapter.final_map.to(device=device, dtype=dtype)
+        self._pairs, self._final = pairs, final
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of final hidden states [..., d] under the current adapter."""
+        if self._final is not None:
+            hidden = hidden + hidden @ self._final.T
+        return self._model.logits(hidden)
+
+    def _hook(self, name: str) -> Any:  # noqa: ANN401 - torch's hook signature
+        def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            pair = self._pairs.get(name)
+            if pair is None:
+                return output
+            delta = (inputs[0].float() @ pair.A.T) @ pair.B.T  # fp32, as the paper's code does
+            return output + (pair.scale * delta).to(output.dtype)
+
+        return add_delta
+
+
+def factor(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
+    """Best rank-`rank` factors (B [m, r], A [r, n]) of a matrix [m, n], and the relative Frobenius error left."""
+    U, s, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
+    kept = s[:rank]
+    total = float(s.square().sum())
+    error = (float(s[rank:].square().sum()) / total) ** 0.5 if total > 0 else 0.0
+    root = kept.sqrt()
+    return (U[:, :rank] * root).float(), (root[:, None] * Vh[:rank]).float(), error
+
+
+def export_peft(adapter: Adapter, model: BaseModel, out: Path, rank: int = 0) -> tuple[int, float]:
+    """Write a PEFT directory that `peft.PeftModel.from_pretrained` loads; returns its rank and error of ΔW.
+
+    The final map becomes a LoRA on the head: ΔW = E·C = (E·B) A with C ≈ B A of `rank` (0: d, which is exact).
+    StorageError if the folder cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    error = 0.0
+    head = _name_of(model.lm, model.lm.get_output_embeddings())
+    if adapter.final_map is not None:
+        wanted = min(rank or model.d, model.d)
+        B, A, error = factor(adapter.final_map, wanted)
+        ranks[head] = wanted
+        tensors[f"base_model.model.{head}.lora_A.weight"] = A
+        tensors[f"base_model.model.{head}.lora_B.weight"] = model.head_weight.detach().float().cpu() @ B
+    for name, pair in adapter.pairs.items():
+        ranks[name] = int(pair.A.shape[0])
+        tensors[f"base_model.model.{name}.lora_A.weight"] = pair.A.float().cpu().contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = (pair.scale * pair.B).float().cpu().contiguous()
+    if not ranks:
+        ranks[head] = 1  # an adapter that changes nothing is still a valid directory
+        tensors[f"base_model.model.{head}.lora_A.weight"] = torch.zeros(1, model.d)
+        tensors[f"base_model.model.{head}.lora_B.weight"] = torch.zeros(model.vocabulary, 1)
+    _write(out, _peft_config(model, ranks), {name: tensor.contiguous() for name, tensor in tensors.items()})
+    return max(ranks.values()), error
+
+
+def _peft_config(model: BaseModel, ranks: dict[str, int]) -> dict[str, Any]:
+    top = max(ranks.values())
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": model.id,
+        "inference_mode": True,
+        "r": top,
+        "lora_alpha": top,  # alpha / r = 1: the scale is in B
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(ranks),
+        "rank_pattern": {name: rank for name, rank in ranks.items() if rank != top},
+        "alpha_pattern": {name: rank for name, rank in ranks.items() if rank != top},
+    }
+
+
+def _write(out: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+        (out / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"The adapter cannot be written to {out}: {error.strerror or error}.") from error
+
+
+def _name_of(root: nn.Module, module: nn.Module) -> str:
+    return next(name for name, candidate in root.named_modules() if candidate is module)

@@ -1,0 +1,220 @@
+"""`memory`: the repository as the base model's own error on it, summed, preconditioned and clipped into an adapter.
+
+For every token i of a chunk, with final normed hidden state h_i [d], head E [V, d], p = softmax(E h_i), next token y_i:
+    e_i = Eᵀ(onehot(y_i) − p)            the descent direction of the loss at the head's input, closed form
+    S   = Σ_i (Bᵀ e_i)(A h_i)ᵀ  [R, R]    n = Σ_i 1
+A state is the sum of S and n over the chunks of the repository, so a diff subtracts what went and adds what came,
+exactly and in any order. A GRU over features of each batch gates a second, recent memory
+    S_rec ← γ S_rec + β (ΔS⁺ − ΔS⁻).
+The adapter of the final map, y = E (h + C h), is one damped natural-gradient step (K-FAC) with clipped spectrum:
+    C = B [ η ρ(n) clip(P (S/n − S̄) Q) + η_rec ρ(n_rec) clip(P S_rec/n_rec Q) ] A,    ρ(n) = n / (n + n0)
+An empty state gives C = 0. Source: design of this project; K-FAC: arXiv 1503.05671; fast weights: arXiv 2102.11174.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from c2l_lsp.model import chunks
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState
+from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.prior import MAX_TOKENS, MemoryPrior
+
+RULE = "memory-1"
+"""Version of the cutting and reading rules; part of every key and digest."""
+
+FEATURES = 5
+_ROWS = 2048  # positions whose logits are held at once
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Per-position quantities of a batch: e and h [N, d] fp32, and the piece each position belongs to [N]."""
+
+    e: Tensor
+    h: Tensor
+    piece: Tensor
+
+
+class Memory:
+    """The `memory` hypernetwork over a base model and a prior (see `prior.MemoryPrior`)."""
+
+    kind = "memory"
+    reads_diffs = False
+
+    def __init__(self, model: BaseModel, prior: MemoryPrior) -> None:
+        self.model, self.prior = model, prior
+        self.digest = f"{RULE}/{model.digest}/{prior.digest}"
+        self._key_rule = f"{RULE}/{model.digest[:16]}/{prior.digest[:16]}"
+        device = model.device
+        self._A = None if prior.A is None else prior.A.to(device)
+        self._B = None if prior.B is None else prior.B.to(device)
+        self._gate = RecencyGate(prior)
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def pieces(self, text: str) -> list[Piece]:
+        """Chunks of a file; a chunk without any word is not worth a reading."""
+        return [Piece(chunks.key(c, self._key_rule), c) for c in chunks.chunks(text) if any(map(str.isalnum, c))]
+
+    def diff_pieces(self, text: str) -> list[Piece]:
+        """None: the difference of the readings is the diff."""
+        del text
+        return []
+
+    @torch.inference_mode()
+    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+        """Readings {S: [R, R] fp16 (mean over positions), n: [] fp32} of one batch of pieces."""
+        found = errors(self.model, [piece.text for piece in pieces])
+        v = found.e if self._B is None else found.e @ self._B
+        k = found.h if self._A is None else found.h @ self._A.T
+        counts = torch.bincount(found.piece, minlength=len(pieces)).tolist()
+        out: list[Reading] = []
+        start = 0
+        for count in counts:
+            rows = slice(start, start + count)
+            S = (v[rows].T @ k[rows]) / max(count, 1)
+            out.append({"S": S.to(torch.float16).cpu(), "n": torch.tensor(float(count))})
+            start += count
+        return out
+
+    # --- the state -------------------------------------------------------------------------------------------------
+
+    def empty(self) -> RepoState:
+        """Zero sums, zero recency, zero gate."""
+        R = self.prior.R
+        return RepoState(
+            {
+                "S": torch.zeros(R, R, dtype=torch.float64),
+                "n": torch.zeros((), dtype=torch.float64),
+                "recent": torch.zeros(R, R, dtype=torch.float64),
+                "gate": torch.zeros(self.prior.gate_hidden),
+            }
+        )
+
+    @torch.inference_mode()
+    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+        """Fold each change into its state; the gate's GRU step runs once for all folders."""
+        plus = [_sum(change.added, self.prior.R) for change in changes]
+        minus = [_sum(change.removed, self.prior.R) for change in changes]
+        features = torch.stack([self._features(s, p, m) for s, p, m in zip(states, plus, minus, strict=True)])
+        hidden, gamma, beta = self._gate(features, torch.stack([state.tensors["gate"] for state in states]))
+        out = []
+        for index, (state, change) in enumerate(zip(states, changes, strict=True)):
+            dS, dn = plus[index][0] - minus[index][0], plus[index][1] - minus[index][1]
+            t = state.tensors
+            recent, gate = t["recent"], t["gate"]
+            if not change.first:
+                recent = float(gamma[index]) * recent + float(beta[index]) * dS
+                gate = hidden[index]
+            out.append(RepoState({"S": t["S"] + dS, "n": (t["n"] + dn).clamp(min=0), "recent": recent, "gate": gate}))
+        return out
+
+    def _features(self, state: RepoState, plus: tuple[Tensor, Tensor], minus: tuple[Tensor, Tensor]) -> Tensor:
+        """[FEATURES]: log sizes of what came, went and stands, the change's evidence, its agreement with S_rec."""
+        dS, recent = plus[0] - minus[0], state.tensors["recent"]
+        cosine = (dS * recent).sum() / (dS.norm() * recent.norm()).clamp(min=1e-9)
+        evidence = dS.square().sum() / self.prior.token_energy
+        return torch.stack(
+            [plus[1].log1p(), minus[1].log1p(), state.tensors["n"].log1p(), evidence.log1p(), cosine]
+        ).float()
+
+    # --- the adapter -----------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def adapter(self, state: RepoState) -> Adapter:
+        """The final map of a state, [d, d] fp32 on the CPU."""
+        core = self.core(state)
+        if core is not None and self.prior.A is not None and self.prior.B is not None:
+            core = self.prior.B @ core @ self.prior.A
+        return Adapter(self.model.digest, self.kind, core)
+
+    def core(self, state: RepoState) -> Tensor | None:
+        """C in the coordinates of the bases, [R, R]; None for an empty state."""
+        prior, t = self.prior, state.tensors
+        total: Tensor | None = None
+        n = float(t["n"])
+        if n > 0:
+            step = clip_spectrum(prior.P @ ((t["S"] / n).float() - prior.mean) @ prior.Q, prior.clip)
+            total = prior.eta * n / (n + prior.n0) * step
+        energy = float(t["recent"].square().sum())
+        if energy > 0 and prior.eta_recent > 0:
+            n_rec = energy / prior.token_energy  # tokens that would give this much: robust to unchanged text cancelling
+            step = clip_spectrum(prior.P @ (t["recent"] / n_rec).float() @ prior.Q, prior.clip)
+            recent = prior.eta_recent * n_rec / (n_rec + prior.n0_recent) * step
+            total = recent if total is None else total + recent
+        return total
+
+
+class RecencyGate(nn.Module):
+    """GRU over features of each diff batch; gives decay γ and write strength β in (0, 1) for the recent memory.
+
+    With the weights of an untrained prior (all zero) the gates are the constants σ(bias): training only adds to that.
+    """
+
+    def __init__(self, prior: MemoryPrior) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(FEATURES, prior.gate_hidden)
+        self.head = nn.Linear(prior.gate_hidden, 2)
+        self.load_state_dict({name.removeprefix("gate."): tensor for name, tensor in prior.gate.items()})
+        self.requires_grad_(False)
+
+    def forward(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """features [F, FEATURES], hidden [F, H] → new hidden [F, H], γ [F], β [F]."""
+        hidden = self.cell(features, hidden)
+        gates = torch.sigmoid(self.head(hidden))
+        return hidden, gates[:, 0], gates[:, 1]
+
+
+def clip_spectrum(matrix: Tensor, ratio: float) -> Tensor:
+    """The matrix with singular values above ratio × their median cut to it: what keeps one step safe."""
+    U, s, Vh = torch.linalg.svd(matrix, full_matrices=False)
+    limit = ratio * s.median().clamp(min=1e-12)
+    return (U * s.clamp(max=float(limit))) @ Vh
+
+
+def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
+    """e_i and h_i of every predicted position of some texts (each on its own, ≤ MAX_TOKENS tokens, start token first).
+
+    `skip` leaves out the first positions of each text. One forward pass for the batch.
+    """
+    rows = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), model.start)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+        mask[index, : len(row)] = 1
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    hidden = model.hidden(ids, mask)
+    valid = mask[:, 1:].bool()
+    valid[:, :skip] = False
+    h = hidden[:, :-1][valid]
+    e = head_errors(model, h, ids[:, 1:][valid])
+    piece = torch.arange(len(rows), device=model.device)[:, None].expand_as(valid)[valid]
+    return Errors(e, h.float(), piece)
+
+
+def head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
+    """e = Eᵀ(onehot(y) − softmax(E h)) for hidden [N, d] and targets [N]; [N, d] fp32."""
+    E = model.head_weight
+    out = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(hidden), _ROWS):
+        rows = slice(start, start + _ROWS)
+        p = torch.softmax(model.logits(hidden[rows]).float(), dim=-1)
+        out[rows] = E[targets[rows]].float() - (p.to(E.dtype) @ E).float()
+    return out / model.logit_divisor
+
+
+def _sum(readings: Sequence[Reading], R: int) -> tuple[Tensor, Tensor]:
+    """Σ n·S and Σ n in fp64, from the stored values, so that what was added is exactly what is taken away."""
+    S, n = torch.zeros(R, R, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for reading in readings:
+        S += reading["n"].double() * reading["S"].double()
+        n += reading["n"].double()
+    return S, n

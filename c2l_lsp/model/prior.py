@@ -1,0 +1,178 @@
+"""What `memory` knows before it sees a repository: preconditioners, bases, step sizes, gates.
+
+A prior belongs to one base model. The shipped model has one estimated from its training repositories; for any other
+model `estimate` makes one from the user's own text (P, Q from K-FAC, mean 0), which needs no training at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from c2l_lsp.errors import CheckpointError
+
+MAX_TOKENS = 768
+"""Longest piece that is read, in tokens; the rest of a longer one is left unread."""
+
+FULL_RANK_UP_TO = 512
+"""Widest final state for which the map is kept at full rank; wider models get bases of rank BASIS_RANK."""
+
+BASIS_RANK = 128
+_FORMAT = "c2l-memory-prior-1"
+_GATE_HIDDEN = 16
+_FEATURES = 5
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Scalars of the prior: step sizes, spectrum clip, shrinkage (in tokens), and ‖e hᵀ‖² of an average token."""
+
+    eta: float = 0.05
+    eta_recent: float = 0.05
+    clip: float = 5.0
+    n0: float = 2000.0
+    n0_recent: float = 200.0
+    token_energy: float = 1.0
+
+
+@dataclass(frozen=True)
+class MemoryPrior:
+    """P, Q, mean: [R, R] fp32. A [R, d], B [d, R] bases, or None for identity. `gate`: weights of the RecencyGate."""
+
+    P: Tensor
+    Q: Tensor
+    mean: Tensor
+    A: Tensor | None = None
+    B: Tensor | None = None
+    steps: Steps = field(default_factory=Steps)
+    gate: dict[str, Tensor] = field(default_factory=lambda: constant_gate())
+
+    @property
+    def R(self) -> int:
+        """Rank of the map."""
+        return int(self.P.shape[0])
+
+    @property
+    def gate_hidden(self) -> int:
+        """Width of the gate's GRU."""
+        return int(self.gate["gate.cell.weight_hh"].shape[1])
+
+    eta = property(lambda self: self.steps.eta)
+    eta_recent = property(lambda self: self.steps.eta_recent)
+    clip = property(lambda self: self.steps.clip)
+    n0 = property(lambda self: self.steps.n0)
+    n0_recent = property(lambda self: self.steps.n0_recent)
+    token_energy = property(lambda self: self.steps.token_energy)
+
+    @property
+    def digest(self) -> str:
+        """Names what readings depend on: the bases. Step sizes may change without making readings stale."""
+        digest = hashlib.blake2b(digest_size=8)
+        for tensor in (self.A, self.B):
+            digest.update(b"-" if tensor is None else tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def constant_gate(decay: float = 0.95, write: float = 0.999) -> dict[str, Tensor]:
+    """Weights of a gate that does not look at its input: γ = decay, β = write."""
+    bias = torch.logit(torch.tensor([decay, write]))
+    zeros = torch.zeros
+    return {
+        "gate.cell.weight_ih": zeros(3 * _GATE_HIDDEN, _FEATURES),
+        "gate.cell.weight_hh": zeros(3 * _GATE_HIDDEN, _GATE_HIDDEN),
+        "gate.cell.bias_ih": zeros(3 * _GATE_HIDDEN),
+        "gate.cell.bias_hh": zeros(3 * _GATE_HIDDEN),
+        "gate.head.weight": zeros(2, _GATE_HIDDEN),
+        "gate.head.bias": bias,
+    }
+
+
+def damped_inverse(matrix: Tensor, damping: float = 0.05) -> Tensor:
+    """(M + λ I)⁻¹ with λ = damping · trace(M) / d, in fp64; fp32 out."""
+    d = matrix.shape[0]
+    M = matrix.double()
+    M = M + (damping * M.trace() / d).clamp(min=1e-12) * torch.eye(d, dtype=torch.float64, device=M.device)
+    return torch.linalg.inv(M).float()
+
+
+@dataclass
+class Curvature:
+    """Running K-FAC factors of a text: F_e = Σ e eᵀ, F_h = Σ h hᵀ, S = Σ e hᵀ, all [d, d] fp64, and the count."""
+
+    F_e: Tensor
+    F_h: Tensor
+    S: Tensor
+    energy: float = 0.0
+    n: int = 0
+
+    @classmethod
+    def zeros(cls, d: int) -> Curvature:
+        """Nothing seen yet."""
+        return cls(*(torch.zeros(d, d, dtype=torch.float64) for _ in range(3)))
+
+    def add(self, e: Tensor, h: Tensor) -> None:
+        """Take in a batch of positions: e, h [N, d]."""
+        self.F_e += (e.T @ e).double().cpu()
+        self.F_h += (h.T @ h).double().cpu()
+        self.S += (e.T @ h).double().cpu()
+        self.energy += float((e.square().sum(1) * h.square().sum(1)).sum())
+        self.n += len(e)
+
+
+def estimate(seen: Curvature, *, steps: Steps | None = None, means: Iterable[Tensor] = ()) -> MemoryPrior:
+    """A prior from curvature. `means` are S/n [d, d] of training repositories; without any the mean is 0.
+
+    Wider models than FULL_RANK_UP_TO get bases: the leading singular directions of the preconditioned gradient.
+    """
+    if seen.n == 0:
+        raise CheckpointError("A prior needs at least one position of text.")
+    steps = steps or Steps()
+    steps = Steps(**{**asdict(steps), "token_energy": max(seen.energy / seen.n, 1e-12)})
+    P, Q = damped_inverse(seen.F_e / seen.n), damped_inverse(seen.F_h / seen.n)
+    gathered = list(means)
+    mean = torch.stack(gathered).mean(0).float() if gathered else torch.zeros_like(P)
+    d = P.shape[0]
+    if d <= FULL_RANK_UP_TO:
+        return MemoryPrior(P, Q, mean, steps=steps)
+    U, _, Vh = torch.linalg.svd(P @ (seen.S / seen.n).float() @ Q, full_matrices=False)
+    B, A = U[:, :BASIS_RANK].contiguous(), Vh[:BASIS_RANK].contiguous()
+    F_e, F_h = B.double().T @ (seen.F_e / seen.n) @ B.double(), A.double() @ (seen.F_h / seen.n) @ A.double().T
+    return MemoryPrior(damped_inverse(F_e), damped_inverse(F_h), B.T @ mean @ A.T, A, B, steps)
+
+
+def save(prior: MemoryPrior, path: Path, base: str, note: str = "") -> None:
+    """Write a prior as safetensors; scalars, the base's digest and a note on its data go into the metadata."""
+    from safetensors.torch import save_file
+
+    tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, **prior.gate}
+    tensors |= {name: t for name, t in (("A", prior.A), ("B", prior.B)) if t is not None}
+    metadata = {"format": _FORMAT, "base": base, "steps": json.dumps(asdict(prior.steps)), "note": note}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+
+
+def load(path: Path, base: str) -> MemoryPrior:
+    """Read a prior. CheckpointError if it is of another base or format, incomplete, or not finite."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"The memory prior {path.name} cannot be read: {error}.") from error
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(f"{path.name} is not a memory prior of format {_FORMAT}.")
+    if metadata.get("base") != base:
+        raise CheckpointError(f"The memory prior {path.name} belongs to another base model.")
+    missing = {"P", "Q", "mean", *constant_gate()} - tensors.keys()
+    if missing or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise CheckpointError(f"The memory prior {path.name} is incomplete or not finite ({sorted(missing)}).")
+    gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
+    steps = Steps(**json.loads(metadata["steps"]))
+    return MemoryPrior(tensors["P"], tensors["Q"], tensors["mean"], tensors.get("A"), tensors.get("B"), steps, gate)
