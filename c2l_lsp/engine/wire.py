@@ -76,7 +76,7 @@ class Buffer(_Record, frozen=True, kw_only=True):
 class Complete(_Record, frozen=True, kw_only=True):
     """One completion. `prefix`/`suffix` are the document's text around the cursor, clipped by the server.
 
-    `folder` "" means no folder (base model). `settings` decide tokens, lines, latency. `invoked` is an explicit request.
+    `folder` "" means no folder (base model). `invoked` is an explicit request.
     `must_start` is text the completion has to begin with (a selected popup entry's remainder).
     """
 
@@ -281,9 +281,10 @@ def unpack(body: bytes) -> Frame:
     """The frame of these bytes (without length), checked. WireError otherwise."""
     try:
         plain = msgpack.unpackb(body, raw=False, strict_map_key=True, unicode_errors="surrogatepass")
-        return msgspec.convert(plain, Frame, strict=True)
+        frame: Frame = msgspec.convert(plain, Frame, strict=True)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException, msgspec.ValidationError) as error:
         raise WireError(f"A frame is malformed: {error}.") from error
+    return frame
 
 
 def frame_length(header: bytes) -> int:

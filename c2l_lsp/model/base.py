@@ -101,7 +101,8 @@ class BaseModel:
     @torch.inference_mode()
     def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Final normed hidden states [B, T, d] of ids [B, T] (right-padded where mask [B, T] is 0)."""
-        states: Tensor = self.body(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        output = self.body(input_ids=ids, attention_mask=mask, use_cache=False)
+        states: Tensor = output.last_hidden_state
         return states
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ depend only on the text near them, so an edit changes the chunks it touches and 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 
 TARGET_CHARS = 1500
@@ -26,7 +27,7 @@ def blocks(text: str) -> list[str]:
         if _TOP.match(lines[number]) and (not before.strip() or before[0] in " \t"):
             starts.append(number)
     bounds = [*starts, len(lines)]
-    return ["".join(lines[a:b]) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    return ["".join(lines[a:b]) for a, b in itertools.pairwise(bounds) if b > a]
 
 
 def chunks(text: str) -> list[str]:

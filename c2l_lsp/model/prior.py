@@ -114,7 +114,8 @@ class Curvature:
     @classmethod
     def zeros(cls, d: int) -> Curvature:
         """Nothing seen yet."""
-        return cls(*(torch.zeros(d, d, dtype=torch.float64) for _ in range(3)))
+        F_e, F_h, S = torch.zeros(3, d, d, dtype=torch.float64)
+        return cls(F_e, F_h, S)
 
     def add(self, e: Tensor, h: Tensor) -> None:
         """Take in a batch of positions: e, h [N, d]."""
