@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.errors import ModelError
@@ -58,10 +58,9 @@ class BaseModel:
         return sum(p.numel() for p in self.lm.parameters())
 
     @property
-    def body(self) -> nn.Module:
+    def body(self) -> Any:  # noqa: ANN401 - a transformers model
         """The model without its head; its last hidden state is normed."""
-        body: nn.Module = self.lm.base_model
-        return body
+        return self.lm.base_model
 
     @property
     def head_weight(self) -> Tensor:

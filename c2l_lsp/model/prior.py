@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -151,10 +151,8 @@ def save(prior: MemoryPrior, path: Path, base: str, note: str = "") -> None:
     """Write a prior as safetensors; scalars, the base's digest and a note on its data go into the metadata."""
     from safetensors.torch import save_file
 
-    tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, **prior.gate}
-    tensors |= {name: t for name, t in (("A", prior.A), ("B", prior.B)) if t is not None}
     metadata = {"format": _FORMAT, "base": base, "steps": json.dumps(asdict(prior.steps)), "note": note}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+    save_file({name: tensor.contiguous() for name, tensor in to_tensors(prior).items()}, path, metadata=metadata)
 
 
 def load(path: Path, base: str) -> MemoryPrior:
@@ -171,9 +169,26 @@ def load(path: Path, base: str) -> MemoryPrior:
         raise CheckpointError(f"{path.name} is not a memory prior of format {_FORMAT}.")
     if metadata.get("base") != base:
         raise CheckpointError(f"The memory prior {path.name} belongs to another base model.")
-    missing = {"P", "Q", "mean", *constant_gate()} - tensors.keys()
-    if missing or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise CheckpointError(f"The memory prior {path.name} is incomplete or not finite ({sorted(missing)}).")
-    gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
-    steps = Steps(**json.loads(metadata["steps"]))
-    return MemoryPrior(tensors["P"], tensors["Q"], tensors["mean"], tensors.get("A"), tensors.get("B"), steps, gate)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise CheckpointError(f"The memory prior {path.name} holds numbers that are not finite.")
+    return from_tensors(tensors)
+
+
+def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
+    """A prior as named tensors alone, for a state that must carry its own."""
+    tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, **prior.gate}
+    tensors |= {name: t for name, t in (("A", prior.A), ("B", prior.B)) if t is not None}
+    names = sorted(asdict(prior.steps))
+    return tensors | {"steps": torch.tensor([getattr(prior.steps, name) for name in names], dtype=torch.float64)}
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> MemoryPrior:
+    """The prior of `to_tensors`. CheckpointError if something is missing."""
+    try:
+        values = dict(zip(sorted(asdict(Steps())), tensors["steps"].tolist(), strict=True))
+        gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
+        return MemoryPrior(
+            tensors["P"], tensors["Q"], tensors["mean"], tensors.get("A"), tensors.get("B"), Steps(**values), gate
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error

@@ -1,0 +1,119 @@
+"""One completion from beginning to end: prompt, prefill, decode under the stop rules and budgets, texts to show."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from c2l_lsp.engine import prompt as prompts
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.decode import Decoder, Prefilled
+from c2l_lsp.engine.shape import Shape
+from c2l_lsp.errors import RequestCancelled
+from c2l_lsp.model.base import BaseModel
+
+
+@dataclass
+class _Text:
+    """One candidate: what to show, why decoding ended, tokens decoded and their summed log-probability."""
+
+    text: str
+    stop: str
+    tokens: int
+    logprob: float
+
+
+class Completer:
+    """Answers `wire.Complete` on one model. The adapter in use is the caller's business."""
+
+    def __init__(self, model: BaseModel, decoder: Decoder) -> None:
+        self._model, self._decoder = model, decoder
+
+    def complete(
+        self, request: wire.Complete, *, generation: int, kv_key: str, cancelled: Callable[[], bool]
+    ) -> wire.Completion:
+        """The completion of a request. RequestCancelled as soon as `cancelled` says so, at most one step later."""
+        started = time.perf_counter()
+        deadline = started + request.max_latency_ms / 1e3
+        shape = Shape.of(request.prefix, request.suffix, request.multiline)
+        prefix = request.prefix + request.must_start
+        asked = prompts.build(
+            self._model, prefix, request.suffix, request.max_context_tokens, reserve=request.max_new_tokens
+        )
+        if cancelled():
+            raise RequestCancelled("The completion was cancelled before it began.")
+        start = self._decoder.prefill(asked.ids, kv_key)
+        prefilled = time.perf_counter()
+        found = self._candidates(request, shape, start, deadline, cancelled)
+        ended = time.perf_counter()
+        best = found[0]
+        texts = _distinct(request.must_start + item.text for item in found if item.text.strip())
+        return wire.Completion(
+            texts=texts,
+            generation=generation,
+            prompt_tokens=len(asked.ids),
+            new_tokens=sum(item.tokens for item in found),
+            ms=wire.Timing(
+                prefill=(prefilled - started) * 1e3, decode=(ended - prefilled) * 1e3, total=(ended - started) * 1e3
+            ),
+            stop=best.stop,
+            reason="" if texts else "The model suggests nothing here.",
+            reused_tokens=start.reused,
+            mean_logprob=best.logprob / max(best.tokens, 1),
+        )
+
+    def _candidates(
+        self,
+        request: wire.Complete,
+        shape: Shape,
+        start: Prefilled,
+        deadline: float,
+        cancelled: Callable[[], bool],
+    ) -> list[_Text]:
+        """The greedy text, then one for each next-best first token: different by construction, and deterministic."""
+        wanted = request.candidates if request.invoked else 1
+        firsts = torch.topk(start.logits.float(), max(wanted, 1)).indices.tolist()
+        found = [self._decode(request, shape, start, None, deadline, cancelled)]
+        for token in firsts[1:]:
+            if time.perf_counter() >= deadline:
+                break
+            found.append(self._decode(request, shape, start, token, deadline, cancelled))
+        return found
+
+    def _decode(
+        self,
+        request: wire.Complete,
+        shape: Shape,
+        start: Prefilled,
+        first: int | None,
+        deadline: float,
+        cancelled: Callable[[], bool],
+    ) -> _Text:
+        ids: list[int] = []
+        total, stop, text = 0.0, "tokens", ""
+        for step in self._decoder.stream(start, first):
+            if cancelled():
+                raise RequestCancelled("The completion was cancelled.")
+            if step.token in self._model.stops:
+                stop = "eos"
+                break
+            ids.append(step.token)
+            total += step.logprob if math.isfinite(step.logprob) else 0.0
+            text = self._model.decode(ids)
+            if reason := shape.stop(text):
+                stop = reason
+                break
+            if len(ids) >= request.max_new_tokens:
+                break
+            if time.perf_counter() >= deadline:
+                stop = "latency"
+                break
+        return _Text(shape.finish(text, stop), stop, len(ids), total)
+
+
+def _distinct(texts: object) -> list[str]:
+    return list(dict.fromkeys(texts))  # type: ignore[call-overload]

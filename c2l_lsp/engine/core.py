@@ -1,0 +1,161 @@
+"""The engine: one base model, any number of folders, and the rule who may use the device next.
+
+No process, no threads, no frames here (see `worker`): methods take and return wire records. Completions come first;
+adapter work is done one slice at a time by `idle_step`, round robin over the folders that have some.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from c2l_lsp.config import Settings, state_root
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.adapt import BARE, Emit, FolderLife
+from c2l_lsp.engine.complete import Completer
+from c2l_lsp.engine.decode import Decoder
+from c2l_lsp.engine.store import FolderStore, folder_key
+from c2l_lsp.errors import AdapterError, RequestError
+from c2l_lsp.model import base
+from c2l_lsp.model.lora import AdapterSlot, export_peft
+
+_LATENCIES = 200
+
+
+class Engine:
+    """Everything the frames can ask for."""
+
+    def __init__(self, settings: Settings, emit: Emit) -> None:
+        self._emit = emit
+        self.model = base.load(settings.model)
+        self._slot = AdapterSlot(self.model)
+        self._decoder = Decoder(self.model, self._slot)
+        self._completer = Completer(self.model, self._decoder)
+        self._folders: dict[str, FolderLife] = {}
+        self._turn: deque[str] = deque()
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+
+    # --- completions -------------------------------------------------------------------------------------------------
+
+    def complete(self, request: wire.Complete, cancelled: Callable[[], bool]) -> wire.Completion:
+        """Answer under the folder's current generation (or the bare model); the generation cannot change meanwhile."""
+        life = self._folders.get(request.folder)
+        live = life.live if life is not None and request.adapter else BARE
+        self._slot.use(live.adapter)
+        answer = self._completer.complete(request, generation=live.generation, kv_key=live.kv_key, cancelled=cancelled)
+        self._latencies.append(answer.ms.total)
+        return answer
+
+    # --- folders -----------------------------------------------------------------------------------------------------
+
+    def open_folder(self, request: wire.OpenFolder) -> None:
+        """Begin to follow a folder; opened again it takes the new settings."""
+        if request.folder in self._folders:
+            self.close_folder(request.folder)
+        path = Path(request.folder)
+        if not path.is_absolute():
+            raise RequestError(f"A folder must be an absolute path, not {request.folder}.")
+        store = FolderStore(state_root() / folder_key(path))
+        life = FolderLife(path, request.settings, request.trusted, self.model, store, self._emit)
+        self._folders[request.folder] = life
+        self._turn.append(request.folder)
+        life.start()
+
+    def close_folder(self, folder: str) -> None:
+        """Stop following a folder; what was learned stays on disk."""
+        life = self._folders.pop(folder, None)
+        if life is not None:
+            self._turn.remove(folder)
+            life.stop()
+
+    def close(self) -> None:
+        """Stop everything."""
+        for folder in list(self._folders):
+            self.close_folder(folder)
+
+    def life(self, folder: str) -> FolderLife:
+        """The folder's life. RequestError if it is not open."""
+        try:
+            return self._folders[folder]
+        except KeyError:
+            raise RequestError(f"The folder {folder} is not open.") from None
+
+    def export(self, request: wire.Export) -> wire.Exported:
+        """The adapter that is live, strength included, as a PEFT directory."""
+        life = self.life(request.folder)
+        if life.live.adapter is None:
+            why = life.message or "it has not been made yet"
+            raise AdapterError(f"There is no adapter for {request.folder} to export: {why}")
+        rank, error = export_peft(life.live.adapter, self.model, Path(request.out), request.rank)
+        return wire.Exported(out=request.out, rank=rank, error=error, generation=life.live.generation)
+
+    def status(self) -> wire.Status:
+        """The engine as a whole."""
+        ordered = sorted(self._latencies)
+
+        def at(share: float) -> float:
+            return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+        return wire.Status(
+            model=self.model_info(),
+            folders=[life.info() for life in self._folders.values()],
+            queued=0,
+            p50_ms=at(0.5),
+            p95_ms=at(0.95),
+            memory_mb=psutil.Process().memory_info().rss / 2**20,
+        )
+
+    def model_info(self) -> wire.ModelInfo:
+        """The base model in use."""
+        model = self.model
+        return wire.ModelInfo(
+            id=model.id,
+            parameters=model.parameters,
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            fim=model.fim is not None,
+            max_context=model.max_context,
+            digest=model.digest,
+            load_ms=model.load_ms,
+        )
+
+    # --- adapter work ------------------------------------------------------------------------------------------------
+
+    def due_in(self) -> float | None:
+        """Seconds until a folder has work; None: none is planned."""
+        now = time.monotonic()
+        planned = [due for life in self._folders.values() if (due := life.due_in(now)) is not None]
+        return min(planned, default=None)
+
+    def idle_step(self) -> None:
+        """One slice of adapter work: a folder's next step, or the batched update of all folders that are ready."""
+        now = time.monotonic()
+        for _ in range(len(self._turn)):
+            self._turn.rotate(-1)
+            life = self._folders[self._turn[-1]]
+            due = life.due_in(now)
+            if life.ready is None and due is not None and due <= 0:
+                life.step(now)
+                return
+        self._update()
+
+    def _update(self) -> None:
+        """Fold all waiting changes: one `update` call per hypernetwork, whatever the number of folders."""
+        groups: dict[str, list[FolderLife]] = {}
+        for life in self._folders.values():
+            if life.ready is not None and life.network is not None:
+                groups.setdefault(life.network.digest, []).append(life)
+        for lives in groups.values():
+            network = lives[0].network
+            assert network is not None  # noqa: S101 - by the grouping above
+            started = time.perf_counter()
+            states = [life.state or network.empty() for life in lives]
+            changes = [life.ready.change for life in lives if life.ready is not None]
+            folded = network.update(states, changes)
+            spent = (time.perf_counter() - started) * 1e3
+            for life, state in zip(lives, folded, strict=True):
+                life.folded(state, spent)

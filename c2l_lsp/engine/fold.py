@@ -1,0 +1,191 @@
+"""From a folder's files to a change of its state: which texts count, which pieces came and went, their readings.
+
+Everything here is a generator of small steps: the scheduler runs one, looks whether a completion waits, runs the next.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from c2l_lsp.engine.store import FolderStore
+from c2l_lsp.errors import StorageError
+from c2l_lsp.model.hypernet import Change, Hypernetwork, Piece, Reading
+from c2l_lsp.repo.files import FileFilter
+from c2l_lsp.repo.snapshot import Entry, Snapshot
+
+SLICE_S = 0.05
+"""Aim for the longest step of adapter work: what a completion may have to wait."""
+
+_FIRST_BATCH_CHARS = 2000
+_MAX_BATCH_CHARS = 48000
+
+
+@dataclass(frozen=True)
+class Record:
+    """A file as it was folded: its text's entry and the keys of its pieces (with repetitions)."""
+
+    entry: Entry
+    keys: tuple[bytes, ...]
+
+
+@dataclass
+class Plan:
+    """What has to happen to the state. `unread` are pieces whose readings are not stored yet."""
+
+    records: dict[str, Record]
+    added: Counter[bytes]
+    removed: Counter[bytes]
+    unread: dict[bytes, Piece] = field(default_factory=dict)
+    changed_files: int = 0
+    first: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether the state stays as it is."""
+        return not self.added and not self.removed
+
+
+def select(snapshot: Snapshot, budget: int) -> set[str]:
+    """The files a state is made of: all, or for a folder above `budget` bytes a sample by path hash.
+
+    A pure function of the snapshot, so that every way to the same files gives the same state. Small files first within
+    a hash order would favour stubs; the plain hash order is unbiased.
+    """
+    if sum(entry.size for entry in snapshot.values()) <= budget:
+        return set(snapshot)
+    chosen, used = set(), 0
+    for path in sorted(snapshot, key=_rank):
+        if used + snapshot[path].size <= budget:
+            chosen.add(path)
+            used += snapshot[path].size
+    return chosen
+
+
+def _rank(path: str) -> bytes:
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def plan(
+    files: FileFilter,
+    records: Mapping[str, Record],
+    snapshot: Snapshot,
+    overlay: Mapping[str, str],
+    network: Hypernetwork,
+    budget: int,
+) -> Generator[None, None, Plan]:
+    """Compare what is folded with what should be; reads the texts of changed files only."""
+    chosen = select(snapshot, budget)
+    target: dict[str, Record] = {}
+    texts: dict[bytes, Piece] = {}
+    changed = 0
+    for path in sorted(chosen):
+        old = records.get(path)
+        if old is not None and old.entry.digest == snapshot[path].digest:
+            target[path] = Record(snapshot[path], old.keys)
+            continue
+        changed += 1
+        text = overlay[path] if path in overlay else None
+        if text is None:
+            read = files.read(path)
+            if read is None:
+                continue
+            text = read.text
+            entry = Entry(digest=read.digest, size=read.size, mtime_ns=read.mtime_ns)
+        else:
+            entry = snapshot[path]
+        pieces = network.pieces(text)
+        texts.update((piece.key, piece) for piece in pieces)
+        target[path] = Record(entry, tuple(piece.key for piece in pieces))
+        yield
+    changed += len(records.keys() - target.keys())
+    before, after = _count(records.values()), _count(target.values())
+    return Plan(target, after - before, before - after, texts, changed)
+
+
+def _count(records: Iterable[Record]) -> Counter[bytes]:
+    counted: Counter[bytes] = Counter()
+    for record in records:
+        counted.update(record.keys)
+    return counted
+
+
+class Readings:
+    """Readings of pieces by key: from the store, from memory where the store cannot be written, or made anew."""
+
+    def __init__(self, store: FolderStore | None, network: Hypernetwork, on_trouble: Callable[[StorageError], None]):
+        self._store, self._network, self._on_trouble = store, network, on_trouble
+        self._held: dict[bytes, Reading] = {}
+
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Reading]:
+        """Those that are there."""
+        wanted = list(dict.fromkeys(keys))
+        found = {key: self._held[key] for key in wanted if key in self._held}
+        rest = [key for key in wanted if key not in found]
+        if self._store is not None and rest:
+            try:
+                found |= self._store.get(rest, self._network.digest)
+            except StorageError as error:
+                self._give_up(error)
+        return found
+
+    def make(self, pieces: Iterable[Piece], progress: Callable[[int, int], None]) -> Generator[None, None, None]:
+        """Read pieces in batches sorted by length, each about SLICE_S long, and keep what comes out."""
+        waiting = sorted(pieces, key=lambda piece: (len(piece.text), piece.key))
+        total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
+        while waiting:
+            batch = _take(waiting, size)
+            started = time.perf_counter()
+            readings = self._network.read(batch)
+            spent = time.perf_counter() - started
+            self._keep(dict(zip((piece.key for piece in batch), readings, strict=True)))
+            size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(spent, 1e-4)))))
+            done += len(batch)
+            progress(done, total)
+            yield
+
+    def prune(self, alive: set[bytes]) -> None:
+        """Forget readings nobody needs."""
+        self._held = {key: reading for key, reading in self._held.items() if key in alive}
+        if self._store is not None:
+            try:
+                self._store.prune(alive, self._network.digest)
+            except StorageError as error:
+                self._give_up(error)
+
+    def _keep(self, readings: dict[bytes, Reading]) -> None:
+        if self._store is None:
+            self._held |= readings
+            return
+        try:
+            self._store.put(readings, self._network.digest)
+        except StorageError as error:
+            self._give_up(error)
+            self._held |= readings
+
+    def _give_up(self, error: StorageError) -> None:
+        self._store = None
+        self._on_trouble(error)
+
+
+def _take(waiting: list[Piece], chars: int) -> list[Piece]:
+    """Remove and return the longest pieces whose padded size stays within `chars` (at least one)."""
+    longest = max(len(waiting[-1].text), 1)
+    count = max(1, min(len(waiting), chars // longest))
+    batch = waiting[-count:]
+    del waiting[-count:]
+    return batch
+
+
+def to_change(plan: Plan, found: Mapping[bytes, Reading]) -> Change | None:
+    """The change of a plan; None if a reading that must be subtracted is lost (the state is then built anew)."""
+    if any(key not in found for key in plan.removed) or any(key not in found for key in plan.added):
+        return None
+    return Change(
+        added=[found[key] for key in plan.added.elements()],
+        removed=[found[key] for key in plan.removed.elements()],
+        first=plan.first,
+    )

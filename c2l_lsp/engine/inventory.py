@@ -1,0 +1,52 @@
+"""What is kept on this machine: every folder's state directory, its size, and how to delete it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+from pathlib import Path
+from typing import Any
+
+from c2l_lsp.config import state_root
+from c2l_lsp.engine.store import FolderStore, folder_key
+from c2l_lsp.errors import StateError, StorageError
+
+
+def inventory() -> dict[str, Any]:
+    """{"root", "folders": [{folder, generation, files, mb, updated, readable}]} of the state root."""
+    root = state_root()
+    rows = [_row(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+    return {"root": str(root), "folders": [row for row in rows if row is not None]}
+
+
+def _row(directory: Path) -> dict[str, Any] | None:
+    pointer = directory / "CURRENT"
+    if not pointer.exists():
+        return None
+    when = dt.datetime.fromtimestamp(pointer.stat().st_mtime, tz=dt.timezone.utc).astimezone()
+    row = {"mb": _size(directory) / 2**20, "updated": when.strftime("%Y-%m-%d %H:%M"), "key": directory.name}
+    try:
+        loaded = FolderStore(directory).peek()
+    except StateError as error:
+        return {**row, "folder": directory.name, "generation": 0, "files": 0, "readable": False, "error": str(error)}
+    if loaded is None:
+        return None
+    generation, files = loaded.generation, len(loaded.files)
+    return {**row, "folder": loaded.folder, "generation": generation, "files": files, "readable": True}
+
+
+def forget(folder: Path) -> int:
+    """Delete a folder's state; the bytes freed. StorageError if it cannot be deleted."""
+    directory = state_root() / folder_key(folder)
+    if not directory.is_dir():
+        return 0
+    freed = _size(directory)
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        raise StorageError(f"{directory} cannot be deleted: {error.strerror or error}.") from error
+    return freed
+
+
+def _size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -1,0 +1,231 @@
+"""The engine's process: frames in on stdin, frames out on stdout, one loop that serves completions first.
+
+`python -m c2l_lsp.engine.worker`. Three threads at most touch anything: the reader (parses frames, sets cancel flags),
+the watchers (hand in hints), and the main loop, which alone uses the model. The process ends when its stdin does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import msgspec
+
+from c2l_lsp.engine import wire
+from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, WireError
+
+log = logging.getLogger("c2l.engine")
+_REST_S = 0.25  # longest sleep of the loop: a hint from a watcher thread is seen at the latest then
+
+
+class Inbox:
+    """Requests from the reader thread: completions apart from the rest, and who was cancelled."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._completions: deque[wire.Request] = deque()
+        self._others: deque[wire.Request] = deque()
+        self._cancelled: set[int] = set()
+        self._pending: set[int] = set()
+        self.closed = False
+
+    def add(self, request: wire.Request) -> None:
+        """Called by the reader for each request."""
+        with self._condition:
+            if request.method == "cancel":
+                target = request.params.get("id")
+                if target in self._pending:  # a reply already sent cannot be cancelled; do not collect ids for ever
+                    self._cancelled.add(target)
+            self._pending.add(request.id)
+            (self._completions if request.method == "complete" else self._others).append(request)
+            self._condition.notify()
+
+    def close(self) -> None:
+        """The stream has ended."""
+        with self._condition:
+            self.closed = True
+            self._condition.notify()
+
+    def take(self, wait_s: float) -> wire.Request | None:
+        """The next request, control messages before completions; None after `wait_s` seconds without one."""
+        with self._condition:
+            if not (self._completions or self._others or self.closed) and wait_s > 0:
+                self._condition.wait(wait_s)
+            if self._others:  # cheap by design, and a closed buffer must not wait behind a long completion
+                return self._others.popleft()
+            return self._completions.popleft() if self._completions else None
+
+    def cancelled(self, request_id: int) -> bool:
+        """Whether nobody waits for this request any more (or for anything)."""
+        return request_id in self._cancelled or self.closed
+
+    def done(self, request_id: int) -> None:
+        """The request is answered."""
+        with self._condition:
+            self._pending.discard(request_id)
+            self._cancelled.discard(request_id)
+
+
+class Worker:
+    """One engine behind one pair of streams."""
+
+    def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
+        self._stdin, self._stdout = stdin, stdout
+        self._inbox = Inbox()
+        self._writing = threading.Lock()
+        self._engine: Any = None  # core.Engine; imported at hello, so that a wrong frame is answered without torch
+        self._running = True
+
+    def run(self) -> int:
+        """Serve until shutdown or the end of stdin; the process' exit code."""
+        threading.Thread(target=self._read, name="frames", daemon=True).start()
+        while self._running:
+            engine = self._engine
+            due = engine.due_in() if engine is not None else None
+            request = self._inbox.take(_REST_S if due is None else max(0.0, min(due, _REST_S)))
+            if request is not None:
+                self._serve(request)
+            elif self._inbox.closed:
+                self._running = False
+            elif due is not None and due <= 0:
+                self._work(engine)
+        if self._engine is not None:
+            self._engine.close()
+        return 0
+
+    def _read(self) -> None:
+        try:
+            while (frame := wire.read(self._stdin)) is not None:
+                if not isinstance(frame, wire.Request):
+                    raise WireError("Only requests are expected here.")
+                self._inbox.add(frame)
+        except (WireError, OSError) as error:
+            log.error("the server's frames cannot be read: %s", error)
+        finally:
+            self._inbox.close()
+
+    def _work(self, engine: Any) -> None:  # noqa: ANN401 - core.Engine, imported late
+        try:
+            engine.idle_step()
+        except C2LError as error:
+            self._emit(wire.Trouble(folder="", code=error.code, severity=error.severity.value, message=str(error)))
+
+    def _serve(self, request: wire.Request) -> None:
+        try:
+            result: wire.Reply = wire.Reply(id=request.id, result=wire.to_params(self._answer(request)))
+        except C2LError as error:
+            result = wire.Reply(id=request.id, error=(error.code, str(error)))
+        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a device error
+            log.exception("request %s failed", request.method)
+            result = wire.Reply(id=request.id, error=("engine", f"The model failed: {str(error).splitlines()[0]}"))
+        self._inbox.done(request.id)
+        self._send(result)
+
+    def _answer(self, request: wire.Request) -> msgspec.Struct:
+        if request.method not in wire.METHODS:
+            raise WireError(f"There is no method {request.method}.")
+        params = wire.from_params(request.params, wire.METHODS[request.method][0])
+        if request.method not in ("hello", "ping", "shutdown", "cancel") and self._engine is None:
+            raise EngineError("The engine has not been told which model to load.")
+        if request.method == "complete" and self._inbox.cancelled(request.id):
+            raise RequestCancelled("The completion was cancelled before it began.")
+        handler: Callable[[Any, int], msgspec.Struct | None] = getattr(self, f"_on_{request.method}")
+        return handler(params, request.id) or wire.Nothing()
+
+    # --- methods -----------------------------------------------------------------------------------------------------
+
+    def _on_hello(self, params: wire.Hello, _id: int) -> wire.ModelInfo:
+        if params.schema != wire.SCHEMA:
+            raise WireError(f"The server speaks schema {params.schema}, the engine {wire.SCHEMA}; restart the editor.")
+        from c2l_lsp.engine.core import Engine  # torch and transformers: seconds
+
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = Engine(params.settings, self._emit)
+        info: wire.ModelInfo = self._engine.model_info()
+        return info
+
+    def _on_open_folder(self, params: wire.OpenFolder, _id: int) -> None:
+        self._engine.open_folder(params)
+
+    def _on_close_folder(self, params: wire.Folder, _id: int) -> None:
+        self._engine.close_folder(params.folder)
+
+    def _on_buffer(self, params: wire.Buffer, _id: int) -> None:
+        self._engine.life(params.folder).buffer(params.path, params.text)
+
+    def _on_complete(self, params: wire.Complete, request_id: int) -> msgspec.Struct:
+        answer: wire.Completion = self._engine.complete(params, lambda: self._inbox.cancelled(request_id))
+        return answer
+
+    def _on_cancel(self, params: wire.Cancel, _id: int) -> None:
+        del params  # the flag was set when the frame was read
+
+    def _on_adapter_info(self, params: wire.Folder, _id: int) -> msgspec.Struct:
+        info: wire.AdapterInfo = self._engine.life(params.folder).info()
+        return info
+
+    def _on_regenerate(self, params: wire.Folder, _id: int) -> None:
+        self._engine.life(params.folder).regenerate()
+
+    def _on_reset(self, params: wire.Folder, _id: int) -> None:
+        self._engine.life(params.folder).reset()
+
+    def _on_export(self, params: wire.Export, _id: int) -> msgspec.Struct:
+        exported: wire.Exported = self._engine.export(params)
+        return exported
+
+    def _on_set_enabled(self, params: wire.SetEnabled, _id: int) -> msgspec.Struct:
+        life = self._engine.life(params.folder)
+        life.set_enabled(params.enabled)
+        info: wire.AdapterInfo = life.info()
+        return info
+
+    def _on_status(self, params: wire.Nothing, _id: int) -> msgspec.Struct:
+        del params
+        status: wire.Status = self._engine.status()
+        return status
+
+    def _on_ping(self, params: wire.Nothing, _id: int) -> None:
+        del params
+
+    def _on_shutdown(self, params: wire.Nothing, _id: int) -> None:
+        del params
+        self._running = False
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def _emit(self, event: msgspec.Struct) -> None:
+        name = next(name for name, kind in wire.EVENTS.items() if type(event) is kind)
+        self._send(wire.Event(name=name, data=wire.to_params(event)))
+
+    def _send(self, frame: wire.Frame) -> None:
+        with self._writing, contextlib.suppress(BrokenPipeError):  # the reader sees the end of the other stream
+            self._stdout.write(wire.pack(frame))
+            self._stdout.flush()
+
+
+def main() -> int:
+    """Seal stdout (a private duplicate carries the frames, prints go to stderr) and serve."""
+    frames_out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    if os.name == "nt":  # frames are bytes
+        import msvcrt
+
+        msvcrt.setmode(0, os.O_BINARY)  # type: ignore[attr-defined]
+        msvcrt.setmode(frames_out.fileno(), os.O_BINARY)  # type: ignore[attr-defined]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")
+    return Worker(sys.stdin.buffer, frames_out).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
