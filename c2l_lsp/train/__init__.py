@@ -1,0 +1,1 @@
+"""From repositories to weights: corpus, examples, objective, loop. Runs without pygls installed."""

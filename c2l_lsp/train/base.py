@@ -1,0 +1,329 @@
+"""Trains the base code LM: one loop for a CPU, one GPU or several (`torchrun`), in legs that continue one another.
+
+A run is a folder: `run.json` (what is trained how), checkpoints, `log.jsonl`, `curve.png`. The learning rate warms up, is
+stable for as many legs as one likes, and decays to nothing in the last leg (`decay_steps`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from c2l_lsp.errors import CheckpointError, TrainingError
+from c2l_lsp.train import checkpoint
+from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.examples import IGNORE, Stream, StreamState
+from c2l_lsp.train.examples import Recipe as ExampleRecipe
+from c2l_lsp.train.objective import Loss, TuneSet, packed_loss, rest_of_line, tensors
+from c2l_lsp.train.tokenizer import CodeTokenizer
+
+if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Qwen2 architecture: widths and counts."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    positions: int = 2048
+
+
+SHAPES = {
+    "nano": Shape(hidden=256, layers=6, heads=4, kv_heads=2, ffn=768),
+    "small": Shape(hidden=512, layers=8, heads=8, kv_heads=4, ffn=1536),
+    "tiny": Shape(hidden=32, layers=2, heads=2, kv_heads=1, ffn=64),  # for tests
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one run learns. Everything here is written to `run.json` and must be the same in every leg."""
+
+    shape: Shape = SHAPES["nano"]
+    vocabulary: int = 8192
+    examples: ExampleRecipe = field(default_factory=ExampleRecipe)
+    rows: int = 8  # rows of one forward pass
+    accumulate: int = 2  # passes of one step
+    optimiser: str = "muon"  # for the matrices inside the layers; everything else is AdamW
+    rate: float = 3e-3  # of AdamW and, scaled to the same size of update, of Muon
+    warmup: int = 100  # steps
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.0  # decay per step of the averaged weights, 0 = none
+
+
+@dataclass(frozen=True)
+class Leg:
+    """How far this call goes and what it says on the way."""
+
+    minutes: float = 9.0
+    steps: int | None = None  # stop after so many steps of this call
+    decay_steps: int = 0  # the rate falls to nothing over so many steps from where this leg begins
+    save_minutes: float = 5.0
+    evaluate_minutes: float = 5.0
+    tune_rows: int = 96
+    rest_of_line: int = 0  # lines completed at the end of the leg
+    peak: float = 800e9  # FLOP/s of the machine in bf16, for the fraction that is reported
+    compiled: bool = True
+
+
+def make_model(shape: Shape, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
+    """A fresh model of `shape`; matrices N(0, 0.02), those that write to the residual smaller by √(2·layers)."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=vocabulary, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, intermediate_size=shape.ffn,
+        max_position_embeddings=shape.positions, tie_word_embeddings=True, rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        bos_token_id=None, eos_token_id=0, pad_token_id=4, attn_implementation="sdpa",
+    )
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.div_((2 * shape.layers) ** 0.5)
+    return model
+
+
+def make_optimisers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon (or AdamW) for the layers' matrices; AdamW for embeddings, norms and biases, which do not decay."""
+    inside = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    outside = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    adam = {"lr": recipe.rate, "betas": (0.9, 0.95), "eps": 1e-9}
+    if recipe.optimiser == "muon":
+        muon = torch.optim.Muon(inside, lr=recipe.rate, weight_decay=recipe.weight_decay,
+                                adjust_lr_fn="match_rms_adamw")
+        return [muon, torch.optim.AdamW(outside, weight_decay=0.0, **adam)]  # type: ignore[arg-type]
+    groups = [{"params": inside, "weight_decay": recipe.weight_decay}, {"params": outside, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, **adam)]  # type: ignore[arg-type]
+
+
+def rate_factor(step: int, warmup: int, decay_from: int | None, decay_steps: int) -> float:
+    """Part of the full rate at `step` (from 0): a linear warm-up, a plateau, a linear fall to nothing."""
+    if decay_from is not None and step >= decay_from:
+        return max(0.0, 1 - (step - decay_from + 1) / (decay_steps + 1))
+    return min(1.0, (step + 1) / warmup)
+
+
+def flop_per_token(model: torch.nn.Module, shape: Shape, length: int) -> float:
+    """FLOP of training on one token: six per weight in a matrix product, and causal attention over a full row."""
+    return 6.0 * sum(p.numel() for p in model.parameters()) + 6.0 * shape.layers * shape.hidden * length
+
+
+class Devices:
+    """The device of this process, and its place among others started by torchrun."""
+
+    def __init__(self) -> None:
+        """Join the group if torchrun started several processes."""
+        self.rank, self.count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        gpu = torch.cuda.is_available()
+        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
+        if self.count > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if gpu else "gloo")
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Add up gradients over all processes, in one exchange."""
+        if self.count == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        torch.distributed.all_reduce(flat)
+        for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            g.copy_(part.view_as(g))
+
+    def sum(self, number: float) -> float:
+        """`number` added up over all processes."""
+        if self.count == 1:
+            return number
+        total = torch.tensor(number, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return float(total)
+
+
+class Trainer:
+    """One run: model, optimisers, stream and counters, from a folder and back to it."""
+
+    def __init__(self, run: Path, recipe: Recipe, documents: Sequence[Document], tokenizer: CodeTokenizer,
+                 tune: Sequence[Document] = (), devices: Devices | None = None) -> None:
+        """Begin the run in `run`, or go on from its newest checkpoint.
+
+        Raises TrainingError when `recipe` is not the run's, CheckpointError when the checkpoint is not whole or of
+        another shape.
+        """
+        if tokenizer.vocabulary != recipe.vocabulary:
+            raise TrainingError(f"The tokenizer has {tokenizer.vocabulary} entries, the recipe {recipe.vocabulary}.")
+        self.run, self.recipe, self.tokenizer, self.tune = run, recipe, tokenizer, tune
+        self.devices = devices or Devices()
+        self._check_recipe()
+        self.model = make_model(recipe.shape, recipe.vocabulary, recipe.examples.seed).to(self.devices.device)
+        self.parameters = list(self.model.parameters())
+        self.optimisers = make_optimisers(self.model, recipe)
+        self.step, self.tokens, self.seconds, self.decay_from = 0, 0, 0.0, None
+        self.averaged: dict[str, Tensor] = {}
+        state = self._resume()
+        shard = (self.devices.rank, self.devices.count)
+        self.stream = Stream(documents, tokenizer, recipe.examples, state, shard)
+
+    def _check_recipe(self) -> None:
+        file = self.run / "run.json"
+        mine = json.loads(json.dumps(asdict(self.recipe)))
+        if file.exists():
+            there = json.loads(file.read_text("utf-8"))
+            changed = sorted(key for key in mine if mine[key] != there.get(key))
+            if changed and there.get("shape") != mine["shape"]:
+                raise CheckpointError(f"The run in {self.run} is of another shape: {there.get('shape')}.")
+            if changed:
+                raise TrainingError(f"The run in {self.run} was begun with other {', '.join(changed)}: start a new one.")
+            return
+        self.run.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(mine, indent=1), "utf-8")
+
+    def _resume(self) -> StreamState | None:
+        folder = checkpoint.newest(self.run)
+        if folder is None:
+            return None
+        weights, moments, state = checkpoint.load(folder)
+        self.averaged = {n.removeprefix("ema."): w for n, w in weights.items() if n.startswith("ema.")}
+        checkpoint.restore(self.model, {n: w for n, w in weights.items() if not n.startswith("ema.")})
+        checkpoint.restore_optimisers(self.optimisers, moments)
+        self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
+        self.decay_from = state["decay_from"]
+        torch.set_rng_state(torch.tensor(state["rng"], dtype=torch.uint8))
+        streams = state["streams"]
+        if len(streams) != self.devices.count:
+            raise TrainingError(f"The run was cut into {len(streams)} streams: start it on as many devices.")
+        return StreamState(**streams[self.devices.rank])
+
+    def save(self) -> Path | None:
+        """Write a checkpoint (the first process does)."""
+        streams: list[Any] = [self.stream.state.to_json()]
+        if self.devices.count > 1:
+            streams = [None] * self.devices.count
+            torch.distributed.all_gather_object(streams, self.stream.state.to_json())
+        if self.devices.rank:
+            return None
+        weights = dict(self.model.named_parameters())
+        weights |= {f"ema.{name}": value for name, value in self.averaged.items()}
+        state = {
+            "tokens": self.tokens, "seconds": self.seconds, "decay_from": self.decay_from, "streams": streams,
+            "rng": torch.get_rng_state().tolist(),
+        }
+        return checkpoint.save(self.run, self.step, weights, self.optimisers, state)
+
+    def one_step(self, loss: Loss, decay_steps: int) -> tuple[float, float, int]:
+        """One update; returns (loss in nat per token, gradient norm before clipping, tokens learned from)."""
+        r = self.recipe
+        batches = [self.stream.next(r.rows) for _ in range(r.accumulate)]
+        tokens = int(self.devices.sum(sum(int((b.labels != IGNORE).sum()) for b in batches)))
+        total = 0.0
+        for batch in batches:
+            made = loss(*tensors(batch, self.devices.device)) / tokens
+            made.backward()  # type: ignore[no-untyped-call]
+            total += float(made.detach())
+        self.devices.sum_gradients(self.parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, r.clip))
+        factor = rate_factor(self.step, r.warmup, self.decay_from, decay_steps)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = r.rate * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self._average()
+        self.step, self.tokens = self.step + 1, self.tokens + tokens
+        return self.devices.sum(total), norm, tokens
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if not self.recipe.ema:
+            return
+        for name, weight in self.model.named_parameters():
+            old = self.averaged.setdefault(name, weight.detach().clone())
+            old.lerp_(weight, 1 - self.recipe.ema)
+
+    def train(self, leg: Leg, say: Callable[[dict[str, Any]], None] = lambda line: None) -> dict[str, Any]:
+        """Run one leg, save at its end, and return its last evaluation. Raises TrainingError when the loss diverges."""
+        plain = packed_loss(self.model)
+        loss: Loss = torch.compile(plain, dynamic=False) if leg.compiled else plain
+        if leg.decay_steps and self.decay_from is None:
+            self.decay_from = self.step
+        length, device = self.recipe.examples.length, self.devices.device
+        tune = TuneSet(self.tune, self.tokenizer, length, leg.tune_rows) if self.tune else None
+        work = flop_per_token(self.model, self.recipe.shape, length)
+        begun = saved = evaluated = last = time.monotonic()
+        first, losses, counted, found = self.step, [], 0, {}
+        while not self._done(leg, first, begun):
+            value, norm, tokens = self.one_step(loss, leg.decay_steps)
+            if not value < 20:
+                raise TrainingError(f"The loss is {value} at step {self.step}: go on from a checkpoint with a lower rate.")
+            losses.append(value)
+            counted += tokens
+            now = time.monotonic()
+            if self.step % 10 == 0:
+                speed = counted / (now - last)
+                self._note(say, {"loss": sum(losses) / len(losses), "norm": norm, "tokens_per_s": speed,
+                                 "fraction_of_peak": speed * work / leg.peak, "epoch": self.stream.state.epoch,
+                                 "rate": self.optimisers[0].param_groups[0]["lr"]})
+                self.seconds += now - last
+                losses, counted, last = [], 0, now
+            if tune and now - evaluated > leg.evaluate_minutes * 60:
+                found = tune.measure(loss, device, self.recipe.rows).to_json()
+                self._note(say, found)
+                evaluated = last = time.monotonic()
+            if now - saved > leg.save_minutes * 60:
+                self.save()
+                self.plot()
+                saved = last = time.monotonic()
+        if tune:
+            found = tune.measure(loss, device, self.recipe.rows).to_json()
+        if leg.rest_of_line and self.tune and self.devices.rank == 0:
+            found |= rest_of_line(self.model, self.tune, self.tokenizer, count=leg.rest_of_line,
+                                  context=min(256, length), device=device)
+        self._note(say, found)
+        self.save()
+        self.plot()
+        return found
+
+    def _done(self, leg: Leg, first: int, begun: float) -> bool:
+        if leg.decay_steps and self.decay_from is not None and self.step >= self.decay_from + leg.decay_steps:
+            return True
+        if leg.steps is not None and self.step - first >= leg.steps:
+            return True
+        over = time.monotonic() - begun > leg.minutes * 60
+        return self.devices.sum(float(over)) > 0
+
+    def _note(self, say: Callable[[dict[str, Any]], None], line: dict[str, Any]) -> None:
+        if self.devices.rank:
+            return
+        whole = {"step": self.step, "tokens": self.tokens, **{k: _short(v) for k, v in line.items()}}
+        with (self.run / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(whole) + "\n")
+        say(whole)
+
+    def plot(self) -> None:
+        """Draw `curve.png` from `log.jsonl`."""
+        if self.devices.rank == 0:
+            from c2l_lsp.train.curve import draw
+
+            draw(self.run / "log.jsonl", self.run / "curve.png")
+
+
+def _short(value: object) -> object:
+    return float(f"{value:.5g}") if isinstance(value, float) else value

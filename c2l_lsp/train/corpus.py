@@ -1,0 +1,289 @@
+"""A list of repositories → cleaned, deduplicated Python text in compressed shards, and the manifest that names it all.
+
+    OUT/repositories/OWNER+NAME.zst   one repository as read (the unit of resuming); signatures included
+    OUT/text-00000.zst …              what is left after near-duplicate removal, msgpack records {id, repo, path, text}
+    OUT/manifest.json                 repository, commit, licence, files, bytes, skips with reasons
+
+A build is done again by the same command: repositories already read at the same commit are not read twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import sysconfig
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import zstandard
+
+from c2l_lsp.train import filters, licence
+from c2l_lsp.train.dedup import NearDuplicates, signature
+from c2l_lsp.errors import CorpusError
+from c2l_lsp.train.sources import Blob, GitRepository, SourceProblem, git_folder
+
+STANDARD_LIBRARY = "python/cpython"  # the name under which the installed standard library is listed
+_RULES = 4  # part of what decides whether a repository must be read again: raise when a filter changes
+_SHARD_BYTES = 16_000_000  # of text, before compression
+_NOT_STDLIB = ("test/", "tests/", "site-packages/", "idlelib/", "lib2to3/", "config-", "__pycache__/", "turtledemo/",
+               "ensurepip/", "pydoc_data/")
+
+
+@dataclass
+class Repository:
+    """What the manifest says of one repository."""
+
+    name: str
+    commit: str = ""
+    licence: str = ""
+    files: int = 0
+    bytes: int = 0
+    tokens: int | None = None
+    skipped: str = ""
+    skips: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One kept file: the digest of its text, where it came from, its text."""
+
+    id: str
+    repo: str
+    path: str
+    text: str
+
+
+def read_list(file: Path) -> list[str]:
+    """The entries of a list file, one a line; `#` begins a comment. Raises CorpusError when it can't be read."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"The corpus list {file} can't be read: {error}.") from error
+    names = [line.split("#", 1)[0].strip() for line in lines]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def assert_disjoint(names: Sequence[str], others: Sequence[Path]) -> None:
+    """Raise CorpusError when an owner of `names` also owns an entry of another list."""
+    owners = {name.split("/")[0].lower(): name for name in names if "/" in name}
+    for file in others:
+        for name in read_list(file):
+            if name.split("/")[0].lower() in owners:
+                mine = owners[name.split("/")[0].lower()]
+                raise CorpusError(f"{mine} and {name} (in {file.name}) have one owner: take one of them off its list.")
+
+
+def _write(file: Path, data: bytes) -> None:
+    part = file.with_suffix(file.suffix + ".part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, file)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CorpusError(f"{file} can't be written ({error.strerror}): free some space and run it again.") from error
+
+
+def _pack(records: Sequence[dict[str, Any]]) -> bytes:
+    packer = msgpack.Packer()
+    return zstandard.ZstdCompressor(level=6).compress(b"".join(packer.pack(record) for record in records))
+
+
+def _unpack(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open("rb") as stream, zstandard.ZstdDecompressor().stream_reader(stream) as reader:
+        yield from msgpack.Unpacker(io.BufferedReader(reader), max_buffer_size=1 << 30)
+
+
+def _licence_of(git: GitRepository, blobs: Sequence[Blob]) -> str:
+    stating = [b for b in blobs if licence.is_licence_file(b.path) or licence.is_metadata_file(b.path)]
+    return licence.detect({blob.path: raw.decode("utf-8", "replace") for blob, raw in git.read(stating[:20])})
+
+
+def _files_of_git(name: str, mirror: Path, about: Repository) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    git = GitRepository(git_folder(name, mirror))
+    about.commit = git.commit()
+    blobs = git.blobs(about.commit)
+    about.licence = _licence_of(git, blobs)
+    if about.licence not in licence.PERMISSIVE:
+        raise SourceProblem("no licence found" if about.licence == "unknown" else f"licence {about.licence}")
+    python = [blob for blob in blobs if blob.path.endswith(".py")]
+    small = [blob for blob in python if filters.refuse_path(blob.path, blob.size) is None]
+    content = {blob.path: raw for blob, raw in git.read(small)}
+    for blob in python:
+        yield blob.path, blob.size, lambda path=blob.path: content.get(path, b"")  # type: ignore[misc]
+
+
+def _files_of_library(about: Repository) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    root = Path(sysconfig.get_path("stdlib"))
+    about.licence, about.commit = "PSF-2.0", f"installed {sysconfig.get_python_version()}"
+    for file in sorted(root.rglob("*.py")):
+        path = file.relative_to(root).as_posix()
+        if not any(path.startswith(part) or f"/{part}" in path for part in _NOT_STDLIB):
+            yield path, file.stat().st_size, file.read_bytes
+
+
+def _stamp(name: str, mirror: Path) -> str:
+    commit = "" if name == STANDARD_LIBRARY else GitRepository(git_folder(name, mirror)).commit()
+    return f"{_RULES} {commit}"
+
+
+def read_repository(name: str, mirror: Path, out: Path) -> Repository:
+    """Read, filter and sign the Python files of one list entry into `out/repositories`; a second call finds them done.
+
+    Never raises for what is wrong with the repository: `skipped` says it. A full disk raises CorpusError.
+    """
+    about = Repository(name)
+    target = out / "repositories" / (hashlib.sha256(name.encode()).hexdigest()[:10] if name.startswith(("/", "."))
+                                     else name.replace("/", "+"))
+    target = target.with_name(target.name + ".zst")
+    try:
+        stamp = _stamp(name, mirror)
+        if target.exists():
+            head = next(_unpack(target))
+            if head["stamp"] == stamp:
+                return Repository(**head["about"])
+        files = _files_of_library(about) if name == STANDARD_LIBRARY else _files_of_git(name, mirror, about)
+        records, skips = [], Counter[str]()
+        for path, size, read in files:
+            text, reason = "", filters.refuse_path(path, size)
+            if reason is None:
+                text, reason = filters.clean(read())
+            if reason is not None:
+                skips[reason] += 1
+                continue
+            digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+            records.append({"id": digest, "repo": name, "path": path, "text": text, "sig": signature(text).tobytes()})
+    except SourceProblem as problem:
+        about.skipped = str(problem)
+        return about
+    about.files, about.bytes, about.skips = len(records), sum(len(r["text"].encode()) for r in records), dict(skips)
+    _write(target, _pack([{"stamp": stamp, "about": asdict(about)}, *records]))
+    return about
+
+
+def _read_all(names: Sequence[str], mirror: Path, out: Path, workers: int,
+              progress: Callable[[int, int], None]) -> dict[str, Repository]:
+    done: dict[str, Repository] = {}
+    if workers <= 1:
+        for name in names:
+            done[name] = read_repository(name, mirror, out)
+            progress(len(done), len(names))
+        return done
+    with ProcessPoolExecutor(workers) as pool:
+        waiting = [pool.submit(read_repository, name, mirror, out) for name in names]
+        for future in as_completed(waiting):
+            about = future.result()
+            done[about.name] = about
+            progress(len(done), len(names))
+    return done
+
+
+def _records(name: str, out: Path) -> Iterator[dict[str, Any]]:
+    stem = hashlib.sha256(name.encode()).hexdigest()[:10] if name.startswith(("/", ".")) else name.replace("/", "+")
+    records = _unpack(out / "repositories" / f"{stem}.zst")
+    next(records)
+    yield from records
+
+
+def _kept(done: Sequence[Repository], out: Path, against: Sequence[Path], cap: int) -> Iterator[dict[str, Any]]:
+    """The records that survive near-duplicate removal, at most `cap` bytes of one repository; counts go to `done`."""
+    index = NearDuplicates()
+    for other in against:
+        for name in _manifest(other)["read"]:
+            for record in _records(name, other):
+                index.seen(record["id"], np.frombuffer(record["sig"], np.uint32))
+    for about in done:
+        about.files = about.bytes = 0
+        skips = Counter(about.skips)
+        for record in sorted(_records(about.name, out), key=lambda r: str(r["id"])):
+            size = len(record["text"].encode())
+            if about.bytes + size > cap:
+                skips["over one repository's share"] += 1
+            elif index.seen(record["id"], np.frombuffer(record["sig"], np.uint32)):
+                skips["near-duplicate"] += 1
+            else:
+                about.files, about.bytes = about.files + 1, about.bytes + size
+                yield {key: record[key] for key in ("id", "repo", "path", "text")}
+        about.skips = dict(skips)
+
+
+def _write_shards(records: Iterator[dict[str, Any]], out: Path) -> list[str]:
+    names: list[str] = []
+    batch: list[dict[str, Any]] = []
+    size = 0
+
+    def flush() -> None:
+        nonlocal batch, size
+        if batch:
+            data = _pack(batch)
+            # Named by content: a reader with the old manifest never meets half of a new build.
+            names.append(f"text-{len(names):05d}-{hashlib.sha256(data).hexdigest()[:8]}.zst")
+            _write(out / names[-1], data)
+        batch, size = [], 0
+
+    for record in records:
+        batch.append(record)
+        size += len(record["text"])
+        if size >= _SHARD_BYTES:
+            flush()
+    flush()
+    return names
+
+
+def _manifest(out: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((out / "manifest.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{out} holds no built corpus: run `c2l-lsp corpus build` first.") from error
+    return dict(found)
+
+
+def build(
+    names: Sequence[str], mirror: Path, out: Path, *, against: Sequence[Path] = (), workers: int = 2,
+    cap: int = 3_000_000, progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Build (or bring up to date) the corpus of `names` in `out` and return its manifest.
+
+    `against`: other built corpora none of whose files may come back here, however slightly changed. `cap`: most bytes
+    of text from one repository, so that no project's style takes over. Raises CorpusError (disk, nothing usable).
+    """
+    (out / "repositories").mkdir(parents=True, exist_ok=True)
+    done = _read_all(names, mirror, out, workers, progress)
+    used = [done[name] for name in names if not done[name].skipped]
+    old = set(out.glob("text-*.zst"))
+    shards = _write_shards(_kept(used, out, against, cap), out)
+    skipped = {name: done[name].skipped for name in names if done[name].skipped}
+    if not shards:
+        raise CorpusError(f"No file of the {len(names)} listed repositories can be used: {skipped or 'all filtered'}.")
+    manifest = {
+        "repositories": [asdict(about) for about in used if about.files],
+        "skipped": skipped,
+        "read": [about.name for about in used],
+        "files": sum(about.files for about in used),
+        "bytes": sum(about.bytes for about in used),
+        "shards": shards,
+        "rules": _RULES,
+    }
+    _write(out / "manifest.json", json.dumps(manifest, indent=1).encode())
+    for shard in old - {out / name for name in shards}:
+        shard.unlink(missing_ok=True)
+    return manifest
+
+
+def documents(out: Path) -> Iterator[Document]:
+    """Every kept file of a built corpus, in shard order. Raises CorpusError when there is none."""
+    for shard in _manifest(out)["shards"]:
+        for record in _unpack(out / shard):
+            yield Document(**record)
+
+
+def manifest_of(out: Path) -> dict[str, Any]:
+    """The manifest of a built corpus. Raises CorpusError when there is none."""
+    return _manifest(out)

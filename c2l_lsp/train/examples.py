@@ -1,0 +1,181 @@
+"""Documents → packed rows of tokens: cut to pieces, half of them rearranged to fill in the middle, packed side by side.
+
+The stream is a function of (corpus, seed, what has been seen): its state goes into a checkpoint and a resumed run sees
+exactly the rows that it would have seen, also when the corpus has grown meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from c2l_lsp.errors import TrainingError
+from c2l_lsp.train import fim
+from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.tokenizer import CodeTokenizer
+
+IGNORE = -100  # a label that the loss passes over
+_GROUP = 48  # documents packed together: large enough to fill rows, small enough for a small state
+_CHARACTERS_PER_TOKEN = 4.2  # a little over the mean: rows are full, at the cost of a few cut tails
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Packed rows: token ids, their places in their own file, which file each belongs to, and the labels; (B, T) each.
+
+    `labels[b, t]` is the token after `ids[b, t]` in the same file, IGNORE at a file's end and in padding.
+    """
+
+    ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    segments: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How examples are made: row length in tokens, share of pieces with a hole, seed."""
+
+    length: int = 512
+    fim: float = 0.5
+    seed: int = 0
+
+
+def pieces(text: str, length: int, dice: random.Random) -> list[str]:
+    """Cut `text` at line ends to pieces of about `length` tokens, the first one shortened at random.
+
+    The random first cut keeps the later pieces from always beginning at the same places of a file.
+    """
+    limit = max(64, int(length * _CHARACTERS_PER_TOKEN))
+    made: list[str] = []
+    begin = 0
+    room = limit if len(text) <= limit else dice.randint(limit // 3, limit)
+    while begin < len(text):
+        end = len(text)
+        if end - begin > room:
+            cut = text.rfind("\n", begin, begin + room) + 1
+            end = cut if cut > begin else begin + room
+        made.append(text[begin:end])
+        begin, room = end, limit
+    return [piece for piece in made if len(piece.strip()) > 40 or len(made) == 1]
+
+
+def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> list[int] | None:
+    """PREFIX p SUFFIX s MIDDLE m END within `limit` tokens; far ends of p and s give way. None if m alone is too long."""
+    prefix, suffix, middle = tokenizer.encode_batch([cut.prefix, cut.suffix, cut.middle])
+    room = limit - len(middle) - 4
+    if room < 16:
+        return None
+    over = len(prefix) + len(suffix) - room
+    if over > 0:
+        from_suffix = min(len(suffix), max(0, over - max(0, len(prefix) - room // 2)))
+        suffix = suffix[: len(suffix) - from_suffix]
+        prefix = prefix[max(0, len(prefix) - (room - len(suffix))) :]
+    return [tokenizer.prefix, *prefix, tokenizer.suffix, *suffix, tokenizer.middle, *middle, tokenizer.end]
+
+
+def example(piece: str, last: bool, recipe: Recipe, tokenizer: CodeTokenizer, dice: random.Random) -> list[int]:
+    """Tokens of one piece, at most `recipe.length`; a file's last piece ends with END."""
+    if dice.random() < recipe.fim:
+        made = fim_tokens(fim.split(piece, dice), tokenizer, recipe.length)
+        if made is not None:
+            return made
+    ids = tokenizer.encode(piece) + ([tokenizer.end] if last else [])
+    return ids[: recipe.length]
+
+
+def pack(examples: Sequence[list[int]], length: int) -> list[list[list[int]]]:
+    """Best-fit: rows of examples whose lengths add up to at most `length`."""
+    rows: list[list[list[int]]] = []
+    rooms: list[int] = []
+    for one in sorted(examples, key=len, reverse=True):
+        fits = [(room, i) for i, room in enumerate(rooms) if room >= len(one)]
+        if fits:
+            _, i = min(fits)
+            rows[i].append(one)
+            rooms[i] -= len(one)
+        else:
+            rows.append([one])
+            rooms.append(length - len(one))
+    return rows
+
+
+def to_batch(rows: Sequence[Sequence[Sequence[int]]], length: int, pad: int) -> Batch:
+    """Rows of examples as arrays (B, length); padding is a segment of its own."""
+    shape = (len(rows), length)
+    ids, positions = np.full(shape, pad, np.int64), np.zeros(shape, np.int64)
+    segments, labels = np.full(shape, -1, np.int64), np.full(shape, IGNORE, np.int64)
+    for b, row in enumerate(rows):
+        at = 0
+        for segment, one in enumerate(row):
+            end = at + len(one)
+            ids[b, at:end], segments[b, at:end] = one, segment
+            positions[b, at:end] = np.arange(len(one))
+            labels[b, at : end - 1] = one[1:]
+            at = end
+    return Batch(ids, positions, segments, labels)
+
+
+@dataclass
+class StreamState:
+    """Where a stream stands: pass over the corpus, documents seen in it, rows packed but not yet given out."""
+
+    epoch: int = 0
+    seen: list[str] = field(default_factory=list)
+    rows: list[list[list[int]]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers."""
+        return {"epoch": self.epoch, "seen": self.seen, "rows": self.rows}
+
+
+class Stream:
+    """Gives out batches for ever, in an order drawn anew for each pass."""
+
+    def __init__(self, documents: Sequence[Document], tokenizer: CodeTokenizer, recipe: Recipe,
+                 state: StreamState | None = None, shard: tuple[int, int] = (0, 1)) -> None:
+        """`state` from a checkpoint goes on there; `shard` = (rank, ranks) gives each of several devices its part."""
+        self.state = state or StreamState()
+        self._documents = {d.id: d for d in documents if int(d.id[:8], 16) % shard[1] == shard[0]}
+        if not self._documents:
+            raise TrainingError("There is no text to train on: build a corpus with more repositories.")
+        self._tokenizer, self._recipe = tokenizer, recipe
+        self._order = self._remaining()
+
+    def _key(self, name: str) -> str:
+        return hashlib.sha256(f"{self._recipe.seed}/{self.state.epoch}/{name}".encode()).hexdigest()
+
+    def _remaining(self) -> list[str]:
+        seen = set(self.state.seen)
+        return sorted((name for name in self._documents if name not in seen), key=self._key, reverse=True)
+
+    def _refill(self) -> None:
+        if not self._order:
+            self.state.epoch, self.state.seen = self.state.epoch + 1, []
+            self._order = self._remaining()
+        group = [self._order.pop() for _ in range(min(_GROUP, len(self._order)))]
+        dice = random.Random(self._key(group[0]))
+        made: list[list[int]] = []
+        for name in group:
+            parts = pieces(self._documents[name].text, self._recipe.length, dice)
+            made += [example(part, i == len(parts) - 1, self._recipe, self._tokenizer, dice)
+                     for i, part in enumerate(parts)]
+        rows = pack([one for one in made if len(one) > 1], self._recipe.length)
+        dice.shuffle(rows)
+        self.state.seen += group
+        self.state.rows += rows
+
+    def next(self, count: int) -> Batch:
+        """The next `count` rows. Neighbouring rows may share a file: batches should be large enough to blur that."""
+        while len(self.state.rows) < count + 4 * _GROUP:
+            self._refill()
+        # Drawn from a wide buffer, so that one long file does not fill a batch.
+        dice = random.Random(f"{self._recipe.seed}/{self.state.epoch}/{len(self.state.seen)}/{len(self.state.rows)}")
+        rows = [self.state.rows.pop(dice.randrange(len(self.state.rows))) for _ in range(count)]
+        return to_batch(rows, self._recipe.length, self._tokenizer.pad)

@@ -1,0 +1,103 @@
+"""Which Python files are worth learning from, and the text that is kept of them.
+
+Every refusal has a short reason, counted in the corpus manifest. Knows nothing of git or of tokens.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+
+MAX_BYTES = 200_000
+MIN_BYTES = 80
+
+_VENDORED = re.compile(
+    r"(^|/)(_?vendor(ed)?|third[_-]?party|3rdparty|extern(al)?s?|_?bundled|node_modules|site-packages|_vendored?"
+    r"|migrations|\.?venv)/|(^|/)(ez_setup|distribute_setup|versioneer|_version|get-pip|six|appdirs)\.py$|_pb2(_grpc)?\.py$",
+    re.IGNORECASE,
+)
+_GENERATED = re.compile(
+    r"@generated|(auto[- _]?|automatically |was |file )generated\b|generated (by|from|with|using)\b"
+    r"|do not (edit|modify)|machine generated|created by: the resource compiler",
+    re.IGNORECASE,
+)
+_SECRET = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_\w{40,}"
+    r"|\bxox[abprs]-[0-9A-Za-z-]{10,}|\bsk-[A-Za-z0-9]{32,}|\bAIza[0-9A-Za-z_-]{35}\b|\bglpat-[\w-]{20}"
+    r"|\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\."
+    r"|(?i:(password|passwd|secret|api_?key|auth_?token|access_?key)\s*[:=]\s*[\"'](?=[^\"']*\d)[A-Za-z0-9+/_-]{24,}={0,2}[\"'])"
+)
+_OTHER_LICENCE = re.compile(r"gnu (affero |lesser |library )?general public licen[cs]e|\bSPDX-[\w-]+: [AL]?GPL", re.IGNORECASE)
+_HEADER_WORDS = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx-", re.IGNORECASE)
+_KEEP_COMMENT = re.compile(r"^#!|coding[:=]")
+
+
+def refuse_path(path: str, size: int) -> str | None:
+    """Why a file is not read at all, from its path and its size in bytes; None when it may be read."""
+    if _VENDORED.search(path):
+        return "vendored or generated path"
+    if size > MAX_BYTES:
+        return "larger than 200 kB"
+    return "too small" if size < MIN_BYTES else None
+
+
+def _bad_shape(text: str) -> str | None:
+    lines = text.split("\n")
+    if max(map(len, lines)) > 1_000 or len(text) > 110 * len(lines):
+        return "minified or data"
+    letters = sum(map(str.isalpha, text))
+    digits = sum(map(str.isdigit, text))
+    return "minified or data" if letters < 0.25 * len(text) or digits > 0.2 * len(text) else None
+
+
+def refuse_text(text: str) -> str | None:
+    """Why a file's text is not learned from; None when it is."""
+    head = text[:3_000]
+    if _GENERATED.search("\n".join(line for line in head.split("\n")[:25] if line.lstrip()[:1] in {"#", '"', "'"})):
+        return "generated"
+    if _OTHER_LICENCE.search(head):
+        return "another licence in the file"
+    if reason := _bad_shape(text):
+        return reason
+    if _SECRET.search(text):
+        return "looks like it holds a secret"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape in somebody's string is not our news
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "not valid Python 3"
+    return None
+
+
+def strip_header(text: str) -> str:
+    """`text` without the licence comment block at its top; shebang and coding lines go with it only if it goes."""
+    lines = text.split("\n")
+    end = 0
+    while end < len(lines) and (not lines[end].strip() or lines[end].startswith("#")):
+        end += 1
+    kept: list[str] = []
+    block: list[str] = []
+    for line in [*lines[:end], ""]:
+        if line.strip() and not _KEEP_COMMENT.match(line):
+            block.append(line)
+            continue
+        if block and not _HEADER_WORDS.search("\n".join(block)):
+            kept += [*block, ""]
+        block = []
+    return "\n".join([*kept, *lines[end:]]).strip("\n") + "\n"
+
+
+def clean(raw: bytes) -> tuple[str, str | None]:
+    """The text to keep of a file's bytes and None, or an empty text and why it is refused."""
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError:
+        return "", "invalid UTF-8"
+    if "\0" in text:
+        return "", "binary"
+    if reason := refuse_text(text):
+        return "", reason
+    text = strip_header(text)
+    return (text, None) if len(text) >= MIN_BYTES else ("", "too small")

@@ -1,0 +1,140 @@
+"""What training lowers and what evaluation measures: loss of packed rows, bits per byte, exact rest-of-line."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2l_lsp.train import fim
+from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.examples import IGNORE, Batch, example, fim_tokens, pack, pieces, to_batch
+from c2l_lsp.train.examples import Recipe as ExampleRecipe
+from c2l_lsp.train.tokenizer import CodeTokenizer
+
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def mask_of(segments: Tensor) -> Tensor:
+    """Who may look at whom: (B, T) file numbers → (B, 1, T, T) bool, causal and within one file."""
+    T = segments.shape[1]
+    causal = torch.ones(T, T, dtype=torch.bool, device=segments.device).tril()
+    return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
+
+
+def packed_loss(model: torch.nn.Module) -> Loss:
+    """(ids, positions, segments, labels), (B, T) each → summed loss in nat over the labels that count, fp32 scalar.
+
+    Matrix products in bf16; the softmax in fp32.
+    """
+
+    def loss(ids: Tensor, positions: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(ids.device.type, torch.bfloat16):
+            hidden = model.model(  # type: ignore[operator]
+                input_ids=ids, attention_mask=mask_of(segments), position_ids=positions, use_cache=False
+            ).last_hidden_state
+            logits = model.lm_head(hidden)  # type: ignore[operator]
+        return F.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+
+    return loss
+
+
+def tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four arrays of a batch on `device`."""
+    ids, positions, segments, labels = (
+        torch.from_numpy(a).to(device, non_blocking=True)
+        for a in (batch.ids, batch.positions, batch.segments, batch.labels)
+    )
+    return ids, positions, segments, labels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured on files that are never trained on."""
+
+    nat_per_token: float
+    bits_per_byte: float
+    middle_nat_per_token: float
+
+    def to_json(self) -> dict[str, float]:
+        """Names and numbers, rounded to what the sample carries."""
+        return {name: round(value, 4) for name, value in vars(self).items()}
+
+
+class TuneSet:
+    """Fixed rows drawn from files that are never trained on."""
+
+    def __init__(self, documents: Sequence[Document], tokenizer: CodeTokenizer, length: int, rows: int) -> None:
+        """Draw about `rows` rows of plain pieces and a third as many with holes, the same ones in every run."""
+        dice = random.Random(20)
+        plain, holes = ExampleRecipe(length, 0.0), ExampleRecipe(length, 1.0)
+        cut = [piece for d in sorted(documents, key=lambda d: d.id) for piece in pieces(d.text, length, dice)]
+        chosen = dice.sample(cut, min(len(cut), rows))
+        tokens = [example(piece, False, plain, tokenizer, dice) for piece in chosen]
+        self._bytes = sum(len(tokenizer.decode(ids[1:]).encode()) for ids in tokens)
+        self._plain = pack(tokens, length)[:]
+        self._middles = [
+            ids for piece in dice.sample(cut, min(len(cut), rows // 2))
+            if tokenizer.middle in (ids := example(piece, False, holes, tokenizer, dice))
+        ]
+        self._length, self._tokenizer = length, tokenizer
+
+    def _sum(self, loss: Loss, rows: Sequence[list[list[int]]], device: torch.device, only_middle: bool,
+             width: int) -> tuple[float, int]:
+        total, count = 0.0, 0
+        for at in range(0, len(rows), width):
+            part = [*rows[at : at + width]]
+            part += [[]] * (width - len(part))  # one shape: nothing is compiled again
+            batch = to_batch(part, self._length, self._tokenizer.pad)
+            if only_middle:
+                after = (batch.ids == self._tokenizer.middle).cumsum(axis=1) == 0
+                batch.labels[after] = IGNORE
+            count += int((batch.labels != IGNORE).sum())
+            total += float(loss(*tensors(batch, device)))
+        return total, count
+
+    @torch.no_grad()
+    def measure(self, loss: Loss, device: torch.device, width: int) -> Evaluation:
+        """Mean loss of plain text (per token and per byte of text) and of middles, `width` rows at a time."""
+        total, count = self._sum(loss, self._plain, device, only_middle=False, width=width)
+        middle, middles = self._sum(loss, [[ids] for ids in self._middles], device, only_middle=True, width=width)
+        return Evaluation(total / count, total / math.log(2) / self._bytes, middle / max(1, middles))
+
+
+@torch.no_grad()
+def rest_of_line(model: torch.nn.Module, documents: Sequence[Document], tokenizer: CodeTokenizer, *, count: int,
+                 context: int, device: torch.device, seed: int = 30) -> dict[str, float]:
+    """Greedy completion of the rest of random lines: share that is exactly right, and its standard error.
+
+    `context` tokens in all are shown of the file. The hole is cut at random characters of non-blank lines.
+    """
+    dice = random.Random(seed)
+    right = asked = 0
+    chosen = sorted(documents, key=lambda d: d.id)
+    while asked < count:
+        text = dice.choice(chosen).text
+        begin, end = fim.rest_of_line(text, dice)
+        if end - begin < 2:
+            continue
+        asked += 1
+        near = fim.Split(text[max(0, begin - 8 * context) : begin], "", text[end : end + 8 * context])
+        ids = fim_tokens(near, tokenizer, context + 5)
+        if ids is None:
+            continue
+        prompt = torch.tensor([ids[:-1]], device=device)
+        with torch.autocast(device.type, torch.bfloat16):
+            out = model.generate(  # type: ignore[operator]
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40,
+                eos_token_id=tokenizer.end, pad_token_id=tokenizer.pad,
+            )[0, prompt.shape[1] :].tolist()
+        said = tokenizer.decode([i for i in out if i != tokenizer.end]).split("\n")[0]
+        right += said.rstrip() == text[begin:end].rstrip()
+    share = right / asked
+    return {"rest_of_line_exact": share, "standard_error": (share * (1 - share) / asked) ** 0.5, "asked": asked}

@@ -1,0 +1,90 @@
+"""Repositories as the corpus reads them: the newest commit of a git folder, through git itself, or a plain folder.
+
+Works on bare and ordinary folders, needs no work tree and never checks anything out.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_TIMEOUT_S = 300
+
+
+class SourceProblem(Exception):
+    """A repository that can't be read: becomes a listed skip, never the end of a build."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One file of a commit: where it is, which object holds it, how long it is in bytes."""
+
+    path: str
+    object_id: str
+    size: int
+
+
+def git_folder(name: str, mirror: Path) -> Path:
+    """The git directory that list entry `name` means: a folder's own path, or `owner/name` below `mirror`."""
+    for folder in (Path(name).expanduser(), mirror / name.replace("/", "+") / "repo", mirror / name.replace("/", "+"),
+                   mirror / name):
+        if folder.is_dir():
+            return folder / ".git" if (folder / ".git").exists() else folder
+    raise SourceProblem("not found")
+
+
+class GitRepository:
+    """Reads the newest commit of one git directory."""
+
+    def __init__(self, folder: Path) -> None:
+        """Remember `folder` (a git directory); nothing is read yet."""
+        self.folder = folder
+
+    def _git(self, *args: str, stdin: bytes | None = None) -> bytes:
+        # safe.directory: a mirror is often owned by another user; nothing of it is executed.
+        command = ["git", "-c", "safe.directory=*", "--git-dir", str(self.folder), *args]
+        try:
+            done = subprocess.run(command, input=stdin, capture_output=True, timeout=_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as slow:
+            raise SourceProblem("git took too long") from slow
+        if done.returncode:
+            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            raise SourceProblem("broken git folder" + (f" ({words[0][:120]})" if words else ""))
+        return done.stdout
+
+    def commit(self) -> str:
+        """The id of the newest commit."""
+        return self._git("rev-parse", "--verify", "HEAD^{commit}").decode().strip()
+
+    def blobs(self, commit: str) -> list[Blob]:
+        """Every regular file of `commit`; links and submodules are left out."""
+        found = []
+        for entry in self._git("ls-tree", "-r", "-l", "-z", commit).split(b"\0"):
+            if not entry:
+                continue
+            meta, path = entry.split(b"\t", 1)
+            mode, kind, object_id, size = meta.split()
+            if kind == b"blob" and mode != b"120000":
+                # "-" or "BAD": the object is absent (a partial clone); read() leaves it out too.
+                length = int(size) if size.isdigit() else 0
+                found.append(Blob(path.decode("utf-8", "replace"), object_id.decode(), length))
+        return found
+
+    def read(self, blobs: Iterable[Blob]) -> Iterator[tuple[Blob, bytes]]:
+        """The bytes of `blobs`, in order, through one git process; an absent object is passed over."""
+        wanted = list(blobs)
+        if not wanted:
+            return
+        out = self._git("cat-file", "--batch", stdin="".join(b.object_id + "\n" for b in wanted).encode())
+        at = 0
+        for blob in wanted:
+            end = out.index(b"\n", at)
+            header = out[at:end].split()
+            at = end + 1
+            if header[-1] == b"missing":
+                continue
+            size = int(header[2])
+            yield blob, out[at : at + size]
+            at += size + 1

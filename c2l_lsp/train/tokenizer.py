@@ -1,0 +1,110 @@
+"""The base model's tokenizer: byte-level BPE that knows Python's shape.
+
+A newline and the indentation after it are one piece, runs of spaces are pieces of their own, digits stand alone, and no
+other piece crosses a line end; so a completion can stop exactly at a line's end and indentation costs one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from c2l_lsp.errors import TrainingError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+END = "<|endoftext|>"
+PREFIX, SUFFIX, MIDDLE, PAD = "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"
+REPO, FILE = "<|repo_name|>", "<|file_sep|>"
+SPECIAL = (END, PREFIX, SUFFIX, MIDDLE, PAD, REPO, FILE)  # ids 0 … 6, in this order
+
+_PIECES = "|".join(
+    (
+        r"[\r\n]+[ \t]*",  # line ends with the indentation that follows
+        r"\p{N}",
+        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",  # a word, with one sign before it: `.append`, `_name`, ` self`
+        r" ?[^\s\p{L}\p{M}\p{N}]+",  # signs
+        r"[ \t]+",
+        r"\s",  # rarer white space, one at a time
+    )
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Learn a byte-level BPE of `vocabulary` entries (special tokens and 256 bytes included) from `texts`."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if vocabulary < len(SPECIAL) + 256:
+        raise TrainingError(f"A vocabulary of {vocabulary} can't hold the 256 bytes: ask for at least 512.")
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=24,
+        show_progress=False,
+    )
+    made.train_from_iterator(texts, trainer)
+    return made
+
+
+def save(tokenizer: Tokenizer, folder: Path, context: int = 2048) -> None:
+    """Write `tokenizer` so that `AutoTokenizer.from_pretrained(folder)` loads it."""
+    from transformers import PreTrainedTokenizerFast
+
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, model_max_length=context,
+        additional_special_tokens=[PREFIX, SUFFIX, MIDDLE, REPO, FILE], clean_up_tokenization_spaces=False,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    wrapped.save_pretrained(folder)
+
+
+class CodeTokenizer:
+    """Text ↔ ids for training: special tokens inside a file's text are ordinary text."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load `tokenizer.json` from `folder`. Raises TrainingError when it isn't there or lacks a special token."""
+        from tokenizers import Tokenizer
+
+        try:
+            self._inner = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises bare Exception
+            raise TrainingError(f"{folder} holds no tokenizer.json: run `c2l-lsp train tokenizer` first.") from error
+        self._inner.encode_special_tokens = True
+        ids = [self._inner.token_to_id(token) for token in SPECIAL]
+        if None in ids:
+            raise TrainingError(f"The tokenizer in {folder} lacks {SPECIAL[ids.index(None)]}.")
+        self.end, self.prefix, self.suffix, self.middle, self.pad = ids[:5]
+        self.vocabulary: int = self._inner.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; nothing is added."""
+        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each."""
+        return [made.ids for made in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens shown."""
+        text: str = self._inner.decode(list(ids), skip_special_tokens=False)
+        return text
+
+
+def pretrained(folder: Path) -> PreTrainedTokenizerFast:
+    """The saved tokenizer as `transformers` sees it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
