@@ -222,7 +222,7 @@ def _progress(*, quiet: bool) -> Any:  # noqa: ANN401 - a listener for engine ev
 
 
 def _print_completion(answer: wire.Completion, info: wire.AdapterInfo | None, as_json: bool) -> None:
-    plain = {
+    plain: dict[str, Any] = {
         "text": answer.texts[0] if answer.texts else "",
         "generation": answer.generation,
         "prompt_tokens": answer.prompt_tokens,

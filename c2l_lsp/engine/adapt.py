@@ -11,17 +11,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import fold, kinds, wire
 from c2l_lsp.engine.fold import Plan, Readings, Record
-from c2l_lsp.engine.gate import Verdict, held_out, judge_final_map, refuse
+from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
-from c2l_lsp.errors import AdapterError, C2LError, FolderError, NothingToLearn, StateError, StorageError
+from c2l_lsp.errors import AdapterError, C2LError, FolderError, NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.hypernet import Change, Hypernetwork, Reading, RepoState
+from c2l_lsp.model.hypernet import Change, Hypernetwork, RepoState
 from c2l_lsp.model.lora import Adapter
 from c2l_lsp.model.memory import Memory, errors
 from c2l_lsp.model.prior import Curvature, estimate, to_tensors
@@ -89,7 +88,7 @@ class FolderLife:
         self._sampled = False
         self._keep = trusted
         self._extra: dict[str, Tensor] = {}
-        self._probe: dict[bytes, tuple[Tensor, Tensor]] = {}
+        self._trial = Trial(model)
         self._told: set[str] = set()
         self._next_reconcile = 0.0
         self._work: Work | None = None
@@ -99,6 +98,8 @@ class FolderLife:
         self._readings: Readings | None = None
         self._watcher: Watcher | None = None
         self._trigger = "index"
+        self._rules = ""
+        self._purge = False
 
     # --- what the engine asks ----------------------------------------------------------------------------------------
 
@@ -230,12 +231,12 @@ class FolderLife:
             self._progress("scan", 0, 0, "files")
         if paths is None:
             self._filter = FileFilter(self.folder, self.settings.files)
-            scan = Scan(self._filter, self._snapshot)
-            for _ in scan:
-                yield
-            self._snapshot = scan.result
-        else:
-            self._look_again(paths)
+        scan = Scan(self._filter, self._snapshot, only=paths)
+        while not scan.step(fold.SLICE_S):
+            yield
+        self._snapshot = scan.snapshot
+        if paths is None:
+            self._obey_rules()
         scanned = time.perf_counter()
         snapshot = self._with_overlay()
         if not snapshot:
@@ -321,41 +322,26 @@ class FolderLife:
         assert self.network is not None  # noqa: S101
         assert self.state is not None  # noqa: S101
         assert self._readings is not None  # noqa: S101
-        digests = {path: record.entry.digest for path, record in self._records.items()}
-        chosen = held_out({path: record.keys for path, record in self._records.items()}, digests)
+        chosen = held_out(self._records)
         keys = [key for path in chosen for key in self._records[path].keys]
         found = self._readings.get(keys)
         if not chosen or any(key not in found for key in keys):
             self._verdict = Verdict(1.0, 0.0, 0)
             return
         for path in chosen:
-            self._see(path)
+            self._trial.see(self._records[path].entry.digest, self._text(path))
             yield
-        seen = [self._probe[digests[path]] for path in chosen if digests[path] in self._probe]
-        self._probe = {digests[path]: self._probe[digests[path]] for path in chosen if digests[path] in self._probe}
-        removed: list[Reading] = [found[key] for key in keys]
-        (rest,) = self.network.update([self.state], [Change(removed=removed, first=True)])
+        change = Change(removed=[found[key] for key in keys], first=True)
+        (rest,) = self.network.update([self.state], [change])
         adapter = self.network.adapter(rest)
         yield
-        hidden, targets = (torch.cat([pair[side] for pair in seen]) for side in (0, 1)) if seen else (None, None)
-        if hidden is not None and targets is not None:
-            self._verdict = judge_final_map(self._model, adapter.final_map, hidden, targets)
+        self._verdict = self._trial.judge(adapter, [self._records[path].entry.digest for path in chosen])
 
-    def _see(self, path: str) -> None:
-        """Hidden states and next tokens of a held-out file's beginning."""
-        digest = self._records[path].entry.digest
-        if digest in self._probe:
-            return
-        text = self._overlay.get(path)
-        if text is None:
-            read = self._filter.read(path)
-            text = read.text if read else ""
-        ids = [self._model.start, *self._model.encode(text[:4000])][:768]
-        if len(ids) < 2:
-            return
-        rows = torch.tensor([ids], device=self._model.device)
-        hidden = self._model.hidden(rows)[0, :-1]
-        self._probe[digest] = (hidden, rows[0, 1:])
+    def _text(self, path: str) -> str:
+        if path in self._overlay:
+            return self._overlay[path]
+        read = self._filter.read(path)
+        return read.text if read else ""
 
     def _prepare(self, snapshot: Snapshot) -> Work:
         """Build the hypernetwork; for a base without a shipped prior, estimate one from this folder's own text."""
@@ -382,13 +368,13 @@ class FolderLife:
 
     # --- the snapshot ------------------------------------------------------------------------------------------------
 
-    def _look_again(self, paths: frozenset[str]) -> None:
-        for path in paths:
-            read = self._filter.read(path)
-            if read is None:
-                self._snapshot.pop(path, None)
-            else:
-                self._snapshot[path] = Entry(digest=read.digest, size=read.size, mtime_ns=read.mtime_ns)
+    def _obey_rules(self) -> None:
+        """Other rules than what the state was made under: build it anew, so that nothing now excluded stays in it."""
+        digest = self._filter.digest
+        if self._rules and digest != self._rules and self.state is not None:
+            self._drop_state()
+            self._purge = True
+        self._rules = digest
 
     def _with_overlay(self) -> Snapshot:
         snapshot = dict(self._snapshot)
@@ -397,7 +383,7 @@ class FolderLife:
             if screened is None:
                 snapshot.pop(path, None)
             else:
-                snapshot[path] = Entry(digest=screened.digest, size=screened.size, mtime_ns=0)
+                snapshot[path] = Entry(screened.digest, screened.size, 0)
         return snapshot
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -458,22 +444,19 @@ class FolderLife:
     def _save(self) -> None:
         if not self._keep or self.network is None or self.state is None:
             return
-        files = {
-            path: (record.entry.digest, record.entry.size, record.entry.mtime_ns, list(record.keys))
-            for path, record in self._records.items()
-        }
         saved = Saved(
             schema=SCHEMA,
             folder=str(self.folder),
             hypernetwork=self.network.digest,
-            filter_digest=self._filter.digest,
+            filter_digest=self._rules,
             generation=self._generation,
             gate=self._verdict.strength,
-            files=files,
+            files=fold.to_rows(self._records),
         )
         try:
             self._store.save(saved, self.state, self._extra)
-            if self._readings is not None and self._generation % 16 == 1:
+            if self._readings is not None and (self._purge or self._generation % 16 == 1):
+                self._purge = False
                 self._readings.prune({key for record in self._records.values() for key in record.keys})
         except StorageError as error:
             self._storage_trouble(error)
@@ -487,13 +470,9 @@ class FolderLife:
         network = kinds.build(self.settings.adapter.hypernetwork, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
-        if saved.filter_digest != self._filter.digest:
-            raise StateError("The rules of which files may be read have changed; the folder is learned again.")
+        self._rules = saved.filter_digest
         self.network, self.state, self._extra = network, state, extra
-        self._records = {
-            path: Record(Entry(digest=digest, size=size, mtime_ns=mtime), tuple(keys))
-            for path, (digest, size, mtime, keys) in saved.files.items()
-        }
+        self._records = fold.from_rows(saved.files)
         self._snapshot = {path: record.entry for path, record in self._records.items()}
         self._verdict = Verdict(saved.gate, 0.0, 0)
         self._adapter = network.adapter(state)

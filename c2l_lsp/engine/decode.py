@@ -127,5 +127,5 @@ def _common(a: list[int], b: list[int]) -> int:
 
 def _crop(slot: _Slot, length: int) -> None:
     if length < len(slot.ids):
-        slot.cache.crop(length)
+        slot.cache.crop(length - len(slot.ids))  # a negative count is what every version understands
         del slot.ids[length:]

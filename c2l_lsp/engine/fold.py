@@ -49,6 +49,20 @@ class Plan:
         return not self.added and not self.removed
 
 
+Rows = dict[str, tuple[bytes, int, int, list[bytes]]]
+"""Records as they are kept on disk: digest, size, mtime_ns, keys."""
+
+
+def to_rows(records: Mapping[str, Record]) -> Rows:
+    """Records as plain values."""
+    return {path: (r.entry.digest, r.entry.size, r.entry.mtime_ns, list(r.keys)) for path, r in records.items()}
+
+
+def from_rows(rows: Rows) -> dict[str, Record]:
+    """Records of plain values."""
+    return {path: Record(Entry(digest, size, mtime), tuple(keys)) for path, (digest, size, mtime, keys) in rows.items()}
+
+
 def select(snapshot: Snapshot, budget: int) -> set[str]:
     """The files a state is made of: all, or for a folder above `budget` bytes a sample by path hash.
 
@@ -88,13 +102,13 @@ def plan(
             target[path] = Record(snapshot[path], old.keys)
             continue
         changed += 1
-        text = overlay[path] if path in overlay else None
+        text = overlay.get(path)
         if text is None:
             read = files.read(path)
             if read is None:
                 continue
             text = read.text
-            entry = Entry(digest=read.digest, size=read.size, mtime_ns=read.mtime_ns)
+            entry = Entry(read.digest, read.size, snapshot[path].mtime_ns)
         else:
             entry = snapshot[path]
         pieces = network.pieces(text)
@@ -116,7 +130,9 @@ def _count(records: Iterable[Record]) -> Counter[bytes]:
 class Readings:
     """Readings of pieces by key: from the store, from memory where the store cannot be written, or made anew."""
 
-    def __init__(self, store: FolderStore | None, network: Hypernetwork, on_trouble: Callable[[StorageError], None]):
+    def __init__(
+        self, store: FolderStore | None, network: Hypernetwork, on_trouble: Callable[[StorageError], None]
+    ) -> None:
         self._store, self._network, self._on_trouble = store, network, on_trouble
         self._held: dict[bytes, Reading] = {}
 

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter
+from c2l_lsp.repo.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
 MAX_TOKENS = 3000
 """Held-out positions that are scored: enough to tell a loss of 0.01 nat from noise of the same text."""
+
+_TEXT_CHARS, _TEXT_TOKENS = 4000, 768
 
 MAX_SHARE = 0.25
 """At most this share of the folder's files is held out; a folder of fewer than 4 files is not tested."""
@@ -33,9 +37,17 @@ class Verdict:
     reason: str = ""
 
 
-def held_out(files: Mapping[str, Sequence[bytes]], digests: Mapping[str, bytes]) -> list[str]:
+class _Folded(Protocol):
+    @property
+    def entry(self) -> Entry: ...
+
+    @property
+    def keys(self) -> Sequence[bytes]: ...
+
+
+def held_out(records: Mapping[str, _Folded]) -> list[str]:
     """The files to hold out: those of the smallest content hash, a pure function of the snapshot."""
-    candidates = sorted((path for path in files if files[path]), key=lambda path: (digests[path], path))
+    candidates = sorted((path for path in records if records[path].keys), key=lambda p: (records[p].entry.digest, p))
     return candidates[: min(8, int(len(candidates) * MAX_SHARE))]
 
 
@@ -49,13 +61,34 @@ def refuse(adapter: Adapter, limit: float) -> str:
     return ""
 
 
+class Trial:
+    """Scores an adapter on held-out texts; what the base model sees of a text is computed once per content."""
+
+    def __init__(self, model: BaseModel) -> None:
+        self._model = model
+        self._seen: dict[bytes, tuple[Tensor, Tensor]] = {}
+
+    @torch.inference_mode()
+    def see(self, digest: bytes, text: str) -> None:
+        """Final hidden states and next tokens of the beginning of a text."""
+        ids = [self._model.start, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
+        if digest in self._seen or len(ids) < 2:
+            return
+        rows = torch.tensor([ids], device=self._model.device)
+        self._seen[digest] = (self._model.hidden(rows)[0, :-1], rows[0, 1:])
+
+    def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Verdict:
+        """Best strength of an adapter's final map on these texts; texts not asked for are forgotten."""
+        self._seen = {digest: self._seen[digest] for digest in digests if digest in self._seen}
+        if adapter.final_map is None or not self._seen:
+            return Verdict(1.0, 0.0, 0)
+        hidden, targets = (torch.cat([pair[side] for pair in self._seen.values()])[:MAX_TOKENS] for side in (0, 1))
+        return judge_final_map(self._model, adapter.final_map, hidden, targets)
+
+
 @torch.inference_mode()
-def judge_final_map(model: BaseModel, C: Tensor | None, hidden: Tensor, targets: Tensor) -> Verdict:
+def judge_final_map(model: BaseModel, C: Tensor, hidden: Tensor, targets: Tensor) -> Verdict:
     """Best strength of a final map C [d, d] on held-out hidden states [N, d] and next tokens [N]."""
-    if C is None or len(hidden) == 0:
-        return Verdict(1.0, 0.0, 0)
-    hidden = hidden[:MAX_TOKENS].to(model.device)
-    targets = targets[:MAX_TOKENS].to(model.device)
     bare = _loss(model, hidden, targets)
     step = (hidden.float() @ C.to(model.device).T).to(hidden.dtype)
     losses = {strength: _loss(model, hidden + strength * step, targets) for strength in STRENGTHS}
