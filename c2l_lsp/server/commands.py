@@ -1,0 +1,230 @@
+"""Commands and `c2l/*` requests: one table of typed operations over a Session, reached under both names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from lsprotocol import types as t
+from msgspec import Struct
+from pygls.exceptions import JsonRpcException
+
+from c2l_lsp.engine import wire
+from c2l_lsp.errors import C2LError, RequestCancelled, RequestError
+from c2l_lsp.server.gate import language_on
+from c2l_lsp.server.protocol import (
+    Command,
+    ExplainParams,
+    ExportParams,
+    FolderParams,
+    Method,
+    SetEnabledParams,
+    StatisticsParams,
+    ToggleParams,
+    parse,
+    plain,
+)
+from c2l_lsp.server.rpc import INVALID_PARAMS, Server
+from c2l_lsp.server.session import Session
+from c2l_lsp.server.settings import EVERYWHERE
+from c2l_lsp.server.status import adapter_status
+
+_EXPORT_WITHIN = 600.0
+_SNOOZE_MINUTES = 5.0
+Operation = Callable[[Session, Any], Awaitable[object]]
+
+
+class _Nothing(Struct):
+    """No parameters."""
+
+
+class _Minutes(Struct):
+    """How long to snooze; 0 ends it."""
+
+    minutes: float = _SNOOZE_MINUTES
+
+
+async def _status(session: Session, params: FolderParams) -> object:
+    uri = params.text_document.uri if params.text_document is not None else None
+    reason = session.completions.reason_for(uri) if uri is not None else None
+    status = session.board.snapshot(_folder(session, params), reason)
+    status.folders = [adapter_status(info) for info in session.board.adapters.values()]
+    return plain(status)
+
+
+async def _statistics(session: Session, params: StatisticsParams) -> object:
+    report = session.statistics.report()
+    if params.reset:
+        session.statistics.reset()
+    return report
+
+
+async def _explain(session: Session, params: ExplainParams) -> object:
+    found = session.shown.explain(params.id)
+    if found is None:
+        raise RequestError(f"No recent completion has the id {params.id}.")
+    return found
+
+
+async def _accepted(session: Session, params: ExplainParams) -> object:
+    session.shown.accepted(params.id)
+    return None
+
+
+async def _info(session: Session, params: FolderParams) -> object:
+    info = await session.engine.call("adapter_info", wire.Folder(folder=_needed(session, params)), wire.AdapterInfo)
+    session.board.adapter(info)
+    return plain(adapter_status(info)) | {"norm": info.norm, "scale": info.scale, "rank": info.rank}
+
+
+async def _regenerate(session: Session, params: FolderParams) -> object:
+    await session.engine.call("regenerate", wire.Folder(folder=_needed(session, params)), wire.Nothing)
+    return {}
+
+
+async def _reset(session: Session, params: FolderParams) -> object:
+    await session.engine.call("reset", wire.Folder(folder=_needed(session, params)), wire.Nothing)
+    return {}
+
+
+async def _export(session: Session, params: ExportParams) -> object:
+    if not params.out:
+        raise RequestError("Say where to write the adapter: {out: a directory}.")
+    export = wire.Export(folder=_needed(session, params), out=params.out, rank=params.rank)
+    done = await session.engine.call("export", export, wire.Exported, _EXPORT_WITHIN)
+    return {"out": done.out, "rank": done.rank, "error": done.error, "generation": done.generation}
+
+
+async def _set_enabled(session: Session, params: SetEnabledParams) -> object:
+    folder = _needed(session, params)
+    off = session.completions.adapter_off
+    enabled = folder in off if params.enabled is None else params.enabled
+    (off.discard if enabled else off.add)(folder)
+    request = wire.SetEnabled(folder=folder, enabled=enabled)
+    info = await session.engine.call("set_enabled", request, wire.AdapterInfo)
+    session.board.adapter(info)
+    return plain(adapter_status(info))
+
+
+async def _load(session: Session, _: _Nothing) -> object:
+    session.engine.wake()
+    return {"life": session.engine.life.value}
+
+
+async def _unload(session: Session, _: _Nothing) -> object:
+    await session.engine.unload()
+    return {"life": session.engine.life.value}
+
+
+async def _restart(session: Session, _: _Nothing) -> object:
+    await session.engine.restart()
+    return {"life": session.engine.life.value}
+
+
+async def _toggle(session: Session, params: ToggleParams) -> object:
+    switches = session.switches
+    if params.uri is not None:
+        now_on = switches.documents.get(params.uri, session.completions.reason_for(params.uri) is None)
+        enabled = switches.documents[params.uri] = not now_on if params.enabled is None else params.enabled
+    else:
+        enabled = switches.everything = not switches.everything if params.enabled is None else params.enabled
+    session.switched()
+    return {"enabled": enabled}
+
+
+async def _toggle_language(session: Session, params: ToggleParams) -> object:
+    document = session.documents.get(params.uri) if params.uri is not None else None
+    language = params.language or (document.language if document is not None else None)
+    if language is None:
+        raise RequestError("Say which language: {language: an LSP language id} or {uri: an open document}.")
+    now_on = language_on(session.settings(EVERYWHERE), session.switches, language)
+    enabled = session.switches.languages[language] = not now_on if params.enabled is None else params.enabled
+    session.switched()
+    return {"language": language, "enabled": enabled}
+
+
+async def _snooze(session: Session, params: _Minutes) -> object:
+    session.switches.snoozed_until = time.time() + 60 * params.minutes if params.minutes > 0 else 0.0
+    session.switched()
+    return {"until": session.switches.snoozed_until}
+
+
+async def _report(session: Session, params: FolderParams) -> object:
+    return {"status": await _status(session, params), "statistics": session.statistics.report()}
+
+
+def _folder(session: Session, params: FolderParams) -> str:
+    uri = params.text_document.uri if params.text_document is not None else None
+    return session.folders.find(params.folder, uri) or (session.board.focus if params.folder is None else "")
+
+
+def _needed(session: Session, params: FolderParams) -> str:
+    folder = _folder(session, params)
+    if not folder:
+        raise RequestError("There is no such workspace folder." if params.folder else "No workspace folder is open.")
+    return folder
+
+
+REQUESTS: dict[Method, tuple[type[Struct], Operation]] = {
+    Method.STATUS: (FolderParams, _status),
+    Method.STATISTICS: (StatisticsParams, _statistics),
+    Method.EXPLAIN: (ExplainParams, _explain),
+    Method.ADAPTER_INFO: (FolderParams, _info),
+    Method.ADAPTER_REGENERATE: (FolderParams, _regenerate),
+    Method.ADAPTER_RESET: (FolderParams, _reset),
+    Method.ADAPTER_EXPORT: (ExportParams, _export),
+    Method.ADAPTER_SET_ENABLED: (SetEnabledParams, _set_enabled),
+    Method.MODEL_LOAD: (_Nothing, _load),
+    Method.MODEL_UNLOAD: (_Nothing, _unload),
+}
+COMMANDS: dict[Command, tuple[type[Struct], Operation]] = {
+    Command.DID_ACCEPT: (ExplainParams, _accepted),
+    Command.TOGGLE: (ToggleParams, _toggle),
+    Command.TOGGLE_LANGUAGE: (ToggleParams, _toggle_language),
+    Command.SNOOZE: (_Minutes, _snooze),
+    Command.SHOW_STATUS: (FolderParams, _status),
+    Command.SHOW_STATISTICS: (StatisticsParams, _statistics),
+    Command.SHOW_REPORT: (FolderParams, _report),
+    Command.REGENERATE_ADAPTER: (FolderParams, _regenerate),
+    Command.RESET_ADAPTER: (FolderParams, _reset),
+    Command.EXPORT_ADAPTER: (ExportParams, _export),
+    Command.TOGGLE_ADAPTER: (SetEnabledParams, _set_enabled),
+    Command.UNLOAD_MODEL: (_Nothing, _unload),
+    Command.RESTART_SERVER: (_Nothing, _restart),
+}
+_SHORT = {ExplainParams: "id", _Minutes: "minutes", ToggleParams: "language", ExportParams: "out"}
+"""A command's single argument may be the bare value of this parameter."""
+
+
+def register(server: Server, session: Session) -> None:
+    """Register the tables."""
+    for method, entry in REQUESTS.items():
+        _register_request(server, session, method, *entry)
+    for command, entry in COMMANDS.items():
+        _register_command(server, session, command, *entry)
+
+
+def _register_request(server: Server, session: Session, method: Method, kind: type[Struct], run: Operation) -> None:
+    @server.feature(method.value)
+    async def handle(params: Any) -> Any:  # noqa: ANN401 - plain values, parsed in `_run`
+        return await _run(session, run, kind, params)
+
+
+def _register_command(server: Server, session: Session, command: Command, kind: type[Struct], run: Operation) -> None:
+    @server.command(command.value)
+    async def handle(*arguments: Any) -> Any:  # noqa: ANN401 - plain values, parsed in `_run`
+        params = arguments[0] if arguments else None
+        if params is not None and not isinstance(params, dict) and kind in _SHORT:
+            params = {_SHORT[kind]: params}
+        return await _run(session, run, kind, params)
+
+
+async def _run(session: Session, run: Operation, kind: type[Struct], params: object) -> object:
+    try:
+        return await run(session, parse(params, kind))
+    except RequestCancelled as error:
+        raise JsonRpcException(str(error), t.LSPErrorCodes.RequestCancelled.value) from error
+    except C2LError as error:
+        code = INVALID_PARAMS if isinstance(error, RequestError) else t.LSPErrorCodes.RequestFailed.value
+        raise JsonRpcException(str(error), code, {"code": error.code}) from error

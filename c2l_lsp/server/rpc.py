@@ -1,0 +1,187 @@
+"""pygls with its sharp edges covered: one class the rest of the server builds on.
+
+pygls keeps the types, the registry and the capabilities. Replaced here: its documents (they split lines wrongly and
+raise on a stale edit), its silence on malformed or late requests, its popups and its logging of message bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Generator
+from typing import Any
+
+from cattrs import Converter
+from lsprotocol import types as t
+from pygls.lsp.server import LanguageServer
+from pygls.protocol import (
+    JsonRPCNotification,
+    JsonRPCRequestMessage,
+    JsonRPCResponseMessage,
+    LanguageServerProtocol,
+    default_converter,
+    lsp_method,
+)
+
+log = logging.getLogger("c2l.rpc")
+NOT_INITIALIZED, INVALID_REQUEST, PARSE_ERROR, INVALID_PARAMS = -32002, -32600, -32700, -32602
+Steps = Generator[Any, Any, Any]
+
+
+def converter() -> Converter:
+    """lsprotocol's converter, tolerant of trigger kinds, leaving payloads of unknown methods as plain values."""
+    made: Converter = default_converter()  # type: ignore[no-untyped-call]
+    counts_from_zero = False
+
+    def trigger_kind(value: object, _: type) -> t.InlineCompletionTriggerKind:
+        # Clients before protocol 3.18 send Invoked = 0, Automatic = 1. One 0 gives such a client away.
+        nonlocal counts_from_zero
+        counts_from_zero = counts_from_zero or value == 0
+        automatic = 1 if counts_from_zero else 2
+        kinds = t.InlineCompletionTriggerKind
+        return kinds.Automatic if value == automatic else kinds.Invoked
+
+    made.register_structure_hook(t.InlineCompletionTriggerKind, trigger_kind)
+    for kind in (JsonRPCRequestMessage, JsonRPCNotification):
+        made.register_structure_hook(kind, _plain_message)
+    made.register_structure_hook(JsonRPCResponseMessage, _plain_response)
+    return made
+
+
+def _plain_message(values: dict[str, Any], kind: type[Any]) -> Any:  # noqa: ANN401 - cattrs' hook
+    known = {"method": values["method"], "jsonrpc": values["jsonrpc"], "params": values.get("params")}
+    return kind(**known, **({"id": values["id"]} if "id" in values else {}))
+
+
+def _plain_response(values: dict[str, Any], kind: type[Any]) -> Any:  # noqa: ANN401 - cattrs' hook
+    return kind(id=values["id"], jsonrpc=values["jsonrpc"], result=values.get("result"))
+
+
+class Protocol(LanguageServerProtocol):
+    """LSP as pygls has it, without its documents and without unanswered requests."""
+
+    ended: asyncio.Event | None = None
+    exit_code = 0
+    hidden_commands: frozenset[str] = frozenset()
+
+    def receive(self, body: bytes) -> None:
+        """Handle one message body. Every request in it is answered, whatever it holds."""
+        try:
+            message = json.loads(body)
+        except (ValueError, RecursionError):
+            self._refuse(None, PARSE_ERROR, "The message is not JSON.")
+            return
+        if not isinstance(message, dict) or message.get("jsonrpc") != self.VERSION:
+            self._refuse(None, INVALID_REQUEST, "The message is not a JSON-RPC 2.0 object.")
+            return
+        msg_id = message.get("id") if "method" in message else None
+        method = message.get("method")
+        if msg_id is not None and not isinstance(msg_id, (int, str)):
+            self._refuse(None, INVALID_REQUEST, "The request's id is neither a number nor a string.")
+        elif msg_id is not None and self._shutdown:
+            self._refuse(msg_id, INVALID_REQUEST, "The server is shutting down.")
+        elif msg_id is not None and self._workspace is None and method != t.INITIALIZE:
+            self._refuse(msg_id, NOT_INITIALIZED, "The first request must be initialize.")
+        elif msg_id is not None and self._workspace is not None and method == t.INITIALIZE:
+            self._refuse(msg_id, INVALID_REQUEST, "The server is initialized already.")
+        else:
+            self._dispatch(message, msg_id)
+
+    def tell(self, method: str, params: dict[str, Any]) -> None:
+        """Send a notification whose parameters are JSON-ready already."""
+        self._send_data({"jsonrpc": self.VERSION, "method": method, "params": params})
+
+    def refuse_stream(self, sentence: str) -> None:
+        """Say why the server ends: the stream cannot be read any further."""
+        self.exit_code = 1
+        self._refuse(None, PARSE_ERROR, sentence)
+
+    def _dispatch(self, message: dict[str, Any], msg_id: int | str | None) -> None:
+        try:
+            structured = self.structure_message(message)
+        except Exception as error:
+            log.warning("A message %r is malformed (%s).", str(message.get("method"))[:60], type(error).__name__)
+            if msg_id is not None:
+                self._refuse(msg_id, INVALID_PARAMS, "The request's parameters do not fit its method.")
+            return
+        self.handle_message(structured)
+
+    def _refuse(self, msg_id: int | str | None, code: int, sentence: str) -> None:
+        self._send_response(msg_id, error=t.ResponseError(code=code, message=sentence))  # type: ignore[arg-type]
+
+    def _user(self, method: str, params: Any) -> Steps:  # noqa: ANN401 - any LSP parameters
+        if (handler := self.fm.features.get(method)) is not None:
+            yield handler, (params,), None
+
+    @lsp_method(t.INITIALIZE)
+    def lsp_initialize(self, params: t.InitializeParams) -> Steps:
+        """Capabilities for this client."""
+        result: t.InitializeResult = yield from super().lsp_initialize(params)
+        capabilities = result.capabilities
+        document = params.capabilities.text_document
+        if document is not None and document.inline_completion is not None:
+            # Such a client would get every suggestion twice and lose its word list to an empty answer. The handler
+            # stays: a client that asks unasked still gets a reply.
+            capabilities.completion_provider = None
+        if capabilities.execute_command_provider is not None:
+            # vscode-languageclient registers each advertised command itself and fails if its extension did, too.
+            listed = capabilities.execute_command_provider.commands
+            capabilities.execute_command_provider.commands = [c for c in listed if c not in self.hidden_commands]
+        return result
+
+    @lsp_method(t.TEXT_DOCUMENT_DID_OPEN)
+    def lsp_text_document__did_open(self, params: t.DidOpenTextDocumentParams) -> Steps:
+        """Ours alone."""
+        yield from self._user(t.TEXT_DOCUMENT_DID_OPEN, params)
+
+    @lsp_method(t.TEXT_DOCUMENT_DID_CHANGE)
+    def lsp_text_document__did_change(self, params: t.DidChangeTextDocumentParams) -> Steps:
+        """Ours alone."""
+        yield from self._user(t.TEXT_DOCUMENT_DID_CHANGE, params)
+
+    @lsp_method(t.TEXT_DOCUMENT_DID_CLOSE)
+    def lsp_text_document__did_close(self, params: t.DidCloseTextDocumentParams) -> Steps:
+        """Ours alone."""
+        yield from self._user(t.TEXT_DOCUMENT_DID_CLOSE, params)
+
+    @lsp_method(t.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
+    def lsp_workspace__did_change_workspace_folders(self, params: t.DidChangeWorkspaceFoldersParams) -> Steps:
+        """Ours alone."""
+        yield from self._user(t.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, params)
+
+    @lsp_method(t.EXIT)
+    def lsp_exit(self, *_: object) -> Steps:
+        """End the loop in order; pygls would raise SystemExit inside it."""
+        self.exit_code = 0 if self._shutdown else 1
+        if self.ended is not None:
+            self.ended.set()
+        yield from ()
+
+
+class Server(LanguageServer):
+    """The LanguageServer of this package."""
+
+    protocol: Protocol
+    on_editor_lost: Callable[[], None] = staticmethod(lambda: None)
+
+    def __init__(self, name: str, version: str) -> None:
+        super().__init__(
+            name,
+            version,
+            text_document_sync_kind=t.TextDocumentSyncKind.Incremental,
+            protocol_cls=Protocol,
+            converter_factory=converter,
+        )
+
+    async def create_bar(self, token: str) -> object:
+        """Ask the editor for a progress bar."""
+        params = t.WorkDoneProgressCreateParams(token=token)
+        return await self.protocol.send_request_async(t.WINDOW_WORK_DONE_PROGRESS_CREATE, params)
+
+    def report_server_error(self, error: Exception, source: Any) -> None:  # noqa: ANN401 - pygls' signature
+        """A fault of ours: to the log by its kind only, since its text may quote a document. Never a popup."""
+        log.error("%s in %s.", type(error).__name__, getattr(source, "__name__", source))
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("Traceback", exc_info=sys.exc_info())

@@ -1,0 +1,137 @@
+"""Local counts of what was shown and accepted, and how fast. Kept in memory, saved as one JSON file, never sent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, convert, field, to_builtins
+from msgspec import ValidationError as _Invalid
+
+from c2l_lsp.errors import StorageError
+
+
+class Counts(Struct, rename="camel"):
+    """Counts of one kind of completion (with or without an adapter)."""
+
+    shown: int = 0
+    accepted: int = 0
+    partly_accepted: int = 0
+    accepted_chars: int = 0
+    shown_chars: int = 0
+
+
+class Totals(Struct, rename="camel"):
+    """Everything that is counted. `reasons`: how often which reason gave no completion."""
+
+    with_adapter: Counts = field(default_factory=Counts)
+    without_adapter: Counts = field(default_factory=Counts)
+    requests: int = 0
+    from_cache: int = 0
+    typed_through: int = 0
+    superseded: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+class Statistics:
+    """The counters of this machine's user. `enabled` False counts nothing but keeps latencies for the status."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.enabled = True
+        self.totals = _load(path)
+        self._latencies: deque[float] = deque(maxlen=200)
+        self._dirty = False
+
+    def latency(self, ms: float) -> None:
+        """A completion was computed in this time."""
+        self._latencies.append(ms)
+
+    def percentile(self, share: float) -> float:
+        """Latency that this share of recent completions stayed within, in ms; 0 without any."""
+        ordered = sorted(self._latencies)
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
+
+    def requested(self, source: str) -> None:
+        """A request was answered with text from `source`: engine, cache or typed."""
+        self._count("requests")
+        if source in ("cache", "typed"):
+            self._count("from_cache" if source == "cache" else "typed_through")
+
+    def withheld(self, reason: str) -> None:
+        """A request was answered without text."""
+        if self.enabled:
+            self.totals.reasons[reason] = self.totals.reasons.get(reason, 0) + 1
+        self._count("requests")
+
+    def superseded(self) -> None:
+        """A request was overtaken by a newer one."""
+        self._count("superseded")
+
+    def shown(self, adapted: bool, chars: int) -> None:
+        """A new completion was given to the editor."""
+        if self.enabled:
+            counts = self._of(adapted)
+            counts.shown += 1
+            counts.shown_chars += chars
+            self._dirty = True
+
+    def accepted(self, adapted: bool, chars: int, *, partly: bool, first: bool) -> None:
+        """`chars` more of a completion were taken over; `first` for the first such event of its kind."""
+        if self.enabled:
+            counts = self._of(adapted)
+            counts.accepted_chars += chars
+            if first and partly:
+                counts.partly_accepted += 1
+            elif first:
+                counts.accepted += 1
+            self._dirty = True
+
+    def report(self) -> dict[str, Any]:
+        """Everything, for an editor to show."""
+        latency = {"p50": self.percentile(0.5), "p95": self.percentile(0.95), "count": len(self._latencies)}
+        return {"enabled": self.enabled, "latencyMs": latency, **to_builtins(self.totals)}
+
+    def reset(self) -> None:
+        """Start counting anew."""
+        self.totals = Totals()
+        self._dirty = True
+
+    def save(self) -> None:
+        """Write the file if something changed. StorageError if it cannot be written."""
+        if not self._dirty:
+            return
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".statistics-")  # 0600 from the start
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(to_builtins(self.totals), file)
+            try:
+                Path(name).replace(self._path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    Path(name).unlink()
+                raise
+        except OSError as error:
+            raise StorageError(f"The statistics cannot be saved in {self._path}: {error.strerror}.") from error
+        self._dirty = False
+
+    def _of(self, adapted: bool) -> Counts:
+        return self.totals.with_adapter if adapted else self.totals.without_adapter
+
+    def _count(self, name: str) -> None:
+        if self.enabled:
+            setattr(self.totals, name, getattr(self.totals, name) + 1)
+            self._dirty = True
+
+
+def _load(path: Path) -> Totals:
+    try:
+        return convert(json.loads(path.read_text(encoding="utf-8")), Totals)
+    except (OSError, ValueError, RecursionError, _Invalid):  # counts are worth no complaint; they start anew
+        return Totals()
