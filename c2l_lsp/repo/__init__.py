@@ -1,1 +1,1 @@
-"""What a workspace folder holds and how it changes: files, snapshots, diffs, watching, git history. No torch, no LSP."""
+"""What a workspace folder holds and how it changes: files, snapshots, diffs, watching, history. No torch, no LSP."""

@@ -1,0 +1,80 @@
+"""Where a folder's git directory is, and whether git is writing the working tree right now.
+
+Reads a few small files and runs no git, so that it is cheap, works without git installed and executes nothing that a
+repository configures.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+STALE_LOCK_S = 30.0
+"""A lock older than this was left behind by a killed git; waiting for it would stop learning for good."""
+
+_LOCKS = ("index.lock", "HEAD.lock")
+_REPLAYS = ("rebase-merge", "rebase-apply", "sequencer")
+_REPLAY_STEP_S = 2.0
+
+
+class GitDir(NamedTuple):
+    """Three folders: `dir` has HEAD and the index, `common` the objects and info/, `top` is the working tree's root."""
+
+    dir: Path
+    common: Path
+    top: Path
+
+
+def find(root: Path) -> GitDir | None:
+    """The git directory that covers `root`, in it or above it; None outside of any working tree.
+
+    Linked worktrees and submodules have a `.git` file that names the real directory.
+    """
+    for top in (root, *root.parents):
+        dot = top / ".git"
+        target = dot if dot.is_dir() else _pointed_at(dot)
+        if target is not None and (target / "HEAD").is_file():
+            return GitDir(target, _common(target), top)
+    return None
+
+
+def _pointed_at(dot: Path) -> Path | None:
+    line = _first_line(dot)
+    if not line.startswith("gitdir:"):
+        return None
+    return (dot.parent / line.removeprefix("gitdir:").strip()).resolve()
+
+
+def _common(git_dir: Path) -> Path:
+    line = _first_line(git_dir / "commondir")
+    return (git_dir / line).resolve() if line else git_dir
+
+
+def _first_line(path: Path) -> str:
+    try:
+        if not path.is_file():
+            return ""
+        with path.open(encoding="utf-8", errors="surrogateescape") as file:
+            return file.readline(4096).rstrip("\r\n")
+    except (OSError, ValueError):
+        return ""
+
+
+def git_busy(root: Path) -> bool:
+    """Whether git is changing the working tree at this moment (checkout, merge, a rebase between two picks).
+
+    A rebase that stopped for the user is not busy: it may stay so for days. A lock older than STALE_LOCK_S is not.
+    """
+    place = find(root)
+    if place is None:
+        return False
+    locked = any(_age(place.dir / name) < STALE_LOCK_S for name in _LOCKS)
+    return locked or any(_age(place.dir / name) < _REPLAY_STEP_S for name in _REPLAYS)
+
+
+def _age(path: Path) -> float:
+    try:
+        return max(0.0, time.time() - path.lstat().st_mtime)
+    except OSError:
+        return float("inf")
