@@ -1,0 +1,37 @@
+# Everything a person or a CI job runs. Each target installs first what it needs, into .venv and nowhere else.
+PYTHON ?= python3
+REPO ?=
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+install: $(INSTALLED)  ## create .venv with everything in it
+
+# torch comes first and alone: its build is then decided by your pip configuration, and nothing that follows replaces it.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "c2l-lsp needs Python 3.10 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train,bench]'
+	@touch $@
+
+demo: install  ## the main job, live, on a copy of this project or of REPO=path
+	@$(BIN)/python -m c2l_lsp.demo $(if $(REPO),"$(REPO)")
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: install  ## formatter, linter, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## remove .venv and all caches
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
