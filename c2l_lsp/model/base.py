@@ -117,8 +117,8 @@ def pick_device(wanted: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(wanted)
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    if not there[device.type]():
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not there.get(device.type, False):
         raise ModelError(f"c2l.model.device is {wanted}, which this machine does not have; use auto or cpu.")
     return device
 
@@ -137,9 +137,9 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
 def load(settings: ModelSettings) -> BaseModel:
     """Load the model the settings name, frozen. ModelError says what is missing and what to do."""
     started = time.perf_counter()
-    where, revision = _where(settings)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)
+    where, revision = _where(settings)
     offline = settings.offline or Path(where).is_dir()
     arguments: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}
     if revision:
