@@ -189,6 +189,21 @@ class _Published:
         """No tensors: the adapter of this state has no weights."""
         return RepoState()
 
+    def _fold(self, tensors: Mapping[str, Tensor], change: Change) -> dict[str, Tensor]:
+        """The set of file vectors after a change, ordered by key."""
+        files = torch.cat([tensors.get("files", torch.empty(0, self.encoder.hidden)), *_rows(change.added)])
+        keys = tensors["keys"].tolist() if "keys" in tensors else []
+        keys += [_key(row) for row in _rows(change.added)]
+        places: dict[int, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, []).append(place)
+        for row in _rows(change.removed):
+            if not places.get(key := _key(row)):
+                raise StateError("A file to take out of the adapter's state is not in it; the state is rebuilt.")
+            places[key].pop()
+        order = [place for key in sorted(places) for place in places[key]]
+        return {"keys": torch.tensor([keys[place] for place in order], dtype=torch.long), "files": files[order]}
+
     def _adapter(self, ctx: Tensor | None) -> Adapter:
         if ctx is None:
             return Adapter(self.binding.base, self.kind)
@@ -210,39 +225,21 @@ class Static(_Published):
 
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
         """States with the files of each change added and removed; StateError for a file that is not there."""
-        return [self._fold(state, change) for state, change in zip(states, changes, strict=True)]
-
-    def embedding(self, state: RepoState) -> Tensor | None:
-        """The repository embedding [2·hidden], unit length (zeros if every file is too short); None without files."""
-        files = state.tensors.get("files")
-        return None if files is None or not len(files) else pool_files(files)
+        return [RepoState(self._fold(s.tensors, change)) for s, change in zip(states, changes, strict=True)]
 
     def adapter(self, state: RepoState) -> Adapter:
-        """The adapter of the pooled files."""
-        return self._adapter(self.embedding(state))
-
-    def _fold(self, state: RepoState, change: Change) -> RepoState:
-        none = torch.empty(0, self.encoder.hidden)
-        keys = state.tensors.get("keys", torch.empty(0, dtype=torch.long)).tolist()
-        files = torch.cat([state.tensors.get("files", none), *_rows(change.added)])
-        keys += [_key(row) for row in _rows(change.added)]
-        places: dict[int, list[int]] = {}
-        for place, key in enumerate(keys):
-            places.setdefault(key, []).append(place)
-        for row in _rows(change.removed):
-            if not places.get(key := _key(row)):
-                raise StateError("A file to take out of the adapter's state is not in it; the state is rebuilt.")
-            places[key].pop()
-        order = [place for key in sorted(places) for place in places[key]]
-        return RepoState({"keys": torch.tensor([keys[p] for p in order], dtype=torch.long), "files": files[order]})
+        """The adapter of the pooled files; without files it changes nothing."""
+        files = state.tensors.get("files")
+        return self._adapter(None if files is None or not len(files) else pool_files(files))
 
 
 class Evo(_Published):
     """`Hypernetwork` whose state is the GRU's h.
 
-    A first change (or the first that brings anything) sets h0 from the files so far; each change with diffs is then one
-    GRU step on their chunks pooled together, for all folders in one call. Later file readings do not enter: following
-    them is what the diffs are for. State: "h" [H]; "files" [F, hidden] until the first change after the snapshot.
+    Until a diff comes, the state is h0 of the files there are, kept as in `Static`. From then on each change with diffs
+    is one GRU step on their chunks pooled together, for all folders in one call, and h alone is kept: files that come
+    and go enter through their diffs only (a first change brings its snapshot, then its diffs). State: "h" [H]; before
+    the first step also "files" and "keys".
     """
 
     kind = "evo"
@@ -254,32 +251,31 @@ class Evo(_Published):
 
     @torch.no_grad()
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
-        """States after at most one step each; a change without diffs leaves h as it is."""
-        after = [dict(state.tensors) for state in states]
-        self._begin(after, changes)
+        """States after at most one step each; StateError for a file that is not there before the first step."""
+        after = [self._begun(state, change) for state, change in zip(states, changes, strict=True)]
+        begins = [i for i, tensors in enumerate(after) if "files" in tensors]
+        if begins:
+            repositories = torch.stack([pool_files(after[i]["files"]) for i in begins])
+            _store(after, begins, self.gru.start(repositories.to(self.device)))
         steps = [i for i, change in enumerate(changes) if change.diffs]
         if steps:
             diffs = torch.stack([pool_diff(torch.cat([r["chunks"] for r in changes[i].diffs])) for i in steps])
             h = torch.stack([after[i]["h"] for i in steps])
+            after = [{"h": t["h"]} if change.diffs else t for t, change in zip(after, changes, strict=True)]
             _store(after, steps, self.gru.step(diffs.to(self.device), h.to(self.device)))
         return [RepoState(tensors) for tensors in after]
 
-    def _begin(self, after: list[dict[str, Tensor]], changes: Sequence[Change]) -> None:
-        begins, none = [], torch.empty(0, self.encoder.hidden)
-        for i, (tensors, change) in enumerate(zip(after, changes, strict=True)):
-            files = tensors.pop("files", none)
-            if change.first or ("h" not in tensors and (change.added or change.diffs)):
-                tensors["files"] = torch.cat([files, *_rows(change.added)])
-                begins.append(i)
-        if begins:
-            repositories = torch.stack([pool_files(after[i]["files"]) for i in begins])
-            _store(after, begins, self.gru.start(repositories.to(self.device)))
-
     @torch.no_grad()
     def adapter(self, state: RepoState) -> Adapter:
-        """The adapter of output_norm(h)."""
+        """The adapter of output_norm(h); of an empty folder it changes nothing."""
         h = state.tensors.get("h")
         return self._adapter(None if h is None else self.gru.context(h.to(self.device)))
+
+    def _begun(self, state: RepoState, change: Change) -> dict[str, Tensor]:
+        if "h" in state.tensors and "files" not in state.tensors:
+            return dict(state.tensors)
+        folded = self._fold(state.tensors, change if change.first or not change.diffs else Change())
+        return folded if len(folded["files"]) or change.diffs else {}
 
 
 def _store(after: list[dict[str, Tensor]], rows: Iterable[int], h: Tensor) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, TypeAlias
@@ -76,6 +78,8 @@ _SAFE: list[Any] = [
 
 def unpickle(path: Path) -> object:
     """The content of a `.pt` file on the CPU; CheckpointError if it is damaged or asks for anything to be run."""
+    if damaged := _bad_entry(path):
+        raise CheckpointError(f"{path} is damaged in {damaged}; fetch it again.")
     try:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -85,3 +89,14 @@ def unpickle(path: Path) -> object:
             what = named[1] or named[2]
             raise CheckpointError(f"{path} asks for {what} while it is read; it was refused and nothing ran.") from None
         raise CheckpointError(f"{path} is truncated or damaged, or no PyTorch file.") from error
+
+
+def _bad_entry(path: Path) -> str | None:
+    """The first entry of a zip whose checksum does not hold (torch itself does not look); None if all do, or no zip."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as file:
+            return file.testzip()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError, zlib.error, RuntimeError):
+        return "its table of contents"

@@ -216,6 +216,17 @@ def test_a_truncated_file_is_refused(pt, keep: float) -> None:
         read_pt(path)
 
 
+def test_a_changed_bit_is_found(pt) -> None:
+    """torch.load does not check the checksums of the archive."""
+    path = pt(direct())
+    content = bytearray(path.read_bytes())
+    weights = head().state_dict()["heads_A.q_proj.weight"].numpy().tobytes()
+    content[content.index(weights) + 1] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"file\.pt is damaged in \S+/data/\d+; fetch it again"):
+        read_pt(path)
+
+
 def test_other_files_are_refused(tmp_path: Path, pt) -> None:
     path = tmp_path / "file.pt"
     path.write_bytes(b"not a checkpoint at all" * 100)

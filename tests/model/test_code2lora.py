@@ -275,14 +275,14 @@ def test_static_state_is_a_function_of_the_files_alone() -> None:
     assert torch.equal(state.tensors["keys"], straight.tensors["keys"])
     assert torch.equal(state.tensors["files"], straight.tensors["files"])
     assert net.adapter(state).digest == net.adapter(straight).digest
-    torch.testing.assert_close(net.embedding(state), pool_files(net.encoder.files(["a", "b", "b", "c"])))
+    torch.testing.assert_close(pool_files(state.tensors["files"]), pool_files(net.encoder.files(["a", "b", "b", "c"])))
 
 
 def test_static_adapter_is_the_head_of_the_embedding() -> None:
     net = static()
     (state,) = net.update([net.empty()], [change(net, "a b", first=True)])
     adapter = net.adapter(state)
-    A, B = net.head(net.embedding(state)[None])["down_proj"]
+    A, B = net.head(pool_files(net.encoder.files(["a", "b"]))[None])["down_proj"]
     pair = adapter.pairs["model.layers.1.mlp.down_proj"]
     assert torch.equal(pair.A, A[0])
     assert torch.equal(pair.B, B[0])
@@ -322,12 +322,30 @@ def test_evo_starts_from_the_snapshot_and_makes_one_step_per_change() -> None:
     )
 
 
-def test_evo_takes_a_snapshot_in_parts_and_steps_on_the_first_commits_diff() -> None:
+def test_evo_follows_the_files_until_the_first_diff() -> None:
+    """A snapshot may come in parts, lose held-out files, or be edited without any diff of production code."""
     net = evo()
-    (whole,) = net.update([net.empty()], [change(net, "a b c", diffs=["x"], first=True)])
-    (part,) = net.update([net.empty()], [change(net, "a", first=True)])
-    (part,) = net.update([part], [change(net, "b c", diffs=["x"], first=True)])
-    torch.testing.assert_close(part.tensors["h"], whole.tensors["h"])
+    (whole,) = net.update([net.empty()], [change(net, "a b c", first=True)])
+    (part,) = net.update([net.empty()], [change(net, "c d", first=True)])
+    (part,) = net.update([part], [change(net, "b a", removed="d")])
+    assert torch.equal(part.tensors["h"], whole.tensors["h"])
+    (gone,) = net.update([whole], [change(net, removed="a b c", first=True)])
+    assert gone.tensors == {}
+    with pytest.raises(StateError, match="not in it"):
+        net.update([whole], [change(net, removed="x")])
+
+
+def test_evo_steps_on_the_first_commits_diff_with_its_snapshot() -> None:
+    net = evo()
+    (once,) = net.update([net.empty()], [change(net, "a b", diffs=["x"], first=True)])
+    (twice,) = net.update([net.empty()], [change(net, "a b", first=True)])
+    (twice,) = net.update([twice], [change(net, diffs=["x"])])
+    assert torch.equal(once.tensors["h"], twice.tensors["h"])
+    (ignored,) = net.update([once], [change(net, "d", removed="x", first=True)])
+    assert torch.equal(ignored.tensors["h"], once.tensors["h"])
+    (bare,) = net.update([net.empty()], [change(net, diffs=["x"])])
+    h0 = net.gru.start(torch.zeros(1, 8))
+    torch.testing.assert_close(bare.tensors["h"], net.gru.step(pool_diff(net.encoder.files(["x"]))[None], h0)[0])
 
 
 def test_evo_steps_on_a_diff_too_short_to_embed() -> None:
