@@ -138,15 +138,19 @@ class CommitGRU(nn.Module):
 
 
 def expand(pairs: Mapping[str, tuple[Tensor, Tensor]], layers: int, scale: float) -> dict[str, Pair]:
-    """Pairs {t: (A [rank, in], B [out, rank])} under the name of every layer's projection, sharing the tensors.
+    """Pairs {t: (A [rank, in], B [out, rank])} under the name of every layer's projection.
 
-    `scale` is alpha/rank. AdapterError for a type no decoder layer has.
+    `scale` is alpha/rank. A is copied for each layer (a safetensors file holds no tensor under two names; an export
+    makes its own B), B is shared. AdapterError for a type no decoder layer has.
     """
     unknown = sorted(pairs.keys() - BLOCK_OF.keys())
     if unknown:
         raise AdapterError(f"The hypernetwork makes weights for {', '.join(unknown)}, which no supported model has.")
-    shared = {t: Pair(A, B, scale) for t, (A, B) in pairs.items()}
-    return {f"model.layers.{i}.{BLOCK_OF[t]}.{t}": pair for i in range(layers) for t, pair in shared.items()}
+    return {
+        f"model.layers.{i}.{BLOCK_OF[t]}.{t}": Pair(A.clone(), B, scale)
+        for i in range(layers)
+        for t, (A, B) in pairs.items()
+    }
 
 
 @dataclass(frozen=True)
