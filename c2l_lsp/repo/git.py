@@ -32,7 +32,6 @@ _SAFE = (
     "-c", "core.quotePath=true",
     "-c", "core.abbrev=auto",
     "-c", "diff.suppressBlankEmpty=false",
-    "-c", "diff.orderFile=",
     "-c", "submodule.recurse=false",
 )  # fmt: skip
 _ENVIRONMENT = {

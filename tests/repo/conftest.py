@@ -1,0 +1,20 @@
+"""Throw-away git repositories, away from the configuration of the machine."""
+
+from pathlib import Path
+
+import pytest
+from repo_builders import GitRepo
+
+
+@pytest.fixture(autouse=True)
+def _plain_git(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the configuration of the machine that it runs on."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "gitconfig").write_text('[protocol "file"]\nallow = always\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+
+
+@pytest.fixture
+def git_repo(tmp_path: Path) -> GitRepo:
+    return GitRepo(tmp_path / "repo")
