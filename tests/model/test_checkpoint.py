@@ -127,11 +127,19 @@ def test_half_precision_and_shared_storage_become_private_fp32(pt, tmp_path: Pat
         views[name] = flat[start : start + tensor.numel()].view(tensor.shape)
         start += tensor.numel()
     weights = {name: tensor.bfloat16() for name, tensor in head().state_dict().items()}
-    weights["heads_A.v_proj.bias"] = weights["heads_A.q_proj.bias"]
     read = convert(pt(recurrent(gru_state=views, head_state=weights)), tmp_path / "out")
     assert all(tensor.dtype is torch.float32 for tensor in read.tensors.values())
     assert len({tensor.untyped_storage().data_ptr() for tensor in read.tensors.values()}) == len(read.tensors)
     torch.testing.assert_close(read.gru().state_dict(), state, rtol=0, atol=0)
+
+
+def test_one_tensor_under_two_names_becomes_two(pt, tmp_path: Path) -> None:
+    state = gru().state_dict()
+    state["gru.bias_hh_l0"] = state["gru.bias_ih_l0"]
+    read = convert(pt(recurrent(gru_state=state)), tmp_path / "out")
+    one, other = (read.tensors[f"gru.gru.bias_{side}_l0"] for side in ("ih", "hh"))
+    assert torch.equal(one, other)
+    assert one.data_ptr() != other.data_ptr()
 
 
 def test_conversion_keeps_every_bit_and_says_what_it_is(pt, tmp_path: Path) -> None:
