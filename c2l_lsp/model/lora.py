@@ -97,12 +97,21 @@ class AdapterSlot:
 
     def __init__(self, model: BaseModel) -> None:
         self._model = model
+        self._adapter: Adapter | None = None
         self._pairs: Mapping[str, Pair] = {}
         self._final: Tensor | None = None
         self._hooked: set[str] = set()
 
+    @property
+    def pairs(self) -> Mapping[str, Pair]:
+        """Inner pairs of the current adapter by module name; the same object for as long as it is current."""
+        return self._pairs
+
     def use(self, adapter: Adapter | None) -> None:
         """Make `adapter` the current one; it must have passed `check`."""
+        if adapter is self._adapter:
+            return
+        self._adapter = adapter
         if adapter is None:
             self._pairs, self._final = {}, None
             return
