@@ -206,7 +206,8 @@ def merge(
             msgspec.convert(trial, Settings, strict=True)
         except msgspec.ValidationError as error:
             reason = str(error).split(" - at ")[0]
-            errors.append(SettingError(f"c2l.{dotted} in {source} is left at its default: {reason}."))
+            wrong = "is not a setting" if "unknown field" in reason else f"is left as it was: {reason}"
+            errors.append(SettingError(f"c2l.{dotted} in {source} {wrong}."))
             continue
         plain = trial
     return msgspec.convert(plain, Settings, strict=True), errors
@@ -218,10 +219,10 @@ def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             continue
         here = (*path, *str(key).split("."))
         here = here[1:] if here[0] == "c2l" else here
-        if isinstance(value, Mapping) and here[:1] != ("enable",):
+        if isinstance(value, Mapping) and (value or not here) and here[:1] != ("enable",):
             yield from _leaves(value, here)
-        elif here:
-            yield here, value
+        else:
+            yield here or ("c2l",), value
 
 
 def _with(plain: dict[str, Any], path: Iterable[str], value: object) -> dict[str, Any]:

@@ -1,0 +1,237 @@
+"""The steps of the demo, each shown as it happens with its time, and kept as a row of the table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from c2l_lsp.demo import places
+from c2l_lsp.demo.editor import Editor, Shown
+from c2l_lsp.demo.places import Edit, Place
+from c2l_lsp.demo.scratch import Copy
+from c2l_lsp.errors import EngineError
+from c2l_lsp.server.protocol import AdapterChange, State
+
+INDEX_WITHIN_S = 900.0
+UPDATE_WITHIN_S = 120.0
+_LOAD_WITHIN_S = 180.0
+_PLACES = 12
+_PLACES_WITHIN_S = 25.0
+
+
+@dataclass
+class Step:
+    """One row: what was done, how long it took as the editor saw it, what came of it."""
+
+    name: str
+    seconds: float
+    outcome: str
+
+
+@dataclass
+class Story:
+    """Runs the steps on a copy. Prints to `console`; `steps` is what remains."""
+
+    copy: Copy
+    console: Console
+    environment: dict[str, str]
+    steps: list[Step] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """From the first message to the last. EngineError when a step does not come to its end."""
+        parsed = places.parse(self.copy.root, places.sample(self.copy.python))
+        edit = places.plan_edit(self.copy.root, parsed, self.copy.python)
+        with self._bars() as progress:
+            editor = Editor(self.copy.root, progress)
+            try:
+                await self._start(editor)
+                await self._index(editor)
+                await self._with_and_without(editor, places.call_places(parsed, _PLACES))
+                before = await self._ask_name(editor, edit)
+                await self._edit(editor, edit)
+                await self._know(editor, edit, before)
+            finally:
+                began = time.perf_counter()
+                await editor.close()
+            self._done("shut down", time.perf_counter() - began, "server and engine ended")
+
+    def table(self) -> Table:
+        """The rows so far."""
+        table = Table("step", "time", "outcome", title="The main job, step by step", title_justify="left")
+        table.columns[1].justify = "right"
+        for step in self.steps:
+            table.add_row(step.name, _time(step.seconds), escape(step.outcome))
+        return table
+
+    def plain(self) -> list[dict[str, Any]]:
+        """The rows for JSON."""
+        return [asdict(step) for step in self.steps]
+
+    # --- steps -------------------------------------------------------------------------------------------------------
+
+    async def _start(self, editor: Editor) -> None:
+        began = time.perf_counter()
+        await editor.start(self.environment)
+        self._done("initialize", time.perf_counter() - began, "the server answers; the engine process starts")
+        ready = await editor.until(lambda: _settled(editor), _LOAD_WITHIN_S)
+        status = editor.status
+        if not ready or status is None or status.state is State.FAILED:
+            raise EngineError(status.message if status is not None else "The engine did not start in time.")
+        self._done("load the model", time.perf_counter() - began, f"{status.model} in the engine process")
+
+    async def _index(self, editor: Editor) -> None:
+        began = time.perf_counter()
+        if not await editor.until(lambda: editor.changes, INDEX_WITHIN_S):
+            raise EngineError(_last(editor, f"The folder was not learned within {INDEX_WITHIN_S:.0f} s."))
+        change = editor.changes[-1]
+        adapter = change.adapter
+        kept = f"; {adapter.message}" if adapter.message else ""
+        outcome = f"generation {change.generation} from {adapter.files} files ({_stages(change)}){kept}"
+        self._done("index, first adapter", time.perf_counter() - began, outcome)
+
+    async def _with_and_without(self, editor: Editor, asked: list[Place]) -> None:
+        """The first place where the adapter changes the text, and the count over all places that were tried."""
+        began = time.perf_counter()
+        tried: list[tuple[Place, Shown, Shown]] = []
+        for place in asked:
+            if time.perf_counter() - began > _PLACES_WITHIN_S:
+                break
+            tried.append((place, *await self._pair(editor, place)))
+        if not tried:
+            self._done("with and without", 0.0, "no assignment or return statement to try it at")
+            return
+        differ = [row for row in tried if row[1].text != row[2].text]
+        for place, bare, adapted in differ[:1] or tried[:1]:
+            self._show(place, ("without", bare), ("with", adapted))
+        closer = sum(_agreement(row[0], row[2]) > _agreement(row[0], row[1]) for row in tried)
+        farther = sum(_agreement(row[0], row[2]) < _agreement(row[0], row[1]) for row in tried)
+        same = all(row[1].prompt_tokens == row[2].prompt_tokens for row in tried if row[1].texts and row[2].texts)
+        outcome = (
+            f"{len(tried)} places: the text differs at {len(differ)}, closer to the file's own at {closer}, "
+            f"farther at {farther}; prompt tokens {'equal' if same else 'DIFFER'}"
+        )
+        self._done("with and without", time.perf_counter() - began, outcome)
+
+    async def _ask_name(self, editor: Editor, edit: Edit) -> list[Shown]:
+        began = time.perf_counter()
+        shown = [await self._complete(editor, probe, invoked=True) for probe in edit.probes]
+        for probe, found in zip(edit.probes, shown, strict=True):
+            self._show(probe, ("now", found))
+        self._done(
+            "ask for a name", time.perf_counter() - began, f"{edit.name} does not exist yet: {_rank(edit, shown)}"
+        )
+        return shown
+
+    async def _edit(self, editor: Editor, edit: Edit) -> None:
+        generation = editor.changes[-1].generation
+        began = time.perf_counter()
+        for path, text in edit.appended.items():
+            with (self.copy.root / path).open("a", encoding="utf-8", newline="") as file:
+                file.write(text)
+        written = time.perf_counter()
+        home, *users = edit.appended
+        uses = f"{len(users)} {'file' if len(users) == 1 else 'files'}"
+        self._done("edit on disk", written - began, f"def {edit.name} appended to {home}, used in {uses}")
+        heard = await editor.until(lambda: editor.changes[-1].generation > generation, UPDATE_WITHIN_S)
+        spent = time.perf_counter() - written
+        if not heard:
+            self._done("watcher → new adapter", spent, "no new generation: the adapter does not follow these files")
+            return
+        await editor.until(lambda: editor.status is not None and not editor.status.busy, 10.0)
+        change = editor.changes[-1]
+        self._stage_rows(change, spent)
+
+    async def _know(self, editor: Editor, edit: Edit, before: list[Shown]) -> None:
+        began = time.perf_counter()
+        after = [await self._complete(editor, probe, invoked=True) for probe in edit.probes]
+        for probe, old, new in zip(edit.probes, before, after, strict=True):
+            self._show(probe, ("before", old), ("after", new))
+        self._done("the same again", time.perf_counter() - began, f"{edit.name}: {_rank(edit, after)}")
+
+    # --- helpers -----------------------------------------------------------------------------------------------------
+
+    def _stage_rows(self, change: AdapterChange, spent: float) -> None:
+        ms = change.ms
+        seen = spent - sum(ms.values()) / 1e3
+        self._done("watcher, quiet time", max(seen, 0.0), "the change was seen on disk, and no other followed")
+        self._done("diff batch", (ms.get("scan", 0) + ms.get("read", 0)) / 1e3, f"{change.changed_files} files read")
+        self._done("state update", ms.get("update", 0) / 1e3, "the batch is folded into the state")
+        rest = (ms.get("adapter", 0) + ms.get("gate", 0)) / 1e3
+        self._done("new adapter", rest, f"generation {change.generation}; {spent:.1f} s after the edit in all")
+
+    async def _pair(self, editor: Editor, place: Place) -> tuple[Shown, Shown]:
+        await editor.use_adapter(False)
+        bare = await self._complete(editor, place, invoked=False)
+        await editor.use_adapter(True)
+        return bare, await self._complete(editor, place, invoked=False)
+
+    async def _complete(self, editor: Editor, place: Place, *, invoked: bool) -> Shown:
+        uri = editor.open(place.path, place.text)
+        try:
+            return await editor.complete(uri, place.line, place.column, invoked=invoked)
+        finally:
+            editor.shut(uri)
+
+    def _show(self, place: Place, *shown: tuple[str, Shown]) -> None:
+        self.console.print(f"    [dim]{escape(place.path)}:{place.line + 1}[/dim]")
+        rows = [*((name, found.text or "(nothing)") for name, found in shown), ("the file", place.expected)]
+        for name, text in rows:
+            style = "green" if text.strip() == place.expected.strip() else "yellow"
+            self.console.print(
+                f"    [dim]{name:>8}[/dim]  {escape(place.before.strip())}[{style}]{escape(text)}[/{style}]"
+            )
+
+    def _done(self, name: str, seconds: float, outcome: str) -> None:
+        self.steps.append(Step(name, round(seconds, 3), outcome))
+        self.console.print(f"[bold]{name:<22}[/bold] {_time(seconds):>8}  {escape(outcome)}")
+
+    @contextlib.contextmanager
+    def _bars(self) -> Iterator[Any]:
+        """A bar while the server reports progress, on a terminal; else nothing but the steps."""
+        columns = (TextColumn("    {task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
+            task = bars.add_task("", total=100, visible=False)
+
+            def heard(message: str, percentage: int | None) -> None:
+                bars.update(task, description=escape(message), completed=percentage or 0, visible=bool(message))
+
+            yield heard
+
+
+def _settled(editor: Editor) -> bool:
+    status = editor.status
+    return status is not None and status.state not in (State.STARTING, State.LOADING)
+
+
+def _last(editor: Editor, fallback: str) -> str:
+    return editor.troubles[-1] if editor.troubles else fallback
+
+
+def _stages(change: AdapterChange) -> str:
+    return ", ".join(f"{name} {_time(ms / 1e3)}" for name, ms in change.ms.items() if ms >= 1)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
+
+
+def _agreement(place: Place, shown: Shown) -> float:
+    return difflib.SequenceMatcher(None, place.expected.strip(), shown.text.strip(), autojunk=False).ratio()
+
+
+def _rank(edit: Edit, shown: list[Shown]) -> str:
+    """Where the new name stands among the candidates of each probe, in words."""
+    said = []
+    for place, found in zip(("import", "call"), shown, strict=True):
+        at = next((n for n, text in enumerate(found.texts, 1) if text.strip().startswith(edit.name)), 0)
+        said.append(f"{place}: {'not suggested' if not at else 'suggested' if at == 1 else f'candidate {at}'}")
+    return ", ".join(said)

@@ -1,0 +1,171 @@
+"""Settings: what is refused, what is kept, who may set what. Every refusal names its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from c2l_lsp import config
+from c2l_lsp.config import Settings, describe, load_user, merge
+from c2l_lsp.errors import Severity
+
+
+def test_defaults_are_the_documented_ones():
+    settings = Settings()
+    assert settings.enable == {"*": True, "plaintext": False}
+    assert (settings.completion.debounce_ms, settings.completion.max_latency_ms) == (75, 300)
+    assert settings.model.id == "c2l-default"
+    assert settings.remote.url == ""
+    assert settings.enabled_for("python")
+    assert not settings.enabled_for("plaintext")
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "reason"),
+    [
+        ({"completion": {"debounce": 5}}, "c2l.completion.debounce", "is not a setting."),
+        ({"colour": "blue"}, "c2l.colour", "is not a setting."),
+        ({"colour": {}}, "c2l.colour", "is not a setting."),
+        ({"completion": {"debounceMs": "75"}}, "c2l.completion.debounceMs", "Expected `int`"),
+        ({"completion": {"debounceMs": 7.5}}, "c2l.completion.debounceMs", "Expected `int`"),
+        ({"completion": {"debounceMs": True}}, "c2l.completion.debounceMs", "Expected `int`"),
+        ({"completion": {"debounceMs": -1}}, "c2l.completion.debounceMs", ">= 0"),
+        ({"completion": {"debounceMs": 5001}}, "c2l.completion.debounceMs", "<= 5000"),
+        ({"completion": {"trigger": "always"}}, "c2l.completion.trigger", "Invalid enum value"),
+        ({"completion": 5}, "c2l.completion", "Expected `object`"),
+        ({"adapter": {"scale": 9.0}}, "c2l.adapter.scale", "<= 4"),
+        ({"model": {"device": "tpu"}}, "c2l.model.device", "regex"),
+        ({"enable": {"python": "yes"}}, "c2l.enable", "Expected `bool`"),
+        ({"enable": False}, "c2l.enable", "Expected `object`"),
+        ({"files": {"exclude": ["a", 1]}}, "c2l.files.exclude", "Expected `str`"),
+        ({"c2l": 5}, "c2l.c2l", "is not a setting."),
+    ],
+)
+def test_a_wrong_key_is_named_and_skipped_and_the_rest_holds(values: dict[str, Any], key: str, reason: str):
+    good = {"context": {"maxTokens": 512}}
+    settings, errors = merge(Settings(), {**values, **good}, source="a test", machine=True)
+    assert len(errors) == 1
+    sentence = str(errors[0])
+    assert sentence.startswith(f"{key} in a test ")
+    assert reason in sentence
+    assert errors[0].severity is Severity.WARNING
+    assert settings == msgspec.structs.replace(Settings(), context=config.Context(max_tokens=512))
+
+
+def test_several_wrong_keys_are_all_named():
+    _, errors = merge(Settings(), {"a": 1, "completion": {"b": 2, "minChars": -1}}, source="x", machine=True)
+    assert [str(error).split(" ")[0] for error in errors] == ["c2l.a", "c2l.completion.b", "c2l.completion.minChars"]
+
+
+@pytest.mark.parametrize("group", sorted(config.MACHINE_ONLY))
+def test_a_workspace_cannot_set_machine_settings(group: str):
+    key, value = {"model": ("id", "x/y"), "server": ("path", "/bin/sh"), "remote": ("url", "https://x")}[group]
+    settings, errors = merge(Settings(), {group: {key: value}}, source="the workspace", machine=False)
+    assert settings == Settings()
+    assert f"c2l.{group}.{key}" in str(errors[0])
+    assert "only user settings may set it" in str(errors[0])
+    settings, errors = merge(Settings(), {group: {key: value}}, source="the user's file", machine=True)
+    assert settings != Settings()
+    assert not errors
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"completion": {"debounceMs": 10}},
+        {"completion.debounceMs": 10},
+        {"c2l.completion.debounceMs": 10},
+        {"c2l": {"completion": {"debounceMs": 10}}},
+        {"c2l": {"completion.debounceMs": 10}},
+    ],
+)
+def test_nested_and_dotted_keys_mean_the_same(values: dict[str, Any]):
+    settings, errors = merge(Settings(), values, source="x", machine=False)
+    assert not errors
+    assert settings.completion == config.Completion(debounce_ms=10)
+
+
+def test_languages_are_merged_one_by_one():
+    once, _ = merge(Settings(), {"enable": {"python": False}}, source="x", machine=False)
+    twice, errors = merge(once, {"enable.markdown": False}, source="y", machine=False)
+    assert not errors
+    assert twice.enable == {"*": True, "plaintext": False, "python": False, "markdown": False}
+
+
+def test_null_means_unset():
+    settings, errors = merge(Settings(), {"completion": {"debounceMs": None}, "model": None}, source="x", machine=False)
+    assert settings == Settings()
+    assert not errors
+
+
+def test_later_sources_win():
+    first, _ = merge(Settings(), {"adapter": {"scale": 0.5}, "context.maxTokens": 99}, source="user", machine=True)
+    second, _ = merge(first, {"adapter": {"scale": 2.0}}, source="workspace", machine=False)
+    assert (second.adapter.scale, second.context.max_tokens) == (2.0, 99)
+
+
+def test_no_user_file_means_defaults(tmp_path: Path):
+    assert load_user(tmp_path / "none.toml") == (Settings(), [])
+
+
+def test_the_user_file_may_set_everything(tmp_path: Path):
+    file = tmp_path / "config.toml"
+    file.write_text('[model]\nid = "Qwen/Qwen2.5-Coder-0.5B"\n[enable]\nlua = false\n', encoding="utf-8")
+    settings, errors = load_user(file)
+    assert not errors
+    assert settings.model.id == "Qwen/Qwen2.5-Coder-0.5B"
+    assert not settings.enabled_for("lua")
+
+
+@pytest.mark.parametrize("content", [b"[model\nid = 1", b"\xff\xfe", b"a = 1\na = 2"])
+def test_a_broken_user_file_is_named_and_defaults_hold(tmp_path: Path, content: bytes):
+    file = tmp_path / "config.toml"
+    file.write_bytes(content)
+    settings, errors = load_user(file)
+    assert settings == Settings()
+    assert str(file) in str(errors[0])
+    assert "defaults are used" in str(errors[0])
+
+
+def test_a_user_file_that_is_a_folder_is_named(tmp_path: Path):
+    settings, errors = load_user(tmp_path)
+    assert settings == Settings()
+    assert str(tmp_path) in str(errors[0])
+
+
+def test_environment_names_the_file_and_the_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("C2L_CONFIG", str(tmp_path / "a.toml"))
+    monkeypatch.setenv("C2L_STATE_DIR", str(tmp_path / "state"))
+    assert config.user_file() == tmp_path / "a.toml"
+    assert config.state_root() == tmp_path / "state"
+    monkeypatch.delenv("C2L_CONFIG")
+    monkeypatch.delenv("C2L_STATE_DIR")
+    assert config.user_file().name == "config.toml"
+    assert config.state_root().name == "c2l_lsp"
+
+
+def _leaves(kind: type[msgspec.Struct], prefix: str = "c2l.") -> Iterator[tuple[str, object]]:
+    for field in msgspec.structs.fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _leaves(field.type, f"{prefix}{field.encode_name}.")
+        else:
+            default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+            yield f"{prefix}{field.encode_name}", default
+
+
+def test_the_description_covers_every_setting_with_its_default():
+    rows = {row["key"]: row for row in describe()}
+    assert {key: rows[key]["default"] for key in rows} == dict(_leaves(Settings))
+    for key, row in rows.items():
+        assert row["description"].endswith("."), key
+        assert "type" in row or "enum" in row, key
+        assert row["scope"] == ("machine" if key.split(".")[1] in config.MACHINE_ONLY else "resource")
+
+
+def test_every_default_is_valid():
+    values = {row["key"]: row["default"] for row in describe()}
+    assert merge(Settings(), values, source="its own description", machine=True) == (Settings(), [])
