@@ -147,15 +147,12 @@ class Engine:
         """Fold all waiting changes: one `update` call per hypernetwork, whatever the number of folders."""
         groups: dict[str, list[FolderLife]] = {}
         for life in self._folders.values():
-            if life.ready is not None and life.network is not None:
-                groups.setdefault(life.network.digest, []).append(life)
+            if life.ready is not None:
+                groups.setdefault(life.network_digest, []).append(life)
         for lives in groups.values():
-            network = lives[0].network
-            assert network is not None  # noqa: S101 - by the grouping above
             started = time.perf_counter()
-            states = [life.state or network.empty() for life in lives]
-            changes = [life.ready.change for life in lives if life.ready is not None]
-            folded = network.update(states, changes)
+            states, changes = zip(*(life.update_input() for life in lives), strict=True)
+            folded = lives[0].update(list(states), list(changes))
             spent = (time.perf_counter() - started) * 1e3
             for life, state in zip(lives, folded, strict=True):
                 life.folded(state, spent)

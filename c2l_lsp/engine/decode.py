@@ -12,21 +12,31 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
+from c2l_lsp.engine.draft import Lookup
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.model.reader import Reader, Text, reader_of
 
 SLOTS = 4
 """Prompts whose KV is kept: about as many documents as a person edits at a time."""
 
+DRAFT = 4
+"""Tokens guessed ahead of a decode step."""
+
 
 @dataclass
 class _Slot:
-    """KV of a token sequence: `ids[i]` stands at position i of `cache`."""
+    """A token sequence that was read: `ids[i]` stands at position i of `text`."""
 
-    cache: DynamicCache
+    text: Text
     ids: list[int] = field(default_factory=list)
+
+    def crop(self, length: int) -> None:
+        """Forget what stands at `length` and after."""
+        if length < len(self.ids):
+            self.text.crop(length)
+            del self.ids[length:]
 
 
 @dataclass(frozen=True)
@@ -48,23 +58,31 @@ class Prefilled:
 
 
 class Decoder:
-    """Greedy decoding on one model. Not thread-safe: one request at a time, which is what the scheduler gives it."""
+    """Greedy decoding on one model. Not thread-safe: one request at a time, which is what the scheduler gives it.
 
-    def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
-        self._model, self._adapters = model, adapters
+    `draft` is how many tokens may be guessed ahead of a step; the guesses change how long it takes, not what comes out.
+    """
+
+    def __init__(
+        self, model: BaseModel, adapters: AdapterSlot, reader: Reader | None = None, draft: int = DRAFT
+    ) -> None:
+        self._model, self._adapters, self._draft = model, adapters, draft
+        self._reader = reader or reader_of(model, adapters)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
         self.tokens_computed = 0
         self.forward_passes = 0
+        self.drafted = 0
+        self.accepted = 0
 
     @torch.inference_mode()
     def prefill(self, ids: list[int], kv_key: str = "") -> Prefilled:
         """Read a prompt. `kv_key` names whatever the KV depends on besides the ids (an adapter with inner pairs)."""
         slot, reused = self._best(ids, kv_key)
         reused = min(reused, len(ids) - 1)  # the last token is always fed: its logits are needed
-        _crop(slot, reused)
+        slot.crop(reused)
         logits = self._feed(slot, ids[reused:])
-        return Prefilled(slot, logits, len(ids), reused)
+        return Prefilled(slot, logits[0], len(ids), reused)
 
     @torch.inference_mode()
     def stream(self, start: Prefilled, first: int | None = None) -> Iterator[Step]:
@@ -72,28 +90,50 @@ class Decoder:
 
         May be called again for the same prompt; the KV of the last answer is dropped then.
         """
-        _crop(start.slot, start.length)
-        logits = start.logits
+        slot, seen = start.slot, start.length
+        slot.crop(seen)
+        lookup = Lookup(slot.ids, self._cursor(slot.ids)) if self._draft else None
+        logits, guesses = start.logits[None], list[int]()
         while True:
-            scores = torch.log_softmax(logits.float(), -1)
-            token = int(scores.argmax()) if first is None else first
+            written: list[int] = []
+            for step, guess in zip(_greedy(logits, first), [*guesses, None], strict=True):
+                yield step
+                written.append(step.token)
+                if step.token != guess:
+                    break
             first = None
-            yield Step(token, float(scores[token]))
-            logits = self._feed(start.slot, [token])
+            seen += len(written)
+            self.accepted += len(written) - 1
+            slot.crop(seen - 1)  # guesses that were wrong
+            guesses = self._guess(lookup, written)
+            logits = self._feed(slot, [written[-1], *guesses], every=True)
 
     def forget(self) -> None:
         """Drop all kept KV."""
         self._slots.clear()
 
-    def _feed(self, slot: _Slot, ids: list[int]) -> Tensor:
-        device = self._model.device
-        output = self._model.body(
-            input_ids=torch.tensor([ids], device=device), past_key_values=slot.cache, use_cache=True
-        )
+    def _guess(self, lookup: Lookup | None, written: list[int]) -> list[int]:
+        if lookup is None:
+            return []
+        lookup.extend(written)
+        guesses = lookup.propose(self._draft)
+        self.drafted += len(guesses)
+        return guesses
+
+    def _cursor(self, ids: list[int]) -> int:
+        """Where in a prompt writing goes on."""
+        fim = self._model.fim
+        if fim is None or fim.order != "psm" or fim.suffix not in ids:
+            return len(ids)
+        return ids.index(fim.suffix)
+
+    def _feed(self, slot: _Slot, ids: list[int], every: bool = False) -> Tensor:
+        """Logits [n, vocabulary] after each of the ids, or [1, vocabulary] after the last."""
+        hidden = slot.text.read(ids, every)
         slot.ids += ids
         self.tokens_computed += len(ids)
         self.forward_passes += 1
-        return self._adapters.logits(output.last_hidden_state[0, -1])
+        return self._adapters.logits(hidden)
 
     def _best(self, ids: list[int], kv_key: str) -> tuple[_Slot, int]:
         """The slot that shares the longest prefix, or a fresh one in place of the oldest."""
@@ -108,9 +148,19 @@ class Decoder:
         if len(self._slots) >= SLOTS:
             self._slots.popitem(last=False)
         self._next += 1
-        slot = _Slot(DynamicCache(config=self._model.lm.config))
+        slot = _Slot(self._reader.open())
         self._slots[self._next] = (kv_key, slot)
         return slot, 0
+
+
+def _greedy(logits: Tensor, first: int | None) -> list[Step]:
+    """The likeliest token of every row [n, vocabulary]; `first` replaces that of the first row."""
+    scores = torch.log_softmax(logits.float(), -1)
+    logprobs, tokens = scores.max(-1)
+    steps = [Step(token, logprob) for token, logprob in zip(tokens.tolist(), logprobs.tolist(), strict=True)]
+    if first is not None:
+        steps[0] = Step(first, float(scores[0, first]))
+    return steps
 
 
 def _common(a: list[int], b: list[int]) -> int:
@@ -123,9 +173,3 @@ def _common(a: list[int], b: list[int]) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
     return low
-
-
-def _crop(slot: _Slot, length: int) -> None:
-    if length < len(slot.ids):
-        slot.cache.crop(length - len(slot.ids))  # a negative count is what every version understands
-        del slot.ids[length:]

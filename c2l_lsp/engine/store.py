@@ -227,6 +227,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=5, check_same_thread=False)
     with contextlib.suppress(OSError):
         path.chmod(0o600)
+    db.text_factory = bytes  # a damaged row must reach the checksum, not fail to decode
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=NORMAL")
     db.execute(

@@ -55,6 +55,12 @@ class Adapter:
             total += float((pair.scale**2) * ((pair.B.T @ pair.B) * (pair.A @ pair.A.T)).sum())
         return total**0.5
 
+    @property
+    def rank(self) -> int:
+        """Largest rank of its parts; a final map counts as full."""
+        final = 0 if self.final_map is None else int(self.final_map.shape[0])
+        return max([final, *(int(pair.A.shape[0]) for pair in self.pairs.values())])
+
     def scaled(self, factor: float) -> Adapter:
         """The same adapter at another strength."""
         final = None if self.final_map is None else self.final_map * factor

@@ -1,0 +1,95 @@
+"""A whole completion on a tiny random model: budgets, cancellation, candidates, the adapter's effect on cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.complete import Completer
+from c2l_lsp.engine.decode import Decoder
+from c2l_lsp.errors import RequestCancelled
+from c2l_lsp.model.lora import Adapter, AdapterSlot
+
+
+@pytest.fixture
+def slot(tiny):
+    return AdapterSlot(tiny)
+
+
+@pytest.fixture
+def completer(tiny, slot):
+    return Completer(tiny, Decoder(tiny, slot))
+
+
+def ask(**changes):
+    plain = {
+        "folder": "",
+        "path": "a.py",
+        "language": "python",
+        "prefix": "def f(a):\n    return ",
+        "suffix": "\n\nprint(f(1))\n",
+        "max_new_tokens": 12,
+        "max_latency_ms": 20_000,
+    }
+    return wire.Complete(**{**plain, **changes})
+
+
+def run(completer, request, cancelled=lambda: False):
+    return completer.complete(request, generation=3, kv_key="", cancelled=cancelled)
+
+
+def test_the_answer_carries_what_it_was_computed_under(completer):
+    answer = run(completer, ask())
+    assert answer.generation == 3
+    assert 0 < answer.new_tokens <= 12
+    assert answer.ms.total >= answer.ms.prefill > 0
+
+
+def test_the_same_question_gives_the_same_answer_and_reuses_the_prompt(completer):
+    first, second = run(completer, ask()), run(completer, ask())
+    assert first.texts == second.texts
+    assert second.reused_tokens >= first.prompt_tokens - 1
+
+
+def test_cancelled_before_it_began(completer):
+    with pytest.raises(RequestCancelled):
+        run(completer, ask(), cancelled=lambda: True)
+
+
+def test_cancelled_while_decoding_stops_within_a_step(completer):
+    asked = []
+
+    def cancelled():
+        asked.append(1)
+        return len(asked) > 4
+
+    with pytest.raises(RequestCancelled):
+        run(completer, ask(max_new_tokens=200), cancelled)
+    assert len(asked) == 5
+
+
+def test_the_latency_budget_ends_decoding(completer):
+    answer = run(completer, ask(max_new_tokens=1024, max_latency_ms=20, multiline="always"))
+    assert answer.stop in ("latency", "eos", "scope", "blank", "repeat", "suffix")
+    assert answer.ms.total < 5000
+
+
+def test_invoked_candidates_differ(completer):
+    answer = run(completer, ask(invoked=True, candidates=3))
+    assert len(set(answer.texts)) == len(answer.texts)
+    assert answer.new_tokens > run(completer, ask()).new_tokens
+
+
+def test_an_adapter_costs_no_prompt_tokens(completer, slot, tiny):
+    bare = run(completer, ask())
+    torch.manual_seed(0)
+    slot.use(Adapter(tiny.digest, "test", torch.randn(tiny.d, tiny.d)))
+    adapted = run(completer, ask())
+    assert adapted.prompt_tokens == bare.prompt_tokens
+    assert adapted.texts != bare.texts
+
+
+def test_the_answer_begins_with_what_it_must(completer):
+    answer = run(completer, ask(must_start="a_value"))
+    assert all(text.startswith("a_value") for text in answer.texts)
