@@ -80,6 +80,10 @@ class FileFilter:
         self._ignores = Ignores(self.root, settings)
         self._digest: str | None = None
 
+    def renewed(self) -> FileFilter:
+        """A filter by the same settings that reads the ignore files again. Errors as for a new one."""
+        return FileFilter(self.root, self._settings)
+
     # --- path rules ------------------------------------------------------------------------------------------------
 
     def admits(self, path: str) -> bool:

@@ -38,7 +38,7 @@ _RENAMES = ("-M50%", "-l1000")
 _DIFF_FORM = (
     "--no-color", "-U3", *_RENAMES, "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/",
     "--diff-algorithm=myers", "--indent-heuristic", "--inter-hunk-context=0", "--submodule=short",
-    "--ignore-submodules=all", "--relative",
+    "--ignore-submodules=all", "--relative", "-O/dev/null",
 )  # fmt: skip
 
 

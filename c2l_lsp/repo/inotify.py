@@ -1,0 +1,139 @@
+"""watchdog's Linux observer with three changes: ignored folders are not watched, lost events are told, few kinds of
+events are asked for. Import this on Linux only.
+
+The kernel tells of a full queue, and watchdog only logs it; a watch that cannot be added below the root is passed
+over without a word. Both would lose edits in silence. Uses names that watchdog does not promise, so its major
+version is pinned, and tests/repo/test_watch.py fails when one of them goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from watchdog.events import FileSystemEvent
+from watchdog.observers.api import BaseObserver, EventQueue, ObservedWatch
+from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask
+
+Loss: TypeAlias = Literal["overflow", "limit", "moved"]
+"""The kernel's queue was full; no more watches are allowed; the root was moved away."""
+
+MASK = Mask(
+    InotifyConstants.IN_CREATE
+    | InotifyConstants.IN_CLOSE_WRITE
+    | InotifyConstants.IN_MOVE
+    | InotifyConstants.IN_DELETE
+    | InotifyConstants.IN_DELETE_SELF
+    | InotifyConstants.IN_MOVE_SELF
+)
+"""Not IN_MODIFY: every write of a long save would fill the queue, and closing tells of it. Not IN_OPEN, IN_ACCESS,
+IN_CLOSE_NOWRITE: our own reading would feed the watcher."""
+
+
+class InotifyTree(BaseObserver):
+    """Watches a folder and those below it for which `wanted` (an absolute path) is true.
+
+    `on_loss` is called on the reading thread. Raises OSError (ENOSPC, EMFILE) when watching cannot start.
+    """
+
+    def __init__(self, wanted: Callable[[str], bool], on_loss: Callable[[Loss], None]) -> None:
+        self.inotify = InotifyFD()
+        self.inotify.start()
+        super().__init__(_Emitter, inotify_fd=self.inotify, wanted=wanted, on_loss=on_loss)
+
+    def rebuild(self) -> None:
+        """Watch what is wanted now. Events that were under way are lost."""
+        for emitter in list(self.emitters):
+            if isinstance(emitter, _Emitter):
+                emitter.rebuild()
+
+    def on_thread_stop(self) -> None:
+        """Called by `stop`: ends the reading thread too."""
+        super().on_thread_stop()
+        self.inotify.stop()
+        self.inotify.join()
+
+
+class _Emitter(InotifyEmitter):
+    def __init__(
+        self,
+        event_queue: EventQueue,
+        watch: ObservedWatch,
+        *,
+        timeout: float,
+        event_filter: list[type[FileSystemEvent]] | None,
+        inotify_fd: InotifyFD,
+        wanted: Callable[[str], bool],
+        on_loss: Callable[[Loss], None],
+    ) -> None:
+        super().__init__(event_queue, watch, timeout=timeout, event_filter=event_filter, inotify_fd=inotify_fd)
+        self._wanted = wanted
+        self._on_loss = on_loss
+
+    def on_thread_start(self) -> None:
+        self._inotify = _Group(
+            self._inotify_fd,
+            os.fsencode(self.watch.path),
+            is_recursive=self.watch.is_recursive,
+            event_mask=MASK,
+            wanted=self._wanted,
+            on_loss=self._on_loss,
+        )
+
+    def rebuild(self) -> None:
+        if isinstance(self._inotify, _Group):
+            self._inotify.rebuild()
+
+
+@dataclass
+class _Group(InotifyWatchGroup):
+    wanted: Callable[[str], bool] = field(default=bool)
+    on_loss: Callable[[Loss], None] = field(default=print)
+
+    def on_event(self, event: InotifyEvent) -> None:
+        path = self._build_event_source_path(event)
+        if path is None:
+            return
+        if event.is_move_self:
+            if path == self.path:
+                self.on_loss("moved")
+            return
+        arrived = event.is_directory and (event.is_create or event.is_moved_to)
+        if not (arrived and not self.wanted(os.fsdecode(path))):
+            super().on_event(event)
+
+    def rebuild(self) -> None:
+        """What watchdog does after an overflow: all watches anew."""
+        super().on_queue_overflow()
+
+    def on_queue_overflow(self) -> None:
+        super().on_queue_overflow()
+        if self.is_recursive:
+            self.on_loss("overflow")
+
+    def _add_all_callbacks(self, path: bytes) -> None:
+        pending = [path]
+        while pending:
+            here = pending.pop()
+            if here != self.path and not self.wanted(os.fsdecode(here)):
+                continue
+            self._add_callback(here)
+            if self.is_recursive:
+                pending += _folders(here)
+
+    def _add_callback(self, path: bytes) -> None:
+        super()._add_callback(path)
+        # watchdog passes over a failure below the root. One that is there and readable failed for want of watches.
+        if path not in self._active_callbacks_by_path and os.access(path, os.R_OK):
+            self.on_loss("limit")
+
+
+def _folders(path: bytes) -> list[bytes]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
