@@ -118,13 +118,18 @@ class EngineClient:
     async def ready(self, timeout: float) -> bool:
         """Wait until the engine can be asked; False if it is not by then or will not be."""
         deadline = _now() + timeout
-        while self.life not in (Life.READY, Life.FAILED, Life.OFF):
+        while not self.up and self.life not in (Life.FAILED, Life.OFF):
             self._changed.clear()
             try:
                 await asyncio.wait_for(self._changed.wait(), max(0.0, deadline - _now()))
             except asyncio.TimeoutError:
                 break
-        return self.life is Life.READY
+        return self.up
+
+    @property
+    def up(self) -> bool:
+        """Whether the engine can be asked now."""
+        return self.life is Life.READY and self._connection is not None and not self._connection.closed.is_set()
 
     @property
     def pid(self) -> int | None:
@@ -255,8 +260,8 @@ class EngineClient:
                 await asyncio.wait_for(connection.closed.wait(), self.policy.ping_every)
                 return
             if self.idle_minutes and _now() - self._used > self.idle_minutes * 60:
-                self._unloading = asyncio.ensure_future(self.unload())  # it cancels this task
-                return
+                self._unloading = asyncio.ensure_future(self.unload())
+                await connection.closed.wait()  # `unload` cancels this task, and ends the process in order
             if _now() - connection.heard >= self.policy.ping_every:
                 try:
                     await connection.call("ping", wire.Nothing(), wire.Nothing, self.policy.ping_timeout)

@@ -7,8 +7,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def to_path(uri: str) -> str | None:
         parts = urlsplit(uri)
         if parts.scheme.lower() != "file":
             return None
-        path = url2pathname(parts.path)
+        path = _pathname(parts.path)
     except (ValueError, OSError):
         return None
     if parts.netloc not in ("", "localhost"):
@@ -83,6 +82,14 @@ def to_path(uri: str) -> str | None:
             return None
         path = f"\\\\{parts.netloc}{path}"  # a share of another machine
     return _normal(path) if path and "\0" not in path and Path(path).is_absolute() else None
+
+
+def _pathname(path: str) -> str:
+    if os.name != "nt":
+        return unquote(path)
+    from urllib.request import url2pathname  # slow to import, and only Windows needs it
+
+    return url2pathname(path)
 
 
 def _normal(path: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -106,6 +105,8 @@ class Statistics:
         """Write the file if something changed. StorageError if it cannot be written."""
         if not self._dirty:
             return
+        import tempfile  # slow to import, and start-up does not need it
+
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".statistics-")  # 0600 from the start

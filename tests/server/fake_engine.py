@@ -132,7 +132,7 @@ def hello(params: wire.Hello) -> wire.Struct | tuple[str, str]:
     )  # fmt: skip
 
 
-def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:  # noqa: PLR0911
+def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:
     params = wire.from_params(request.params, wire.METHODS[request.method][0])
     if isinstance(params, wire.Hello):
         return hello(params)

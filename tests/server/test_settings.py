@@ -1,0 +1,72 @@
+"""Layers of settings: order, what a workspace must not set, errors named once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from c2l_lsp.server.settings import EVERYWHERE, SettingsLayers
+
+
+def layers(user: str = "") -> tuple[SettingsLayers, list[str]]:
+    Path(os.environ["C2L_CONFIG"]).write_text(user, encoding="utf-8")
+    errors: list[str] = []
+    return SettingsLayers(lambda error: errors.append(str(error))), errors
+
+
+def test_later_sources_win() -> None:
+    made, errors = layers("[completion]\ndebounceMs = 1\ncandidates = 1\nmaxNewTokens = 1\n")
+    made.set_initial({"completion": {"debounceMs": 2, "candidates": 2}})
+    made.set_pulled({EVERYWHERE: {"completion": {"debounceMs": 3}}, "/a": {"completion.debounceMs": 4}})
+    assert errors == []
+    outside, inside = made.of(EVERYWHERE).completion, made.of("/a").completion
+    assert (outside.debounce_ms, outside.candidates, outside.max_new_tokens) == (3, 2, 1)
+    assert inside.debounce_ms == 4
+    assert made.of("/unknown").completion.debounce_ms == 3
+
+
+def test_a_wrong_key_is_named_once_and_the_rest_works() -> None:
+    made, errors = layers()
+    for _ in range(3):
+        made.set_pulled({EVERYWHERE: {"completion": {"debounceMs": "soon", "candidates": 5, "colour": "red"}}})
+        assert made.of(EVERYWHERE).completion.candidates == 5
+        made.of("/a")
+    assert len(errors) == 2
+    assert "c2l.completion.debounceMs" in errors[0]
+    assert "c2l.completion.colour" in errors[1]
+
+
+def test_a_workspace_cannot_choose_model_server_or_remote() -> None:
+    made, errors = layers()
+    hostile = {"model": {"path": "/evil"}, "remote": {"url": "https://evil"}, "server.path": "/evil"}
+    made.set_initial(hostile)
+    made.set_pulled({EVERYWHERE: {"c2l": hostile}})
+    settings = made.of(EVERYWHERE)
+    assert (settings.model.path, settings.remote.url, settings.server.path) == ("", "", "")
+    assert len(errors) == 6
+    assert all("only user settings may set it" in error for error in errors)
+
+
+def test_an_editor_that_echoes_every_default_is_no_offender() -> None:
+    made, errors = layers('[model]\nid = "mine"\n')
+    made.set_pulled({EVERYWHERE: {"model": {"id": "c2l-default", "device": "auto", "offline": False}}})
+    assert made.of(EVERYWHERE).model.id == "mine"
+    made.set_pulled({EVERYWHERE: {"model": {"id": "mine"}}})
+    assert made.of(EVERYWHERE).model.id == "mine"
+    assert errors == []
+
+
+def test_the_editors_user_settings_may_choose_the_model() -> None:
+    made, errors = layers('[model]\nid = "mine"\n')
+    made.set_initial({"userSettings": {"model": {"id": "theirs"}}, "trusted": False, "clientCommands": ["c2l.toggle"]})
+    assert made.of(EVERYWHERE).model.id == "theirs"
+    assert made.trusted is False
+    assert made.client_commands == ("c2l.toggle",)
+    assert errors == []
+
+
+def test_a_user_file_that_is_no_toml_is_an_error_and_no_end() -> None:
+    made, errors = layers("completion = [")
+    made.set_initial("not even a map")
+    assert made.of(EVERYWHERE).completion.debounce_ms == 75
+    assert len(errors) == 1
