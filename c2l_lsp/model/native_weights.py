@@ -1,0 +1,203 @@
+"""Weights of a Llama-shaped transformers model, fused for our own forward pass; and which models have that shape.
+
+q, k and v become one matrix, gate and up another. Rows of q and k are reordered inside each head so that the two halves
+RoPE rotates into one another stand side by side: a rotation is then one complex product, and scores do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from c2l_lsp.model.lora import Pair
+
+_FAMILIES = frozenset({"qwen2", "llama", "mistral"})
+_ROPES = frozenset({"default", "linear", "llama3"})  # angles that do not depend on the length of the text
+_PROJECTIONS = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """x ↦ x Wᵀ + b; W [out, in]."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[n, in] → [n, out]."""
+        return functional.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """RMSNorm. On the CPU as the LayerNorm of [x, −x], whose mean is 0 and variance mean(x²): one kernel, not seven."""
+
+    weight: Tensor  # [d]
+    doubled: Tensor  # [2d]: the weight, then zeros
+    eps: float
+
+    @classmethod
+    def of(cls, module: Any) -> Norm:  # noqa: ANN401 - any RMSNorm of transformers
+        """The norm with the weight and ε of a transformers module."""
+        weight = module.weight.detach()
+        return cls(weight, torch.cat((weight, torch.zeros_like(weight))), float(module.variance_epsilon))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[n, d] → [n, d]."""
+        d = self.weight.shape[0]
+        if x.is_cuda:
+            return functional.rms_norm(x, (d,), self.weight, self.eps)
+        return functional.layer_norm(torch.cat((x, -x), -1), (2 * d,), self.doubled, None, self.eps)[:, :d]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: attention norm, qkv [(H + 2K)·h, d], output; MLP norm, gate above up [2f, d], down."""
+
+    attention_norm: Norm
+    qkv: Matrix
+    output: Matrix
+    mlp_norm: Norm
+    gate_up: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Everything between token ids and final hidden states: H heads, K of keys and values, h numbers per head."""
+
+    embedding: Tensor  # [vocabulary, d]
+    layers: tuple[Layer, ...]
+    norm: Norm
+    heads: int
+    kv_heads: int
+    head_dim: int
+    frequencies: Tensor  # [h/2], fp32
+    rope_scale: float  # factor of cos and sin
+
+
+def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model
+    """Why our forward pass cannot stand in for this model's; "" if it can."""
+    config = lm.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    if config.model_type not in _FAMILIES:
+        return f"the architecture {config.model_type}"
+    if lm.device.type not in ("cpu", "cuda"):
+        return f"the device {lm.device.type}"
+    if getattr(config, "hidden_act", "silu") != "silu":
+        return f"the activation {config.hidden_act}"
+    if rope.get("rope_type", "default") not in _ROPES or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        return f"position scaling {rope}"
+    if _windowed(config):
+        return "sliding-window attention"
+    if any(type(layer.get_submodule(name)) is not nn.Linear for layer in lm.base_model.layers for name in _PROJECTIONS):
+        return "projections that are not plain matrices"
+    return ""
+
+
+def _windowed(config: Any) -> bool:  # noqa: ANN401 - any transformers config
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return any(kind != "full_attention" for kind in kinds)
+    window = getattr(config, "sliding_window", None)
+    if config.model_type == "qwen2" and not getattr(config, "use_sliding_window", False):
+        return False
+    return window is not None and window < config.max_position_embeddings
+
+
+def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
+    """Copies of qkv; gate and up, of which the model's own become views; everything else shared with the model."""
+    config, body = lm.config, lm.base_model
+    attention = body.layers[0].self_attn
+    for layer in body.layers:
+        _share_gate_up(layer.mlp)
+    return Weights(
+        embedding=body.embed_tokens.weight.detach(),
+        layers=tuple(_layer(layer, attention.head_dim, {}) for layer in body.layers),
+        norm=Norm.of(body.norm),
+        heads=int(config.num_attention_heads),
+        kv_heads=int(config.num_key_value_heads),
+        head_dim=int(attention.head_dim),
+        frequencies=body.rotary_emb.inv_freq.detach().float(),
+        rope_scale=float(body.rotary_emb.attention_scaling),
+    )
+
+
+def merge(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> Weights:  # noqa: ANN401 - as in `fuse`
+    """`weights` with W + s·B A in place of every W that has a pair, from the model's own W; the rest is shared."""
+    root = next(name for name, module in lm.named_modules() if module is lm.base_model)
+    by_layer: dict[int, dict[str, Pair]] = {}
+    for name, pair in pairs.items():
+        number, _, projection = name.removeprefix(f"{root}.layers.").partition(".")
+        by_layer.setdefault(int(number), {})[projection] = pair
+    layers = list(weights.layers)
+    for index, inside in by_layer.items():
+        layers[index] = _layer(lm.base_model.layers[index], weights.head_dim, inside)
+    return replace(weights, layers=tuple(layers))
+
+
+def mergeable(pairs: Mapping[str, Pair]) -> bool:
+    """Whether every pair belongs to a projection inside the layers."""
+    return all(".layers." in name and name.endswith(_PROJECTIONS) for name in pairs)
+
+
+def _share_gate_up(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
+    f = mlp.gate_proj.weight.shape[0]
+    both = torch.cat((mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()))
+    mlp.gate_proj.weight.data, mlp.up_proj.weight.data = both[:f], both[f:]
+
+
+def _layer(layer: Any, head_dim: int, pairs: Mapping[str, Pair]) -> Layer:  # noqa: ANN401 - a transformers module
+    q, k, v, o, gate, up, down = (_merged(layer, name, pairs) for name in _PROJECTIONS)
+    return Layer(
+        attention_norm=Norm.of(layer.input_layernorm),
+        qkv=_stack(_paired(q, head_dim), _paired(k, head_dim), v),
+        output=o,
+        mlp_norm=Norm.of(layer.post_attention_layernorm),
+        gate_up=_stack(gate, up),
+        down=down,
+    )
+
+
+def _merged(layer: Any, name: str, pairs: Mapping[str, Pair]) -> Matrix:  # noqa: ANN401 - a transformers module
+    linear = layer.get_submodule(name)
+    weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+    if (pair := pairs.get(name)) is not None:
+        delta = pair.scale * (pair.B.float() @ pair.A.float())
+        weight = (weight.float() + delta.to(weight.device)).to(weight.dtype)
+    return Matrix(weight, bias)
+
+
+def _paired(matrix: Matrix, head_dim: int) -> Matrix:
+    """Rows 0 … h−1 of each head in the order 0, h/2, 1, h/2 + 1, …"""
+
+    def reorder(rows: Tensor) -> Tensor:
+        halves = rows.view(-1, 2, head_dim // 2, *rows.shape[1:])  # [heads, 2, h/2, …]
+        return halves.transpose(1, 2).reshape(rows.shape)
+
+    return Matrix(reorder(matrix.weight), None if matrix.bias is None else reorder(matrix.bias))
+
+
+def _stack(*parts: Matrix) -> Matrix:
+    """The matrices above one another; without copying where they are views of one already."""
+    first = parts[0].weight
+    rows = sum(part.weight.shape[0] for part in parts)
+    adjacent = [part.weight.data_ptr() for part in parts[1:]]
+    ends = [part.weight.data_ptr() + part.weight.numel() * first.element_size() for part in parts[:-1]]
+    shared = all(part.weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for part in parts)
+    if shared and adjacent == ends:
+        weight = first.as_strided((rows, first.shape[1]), first.stride())
+    else:
+        weight = torch.cat([part.weight for part in parts])
+    if all(part.bias is None for part in parts):
+        return Matrix(weight)
+    biases = [part.weight.new_zeros(part.weight.shape[0]) if part.bias is None else part.bias for part in parts]
+    return Matrix(weight, torch.cat(biases))

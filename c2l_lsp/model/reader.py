@@ -1,0 +1,79 @@
+"""Reading texts into hidden states with their KV kept: our own forward pass where it fits, else transformers'."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.model.native import NativeReader
+from c2l_lsp.model.native_weights import mergeable, why_not
+
+
+class Text(Protocol):
+    """One token sequence as a model has read it so far."""
+
+    def read(self, ids: list[int], every: bool = False) -> Tensor:
+        """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
+
+    def crop(self, length: int) -> None:
+        """Forget everything from position `length` on."""
+
+
+class Reader(Protocol):
+    """Opens texts on one model, under whatever adapter its slot holds when they are read."""
+
+    def open(self) -> Text:
+        """An empty text."""
+
+
+class TransformersReader:
+    """Any architecture; inner pairs act through the slot's hooks."""
+
+    def __init__(self, model: BaseModel) -> None:
+        self._model = model
+
+    def open(self) -> Text:
+        """An empty text."""
+        return _TransformersText(self._model)
+
+
+class _TransformersText:
+    def __init__(self, model: BaseModel) -> None:
+        self._model = model
+        self._cache = DynamicCache(config=model.lm.config)
+        self._length = 0
+
+    @torch.inference_mode()
+    def read(self, ids: list[int], every: bool = False) -> Tensor:
+        tokens = torch.tensor([ids], device=self._model.device)
+        output = self._model.body(input_ids=tokens, past_key_values=self._cache, use_cache=True)
+        self._length += len(ids)
+        states: Tensor = output.last_hidden_state[0]
+        return states if every else states[-1:]
+
+    def crop(self, length: int) -> None:
+        if length < self._length:
+            self._cache.crop(length - self._length)  # a negative count is what every version understands
+            self._length = length
+
+
+class _EitherReader:
+    """Our own pass, stepping aside while an adapter has pairs it cannot merge (outside the layers' projections)."""
+
+    def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
+        self._adapters = adapters
+        self._native, self._other = NativeReader(model.lm, adapters), TransformersReader(model)
+
+    def open(self) -> Text:
+        """An empty text."""
+        return (self._native if mergeable(self._adapters.pairs) else self._other).open()
+
+
+def reader_of(model: BaseModel, adapters: AdapterSlot) -> Reader:
+    """The fastest reader that fits a model."""
+    return TransformersReader(model) if why_not(model.lm) else _EitherReader(model, adapters)
