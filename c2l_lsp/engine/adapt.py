@@ -21,7 +21,9 @@ from c2l_lsp.errors import AdapterError, C2LError, FolderError, NothingToLearn, 
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
 from c2l_lsp.model.lora import Adapter
-from c2l_lsp.repo.watch import Coalescer, Watcher, git_busy
+from c2l_lsp.repo.coalesce import Coalescer
+from c2l_lsp.repo.gitdir import git_busy
+from c2l_lsp.repo.watch import Watcher
 
 RECONCILE_S = 300.0
 """A full comparison with the disk happens at least this often, whatever the watcher says."""

@@ -50,3 +50,9 @@ class Coalescer:
             self._everything = False
             self._paths = set()
             return batch
+
+    @property
+    def pending(self) -> int:
+        """How many paths wait; at least 1 while everything does."""
+        with self._lock:
+            return max(len(self._paths), int(self._everything))

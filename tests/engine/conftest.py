@@ -1,0 +1,38 @@
+"""Folders with real Python text, settings for them, and sessions on the tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from c2l_lsp.config import Settings, merge
+from c2l_lsp.engine.session import Session
+
+
+@pytest.fixture
+def folder(tmp_path: Path, sources: list[str]) -> Path:
+    """Twelve files of real code."""
+    root = tmp_path / "project"
+    (root / "pkg").mkdir(parents=True)
+    for number, text in enumerate(sources[:12]):
+        (root / "pkg" / f"m{number}.py").write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def settings(tiny_folder: Path) -> Settings:
+    """The tiny model, and no waiting for quiet."""
+    values = {
+        "model": {"path": str(tiny_folder), "dtype": "float32", "device": "cpu"},
+        "adapter": {"updateDelayMs": 20, "maxDelayMs": 200},
+    }
+    made, errors = merge(Settings(), values, source="test", machine=True)
+    assert not errors
+    return made
+
+
+@pytest.fixture
+def session(settings: Settings):
+    with Session(settings) as opened:
+        yield opened

@@ -1,0 +1,300 @@
+"""A folder's adapter through its life: first index, edits, restarts, rules, troubles. Real files, a real watcher."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from c2l_lsp.config import state_root
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.engine.store import folder_key
+from c2l_lsp.errors import AdapterError
+
+
+def changes(session: Session) -> list[wire.AdapterChanged]:
+    return [event for event in session.events if isinstance(event, wire.AdapterChanged)]
+
+
+def troubles(session: Session) -> list[wire.Trouble]:
+    return [event for event in session.events if isinstance(event, wire.Trouble)]
+
+
+def live(session: Session, folder: Path):
+    return session.engine.life(str(folder.resolve())).live
+
+
+def wait(session: Session, folder: Path, generation: int, timeout_s: float = 30.0) -> wire.AdapterInfo:
+    """Drive the engine until a generation is live."""
+    life = session.engine.life(str(folder.resolve()))
+    deadline = time.monotonic() + timeout_s
+    while life.info().generation < generation or life.pending:
+        assert time.monotonic() < deadline, life.info()
+        due = life.due_in(time.monotonic())
+        if due is None or due > 0:
+            time.sleep(0.01)
+        else:
+            session.engine.idle_step()
+    return life.info()
+
+
+def test_a_folder_is_indexed_into_generation_1(session, folder):
+    info = session.open(folder)
+    assert (info.generation, info.state, info.files) == (1, "ready", 12)
+    assert info.chunks >= 12
+    assert info.rank == session.engine.model.d
+    (event,) = changes(session)
+    assert event.trigger == "index"
+    assert {"scan", "read", "update", "adapter", "gate"} <= event.ms.keys()
+
+
+def test_an_edit_on_disk_becomes_the_next_generation(session, folder):
+    session.open(folder)
+    before = live(session, folder).adapter
+    with (folder / "pkg" / "m3.py").open("a") as file:
+        file.write("\n\ndef quite_new_name(value):\n    return value * 2\n")
+    info = wait(session, folder, 2)
+    assert info.generation == 2
+    assert changes(session)[-1].trigger == "diff"
+    assert changes(session)[-1].changed_files == 1
+    assert live(session, folder).adapter.digest != before.digest
+
+
+def test_a_deleted_and_a_renamed_file_follow(session, folder):
+    session.open(folder)
+    (folder / "pkg" / "m1.py").unlink()
+    assert wait(session, folder, 2).files == 11
+    (folder / "pkg" / "m2.py").rename(folder / "pkg" / "renamed.py")
+    deadline = time.monotonic() + 20
+    life = session.engine.life(str(folder.resolve()))
+    while "pkg/renamed.py" not in life._learner.records:
+        assert time.monotonic() < deadline
+        if (due := life.due_in(time.monotonic())) is not None and due <= 0:
+            session.engine.idle_step()
+    assert life.info().files == 11
+    assert life.info().generation == 2  # the same content under another name changes nothing in the sum
+
+
+def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, sources):
+    with Session(settings) as first:
+        first.open(folder)
+        for step in range(4):
+            (folder / "pkg" / f"m{step}.py").write_text(sources[20 + step], encoding="utf-8")
+            wait(first, folder, 2 + step)
+        edited = first.engine.life(str(folder.resolve()))._learner.state
+        network = first.engine.life(str(folder.resolve()))._learner.network
+    shutil.rmtree(state_root())
+    with Session(settings) as second:
+        # the prior of a foreign base comes from the folder's first text, so it is handed over for this comparison
+        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
+        second.engine.life(str(folder.resolve()))._learner.network = network
+        second.settle(str(folder.resolve()))
+        fresh = second.engine.life(str(folder.resolve()))._learner.state
+    difference = (edited.tensors["S"] - fresh.tensors["S"]).norm() / fresh.tensors["S"].norm()
+    assert float(difference) < 1e-3
+    assert float(edited.tensors["n"]) == float(fresh.tensors["n"])
+
+
+def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+        digest = live(first, folder).adapter.digest
+    with Session(settings) as second:
+        reads = []
+        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
+        network = second.engine.life(str(folder.resolve()))._learner.network
+        network.read = lambda pieces: reads.append(pieces)  # type: ignore[method-assign]
+        assert live(second, folder).adapter.digest == digest  # before any look at the files
+        info = second.settle(str(folder.resolve()))
+        assert info.generation == 1
+        assert live(second, folder).adapter.digest == digest
+        assert reads == []
+        assert changes(second)[0].trigger == "restore"
+
+
+def test_changes_made_while_it_was_off_are_folded_at_the_next_start(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+    (folder / "pkg" / "m5.py").write_text("def made_while_off():\n    return 1\n")
+    (folder / "pkg" / "m6.py").unlink()
+    with Session(settings) as second:
+        info = second.open(folder)
+        assert (info.generation, info.files) == (2, 11)
+
+
+def test_a_damaged_state_is_set_aside_and_built_again(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+    for path in (state_root() / folder_key(folder)).glob("gen-*/state.safetensors"):
+        path.write_bytes(path.read_bytes()[:-5])
+    with Session(settings) as second:
+        info = second.open(folder)
+        assert info.state == "ready"
+        assert live(second, folder).adapter is not None
+        assert any(trouble.code == "state" for trouble in troubles(second))
+
+
+def test_lost_readings_are_made_again(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+    (state_root() / folder_key(folder) / "readings.sqlite").unlink()
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    with Session(settings) as second:
+        assert second.open(folder).state == "ready"
+        assert live(second, folder).adapter is not None
+
+
+def test_an_unsaved_buffer_counts_and_is_taken_back(session, folder):
+    session.open(folder)
+    before = session.engine.life(str(folder.resolve()))._learner.state.tensors["S"].clone()
+    life = session.engine.life(str(folder.resolve()))
+    life.buffer("pkg/m4.py", "def only_in_the_editor(a):\n    return a\n")
+    wait(session, folder, 2)
+    life.buffer("pkg/m4.py", None)
+    wait(session, folder, 3)
+    assert float((life._learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
+
+
+def test_a_buffer_of_an_ignored_file_is_not_learned(session, folder):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    life.buffer(".env", "TOKEN = 'abc'\n")
+    life.buffer("../outside.py", "x = 1\n")
+    assert not life.pending
+
+
+def test_tightened_rules_purge_what_was_learned(session, folder):
+    session.open(folder)
+    (folder / ".c2lignore").write_text("pkg/m1*.py\n")
+    life = session.engine.life(str(folder.resolve()))
+    deadline = time.monotonic() + 30
+    while life.info().files != 9 or life.pending:
+        assert time.monotonic() < deadline, life.info()
+        due = life.due_in(time.monotonic())
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+    assert float(life._learner.state.tensors["recent"].abs().max()) == 0  # built anew, not subtracted from
+
+
+def test_an_empty_folder_says_so_and_starts_when_a_file_comes(session, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    info = session.open(empty)
+    assert "no readable python file" in info.message
+    assert live(session, empty).adapter is None
+    (empty / "a.py").write_text("def hello(name):\n    return 'hello ' + name\n" * 5)
+    assert wait(session, empty, 1).files == 1
+
+
+def test_a_folder_without_python_says_so(session, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "readme.md").write_text("# hello\n")
+    assert "no readable python file" in session.open(tmp_path / "docs").message
+    assert troubles(session)[0].code == "nothing-to-learn"
+
+
+def test_a_missing_folder_says_so(session, tmp_path):
+    info = session.open(tmp_path / "nowhere")
+    assert "not a folder" in info.message
+    assert troubles(session)[0].code == "folder"
+
+
+def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))
+    info = session.settle(name)
+    assert (info.state, info.enabled, info.files) == ("off", False, 0)
+    assert not (state_root() / folder_key(folder)).exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0 and not shutil.which("true"), reason="needs a plain file")
+def test_state_that_cannot_be_kept_is_told_once_and_learning_goes_on(settings, folder):
+    state_root().parent.mkdir(parents=True, exist_ok=True)
+    state_root().write_text("a file where the folder should be")
+    with Session(settings) as session:
+        info = session.open(folder)
+        assert (info.generation, info.state) == (1, "ready")
+        assert live(session, folder).adapter is not None
+        assert [trouble.code for trouble in troubles(session)] == ["storage"]
+        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+        assert wait(session, folder, 2).state == "ready"
+
+
+def test_switched_off_and_on_again(session, folder):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    adapter = life.live.adapter
+    life.set_enabled(False)
+    assert life.live.adapter is None
+    life.set_enabled(True)
+    assert life.live.adapter.digest == adapter.digest
+
+
+def test_reset_forgets_and_learns_again(session, folder):
+    session.open(folder)
+    session.engine.life(str(folder.resolve())).reset()
+    info = wait(session, folder, 2)
+    assert info.files == 12
+    assert changes(session)[-1].trigger == "reset"
+
+
+def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
+    small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=small))
+    info = session.settle(name)
+    assert info.sampled
+    assert 0 < info.learned_bytes <= 24 * 1024
+
+
+def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    session.open(folder)
+    session.open(other)
+    # a hypernetwork of its own for each folder of a foreign base: give both the same, as the shipped base has
+    lives = [session.engine.life(str(path.resolve())) for path in (folder, other)]
+    lives[1]._learner.network = lives[0]._learner.network
+    sizes = []
+    real = lives[0]._learner.network.update
+    monkeypatch.setattr(lives[0]._learner.network, "update", lambda s, c: sizes.append(len(s)) or real(s, c))
+    for path in (folder, other):
+        (path / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
+    for path in (folder, other):
+        wait(session, path, 2)
+    assert 2 in sizes
+
+
+def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settings):
+    evo = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, hypernetwork="evo"))
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=evo))
+    info = session.settle(name)
+    assert "no evo weights" in info.message
+    assert live(session, folder).adapter is None
+
+
+def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch):
+    from c2l_lsp.engine import adapt
+    from c2l_lsp.engine.gate import Verdict
+
+    monkeypatch.setattr(adapt.Trial, "judge", lambda *_: Verdict(0.0, 0.2, 100, "it is worse"))
+    info = session.open(folder)
+    assert "kept back: it is worse" in info.message
+    assert live(session, folder).adapter is None
+
+
+def test_export_gives_the_live_logits_and_refuses_when_there_is_none(session, folder, tmp_path):
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings))
+    with pytest.raises(AdapterError, match="no adapter"):
+        session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
+    session.settle(name)
+    done = session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
+    assert done.error < 1e-6
+    assert (tmp_path / "out" / "adapter_config.json").is_file()

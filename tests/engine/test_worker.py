@@ -1,0 +1,164 @@
+"""The engine's process, spoken to in frames: order, cancellation, refusals, its end."""
+
+from __future__ import annotations
+
+import os
+import queue
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.worker import Inbox
+
+WAIT = 90.0
+
+
+class Process:
+    """A worker and what it said so far."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "c2l_lsp.engine.worker"]
+        self.popen = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        self.frames: queue.Queue[wire.Frame | None] = queue.Queue()
+        self.events: list[wire.Event] = []
+        self._id = 0
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while (frame := wire.read(self.popen.stdout)) is not None:
+            self.frames.put(frame)
+        self.frames.put(None)
+
+    def send(self, method: str, params=None) -> int:
+        self._id += 1
+        plain = wire.to_params(params or wire.Nothing())
+        self.popen.stdin.write(wire.pack(wire.Request(id=self._id, method=method, params=plain)))
+        self.popen.stdin.flush()
+        return self._id
+
+    def reply(self, wanted: int) -> wire.Reply:
+        while True:
+            frame = self.frames.get(timeout=WAIT)
+            assert frame is not None, "the process ended"
+            if isinstance(frame, wire.Event):
+                self.events.append(frame)
+            elif frame.id == wanted:
+                return frame
+
+    def call(self, method: str, params=None) -> wire.Reply:
+        return self.reply(self.send(method, params))
+
+    def end(self) -> int:
+        self.popen.stdin.close()
+        code = self.popen.wait(timeout=20)
+        self.popen.stdout.close()
+        self.popen.stderr.close()
+        return code
+
+
+@pytest.fixture
+def process():
+    made = Process()
+    yield made
+    if made.popen.poll() is None:
+        made.popen.kill()
+    made.popen.wait(timeout=10)
+    for stream in (made.popen.stdin, made.popen.stdout, made.popen.stderr):
+        stream.close()
+
+
+def ask(**changes) -> wire.Complete:
+    plain = {"folder": "", "path": "a.py", "language": "python", "prefix": "def f(a):\n    return ", "suffix": ""}
+    return wire.Complete(**{**plain, "max_latency_ms": 20_000, **changes})
+
+
+def test_a_session_of_frames(process, settings, folder):
+    hello = process.call("hello", wire.Hello(schema=wire.SCHEMA, settings=settings))
+    assert wire.from_params(hello.result, wire.ModelInfo).fim
+    name = str(folder.resolve())
+    process.call("open_folder", wire.OpenFolder(folder=name, settings=settings))
+    # a completion is answered while the folder is being indexed, under the bare model
+    first = wire.from_params(process.call("complete", ask(folder=name, max_new_tokens=4)).result, wire.Completion)
+    assert first.generation == 0
+    deadline = time.monotonic() + WAIT
+    while not any(event.name == "adapter_changed" for event in process.events):
+        assert time.monotonic() < deadline
+        process.call("ping")
+    answer = wire.from_params(process.call("complete", ask(folder=name, max_new_tokens=4)).result, wire.Completion)
+    assert answer.generation == 1
+    assert answer.prompt_tokens == first.prompt_tokens
+    status = wire.from_params(process.call("status").result, wire.Status)
+    assert [info.generation for info in status.folders] == [1]
+    assert process.end() == 0
+
+
+def test_a_cancelled_completion_gets_the_error(process, settings):
+    process.call("hello", wire.Hello(schema=wire.SCHEMA, settings=settings))
+    first = process.send("complete", ask(max_new_tokens=1000, multiline="always", invoked=True, candidates=8))
+    second = process.send("complete", ask())
+    process.send("cancel", wire.Cancel(id=second))
+    assert process.reply(first).error is None
+    assert process.reply(second).error[0] == "cancelled"
+    running = process.send("complete", ask(max_new_tokens=1000, multiline="always", invoked=True, candidates=8))
+    process.send("cancel", wire.Cancel(id=running))
+    assert process.reply(running).error[0] == "cancelled"
+
+
+def test_what_is_wrong_is_refused_by_name(process):
+    assert process.call("status").error[0] == "engine"  # before hello
+    assert "no method" in process.call("nonsense").error[1]
+    assert "Folder" in process.call("close_folder", wire.Nothing()).error[1]
+    assert "schema 0" in process.call("hello", wire.Hello(schema=0, settings=wire.Settings())).error[1]
+
+
+def test_a_model_that_is_not_there_is_a_sentence(process, settings, tmp_path):
+    import msgspec
+
+    lost = msgspec.structs.replace(settings, model=msgspec.structs.replace(settings.model, path=str(tmp_path / "no")))
+    reply = process.call("hello", wire.Hello(schema=wire.SCHEMA, settings=lost))
+    assert reply.error[0] == "model"
+    assert "holds no config.json" in reply.error[1]
+
+
+def test_it_ends_with_its_stream(process):
+    assert process.call("ping").error is None
+    assert process.end() == 0
+
+
+def test_a_giant_frame_ends_it_rather_than_its_memory(process):
+    process.popen.stdin.write(struct.pack(">I", wire.MAX_FRAME + 1))
+    process.popen.stdin.flush()
+    assert process.popen.wait(timeout=30) == 0
+
+
+def test_prints_do_not_reach_the_frames():
+    code = (
+        "import os, sys\n"
+        "from c2l_lsp.engine import worker\n"
+        "real = worker.Worker.run\n"
+        "def run(self):\n"
+        "    print('noise'); os.write(1, b'more noise'); return real(self)\n"
+        "worker.Worker.run = run\n"
+        "sys.exit(worker.main())\n"
+    )
+    ping = wire.pack(wire.Request(id=1, method="ping", params={}))
+    done = subprocess.run([sys.executable, "-c", code], input=ping, capture_output=True, timeout=WAIT, check=True)
+    assert wire.unpack(done.stdout[4:]) == wire.Reply(id=1, result={})
+    assert b"noise" in done.stderr
+
+
+def test_cancels_of_finished_requests_are_not_collected():
+    inbox = Inbox()
+    for number in range(1000):
+        inbox.add(wire.Request(id=2 * number, method="cancel", params={"id": 2 * number - 1}))
+        inbox.done(inbox.take(0).id)
+    assert not inbox._cancelled
+    assert not inbox._pending
