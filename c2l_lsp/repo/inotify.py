@@ -1,5 +1,5 @@
-"""watchdog's Linux observer with three changes: ignored folders are not watched, lost events are told, few kinds of
-events are asked for. Import this on Linux only.
+"""watchdog's Linux observer with four changes: ignored folders are not watched, lost events are told, few kinds of
+events are asked for, moves of files stay two events. Import this on Linux only.
 
 The kernel tells of a full queue, and watchdog only logs it; a watch that cannot be added below the root is passed
 over without a word. Both would lose edits in silence. Uses names that watchdog does not promise, so its major
@@ -103,7 +103,7 @@ class _Group(InotifyWatchGroup):
             return
         arrived = event.is_directory and (event.is_create or event.is_moved_to)
         if not (arrived and not self.wanted(os.fsdecode(path))):
-            super().on_event(event)
+            super().on_event(_unpaired(event))
 
     def rebuild(self) -> None:
         """What watchdog does after an overflow: all watches anew."""
@@ -129,6 +129,15 @@ class _Group(InotifyWatchGroup):
         # watchdog passes over a failure below the root. One that is there and readable failed for want of watches.
         if path not in self._active_callbacks_by_path and os.access(path, os.R_OK):
             self.on_loss("limit")
+
+
+def _unpaired(event: InotifyEvent) -> InotifyEvent:
+    """A file's move as a deletion here or a creation there. watchdog would look for the other half in its whole queue,
+    which takes seconds when a build renames thousands of files, and a hint needs no pairs."""
+    if event.is_directory or not event.is_move:
+        return event
+    kind = InotifyConstants.IN_DELETE if event.is_moved_from else InotifyConstants.IN_CREATE
+    return InotifyEvent(event.wd, kind, 0, event.name)
 
 
 def _folders(path: bytes) -> list[bytes]:
