@@ -1,0 +1,52 @@
+--- Binds the renderer to the buffers that a server is attached to.
+local launch = require('c2l.launch')
+
+local M = {}
+
+local group = vim.api.nvim_create_augroup('c2l', {})
+local bound = vim.api.nvim_create_augroup('c2l.buffers', {})
+
+---@param buf integer
+local function bind(buf)
+  local suggest = require('c2l.suggest')
+  vim.api.nvim_clear_autocmds({ group = bound, buffer = buf })
+  local function on(events, run) vim.api.nvim_create_autocmd(events, { group = bound, buffer = buf, callback = run }) end
+  on({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, function() suggest.update() end)
+  on('InsertEnter', function() vim.schedule(suggest.enter) end) -- the mode is not insert yet
+  on('CompleteDone', function() vim.schedule(suggest.update) end) -- the menu is not closed yet
+  on({ 'InsertLeave', 'BufLeave', 'BufUnload' }, function() suggest.leave() end)
+end
+
+--- Follow the client from now on.
+function M.follow()
+  vim.api.nvim_clear_autocmds({ group = group })
+  vim.api.nvim_create_autocmd('LspAttach', {
+    group = group,
+    callback = function(event)
+      local client = vim.lsp.get_client_by_id(event.data.client_id)
+      if not client or client.name ~= launch.NAME then
+        return
+      end
+      bind(event.buf)
+      require('c2l.switch').attached(client, event.buf)
+      if vim.lsp.inline_completion then
+        -- Neovim's own renderer would show the same text a second time. Other servers keep it.
+        vim.lsp.inline_completion.enable(false, { client_id = client.id })
+      end
+      vim.schedule(require('c2l.suggest').switched)
+    end,
+  })
+  vim.api.nvim_create_autocmd('LspDetach', {
+    group = group,
+    callback = function(event)
+      local client = vim.lsp.get_client_by_id(event.data.client_id)
+      if client and client.name == launch.NAME then
+        vim.api.nvim_clear_autocmds({ group = bound, buffer = event.buf })
+        require('c2l.suggest').leave()
+        require('c2l.supervisor').orphan(event.buf)
+      end
+    end,
+  })
+end
+
+return M

@@ -1,0 +1,227 @@
+--- `:C2L <sub>`: every command of the contract that is not a key. Each is a row of one table.
+local client = require('c2l.client')
+local protocol = require('c2l.protocol')
+local report = require('c2l.report')
+
+local M = {}
+
+---@class c2l.Sub
+---@field run fun(words: string[])
+---@field text string
+---@field words? string[] what may follow
+
+---@param message string
+local function say(message) vim.api.nvim_echo({ { 'c2l: ' .. message } }, false, {}) end
+
+---@param message string
+local function complain(message) vim.notify('c2l: ' .. message, vim.log.levels.WARN) end
+
+---@return vim.lsp.Client?
+local function server()
+  local found = client.get(vim.api.nvim_get_current_buf()) or client.get()
+  if not found then
+    complain('No server is running. :checkhealth c2l says why.')
+  end
+  return found
+end
+
+---@param method string
+---@param params table
+---@param done fun(result: any)
+local function request(method, params, done)
+  local to = server()
+  if not to then
+    return
+  end
+  client.request(to, method, params, function(err, result)
+    if err then
+      return complain(err.message)
+    end
+    done(result)
+  end)
+end
+
+---@param command string
+---@param argument table
+---@param done fun(result: any)
+local function execute(command, argument, done)
+  request('workspace/executeCommand', { command = command, arguments = { argument } }, done)
+end
+
+local function here() return { textDocument = { uri = vim.uri_from_bufnr(0) } } end
+
+---@param words string[]
+---@return c2l.Where?
+local function where(words) return words[1] == 'buffer' and { buf = 0 } or nil end
+
+local ADAPTER = {
+  info = function() request(protocol.Method.ADAPTER_INFO, here(), function(info) report.show('adapter', report.adapter(info)) end) end,
+  regenerate = function()
+    request(protocol.Method.ADAPTER_REGENERATE, here(), function() say('The adapter is made anew.') end)
+  end,
+  reset = function() request(protocol.Method.ADAPTER_RESET, here(), function() say('What was learned is forgotten.') end) end,
+  toggle = function()
+    request(protocol.Method.ADAPTER_SET_ENABLED, here(), function(info)
+      say(info.enabled and 'The adapter is in use.' or 'The bare model is in use.')
+    end)
+  end,
+  export = function(words)
+    if not words[1] then
+      return complain('Say where to: :C2L adapter export {folder}')
+    end
+    local out = vim.fn.fnamemodify(vim.fn.expand(words[1]), ':p')
+    local params = vim.tbl_extend('error', here(), { out = out })
+    request(protocol.Method.ADAPTER_EXPORT, params, function(done) say(('Written to %s, rank %d.'):format(done.out, done.rank)) end)
+  end,
+}
+
+local MODEL = {
+  load = function() request(protocol.Method.MODEL_LOAD, {}, function() say('The model is being loaded.') end) end,
+  unload = function() request(protocol.Method.MODEL_UNLOAD, {}, function() say('The model is unloaded.') end) end,
+  select = function(words)
+    local function set(id)
+      if id and id ~= '' then
+        require('c2l').configure({ model = { id = id } })
+      end
+    end
+    if words[1] then
+      return set(words[1])
+    end
+    vim.ui.input({ prompt = 'c2l model: ', default = (require('c2l').status().model or 'c2l-default') }, set)
+  end,
+}
+
+---@param name string
+---@param rows table<string, fun(words: string[])>
+local function nested(name, rows)
+  return function(words)
+    local row = rows[words[1] or (rows.info and 'info' or '')]
+    if not row then
+      return complain((':C2L %s {%s}'):format(name, table.concat(vim.fn.sort(vim.tbl_keys(rows)), '|')))
+    end
+    row(vim.list_slice(words, 2))
+  end
+end
+
+---@type table<string, c2l.Sub>
+M.subs = {
+  status = {
+    text = 'what is going on here, and why nothing is shown',
+    run = function()
+      require('c2l').status(nil, function(status) report.show('status', report.status(status)) end)
+    end,
+  },
+  statistics = {
+    text = 'counts of this machine; "reset" starts anew',
+    words = { 'reset' },
+    run = function(words)
+      require('c2l').statistics(function(counts)
+        report.show('statistics', counts and report.statistics(counts) or { 'No server is running.' })
+      end, words[1] == 'reset')
+    end,
+  },
+  report = {
+    text = 'status and statistics for a bug report',
+    run = function()
+      execute(protocol.Command.SHOW_REPORT, here(), function(result)
+        report.show('report', vim.split(vim.inspect(result), '\n'))
+      end)
+    end,
+  },
+  explain = {
+    text = 'how the suggestion shown last came about',
+    run = function()
+      local id = require('c2l.suggest').id()
+      if not id then
+        return complain('No suggestion was shown yet.')
+      end
+      request(protocol.Method.EXPLAIN, { id = id }, function(result)
+        report.show('explain', vim.split(vim.inspect(result), '\n'))
+      end)
+    end,
+  },
+  enable = { text = 'on; "buffer": here', words = { 'buffer' }, run = function(words) require('c2l').enable(where(words)) end },
+  disable = { text = 'off; "buffer": here', words = { 'buffer' }, run = function(words) require('c2l').disable(where(words)) end },
+  toggle = { text = 'the other way; "buffer": here', words = { 'buffer' }, run = function(words) require('c2l').toggle(where(words)) end },
+  language = {
+    text = 'on or off for the language of this buffer',
+    run = function()
+      execute(protocol.Command.TOGGLE_LANGUAGE, { uri = vim.uri_from_bufnr(0) }, function(result)
+        say(('Completions are %s for %s.'):format(result.enabled and 'on' or 'off', result.language))
+        require('c2l.suggest').leave()
+      end)
+    end,
+  },
+  snooze = {
+    text = 'silent for some minutes (5); 0 ends it',
+    run = function(words)
+      local minutes = tonumber(words[1]) or 5
+      execute(protocol.Command.SNOOZE, { minutes = minutes }, function()
+        say(minutes > 0 and ('Silent for %g minutes.'):format(minutes) or 'Awake.')
+      end)
+    end,
+  },
+  trigger = { text = 'ask now', run = function() require('c2l').trigger() end },
+  adapter = {
+    text = 'info, regenerate, reset, toggle, export {folder}',
+    words = vim.fn.sort(vim.tbl_keys(ADAPTER)),
+    run = nested('adapter', ADAPTER),
+  },
+  model = {
+    text = 'load, unload, select {id}',
+    words = vim.fn.sort(vim.tbl_keys(MODEL)),
+    run = nested('model', MODEL),
+  },
+  restart = { text = 'end the server and start it anew', run = function() require('c2l').restart() end },
+  log = {
+    text = "Neovim's log of its language servers",
+    run = function() vim.cmd.tabedit(vim.fn.fnameescape(vim.lsp.get_log_path and vim.lsp.get_log_path() or vim.lsp.log.get_filename())) end,
+  },
+  health = { text = 'what would stop it from working', run = function() vim.cmd.checkhealth('c2l') end },
+  menu = { text = 'choose one of these', run = function() M.menu() end },
+}
+
+--- Choose a subcommand from a list.
+function M.menu()
+  local names = vim.tbl_filter(function(name) return name ~= 'menu' end, vim.tbl_keys(M.subs))
+  table.sort(names)
+  vim.ui.select(names, {
+    prompt = 'C2L',
+    format_item = function(name) return ('%-10s  %s'):format(name, M.subs[name].text) end,
+  }, function(name)
+    if name then
+      M.run({ name })
+    end
+  end)
+end
+
+---@param words string[]
+function M.run(words)
+  local name = words[1] or 'status'
+  local sub = M.subs[name]
+  if not sub then
+    return complain(('There is no :C2L %s.'):format(name))
+  end
+  sub.run(vim.list_slice(words, 2))
+end
+
+---@param lead string
+---@param line string
+---@return string[]
+function M.complete(lead, line)
+  local words = vim.split(vim.trim(line:gsub('^.-C2L!?%s*', '')), '%s+', { trimempty = true })
+  local at = #words + (lead == '' and 1 or 0)
+  local choices = {}
+  if at <= 1 then
+    choices = vim.tbl_keys(M.subs)
+  elseif at == 2 and M.subs[words[1]] then
+    choices = M.subs[words[1]].words or {}
+  elseif at == 3 and words[1] == 'adapter' and words[2] == 'export' then
+    return vim.fn.getcompletion(lead, 'dir')
+  end
+  choices = vim.tbl_filter(function(one) return vim.startswith(one, lead) end, choices)
+  table.sort(choices)
+  return choices
+end
+
+return M

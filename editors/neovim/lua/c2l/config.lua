@@ -1,0 +1,120 @@
+--- The options of `setup`: defaults, checks, and what the server is to be told of them.
+local protocol = require('c2l.protocol')
+
+local M = {}
+
+---@class c2l.Keymaps
+---@field accept? string|false the whole suggestion
+---@field accept_word? string|false its next word
+---@field accept_line? string|false its next line
+---@field next? string|false the next candidate; asks for more where there is only one
+---@field prev? string|false the candidate before
+---@field dismiss? string|false hide the suggestion until the text changes
+---@field trigger? string|false ask explicitly
+
+---@class c2l.Options
+---@field settings? c2l.Settings what the server is told; the same keys as `c2l.*` in other editors
+---@field filetypes? string[]|false file types whose buffers are served; false: every one
+---@field root_markers? string[] a folder that holds one of these is a workspace folder
+---@field cmd? string[]|fun(dispatchers: table): table start the server this way and no other
+---@field keymaps? c2l.Keymaps|false insert-mode keys; each falls through while no suggestion is shown
+---@field hide_on_popup? boolean hide the suggestion while a completion menu is open
+---@field popup_visible? fun(): boolean whether a completion menu is open
+---@field restarts? integer how often within three minutes a server that died is started again
+
+---@type c2l.Options
+M.defaults = {
+  settings = {},
+  filetypes = { 'python' },
+  root_markers = { '.git', 'pyproject.toml', 'setup.py', 'setup.cfg' },
+  cmd = nil,
+  keymaps = {
+    accept = '<Tab>',
+    accept_word = '<M-Right>',
+    accept_line = '<M-C-Right>',
+    next = '<M-]>',
+    prev = '<M-[>',
+    dismiss = '<C-]>',
+    trigger = '<M-\\>',
+  },
+  hide_on_popup = true,
+  popup_visible = function() return vim.fn.pumvisible() == 1 end,
+  restarts = 3,
+}
+
+local TYPES = {
+  settings = { 'table' },
+  filetypes = { 'table', 'boolean' },
+  root_markers = { 'table' },
+  cmd = { 'table', 'function' },
+  keymaps = { 'table', 'boolean' },
+  hide_on_popup = { 'boolean' },
+  popup_visible = { 'function' },
+  restarts = { 'number' },
+}
+
+---@type c2l.Options
+M.options = vim.deepcopy(M.defaults)
+
+--- Whether `setup` was called; without it only the server's own configuration is here.
+M.active = false
+
+--- Take the user's options. A wrong one is named and left at its default; the rest still works.
+---@param given? c2l.Options
+---@return string[] problems
+function M.set(given)
+  local problems, options = {}, vim.deepcopy(M.defaults)
+  for key, value in pairs(given or {}) do
+    local types = TYPES[key]
+    if not types then
+      table.insert(problems, ('c2l: there is no option "%s".'):format(tostring(key)))
+    elseif not vim.tbl_contains(types, type(value)) then
+      table.insert(problems, ('c2l: option "%s" must be a %s.'):format(key, table.concat(types, ' or ')))
+    elseif key == 'keymaps' and type(value) == 'table' then
+      options.keymaps = M.keymaps(value, problems)
+    else
+      options[key] = value
+    end
+  end
+  M.options, M.active = options, true
+  return problems
+end
+
+---@param given table
+---@param problems string[]
+---@return c2l.Keymaps
+function M.keymaps(given, problems)
+  local keymaps = vim.deepcopy(M.defaults.keymaps) --[[@as c2l.Keymaps]]
+  for action, lhs in pairs(given) do
+    if keymaps[action] == nil then
+      table.insert(problems, ('c2l: there is no key for "%s".'):format(tostring(action)))
+    elseif type(lhs) ~= 'string' and lhs ~= false then
+      table.insert(problems, ('c2l: the key for "%s" must be a string or false.'):format(action))
+    else
+      keymaps[action] = lhs
+    end
+  end
+  return keymaps
+end
+
+--- The settings that any source may set: the answer to `workspace/configuration`.
+---@return c2l.Settings
+function M.workspace_settings()
+  local settings = vim.deepcopy(M.options.settings)
+  for _, group in ipairs(protocol.MACHINE_GROUPS) do
+    settings[group] = nil
+  end
+  return settings
+end
+
+--- The settings that only a user may set; the server reads them once, when it starts.
+---@return c2l.Settings
+function M.machine_settings()
+  local settings = {}
+  for _, group in ipairs(protocol.MACHINE_GROUPS) do
+    settings[group] = vim.deepcopy(M.options.settings[group])
+  end
+  return settings
+end
+
+return M

@@ -1,0 +1,109 @@
+--- Code completion that knows the repository: everything a user or another plugin calls. `:help c2l`
+local M = {}
+
+--- Start serving buffers, draw suggestions and set the keys.
+---@param options? c2l.Options
+function M.setup(options)
+  if vim.fn.has('nvim-0.10') == 0 then
+    vim.notify('c2l needs Neovim 0.10 or newer.', vim.log.levels.ERROR)
+    return
+  end
+  vim.cmd.runtime('plugin/c2l.lua') -- a plugin manager may load us after it has read the plugin folders
+  local config = require('c2l.config')
+  for _, problem in ipairs(config.set(options)) do
+    vim.notify(problem, vim.log.levels.WARN)
+  end
+  require('c2l.attach').follow()
+  require('c2l.keymaps').set(config.options.keymaps)
+  require('c2l.client').enable()
+end
+
+--- Change settings while running. Those that only a user may set (`model`, `remote`, `server`) start the server anew.
+---@param settings c2l.Settings
+function M.configure(settings)
+  local config, client, launch = require('c2l.config'), require('c2l.client'), require('c2l.launch')
+  local machine = config.machine_settings()
+  config.options.settings = vim.tbl_deep_extend('force', config.options.settings, settings)
+  if vim.lsp.config then
+    vim.lsp.config(launch.NAME, launch.spec())
+  end
+  if not vim.deep_equal(machine, config.machine_settings()) then
+    return M.restart()
+  end
+  for _, one in ipairs(vim.lsp.get_clients({ name = launch.NAME })) do
+    client.configure(one, config.workspace_settings())
+  end
+end
+
+---@class c2l.Where
+---@field buf? integer a buffer, 0 for the current one; absent: everywhere
+
+---@param where? c2l.Where
+function M.enable(where) require('c2l.switch').set(true, where and where.buf) end
+
+---@param where? c2l.Where
+function M.disable(where) require('c2l.switch').set(false, where and where.buf) end
+
+---@param where? c2l.Where
+function M.toggle(where) require('c2l.switch').toggle(where and where.buf) end
+
+--- Ask for a suggestion now. False if no server is attached or the mode is not insert.
+---@return boolean
+function M.trigger() return require('c2l.suggest').trigger() end
+
+--- Accept the whole suggestion. False if none is shown, as for the next five.
+---@return boolean
+function M.accept() return require('c2l.accept').take('all') end
+
+---@return boolean
+function M.accept_word() return require('c2l.accept').take('word') end
+
+---@return boolean
+function M.accept_line() return require('c2l.accept').take('line') end
+
+---@return boolean
+function M.next() return require('c2l.suggest').cycle(1) end
+
+---@return boolean
+function M.prev() return require('c2l.suggest').cycle(-1) end
+
+---@return boolean
+function M.dismiss() return require('c2l.suggest').dismiss() end
+
+---@return boolean
+function M.is_visible() return require('c2l.suggest').is_visible() end
+
+--- The status as last heard; with `reply`, as the server says now, with the reason why a buffer gets nothing.
+---@param where? c2l.Where
+---@param reply? fun(status: c2l.Status)
+---@return c2l.Status
+function M.status(where, reply)
+  local buf = where and where.buf or 0
+  buf = buf == 0 and vim.api.nvim_get_current_buf() or buf
+  if reply then
+    require('c2l.status').ask(buf, reply)
+  end
+  return require('c2l.status').get(buf)
+end
+
+--- The counts of this machine: shown, accepted, latency. They never leave it.
+---@param reply fun(statistics: table?)
+---@param reset? boolean start counting anew after the answer
+function M.statistics(reply, reset)
+  local client = require('c2l.client')
+  local server = client.get()
+  if not server then
+    return reply(nil)
+  end
+  local method = require('c2l.protocol').Method.STATISTICS
+  client.request(server, method, { reset = reset or false }, function(err, result) reply(not err and result or nil) end)
+end
+
+--- For a statusline.
+---@return string
+function M.statusline() return require('c2l.status').line() end
+
+--- End the server and start it anew.
+function M.restart() require('c2l.supervisor').restart() end
+
+return M

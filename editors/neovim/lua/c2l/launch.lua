@@ -1,0 +1,78 @@
+--- How the server is started: its command line and the client configuration around it.
+local config = require('c2l.config')
+local protocol = require('c2l.protocol')
+
+local M = {}
+
+M.NAME = 'c2l'
+
+--- The command line that starts the server. A path is taken as it is, an interpreter must have the package.
+---@return string[]
+function M.command()
+  local server = config.options.settings.server or {}
+  local command
+  if (server.path or '') ~= '' then
+    command = { vim.fn.expand(server.path), 'serve', '--stdio' }
+  elseif (server.interpreter or '') ~= '' then
+    command = { vim.fn.expand(server.interpreter), '-m', 'c2l_lsp', 'serve', '--stdio' }
+  elseif vim.fn.executable('c2l-lsp') == 1 then
+    command = { 'c2l-lsp', 'serve', '--stdio' }
+  else
+    local python = vim.fn.executable('python3') == 1 and 'python3' or 'python'
+    command = { python, '-m', 'c2l_lsp', 'serve', '--stdio' }
+  end
+  return vim.list_extend(command, server.args or {})
+end
+
+--- A short command line of the same installation, such as `doctor`; nil if the user starts the server differently.
+---@param ... string
+---@return string[]?
+function M.tool(...)
+  if config.options.cmd then
+    return nil
+  end
+  local command = {}
+  for _, word in ipairs(M.command()) do
+    if word == 'serve' then
+      break
+    end
+    table.insert(command, word)
+  end
+  return vim.list_extend(command, { ... })
+end
+
+---@return table
+local function capabilities()
+  -- Neovim 0.10 and 0.11 do not know the request and therefore do not announce it.
+  local extra = { textDocument = { inlineCompletion = { dynamicRegistration = false } } }
+  if vim.fn.has('nvim-0.11') == 1 then
+    return extra
+  end
+  return vim.tbl_deep_extend('force', vim.lsp.protocol.make_client_capabilities(), extra)
+end
+
+--- The client configuration, for `vim.lsp.config` and `vim.lsp.start` alike.
+---@return table
+function M.spec()
+  local options = config.options
+  return {
+    name = M.NAME,
+    cmd = options.cmd or M.command(),
+    filetypes = options.filetypes or nil,
+    root_markers = options.root_markers,
+    capabilities = capabilities(),
+    init_options = { userSettings = config.machine_settings() },
+    settings = { [protocol.SECTION] = config.workspace_settings() },
+    handlers = {
+      [protocol.DID_CHANGE_STATUS] = function(_, status, ctx) require('c2l.status').changed(ctx.client_id, status) end,
+      [protocol.ADAPTER_DID_CHANGE] = function(_, change) require('c2l.status').adapter_changed(change) end,
+    },
+    on_init = function(client) require('c2l.folders').flush(client) end,
+    on_exit = function(code, signal, client_id)
+      vim.schedule(function() require('c2l.supervisor').exited(client_id, code, signal) end)
+    end,
+    reuse_client = function(client, spec) return require('c2l.folders').join(client, spec) end,
+  }
+end
+
+return M

@@ -1,0 +1,164 @@
+--- The editor contract: every name that is ours and crosses between Neovim and the server.
+--- Made from c2l_lsp/server/protocol.py by generate.py; a test keeps the two equal.
+local M = {}
+
+M.SECTION = 'c2l'
+M.DID_CHANGE_STATUS = 'c2l/didChangeStatus'
+M.ADAPTER_DID_CHANGE = 'c2l/adapter/didChange'
+M.DID_CHANGE_TRUST = 'c2l/didChangeTrust'
+
+--- Commands of `workspace/executeCommand`.
+M.Command = {
+  DID_ACCEPT = 'c2l.didAcceptCompletion',
+  TOGGLE = 'c2l.toggle',
+  TOGGLE_LANGUAGE = 'c2l.toggleLanguage',
+  SNOOZE = 'c2l.snooze',
+  SHOW_STATUS = 'c2l.showStatus',
+  SHOW_STATISTICS = 'c2l.showStatistics',
+  SHOW_REPORT = 'c2l.showReport',
+  REGENERATE_ADAPTER = 'c2l.regenerateAdapter',
+  RESET_ADAPTER = 'c2l.resetAdapter',
+  EXPORT_ADAPTER = 'c2l.exportAdapter',
+  TOGGLE_ADAPTER = 'c2l.toggleAdapter',
+  UNLOAD_MODEL = 'c2l.unloadModel',
+  RESTART_SERVER = 'c2l.restartServer',
+}
+
+--- Commands that only an editor can carry out.
+M.CLIENT_COMMANDS = { 'c2l.triggerCompletion', 'c2l.showMenu', 'c2l.selectModel', 'c2l.showLogs' }
+
+--- Requests beyond the standard.
+M.Method = {
+  STATUS = 'c2l/status',
+  STATISTICS = 'c2l/statistics',
+  EXPLAIN = 'c2l/explain',
+  ADAPTER_INFO = 'c2l/adapter/info',
+  ADAPTER_REGENERATE = 'c2l/adapter/regenerate',
+  ADAPTER_RESET = 'c2l/adapter/reset',
+  ADAPTER_EXPORT = 'c2l/adapter/export',
+  ADAPTER_SET_ENABLED = 'c2l/adapter/setEnabled',
+  MODEL_LOAD = 'c2l/model/load',
+  MODEL_UNLOAD = 'c2l/model/unload',
+}
+
+--- What the whole is doing, in one word.
+M.State = {
+  STARTING = 'starting',
+  LOADING = 'loading',
+  INDEXING = 'indexing',
+  READY = 'ready',
+  UPDATING = 'updating',
+  DEGRADED = 'degraded',
+  FAILED = 'failed',
+  DISABLED = 'disabled',
+  UNLOADED = 'unloaded',
+}
+
+--- Why no completion is given, and how to say it.
+M.Reason = {
+  OFF = 'off',
+  SNOOZED = 'snoozed',
+  LANGUAGE = 'language',
+  BUFFER = 'buffer',
+  MANUAL = 'manual',
+  COMMENT = 'comment',
+  LINE_SUFFIX = 'line-suffix',
+  MIN_CHARS = 'min-chars',
+  NO_DOCUMENT = 'no-document',
+  STARTING = 'starting',
+  FAILED = 'failed',
+  TIMEOUT = 'timeout',
+  ENGINE = 'engine',
+  EMPTY = 'empty',
+}
+M.SENTENCES = {
+  off = 'Completions are off in this workspace. c2l.toggle turns them on.',
+  snoozed = 'Completions are snoozed.',
+  language = 'Completions are off for this language (c2l.enable, c2l.toggleLanguage).',
+  buffer = 'Completions are off in this file (c2l.toggle).',
+  manual = 'Completions are shown only on request (c2l.completion.trigger is manual).',
+  comment = 'Completions are off inside comments (c2l.completion.inComments).',
+  ['line-suffix'] = 'Too much text follows the cursor on its line (c2l.completion.maxLineSuffix).',
+  ['min-chars'] = 'Too little text stands before the cursor on its line (c2l.completion.minChars).',
+  ['no-document'] = 'The editor has not opened this document.',
+  starting = 'The model is still loading.',
+  failed = 'The engine is not running. c2l.restartServer starts it again.',
+  timeout = 'The engine did not answer in time.',
+  engine = 'The engine refused the request.',
+  empty = 'The model had nothing to suggest here.',
+}
+
+--- Groups of settings that only a user may set, never a workspace.
+M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
+
+--- Time of recent completions as the editor saw them, in ms.
+---@class c2l.Latency
+---@field p50? number
+---@field p95? number
+
+--- One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first.
+---@class c2l.AdapterStatus
+---@field folder string
+---@field generation? integer
+---@field pendingFiles? integer
+---@field updatedAt? number
+---@field enabled? boolean
+---@field kind? string
+---@field state? string
+---@field files? integer
+---@field message? string
+
+--- `c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document).
+---@class c2l.Status
+---@field kind string
+---@field busy boolean
+---@field message string
+---@field state string
+---@field model? string|nil
+---@field adapter? c2l.AdapterStatus|nil
+---@field latencyMs? c2l.Latency
+---@field disabledReason? string
+---@field folders? c2l.AdapterStatus[]
+
+--- `c2l/adapter/didChange`: a new generation is live.
+---@class c2l.AdapterChange
+---@field folder string
+---@field generation integer
+---@field trigger string
+---@field changedFiles integer
+---@field ms table<string, number>
+---@field adapter c2l.AdapterStatus
+
+--- Which folder a request is about: a folder's URI or path, else the one of the document, else the first.
+---@class c2l.FolderParams
+---@field folder? string|nil
+---@field textDocument? { uri: string }|nil
+
+--- `enabled` None flips.
+---@class c2l.SetEnabledParams
+---@field folder? string|nil
+---@field textDocument? { uri: string }|nil
+---@field enabled? boolean|nil
+
+--- `out`: directory to write; `rank` 0 is the smallest exact one.
+---@class c2l.ExportParams
+---@field folder? string|nil
+---@field textDocument? { uri: string }|nil
+---@field out? string
+---@field rank? integer
+
+--- Id of a completion, as in the arguments of its command.
+---@class c2l.ExplainParams
+---@field id string
+
+--- `reset` starts counting anew after the answer.
+---@class c2l.StatisticsParams
+---@field reset? boolean
+
+--- `uri`: one document; `language`: one language; neither: everything. `enabled` None flips.
+---@class c2l.ToggleParams
+---@field uri? string|nil
+---@field language? string|nil
+---@field enabled? boolean|nil
+
+return M

@@ -1,0 +1,113 @@
+--- Answers of the server as lines a person reads, in a scratch window. Asks nobody.
+local protocol = require('c2l.protocol')
+
+local M = {}
+
+---@param seconds? number
+local function ago(seconds)
+  if not seconds or seconds <= 0 then
+    return 'never'
+  end
+  local past = math.max(0, os.time() - math.floor(seconds))
+  if past < 120 then
+    return past .. ' s ago'
+  elseif past < 7200 then
+    return math.floor(past / 60) .. ' min ago'
+  end
+  return os.date('%Y-%m-%d %H:%M', math.floor(seconds)) --[[@as string]]
+end
+
+---@param one c2l.AdapterStatus
+---@return string[]
+function M.adapter(one)
+  local lines = {
+    'folder       ' .. one.folder,
+    ('generation   %d, made %s'):format(one.generation or 0, ago(one.updatedAt)),
+    ('made by      %s from %d files, %d waiting'):format(one.kind ~= '' and one.kind or '-', one.files or 0, one.pendingFiles or 0),
+    'in use       ' .. (one.enabled == false and 'no, the bare model is (:C2L adapter toggle)' or 'yes'),
+  }
+  local norm = rawget(one, 'norm')
+  if norm then
+    table.insert(lines, ('norm, scale  %.3f, %.2f'):format(norm, rawget(one, 'scale') or 0))
+  end
+  if (one.message or '') ~= '' then
+    table.insert(lines, 'note         ' .. one.message)
+  end
+  return lines
+end
+
+---@param status c2l.Status
+---@return string[]
+function M.status(status)
+  local lines = { 'state        ' .. status.state, 'message      ' .. status.message }
+  local reason = status.disabledReason
+  if reason then
+    table.insert(lines, ('nothing here because: %s (%s)'):format(protocol.SENTENCES[reason] or reason, reason))
+  end
+  if status.model then
+    table.insert(lines, 'model        ' .. status.model)
+  end
+  local latency = status.latencyMs
+  if latency and (latency.p50 or 0) > 0 then
+    table.insert(lines, ('latency      %.0f ms, 95 %% within %.0f ms'):format(latency.p50, latency.p95))
+  end
+  local adapters = status.folders or { status.adapter }
+  for _, one in ipairs(adapters) do
+    vim.list_extend(lines, { '' })
+    vim.list_extend(lines, M.adapter(one))
+  end
+  return lines
+end
+
+---@param counts table
+---@return string[]
+function M.statistics(counts)
+  local lines = {}
+  for _, kind in ipairs({ { 'withAdapter', 'with the adapter' }, { 'withoutAdapter', 'without' } }) do
+    local one = counts[kind[1]]
+    local share = one.shown > 0 and 100 * one.accepted / one.shown or 0
+    table.insert(
+      lines,
+      ('%-17s %d shown, %d accepted (%.0f %%), %d partly, %d keystrokes saved'):format(
+        kind[2],
+        one.shown,
+        one.accepted,
+        share,
+        one.partlyAccepted,
+        one.acceptedChars
+      )
+    )
+  end
+  local latency = counts.latencyMs
+  table.insert(lines, ('latency           %.0f ms, 95 %% within %.0f ms'):format(latency.p50, latency.p95))
+  table.insert(
+    lines,
+    ('requests          %d: %d from the cache, %d typed along, %d overtaken'):format(
+      counts.requests,
+      counts.fromCache,
+      counts.typedThrough,
+      counts.superseded
+    )
+  )
+  for reason, count in vim.spairs(counts.reasons or {}) do
+    table.insert(lines, ('without text      %d: %s'):format(count, protocol.SENTENCES[reason] or reason))
+  end
+  table.insert(lines, 'These counts stay on this machine.')
+  return lines
+end
+
+--- Show lines in a scratch window; `q` closes it.
+---@param name string
+---@param lines string[]
+function M.show(name, lines)
+  local buf = vim.api.nvim_create_buf(false, true)
+  vim.api.nvim_buf_set_lines(buf, 0, -1, false, lines)
+  vim.bo[buf].bufhidden, vim.bo[buf].modifiable, vim.bo[buf].filetype = 'wipe', false, 'c2l'
+  vim.cmd(('botright %dsplit'):format(math.min(#lines + 1, 15)))
+  vim.api.nvim_win_set_buf(0, buf)
+  vim.wo.winfixheight, vim.wo.number, vim.wo.relativenumber = true, false, false
+  vim.api.nvim_buf_set_name(buf, ('c2l://%s/%d'):format(name, buf))
+  vim.keymap.set('n', 'q', '<Cmd>close<CR>', { buffer = buf, nowait = true })
+end
+
+return M

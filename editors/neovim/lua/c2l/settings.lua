@@ -1,0 +1,135 @@
+---@meta c2l.settings
+--- Types of the `settings` option; every one is also `c2l.*` in the server's documentation.
+--- Made from c2l_lsp/config.py by generate.py; a test keeps the two equal.
+
+--- `completion`.
+---@class c2l.settings.completion
+--- Show completions while typing, or only on the trigger command. Default: `'automatic'`.
+---@field trigger? 'automatic'|'manual'
+--- Quiet time after a keystroke before work starts, in ms. Default: `75`.
+---@field debounceMs? integer
+--- Budget of an automatic completion in ms; the best text so far is returned. Default: `300`.
+---@field maxLatencyMs? integer
+--- Budget of an explicitly asked completion in ms. Default: `2000`.
+---@field maxLatencyInvokedMs? integer
+--- Longest completion, in tokens. Default: `64`.
+---@field maxNewTokens? integer
+--- auto: several lines only when nothing but closers follows the cursor on its line. Default: `'auto'`.
+---@field multiline? 'always'|'auto'|'never'
+--- How many different completions an explicit request returns. Default: `3`.
+---@field candidates? integer
+--- No automatic completion when more than this many characters follow the cursor on its line. Default: `8`.
+---@field maxLineSuffix? integer
+--- No automatic completion before this many characters stand on the line. Default: `0`.
+---@field minChars? integer
+--- After a completion is shown, compute the next one ahead. Default: `true`.
+---@field speculative? boolean
+--- How many results are kept for typing back and forth. Default: `250`.
+---@field cacheSize? integer
+--- Complete inside comments too. Default: `true`.
+---@field inComments? boolean
+
+--- `context`.
+---@class c2l.settings.context
+--- Longest prompt in tokens (text before and after the cursor). Default: `1536`.
+---@field maxTokens? integer
+
+--- `adapter`.
+---@class c2l.settings.adapter
+--- Adapt the model to the repository. Default: `true`.
+---@field enable? boolean
+--- Which hypernetwork makes the adapter; auto takes the best measured one for the model. Default: `'auto'`.
+---@field hypernetwork? 'auto'|'evo'|'memory'|'none'|'static'
+--- Quiet time after a file change before it is learned, in ms. Default: `500`.
+---@field updateDelayMs? integer
+--- Longest a changed file waits while changes go on, in ms. Default: `5000`.
+---@field maxDelayMs? integer
+--- Learn from unsaved buffers too. Default: `true`.
+---@field includeUnsaved? boolean
+--- Let evo replay the git history when a folder is opened. Default: `true`.
+---@field useGitHistory? boolean
+--- How many commits evo replays. Default: `64`.
+---@field historyCommits? integer
+--- Strength of the adapter; 0 is the bare model. Default: `1.0`.
+---@field scale? number
+--- How much of a folder's text the state is made from, in kB; a larger folder is sampled. Default: `1024`.
+---@field maxIndexKb? integer
+
+--- `files`.
+---@class c2l.settings.files
+--- More patterns to leave out, in .gitignore syntax. Default: `{}`.
+---@field exclude? string[]
+--- Leave out what git ignores. Default: `true`.
+---@field respectGitignore? boolean
+--- Name of the project's own ignore file. Default: `'.c2lignore'`.
+---@field ignoreFile? string
+--- Larger files are left out, in kB. Default: `512`.
+---@field maxSizeKb? integer
+--- Languages the adapter learns from, by LSP language id. Default: `{ 'python' }`.
+---@field languages? string[]
+
+--- `model`. Machine scope: a change starts the server anew.
+---@class c2l.settings.model
+--- c2l-default (ships inside), or a Hugging Face causal LM name. Default: `'c2l-default'`.
+---@field id? string
+--- Folder of a model on this machine; wins over id. Default: `''`.
+---@field path? string
+--- Revision of a Hub model. Default: `''`.
+---@field revision? string
+--- auto, cpu, cuda, cuda:N or mps. Default: `'auto'`.
+---@field device? string
+--- Number format of the weights. Default: `'auto'`.
+---@field dtype? 'auto'|'bfloat16'|'float16'|'float32'
+--- Never ask the Hub; use what is on this machine. Default: `false`.
+---@field offline? boolean
+--- End the engine after this many idle minutes and give its memory back; 0 never. Default: `30`.
+---@field idleUnloadMinutes? integer
+
+--- `server`. Machine scope: a change starts the server anew.
+---@class c2l.settings.server
+--- The c2l-lsp executable; empty: found through the interpreter. Default: `''`.
+---@field path? string
+--- More arguments for the server. Default: `{}`.
+---@field args? string[]
+--- Python that has c2l_lsp installed; empty: found. Default: `''`.
+---@field interpreter? string
+
+--- `remote`. Machine scope: a change starts the server anew.
+---@class c2l.settings.remote
+--- https:// address of an OpenAI-compatible server; empty: off. Default: `''`.
+---@field url? string
+--- File that holds the access token. Default: `''`.
+---@field tokenFile? string
+--- Longest wait for the remote, in ms. Default: `2000`.
+---@field timeoutMs? integer
+
+--- `statistics`.
+---@class c2l.settings.statistics
+--- Count shown and accepted completions on this machine only. Default: `true`.
+---@field enable? boolean
+
+--- `statusBar`.
+---@class c2l.settings.statusBar
+--- Show the status item. Default: `true`.
+---@field show? boolean
+
+--- `trace`.
+---@class c2l.settings.trace
+--- Trace of the messages between editor and server. Default: `'off'`.
+---@field server? 'messages'|'off'|'verbose'
+
+---@class c2l.Settings
+--- On or off by language id; * is every other language. Default: `{ ['*'] = true, ['plaintext'] = false }`.
+---@field enable? table<string, boolean>
+--- Which messages pop up. Default: `'onError'`.
+---@field showNotifications? 'always'|'off'|'onError'|'onWarning'
+---@field completion? c2l.settings.completion
+---@field context? c2l.settings.context
+---@field adapter? c2l.settings.adapter
+---@field files? c2l.settings.files
+---@field model? c2l.settings.model
+---@field server? c2l.settings.server
+---@field remote? c2l.settings.remote
+---@field statistics? c2l.settings.statistics
+---@field statusBar? c2l.settings.statusBar
+---@field trace? c2l.settings.trace

@@ -1,0 +1,187 @@
+-- Run: nvim -l drive.lua SCENARIO
+-- A parent Neovim drives a child over msgpack-RPC, in pure Lua, and exits with 0 if the scenario held. Environment:
+--   C2L_SERVER  JSON list, the command that starts the server; without it the plugin finds one through C2L_PYTHON
+--   C2L_WORK    a folder of this run's own
+--   C2L_FAULT   any value: plant the scenario's fault, so that it must fail
+--   C2L_WAIT    longest wait for anything, in ms
+local HERE = vim.fs.dirname(vim.fn.fnamemodify(debug.getinfo(1, 'S').source:sub(2), ':p'))
+local PLUGIN = vim.fs.normalize(HERE .. '/../../../editors/neovim')
+local WAIT = tonumber(vim.env.C2L_WAIT) or 60000
+
+local M = { work = vim.env.C2L_WORK, plugin = PLUGIN, fault = (vim.env.C2L_FAULT or '') ~= '', real = not vim.env.C2L_SERVER }
+local channel
+
+function M.say(...) io.stderr:write(table.concat(vim.tbl_map(tostring, { ... }), ' '), '\n') end
+
+local function clean(value)
+  if value == vim.NIL then
+    return nil
+  end
+  return value
+end
+
+--- Run Lua in the child.
+function M.lua(code, ...) return clean(vim.rpcrequest(channel, 'nvim_exec_lua', code, { ... })) end
+
+--- Type in the child.
+function M.keys(keys)
+  local left = keys
+  while left ~= '' do
+    left = left:sub(vim.rpcrequest(channel, 'nvim_input', left) + 1)
+  end
+end
+
+--- Wait until Lua in the child returns something true; that value.
+function M.wait(code, ms)
+  local got
+  local ok = vim.wait(ms or WAIT, function()
+    got = M.lua(code)
+    return got and true or false
+  end, 20)
+  assert(ok, 'waited in vain for: ' .. code .. '\n  shown: ' .. vim.inspect(M.ghost()) .. '\n  messages: ' .. M.lua("return vim.fn.execute('messages')"))
+  return got
+end
+
+--- Let the child run its loop for a while: for what must *not* happen.
+function M.rest(ms) vim.wait(ms, function() return false end) end
+
+function M.equal(got, want, what)
+  assert(vim.deep_equal(got, want), ('%s\n  got:  %s\n  want: %s'):format(what or 'differs', vim.inspect(got), vim.inspect(want)))
+end
+
+function M.lines() return vim.rpcrequest(channel, 'nvim_buf_get_lines', 0, 0, -1, true) end
+
+--- The ghost text in the current window, read from the extmarks themselves, first line to last; nil if none.
+function M.ghost()
+  return M.lua([[
+    local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
+    for _, mark in ipairs(ns and vim.api.nvim_buf_get_extmarks(0, ns, 0, -1, { details = true }) or {}) do
+      local lines = { mark[4].virt_text and mark[4].virt_text[1][1] or '' }
+      for _, line in ipairs(mark[4].virt_lines or {}) do table.insert(lines, line[1][1]) end
+      return table.concat(lines, '\n')
+    end
+  ]])
+end
+
+--- Wait for ghost text, or for this ghost text.
+function M.shown(want)
+  local got
+  vim.wait(WAIT, function()
+    got = M.ghost()
+    return got ~= nil and (want == nil or got == want)
+  end, 20)
+  if want then
+    M.equal(got, want, 'ghost text')
+  else
+    assert(got, 'no ghost text\n  messages: ' .. M.lua("return vim.fn.execute('messages')"))
+  end
+  return got
+end
+
+--- Wait until no ghost text is there.
+function M.hidden()
+  assert(vim.wait(WAIT, function() return M.ghost() == nil end, 20), 'ghost text stays: ' .. vim.inspect(M.ghost()))
+end
+
+function M.write(path, lines, flags)
+  path = M.work .. '/' .. path
+  vim.fn.mkdir(vim.fs.dirname(path), 'p')
+  vim.fn.writefile(lines, path, flags or '')
+  return path
+end
+
+function M.edit(path) vim.rpcrequest(channel, 'nvim_command', 'edit ' .. vim.fn.fnameescape(path)) end
+
+--- A child with the plugin on its path and nothing else.
+function M.start()
+  vim.fn.mkdir(M.work .. '/.git', 'p')
+  local argv = { vim.v.progpath, '--embed', '--headless', '--clean', '-n', '--cmd', 'set rtp^=' .. PLUGIN }
+  channel = vim.fn.jobstart(argv, { rpc = true, env = { XDG_STATE_HOME = M.work .. '/../state-of-nvim' } })
+  assert(channel > 0, 'the child did not start')
+  M.lua('vim.o.shortmess = vim.o.shortmess .. "FIc"; vim.o.swapfile = false')
+end
+
+--- Options of `setup` for this run's server.
+function M.options(options)
+  options = options or {}
+  if M.real then
+    options.settings = vim.tbl_deep_extend('keep', options.settings or {}, { server = { interpreter = vim.env.C2L_PYTHON } })
+  else
+    options.cmd = vim.json.decode(vim.env.C2L_SERVER)
+  end
+  return options
+end
+
+--- Child, file and plugin; waits until the server is ready and has an adapter.
+function M.open(lines, options)
+  M.start()
+  local path = M.write('demo.py', lines or { '' })
+  M.lua('require("c2l").setup(...)', M.options(options))
+  M.edit(path)
+  M.ready()
+  return path
+end
+
+M.READY = [[
+  local status = require('c2l').status()
+  return status.state == 'ready' and status.adapter and status.adapter.generation > 0
+]]
+
+function M.ready() return M.wait(M.READY) end
+
+--- Count what the client sends from now on.
+function M.count()
+  M.lua([[
+    _G.sent, _G.cancelled = 0, 0
+    local rpc = vim.lsp.get_clients({ name = 'c2l' })[1].rpc
+    local request, notify = rpc.request, rpc.notify
+    rpc.request = function(method, ...)
+      if method == 'textDocument/inlineCompletion' then _G.sent = _G.sent + 1 end
+      return request(method, ...)
+    end
+    rpc.notify = function(method, ...)
+      if method == '$/cancelRequest' then _G.cancelled = _G.cancelled + 1 end
+      return notify(method, ...)
+    end
+  ]])
+end
+
+--- Remember a kind of User event in `_G.events`.
+function M.listen(pattern)
+  M.lua([[
+    local pattern = ...
+    _G.events = _G.events or {}
+    vim.api.nvim_create_autocmd('User', { pattern = pattern, callback = function(event)
+      table.insert(_G.events, { name = pattern, data = event.data })
+    end })
+  ]], pattern)
+end
+
+--- Process ids of the child's servers.
+function M.servers() return M.lua('return vim.api.nvim_get_proc_children(vim.fn.getpid())') end
+
+--- Plant the scenario's fault, if asked to.
+function M.plant(code)
+  if M.fault then
+    M.lua(code)
+  end
+end
+
+local function main()
+  local name = _G.arg[1]
+  package.path = HERE .. '/?.lua;' .. package.path
+  package.loaded.drive = M
+  local scenario = assert(require('scenarios')[name], 'no scenario ' .. name)
+  local ok, problem = xpcall(scenario, debug.traceback)
+  local stopped, pids = pcall(M.servers)
+  pcall(vim.rpcrequest, channel, 'nvim_command', 'qall!')
+  pcall(vim.fn.jobstop, channel)
+  vim.fn.jobwait({ channel }, 10000)
+  for _, pid in ipairs(stopped and pids or {}) do
+    pcall(vim.uv.kill, pid, 'sigterm')
+  end
+  M.say(ok and 'OK ' .. name or 'FAILED ' .. name .. ': ' .. problem)
+  os.exit(ok and 0 or 1)
+end
+
+main()

@@ -1,0 +1,13 @@
+"""The real server with the fake engine: ready at once, answers that follow from the text (see fake_engine)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from c2l_lsp.server.app import serve
+
+ENGINE = Path(__file__).resolve().parents[2] / "server" / "fake_engine.py"
+
+if __name__ == "__main__":
+    sys.exit(serve([sys.executable, str(ENGINE)]))

@@ -1,0 +1,593 @@
+-- What a user does and what must be seen. Each begins with its planted fault: with it the scenario must fail.
+-- The fake engine completes `word` with `_word_g1_0()`: the word, the adapter's generation, the candidate's number.
+local d = require('drive')
+local S = {}
+
+local WRONG_TEXT = [[
+  local suggestion = require('c2l.suggestion')
+  local new = suggestion.new
+  suggestion.new = function(buf, row, col, items, encoding)
+    items = vim.deepcopy(items)
+    for _, item in ipairs(items) do item.insertText = item.insertText:gsub('%w', 'x', 1) end
+    return new(buf, row, col, items, encoding)
+  end
+]]
+
+function S.accept()
+  local path = d.open({ '# demo', '' })
+  d.plant(WRONG_TEXT)
+  d.listen('C2lShown')
+  d.listen('C2lAccepted')
+  d.keys('Gialpha')
+  d.shown('_alpha_g1_0()')
+  d.equal(d.lua('return require("c2l").is_visible()'), true)
+  d.keys('<Tab>')
+  d.wait('return vim.fn.line("$") == 2 and vim.fn.getline(2) == "alpha_alpha_g1_0()"')
+  d.equal(d.lua('return vim.fn.col(".")'), 19, 'cursor after the text')
+  d.keys('<Esc>:write<CR>')
+  d.wait('return not vim.bo.modified')
+  d.equal(vim.fn.readfile(path), { '# demo', 'alpha_alpha_g1_0()' }, 'file on disk')
+  local events = d.lua('return _G.events')
+  d.equal(events[1].name, 'C2lShown')
+  d.equal(events[1].data.text, '_alpha_g1_0()')
+  local accepted = vim.tbl_filter(function(one) return one.name == 'C2lAccepted' end, events)
+  d.equal({ accepted[1].data.kind, accepted[1].data.text, accepted[1].data.whole }, { 'all', '_alpha_g1_0()', true })
+  d.lua('require("c2l").statistics(function(counts) _G.counts = counts end)')
+  d.wait('return _G.counts')
+  d.equal(d.lua('return _G.counts.withAdapter.accepted'), 1, 'the server counts one acceptance')
+end
+
+function S.lines()
+  d.open({ '# LINES', '' })
+  d.plant(WRONG_TEXT)
+  d.keys('Giif')
+  d.shown('if_one\n    two\n    three')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.line("$") == 4')
+  d.equal(d.lines(), { '# LINES', 'ifif_one', '    two', '    three' })
+  d.equal(d.lua('return vim.api.nvim_win_get_cursor(0)'), { 4, 9 })
+end
+
+function S.cycle()
+  d.open({ '' })
+  d.plant('require("c2l.suggestion"); local s = require("c2l.suggest"); s.cycle = function() return true end')
+  d.keys('ibeta')
+  d.shown('_beta_g1_0()')
+  d.keys('<M-]>')
+  d.shown('_beta_g1_1()')
+  d.keys('<M-]>')
+  d.shown('_beta_g1_2()')
+  d.keys('<M-]>')
+  d.shown('_beta_g1_0()')
+  d.keys('<M-[>')
+  d.shown('_beta_g1_2()')
+  d.equal(d.lua([[
+    local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
+    return vim.api.nvim_buf_get_extmarks(0, ns, 0, -1, { details = true })[1][4].virt_text[2][1]
+  ]]), ' (3/3)', 'annotation')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "beta_beta_g1_2()"')
+end
+
+function S.word_and_line()
+  d.open({ '# LINES', '' })
+  d.plant('local a = require("c2l.accept"); local take = a.take; a.take = function() return take("all") end')
+  d.listen('C2lAccepted')
+  d.keys('Giif')
+  d.shown('if_one\n    two\n    three')
+  d.keys('<M-Right>')
+  d.shown('\n    two\n    three')
+  d.equal(d.lines(), { '# LINES', 'ifif_one' })
+  d.keys('<M-Right>')
+  d.shown('\n    three')
+  d.equal(d.lines(), { '# LINES', 'ifif_one', '    two' })
+  d.keys('<M-C-Right>')
+  d.wait('return vim.fn.line("$") == 4')
+  d.equal(d.lines(), { '# LINES', 'ifif_one', '    two', '    three' })
+  local kinds = vim.tbl_map(function(one) return { one.data.kind, one.data.text } end, d.lua('return _G.events'))
+  d.equal(kinds, { { 'word', 'if_one' }, { 'word', '\n    two' }, { 'line', '\n    three' } })
+end
+
+function S.typing_through()
+  d.open({ '' })
+  d.plant('local s = require("c2l.suggest"); s.update = function() s.leave(); s.enter() end')
+  d.keys('igamma')
+  d.shown('_gamma_g1_0()')
+  d.rest(200)
+  d.count()
+  local rest = '_gamma_g1_0()'
+  for key in ('_gamma'):gmatch('.') do
+    d.keys(key)
+    rest = rest:sub(2)
+    d.equal(d.ghost(), rest, 'no flicker while typing along')
+  end
+  d.keys('<BS>')
+  d.equal(d.ghost(), 'a_g1_0()', 'back within the suggestion')
+  d.keys('a')
+  d.equal(d.lua('return _G.sent'), 0, 'no request while typing along')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "gamma_gamma_g1_0()"')
+end
+
+function S.cover()
+  d.open({ '# CLOSE', 'call()' })
+  d.plant(WRONG_TEXT)
+  d.keys('G$i')
+  d.shown('call_arg')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(2) == "call(call_arg)"')
+  d.equal(d.lua('return vim.fn.col(".")'), 15, 'cursor after the bracket')
+end
+
+function S.pairs()
+  -- A pairing plugin closes the bracket that the user types; the suggestion writes it, too.
+  d.open({ '# CLOSE', '' })
+  d.plant(WRONG_TEXT)
+  d.lua('vim.keymap.set("i", "(", "()<C-g>U<Left>")')
+  d.keys('Gicall(')
+  d.wait('return vim.fn.getline(2) == "call()"')
+  d.shown('call_arg')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(2) == "call(call_arg)"')
+end
+
+function S.unicode()
+  d.open({ '' })
+  d.plant(WRONG_TEXT)
+  d.keys('is = "né😀" + word')
+  d.shown('_word_g1_0()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == [[s = "né😀" + word_word_g1_0()]]')
+end
+
+function S.crlf()
+  d.start()
+  local path = d.write('dos.py', { '# LINES\r', '\r' })
+  d.lua('require("c2l").setup(...)', d.options())
+  d.edit(path)
+  d.equal(d.lua('return vim.bo.fileformat'), 'dos')
+  d.ready()
+  d.plant(WRONG_TEXT)
+  d.keys('Giif')
+  d.shown('if_one\n    two\n    three')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.line("$") == 4')
+  d.equal(d.lines(), { '# LINES', 'ifif_one', '    two', '    three' })
+end
+
+function S.undo()
+  d.open({ '' })
+  d.plant('local cmd = vim.cmd; vim.cmd = setmetatable({}, { __index = cmd, __call = function(_, c) if not c:find("undolevels") then cmd(c) end end })')
+  d.keys('idelta')
+  d.shown('_delta_g1_0()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "delta_delta_g1_0()"')
+  d.keys('!<Esc>u')
+  d.wait('return vim.api.nvim_get_mode().mode == "n"')
+  d.equal(d.lines(), { 'delta' }, 'one undo takes the suggestion back, not what was typed')
+end
+
+function S.dismiss()
+  d.open({ '' })
+  d.plant('require("c2l.suggest").dismiss = function() return true end')
+  d.keys('iepsilon')
+  d.shown('_epsilon_g1_0()')
+  d.keys('<C-]>')
+  d.hidden()
+  d.rest(400)
+  d.equal(d.ghost(), nil, 'stays hidden')
+  d.keys('s')
+  d.shown('_epsilons_g1_0()')
+end
+
+function S.toggle()
+  d.open({ '' })
+  d.plant('require("c2l.switch").enabled = function() return true end')
+  d.listen('C2lStatus')
+  d.keys('izeta')
+  d.shown('_zeta_g1_0()')
+  d.lua('require("c2l").disable({ buf = 0 })')
+  d.hidden()
+  d.keys('s')
+  d.rest(500)
+  d.equal(d.ghost(), nil, 'off shows nothing')
+  d.equal(d.lua('return require("c2l").status().disabledReason'), 'buffer', 'the plugin says why')
+  d.equal(d.lua('return vim.b.c2l_enabled'), false)
+  d.lua('require("c2l").status({ buf = 0 }, function(status) _G.status = status end)')
+  d.wait('return _G.status')
+  d.equal(d.lua('return _G.status.disabledReason'), 'buffer', 'the server says why')
+  d.equal(d.lua('return require("c2l").statusline()'), 'C2L off')
+  d.keys('<Esc>')
+  d.lua('require("c2l").toggle({ buf = 0 })')
+  d.keys('A')
+  d.shown('_zetas_g1_0()')
+  d.keys('<Esc>')
+  d.lua('vim.cmd("C2L disable")')
+  d.wait('return require("c2l").status().state == "disabled"')
+  d.equal(d.lua('return require("c2l").status().disabledReason'), 'off')
+  d.keys('A2')
+  d.rest(400)
+  d.equal(d.ghost(), nil, 'off everywhere shows nothing')
+  d.lua('vim.cmd("C2L enable")')
+  d.shown('_zetas2_g1_0()')
+end
+
+function S.buffer_variable()
+  -- An ftplugin's `let b:c2l_enabled = 0` holds before any server is there.
+  d.start()
+  d.plant('require("c2l.switch").enabled = function() return true end')
+  local path = d.write('demo.py', { '' })
+  d.lua('vim.api.nvim_create_autocmd("FileType", { callback = function() vim.b.c2l_enabled = 0 end })')
+  d.lua('require("c2l").setup(...)', d.options())
+  d.edit(path)
+  d.ready()
+  d.keys('ieta')
+  d.rest(600)
+  d.equal(d.ghost(), nil)
+  d.equal(d.lua('return require("c2l").status().disabledReason'), 'buffer')
+  d.lua('vim.b.c2l_enabled = 1')
+  d.keys('s')
+  d.shown('_etas_g1_0()')
+end
+
+function S.statusline()
+  d.start()
+  d.plant('require("c2l.status").changed = function() end')
+  d.listen('C2lStatus')
+  local path = d.write('demo.py', { '' })
+  d.lua('vim.o.statusline = "%{v:lua.require(\'c2l\').statusline()}"')
+  d.equal(d.lua('return require("c2l").statusline()'), 'C2L off')
+  d.lua('require("c2l").setup(...)', d.options())
+  d.edit(path)
+  d.ready()
+  d.equal(d.lua('return require("c2l").statusline()'), 'C2L ready #1')
+  d.equal(d.lua('return vim.api.nvim_eval_statusline(vim.o.statusline, {}).str'), 'C2L ready #1')
+  local states = vim.tbl_map(function(one) return one.data.state end, d.lua('return _G.events'))
+  assert(vim.tbl_contains(states, 'starting') and vim.tbl_contains(states, 'ready'), vim.inspect(states))
+  d.lua('vim.cmd("C2L status")')
+  d.wait('return vim.bo.filetype == "c2l"')
+  d.equal(d.lines()[1], 'state        ready')
+end
+
+function S.two_buffers()
+  d.open({ '' })
+  d.plant('local c = require("c2l.client"); local get, first = c.get; c.get = function(b) first = first or b; if b == first then return get(b) end end')
+  local second = d.write('second.py', { '' })
+  d.keys('itheta')
+  d.shown('_theta_g1_0()')
+  d.keys('<Esc>')
+  d.hidden()
+  d.lua('vim.cmd.split()')
+  d.edit(second)
+  d.keys('iiota')
+  d.shown('_iota_g1_0()')
+  d.lua('vim.cmd("wincmd p")') -- leaves the buffer while inserting
+  d.equal(d.lua('return vim.fn.bufname()'):match('[^/]*$'), 'demo.py')
+  d.equal(d.lua([[
+    local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
+    return #vim.api.nvim_buf_get_extmarks(vim.fn.bufnr('second.py'), ns, 0, -1, {})
+  ]]), 0, 'nothing stays behind in a buffer that is left')
+  d.keys('<Esc>A')
+  d.shown('_theta_g1_0()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "theta_theta_g1_0()"')
+  d.equal(#d.lua('return vim.lsp.get_clients({ name = "c2l" })'), 1)
+end
+
+function S.two_folders()
+  d.start()
+  d.plant('require("c2l.folders").join = function() return false end')
+  local first, second = d.write('one/a.py', { '' }), d.write('two/b.py', { '' })
+  vim.fn.mkdir(d.work .. '/one/.git', 'p')
+  vim.fn.mkdir(d.work .. '/two/.git', 'p')
+  d.listen('C2lAdapter')
+  d.lua('require("c2l").setup(...)', d.options())
+  d.edit(first)
+  d.edit(second) -- joins a server that is not initialized yet
+  d.wait('return #(_G.events or {}) >= 2')
+  local folders = vim.tbl_map(function(one) return one.data.folder:match('[^/]*$') end, d.lua('return _G.events'))
+  table.sort(folders)
+  d.equal(folders, { 'one', 'two' })
+  d.equal(#d.lua('return vim.lsp.get_clients({ name = "c2l" })'), 1, 'one server for both')
+  d.keys('ikappa')
+  d.shown('_kappa_g1_0()')
+end
+
+function S.killed()
+  d.open({ '' })
+  d.plant('require("c2l.supervisor").exited = function() end')
+  d.listen('C2lStatus')
+  d.keys('ilambda')
+  d.shown('_lambda_g1_0()')
+  for _, pid in ipairs(d.servers()) do
+    vim.uv.kill(pid, 'sigkill')
+  end
+  d.hidden()
+  d.wait('return require("c2l").status().state == "stopped"')
+  d.ready()
+  d.keys('s')
+  d.shown('_lambdas_g1_0()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "lambdas_lambdas_g1_0()"')
+  local states = vim.tbl_map(function(one) return one.data.state end, d.lua('return _G.events'))
+  assert(vim.tbl_contains(states, 'stopped'), 'an event tells of the end: ' .. vim.inspect(states))
+end
+
+function S.gives_up()
+  d.open({ '' }, { restarts = 0 })
+  d.plant('require("c2l.status").gave_up = function() end')
+  for _, pid in ipairs(d.servers()) do
+    vim.uv.kill(pid, 'sigkill')
+  end
+  d.wait('return require("c2l").status().kind == "Error"')
+  d.equal(d.lua('return require("c2l").status().message:match("C2L restart")'), 'C2L restart')
+  d.lua('vim.cmd("C2L restart")')
+  d.ready()
+  d.keys('imu')
+  d.shown('_mu_g1_0()')
+end
+
+function S.restart()
+  d.open({ '' })
+  d.plant('require("c2l.supervisor").restart = function() end')
+  local before = d.servers()[1]
+  d.lua('vim.cmd("C2L restart")')
+  d.wait(('local now = vim.api.nvim_get_proc_children(vim.fn.getpid())[1]; return now and now ~= %d'):format(before))
+  d.ready()
+  d.keys('inu')
+  d.shown('_nu_g1_0()')
+end
+
+function S.settings_live()
+  d.open({ '' }, { settings = { completion = { candidates = 2 } } })
+  d.plant('require("c2l.client").configure = function() end')
+  d.keys('ixi')
+  d.shown('_xi_g1_0()')
+  d.lua('require("c2l").configure({ completion = { trigger = "manual" } })')
+  d.wait([[
+    require('c2l').status({ buf = 0 }, function(status) _G.reason = status.disabledReason end)
+    return _G.reason == 'manual'
+  ]])
+  d.keys('x')
+  d.rest(500)
+  d.equal(d.ghost(), nil, 'manual: nothing by itself')
+  d.keys('<M-\\>')
+  d.shown('_xix_g1_0()')
+  d.keys('<M-]>')
+  d.shown('_xix_g1_1()')
+  d.keys('<M-]>')
+  d.shown('_xix_g1_0()') -- two candidates, as set
+  d.lua('require("c2l").configure({ completion = { trigger = "automatic" } })')
+  d.wait([[
+    require('c2l').status({ buf = 0 }, function(status) _G.reason = status.disabledReason or 'none' end)
+    return _G.reason == 'none'
+  ]])
+  d.keys('y')
+  d.shown('_xixy_g1_0()')
+end
+
+function S.machine_setting()
+  -- A setting that only a user may set reaches the server, and starts it anew when it changes.
+  d.open({ '' }, { settings = { model = { id = 'one' } } })
+  d.plant('require("c2l.config").machine_settings = function() return {} end')
+  d.equal(d.lua('return require("c2l").status().model'), 'one')
+  d.lua('require("c2l").configure({ model = { id = "two" } })')
+  d.wait('local status = require("c2l").status(); return status.state == "ready" and status.model == "two"')
+end
+
+function S.stale()
+  d.open({ '' })
+  d.plant('require("c2l.client").cancel = function() end')
+  d.count()
+  d.keys('iSLOW:0.6 omicron')
+  d.wait('return _G.sent > 0')
+  d.rest(300)
+  d.keys('s')
+  d.wait('return _G.sent > 1')
+  assert(d.lua('return _G.cancelled') > 0, 'what is overtaken is cancelled')
+  d.rest(400)
+  d.equal(d.ghost(), nil, 'the answer for the place before is not shown')
+  d.shown('_omicrons_g1_0()')
+end
+
+function S.popup()
+  d.open({ 'pizza', 'pickle', '' })
+  d.plant('require("c2l.config").options.popup_visible = function() return false end')
+  d.keys('Gipi')
+  d.shown('_pi_g1_0()')
+  d.keys('<C-n>')
+  d.wait('return vim.fn.pumvisible() == 1')
+  d.hidden()
+  d.rest(300)
+  d.equal(d.ghost(), nil, 'hidden while the menu is open')
+  d.keys('<C-e>')
+  d.wait('return vim.fn.pumvisible() == 0')
+  d.shown('_pi_g1_0()')
+end
+
+function S.leave()
+  d.open({ '' })
+  d.plant('require("c2l.suggest").leave = function() end')
+  d.keys('irho')
+  d.shown('_rho_g1_0()')
+  d.keys('<Esc>')
+  d.hidden()
+  d.keys('a')
+  d.shown('_rho_g1_0()')
+  d.keys('<Left>')
+  d.rest(300)
+  assert(d.ghost() ~= '_rho_g1_0()', 'hidden where it does not belong')
+end
+
+function S.tab_falls_through()
+  d.start()
+  d.lua('vim.keymap.set("i", "<Tab>", function() return "<lt>before>" end, { expr = true })')
+  d.lua('vim.keymap.set("i", "<M-]>", "plain")')
+  local path = d.write('demo.py', { '' })
+  d.lua('require("c2l").setup(...)', d.options())
+  d.plant('require("c2l.suggest").is_visible = function() return true end')
+  d.edit(path)
+  d.ready()
+  d.lua('vim.b.c2l_enabled = false')
+  d.keys('i<Tab><M-]>')
+  d.wait('return vim.fn.getline(1) == "<before>plain"')
+  d.keys('<Esc>ccsigma')
+  d.lua('vim.b.c2l_enabled = true')
+  d.keys('s')
+  d.shown('_sigmas_g1_0()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "sigmas_sigmas_g1_0()"')
+  d.lua('require("c2l.keymaps").set(false)')
+  d.lua('require("c2l").disable()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "sigmas_sigmas_g1_0()<before>"')
+end
+
+function S.plain_tab()
+  d.open({ '' })
+  d.plant('vim.keymap.set("i", "<Plug>(c2l-otherwise-accept)", "")')
+  d.lua('vim.b.c2l_enabled = false; vim.bo.expandtab = false')
+  d.keys('i<Tab>x')
+  d.wait('return vim.fn.getline(1) == "\\tx"')
+end
+
+function S.own_keys()
+  d.open({ '' }, { keymaps = { accept = '<C-y>', dismiss = false } })
+  d.plant('vim.keymap.del("i", "<C-y>")')
+  d.equal(d.lua('return vim.fn.maparg("<C-]>", "i")'), '')
+  d.keys('itau')
+  d.shown('_tau_g1_0()')
+  d.keys('<C-y>')
+  d.wait('return vim.fn.getline(1) == "tau_tau_g1_0()"')
+end
+
+function S.expression_mapping()
+  d.open({ '' }, { keymaps = false })
+  d.plant('require("c2l.accept").take = function() return true end')
+  d.lua([[
+    vim.keymap.set('i', '<Tab>', function()
+      return require('c2l').accept() and '' or '<Tab>'
+    end, { expr = true })
+  ]])
+  d.keys('iupsilon')
+  d.shown('_upsilon_g1_0()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(1) == "upsilon_upsilon_g1_0()"')
+end
+
+function S.adapter()
+  d.open({ '' })
+  d.plant('require("c2l.status").adapter_changed = function() end')
+  d.listen('C2lAdapter')
+  d.lua('vim.cmd("C2L adapter regenerate")')
+  d.wait('return #(_G.events or {}) > 0')
+  d.equal(d.lua('return _G.events[1].data.generation'), 2)
+  d.equal(d.lua('return require("c2l").statusline()'), 'C2L ready #2')
+  d.keys('iphi')
+  d.shown('_phi_g2_0()')
+  d.keys('<Esc>')
+  d.lua('vim.cmd("C2L adapter toggle")')
+  d.rest(300)
+  d.keys('ccchi')
+  d.shown('_chi_0()') -- the bare model
+end
+
+function S.commands()
+  d.open({ '' })
+  d.plant('require("c2l.command").complete = function() return {} end')
+  d.equal(d.lua('return vim.fn.getcompletion("C2L st", "cmdline")'), { 'statistics', 'status' })
+  d.equal(d.lua('return vim.fn.getcompletion("C2L adapter re", "cmdline")'), { 'regenerate', 'reset' })
+  for _, command in ipairs({ 'status', 'statistics', 'report', 'adapter' }) do
+    d.lua('vim.cmd("C2L ' .. command .. '")')
+    d.wait('return vim.bo.filetype == "c2l" and vim.fn.line("$") > 1')
+    d.keys('q')
+    d.wait('return vim.bo.filetype == "python"')
+  end
+  d.lua('vim.cmd("C2L language")')
+  d.keys('ipsi')
+  d.rest(500)
+  d.equal(d.ghost(), nil, 'off for the language')
+  d.lua('require("c2l").status({ buf = 0 }, function(status) _G.status = status end)')
+  d.wait('return _G.status and _G.status.disabledReason == "language"')
+  d.lua('vim.cmd("C2L language")')
+  d.keys('s')
+  d.shown('_psis_g1_0()')
+  d.lua('vim.cmd("C2L explain")')
+  d.wait('return vim.bo.filetype == "c2l"')
+  assert(table.concat(d.lines(), '\n'):find('generation = 1'), vim.inspect(d.lines()))
+  d.keys('<Esc>q')
+  d.lua('vim.cmd("C2L snooze 1")')
+  d.wait('return require("c2l").status().disabledReason == "snoozed"')
+  d.lua('vim.cmd("C2L snooze 0")')
+  d.wait('return require("c2l").status().state == "ready"')
+end
+
+function S.invoked_in_vain()
+  d.open({ '# NOTHING', '' })
+  d.plant('vim.api.nvim_echo = function() end')
+  d.keys('Giomega<M-\\>')
+  d.wait('return vim.fn.execute("messages"):find("nothing to suggest") or vim.fn.screenstring(vim.o.lines, 1) == "c"')
+end
+
+function S.health()
+  d.open({ '' })
+  d.plant('require("c2l.health").check = function() error("broken") end')
+  d.lua('vim.cmd("checkhealth c2l")')
+  local text = table.concat(d.lines(), '\n')
+  assert(text:find('serves 1 buffer'), text)
+  assert(text:find('accept: <Tab>'), text)
+  assert(not text:find('ERROR'), text)
+end
+
+function S.wrong_options()
+  d.start()
+  d.plant('require("c2l.config").set = function() return {} end')
+  d.lua([[
+    _G.told = {}
+    vim.notify = function(message) table.insert(_G.told, message) end
+    require('c2l').setup(vim.tbl_extend('force', ..., { nonsense = 1, hide_on_popup = 'x', keymaps = { acept = '<Tab>' } }))
+  ]], d.options())
+  local told = d.lua('return _G.told')
+  table.sort(told)
+  d.equal(told, {
+    'c2l: option "hide_on_popup" must be a boolean.',
+    'c2l: there is no key for "acept".',
+    'c2l: there is no option "nonsense".',
+  })
+end
+
+-- Neovim's own client, without the plugin's renderer: `vim.lsp.enable('c2l')` and the on_accept of :help c2l-core.
+function S.core()
+  d.start()
+  local path = d.write('demo.py', { '' })
+  d.lua('vim.lsp.config("c2l", { cmd = ... })', d.options().cmd)
+  d.lua('vim.lsp.enable("c2l"); vim.lsp.inline_completion.enable(true)')
+  d.edit(path)
+  d.wait('local c = vim.lsp.get_clients({ name = "c2l" })[1]; return c and c.initialized')
+  d.wait([[
+    local c = vim.lsp.get_clients({ name = 'c2l' })[1]
+    local answer = c:request_sync('c2l/status', {}, 5000, 0)
+    return answer and answer.result and answer.result.state == 'ready' and answer.result.adapter
+  ]])
+  d.keys('iword')
+  local function core_ghost()
+    return d.lua([[
+      local ns = vim.api.nvim_get_namespaces()['nvim.lsp.inline_completion']
+      local mark = ns and vim.api.nvim_buf_get_extmarks(0, ns, 0, -1, { details = true })[1]
+      return mark and mark[4].virt_text[1][1]
+    ]])
+  end
+  assert(vim.wait(20000, function() return core_ghost() == '_word_g1_0()' end, 20), vim.inspect(core_ghost()))
+  d.lua([[
+    _G.accept = function(broken)
+      return vim.lsp.inline_completion.get({ on_accept = not broken and require('c2l.core').on_accept or nil })
+    end
+  ]])
+  d.keys('_wo') -- typed along, accepted before the next answer
+  d.lua('_G.accept(...)', d.fault)
+  d.wait('return #vim.fn.getline(1) > 8')
+  d.rest(200)
+  d.equal(d.lines(), { 'word_word_g1_0()' })
+end
+
+return S
