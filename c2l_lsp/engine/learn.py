@@ -1,0 +1,224 @@
+"""From a folder's files to its state: scan, compare, read what is new, and say what has to be folded.
+
+`Learner` owns what stands for the files (snapshot, unsaved buffers, records) and what was made of them (hypernetwork,
+readings, state). Its work comes in slices. It knows nothing of adapters that are live, of watching or of events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from c2l_lsp.config import Settings
+from c2l_lsp.engine import fold, kinds
+from c2l_lsp.engine.fold import Plan, Readings, Record, Rows
+from c2l_lsp.engine.store import FolderStore
+from c2l_lsp.errors import NothingToLearn, StorageError
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.hypernet import Change, Hypernetwork, RepoState
+from c2l_lsp.model.memory import Memory, errors
+from c2l_lsp.model.prior import Curvature, estimate, to_tensors
+from c2l_lsp.repo.files import FileFilter
+from c2l_lsp.repo.snapshot import Entry, Scan, Snapshot
+
+PRIOR_TOKENS = 20_000
+"""Positions of the folder's own text a prior is estimated from when the base model ships none."""
+
+Progress = Callable[[str, int, int, str, bool], None]
+"""(task, done, total, unit, finished)"""
+
+
+@dataclass
+class Ready:
+    """A change that waits for the batched update, and what belongs to it. `ms` are milliseconds by stage."""
+
+    plan: Plan
+    change: Change
+    trigger: str
+    ms: dict[str, float]
+
+
+class Learner:
+    """What one folder holds and what was learned from it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        model: BaseModel,
+        store: FolderStore | None,
+        on_progress: Progress,
+        on_trouble: Callable[[StorageError], None],
+    ) -> None:
+        self.filter = FileFilter(folder, settings.files)
+        self.network: Hypernetwork | None = None
+        self.state: RepoState | None = None
+        self.records: dict[str, Record] = {}
+        self.extra: dict[str, Tensor] = {}
+        self.rules = ""
+        self.sampled = False
+        self.purge = False
+        self.readings: Readings | None = None
+        self._folder, self._settings, self._model, self._store = folder, settings, model, store
+        self._on_progress, self._on_trouble = on_progress, on_trouble
+        self._snapshot: Snapshot = {}
+        self._overlay: dict[str, str] = {}
+
+    # --- what counts as the folder's text --------------------------------------------------------------------------
+
+    def buffer(self, path: str, text: str | None) -> bool:
+        """An unsaved buffer (None: gone) stands in for its file; whether that can change anything."""
+        if text is None:
+            return self._overlay.pop(path, None) is not None
+        if not self.filter.admits(path):
+            return False
+        changed = self._overlay.get(path) != text
+        self._overlay[path] = text
+        return changed
+
+    def text(self, path: str) -> str:
+        """The text of a path as it counts now; "" if it may not be read."""
+        if path in self._overlay:
+            return self._overlay[path]
+        read = self.filter.read(path)
+        return read.text if read else ""
+
+    def _with_overlay(self) -> Snapshot:
+        snapshot = dict(self._snapshot)
+        for path, text in self._overlay.items():
+            screened = self.filter.screen(path, text)
+            if screened is None:
+                snapshot.pop(path, None)
+            else:
+                snapshot[path] = Entry(screened.digest, screened.size, 0)
+        return snapshot
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    def reconcile(self, paths: frozenset[str] | None, trigger: str) -> Generator[None, None, Ready | None]:
+        """Compare the folder (or just `paths`) with what is folded; what to fold, or None if nothing changed.
+
+        NothingToLearn when there is no readable file, FolderError when the folder is gone.
+        """
+        started = time.perf_counter()
+        if self.state is None:
+            self._on_progress("scan", 0, 0, "files", False)
+        if paths is None:
+            self.filter = FileFilter(self._folder, self._settings.files)
+        scan = Scan(self.filter, self._snapshot, only=paths)
+        while not scan.step(fold.SLICE_S):
+            yield
+        self._snapshot = scan.snapshot
+        if paths is None:
+            self._obey_rules()
+        scanned = time.perf_counter()
+        snapshot = self._with_overlay()
+        if not snapshot:
+            self.forget()
+            languages = ", ".join(self._settings.files.languages)
+            raise NothingToLearn(
+                f"{self._folder.name} has no readable {languages} file yet; completions use the bare model."
+            )
+        if self.network is None:
+            yield from self._prepare(snapshot)
+        planned = yield from self._plan(snapshot)
+        if planned.empty and self.state is not None:
+            self.records = planned.records
+            return None
+        ready = yield from self._read(planned, trigger)
+        if ready is not None:
+            ready.ms = {"scan": (scanned - started) * 1e3, "read": (time.perf_counter() - scanned) * 1e3}
+        return ready
+
+    def _plan(self, snapshot: Snapshot) -> Generator[None, None, Plan]:
+        assert self.network is not None  # noqa: S101 - _prepare makes it or raises
+        budget = self._settings.adapter.max_index_kb * 1024
+        planned = yield from fold.plan(self.filter, self.records, snapshot, self._overlay, self.network, budget)
+        self.sampled = len(fold.select(snapshot, budget)) < len(snapshot)
+        planned.first = self.state is None
+        return planned
+
+    def _read(self, planned: Plan, trigger: str) -> Generator[None, None, Ready | None]:
+        assert self.network is not None  # noqa: S101
+        if self.readings is None:
+            self.readings = Readings(self._store, self.network, self._on_trouble)
+        found = self.readings.get([*planned.added, *planned.removed])
+        missing = [piece for key, piece in planned.unread.items() if key in planned.added and key not in found]
+        task = "index" if planned.first else "update"
+        yield from self.readings.make(
+            missing, lambda done, total: self._on_progress(task, done, total, "chunks", False)
+        )
+        found |= self.readings.get([piece.key for piece in missing])
+        if planned.first or missing:
+            self._on_progress(task, len(missing), len(missing), "chunks", True)
+        change = fold.to_change(planned, found)
+        if change is None:  # a reading that must be subtracted is lost: build the state anew from the files
+            self.forget()
+            return (yield from self.reconcile(None, trigger))
+        return Ready(planned, change, trigger, {})
+
+    def _prepare(self, snapshot: Snapshot) -> Generator[None, None, None]:
+        """Build the hypernetwork; for a base without a shipped prior, estimate one from this folder's own text."""
+        self.network = kinds.build(self._settings.adapter.hypernetwork, self._model, self.extra)
+        if self.network is not None:
+            return
+        seen = Curvature.zeros(self._model.d)
+        for path in sorted(snapshot, key=lambda p: (snapshot[p].digest, p)):
+            text = self.text(path)
+            if not text.strip():
+                continue
+            found = errors(self._model, [text[:6000]])
+            seen.add(found.e, found.h)
+            self._on_progress("prior", min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS, "tokens", seen.n >= PRIOR_TOKENS)
+            yield
+            if seen.n >= PRIOR_TOKENS:
+                break
+        if seen.n == 0:
+            raise NothingToLearn(f"{self._folder.name} has only empty files; completions use the bare model.")
+        prior = estimate(seen)
+        self.extra = to_tensors(prior)
+        self.network = Memory(self._model, prior)
+
+    def _obey_rules(self) -> None:
+        """Other rules than what the state was made under: build it anew, so that nothing now excluded stays in it."""
+        digest = self.filter.digest
+        if self.rules and digest != self.rules and self.state is not None:
+            self.forget()
+            self.purge = True
+        self.rules = digest
+
+    # --- the state ---------------------------------------------------------------------------------------------------
+
+    def fold(self, ready: Ready, state: RepoState) -> None:
+        """The update is done: this is the state, and these files are what it stands for."""
+        self.state, self.records = state, ready.plan.records
+
+    def forget(self) -> None:
+        """Drop the state (what was read stays cached, and is of use to the next)."""
+        self.state, self.records = None, {}
+
+    def restore(self, network: Hypernetwork, state: RepoState, rows: Rows, rules: str) -> None:
+        """Go on from a state that was kept on disk."""
+        self.network, self.state, self.rules = network, state, rules
+        self.records = fold.from_rows(rows)
+        self._snapshot = {path: record.entry for path, record in self.records.items()}
+
+    def without(self, paths: list[str]) -> RepoState | None:
+        """The state with some files left out, exactly; None if their readings are not at hand."""
+        if self.network is None or self.state is None or self.readings is None:
+            return None
+        keys = [key for path in paths for key in self.records[path].keys]
+        found = self.readings.get(keys)
+        if any(key not in found for key in keys):
+            return None
+        change = Change(removed=[found[key] for key in keys], first=True)  # first: not an event, recency untouched
+        return self.network.update([self.state], [change])[0]
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces are folded."""
+        return sum(len(record.keys) for record in self.records.values())
