@@ -26,8 +26,6 @@ _SAFE = (
     "-c", "core.fsmonitor=",  # a program that any reading command would start
     "-c", f"core.hooksPath={os.devnull}",
     "-c", "diff.external=",
-    "-c", "protocol.allow=never",  # a partial clone would fetch what it lacks
-    "-c", "protocol.ext.allow=never",
     "-c", "log.showSignature=false",  # starts gpg.program
     "-c", "core.quotePath=true",
     "-c", "core.abbrev=auto",
@@ -38,6 +36,8 @@ _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
+    # A partial clone would fetch what it lacks. This overrides every protocol.*.allow; git before 2.44 needs it.
+    "GIT_ALLOW_PROTOCOL": "none",
     "GIT_NO_LAZY_FETCH": "1",
     "LC_ALL": "C",
 }

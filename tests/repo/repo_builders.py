@@ -17,11 +17,11 @@ def write(root: Path, files: Mapping[str, str | bytes]) -> None:
 class GitRepo:
     """A repository with a fixed identity and clock."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *init: str) -> None:
         self.root = root
         self.clock = 1_700_000_000
         root.mkdir(parents=True)
-        self.git("init", "-q", "-b", "main")
+        self.git("init", "-q", "-b", "main", *init)
 
     def git(self, *args: str, cwd: Path | None = None) -> str:
         self.clock += 60
