@@ -1,0 +1,42 @@
+// Bundles the extension and its webview script into dist/; with --test, the unit tests into build/test/.
+import { readdirSync, rmSync } from "node:fs";
+import { build } from "esbuild";
+
+const common = {
+  bundle: true,
+  logLevel: "warning",
+  loader: { ".css": "text" },
+  legalComments: "none",
+};
+
+if (process.argv.includes("--test")) {
+  rmSync("build/test", { recursive: true, force: true });
+  await build({
+    ...common,
+    entryPoints: readdirSync("test").filter((name) => name.endsWith(".test.ts")).map((name) => `test/${name}`),
+    outdir: "build/test",
+    outExtension: { ".js": ".mjs" },
+    platform: "node",
+    format: "esm",
+    sourcemap: "inline",
+  });
+} else {
+  const release = { ...common, minify: true, sourcemap: false };
+  await build({
+    ...release,
+    entryPoints: ["src/extension.ts"],
+    outfile: "dist/extension.js",
+    platform: "node",
+    format: "cjs",
+    target: "node20",
+    external: ["vscode"],
+  });
+  await build({
+    ...release,
+    entryPoints: ["src/webview/panel.ts"],
+    outfile: "dist/panel.js",
+    platform: "browser",
+    format: "iife",
+    target: "es2022",
+  });
+}

@@ -1,0 +1,83 @@
+/** What is done to a folder's adapter: learn again, forget, export, compare. */
+
+import { commands, ProgressLocation, type QuickPickItem, Uri, window, workspace, type WorkspaceFolder } from "vscode";
+import type { Generations } from "./history";
+import type { Notifications } from "./notify";
+import type { Action } from "./panel";
+import { type AdapterStatus, type Exported, Method } from "./protocol";
+import type { Server } from "./server";
+
+export interface AdapterParts {
+  server: Server;
+  notifications: Notifications;
+  generations: Generations;
+  refresh: () => void;
+}
+
+export class AdapterCommands {
+  constructor(private readonly parts: AdapterParts) {}
+
+  /** Do it to a folder by its path, or to the one the user works in. */
+  async run(action: Action, folder: string | undefined): Promise<void> {
+    const path = folder ?? (await pickFolder());
+    if (path === undefined) return;
+    await this[action](path);
+    this.parts.refresh();
+  }
+
+  private async regenerate(folder: string): Promise<void> {
+    await this.parts.server.request(Method.ADAPTER_REGENERATE, { folder });
+  }
+
+  private async forget(folder: string): Promise<void> {
+    const question = `Forget everything that was learned from ${name(folder)}?`;
+    const detail = "The folder is then read again from the beginning. Your files are not touched.";
+    if ((await window.showWarningMessage(question, { modal: true, detail }, "Forget")) !== "Forget") return;
+    await this.parts.server.request(Method.ADAPTER_RESET, { folder });
+    this.parts.generations.forget(folder);
+  }
+
+  private async export(folder: string): Promise<void> {
+    const chosen = await window.showSaveDialog({
+      title: "Export the adapter as a PEFT folder",
+      saveLabel: "Export",
+      defaultUri: Uri.joinPath(Uri.file(folder), "..", `${name(folder)}-adapter`),
+    });
+    if (chosen === undefined) return;
+    const title = `C2L: exporting the adapter of ${name(folder)}`;
+    const done = await window.withProgress({ location: ProgressLocation.Notification, title }, () =>
+      this.parts.server.request<Exported>(Method.ADAPTER_EXPORT, { folder, out: chosen.fsPath }),
+    );
+    const text = `Generation ${done.generation} was exported with rank ${done.rank} to ${done.out}.`;
+    const open = { title: "Open Folder", command: "revealFileInOS", args: [Uri.file(done.out)] };
+    void this.parts.notifications.answer("info", text, [open]);
+  }
+
+  private async toggle(folder: string): Promise<void> {
+    const adapter = await this.parts.server.request<AdapterStatus>(Method.ADAPTER_SET_ENABLED, { folder });
+    const text = adapter.enabled ? "C2L answers with the adapter." : "C2L answers without the adapter.";
+    window.setStatusBarMessage(text, 4000);
+    // What is shown came from the other side of the comparison.
+    await commands.executeCommand("editor.action.inlineSuggest.hide");
+    if (window.activeTextEditor !== undefined) await commands.executeCommand("editor.action.inlineSuggest.trigger");
+  }
+}
+
+/** The folder of the active document, the only one, or the one the user picks. */
+export async function pickFolder(): Promise<string | undefined> {
+  const folders = workspace.workspaceFolders ?? [];
+  const uri = window.activeTextEditor?.document.uri;
+  const active = uri && workspace.getWorkspaceFolder(uri);
+  if (active !== undefined) return active.uri.fsPath;
+  if (folders.length < 2) return folders[0]?.uri.fsPath;
+  const items = folders.map((folder: WorkspaceFolder): QuickPickItem & { path: string } => ({
+    label: folder.name,
+    description: folder.uri.fsPath,
+    path: folder.uri.fsPath,
+  }));
+  return (await window.showQuickPick(items, { title: "C2L: which folder?" }))?.path;
+}
+
+function name(folder: string): string {
+  return folder.split(/[\\/]/).filter(Boolean).pop() ?? folder;
+}

@@ -1,0 +1,159 @@
+/** The contract's commands, one function each. package.json declares exactly these. */
+
+import { commands, ConfigurationTarget, type Disposable, type QuickPickItem, type Uri, window, workspace } from "vscode";
+import { type AdapterCommands, pickFolder } from "./adapterCommands";
+import { entries } from "./menu";
+import type { Notifications } from "./notify";
+import type { Pages } from "./pages";
+import type { Panel } from "./panel";
+import { ClientCommand, Command, Method, Reason, SECTION, type StatisticsReport, type Status, type ToggleParams } from "./protocol";
+import type { Server } from "./server";
+import { enabledFor } from "./settings";
+import { page, thisWeek, type WeekStart } from "./statistics";
+import { statusPage } from "./statusPage";
+import type { Store } from "./view";
+
+export interface CommandParts {
+  store: Store;
+  server: Server;
+  adapters: AdapterCommands;
+  notifications: Notifications;
+  pages: Pages;
+  panel: Panel;
+  /** Documents the user turned on although their language is off. */
+  turnedOn: Set<string>;
+  weekStart: () => WeekStart | undefined;
+  showLog: () => void;
+  refresh: () => void;
+}
+
+type Run = (argument?: unknown) => unknown;
+
+export function registerCommands(parts: CommandParts): Disposable[] {
+  const { server, adapters } = parts;
+  const table: Record<string, Run> = {
+    [ClientCommand.TRIGGER_COMPLETION]: () => commands.executeCommand("editor.action.inlineSuggest.trigger"),
+    [Command.TOGGLE]: (argument) => toggle(parts, argument as ToggleParams | undefined),
+    [Command.TOGGLE_LANGUAGE]: (argument) => toggleLanguage(argument as ToggleParams | undefined),
+    [Command.SNOOZE]: (argument) => snooze(parts, argument as { minutes?: number } | undefined),
+    [ClientCommand.SHOW_MENU]: () => showMenu(parts),
+    [Command.SHOW_STATUS]: () => showStatus(parts),
+    [Command.SHOW_STATISTICS]: () => showStatistics(parts),
+    [Command.SHOW_REPORT]: async () => {
+      parts.panel.show((await pickFolder()) ?? "");
+    },
+    [Command.REGENERATE_ADAPTER]: () => adapters.run("regenerate", undefined),
+    [Command.RESET_ADAPTER]: () => adapters.run("forget", undefined),
+    [Command.EXPORT_ADAPTER]: () => adapters.run("export", undefined),
+    [Command.TOGGLE_ADAPTER]: () => adapters.run("toggle", undefined),
+    [ClientCommand.SELECT_MODEL]: () => selectModel(parts),
+    [Command.UNLOAD_MODEL]: () => server.request(Method.MODEL_UNLOAD),
+    [Command.RESTART_SERVER]: () => server.restart(),
+    [ClientCommand.SHOW_LOGS]: () => {
+      parts.showLog();
+    },
+  };
+  return Object.entries(table).map(([name, run]) =>
+    commands.registerCommand(name, async (argument?: unknown) => {
+      try {
+        await run(argument);
+      } catch (error) {
+        await parts.notifications.answer("error", error instanceof Error ? error.message : String(error), [
+          { title: "Restart", command: Command.RESTART_SERVER },
+          { title: "Show Log", command: ClientCommand.SHOW_LOGS },
+        ]);
+      }
+    }),
+  );
+}
+
+async function toggle({ server, turnedOn, refresh }: CommandParts, params: ToggleParams = {}): Promise<void> {
+  const { enabled } = await server.execute<{ enabled: boolean }>(Command.TOGGLE, params);
+  if (params.uri) turnedOn[enabled ? "add" : "delete"](params.uri);
+  if (!enabled) await commands.executeCommand("editor.action.inlineSuggest.hide");
+  refresh();
+}
+
+/** Kept in the user's settings, so that it holds tomorrow and everywhere. */
+async function toggleLanguage(params: ToggleParams = {}): Promise<void> {
+  const language = params.language ?? window.activeTextEditor?.document.languageId;
+  if (language === undefined) return;
+  const configuration = workspace.getConfiguration(SECTION, window.activeTextEditor?.document);
+  const map = configuration.get<Record<string, boolean>>("enable", {});
+  const enabled = params.enabled ?? !enabledFor(map, language);
+  const own = configuration.inspect<Record<string, boolean>>("enable");
+  const target = own?.workspaceFolderValue
+    ? ConfigurationTarget.WorkspaceFolder
+    : own?.workspaceValue
+      ? ConfigurationTarget.Workspace
+      : ConfigurationTarget.Global;
+  const before = own?.workspaceFolderValue ?? own?.workspaceValue ?? own?.globalValue ?? {};
+  await configuration.update("enable", { ...before, [language]: enabled }, target);
+}
+
+async function snooze({ server, store, refresh }: CommandParts, params: { minutes?: number } = {}): Promise<void> {
+  const snoozed = store.view.status?.disabledReason === Reason.SNOOZED;
+  await server.execute(Command.SNOOZE, { minutes: params.minutes ?? (snoozed ? 0 : 5) });
+  await commands.executeCommand("editor.action.inlineSuggest.hide");
+  refresh();
+}
+
+async function showMenu({ store }: CommandParts): Promise<void> {
+  const document = window.activeTextEditor?.document;
+  const map = workspace.getConfiguration(SECTION, document).get<Record<string, boolean>>("enable", {});
+  const rows = entries(store.view, {
+    uri: document?.uri.toString(),
+    language: document?.languageId,
+    languageOn: document === undefined || enabledFor(map, document.languageId),
+  });
+  const items = rows.map((row) => ({ ...row, label: `$(${row.icon}) ${row.label}` }));
+  const chosen = await window.showQuickPick(items, { title: "C2L", placeHolder: "What shall be done?" });
+  if (chosen !== undefined) await commands.executeCommand(chosen.command, ...(chosen.args ?? []));
+}
+
+async function showStatus({ store, server, pages }: CommandParts): Promise<void> {
+  const document = window.activeTextEditor?.document;
+  const textDocument = document && { uri: document.uri.toString() };
+  const running = store.view.life === "running";
+  const status = running ? await server.request<Status>(Method.STATUS, { textDocument }) : undefined;
+  const inlineSuggestEnabled = workspace.getConfiguration("editor", document).get("inlineSuggest.enabled", true);
+  const place = { document: document && workspace.asRelativePath(document.uri), inlineSuggestEnabled };
+  await pages.show("C2L status", statusPage(store.view, status, place));
+}
+
+async function showStatistics({ server, pages, weekStart }: CommandParts): Promise<void> {
+  const report = await server.request<StatisticsReport>(Method.STATISTICS);
+  await pages.show("C2L statistics", page(report, thisWeek(report, weekStart(), new Date())));
+}
+
+type ModelItem = QuickPickItem & { choice: "default" | "hub" | "folder" };
+
+async function selectModel({ store }: CommandParts): Promise<void> {
+  const items: ModelItem[] = [
+    { label: "c2l-default", description: "ships with the server, works offline", choice: "default" },
+    { label: "A Hugging Face model…", description: "a causal language model, by its name", choice: "hub" },
+    { label: "A folder on this machine…", description: "a model in Hugging Face format", choice: "folder" },
+  ];
+  const now = store.view.status?.model ?? "none loaded";
+  const chosen = await window.showQuickPick(items, { title: "C2L: select the model", placeHolder: `Now: ${now}` });
+  if (chosen === undefined) return;
+  const [id, path] = await chooseModel(chosen.choice);
+  if (id === undefined) return;
+  const configuration = workspace.getConfiguration(SECTION);
+  // One after the other: the server restarts once for both, since restarts queue.
+  await configuration.update("model.path", path === "" ? undefined : path, ConfigurationTarget.Global);
+  await configuration.update("model.id", id === "c2l-default" ? undefined : id, ConfigurationTarget.Global);
+}
+
+async function chooseModel(choice: ModelItem["choice"]): Promise<[id: string | undefined, path: string]> {
+  if (choice === "default") return ["c2l-default", ""];
+  if (choice === "hub") {
+    const prompt = "Name of a causal language model, such as Qwen/Qwen2.5-Coder-0.5B. It is downloaded when first used.";
+    const validateInput = (text: string): string | undefined =>
+      /^[\w.-]+(\/[\w.-]+)?$/.test(text.trim()) ? undefined : "A name has the form owner/model.";
+    return [(await window.showInputBox({ prompt, validateInput }))?.trim(), ""];
+  }
+  const folders = await window.showOpenDialog({ canSelectFolders: true, canSelectFiles: false, openLabel: "Use Model" });
+  const folder: Uri | undefined = folders?.[0];
+  return folder === undefined ? [undefined, ""] : ["c2l-default", folder.fsPath];
+}

@@ -1,0 +1,104 @@
+/** What the panel remembers beyond the server's answers: generations over time, and latencies by adapter. No `vscode`. */
+
+import type { AdapterChange, AdapterInfo, Latency } from "./protocol";
+
+/** One adapter generation of a folder. `at` is ms since the epoch; norm is known once the server was asked. */
+export interface Generation {
+  at: number;
+  generation: number;
+  trigger: string;
+  changedFiles: number;
+  files: number;
+  ms: number;
+  norm?: number;
+  rank?: number;
+}
+
+/** As `vscode.Memento`. */
+export interface Keep {
+  get<T>(key: string): T | undefined;
+  update(key: string, value: unknown): PromiseLike<void>;
+}
+
+const KEY = "generations";
+const MOST = 200;
+
+/** Generations by folder, kept across windows in the workspace's storage. */
+export class Generations {
+  private readonly rows: Record<string, Generation[]>;
+
+  constructor(
+    private readonly keep: Keep,
+    private readonly now: () => number = Date.now,
+  ) {
+    this.rows = { ...keep.get<Record<string, Generation[]>>(KEY) };
+  }
+
+  of(folder: string): readonly Generation[] {
+    return this.rows[folder] ?? [];
+  }
+
+  record(change: AdapterChange): void {
+    const row: Generation = {
+      at: this.now(),
+      generation: change.generation,
+      trigger: change.trigger,
+      changedFiles: change.changedFiles,
+      files: change.adapter.files,
+      ms: total(change.ms),
+    };
+    // A server that starts again tells the generation it restored: that is no new one.
+    const rows = this.of(change.folder).filter((known) => known.generation !== row.generation);
+    const known = this.of(change.folder).find((one) => one.generation === row.generation);
+    this.rows[change.folder] = [...rows, change.trigger === "restore" && known ? known : row].slice(-MOST);
+    this.save();
+  }
+
+  /** The adapter was looked at: complete its row. */
+  measured(info: AdapterInfo): void {
+    const row = this.of(info.folder).find((one) => one.generation === info.generation);
+    if (row !== undefined) {
+      row.norm = info.norm;
+      row.rank = info.rank;
+      this.save();
+    }
+  }
+
+  forget(folder: string): void {
+    this.rows[folder] = [];
+    this.save();
+  }
+
+  private save(): void {
+    void this.keep.update(KEY, this.rows);
+  }
+}
+
+/** How far a generation is from the one before: relative change of the adapter's norm. */
+export function drift(rows: readonly Generation[], index: number): number | undefined {
+  const norm = rows[index]?.norm;
+  const before = rows[index - 1]?.norm;
+  return norm === undefined || !before ? undefined : (norm - before) / before;
+}
+
+/** Time from the editor's request to its answer, for this window's recent completions. */
+export class Latencies {
+  private readonly times: Record<"with" | "without", number[]> = { with: [], without: [] };
+
+  add(ms: number, adapted: boolean): void {
+    const times = this.times[adapted ? "with" : "without"];
+    times.push(ms);
+    if (times.length > MOST) times.shift();
+  }
+
+  of(adapted: boolean): (Latency & { count: number }) | undefined {
+    const sorted = [...this.times[adapted ? "with" : "without"]].sort((a, b) => a - b);
+    const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
+    return sorted.length === 0 ? undefined : { p50: at(0.5), p95: at(0.95), count: sorted.length };
+  }
+}
+
+function total(ms: Record<string, number>): number {
+  if (typeof ms["total"] === "number") return ms["total"];
+  return Object.values(ms).reduce((sum, one) => sum + one, 0);
+}

@@ -1,0 +1,155 @@
+/** Everything the panel "What has it learned" shows, as plain strings and numbers. Knows neither `vscode` nor the DOM. */
+
+import { drift, type Generation, type Latencies } from "./history";
+import { type AdapterInfo, type Counts, sentenceOf, type StatisticsReport, type Status } from "./protocol";
+import { percent, rate, thisWeek, weekLine, type WeekStart } from "./statistics";
+
+export interface Known {
+  folders: readonly { path: string; name: string }[];
+  folder: string;
+  status: Status | undefined;
+  info: AdapterInfo | undefined;
+  statistics: StatisticsReport | undefined;
+  generations: readonly Generation[];
+  latencies: Latencies;
+  /** Size of the folder's state on disk in MB, once known. */
+  diskMb: number | undefined;
+  weekStart: WeekStart | undefined;
+  now: Date;
+  /** Why there is nothing to show at all. */
+  trouble: string;
+}
+
+export type Row = string[];
+
+export interface PanelData {
+  folders: { path: string; name: string }[];
+  folder: string;
+  sentence: string;
+  busy: boolean;
+  facts: [name: string, value: string][];
+  /** Norm by generation, for the chart. */
+  points: { generation: number; norm: number }[];
+  generations: Row[];
+  compare: Row[];
+  resources: [name: string, value: string][];
+  reasons: Row[];
+  week: string;
+  adapterOn: boolean;
+  hasAdapter: boolean;
+}
+
+export const GENERATION_HEAD = ["Generation", "When", "Because of", "Files changed", "Files in all", "Took", "Norm", "Drift"];
+export const COMPARE_HEAD = ["", "With the adapter", "Without"];
+
+const TRIGGERS: Record<string, string> = {
+  index: "first reading",
+  diff: "edited files",
+  settings: "changed settings",
+  reset: "forgotten on request",
+  restore: "restored from disk",
+  regenerate: "read again on request",
+};
+
+export function panelData(known: Known): PanelData {
+  const { status, info } = known;
+  const rows = known.generations;
+  return {
+    folders: known.folders.map((folder) => ({ ...folder })),
+    folder: known.folder,
+    sentence: known.trouble || (status?.message ?? ""),
+    busy: status?.busy ?? false,
+    facts: facts(status, info, known.now),
+    points: rows.flatMap((row) => (row.norm === undefined ? [] : [{ generation: row.generation, norm: row.norm }])),
+    generations: rows.map((row, index) => generationRow(row, drift(rows, index), known.now)).reverse(),
+    compare: known.statistics === undefined ? [] : compare(known.statistics, known.latencies),
+    resources: resources(status, info, known.diskMb),
+    reasons: reasons(known.statistics),
+    week: known.statistics === undefined ? "" : weekLine(thisWeek(known.statistics, known.weekStart, known.now)),
+    adapterOn: info?.enabled ?? false,
+    hasAdapter: (info?.generation ?? 0) > 0,
+  };
+}
+
+function facts(status: Status | undefined, info: AdapterInfo | undefined, now: Date): [string, string][] {
+  const rows: [string, string][] = [["Model", status?.model ?? "not loaded"]];
+  if (info === undefined) return rows;
+  rows.push(["Adapter", info.generation > 0 ? `generation ${info.generation}` : "none yet"]);
+  if (!info.enabled) rows.push(["Switched", "off – the bare model answers"]);
+  rows.push(["Made by", info.kind || "–"]);
+  rows.push(["Files read", String(info.files)]);
+  rows.push(["Waiting to be learned", info.pendingFiles === 1 ? "1 file" : `${info.pendingFiles} files`]);
+  rows.push(["Norm", number(info.norm)]);
+  rows.push(["Strength", number(info.scale)]);
+  if (info.rank > 0) rows.push(["Rank", String(info.rank)]);
+  if (info.updatedAt > 0) rows.push(["Last learned", ago(info.updatedAt * 1000, now)]);
+  if (info.message !== "") rows.push(["Note", info.message]);
+  return rows;
+}
+
+function generationRow(row: Generation, moved: number | undefined, now: Date): Row {
+  return [
+    String(row.generation),
+    ago(row.at, now),
+    TRIGGERS[row.trigger] ?? row.trigger,
+    String(row.changedFiles),
+    String(row.files),
+    row.ms > 0 ? `${Math.round(row.ms)} ms` : "–",
+    row.norm === undefined ? "–" : number(row.norm),
+    moved === undefined ? "–" : `${moved >= 0 ? "+" : "−"}${(100 * Math.abs(moved)).toFixed(1)} %`,
+  ];
+}
+
+function compare(report: StatisticsReport, latencies: Latencies): Row[] {
+  const row = (name: string, value: (counts: Counts) => string | number): Row => [
+    name,
+    String(value(report.withAdapter)),
+    String(value(report.withoutAdapter)),
+  ];
+  const time = (share: "p50" | "p95"): Row => [
+    share === "p50" ? "Latency in this window, median" : "Latency in this window, p95",
+    ...[true, false].map((adapted) => {
+      const latency = latencies.of(adapted);
+      return latency === undefined ? "–" : `${Math.round(latency[share])} ms`;
+    }),
+  ];
+  return [
+    row("Shown", (counts) => counts.shown),
+    row("Accepted", (counts) => counts.accepted),
+    row("Accepted in part", (counts) => counts.partlyAccepted),
+    row("Acceptance", (counts) => percent(rate(counts))),
+    row("Characters accepted", (counts) => counts.acceptedChars),
+    time("p50"),
+    time("p95"),
+  ];
+}
+
+/** Servers may tell more than the contract asks for; what is not told is left out, not guessed. */
+function resources(status: Status | undefined, info: AdapterInfo | undefined, diskMb: number | undefined): [string, string][] {
+  const told: Record<string, unknown> = { ...status, ...info };
+  const rows: [string, string][] = [];
+  const memory = told["memoryMb"];
+  if (typeof memory === "number" && memory > 0) rows.push(["Memory of the engine", `${Math.round(memory)} MB`]);
+  if (diskMb !== undefined) rows.push(["What was learned, on disk", `${diskMb.toFixed(1)} MB`]);
+  return rows;
+}
+
+function reasons(report: StatisticsReport | undefined): Row[] {
+  const counted = Object.entries(report?.reasons ?? {}).sort((a, b) => b[1] - a[1]);
+  return counted.slice(0, 8).map(([reason, times]) => [sentenceOf(reason), String(times)]);
+}
+
+function number(value: number): string {
+  return Number.isInteger(value) ? String(value) : value.toPrecision(3);
+}
+
+/** "just now", "5 minutes ago", or the day. */
+export function ago(at: number, now: Date): string {
+  const minutes = Math.floor((now.getTime() - at) / 60_000);
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return minutes === 1 ? "1 minute ago" : `${minutes} minutes ago`;
+  const day = new Date(at);
+  const clock = `${String(day.getHours()).padStart(2, "0")}:${String(day.getMinutes()).padStart(2, "0")}`;
+  if (day.toDateString() === now.toDateString()) return clock;
+  return `${day.getFullYear()}-${String(day.getMonth() + 1).padStart(2, "0")}-${String(day.getDate()).padStart(2, "0")} ${clock}`;
+}

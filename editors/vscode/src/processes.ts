@@ -1,0 +1,77 @@
+/** Child processes: run one to its end, look for one. Knows no `vscode`. */
+
+import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
+import { constants } from "node:fs";
+import { access } from "node:fs/promises";
+import { delimiter, join } from "node:path";
+import { createInterface } from "node:readline";
+
+const PROBE_MS = 20_000;
+
+/** Run a program in `cwd` to its end. Rejects with its last lines if it fails. */
+export function run(
+  cwd: string,
+  command: string,
+  args: readonly string[],
+  onLine: (line: string, stream: "stdout" | "stderr") => void,
+  signal: AbortSignal,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const last: string[] = [];
+    const child = spawn(command, [...args], { cwd, signal, stdio: ["ignore", "pipe", "pipe"] });
+    for (const stream of ["stdout", "stderr"] as const) {
+      createInterface({ input: child[stream] }).on("line", (line) => {
+        last.push(line);
+        if (last.length > 3) last.shift();
+        onLine(line, stream);
+      });
+    }
+    child.once("error", reject);
+    child.once("close", (code) => {
+      if (code === 0) resolve();
+      else reject(new Error(last.join(" ") || `${command} ended with code ${String(code)}`));
+    });
+  });
+}
+
+/** Whether this Python exists and has the server installed. `cwd` must be safe: Python imports from it. */
+export async function hasServer(cwd: string, python: string): Promise<boolean> {
+  const probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('c2l_lsp') is None)";
+  try {
+    await run(cwd, python, ["-c", probe], () => undefined, AbortSignal.timeout(PROBE_MS));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** An executable on the search path. Relative entries are skipped: they would depend on the working directory. */
+export async function which(name: string): Promise<string | undefined> {
+  const endings = process.platform === "win32" ? [".exe", ".cmd"] : [""];
+  for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
+    if (!/^([A-Za-z]:)?[\\/]/.test(folder)) continue;
+    for (const ending of endings) {
+      const file = join(folder, name + ending);
+      try {
+        await access(file, constants.X_OK);
+        return file;
+      } catch {
+        // not here
+      }
+    }
+  }
+  return undefined;
+}
+
+/** Start a server and resolve once its process exists. */
+export function start(cwd: string, command: string, args: readonly string[]): Promise<ChildProcessWithoutNullStreams> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, [...args], { cwd, stdio: "pipe" });
+    child.once("error", reject);
+    child.once("spawn", () => {
+      child.off("error", reject);
+      child.on("error", () => undefined); // a later failure shows as the end of its streams
+      resolve(child);
+    });
+  });
+}

@@ -1,0 +1,230 @@
+/**
+ * The editor contract: every name and payload that is ours and crosses between this extension and the server.
+ *
+ * The other side is c2l_lsp/server/protocol.py; tests/editors/vscode/test_contract.py keeps the two equal, which is why
+ * the names inside the tables are spelled as in Python. Standard LSP messages are not repeated here.
+ */
+
+export const SECTION = "c2l";
+
+/** Commands of `workspace/executeCommand`. All but DID_ACCEPT are registered by this extension under the same name. */
+export const Command = {
+  DID_ACCEPT: "c2l.didAcceptCompletion",
+  TOGGLE: "c2l.toggle",
+  TOGGLE_LANGUAGE: "c2l.toggleLanguage",
+  SNOOZE: "c2l.snooze",
+  SHOW_STATUS: "c2l.showStatus",
+  SHOW_STATISTICS: "c2l.showStatistics",
+  SHOW_REPORT: "c2l.showReport",
+  REGENERATE_ADAPTER: "c2l.regenerateAdapter",
+  RESET_ADAPTER: "c2l.resetAdapter",
+  EXPORT_ADAPTER: "c2l.exportAdapter",
+  TOGGLE_ADAPTER: "c2l.toggleAdapter",
+  UNLOAD_MODEL: "c2l.unloadModel",
+  RESTART_SERVER: "c2l.restartServer",
+} as const;
+
+/** Commands of the contract that only an editor can carry out. */
+export const ClientCommand = {
+  TRIGGER_COMPLETION: "c2l.triggerCompletion",
+  SHOW_MENU: "c2l.showMenu",
+  SELECT_MODEL: "c2l.selectModel",
+  SHOW_LOGS: "c2l.showLogs",
+} as const;
+
+/** Requests beyond the standard. */
+export const Method = {
+  STATUS: "c2l/status",
+  STATISTICS: "c2l/statistics",
+  EXPLAIN: "c2l/explain",
+  ADAPTER_INFO: "c2l/adapter/info",
+  ADAPTER_REGENERATE: "c2l/adapter/regenerate",
+  ADAPTER_RESET: "c2l/adapter/reset",
+  ADAPTER_EXPORT: "c2l/adapter/export",
+  ADAPTER_SET_ENABLED: "c2l/adapter/setEnabled",
+  MODEL_LOAD: "c2l/model/load",
+  MODEL_UNLOAD: "c2l/model/unload",
+} as const;
+
+export const DID_CHANGE_STATUS = "c2l/didChangeStatus";
+export const ADAPTER_DID_CHANGE = "c2l/adapter/didChange";
+export const DID_CHANGE_TRUST = "c2l/didChangeTrust";
+
+/** What the whole is doing, in one word. */
+export const State = {
+  STARTING: "starting",
+  LOADING: "loading",
+  INDEXING: "indexing",
+  READY: "ready",
+  UPDATING: "updating",
+  DEGRADED: "degraded",
+  FAILED: "failed",
+  DISABLED: "disabled",
+  UNLOADED: "unloaded",
+} as const;
+export type State = (typeof State)[keyof typeof State];
+
+/** Why no completion is given. The closed set behind `disabledReason`. */
+export const Reason = {
+  OFF: "off",
+  SNOOZED: "snoozed",
+  LANGUAGE: "language",
+  BUFFER: "buffer",
+  MANUAL: "manual",
+  COMMENT: "comment",
+  LINE_SUFFIX: "line-suffix",
+  MIN_CHARS: "min-chars",
+  NO_DOCUMENT: "no-document",
+  STARTING: "starting",
+  FAILED: "failed",
+  TIMEOUT: "timeout",
+  ENGINE: "engine",
+  EMPTY: "empty",
+} as const;
+export type Reason = (typeof Reason)[keyof typeof Reason];
+
+export const SENTENCES: Record<Reason, string> = {
+  [Reason.OFF]: "Completions are off in this workspace. c2l.toggle turns them on.",
+  [Reason.SNOOZED]: "Completions are snoozed.",
+  [Reason.LANGUAGE]: "Completions are off for this language (c2l.enable, c2l.toggleLanguage).",
+  [Reason.BUFFER]: "Completions are off in this file (c2l.toggle).",
+  [Reason.MANUAL]: "Completions are shown only on request (c2l.completion.trigger is manual).",
+  [Reason.COMMENT]: "Completions are off inside comments (c2l.completion.inComments).",
+  [Reason.LINE_SUFFIX]: "Too much text follows the cursor on its line (c2l.completion.maxLineSuffix).",
+  [Reason.MIN_CHARS]: "Too little text stands before the cursor on its line (c2l.completion.minChars).",
+  [Reason.NO_DOCUMENT]: "The editor has not opened this document.",
+  [Reason.STARTING]: "The model is still loading.",
+  [Reason.FAILED]: "The engine is not running. c2l.restartServer starts it again.",
+  [Reason.TIMEOUT]: "The engine did not answer in time.",
+  [Reason.ENGINE]: "The engine refused the request.",
+  [Reason.EMPTY]: "The model had nothing to suggest here.",
+};
+
+/** The sentence of a reason; a reason of a newer server is shown as it came. */
+export function sentenceOf(reason: string): string {
+  return reason in SENTENCES ? SENTENCES[reason as Reason] : `No completions: ${reason}.`;
+}
+
+/** Time of recent completions, in ms. */
+export interface Latency {
+  p50: number;
+  p95: number;
+}
+
+/** One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first. */
+export interface AdapterStatus {
+  folder: string;
+  generation: number;
+  pendingFiles: number;
+  updatedAt: number;
+  enabled: boolean;
+  kind: string;
+  state: string;
+  files: number;
+  message: string;
+}
+
+/** `c2l/didChangeStatus`, and the answer to `c2l/status`. */
+export interface Status {
+  kind: string;
+  busy: boolean;
+  message: string;
+  state: State;
+  model: string | null;
+  adapter: AdapterStatus | null;
+  latencyMs: Latency;
+  disabledReason?: string;
+  folders?: AdapterStatus[];
+}
+
+/** `c2l/adapter/didChange`: a new generation is live. */
+export interface AdapterChange {
+  folder: string;
+  generation: number;
+  trigger: string;
+  changedFiles: number;
+  ms: Record<string, number>;
+  adapter: AdapterStatus;
+}
+
+export interface DocumentId {
+  uri: string;
+}
+
+/** Which folder a request is about: a folder's URI or path, else the one of the document, else the first. */
+export interface FolderParams {
+  folder?: string | null;
+  textDocument?: DocumentId | null;
+}
+
+/** `enabled` absent flips. */
+export interface SetEnabledParams extends FolderParams {
+  enabled?: boolean | null;
+}
+
+/** `out`: directory to write; `rank` 0 is the smallest exact one. */
+export interface ExportParams extends FolderParams {
+  out?: string;
+  rank?: number;
+}
+
+export interface ExplainParams {
+  id: string;
+}
+
+/** `reset` starts counting anew after the answer. */
+export interface StatisticsParams {
+  reset?: boolean;
+}
+
+/** `uri`: one document; `language`: one language; neither: everything. `enabled` absent flips. */
+export interface ToggleParams {
+  uri?: string | null;
+  language?: string | null;
+  enabled?: boolean | null;
+}
+
+export interface TrustParams {
+  trusted: boolean;
+}
+
+/** Counts of one kind of completion (with or without an adapter). */
+export interface Counts {
+  shown: number;
+  accepted: number;
+  partlyAccepted: number;
+  acceptedChars: number;
+  shownChars: number;
+}
+
+/** Everything that is counted. `reasons`: how often which reason gave no completion. */
+export interface Totals {
+  withAdapter: Counts;
+  withoutAdapter: Counts;
+  requests: number;
+  fromCache: number;
+  typedThrough: number;
+  superseded: number;
+  reasons: Record<string, number>;
+}
+
+/** The answer to `c2l/statistics`. */
+export interface StatisticsReport extends Totals {
+  enabled: boolean;
+  latencyMs: Latency & { count: number };
+}
+
+/** The answer to `c2l/adapter/info`. */
+export interface AdapterInfo extends AdapterStatus {
+  norm: number;
+  scale: number;
+  rank: number;
+}
+
+/** The answer to `c2l/adapter/export`: `error` is the relative error of the written ΔW. */
+export interface Exported {
+  out: string;
+  rank: number;
+  error: number;
+  generation: number;
+}

@@ -1,0 +1,72 @@
+/** Keeps the view fresh with what the server does not tell unasked: this document's reason, the counts, a new norm. */
+
+import { type Disposable, window } from "vscode";
+import type { Generations, Keep } from "./history";
+import { type AdapterInfo, Method, type StatisticsReport, type Status } from "./protocol";
+import type { Server } from "./server";
+import { thisWeek, type WeekStart } from "./statistics";
+import type { Store } from "./view";
+
+const SOON_MS = 150;
+const COUNTS_EVERY_MS = 5_000;
+const WEEK = "week";
+
+export class Refresher implements Disposable {
+  private timer: NodeJS.Timeout | undefined;
+  private countedAt = 0;
+
+  constructor(
+    private readonly store: Store,
+    private readonly server: Server,
+    private readonly generations: Generations,
+    private readonly keep: Keep,
+  ) {}
+
+  get weekStart(): WeekStart | undefined {
+    return this.keep.get<WeekStart>(WEEK);
+  }
+
+  /** Something may have changed. Many calls at once ask the server once. */
+  soon(): void {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => void this.ask(), SOON_MS);
+  }
+
+  /** A folder has a new adapter: ask how large it is while it is the current one. */
+  adapter(folder: string): void {
+    this.server.request<AdapterInfo>(Method.ADAPTER_INFO, { folder }).then(
+      (info) => {
+        this.generations.measured(info);
+        this.store.update({});
+      },
+      () => undefined, // the row stays without its norm
+    );
+  }
+
+  dispose(): void {
+    clearTimeout(this.timer);
+  }
+
+  private async ask(): Promise<void> {
+    const document = window.activeTextEditor?.document;
+    const known = document !== undefined && ["file", "untitled"].includes(document.uri.scheme);
+    try {
+      const textDocument = known ? { uri: document.uri.toString() } : undefined;
+      const status = await this.server.request<Status>(Method.STATUS, { textDocument });
+      const documentReason = known ? status.disabledReason : undefined;
+      this.store.update({ documentReason, language: document?.languageId, ...(await this.counts()) });
+    } catch {
+      this.store.update({ documentReason: undefined, language: document?.languageId });
+    }
+  }
+
+  private async counts(): Promise<{ statistics?: StatisticsReport }> {
+    const now = Date.now();
+    if (now - this.countedAt < COUNTS_EVERY_MS) return {};
+    this.countedAt = now;
+    const statistics = await this.server.request<StatisticsReport>(Method.STATISTICS);
+    const { start } = thisWeek(statistics, this.weekStart, new Date());
+    await this.keep.update(WEEK, start);
+    return { statistics };
+  }
+}

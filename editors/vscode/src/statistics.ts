@@ -1,0 +1,109 @@
+/** Counts in words: rates, a week's saved keystrokes, the statistics page. Knows no `vscode`. */
+
+import { sentenceOf, type Counts, type StatisticsReport } from "./protocol";
+
+/** Accepted characters when a week began. */
+export interface WeekStart {
+  week: string;
+  withAdapter: number;
+  withoutAdapter: number;
+}
+
+export interface Week {
+  start: WeekStart;
+  withAdapter: number;
+  withoutAdapter: number;
+}
+
+/** ISO week of a day, such as 2026-W47. */
+export function weekOf(day: Date): string {
+  const thursday = new Date(Date.UTC(day.getFullYear(), day.getMonth(), day.getDate()));
+  thursday.setUTCDate(thursday.getUTCDate() + 4 - (thursday.getUTCDay() || 7));
+  const year = thursday.getUTCFullYear();
+  const number = Math.ceil(((thursday.getTime() - Date.UTC(year, 0, 1)) / 86_400_000 + 1) / 7);
+  return `${year}-W${String(number).padStart(2, "0")}`;
+}
+
+/** What was accepted this week, given how much it was at the week's start (undefined: the week starts now). */
+export function thisWeek(report: StatisticsReport, start: WeekStart | undefined, now: Date): Week {
+  const week = weekOf(now);
+  const now_ = { withAdapter: report.withAdapter.acceptedChars, withoutAdapter: report.withoutAdapter.acceptedChars };
+  const kept = start?.week === week ? start : { week, ...now_ };
+  // Smaller than at the start: the counts were reset meanwhile.
+  const base = kept.withAdapter + kept.withoutAdapter > now_.withAdapter + now_.withoutAdapter;
+  const from = base ? { week, withAdapter: 0, withoutAdapter: 0 } : kept;
+  return {
+    start: from,
+    withAdapter: Math.max(0, now_.withAdapter - from.withAdapter),
+    withoutAdapter: Math.max(0, now_.withoutAdapter - from.withoutAdapter),
+  };
+}
+
+/** One line a week. */
+export function weekLine(week: Week): string {
+  const all = week.withAdapter + week.withoutAdapter;
+  if (all === 0) return "No keystrokes saved yet this week.";
+  return `${all} keystrokes saved this week: ${week.withAdapter} with the adapter, ${week.withoutAdapter} without.`;
+}
+
+export function rate(counts: Counts): number | undefined {
+  return counts.shown > 0 ? counts.accepted / counts.shown : undefined;
+}
+
+export function percent(share: number | undefined): string {
+  return share === undefined ? "–" : `${Math.round(100 * share)} %`;
+}
+
+/** "12 of 40 (30 %)", both kinds together. */
+export function acceptance(report: StatisticsReport): string {
+  const all = sum(report.withAdapter, report.withoutAdapter);
+  return all.shown === 0 ? "" : `${all.accepted} of ${all.shown} (${percent(rate(all))})`;
+}
+
+/** The statistics as a Markdown page. */
+export function page(report: StatisticsReport, week: Week): string {
+  const columns = [report.withAdapter, report.withoutAdapter, sum(report.withAdapter, report.withoutAdapter)];
+  const row = (name: string, value: (counts: Counts) => string | number): string =>
+    `| ${name} | ${columns.map(value).join(" | ")} |`;
+  const latency = report.latencyMs;
+  const reasons = Object.entries(report.reasons).sort((a, b) => b[1] - a[1]);
+  return [
+    "# C2L statistics",
+    "",
+    report.enabled
+      ? "Counted on this machine only; nothing is sent anywhere."
+      : "Counting is off (`c2l.statistics.enable`); these are the counts from before.",
+    "",
+    weekLine(week),
+    "",
+    "| | with adapter | without | together |",
+    "|---|--:|--:|--:|",
+    row("shown", (c) => c.shown),
+    row("accepted", (c) => c.accepted),
+    row("accepted in part", (c) => c.partlyAccepted),
+    row("not accepted", (c) => Math.max(0, c.shown - c.accepted - c.partlyAccepted)),
+    row("acceptance", (c) => percent(rate(c))),
+    row("characters accepted", (c) => c.acceptedChars),
+    "",
+    `Requests: ${report.requests}, of them ${report.fromCache} answered from the cache, ` +
+      `${report.typedThrough} by typing along, ${report.superseded} overtaken by the next keystroke.`,
+    "",
+    latency.count > 0
+      ? `Latency of the last ${latency.count} computed completions: ` +
+        `${Math.round(latency.p50)} ms median, ${Math.round(latency.p95)} ms p95.`
+      : "No completion has been computed yet since the server started.",
+    ...(reasons.length === 0 ? [] : ["", "## When nothing was shown", "", "| why | times |", "|---|--:|"]),
+    ...reasons.map(([reason, times]) => `| ${sentenceOf(reason)} | ${times} |`),
+    "",
+  ].join("\n");
+}
+
+function sum(a: Counts, b: Counts): Counts {
+  return {
+    shown: a.shown + b.shown,
+    accepted: a.accepted + b.accepted,
+    partlyAccepted: a.partlyAccepted + b.partlyAccepted,
+    acceptedChars: a.acceptedChars + b.acceptedChars,
+    shownChars: a.shownChars + b.shownChars,
+  };
+}

