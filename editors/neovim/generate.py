@@ -1,12 +1,13 @@
-"""Writes the two Lua files that repeat the server's own definitions: the editor contract and the settings' types.
+"""Writes what repeats the server's own definitions: the editor contract, the settings' types and their help.
 
-    python editors/neovim/generate.py           write lua/c2l/protocol.lua and lua/c2l/settings.lua
+    python editors/neovim/generate.py           write lua/c2l/protocol.lua, lua/c2l/settings.lua and doc/c2l.txt
     python editors/neovim/generate.py --check   exit code 1 if they differ from what would be written
 """
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import msgspec
 from c2l_lsp import config
 from c2l_lsp.server import protocol
 
-FOLDER = Path(__file__).parent / "lua" / "c2l"
+FOLDER = Path(__file__).parent
+HELP = FOLDER / "doc" / "c2l.txt"
+_BEGIN, _END = "-- settings: made by generate.py --", "-- end of settings --"
 PAYLOADS = (
     protocol.Latency,
     protocol.AdapterStatus,
@@ -91,6 +94,21 @@ def settings_lua() -> str:
     return "\n".join([*lines, ""])
 
 
+def help_text() -> str:
+    """The help file with its list of settings between the two marks; the rest of it is written by hand."""
+    text = HELP.read_text(encoding="utf-8")
+    head, rest = text.split(_BEGIN)
+    lines = []
+    for row in config.describe():
+        mark = "*" if row["scope"] == "machine" else ""
+        kind, default = _type(row).replace("|", " or "), _value(row["default"])
+        first = f"{row['key'].removeprefix('c2l.')}{mark}  {kind}, default {default}"
+        lines += textwrap.wrap(first, 78, subsequent_indent="        ", break_on_hyphens=False)
+        indent = {"initial_indent": "    ", "subsequent_indent": "    "}
+        lines += textwrap.wrap(row["description"], 78, break_on_hyphens=False, **indent)
+    return head + "\n".join([_BEGIN, *lines, _END]) + rest.split(_END)[1]
+
+
 def _class(payload: type[msgspec.Struct]) -> list[str]:
     doc = (payload.__doc__ or "").strip().splitlines()[0]
     schema = msgspec.json.schema(payload)["$defs"][payload.__name__]
@@ -142,17 +160,17 @@ def _value(value: object) -> str:
     return _quoted(value) if isinstance(value, str) else str(value)
 
 
-FILES = {"protocol.lua": protocol_lua, "settings.lua": settings_lua}
+FILES = {FOLDER / "lua/c2l/protocol.lua": protocol_lua, FOLDER / "lua/c2l/settings.lua": settings_lua, HELP: help_text}
 
 
 def main() -> int:
     """Write or check; the exit code."""
     different = []
-    for name, make in FILES.items():
-        path, text = FOLDER / name, make()
+    for path, make in FILES.items():
+        text = make()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        different.append(name)
+        different.append(path.name)
         if "--check" not in sys.argv:
             path.write_text(text, encoding="utf-8")
     print(", ".join(different) or "up to date")

@@ -127,7 +127,8 @@ M.READY = [[
   return status.state == 'ready' and status.adapter and status.adapter.generation > 0
 ]]
 
-function M.ready() return M.wait(M.READY) end
+--- The first start of a server on a busy machine is slow, and no scenario's own matter: its wait is never short.
+function M.ready() return M.wait(M.READY, 90000) end
 
 --- Count what the client sends from now on.
 function M.count()
@@ -161,9 +162,9 @@ end
 function M.servers() return M.lua('return vim.api.nvim_get_proc_children(vim.fn.getpid())') end
 
 --- Plant the scenario's fault, if asked to.
-function M.plant(code)
+function M.plant(code, ...)
   if M.fault then
-    M.lua(code)
+    M.lua(code, ...)
   end
 end
 

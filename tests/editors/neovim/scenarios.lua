@@ -232,10 +232,10 @@ end
 
 function S.statusline()
   d.start()
-  d.plant('require("c2l.status").changed = function() end')
+  d.plant('require("c2l.status").line = function() return "C2L off" end')
   d.listen('C2lStatus')
   local path = d.write('demo.py', { '' })
-  d.lua('vim.o.statusline = "%{v:lua.require(\'c2l\').statusline()}"')
+  d.lua('vim.o.statusline = "%{v:lua.require\'c2l\'.statusline()}"')
   d.equal(d.lua('return require("c2l").statusline()'), 'C2L off')
   d.lua('require("c2l").setup(...)', d.options())
   d.edit(path)
@@ -271,7 +271,7 @@ function S.two_buffers()
   d.shown('_theta_g1_0()')
   d.keys('<Tab>')
   d.wait('return vim.fn.getline(1) == "theta_theta_g1_0()"')
-  d.equal(#d.lua('return vim.lsp.get_clients({ name = "c2l" })'), 1)
+  d.equal(d.lua('return #vim.lsp.get_clients({ name = "c2l" })'), 1)
 end
 
 function S.two_folders()
@@ -288,7 +288,7 @@ function S.two_folders()
   local folders = vim.tbl_map(function(one) return one.data.folder:match('[^/]*$') end, d.lua('return _G.events'))
   table.sort(folders)
   d.equal(folders, { 'one', 'two' })
-  d.equal(#d.lua('return vim.lsp.get_clients({ name = "c2l" })'), 1, 'one server for both')
+  d.equal(d.lua('return #vim.lsp.get_clients({ name = "c2l" })'), 1, 'one server for both')
   d.keys('ikappa')
   d.shown('_kappa_g1_0()')
 end
@@ -304,7 +304,7 @@ function S.killed()
   end
   d.hidden()
   d.wait('return require("c2l").status().state == "stopped"')
-  d.ready()
+  d.wait(d.READY)
   d.keys('s')
   d.shown('_lambdas_g1_0()')
   d.keys('<Tab>')
@@ -322,7 +322,7 @@ function S.gives_up()
   d.wait('return require("c2l").status().kind == "Error"')
   d.equal(d.lua('return require("c2l").status().message:match("C2L restart")'), 'C2L restart')
   d.lua('vim.cmd("C2L restart")')
-  d.ready()
+  d.wait(d.READY)
   d.keys('imu')
   d.shown('_mu_g1_0()')
 end
@@ -333,7 +333,7 @@ function S.restart()
   local before = d.servers()[1]
   d.lua('vim.cmd("C2L restart")')
   d.wait(('local now = vim.api.nvim_get_proc_children(vim.fn.getpid())[1]; return now and now ~= %d'):format(before))
-  d.ready()
+  d.wait(d.READY)
   d.keys('inu')
   d.shown('_nu_g1_0()')
 end
@@ -556,6 +556,18 @@ function S.wrong_options()
   })
 end
 
+function S.help()
+  d.start()
+  vim.fn.mkdir(d.work .. '/help/doc', 'p')
+  vim.uv.fs_copyfile(d.plugin .. '/doc/c2l.txt', d.work .. '/help/doc/c2l.txt')
+  d.plant('vim.fn.writefile({ "no tags" }, (...) .. "/help/doc/c2l.txt")', d.work)
+  d.lua('vim.cmd.helptags(... .. "/help/doc"); vim.opt.rtp:prepend(... .. "/help")', d.work)
+  for _, tag in ipairs({ 'c2l', 'c2l-core', ':C2L-status', 'c2l.setup()', '<Plug>(c2l-accept)', 'b:c2l_enabled' }) do
+    d.lua('vim.cmd.help(...)', tag)
+    assert(d.lua('return vim.fn.getline(".")'):find('*' .. tag .. '*', 1, true), tag)
+  end
+end
+
 -- Neovim's own client, without the plugin's renderer: `vim.lsp.enable('c2l')` and the on_accept of :help c2l-core.
 function S.core()
   d.start()
@@ -588,6 +600,197 @@ function S.core()
   d.wait('return #vim.fn.getline(1) > 8')
   d.rest(200)
   d.equal(d.lines(), { 'word_word_g1_0()' })
+end
+
+-- With the real server and the shipped model: what is accepted is what was shown, whatever the model says.
+
+local CODE = {
+  'class Registry:',
+  '    def __init__(self):',
+  '        self.values = []',
+  '',
+  '    def register_widget(self, value):',
+  '        self.values.append(value)',
+  '        return self.values',
+  '',
+  'registry = Registry()',
+  'registry.register_widget(1)',
+  'registry.register_widget(2)',
+  'registry.register_widget(3)',
+  '',
+}
+
+-- A real text where the fault is planted is taken wrongly into the buffer.
+local WRONG_ACCEPT = [[
+  local set_text = vim.api.nvim_buf_set_text
+  vim.api.nvim_buf_set_text = function(buf, row, col, last, stop, lines)
+    lines[1] = 'x' .. lines[1]
+    return set_text(buf, row, col, last, stop, lines)
+  end
+]]
+
+--- The line at the cursor up to it, and what stands from there on if the shown text is accepted.
+local function expected(ghost)
+  local at = d.lua('return vim.api.nvim_win_get_cursor(0)')
+  local lines = d.lines()
+  local line = lines[at[1]]
+  local new = vim.split(line:sub(1, at[2]) .. ghost .. line:sub(at[2] + 1), '\n', { plain = true })
+  local result = vim.list_slice(lines, 1, at[1] - 1)
+  vim.list_extend(result, new)
+  return vim.list_extend(result, vim.list_slice(lines, at[1] + 1))
+end
+
+local function same_soon(want, what)
+  local got
+  vim.wait(20000, function()
+    got = d.lines()
+    return vim.deep_equal(got, want)
+  end, 20)
+  d.equal(got, want, what)
+end
+
+-- A model may have nothing to say at one place; at one of these it has.
+local PROMPTS = { 'registry.', 'registry.register_widget(', 'registry.register_', 'print(registry' }
+
+--- The code as it was, a new line at its end and a prompt on it that the model continues. The ghost text.
+local function provoke()
+  for _, prompt in ipairs(PROMPTS) do
+    d.keys('<Esc>')
+    d.wait('return vim.api.nvim_get_mode().mode == "n"')
+    d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, ...)', CODE)
+    d.keys('Gi' .. prompt)
+    if vim.wait(15000, function() return d.ghost() ~= nil end, 20) then
+      return d.ghost(), prompt
+    end
+  end
+  return d.shown()
+end
+
+--- The explicit wait is long enough for a busy machine; the automatic budget is set so, too.
+local PATIENT = { settings = { completion = { maxLatencyMs = 5000, maxLatencyInvokedMs = 10000 } } }
+
+function S.real_session()
+  local path = d.open(CODE, PATIENT)
+  d.plant(WRONG_ACCEPT)
+  local ghost, prompt = provoke()
+  local want = expected(ghost)
+  d.keys('<Tab>')
+  same_soon(want, 'accepted is what was shown')
+  d.keys('<Esc>:write<CR>')
+  d.wait('return not vim.bo.modified')
+  d.equal(vim.fn.readfile(path), want, 'file on disk')
+
+  -- typing through, then accepting
+  ghost = provoke()
+  want = expected(ghost)
+  d.rest(200)
+  d.count()
+  local typed = ghost:match('^[^\n]+'):sub(1, 3)
+  d.say('shown:', vim.inspect(ghost), 'typed:', typed)
+  for key in typed:gmatch('.') do
+    d.keys(key == '<' and '<lt>' or key)
+    ghost = ghost:sub(2)
+    d.equal(d.ghost(), ghost, 'typing along only shortens it')
+  end
+  d.equal(d.lua('return _G.sent'), 0, 'no request while typing along')
+  d.keys('<Tab>')
+  same_soon(want, 'typed along, then accepted')
+
+  -- a word, then dismissed
+  ghost, prompt = provoke()
+  local word = ghost:match('^[%w_]+') or ghost:match('^[^%w_%s]+')
+  d.keys('<M-Right>')
+  d.wait(('return vim.fn.getline(".") == %q'):format(prompt .. word))
+  d.keys('<C-]>')
+  d.hidden()
+
+  -- candidates: each is shown in turn, the chosen one is accepted
+  local first = provoke()
+  d.keys('<M-]>')
+  d.wait([[
+    local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
+    local mark = vim.api.nvim_buf_get_extmarks(0, ns, 0, -1, { details = true })[1]
+    local chunks = mark and (mark[4].virt_lines and mark[4].virt_lines[#mark[4].virt_lines] or mark[4].virt_text)
+    return chunks and chunks[2] and chunks[2][1]:match('%(%d/%d%)')
+  ]])
+  local second = d.shown()
+  d.say('candidates:', vim.inspect(first), vim.inspect(second))
+  want = expected(second)
+  d.keys('<Tab>')
+  same_soon(want, 'the chosen candidate')
+
+  -- off says why, on works again
+  d.lua('require("c2l").disable({ buf = 0 })')
+  d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, ...)', CODE)
+  d.keys('<Esc>Gi' .. prompt)
+  d.rest(1000)
+  d.equal(d.ghost(), nil, 'off shows nothing')
+  d.lua('require("c2l").status({ buf = 0 }, function(status) _G.status = status end)')
+  d.wait('return _G.status and _G.status.disabledReason == "buffer"')
+  d.lua('require("c2l").enable({ buf = 0 })')
+  d.shown()
+
+  -- settings live
+  d.lua('require("c2l").configure({ completion = { trigger = "manual" } })')
+  d.wait([[
+    require('c2l').status({ buf = 0 }, function(status) _G.reason = status.disabledReason end)
+    return _G.reason == 'manual'
+  ]])
+  d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, ...)', CODE)
+  d.keys('<Esc>Gi' .. prompt)
+  d.rest(1000)
+  d.equal(d.ghost(), nil, 'manual: nothing by itself')
+  d.keys('<M-\\>')
+  d.shown()
+end
+
+function S.real_adapter()
+  d.open(CODE, PATIENT)
+  d.plant('require("c2l.status").adapter_changed = function() end')
+  d.listen('C2lAdapter')
+  local before = d.lua('return require("c2l").status().adapter.generation')
+  d.write('helpers.py', { 'def frobnicate_all(items):', '    return [frobnicate(item) for item in items]', '' })
+  d.wait(('local e = _G.events or {}; return #e > 0 and e[#e].data.generation > %d'):format(before))
+  d.wait(('return require("c2l").status().adapter.generation > %d'):format(before))
+  d.wait('return require("c2l").statusline():match("^C2L ready #%d+$")')
+  provoke()
+end
+
+function S.real_killed()
+  d.open(CODE, PATIENT)
+  d.plant('require("c2l.supervisor").exited = function() end')
+  provoke()
+  for _, pid in ipairs(d.servers()) do
+    vim.uv.kill(pid, 'sigkill')
+  end
+  d.hidden()
+  d.wait('return require("c2l").status().state == "stopped"')
+  d.wait(d.READY)
+  local ghost = d.shown()
+  local want = expected(ghost)
+  d.keys('<Tab>')
+  same_soon(want, 'works again')
+end
+
+function S.real_folders()
+  d.start()
+  d.plant('require("c2l.folders").join = function() return false end')
+  local first, second = d.write('one/a.py', CODE), d.write('two/b.py', CODE)
+  vim.fn.mkdir(d.work .. '/one/.git', 'p')
+  vim.fn.mkdir(d.work .. '/two/.git', 'p')
+  d.listen('C2lAdapter')
+  d.lua('require("c2l").setup(...)', d.options(PATIENT))
+  d.edit(first)
+  d.edit(second)
+  d.wait([[
+    local folders = {}
+    for _, one in ipairs(_G.events or {}) do folders[one.data.folder:match('[^/]*$')] = true end
+    return folders.one and folders.two
+  ]])
+  d.equal(d.lua('return #vim.lsp.get_clients({ name = "c2l" })'), 1)
+  local want = expected((provoke()))
+  d.keys('<Tab>')
+  same_soon(want, 'in the second folder')
 end
 
 return S

@@ -1,14 +1,13 @@
 #!/bin/bash
-# setup.sh : the Neovims the editor tests drive, unpacked into .cache/editors of the checkout. Nothing else is touched.
+# setup.sh : the Neovims the editor tests drive, unpacked into build/editors of the checkout. Nothing else is touched.
 # Needs apt-get, dpkg-deb and Python; takes Debian packages from the mirror this machine's apt already uses.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "$0")/../../.." && pwd)
-DEST=$ROOT/.cache/editors
+DEST=$ROOT/build/editors
 PYTHON=${PYTHON:-python3}
 [ -x "$ROOT/.venv/bin/python" ] && PYTHON=$ROOT/.venv/bin/python
 mkdir -p "$DEST"
-echo '*' > "$ROOT/.cache/.gitignore"
 
 mirror() {
   sed -nE 's/^(URIs:|deb) +(\[[^]]*\] +)?(https?[^ ]*\/debian)\/?( .*)?$/\3/p' \

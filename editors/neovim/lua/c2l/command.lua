@@ -148,7 +148,7 @@ M.subs = {
     run = function()
       execute(protocol.Command.TOGGLE_LANGUAGE, { uri = vim.uri_from_bufnr(0) }, function(result)
         say(('Completions are %s for %s.'):format(result.enabled and 'on' or 'off', result.language))
-        require('c2l.suggest').leave()
+        require('c2l.suggest').switched()
       end)
     end,
   },

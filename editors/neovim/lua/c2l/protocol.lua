@@ -114,8 +114,8 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field busy boolean
 ---@field message string
 ---@field state string
----@field model? string|nil
----@field adapter? c2l.AdapterStatus|nil
+---@field model? string
+---@field adapter? c2l.AdapterStatus
 ---@field latencyMs? c2l.Latency
 ---@field disabledReason? string
 ---@field folders? c2l.AdapterStatus[]
@@ -131,19 +131,19 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 
 --- Which folder a request is about: a folder's URI or path, else the one of the document, else the first.
 ---@class c2l.FolderParams
----@field folder? string|nil
----@field textDocument? { uri: string }|nil
+---@field folder? string
+---@field textDocument? { uri: string }
 
 --- `enabled` None flips.
 ---@class c2l.SetEnabledParams
----@field folder? string|nil
----@field textDocument? { uri: string }|nil
----@field enabled? boolean|nil
+---@field folder? string
+---@field textDocument? { uri: string }
+---@field enabled? boolean
 
 --- `out`: directory to write; `rank` 0 is the smallest exact one.
 ---@class c2l.ExportParams
----@field folder? string|nil
----@field textDocument? { uri: string }|nil
+---@field folder? string
+---@field textDocument? { uri: string }
 ---@field out? string
 ---@field rank? integer
 
@@ -157,8 +157,8 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 
 --- `uri`: one document; `language`: one language; neither: everything. `enabled` None flips.
 ---@class c2l.ToggleParams
----@field uri? string|nil
----@field language? string|nil
----@field enabled? boolean|nil
+---@field uri? string
+---@field language? string
+---@field enabled? boolean
 
 return M

@@ -210,12 +210,10 @@ function M.leave()
   settled = nil
 end
 
---- A switch was set.
+--- A switch was set, here or in the server: what is shown may not be right any more, and what is not may be wanted.
 function M.switched()
-  local buf = vim.api.nvim_get_current_buf()
-  if not switch.enabled(buf) then
-    M.leave()
-  elseif inserting() then
+  M.leave()
+  if inserting() and switch.enabled(vim.api.nvim_get_current_buf()) then
     M.enter()
   end
 end
