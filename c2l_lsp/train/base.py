@@ -1,7 +1,7 @@
 """Trains the base code LM: one loop for a CPU, one GPU or several (`torchrun`), in legs that continue one another.
 
-A run is a folder: `run.json` (what is trained how), checkpoints, `log.jsonl`, `curve.png`. The learning rate warms up, is
-stable for as many legs as one likes, and decays to nothing in the last leg (`decay_steps`).
+A run is a folder: `run.json` (what is trained how), checkpoints, `log.jsonl`, `curve.png`. The learning rate warms up,
+is stable for as many legs as one likes, and decays to nothing in the last leg (`decay_steps`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SHAPES = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one run learns. Everything here is written to `run.json` and must be the same in every leg."""
+    """How one run learns. Written to `run.json`; a later leg may change only what LEG_BY_LEG names."""
 
     shape: Shape = SHAPES["nano"]
     vocabulary: int = 8192
@@ -66,6 +66,9 @@ class Recipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     ema: float = 0.0  # decay per step of the averaged weights, 0 = none
+
+
+LEG_BY_LEG = ("examples", "rows", "accumulate")  # longer rows later are an ordinary curriculum
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,20 @@ def make_model(shape: Shape, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
 
     torch.manual_seed(seed)
     config = Qwen2Config(
-        vocab_size=vocabulary, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, intermediate_size=shape.ffn,
-        max_position_embeddings=shape.positions, tie_word_embeddings=True, rms_norm_eps=1e-6,
+        vocab_size=vocabulary,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        intermediate_size=shape.ffn,
+        max_position_embeddings=shape.positions,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-6,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        bos_token_id=None, eos_token_id=0, pad_token_id=4, attn_implementation="sdpa",
+        bos_token_id=None,
+        eos_token_id=0,
+        pad_token_id=4,
+        attn_implementation="sdpa",
     )
     model = Qwen2ForCausalLM(config)
     with torch.no_grad():
@@ -109,8 +121,9 @@ def make_optimisers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.
     outside = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     adam = {"lr": recipe.rate, "betas": (0.9, 0.95), "eps": 1e-9}
     if recipe.optimiser == "muon":
-        muon = torch.optim.Muon(inside, lr=recipe.rate, weight_decay=recipe.weight_decay,
-                                adjust_lr_fn="match_rms_adamw")
+        muon = torch.optim.Muon(
+            inside, lr=recipe.rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
         return [muon, torch.optim.AdamW(outside, weight_decay=0.0, **adam)]  # type: ignore[arg-type]
     groups = [{"params": inside, "weight_decay": recipe.weight_decay}, {"params": outside, "weight_decay": 0.0}]
     return [torch.optim.AdamW(groups, **adam)]  # type: ignore[arg-type]
@@ -161,8 +174,15 @@ class Devices:
 class Trainer:
     """One run: model, optimisers, stream and counters, from a folder and back to it."""
 
-    def __init__(self, run: Path, recipe: Recipe, documents: Sequence[Document], tokenizer: CodeTokenizer,
-                 tune: Sequence[Document] = (), devices: Devices | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        recipe: Recipe,
+        documents: Sequence[Document],
+        tokenizer: CodeTokenizer,
+        tune: Sequence[Document] = (),
+        devices: Devices | None = None,
+    ) -> None:
         """Begin the run in `run`, or go on from its newest checkpoint.
 
         Raises TrainingError when `recipe` is not the run's, CheckpointError when the checkpoint is not whole or of
@@ -187,12 +207,11 @@ class Trainer:
         mine = json.loads(json.dumps(asdict(self.recipe)))
         if file.exists():
             there = json.loads(file.read_text("utf-8"))
-            changed = sorted(key for key in mine if mine[key] != there.get(key))
+            changed = sorted(key for key in mine if mine[key] != there.get(key) and key not in LEG_BY_LEG)
             if changed and there.get("shape") != mine["shape"]:
                 raise CheckpointError(f"The run in {self.run} is of another shape: {there.get('shape')}.")
             if changed:
-                raise TrainingError(f"The run in {self.run} was begun with other {', '.join(changed)}: start a new one.")
-            return
+                raise TrainingError(f"The run in {self.run} was begun with another {', '.join(changed)}: start anew.")
         self.run.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(mine, indent=1), "utf-8")
 
@@ -223,7 +242,10 @@ class Trainer:
         weights = dict(self.model.named_parameters())
         weights |= {f"ema.{name}": value for name, value in self.averaged.items()}
         state = {
-            "tokens": self.tokens, "seconds": self.seconds, "decay_from": self.decay_from, "streams": streams,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "decay_from": self.decay_from,
+            "streams": streams,
             "rng": torch.get_rng_state().tolist(),
         }
         return checkpoint.save(self.run, self.step, weights, self.optimisers, state)
@@ -272,15 +294,23 @@ class Trainer:
         while not self._done(leg, first, begun):
             value, norm, tokens = self.one_step(loss, leg.decay_steps)
             if not value < 20:
-                raise TrainingError(f"The loss is {value} at step {self.step}: go on from a checkpoint with a lower rate.")
+                raise TrainingError(f"The loss is {value} at step {self.step}: start with a lower rate.")
             losses.append(value)
             counted += tokens
             now = time.monotonic()
             if self.step % 10 == 0:
                 speed = counted / (now - last)
-                self._note(say, {"loss": sum(losses) / len(losses), "norm": norm, "tokens_per_s": speed,
-                                 "fraction_of_peak": speed * work / leg.peak, "epoch": self.stream.state.epoch,
-                                 "rate": self.optimisers[0].param_groups[0]["lr"]})
+                self._note(
+                    say,
+                    {
+                        "loss": sum(losses) / len(losses),
+                        "norm": norm,
+                        "tokens_per_s": speed,
+                        "fraction_of_peak": speed * work / leg.peak,
+                        "epoch": self.stream.state.epoch,
+                        "rate": self.optimisers[0].param_groups[0]["lr"],
+                    },
+                )
                 self.seconds += now - last
                 losses, counted, last = [], 0, now
             if tune and now - evaluated > leg.evaluate_minutes * 60:
@@ -294,8 +324,9 @@ class Trainer:
         if tune:
             found = tune.measure(loss, device, self.recipe.rows).to_json()
         if leg.rest_of_line and self.tune and self.devices.rank == 0:
-            found |= rest_of_line(self.model, self.tune, self.tokenizer, count=leg.rest_of_line,
-                                  context=min(256, length), device=device)
+            found |= rest_of_line(
+                self.model, self.tune, self.tokenizer, count=leg.rest_of_line, context=min(256, length), device=device
+            )
         self._note(say, found)
         self.save()
         self.plot()

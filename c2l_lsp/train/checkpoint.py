@@ -1,12 +1,11 @@
 """A training run on disk: whole checkpoints that an exact resume starts from. Tensors in safetensors, the rest in JSON.
 
-    RUN/step-0001200/{model,optimiser}.safetensors + state.json      written aside, renamed last
+RUN/step-0001200/{model,optimiser}.safetensors + state.json      written aside, renamed last
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -36,8 +35,9 @@ def _flat(optimisers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
     }
 
 
-def save(run: Path, step: int, model: dict[str, Tensor], optimisers: list[torch.optim.Optimizer],
-         state: dict[str, Any]) -> Path:
+def save(
+    run: Path, step: int, model: dict[str, Tensor], optimisers: list[torch.optim.Optimizer], state: dict[str, Any]
+) -> Path:
     """Write one checkpoint and drop all but the newest three. Raises StorageError when the disk refuses."""
     target = run / f"step-{step:07d}"
     part = run / f"{target.name}.part"
@@ -48,10 +48,10 @@ def save(run: Path, step: int, model: dict[str, Tensor], optimisers: list[torch.
         save_file(_flat(optimisers), part / "optimiser.safetensors")
         (part / "state.json").write_text(json.dumps({**state, "step": step}), "utf-8")
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(part, target)
+        part.replace(target)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise StorageError(f"The checkpoint in {run} can't be written ({error}); the one before it is whole.") from error
+        raise StorageError(f"The checkpoint in {run} can't be written ({error}); the last one is whole.") from error
     for old in sorted(run.glob("step-*[0-9]"))[:-_KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return target

@@ -49,12 +49,15 @@ def corpus_build(
     if standard_library:
         names.append(corpus.STANDARD_LIBRARY)
     with _progress("repositories") as progress:
-        made = corpus.build(names, mirror, out, against=against or [], workers=workers, cap=int(share * 1e6),
-                            progress=progress)
+        made = corpus.build(
+            names, mirror, out, against=against or [], workers=workers, cap=int(share * 1e6), progress=progress
+        )
     for name, reason in made["skipped"].items():
         typer.echo(f"skipped {name}: {reason}", err=True)
-    typer.echo(f"{len(made['repositories'])} repositories, {made['files']} files, {made['bytes'] / 1e6:.1f} MB; "
-               f"{len(made['skipped'])} skipped")
+    typer.echo(
+        f"{len(made['repositories'])} repositories, {made['files']} files, {made['bytes'] / 1e6:.1f} MB; "
+        f"{len(made['skipped'])} skipped"
+    )
 
 
 @corpus_app.command("stats")
@@ -143,11 +146,40 @@ def train_base(
         torch.set_num_threads(threads)
     made = CodeTokenizer(tokenizer_folder)
     recipe = base.Recipe(
-        shape=base.SHAPES[size], vocabulary=made.vocabulary, examples=examples.Recipe(length=length, seed=seed),
-        rows=rows, accumulate=accumulate, optimiser=optimiser, rate=rate, warmup=warmup, ema=ema,
+        shape=base.SHAPES[size],
+        vocabulary=made.vocabulary,
+        examples=examples.Recipe(length=length, seed=seed),
+        rows=rows,
+        accumulate=accumulate,
+        optimiser=optimiser,
+        rate=rate,
+        warmup=warmup,
+        ema=ema,
     )
-    trainer = base.Trainer(out, recipe, list(corpus.documents(corpus_folder)), made,
-                           list(corpus.documents(tune)) if tune else [])
-    leg = base.Leg(minutes=minutes, steps=steps, decay_steps=decay_steps, rest_of_line=rest_of_line,
-                   compiled=compiled, evaluate_minutes=evaluate_minutes)
+    trainer = base.Trainer(
+        out, recipe, list(corpus.documents(corpus_folder)), made, list(corpus.documents(tune)) if tune else []
+    )
+    leg = base.Leg(
+        minutes=minutes,
+        steps=steps,
+        decay_steps=decay_steps,
+        rest_of_line=rest_of_line,
+        compiled=compiled,
+        evaluate_minutes=evaluate_minutes,
+    )
     trainer.train(leg, lambda line: typer.echo(json.dumps(line), err=True))
+
+
+@train_app.command("export")
+def train_export(
+    run: Annotated[Path, typer.Option("--run", help="Folder of a training run.")],
+    tokenizer_folder: Annotated[Path, typer.Option("--tokenizer", help="Folder of its tokenizer.")],
+    corpus_folder: Annotated[Path, typer.Option("--corpus", help="The corpus it learned from.")],
+    out: Out,
+    averaged: Annotated[bool, typer.Option(help="Take the averaged weights.")] = False,
+) -> None:
+    """Write the newest checkpoint as a model folder that transformers and the engine load."""
+    from c2l_lsp.train import export
+
+    made = export.export(run, tokenizer_folder, corpus_folder, out, averaged)
+    typer.echo(f"{made['steps']} steps, {made['tokens'] / 1e6:.1f}M tokens: {made['evaluation']}")

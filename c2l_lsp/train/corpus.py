@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,16 +24,26 @@ import msgpack
 import numpy as np
 import zstandard
 
+from c2l_lsp.errors import CorpusError
 from c2l_lsp.train import filters, licence
 from c2l_lsp.train.dedup import NearDuplicates, signature
-from c2l_lsp.errors import CorpusError
 from c2l_lsp.train.sources import Blob, GitRepository, SourceProblem, git_folder
 
 STANDARD_LIBRARY = "python/cpython"  # the name under which the installed standard library is listed
 _RULES = 4  # part of what decides whether a repository must be read again: raise when a filter changes
 _SHARD_BYTES = 16_000_000  # of text, before compression
-_NOT_STDLIB = ("test/", "tests/", "site-packages/", "idlelib/", "lib2to3/", "config-", "__pycache__/", "turtledemo/",
-               "ensurepip/", "pydoc_data/")
+_NOT_STDLIB = (
+    "test/",
+    "tests/",
+    "site-packages/",
+    "idlelib/",
+    "lib2to3/",
+    "config-",
+    "__pycache__/",
+    "turtledemo/",
+    "ensurepip/",
+    "pydoc_data/",
+)
 
 
 @dataclass
@@ -85,7 +94,7 @@ def _write(file: Path, data: bytes) -> None:
     part = file.with_suffix(file.suffix + ".part")
     try:
         part.write_bytes(data)
-        os.replace(part, file)
+        part.replace(file)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise CorpusError(f"{file} can't be written ({error.strerror}): free some space and run it again.") from error
@@ -140,8 +149,11 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
     Never raises for what is wrong with the repository: `skipped` says it. A full disk raises CorpusError.
     """
     about = Repository(name)
-    target = out / "repositories" / (hashlib.sha256(name.encode()).hexdigest()[:10] if name.startswith(("/", "."))
-                                     else name.replace("/", "+"))
+    target = (
+        out
+        / "repositories"
+        / (hashlib.sha256(name.encode()).hexdigest()[:10] if name.startswith(("/", ".")) else name.replace("/", "+"))
+    )
     target = target.with_name(target.name + ".zst")
     try:
         stamp = _stamp(name, mirror)
@@ -168,8 +180,9 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
     return about
 
 
-def _read_all(names: Sequence[str], mirror: Path, out: Path, workers: int,
-              progress: Callable[[int, int], None]) -> dict[str, Repository]:
+def _read_all(
+    names: Sequence[str], mirror: Path, out: Path, workers: int, progress: Callable[[int, int], None]
+) -> dict[str, Repository]:
     done: dict[str, Repository] = {}
     if workers <= 1:
         for name in names:
@@ -246,8 +259,14 @@ def _manifest(out: Path) -> dict[str, Any]:
 
 
 def build(
-    names: Sequence[str], mirror: Path, out: Path, *, against: Sequence[Path] = (), workers: int = 2,
-    cap: int = 3_000_000, progress: Callable[[int, int], None] = lambda done, total: None,
+    names: Sequence[str],
+    mirror: Path,
+    out: Path,
+    *,
+    against: Sequence[Path] = (),
+    workers: int = 2,
+    cap: int = 3_000_000,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Build (or bring up to date) the corpus of `names` in `out` and return its manifest.
 

@@ -27,9 +27,12 @@ def draw(log: Path, out: Path) -> None:
     figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
-    for key, words, style in (("loss", "training, nat/token", "-"), ("nat_per_token", "tune, nat/token", "o-"),
-                              ("middle_nat_per_token", "tune middles, nat/token", "s-"),
-                              ("bits_per_byte", "tune, bits/byte", "^-")):
+    for key, words, style in (
+        ("loss", "training, nat/token", "-"),
+        ("nat_per_token", "tune, nat/token", "o-"),
+        ("middle_nat_per_token", "tune middles, nat/token", "s-"),
+        ("bits_per_byte", "tune, bits/byte", "^-"),
+    ):
         points = [(line["tokens"] / 1e6, line[key]) for line in lines if key in line]
         if points:
             axis.plot(*zip(*points, strict=True), style, label=words, markersize=3, linewidth=1)

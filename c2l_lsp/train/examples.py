@@ -40,11 +40,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How examples are made: row length in tokens, share of pieces with a hole, seed."""
+    """How examples are made: row length in tokens, share of pieces with a hole, seed, rows to draw a batch from.
+
+    With a small buffer the rows of one file follow one another closely, and a fast learner learns the file instead of
+    the language: 200 rows cost 0.4 nat between the loss of training and that of other files of the same corpus.
+    """
 
     length: int = 512
     fim: float = 0.5
     seed: int = 0
+    buffer: int = 3000
 
 
 def pieces(text: str, length: int, dice: random.Random) -> list[str]:
@@ -67,7 +72,7 @@ def pieces(text: str, length: int, dice: random.Random) -> list[str]:
 
 
 def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> list[int] | None:
-    """PREFIX p SUFFIX s MIDDLE m END within `limit` tokens; far ends of p and s give way. None if m alone is too long."""
+    """PREFIX p SUFFIX s MIDDLE m END within `limit` tokens; far ends of p and s give way. None if m is too long."""
     prefix, suffix, middle = tokenizer.encode_batch([cut.prefix, cut.suffix, cut.middle])
     room = limit - len(middle) - 4
     if room < 16:
@@ -138,14 +143,22 @@ class StreamState:
 class Stream:
     """Gives out batches for ever, in an order drawn anew for each pass."""
 
-    def __init__(self, documents: Sequence[Document], tokenizer: CodeTokenizer, recipe: Recipe,
-                 state: StreamState | None = None, shard: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        tokenizer: CodeTokenizer,
+        recipe: Recipe,
+        state: StreamState | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
         """`state` from a checkpoint goes on there; `shard` = (rank, ranks) gives each of several devices its part."""
         self.state = state or StreamState()
         self._documents = {d.id: d for d in documents if int(d.id[:8], 16) % shard[1] == shard[0]}
         if not self._documents:
             raise TrainingError("There is no text to train on: build a corpus with more repositories.")
         self._tokenizer, self._recipe = tokenizer, recipe
+        # A leg with shorter rows than the last one's leaves out what would no longer fit.
+        self.state.rows = [row for row in self.state.rows if sum(map(len, row)) <= recipe.length]
         self._order = self._remaining()
 
     def _key(self, name: str) -> str:
@@ -160,22 +173,23 @@ class Stream:
             self.state.epoch, self.state.seen = self.state.epoch + 1, []
             self._order = self._remaining()
         group = [self._order.pop() for _ in range(min(_GROUP, len(self._order)))]
-        dice = random.Random(self._key(group[0]))
+        dice = random.Random(self._key(group[0]))  # noqa: S311 - a reproducible order, no secret
         made: list[list[int]] = []
         for name in group:
             parts = pieces(self._documents[name].text, self._recipe.length, dice)
-            made += [example(part, i == len(parts) - 1, self._recipe, self._tokenizer, dice)
-                     for i, part in enumerate(parts)]
+            made += [
+                example(part, i == len(parts) - 1, self._recipe, self._tokenizer, dice) for i, part in enumerate(parts)
+            ]
         rows = pack([one for one in made if len(one) > 1], self._recipe.length)
         dice.shuffle(rows)
         self.state.seen += group
         self.state.rows += rows
 
     def next(self, count: int) -> Batch:
-        """The next `count` rows. Neighbouring rows may share a file: batches should be large enough to blur that."""
-        while len(self.state.rows) < count + 4 * _GROUP:
+        """The next `count` rows. Drawn from a wide buffer, so that one file's rows lie far apart."""
+        while len(self.state.rows) < count + self._recipe.buffer:
             self._refill()
-        # Drawn from a wide buffer, so that one long file does not fill a batch.
-        dice = random.Random(f"{self._recipe.seed}/{self.state.epoch}/{len(self.state.seen)}/{len(self.state.rows)}")
+        place = f"{self._recipe.seed}/{self.state.epoch}/{len(self.state.seen)}/{len(self.state.rows)}"
+        dice = random.Random(place)  # noqa: S311 - a reproducible order, no secret
         rows = [self.state.rows.pop(dice.randrange(len(self.state.rows))) for _ in range(count)]
         return to_batch(rows, self._recipe.length, self._tokenizer.pad)

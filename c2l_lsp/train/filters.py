@@ -28,7 +28,9 @@ _SECRET = re.compile(
     r"|\beyJ[A-Za-z0-9_-]{20,}\.eyJ[A-Za-z0-9_-]{20,}\."
     r"|(?i:(password|passwd|secret|api_?key|auth_?token|access_?key)\s*[:=]\s*[\"'](?=[^\"']*\d)[A-Za-z0-9+/_-]{24,}={0,2}[\"'])"
 )
-_OTHER_LICENCE = re.compile(r"gnu (affero |lesser |library )?general public licen[cs]e|\bSPDX-[\w-]+: [AL]?GPL", re.IGNORECASE)
+_OTHER_LICENCE = re.compile(
+    r"gnu (affero |lesser |library )?general public licen[cs]e|\bSPDX-[\w-]+: [AL]?GPL", re.IGNORECASE
+)
 _HEADER_WORDS = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx-", re.IGNORECASE)
 _KEEP_COMMENT = re.compile(r"^#!|coding[:=]")
 

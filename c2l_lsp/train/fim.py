@@ -118,7 +118,7 @@ SPANS: tuple[tuple[float, Callable[[str, random.Random], tuple[int, int]]], ...]
 
 
 def split(text: str, dice: random.Random) -> Split:
-    """Cut `text` (not empty) by one of SPANS; sometimes what follows is left out, as at the end of a file being typed."""
+    """Cut `text` (not empty) by one of SPANS; sometimes what follows is left out, as at a file's end."""
     (chosen,) = dice.choices([span for _, span in SPANS], [weight for weight, _ in SPANS])
     begin, end = chosen(text, dice)
     suffix = "" if dice.random() < 0.12 else text[end:]

@@ -28,7 +28,7 @@ _TEXTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("CC0-1.0", r"cc0 1\.0 universal"),
         ("BSD", r"redistribution and use in source and binary forms"),
         ("MIT", r"permission is hereby granted, free of charge, to any person obtaining"),
-        ("ISC", r"permission to use, copy, modify, and/?(or)? ?distribute this software (and its documentation )?for any"),
+        ("ISC", r"permission to use, copy, modify, and/?(or)? ?distribute this software"),
         ("Zlib", r"this software is provided 'as-is', without any express or implied warranty"),
         ("MIT", r"\bmit licen[cs]e\b"),
         ("BSD", r"\bbsd licen[cs]e\b|\bbsd-[23]-clause\b"),
@@ -82,7 +82,6 @@ def detect(files: Mapping[str, str]) -> str:
     names = [name for name in stated if name]
     if not names:
         names = [
-            name for path, text in sorted(files.items()) if is_metadata_file(path)
-            if (name := name_of(text, _METADATA))
+            name for path, text in sorted(files.items()) if is_metadata_file(path) if (name := name_of(text, _METADATA))
         ]
     return next((name for name in names if name not in PERMISSIVE), names[0] if names else "unknown")

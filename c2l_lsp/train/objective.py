@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from c2l_lsp.train import fim
 from c2l_lsp.train.corpus import Document
@@ -39,9 +39,7 @@ def packed_loss(model: torch.nn.Module) -> Loss:
                 input_ids=ids, attention_mask=mask_of(segments), position_ids=positions, use_cache=False
             ).last_hidden_state
             logits = model.lm_head(hidden)  # type: ignore[operator]
-        return F.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+        return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
 
     return loss
 
@@ -73,7 +71,7 @@ class TuneSet:
 
     def __init__(self, documents: Sequence[Document], tokenizer: CodeTokenizer, length: int, rows: int) -> None:
         """Draw about `rows` rows of plain pieces and a third as many with holes, the same ones in every run."""
-        dice = random.Random(20)
+        dice = random.Random(20)  # noqa: S311 - the same sample in every run
         plain, holes = ExampleRecipe(length, 0.0), ExampleRecipe(length, 1.0)
         cut = [piece for d in sorted(documents, key=lambda d: d.id) for piece in pieces(d.text, length, dice)]
         chosen = dice.sample(cut, min(len(cut), rows))
@@ -81,13 +79,15 @@ class TuneSet:
         self._bytes = sum(len(tokenizer.decode(ids[1:]).encode()) for ids in tokens)
         self._plain = pack(tokens, length)[:]
         self._middles = [
-            ids for piece in dice.sample(cut, min(len(cut), rows // 2))
+            ids
+            for piece in dice.sample(cut, min(len(cut), rows // 2))
             if tokenizer.middle in (ids := example(piece, False, holes, tokenizer, dice))
         ]
         self._length, self._tokenizer = length, tokenizer
 
-    def _sum(self, loss: Loss, rows: Sequence[list[list[int]]], device: torch.device, only_middle: bool,
-             width: int) -> tuple[float, int]:
+    def _sum(
+        self, loss: Loss, rows: Sequence[list[list[int]]], device: torch.device, only_middle: bool, width: int
+    ) -> tuple[float, int]:
         total, count = 0.0, 0
         for at in range(0, len(rows), width):
             part = [*rows[at : at + width]]
@@ -109,13 +109,21 @@ class TuneSet:
 
 
 @torch.no_grad()
-def rest_of_line(model: torch.nn.Module, documents: Sequence[Document], tokenizer: CodeTokenizer, *, count: int,
-                 context: int, device: torch.device, seed: int = 30) -> dict[str, float]:
+def rest_of_line(
+    model: torch.nn.Module,
+    documents: Sequence[Document],
+    tokenizer: CodeTokenizer,
+    *,
+    count: int,
+    context: int,
+    device: torch.device,
+    seed: int = 30,
+) -> dict[str, float]:
     """Greedy completion of the rest of random lines: share that is exactly right, and its standard error.
 
     `context` tokens in all are shown of the file. The hole is cut at random characters of non-blank lines.
     """
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311 - the same sample in every run
     right = asked = 0
     chosen = sorted(documents, key=lambda d: d.id)
     while asked < count:
@@ -131,8 +139,12 @@ def rest_of_line(model: torch.nn.Module, documents: Sequence[Document], tokenize
         prompt = torch.tensor([ids[:-1]], device=device)
         with torch.autocast(device.type, torch.bfloat16):
             out = model.generate(  # type: ignore[operator]
-                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40,
-                eos_token_id=tokenizer.end, pad_token_id=tokenizer.pad,
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=40,
+                eos_token_id=tokenizer.end,
+                pad_token_id=tokenizer.pad,
             )[0, prompt.shape[1] :].tolist()
         said = tokenizer.decode([i for i in out if i != tokenizer.end]).split("\n")[0]
         right += said.rstrip() == text[begin:end].rstrip()

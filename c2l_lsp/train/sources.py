@@ -28,8 +28,12 @@ class Blob:
 
 def git_folder(name: str, mirror: Path) -> Path:
     """The git directory that list entry `name` means: a folder's own path, or `owner/name` below `mirror`."""
-    for folder in (Path(name).expanduser(), mirror / name.replace("/", "+") / "repo", mirror / name.replace("/", "+"),
-                   mirror / name):
+    for folder in (
+        Path(name).expanduser(),
+        mirror / name.replace("/", "+") / "repo",
+        mirror / name.replace("/", "+"),
+        mirror / name,
+    ):
         if folder.is_dir():
             return folder / ".git" if (folder / ".git").exists() else folder
     raise SourceProblem("not found")

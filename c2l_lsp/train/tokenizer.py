@@ -6,6 +6,7 @@ other piece crosses a line end; so a completion can stop exactly at a line's end
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,11 +64,18 @@ def save(tokenizer: Tokenizer, folder: Path, context: int = 2048) -> None:
     from transformers import PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, model_max_length=context,
-        additional_special_tokens=[PREFIX, SUFFIX, MIDDLE, REPO, FILE], clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        model_max_length=context,
+        additional_special_tokens=[PREFIX, SUFFIX, MIDDLE, REPO, FILE],
+        clean_up_tokenization_spaces=False,
     )
     folder.mkdir(parents=True, exist_ok=True)
     wrapped.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text("utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}  # of every version
+    file.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
 class CodeTokenizer:
@@ -87,6 +95,14 @@ class CodeTokenizer:
             raise TrainingError(f"The tokenizer in {folder} lacks {SPECIAL[ids.index(None)]}.")
         self.end, self.prefix, self.suffix, self.middle, self.pad = ids[:5]
         self.vocabulary: int = self._inner.get_vocab_size()
+
+    def plain(self) -> Tokenizer:
+        """A tokenizer to save, in which special tokens are special again."""
+        from tokenizers import Tokenizer
+
+        made = Tokenizer.from_str(self._inner.to_str())
+        made.encode_special_tokens = False
+        return made
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; nothing is added."""

@@ -1,0 +1,216 @@
+"""A trained run → a folder that plain `transformers` and the engine load: weights, tokenizer, card, manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from c2l_lsp.errors import StorageError, TrainingError
+from c2l_lsp.train import base, checkpoint, tokenizer
+from c2l_lsp.train.corpus import manifest_of
+from c2l_lsp.train.curve import read_log
+from c2l_lsp.train.examples import Recipe as ExampleRecipe
+
+
+def recipe_of(run: Path) -> base.Recipe:
+    """The recipe a run was begun with. Raises TrainingError when `run` holds none."""
+    try:
+        plain: dict[str, Any] = json.loads((run / "run.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{run} holds no training run: {error}.") from error
+    shape, examples = base.Shape(**plain.pop("shape")), ExampleRecipe(**plain.pop("examples"))
+    return base.Recipe(shape=shape, examples=examples, **plain)
+
+
+def load_model(run: Path, averaged: bool = False) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The model of a run's newest checkpoint in fp32 and the run's state; `averaged` picks the EMA weights."""
+    folder = checkpoint.newest(run)
+    if folder is None:
+        raise TrainingError(f"{run} holds no checkpoint yet.")
+    recipe = recipe_of(run)
+    weights, _, state = checkpoint.load(folder)
+    names = {name.removeprefix("ema."): w for name, w in weights.items() if name.startswith("ema.") == averaged}
+    model = base.make_model(recipe.shape, recipe.vocabulary, 0)
+    checkpoint.restore(model, names)
+    return model, state
+
+
+def as_llama(model: torch.nn.Module) -> torch.nn.Module:
+    """The same function under the architecture name `llama` (with biases; the output projections' are zero).
+
+    transformers 5 reads the tokenizer of every folder of type `qwen2` as Qwen's own, whatever the folder says, and
+    would cut text differently from training. For `llama` it reads tokenizer.json as it stands.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    old: Any = model.config
+    config = LlamaConfig(
+        attention_bias=True,
+        **{name: getattr(old, name) for name in _SHARED},
+    )
+    made = LlamaForCausalLM(config)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    for name, value in made.named_parameters():
+        if name.endswith("o_proj.bias"):
+            weights[name] = torch.zeros_like(value)
+    checkpoint.restore(made, weights)
+    return made
+
+
+_SHARED = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
+    "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps", "rope_parameters", "bos_token_id", "eos_token_id",
+    "pad_token_id",
+)  # fmt: skip
+
+
+def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """Data, tokens, time and measurements of a run, as plain data."""
+    data, lines = manifest_of(corpus), read_log(run / "log.jsonl")
+    measured: dict[str, Any] = {}
+    for line in lines:
+        measured |= {k: v for k, v in line.items() if k not in _RUNNING}
+    speeds = sorted(line["tokens_per_s"] for line in lines if "tokens_per_s" in line)
+    recipe = json.loads((run / "run.json").read_text("utf-8"))
+    return {
+        "recipe": recipe,
+        "steps": state["step"],
+        "tokens": state["tokens"],
+        "passes_over_the_corpus": state["streams"][0]["epoch"] + _part_seen(state, data),
+        "seconds": round(state["seconds"]),
+        "tokens_per_s_median": speeds[len(speeds) // 2] if speeds else None,
+        "decayed": state["decay_from"] is not None,
+        "evaluation": measured,
+        "data": {
+            "files": data["files"],
+            "bytes": data["bytes"],
+            "repositories": [
+                {key: about[key] for key in ("name", "commit", "licence", "files", "bytes")}
+                for about in data["repositories"]
+            ],
+            "skipped": data["skipped"],
+        },
+    }
+
+
+_RUNNING = {"step", "tokens", "loss", "norm", "tokens_per_s", "fraction_of_peak", "epoch", "rate"}
+
+
+def _part_seen(state: dict[str, Any], data: dict[str, Any]) -> float:
+    return float(round(sum(len(stream["seen"]) for stream in state["streams"]) / max(1, data["files"]), 2))
+
+
+def card(manifest: dict[str, Any], weights: int) -> str:
+    """The model card (README.md) of an export."""
+    recipe, data = manifest["recipe"], manifest["data"]
+    licences = Counter(about["licence"] for about in data["repositories"])
+    facts = {
+        "weights": f"{weights / 1e6:.1f}",
+        **recipe["shape"],
+        "vocabulary": recipe["vocabulary"],
+        "length": recipe["examples"]["length"],
+        "optimiser": recipe["optimiser"].capitalize(),
+        "rate": recipe["rate"],
+        "tokens": f"{manifest['tokens'] / 1e6:.1f}",
+        "steps": manifest["steps"],
+        "passes": f"{manifest['passes_over_the_corpus']:.2f}",
+        "minutes": f"{manifest['seconds'] / 60:.0f}",
+        "speed": f"{manifest['tokens_per_s_median'] or 0:.0f}",
+        "schedule": "warm-up, plateau, decay to nothing"
+        if manifest["decayed"]
+        else "warm-up and plateau, no decay yet",
+        "files": data["files"],
+        "megabytes": f"{data['bytes'] / 1e6:.0f}",
+        "repositories": len(data["repositories"]),
+        "licences": ", ".join(f"{name} {count}" for name, count in licences.most_common()),
+        "rows": "\n".join(f"| {_WORDS.get(key, key)} | {value} |" for key, value in manifest["evaluation"].items()),
+    }
+    return _CARD.format(**facts)
+
+
+_WORDS = {
+    "nat_per_token": "loss, nat per token",
+    "bits_per_byte": "bits per byte",
+    "middle_nat_per_token": "loss of the middle, nat per token",
+    "rest_of_line_exact": "rest of line, exact match (greedy, 256 tokens of context)",
+    "standard_error": "its standard error",
+    "asked": "lines asked",
+}
+
+
+_CARD = """---
+license: apache-2.0
+language: [code]
+pipeline_tag: text-generation
+tags: [code, python, fill-in-the-middle]
+---
+# c2l-default
+
+A code language model of {weights} million weights for Python, small enough to ship inside an editor's language server
+and to run on a laptop's CPU. It is meant to be adapted to a repository; by itself it knows Python's habits and little
+else.
+
+## What it is
+The function of a Qwen2 model, saved as `llama` with attention biases because transformers 5 reads the tokenizer of any
+`qwen2` folder as Qwen's own: hidden {hidden}, {layers} layers, {heads} heads ({kv_heads} for keys and values),
+feed-forward {ffn}, tied embeddings, rotary base 10000; byte-level BPE of {vocabulary} entries in which a newline with
+its indentation is one token. Fill in the middle:
+`<|fim_prefix|>…<|fim_suffix|>…<|fim_middle|>`; the middle ends with `<|endoftext|>`.
+
+## How it was trained
+By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, from nothing: {tokens} million tokens in
+{steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of up to {length}
+tokens in the last leg), {minutes} minutes on shared CPU cores in bf16 at a median of {speed} tokens a second.
+{optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces have a hole.
+`curve.png` is the loss, `training_manifest.json` everything else.
+
+## Data
+{files} Python files, {megabytes} MB, of {repositories} permissively licensed repositories ({licences}), newest commit
+only; the standard library is one of them. Left out: files that are generated, vendored, minified, very long, not valid
+Python 3 or UTF-8, that look as if they held a secret, or that nearly repeat another file, also one of the evaluation
+repositories. `training_manifest.json` names every repository, its commit and its licence.
+
+## Measured on repositories never trained on (other owners; the ones used to choose step sizes)
+| | |
+|---|---|
+{rows}
+
+## Limits
+Python only. It was trained on very few tokens by today's measure: it completes the rest of a line and short, habitual
+lines far better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it
+learned. It can repeat idioms of its training data; it had no instruction or safety training.
+
+## Licence
+Apache-2.0 for the weights. The training files keep the licences named in the manifest.
+"""
+
+
+def export(run: Path, tokenizer_folder: Path, corpus: Path, out: Path, averaged: bool = False) -> dict[str, Any]:
+    """Write the newest checkpoint of `run` to `out` in bf16 with all that belongs to it; returns its manifest.
+
+    Raises TrainingError (no run, no checkpoint), StorageError (disk).
+    """
+    model, state = load_model(run, averaged)
+    manifest = training_manifest(run, corpus, state)
+    part = out.with_name(out.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        # First the tokenizer, then the model: the model's folder decides nothing about the tokenizer's class.
+        tokenizer.save(tokenizer.CodeTokenizer(tokenizer_folder).plain(), part, recipe_of(run).shape.positions)
+        as_llama(model).to(torch.bfloat16).save_pretrained(part)  # type: ignore[operator]
+        (part / "training_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        (part / "README.md").write_text(card(manifest, sum(p.numel() for p in model.parameters())), "utf-8")
+        if (run / "curve.png").exists():
+            shutil.copy(run / "curve.png", part / "curve.png")
+        shutil.rmtree(out, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.rename(out)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise StorageError(f"The model can't be written to {out}: {error}.") from error
+    return manifest
