@@ -345,7 +345,7 @@ class FolderLife:
         saved, state, extra = loaded
         self._generation = saved.generation
         self._learner.extra = extra
-        network = kinds.build(self.settings.adapter.hypernetwork, self._model, extra)
+        network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
         self._learner.restore(network, state, saved.files, saved.filter_digest)

@@ -15,6 +15,7 @@ from c2l_lsp.engine.decode import Decoder, Prefilled
 from c2l_lsp.engine.shape import Shape
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.lora import AdapterSlot
 
 
 @dataclass
@@ -65,6 +66,19 @@ class Completer:
             reused_tokens=start.reused,
             mean_logprob=best.logprob / max(best.tokens, 1),
         )
+
+    @torch.inference_mode()
+    def score(self, request: wire.Score, *, generation: int, adapters: AdapterSlot) -> wire.Scored:
+        """Log-probability of a given text at the cursor, in one forward pass."""
+        text = self._model.encode(request.text)
+        asked = prompts.build(
+            self._model, request.prefix, request.suffix, request.max_context_tokens, reserve=len(text)
+        )
+        ids = torch.tensor([[*asked.ids, *text]], device=self._model.device)
+        hidden = self._model.hidden(ids)[0, len(asked.ids) - 1 : -1]
+        found = torch.log_softmax(adapters.logits(hidden).float(), -1)
+        total = float(found.gather(1, ids[0, len(asked.ids) :, None]).sum())
+        return wire.Scored(logprob=total, tokens=len(text), generation=generation)
 
     def _candidates(
         self,

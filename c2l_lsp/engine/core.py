@@ -15,7 +15,7 @@ import psutil
 
 from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import wire
-from c2l_lsp.engine.adapt import BARE, Emit, FolderLife
+from c2l_lsp.engine.adapt import BARE, Emit, FolderLife, Live
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.engine.store import FolderStore, folder_key
@@ -43,12 +43,22 @@ class Engine:
 
     def complete(self, request: wire.Complete, cancelled: Callable[[], bool]) -> wire.Completion:
         """Answer under the folder's current generation (or the bare model); the generation cannot change meanwhile."""
-        life = self._folders.get(request.folder)
-        live = life.live if life is not None and request.adapter else BARE
-        self._slot.use(live.adapter)
+        live = self._live(request.folder, request.adapter)
         answer = self._completer.complete(request, generation=live.generation, kv_key=live.kv_key, cancelled=cancelled)
         self._latencies.append(answer.ms.total)
         return answer
+
+    def score(self, request: wire.Score) -> wire.Scored:
+        """How likely a text is at a cursor, under the folder's current generation or the bare model."""
+        live = self._live(request.folder, request.adapter)
+        return self._completer.score(request, generation=live.generation, adapters=self._slot)
+
+    def _live(self, folder: str, adapter: bool) -> Live:
+        """Put the adapter a request runs under into place."""
+        life = self._folders.get(folder)
+        live = life.live if life is not None and adapter else BARE
+        self._slot.use(live.adapter)
+        return live
 
     # --- folders -----------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from c2l_lsp.engine.store import FolderStore
 from c2l_lsp.errors import StorageError
+from c2l_lsp.model.encoder import in_diff
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Piece, Reading
 from c2l_lsp.repo.files import FileFilter
+from c2l_lsp.repo.patch import unified
 from c2l_lsp.repo.snapshot import Entry, Snapshot
 
 SLICE_S = 0.05
@@ -42,6 +44,8 @@ class Plan:
     unread: dict[bytes, Piece] = field(default_factory=dict)
     changed_files: int = 0
     first: bool = False
+    came: dict[str, str] = field(default_factory=dict)
+    """Path → new text of each file that changed, for hypernetworks that read diffs."""
 
     @property
     def empty(self) -> bool:
@@ -95,6 +99,7 @@ def plan(
     chosen = select(snapshot, budget)
     target: dict[str, Record] = {}
     texts: dict[bytes, Piece] = {}
+    came: dict[str, str] = {}
     changed = 0
     for path in sorted(chosen):
         old = records.get(path)
@@ -111,13 +116,15 @@ def plan(
             entry = Entry(read.digest, read.size, snapshot[path].mtime_ns)
         else:
             entry = snapshot[path]
+        if network.reads_diffs:
+            came[path] = text
         pieces = network.pieces(text)
         texts.update((piece.key, piece) for piece in pieces)
         target[path] = Record(entry, tuple(piece.key for piece in pieces))
         yield
     changed += len(records.keys() - target.keys())
     before, after = _count(records.values()), _count(target.values())
-    return Plan(target, after - before, before - after, texts, changed)
+    return Plan(target, after - before, before - after, texts, changed, came=came)
 
 
 def _count(records: Iterable[Record]) -> Counter[bytes]:
@@ -194,6 +201,17 @@ def _take(waiting: list[Piece], chars: int) -> list[Piece]:
     batch = waiting[-count:]
     del waiting[-count:]
     return batch
+
+
+def diff_text(plan: Plan, records: Mapping[str, Record], old_texts: Mapping[bytes, str]) -> str:
+    """The unified diffs of a plan's production files, as `git diff -U3` would print them; "" if there are none."""
+    out = []
+    for path in sorted(plan.came.keys() | (records.keys() - plan.records.keys())):
+        old = records.get(path)
+        before = old_texts.get(old.entry.digest) if old is not None else None
+        if in_diff(path) and (old is None or before is not None):
+            out.append(unified(before, plan.came.get(path), path))
+    return "".join(out)
 
 
 def to_change(plan: Plan, found: Mapping[bytes, Reading]) -> Change | None:

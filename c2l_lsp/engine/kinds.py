@@ -6,12 +6,19 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from c2l_lsp.errors import AdapterError
+from c2l_lsp.config import Settings, state_root
+from c2l_lsp.errors import AdapterError, CheckpointError
+from c2l_lsp.model import checkpoint
 from c2l_lsp.model import prior as priors
 from c2l_lsp.model.base import ASSETS, BaseModel
+from c2l_lsp.model.encoder import EmbeddingEncoder, load_encoder
 from c2l_lsp.model.hypernet import Hypernetwork
 from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.prior import MemoryPrior
+from c2l_lsp.model.published import PUBLISHED_BASE, Kind
+
+Builder = Callable[[BaseModel, Mapping[str, Tensor], bool], Hypernetwork | None]
+"""(model, tensors kept with the folder's state, offline) → hypernetwork."""
 
 PRIOR_FILE = "memory.safetensors"
 
@@ -22,32 +29,44 @@ def shipped_prior(model: BaseModel) -> MemoryPrior | None:
     return priors.load(path, model.digest) if path.is_file() else None
 
 
-def memory(model: BaseModel, extra: Mapping[str, Tensor]) -> Hypernetwork | None:
+def memory(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hypernetwork | None:
     """`memory` with the shipped prior, or with one estimated earlier from the folder's own text; None: estimate it."""
+    del offline
     prior = shipped_prior(model) or (priors.from_tensors(extra) if extra else None)
     return Memory(model, prior) if prior is not None else None
 
 
-def _needs_weights(kind: str) -> Callable[[BaseModel, Mapping[str, Tensor]], Hypernetwork | None]:
-    def build(model: BaseModel, extra: Mapping[str, Tensor]) -> Hypernetwork | None:
+def published(kind: Kind) -> Builder:
+    """`static` and `evo`: weights trained for one of our models ship beside it; for Qwen they come from the Hub."""
+
+    def build(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hypernetwork:
         del extra
-        raise AdapterError(
-            f"c2l.adapter.hypernetwork is {kind}, but there are no {kind} weights for the model {model.id}; "
-            "set it to auto or memory."
-        )
+        own = ASSETS / model.id / kind
+        if (own / checkpoint.MANIFEST).is_file():
+            return checkpoint.load(own).hypernetwork(model, EmbeddingEncoder.of_base(model))
+        if model.id != PUBLISHED_BASE:
+            raise AdapterError(
+                f"c2l.adapter.hypernetwork is {kind}, but there are no {kind} weights for the model {model.id}; "
+                "set it to auto or memory."
+            )
+        found = checkpoint.obtain(kind, state_root() / "hypernetworks", offline=offline)
+        return found.hypernetwork(model, load_encoder(device=model.device, offline=offline))
 
     return build
 
 
-KINDS: dict[str, Callable[[BaseModel, Mapping[str, Tensor]], Hypernetwork | None]] = {
-    "memory": memory,
-    "static": _needs_weights("static"),
-    "evo": _needs_weights("evo"),
-}
+KINDS: dict[str, Builder] = {"memory": memory, "static": published("static"), "evo": published("evo")}
 AUTO = "memory"
 """What `auto` means: the best of the adapter table."""
 
 
-def build(kind: str, model: BaseModel, extra: Mapping[str, Tensor]) -> Hypernetwork | None:
-    """The hypernetwork of a setting; None when it must first be estimated from text. AdapterError if it cannot be."""
-    return KINDS[AUTO if kind == "auto" else kind](model, extra)
+def build(settings: Settings, model: BaseModel, extra: Mapping[str, Tensor]) -> Hypernetwork | None:
+    """The hypernetwork of the settings; None when it must first be estimated from text. AdapterError if there is none.
+
+    `extra` are tensors that were kept with a folder's state (a prior estimated from its own text).
+    """
+    kind = settings.adapter.hypernetwork
+    try:
+        return KINDS[AUTO if kind == "auto" else kind](model, extra, settings.model.offline)
+    except CheckpointError as error:
+        raise AdapterError(str(error)) from error

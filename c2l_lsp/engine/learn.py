@@ -19,7 +19,7 @@ from c2l_lsp.engine.fold import Plan, Readings, Record, Rows
 from c2l_lsp.engine.store import FolderStore
 from c2l_lsp.errors import NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.hypernet import Change, Hypernetwork, RepoState
+from c2l_lsp.model.hypernet import Change, Hypernetwork, Reading, RepoState
 from c2l_lsp.model.memory import Memory, errors
 from c2l_lsp.model.prior import Curvature, estimate, to_tensors
 from c2l_lsp.repo.files import FileFilter
@@ -67,6 +67,7 @@ class Learner:
         self._on_progress, self._on_trouble = on_progress, on_trouble
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
+        self._texts: dict[bytes, str] = {}
 
     # --- what counts as the folder's text --------------------------------------------------------------------------
 
@@ -146,6 +147,9 @@ class Learner:
         assert self.network is not None  # noqa: S101
         if self.readings is None:
             self.readings = Readings(self._store, self.network, self._on_trouble)
+        diffs = self._read_diffs(planned)
+        if diffs:
+            return Ready(planned, Change(diffs=diffs), trigger, {})
         found = self.readings.get([*planned.added, *planned.removed])
         missing = [piece for key, piece in planned.unread.items() if key in planned.added and key not in found]
         task = "index" if planned.first else "update"
@@ -161,9 +165,28 @@ class Learner:
             return (yield from self.reconcile(None, trigger))
         return Ready(planned, change, trigger, {})
 
+    def _read_diffs(self, planned: Plan) -> list[Reading]:
+        """Readings of this change's diffs, where the hypernetwork reads diffs; the new texts are kept for the next."""
+        network = self.network
+        if network is None or not network.reads_diffs:
+            return []
+        old_texts: dict[bytes, str] = dict(self._texts)
+        new_texts = {planned.records[path].entry.digest: text for path, text in planned.came.items()}
+        alive = {record.entry.digest for record in planned.records.values()}
+        if self._store is not None:
+            try:
+                old_texts |= self._store.texts(record.entry.digest for record in self.records.values())
+                self._store.put_texts(new_texts, alive)
+            except StorageError as error:
+                self._on_trouble(error)
+        else:
+            self._texts = {d: text for d, text in (self._texts | new_texts).items() if d in alive}
+        text = "" if planned.first else fold.diff_text(planned, self.records, old_texts)
+        return network.read(network.diff_pieces(text)) if text else []
+
     def _prepare(self, snapshot: Snapshot) -> Generator[None, None, None]:
         """Build the hypernetwork; for a base without a shipped prior, estimate one from this folder's own text."""
-        self.network = kinds.build(self._settings.adapter.hypernetwork, self._model, self.extra)
+        self.network = kinds.build(self._settings, self._model, self.extra)
         if self.network is not None:
             return
         seen = Curvature.zeros(self._model.d)

@@ -14,6 +14,7 @@ import os
 import shutil
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,25 @@ class FolderStore:
             rows.append((key, rule, value, _sum(value)))
         with self._errors(), self._open() as db:
             db.executemany("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)", rows)
+
+    def texts(self, digests: Iterable[bytes]) -> dict[bytes, str]:
+        """Kept texts of files by digest (only a hypernetwork that reads diffs has them kept)."""
+        found = {}
+        with self._errors():
+            for digest in dict.fromkeys(digests):
+                row = self._open().execute("SELECT value, sum FROM text WHERE digest = ?", [digest]).fetchone()
+                if row is not None and _sum(row[0]) == row[1]:
+                    found[digest] = zlib.decompress(row[0]).decode("utf-8")
+        return found
+
+    def put_texts(self, texts: Mapping[bytes, str], alive: set[bytes]) -> None:
+        """Keep texts of files; those that are not `alive` any more are deleted."""
+        packed = {digest: zlib.compress(text.encode("utf-8")) for digest, text in texts.items()}
+        with self._errors(), self._open() as db:
+            rows = [(digest, value, _sum(value)) for digest, value in packed.items()]
+            db.executemany("INSERT OR REPLACE INTO text VALUES (?, ?, ?)", rows)
+            stored = [row[0] for row in db.execute("SELECT digest FROM text")]
+            db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in alive])
 
     def prune(self, alive: set[bytes], rule: str) -> None:
         """Delete readings that no file needs any more."""
@@ -233,6 +253,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     db.execute(
         "CREATE TABLE IF NOT EXISTS reading (key BLOB, rule TEXT, value BLOB, sum BLOB, PRIMARY KEY (key, rule))"
     )
+    db.execute("CREATE TABLE IF NOT EXISTS text (digest BLOB PRIMARY KEY, value BLOB, sum BLOB)")
     return db
 
 

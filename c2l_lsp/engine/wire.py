@@ -121,6 +121,25 @@ class Completion(_Record, frozen=True, kw_only=True):
     mean_logprob: float = 0.0
 
 
+class Score(_Record, frozen=True, kw_only=True):
+    """How likely is `text` at a cursor? Prompt as for Complete."""
+
+    folder: str
+    prefix: str
+    suffix: str
+    text: str
+    adapter: bool = True
+    max_context_tokens: int = 1536
+
+
+class Scored(_Record, frozen=True, kw_only=True):
+    """Summed log-probability (nat) of a text's tokens, how many they are, and under which generation."""
+
+    logprob: float
+    tokens: int
+    generation: int
+
+
 class Cancel(_Record, frozen=True, kw_only=True):
     """Stop the request with this id; it is still answered, with the error `cancelled`."""
 
@@ -192,6 +211,7 @@ METHODS: dict[str, tuple[type[Struct], type[Struct]]] = {
     "close_folder": (Folder, Nothing),
     "buffer": (Buffer, Nothing),
     "complete": (Complete, Completion),
+    "score": (Score, Scored),
     "cancel": (Cancel, Nothing),
     "adapter_info": (Folder, AdapterInfo),
     "regenerate": (Folder, Nothing),

@@ -164,6 +164,10 @@ class Worker:
         answer: wire.Completion = self._engine.complete(params, lambda: self._inbox.cancelled(request_id))
         return answer
 
+    def _on_score(self, params: wire.Score, _id: int) -> msgspec.Struct:
+        scored: wire.Scored = self._engine.score(params)
+        return scored
+
     def _on_cancel(self, params: wire.Cancel, _id: int) -> None:
         del params  # the flag was set when the frame was read
 

@@ -98,9 +98,13 @@ class BaseModel:
         return text
 
     @torch.inference_mode()
-    def hidden(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Final normed hidden states [B, T, d] of ids [B, T] (right-padded where mask [B, T] is 0)."""
-        output = self.body(input_ids=ids, attention_mask=mask, use_cache=False)
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Final normed hidden states [B, T, d] of ids [B, T].
+
+        Rows may be padded on the right: attention is causal, so no real position sees the padding, and without a mask
+        the fast kernel is used. States at padded positions mean nothing.
+        """
+        output = self.body(input_ids=ids, use_cache=False)
         states: Tensor = output.last_hidden_state
         return states
 

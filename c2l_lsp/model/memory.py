@@ -185,14 +185,13 @@ def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
     rows = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), model.start)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    ids, mask = ids.to(model.device), mask.to(model.device)
-    hidden = model.hidden(ids, mask)
-    valid = mask[:, 1:].bool()
-    valid[:, :skip] = False
+    ids = ids.to(model.device)
+    hidden = model.hidden(ids)
+    lengths = torch.tensor([len(row) for row in rows], device=model.device)
+    places = torch.arange(1, longest, device=model.device)
+    valid = (places < lengths[:, None]) & (places > skip)
     h = hidden[:, :-1][valid]
     e = head_errors(model, h, ids[:, 1:][valid])
     piece = torch.arange(len(rows), device=model.device)[:, None].expand_as(valid)[valid]

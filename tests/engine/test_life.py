@@ -298,3 +298,39 @@ def test_export_gives_the_live_logits_and_refuses_when_there_is_none(session, fo
     done = session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
     assert done.error < 1e-6
     assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["static", "evo"])
+def test_the_papers_hypernetworks_follow_a_folder_too(settings, folder, tiny_folder, tmp_path, kind):
+    import torch
+
+    from c2l_lsp.model import checkpoint
+    from c2l_lsp.model.code2lora import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+
+    model = tmp_path / "model"  # weights trained for a model stand in its own folder
+    shutil.copytree(tiny_folder, model)
+    torch.manual_seed(1)
+    head = HeadConfig(input_dim=128, hidden_dim=16, rank=4, type_dims={"q_proj": (64, 64), "v_proj": (64, 32)})
+    gru = GRUConfig(diff_input_dim=128, repo_state_dim=128, hidden_dim=128) if kind == "evo" else None
+    about = checkpoint.About(kind=kind, head=head, gru=gru, alpha=8.0)
+    made = checkpoint.Checkpoint.of(about, Code2LoRAHead(head), CommitGRU(gru) if gru else None)
+    checkpoint.save(made, model / kind)
+    chosen = msgspec.structs.replace(
+        settings,
+        model=msgspec.structs.replace(settings.model, path=str(model)),
+        adapter=msgspec.structs.replace(settings.adapter, hypernetwork=kind),
+    )
+    with Session(chosen) as session:
+        assert session.open(folder).kind == kind
+        before = live(session, folder)
+        assert before.adapter.pairs
+        with (folder / "pkg" / "m3.py").open("a") as file:
+            file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(8)))
+        wait(session, folder, 2)
+        after = live(session, folder)
+        assert after.adapter.digest != before.adapter.digest
+        assert after.kv_key != before.kv_key
+        digest = after.adapter.digest
+    with Session(chosen) as again:
+        again.open(folder)
+        assert live(again, folder).adapter.digest == digest  # evo after a restart goes on bit-equal
