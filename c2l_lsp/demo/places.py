@@ -16,7 +16,7 @@ _READ_FILES = 300
 """So many files, at most, are parsed to find places and names; a large repository has enough in them."""
 
 _LONGEST_LINE = 120
-_WORD = re.compile(r"[a-z]{3,}")
+_WORD = re.compile(r"[a-z]{4,}")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Edit:
-    """A new function and its first uses: the text appended to each file, and places that ask for the new name."""
+    """A new function and its first uses: the text appended to each file, and three places that ask for the new name:
+    where it is imported, where it is called, and where its first word is typed already."""
 
     name: str
     module: str
@@ -88,13 +89,17 @@ def plan_edit(root: Path, parsed: Mapping[str, tuple[str, ast.Module]], python: 
     module = _module(home)
     appended = {home: f"\n\ndef {name}(value):\n    return value\n"}
     for number, path in enumerate(users):
-        use = f"def {noun}_{('one', 'two', 'three')[number]}(value):\n    return {name}(value)\n"
+        ordinal = ("one", "two", "three")[number]
+        use = f"def {noun}_{ordinal}(value):\n    {noun} = {name}(value)\n    return {noun} or {name}(None)\n"
         appended[path] = f"\n\nfrom {module} import {name}\n\n\n{use}"
     asked = near[3] if len(near) > 3 else "next_use.py"
     text = parsed[asked][0].rstrip("\n") if asked in parsed else ""
+    verb = name.split("_")[0]
+    function = f"def {noun}_next(value):\n    {noun} ="
     probes = [
         _at_end(asked, f"{text}\n\n\nfrom {module} import", f" {name}"),
-        _at_end(asked, f"{text}\n\n\ndef {noun}_next(value):\n    return", f" {name}(value)"),
+        _at_end(asked, f"{text}\n\n\n{function}", f" {name}(value)"),
+        _at_end(asked, f"{text}\n\n\n{function} {verb}_", f"{name.removeprefix(verb + '_')}(value)"),
     ]
     return Edit(name, module, appended, probes)
 

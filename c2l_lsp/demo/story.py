@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -111,7 +112,7 @@ class Story:
             return
         differ = [row for row in tried if row[1].text != row[2].text]
         for place, bare, adapted in differ[:1] or tried[:1]:
-            self._show(place, ("without", bare), ("with", adapted))
+            self._show(place, "the file", ("without", bare), ("with", adapted))
         closer = sum(_agreement(row[0], row[2]) > _agreement(row[0], row[1]) for row in tried)
         farther = sum(_agreement(row[0], row[2]) < _agreement(row[0], row[1]) for row in tried)
         same = all(row[1].prompt_tokens == row[2].prompt_tokens for row in tried if row[1].texts and row[2].texts)
@@ -125,7 +126,7 @@ class Story:
         began = time.perf_counter()
         shown = [await self._complete(editor, probe, invoked=True) for probe in edit.probes]
         for probe, found in zip(edit.probes, shown, strict=True):
-            self._show(probe, ("now", found))
+            self._show(probe, "later", ("now", found))
         self._done(
             "ask for a name", time.perf_counter() - began, f"{edit.name} does not exist yet: {_rank(edit, shown)}"
         )
@@ -154,7 +155,7 @@ class Story:
         began = time.perf_counter()
         after = [await self._complete(editor, probe, invoked=True) for probe in edit.probes]
         for probe, old, new in zip(edit.probes, before, after, strict=True):
-            self._show(probe, ("before", old), ("after", new))
+            self._show(probe, "wanted", ("before", old), ("after", new))
         self._done("the same again", time.perf_counter() - began, f"{edit.name}: {_rank(edit, after)}")
 
     # --- helpers -----------------------------------------------------------------------------------------------------
@@ -181,9 +182,9 @@ class Story:
         finally:
             editor.shut(uri)
 
-    def _show(self, place: Place, *shown: tuple[str, Shown]) -> None:
+    def _show(self, place: Place, truth: str, *shown: tuple[str, Shown]) -> None:
         self.console.print(f"    [dim]{escape(place.path)}:{place.line + 1}[/dim]")
-        rows = [*((name, found.text or "(nothing)") for name, found in shown), ("the file", place.expected)]
+        rows = [*((name, found.text or "(nothing)") for name, found in shown), (truth, place.expected)]
         for name, text in rows:
             style = "green" if text.strip() == place.expected.strip() else "yellow"
             self.console.print(
@@ -217,7 +218,7 @@ def _last(editor: Editor, fallback: str) -> str:
 
 
 def _stages(change: AdapterChange) -> str:
-    return ", ".join(f"{name} {_time(ms / 1e3)}" for name, ms in change.ms.items() if ms >= 1)
+    return ", ".join(f"{name} {_time(ms / 1e3)}" for name, ms in change.ms.items() if ms >= 50)
 
 
 def _time(seconds: float) -> str:
@@ -231,7 +232,12 @@ def _agreement(place: Place, shown: Shown) -> float:
 def _rank(edit: Edit, shown: list[Shown]) -> str:
     """Where the new name stands among the candidates of each probe, in words."""
     said = []
-    for place, found in zip(("import", "call"), shown, strict=True):
-        at = next((n for n, text in enumerate(found.texts, 1) if text.strip().startswith(edit.name)), 0)
-        said.append(f"{place}: {'not suggested' if not at else 'suggested' if at == 1 else f'candidate {at}'}")
+    for kind, place, found in zip(("import", "call", "call begun"), edit.probes, shown, strict=True):
+        wanted = _first_word(place.expected)
+        at = next((number for number, text in enumerate(found.texts, 1) if _first_word(text) == wanted), 0)
+        said.append(f"{kind}: {'not suggested' if not at else 'suggested' if at == 1 else f'candidate {at}'}")
     return ", ".join(said)
+
+
+def _first_word(text: str) -> str:
+    return re.split(r"\W", text.strip(), maxsplit=1)[0]

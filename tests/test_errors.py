@@ -1,0 +1,208 @@
+"""What a user reads when something is wrong, and that completions go on wherever they can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from c2l_lsp import cli, errors
+from c2l_lsp.config import Adapter, Model, Settings
+from c2l_lsp.engine import wire
+
+TEXT = "def net_price(gross, rate):\n    return gross / (1 + rate)\n"
+
+
+# --- the set ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_set_is_closed_and_every_code_finds_its_class():
+    kinds = errors.C2LError.__subclasses__()
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    for kind in kinds:
+        crossed = errors.from_code(kind.code, "A sentence.")
+        assert type(crossed) is kind
+        assert str(crossed) == "A sentence."
+        assert kind.__doc__
+    assert type(errors.from_code("of a newer version", "x")) is errors.EngineError
+
+
+# --- an engine on a folder -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(tiny_folder: Path) -> Settings:
+    return Settings(model=Model(path=str(tiny_folder), device="cpu"), adapter=Adapter(update_delay_ms=0))
+
+
+def _learn(settings: Settings, folder: Path) -> tuple[list[wire.Trouble], wire.AdapterInfo, wire.Completion]:
+    """The troubles a folder made, its adapter, and a completion in it."""
+    from c2l_lsp.engine.session import Session
+
+    heard: list[Any] = []
+    with Session(settings, heard.append) as session:
+        info = session.open(folder)
+        request = wire.Complete(
+            folder=str(folder.resolve()), path="a.py", language="python", prefix="def total(", suffix="",
+            invoked=True, max_new_tokens=4, max_latency_ms=60000,
+        )  # fmt: skip
+        answer = session.complete(request)
+    return [event for event in heard if isinstance(event, wire.Trouble)], info, answer
+
+
+def test_an_empty_folder_is_a_reason_and_completions_go_on(settings: Settings, tmp_path: Path):
+    troubles, info, answer = _learn(settings, tmp_path)
+    assert [(t.code, t.severity) for t in troubles] == [("nothing-to-learn", "info")]
+    assert "has no readable python file yet; completions use the bare model." in troubles[0].message
+    assert (info.state, info.generation, answer.generation) == ("ready", 0, 0)
+    assert answer.new_tokens > 0
+
+
+def test_a_folder_of_no_python_files_is_the_same_reason(settings: Settings, tmp_path: Path):
+    (tmp_path / "notes.md").write_text("# Notes\n", encoding="utf-8")
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
+    troubles, info, answer = _learn(settings, tmp_path)
+    assert [t.code for t in troubles] == ["nothing-to-learn"]
+    assert info.files == 0
+    assert answer.new_tokens > 0
+
+
+def test_a_folder_that_is_not_there_is_named_and_completions_go_on(settings: Settings, tmp_path: Path):
+    troubles, info, answer = _learn(settings, tmp_path / "gone")
+    assert [t.code for t in troubles] == ["folder"]
+    assert str(tmp_path / "gone") in troubles[0].message
+    assert info.state == "failed"
+    assert answer.new_tokens > 0
+
+
+def test_a_folder_without_git_is_learned_like_any_other(settings: Settings, tmp_path: Path):
+    (tmp_path / "prices.py").write_text(TEXT, encoding="utf-8")
+    troubles, info, answer = _learn(settings, tmp_path)
+    assert not troubles
+    assert (info.files, info.generation) == (1, 1)
+    assert answer.new_tokens > 0
+
+
+def test_git_itself_says_that_a_folder_is_no_repository(tmp_path: Path):
+    from c2l_lsp.repo import git
+
+    with pytest.raises(errors.GitError, match="is not a git repository; its history cannot be used"):
+        git.run(tmp_path, "log")
+
+
+def test_an_unreadable_file_is_left_out_and_the_others_are_learned(settings: Settings, tmp_path: Path):
+    (tmp_path / "good.py").write_text(TEXT, encoding="utf-8")
+    (tmp_path / "bytes.py").write_bytes(b"name = '\xff\xfe\x00'\n")
+    (tmp_path / "link.py").symlink_to(tmp_path / "nowhere.py")
+    (tmp_path / "folder.py").mkdir()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.py")
+    if hasattr(os, "geteuid") and os.geteuid() != 0:  # the superuser may read everything
+        (tmp_path / "locked.py").write_text(TEXT, encoding="utf-8")
+        (tmp_path / "locked.py").chmod(0)
+    troubles, info, answer = _learn(settings, tmp_path)
+    assert not troubles
+    assert info.files == 1
+    assert answer.generation == 1
+
+
+# --- the command line under a fault ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "prices"
+    root.mkdir()
+    (root / "prices.py").write_text(TEXT, encoding="utf-8")
+    return root
+
+
+def _complete(folder: Path, tiny_folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
+    place = f"{folder / 'prices.py'}:2:12"
+    monkeypatch.setattr(
+        sys, "argv", ["c2l-lsp", "complete", place, "--json", "--model", str(tiny_folder), "--max-new-tokens", "4"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+def test_a_wrong_setting_is_named_and_the_completion_is_made(
+    folder: Path, tiny_folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    config = tmp_path / "config.toml"
+    config.write_text('[completion]\nmaxNewTokens = "many"\n[adaptor]\nenable = false\n', encoding="utf-8")
+    monkeypatch.setenv("C2L_CONFIG", str(config))
+    code, out, err = _complete(folder, tiny_folder, capsys, monkeypatch)
+    assert code == 0
+    assert f"c2l.completion.maxNewTokens in {config} is left as it was: Expected `int`, got `str`." in err
+    assert f"c2l.adaptor.enable in {config} is not a setting." in err
+    assert msgspec.json.decode(out)["new_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ('path = "/nowhere/at/all"', "c2l.model.path names"),
+        ('id = "nobody/no-such-model"\noffline = true', "c2l.model.offline is on, so it must be on this machine"),
+        ('device = "cuda:9"', "which this machine does not have; use auto or cpu"),
+    ],
+)
+def test_a_missing_model_is_one_sentence(
+    folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, values: str, sentence: str
+):
+    config = tmp_path / "config.toml"
+    config.write_text(f"[model]\n{values}\n", encoding="utf-8")
+    monkeypatch.setenv("C2L_CONFIG", str(config))
+    monkeypatch.setattr(sys, "argv", ["c2l-lsp", "complete", f"{folder / 'prices.py'}:2:12"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert out == ""
+
+
+def test_a_state_directory_that_may_not_be_written_is_named_and_the_completion_is_made(
+    folder: Path, tiny_folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    if (
+        hasattr(os, "geteuid") and os.geteuid() == 0
+    ):  # modes do not bind the superuser; a file where a folder should be does
+        locked = tmp_path / "file"
+        locked.write_bytes(b"")
+    monkeypatch.setenv("C2L_STATE_DIR", str(locked / "state"))
+    code, out, err = _complete(folder, tiny_folder, capsys, monkeypatch)
+    assert code == 0
+    assert "What was learned cannot be kept in" in err
+    assert str(locked / "state") in err
+    assert msgspec.json.decode(out)["generation"] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file size limits are POSIX's; Windows has no such switch")
+def test_a_full_disk_is_named_and_the_completion_is_made(folder: Path, tiny_folder: Path, tmp_path: Path):
+    """In a process that may not write files beyond 8 kB: every larger write fails in the middle, as on a full disk."""
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "from c2l_lsp.cli import main\n"
+        "main()\n"
+    )
+    place = f"{folder / 'prices.py'}:2:12"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "complete", place, "--json", "--model", str(tiny_folder)],
+        capture_output=True, text=True, timeout=150, check=False,
+        env={**os.environ, "C2L_STATE_DIR": str(tmp_path / "state")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "What was learned cannot be kept in" in done.stderr
+    assert msgspec.json.decode(done.stdout)["generation"] == 1
