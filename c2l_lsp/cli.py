@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from c2l_lsp import __version__
+from c2l_lsp.bench.cli import bench_app
 from c2l_lsp.config import Settings, load_user, merge
 from c2l_lsp.errors import C2LError, RequestError
 from c2l_lsp.train.cli import corpus_app, train_app
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(train_app, name="train", help="Train a base model or the hypernetworks.")
+app.add_typer(bench_app, name="bench", help="Measure what the adapters give and what they cost.")
 app.add_typer(corpus_app, name="corpus", help="Build training data from git repositories.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -183,3 +183,45 @@ def train_export(
 
     made = export.export(run, tokenizer_folder, corpus_folder, out, averaged)
     typer.echo(f"{made['steps']} steps, {made['tokens'] / 1e6:.1f}M tokens: {made['evaluation']}")
+
+
+@train_app.command("hypernet")
+def train_hypernet(
+    corpus_folder: Annotated[Path, typer.Option("--corpus", help="A built corpus to estimate from.")],
+    tune: Annotated[Path, typer.Option("--tune", help="A built corpus of other owners, to choose the steps on.")],
+    out: Annotated[Path, typer.Option("--out", help="File for the prior, e.g. MODEL/memory.safetensors.")],
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: the shipped.")] = "",
+    kind: Annotated[str, typer.Option("--kind", help="memory (static and evo are not trained here yet).")] = "memory",
+    tokens: Annotated[int, typer.Option(help="Tokens of training text for the curvature.")] = 30_000,
+    repositories: Annotated[int, typer.Option(help="Training repositories for the mean.")] = 48,
+    chars: Annotated[int, typer.Option(help="Characters of each of them.")] = 24_000,
+    tune_repositories: Annotated[int, typer.Option(help="Tuning repositories.")] = 16,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = what torch chooses.")] = 0,
+) -> None:
+    """Make a hypernetwork for a base model: for memory, curvature, mean and steps, without gradient descent."""
+    import torch
+
+    from c2l_lsp.config import Model
+    from c2l_lsp.errors import TrainingError
+    from c2l_lsp.model import base, prior
+    from c2l_lsp.model.memory import Memory
+    from c2l_lsp.train import corpus, memory
+
+    if kind != "memory":
+        raise TrainingError(f"--kind {kind} cannot be trained yet; memory can.")
+    if threads:
+        torch.set_num_threads(threads)
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or "c2l-default"))
+    documents = list(corpus.documents(corpus_folder))
+    made = memory.make_prior(loaded, documents, tokens=tokens, repositories=repositories, chars=chars, say=say)
+    cases = memory.tune_cases(
+        Memory(loaded, made), list(corpus.documents(tune)), repositories=tune_repositories, say=say
+    )
+    chosen = memory.choose_steps(loaded, made, cases, say)
+    note = f"{tokens} tokens, {repositories} repositories of training text; steps on {len(cases)} tuning repositories"
+    prior.save(chosen, out, loaded.digest, note)
+    typer.echo(f"{out}: {chosen.steps}")

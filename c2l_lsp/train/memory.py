@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from c2l_lsp.errors import TrainingError
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.hypernet import Change, RepoState
 from c2l_lsp.model.memory import Memory, errors
 from c2l_lsp.model.prior import Curvature, MemoryPrior, Steps, estimate
 from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.subjects import Scored, Subject, score_sites, site_loss, state_of, subjects
 
 Say = Callable[[str], None]
 
@@ -78,3 +80,96 @@ def make_prior(
     """A prior with default steps; the scalars are tuned afterwards on other repositories."""
     means = repository_means(model, documents, repositories, chars, say)
     return estimate(curvature(model, documents, tokens), steps=Steps(), means=means)
+
+
+@dataclass(frozen=True)
+class TuneCase:
+    """A tuning repository: its state, and hidden states and targets [N, d], [N] of files the state did not see.
+
+    `edited` pairs the reading of a file's first half, as if it had just been written, with its second half to score.
+    """
+
+    name: str
+    state: RepoState
+    scored: Scored
+    edited: list[tuple[RepoState, Scored]]
+
+
+@torch.inference_mode()
+def tune_cases(memory: Memory, documents: Iterable[Document], *, repositories: int, say: Say) -> list[TuneCase]:
+    """What the scalars are chosen on. The in-file prefix is 256 tokens: part of the help comes from the file itself."""
+    chosen = subjects(documents, memory_chars=60_000, test_chars=16_000)[:repositories]
+    cases = []
+    for subject in chosen:
+        state = state_of(memory, subject.memory)
+        scored = score_sites(memory.model, subject, 256, 1500)
+        if len(scored.targets) < 200:
+            continue
+        cases.append(TuneCase(subject.name, state, scored, _edited(memory, subject, state)))
+        say(f"{subject.name}: state of {float(state.tensors['n']):.0f} tokens, {len(scored.targets)} scored")
+    return cases
+
+
+def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[RepoState, Scored]]:
+    found = []
+    for text in subject.test[:3]:
+        lines = text.splitlines(keepends=True)
+        half = len(lines) // 2
+        if half < 20:
+            continue
+        readings = memory.read(memory.pieces("".join(lines[:half]))[:12])
+        (after,) = memory.update([state], [Change(added=readings)])
+        later = Subject(subject.name, [], ["".join(lines[half:])])
+        found.append((after, score_sites(memory.model, later, 128, 500)))
+    return found
+
+
+def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
+    """Coordinate search: step and clip on unseen files, shrinkage on small states, then the recent step on edits.
+
+    The score is the mean over repositories of the loss change in nat/token, with worse-than-nothing counted double:
+    an adapter that hurts somewhere costs more trust than the same gain elsewhere earns.
+    """
+    bare = [site_loss(model, case.scored, None) for case in cases]
+
+    def unseen(candidate: MemoryPrior, fraction: float = 1.0) -> float:
+        memory = Memory(model, candidate)
+        changes = []
+        for case, without in zip(cases, bare, strict=True):
+            tensors = {**case.state.tensors, "n": case.state.tensors["n"] * fraction}
+            tensors["S"] = case.state.tensors["S"] * fraction
+            changes.append(site_loss(model, case.scored, memory.adapter(RepoState(tensors)).final_map) - without)
+        return sum(change + max(change, 0.0) for change in changes) / len(changes)
+
+    best = prior
+    for name, grid in (("eta", (0.01, 0.02, 0.03, 0.05, 0.08)), ("clip", (2.0, 3.0, 5.0, 8.0)), ("eta", _NEAR)):
+        around = [value * (best.steps.eta if grid is _NEAR else 1.0) for value in grid]
+        best = _best(best, name, around, unseen, say)
+    return _best_recent(model, best, cases, say)
+
+
+_NEAR = (0.7, 0.85, 1.0, 1.2, 1.4)
+
+
+def _best_recent(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
+    pairs = [(state, scored) for case in cases for state, scored in case.edited if len(scored.targets)]
+    if not pairs:
+        return with_steps(prior, eta_recent=0.0)
+
+    def edited(candidate: MemoryPrior) -> float:
+        memory = Memory(model, candidate)
+        return sum(site_loss(model, scored, memory.adapter(state).final_map) for state, scored in pairs) / len(pairs)
+
+    best = with_steps(prior, eta_recent=prior.steps.eta)
+    for name, grid in (("eta_recent", (0.0, 0.01, 0.02, 0.04, 0.06)), ("n0_recent", (50.0, 200.0, 800.0))):
+        best = _best(best, name, grid, edited, say)
+    return best
+
+
+def _best(
+    prior: MemoryPrior, name: str, grid: Sequence[float], score: Callable[[MemoryPrior], float], say: Say
+) -> MemoryPrior:
+    scored = {value: score(with_steps(prior, **{name: value})) for value in grid}
+    value = min(scored, key=lambda v: scored[v])
+    say(f"{name}: " + ", ".join(f"{v:g} → {loss:+.4f}" for v, loss in scored.items()) + f"; {value:g}")
+    return with_steps(prior, **{name: value})

@@ -1,4 +1,4 @@
-"""Is an adapter its repository's? States from some files, losses on others, for every (adapter, repository) pair.
+"""Repositories cut in two for measuring adapters: files a state may see, and files it is scored on.
 
 The final-map adapters of `memory` change only the head's input, so the hidden states of the test text are computed once
 per in-file prefix length and every adapter is scored on them exactly.
@@ -98,7 +98,7 @@ def score_sites(model: BaseModel, subject: Subject, prefix: int, most: int) -> S
 
 
 @torch.inference_mode()
-def loss(model: BaseModel, scored: Scored, C: Tensor | None) -> float:
+def site_loss(model: BaseModel, scored: Scored, C: Tensor | None) -> float:
     """Mean loss in nat/token under a final map."""
     total = 0.0
     for start in range(0, len(scored.targets), 1024):
