@@ -129,11 +129,13 @@ class AdapterSlot:
         final = None if adapter.final_map is None else adapter.final_map.to(device=device, dtype=dtype)
         self._pairs, self._final = pairs, final
 
+    def mapped(self, hidden: Tensor) -> Tensor:
+        """Final hidden states [..., d] as the head sees them: h + C h under an adapter with a final map."""
+        return hidden if self._final is None else hidden + hidden @ self._final.T
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of final hidden states [..., d] under the current adapter."""
-        if self._final is not None:
-            hidden = hidden + hidden @ self._final.T
-        return self._model.logits(hidden)
+        return self._model.logits(self.mapped(hidden))
 
     def _hook(self, name: str) -> Any:  # noqa: ANN401 - torch's hook signature
         def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
