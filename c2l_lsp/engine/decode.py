@@ -66,7 +66,7 @@ class Decoder:
     def __init__(
         self, model: BaseModel, adapters: AdapterSlot, reader: Reader | None = None, draft: int = DRAFT
     ) -> None:
-        self._model, self._adapters, self._draft = model, adapters, draft
+        self._model, self._draft = model, draft
         self._reader = reader or reader_of(model, adapters)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
@@ -133,7 +133,7 @@ class Decoder:
         slot.ids += ids
         self.tokens_computed += len(ids)
         self.forward_passes += 1
-        return self._adapters.logits(hidden)
+        return self._reader.logits(hidden)
 
     def _best(self, ids: list[int], kv_key: str) -> tuple[_Slot, int]:
         """The slot that shares the longest prefix, or a fresh one in place of the oldest."""

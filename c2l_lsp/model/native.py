@@ -68,6 +68,10 @@ class NativeReader:
         """An empty text."""
         return NativeText(self)
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
+        return self._bare.head(self._adapters.mapped(hidden))
+
     def plan(self, start: int, T: int) -> _Pass:
         """The rotation and the mask of T tokens at `start`."""
         end = start + T

@@ -24,16 +24,27 @@ _PROJECTIONS = (
 )  # fmt: skip
 
 
+_PACK_BYTES = 2**30
+"""Weights up to this size are kept a second time in oneDNN's own order; beyond it the memory is worth more."""
+
+
 @dataclass(frozen=True)
 class Matrix:
-    """x ↦ x Wᵀ + b; W [out, in]."""
+    """x ↦ x Wᵀ + b; W [out, in], or in the order oneDNN multiplies by, which it else makes anew at every call."""
 
     weight: Tensor
     bias: Tensor | None = None
+    packed: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[n, in] → [n, out]."""
+        """[n, in] → [n, out]; the same bits packed or not."""
+        if self.packed:
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return functional.linear(x, self.weight, self.bias)
+
+    def pack(self) -> Matrix:
+        """The same map in oneDNN's order."""
+        return replace(self, weight=torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), 1), packed=True)
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,13 @@ class Weights:
     embedding: Tensor  # [vocabulary, d]
     layers: tuple[Layer, ...]
     norm: Norm
+    head: Matrix  # [vocabulary, d]
     heads: int
     kv_heads: int
     head_dim: int
     frequencies: Tensor  # [h/2], fp32
     rope_scale: float  # factor of cos and sin
+    packed: bool
 
 
 def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model
@@ -113,21 +126,36 @@ def _windowed(config: Any) -> bool:  # noqa: ANN401 - any transformers config
     return window is not None and window < config.max_position_embeddings
 
 
+def packs(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+    """Whether packing pays: bf16 on a CPU that multiplies it, and a model that fits the memory twice."""
+    return (
+        lm.device.type == "cpu"
+        and lm.dtype == torch.bfloat16
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and torch.cpu._is_avx512_bf16_supported()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and sum(p.numel() * p.element_size() for p in lm.parameters()) <= _PACK_BYTES
+    )
+
+
 def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
-    """Copies of qkv; gate and up, of which the model's own become views; everything else shared with the model."""
-    config, body = lm.config, lm.base_model
-    attention = body.layers[0].self_attn
-    for layer in body.layers:
-        _share_gate_up(layer.mlp)
+    """Copies of everything, packed; or of qkv only, the model's own gate and up made views of one matrix."""
+    config, body, packed = lm.config, lm.base_model, packs(lm)
+    attention, head = body.layers[0].self_attn, Matrix(lm.get_output_embeddings().weight.detach())
+    if not packed:
+        for layer in body.layers:
+            _share_gate_up(layer.mlp)
     return Weights(
         embedding=body.embed_tokens.weight.detach(),
-        layers=tuple(_layer(layer, attention.head_dim, {}) for layer in body.layers),
+        layers=tuple(_layer(layer, attention.head_dim, packed, {}) for layer in body.layers),
         norm=Norm.of(body.norm),
+        head=head.pack() if packed else head,
         heads=int(config.num_attention_heads),
         kv_heads=int(config.num_key_value_heads),
         head_dim=int(attention.head_dim),
         frequencies=body.rotary_emb.inv_freq.detach().float(),
         rope_scale=float(body.rotary_emb.attention_scaling),
+        packed=packed,
     )
 
 
@@ -140,7 +168,7 @@ def merge(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> Weights:  # n
         by_layer.setdefault(int(number), {})[projection] = pair
     layers = list(weights.layers)
     for index, inside in by_layer.items():
-        layers[index] = _layer(lm.base_model.layers[index], weights.head_dim, inside)
+        layers[index] = _layer(lm.base_model.layers[index], weights.head_dim, weights.packed, inside)
     return replace(weights, layers=tuple(layers))
 
 
@@ -155,16 +183,12 @@ def _share_gate_up(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
     mlp.gate_proj.weight.data, mlp.up_proj.weight.data = both[:f], both[f:]
 
 
-def _layer(layer: Any, head_dim: int, pairs: Mapping[str, Pair]) -> Layer:  # noqa: ANN401 - a transformers module
+def _layer(layer: Any, head_dim: int, packed: bool, pairs: Mapping[str, Pair]) -> Layer:  # noqa: ANN401 - as above
     q, k, v, o, gate, up, down = (_merged(layer, name, pairs) for name in _PROJECTIONS)
-    return Layer(
-        attention_norm=Norm.of(layer.input_layernorm),
-        qkv=_stack(_paired(q, head_dim), _paired(k, head_dim), v),
-        output=o,
-        mlp_norm=Norm.of(layer.post_attention_layernorm),
-        gate_up=_stack(gate, up),
-        down=down,
-    )
+    matrices = (_stack(_paired(q, head_dim), _paired(k, head_dim), v), o, _stack(gate, up), down)
+    qkv, output, gate_up, down = (matrix.pack() for matrix in matrices) if packed else matrices
+    norms = (Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm))
+    return Layer(norms[0], qkv, output, norms[1], gate_up, down)
 
 
 def _merged(layer: Any, name: str, pairs: Mapping[str, Pair]) -> Matrix:  # noqa: ANN401 - a transformers module

@@ -30,12 +30,19 @@ class Reader(Protocol):
     def open(self) -> Text:
         """An empty text."""
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [n, vocabulary] of final hidden states [n, d]."""
+
 
 class TransformersReader:
     """Any architecture; inner pairs act through the slot's hooks."""
 
-    def __init__(self, model: BaseModel) -> None:
-        self._model = model
+    def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
+        self._model, self._adapters = model, adapters
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [n, vocabulary] of final hidden states [n, d]."""
+        return self._adapters.logits(hidden)
 
     def open(self) -> Text:
         """An empty text."""
@@ -67,13 +74,17 @@ class _EitherReader:
 
     def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
         self._adapters = adapters
-        self._native, self._other = NativeReader(model.lm, adapters), TransformersReader(model)
+        self._native, self._other = NativeReader(model.lm, adapters), TransformersReader(model, adapters)
 
     def open(self) -> Text:
         """An empty text."""
         return (self._native if mergeable(self._adapters.pairs) else self._other).open()
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [n, vocabulary] of final hidden states [n, d]."""
+        return self._native.logits(hidden)
+
 
 def reader_of(model: BaseModel, adapters: AdapterSlot) -> Reader:
     """The fastest reader that fits a model."""
-    return TransformersReader(model) if why_not(model.lm) else _EitherReader(model, adapters)
+    return TransformersReader(model, adapters) if why_not(model.lm) else _EitherReader(model, adapters)
