@@ -32,7 +32,8 @@ def register(server: Server, session: Session) -> None:
 def _lifecycle(server: Server, session: Session) -> None:
     @server.feature(t.INITIALIZE)
     def initialize(params: t.InitializeParams) -> None:
-        session.documents.encoding = str(getattr(server.workspace.position_encoding, "value", "utf-16"))
+        encoding = server.workspace.position_encoding or "utf-16"
+        session.documents.encoding = encoding.value if isinstance(encoding, t.PositionEncodingKind) else encoding
         session.layers.set_initial(params.initialization_options)
         server.protocol.hidden_commands = frozenset(session.layers.client_commands)
         window = params.capabilities.window

@@ -39,9 +39,8 @@ def converter() -> Converter:
         # Clients before protocol 3.18 send Invoked = 0, Automatic = 1. One 0 gives such a client away.
         nonlocal counts_from_zero
         counts_from_zero = counts_from_zero or value == 0
-        automatic = 1 if counts_from_zero else 2
         kinds = t.InlineCompletionTriggerKind
-        return kinds.Automatic if value == automatic else kinds.Invoked
+        return kinds.Automatic if value == 2 or (value == 1 and counts_from_zero) else kinds.Invoked
 
     made.register_structure_hook(t.InlineCompletionTriggerKind, trigger_kind)
     for kind in (JsonRPCRequestMessage, JsonRPCNotification):

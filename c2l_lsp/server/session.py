@@ -67,7 +67,7 @@ class Session:
         )
         self.feed = BufferFeed(self.engine.set_buffer, self.folders.place, self.settings)
         self._closing: asyncio.Task[None] | None = None
-        self._restarting: asyncio.Task[None] | None = None
+        self._changing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waker: asyncio.TimerHandle | None = None
 
@@ -93,17 +93,14 @@ class Session:
             self._timer = asyncio.get_running_loop().call_later(_SAVE_EVERY, self._save_regularly)
 
     def _start(self, hello: wire.Hello) -> None:
+        old, self.engine.hello = self.engine.hello, hello
         if not self._wanted():
             self.board.life(Life.OFF, "", None)
-            return
-        old = self.engine.hello
-        machine_changed = old is not None and (
-            (old.settings.model, old.settings.remote) != (hello.settings.model, hello.settings.remote)
-        )
-        if machine_changed and self.engine.life is not Life.OFF:
-            self._restarting = asyncio.ensure_future(self.engine.restart(hello))
+            self._changing = asyncio.ensure_future(self.engine.stop())
         elif self.engine.life is Life.OFF:
             self.engine.start(hello)
+        elif old is not None and _machine(old) != _machine(hello):
+            self._changing = asyncio.ensure_future(self.engine.restart(hello))
 
     def _wanted(self) -> bool:
         """Whether any language is on anywhere; else no memory is spent on a model."""
@@ -268,6 +265,10 @@ class Session:
             self.statistics.save()
         except C2LError as error:
             self.messages.error(error)
+
+
+def _machine(hello: wire.Hello) -> tuple[object, ...]:
+    return hello.settings.model, hello.settings.remote
 
 
 def _severity(name: str) -> Severity:

@@ -86,5 +86,5 @@ def _without_echo(values: Mapping[str, Any], current: Settings) -> dict[str, Any
     for group in MACHINE_ONLY & kept.keys():
         given = kept[group]
         if isinstance(given, Mapping):
-            kept[group] = {k: v for k, v in given.items() if all(v != known[group].get(k) for known in allowed)}
-    return kept
+            kept[group] = {k: v for k, v in given.items() if all(v != known[group].get(k) for known in allowed)} or None
+    return {group: given for group, given in kept.items() if given is not None}

@@ -121,6 +121,7 @@ class Board:
     def forget(self, folder: str) -> None:
         """A folder was closed."""
         self.adapters.pop(folder, None)
+        self.focus = "" if self.focus == folder else self.focus
         self._settled(folder)
         self._troubles = {key: value for key, value in self._troubles.items() if key[0] != folder}
         self.publish()
@@ -141,7 +142,7 @@ class Board:
         """The status now, for a folder and with the reason why a document gets nothing."""
         state = self.state()
         reason = reason or self.off or (Reason.FAILED if state is State.FAILED else None)
-        info = self.adapters.get(self.focus if folder is None else folder)
+        info = self.adapters.get((self.focus or next(iter(self.adapters), "")) if folder is None else folder)
         latency = Latency(p50=self._statistics.percentile(0.5), p95=self._statistics.percentile(0.95))
         return Status(
             kind=KIND.get(state, "Normal"),

@@ -204,6 +204,8 @@ class Suggester:
 
     async def _fetch_ahead(self, query: Query, params: Complete) -> Completion | Reason:
         await asyncio.sleep(_AHEAD_DELAY)
+        if not await self._engine.ready(0.0):
+            return Reason.STARTING
         key = self._key(params)
         outcome = await self._ask(params, params.max_latency_ms / 1000 + _SLACK)
         if isinstance(outcome, Completion):

@@ -1,0 +1,56 @@
+"""What a client is offered by its abilities, and what became of what it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from lsprotocol import types as t
+
+from .conftest import Start
+from .editor import AUTOMATIC, Editor
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_the_popup_gets_the_text_only_without_inline_completion(
+    start: Start, folder: Path, uri: str, inline: bool
+) -> None:
+    editor = await start()
+    result = await editor.initialize([folder], inline=inline)
+    assert result.capabilities.text_document_sync.change == t.TextDocumentSyncKind.Incremental
+    assert "c2l.didAcceptCompletion" in result.capabilities.execute_command_provider.commands
+    await editor.ready()
+    editor.open(uri, "foo")
+    assert (result.capabilities.completion_provider is None) is inline
+    assert result.capabilities.inline_completion_provider is not None
+    place = t.CompletionParams(text_document=t.TextDocumentIdentifier(uri=uri), position=t.Position(0, 3))
+    answer = await editor.client.text_document_completion_async(place)
+    if inline:
+        assert answer is None
+    else:
+        assert [item.text_edit.new_text for item in answer.items] == ["_foo_g1_0()"]
+        assert answer.items[0].command.command == "c2l.didAcceptCompletion"
+    assert await editor.texts(uri, 0, 3)
+
+
+async def test_acceptance_statistics_and_explanation(editor: Editor, uri: str) -> None:
+    item = (await editor.complete(uri, 0, 3, AUTOMATIC))[0]
+    name = item.command.arguments[0]
+    explained = await editor.request("c2l/explain", {"id": name})
+    assert (explained["promptTokens"], explained["generation"], explained["source"]) == (7, 1, "engine")
+    editor.change(uri, ((0, 3), (0, 3), item.insert_text))
+    assert await editor.command(item.command.command, *item.command.arguments) is None
+    report = await editor.request("c2l/statistics", {})
+    assert report["withAdapter"]["accepted"] == 1
+    assert report["withAdapter"]["shown"] == 1
+    assert report["latencyMs"]["count"] == 1
+    assert (await editor.request("c2l/explain", {"id": name}))["acceptedChars"] == len(item.insert_text)
+    with pytest.raises(Exception, match="No recent completion"):
+        await editor.request("c2l/explain", {"id": "nonsense"})
+
+
+async def test_trigger_kinds_of_older_clients(editor: Editor, uri: str) -> None:
+    plain = {"textDocument": {"uri": uri}, "position": {"line": 0, "character": 3}}
+    for kind in (0, 7, "x"):
+        result = await editor.raw("textDocument/inlineCompletion", {**plain, "context": {"triggerKind": kind}})
+        assert len(result["items"]) == 3

@@ -1,0 +1,145 @@
+"""The end, in order and otherwise: neither server nor engine outlives the editor; the stream stays clean."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .conftest import Start
+from .editor import Editor, fake_command
+
+LIMIT = 5.0
+
+
+def family(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def gone(processes: list[psutil.Process], limit: float = LIMIT) -> bool:
+    return psutil.wait_procs(processes, timeout=limit)[1] == []
+
+
+async def test_shutdown_and_exit(editor: Editor) -> None:
+    everyone = family(editor.process.pid)
+    assert len(everyone) == 2
+    before = time.monotonic()
+    await editor.client.shutdown_async(None)
+    assert time.monotonic() - before < 2
+    editor.client.exit(None)
+    assert await asyncio.wait_for(editor.process.wait(), LIMIT) == 0
+    assert gone(everyone[1:])
+
+
+async def test_exit_without_shutdown_is_an_error(editor: Editor) -> None:
+    everyone = family(editor.process.pid)
+    editor.client.exit(None)
+    assert await asyncio.wait_for(editor.process.wait(), LIMIT) == 1
+    assert gone(everyone[1:])
+
+
+@pytest.mark.parametrize("word", ["foo", "SLOW:60", "HANG"])
+async def test_a_closed_pipe_ends_everything(editor: Editor, uri: str, word: str) -> None:
+    everyone = family(editor.process.pid)
+    editor.change(uri, word)
+    work = asyncio.ensure_future(editor.complete(uri, 0, len(word)))
+    await asyncio.sleep(0.1)
+    editor.process.stdin.close()
+    await asyncio.wait_for(editor.process.wait(), LIMIT)
+    assert gone(everyone[1:])
+    work.cancel()
+
+
+def frame(message: dict) -> bytes:
+    body = json.dumps({"jsonrpc": "2.0", **message}).encode()
+    return b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def connect(process_id: int | None, folder: Path) -> subprocess.Popen[bytes]:
+    server = subprocess.Popen(fake_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    folders = [{"uri": folder.as_uri(), "name": "w"}]
+    params = {"capabilities": {}, "processId": process_id, "rootUri": None, "workspaceFolders": folders}
+    server.stdin.write(frame({"id": 1, "method": "initialize", "params": params}))
+    server.stdin.write(frame({"method": "initialized", "params": {}}))
+    server.stdin.flush()
+    deadline = time.monotonic() + 10
+    while len(family(server.pid)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return server
+
+
+def close(server: subprocess.Popen[bytes]) -> None:
+    server.kill()
+    server.wait()
+    server.stdin.close()
+    server.stdout.close()
+
+
+def test_an_editor_that_is_gone_while_its_pipe_stays_open(folder: Path) -> None:
+    editor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    server = connect(editor.pid, folder)
+    everyone = family(server.pid)
+    editor.kill()
+    editor.wait()
+    assert gone(everyone)
+    close(server)
+
+
+def test_an_editor_that_is_gone_while_the_server_is_stuck(folder: Path) -> None:
+    """Nobody reads the server's output any more and its loop is busy: the watch still ends it."""
+    editor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    server = connect(editor.pid, folder)
+    everyone = family(server.pid)
+    server.stdin.write(
+        frame({"id": 2, "method": "workspace/executeCommand", "params": {"command": "c2l.showReport"}}) * 3000
+    )
+    server.stdin.flush()
+    editor.kill()
+    editor.wait()
+    assert gone(everyone, LIMIT + 1)
+    close(server)
+
+
+def test_a_process_id_that_cannot_be_seen_changes_nothing(folder: Path) -> None:
+    server = connect(2**22 + 4321, folder)
+    everyone = family(server.pid)
+    assert not gone(everyone, 3.0)
+    server.stdin.close()
+    assert gone(everyone)
+    server.stdout.close()
+    server.wait()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [b"Content-Length: 67108865\r\n\r\n", b"Content-Length: 99999999999999999999\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"],
+)
+def test_a_stream_that_cannot_be_read_ends_the_server(hostile: bytes, folder: Path) -> None:
+    server = connect(None, folder)
+    everyone = family(server.pid)
+    server.stdin.write(hostile)
+    server.stdin.flush()
+    assert server.wait(LIMIT) == 1
+    assert gone(everyone[1:])
+    answers = server.stdout.read()
+    assert b'"code": -32700' in answers
+    server.stdin.close()
+    server.stdout.close()
+
+
+async def test_terminate_is_an_orderly_end(start: Start, folder: Path) -> None:
+    editor = await start()
+    await editor.initialize([folder])
+    await editor.ready()
+    everyone = family(editor.process.pid)
+    editor.process.terminate()
+    await asyncio.wait_for(editor.process.wait(), LIMIT)
+    assert gone(everyone[1:])

@@ -1,0 +1,86 @@
+"""Text and positions in the three encodings, as the engine sees them, over characters that break naive splitting."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from .conftest import Start
+from .editor import AUTOMATIC, Editor
+
+UNIT = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
+ALPHABET = "ab \n\r\x0b\x0c\x1c\x85\u2028é漢𝄞\u0301"
+
+
+def offsets(text: str, encoding: str) -> list[tuple[int, int]]:
+    """The editor's position of every offset where a position can be (not between \\r and \\n)."""
+    codec, size = UNIT[encoding]
+    line, units, found = 0, 0, []
+    for at, char in enumerate(text):
+        found.append((line, units))
+        if char == "\n" or (char == "\r" and text[at : at + 2] != "\r\n"):
+            line, units = line + 1, 0
+        elif char != "\r":
+            units += len(char.encode(codec)) // size
+    return [*found, (line, units)]
+
+
+@pytest.mark.parametrize("encoding", sorted(UNIT))
+async def test_edits_of_every_kind_keep_the_text(start: Start, folder: Path, uri: str, encoding: str) -> None:
+    editor = await start()
+    result = await editor.initialize([folder], encodings=[encoding])
+    assert result.capabilities.position_encoding == encoding
+    await editor.ready()
+    seed = random.Random(encoding)
+    text = "one\x0ctwo\u2028three\r\nfour𝄞\rfive\n"
+    editor.open(uri, text)
+    for round_number in range(6):
+        for _ in range(15):
+            places = offsets(text, encoding)
+            start_at = seed.randrange(len(places))
+            end_at = min(len(places) - 1, start_at + seed.choice([0, 0, 1, 3]))
+            while text[start_at - 1 : start_at + 1] == "\r\n":
+                start_at -= 1
+            while text[end_at - 1 : end_at + 1] == "\r\n":
+                end_at += 1
+            new = "".join(seed.choices(ALPHABET, k=seed.randrange(4)))
+            editor.change(uri, (places[start_at], places[end_at], new))
+            text = text[:start_at] + new + text[end_at:]
+        mark = f"MARK{round_number} = "
+        line, units = offsets(text, encoding)[-1]
+        editor.change(uri, ((line, units), (line, units), mark))
+        text += mark
+        line, units = offsets(text, encoding)[-1]
+        await editor.complete(uri, line, units)
+        seen = editor.asked("complete")[-1]["params"]["prefix"]
+        assert seen == text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+async def test_positions_past_the_end_are_the_end(editor: Editor, uri: str) -> None:
+    items = await editor.complete(uri, 99, 99)
+    assert (items[0].range.start.line, items[0].range.start.character) == (0, 3)
+    editor.change(uri, ((5, 0), (9, 9), "bar"))
+    assert (await editor.texts(uri, 0, 6, AUTOMATIC))[0] == "_foobar_g1_0()"
+
+
+async def test_unsaved_text_reaches_the_engine_and_is_taken_back(editor: Editor, uri: str) -> None:
+    def texts() -> list[str | None]:
+        return [note["params"]["text"] for note in editor.asked("buffer")]
+
+    await editor.until(lambda: texts() == ["foo"])
+    for at in range(20):
+        editor.change(uri, ((0, 3 + at), (0, 3 + at), "x"))
+    await editor.until(lambda: texts() == ["foo", "foo" + "x" * 20])
+    assert editor.asked("buffer")[-1]["params"]["path"] == "a.py"
+    editor.close(uri)
+    await editor.until(lambda: texts()[-1] is None)
+
+
+async def test_an_edit_of_a_document_that_is_not_open_is_harmless(editor: Editor, uri: str) -> None:
+    editor.versions["file:///never.py"] = 1
+    editor.change("file:///never.py", ((0, 0), (0, 0), "x"))
+    editor.close("file:///never.py")
+    editor.open(uri, "opened again")
+    assert (await editor.texts(uri, 0, 12))[0].startswith("_again")

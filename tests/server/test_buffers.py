@@ -1,0 +1,75 @@
+"""Which texts go to the engine, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from c2l_lsp.config import Settings, merge
+from c2l_lsp.engine.wire import Buffer
+from c2l_lsp.server import buffers
+from c2l_lsp.server.buffers import BufferFeed
+from c2l_lsp.server.documents import Document, Edit
+from c2l_lsp.server.folders import Folders
+
+
+class World:
+    def __init__(self, **values: object) -> None:
+        self.sent: list[Buffer] = []
+        self.settings, _ = merge(Settings(), values, source="test", machine=True)
+        folders = Folders()
+        folders.add("file:///w")
+        self.feed = BufferFeed(self.sent.append, folders.place, lambda _: self.settings)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "THROTTLE", 0.05)
+
+
+def document(uri: str = "file:///w/a.py", language: str = "python", text: str = "x\r\n") -> Document:
+    return Document.of(uri, language, 1, text)
+
+
+async def test_many_edits_are_one_buffer() -> None:
+    world, open_document = World(), document()
+    for version in range(20):
+        open_document.apply([Edit("y", (0, 0), (0, 0))], version)
+        world.feed.changed(open_document)
+    assert world.sent == []
+    await asyncio.sleep(0.1)
+    assert world.sent == [Buffer(folder="/w", path="a.py", text="y" * 20 + "x\n")]
+    world.feed.closed(open_document)
+    assert world.sent[1:] == [Buffer(folder="/w", path="a.py", text=None)]
+
+
+async def test_a_closed_document_sends_nothing_more() -> None:
+    world, open_document = World(), document()
+    world.feed.changed(open_document)
+    world.feed.closed(open_document)
+    await asyncio.sleep(0.1)
+    assert [buffer.text for buffer in world.sent] == [None]
+
+
+@pytest.mark.parametrize(
+    "odd", [document("file:///elsewhere/a.py"), document("untitled:1"), document(language="markdown")]
+)
+async def test_documents_that_are_not_learned(odd: Document) -> None:
+    world = World()
+    world.feed.changed(odd)
+    await asyncio.sleep(0.1)
+    assert world.sent == []
+
+
+async def test_too_large_or_not_wanted_is_taken_back() -> None:
+    world = World(**{"files.maxSizeKb": 1})
+    world.feed.changed(document(text="é" * 600))
+    await asyncio.sleep(0.1)
+    assert world.sent == [Buffer(folder="/w", path="a.py", text=None)]
+    world = World(**{"adapter.includeUnsaved": False})
+    world.feed.changed(document())
+    await asyncio.sleep(0.1)
+    assert [buffer.text for buffer in world.sent] == [None]
+    world.feed.changed(document())
+    world.feed.stop()

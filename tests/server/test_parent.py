@@ -1,0 +1,40 @@
+"""The editor's process is watched by pid and start time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from c2l_lsp.server import parent
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+def test_an_editor_that_ends_is_noticed_even_unreaped() -> None:
+    gone = threading.Event()
+    editor = sleeper()
+    parent.watch(editor.pid, gone.set, poll=0.05)
+    assert not gone.wait(0.3)
+    editor.kill()  # a zombie now: nobody has waited for it
+    assert gone.wait(5)
+    editor.wait()
+
+
+def test_a_process_that_cannot_be_seen_is_not_taken_for_dead() -> None:
+    gone = threading.Event()
+    for pid in (2**22 + 12345, -1, 2**70):
+        parent.watch(pid, gone.set, poll=0.05).join(5)
+    assert not gone.is_set()
+
+
+def test_our_own_process_is_alive() -> None:
+    gone = threading.Event()
+    thread = parent.watch(os.getpid(), gone.set, poll=0.05)
+    time.sleep(0.3)
+    assert thread.is_alive()
+    assert not gone.is_set()

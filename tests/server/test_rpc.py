@@ -1,0 +1,136 @@
+"""Every request is answered, whatever it holds; trigger kinds of old clients are understood."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from lsprotocol import types as t
+
+from c2l_lsp.server.rpc import Server, converter
+
+INLINE = {"textDocument": {"uri": "u"}, "position": {"line": 0, "character": 0}}
+INITIALIZE = {"capabilities": {}, "processId": None, "rootUri": None}
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.messages: list[dict] = []
+
+    def write(self, data: bytes) -> None:
+        self.messages.append(json.loads(data.partition(b"\r\n\r\n")[2]))
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def server() -> Server:
+    made = Server("test", "0")
+    made.protocol.set_writer(Sink())
+    return made
+
+
+def ask(server: Server, message: Any) -> dict | None:
+    sink = server.protocol.writer
+    sink.messages.clear()
+    server.protocol.receive(message if isinstance(message, bytes) else json.dumps(message).encode())
+    return sink.messages[-1] if sink.messages else None
+
+
+def request(method: str, params: object, number: int = 1) -> dict:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+def kinds(*values: object) -> list[t.InlineCompletionTriggerKind]:
+    made = converter()
+    return [
+        made.structure(
+            request("textDocument/inlineCompletion", {**INLINE, "context": {"triggerKind": value}}),
+            t.InlineCompletionRequest,
+        ).params.context.trigger_kind
+        for value in values
+    ]
+
+
+def test_trigger_kinds() -> None:
+    invoked, automatic = t.InlineCompletionTriggerKind.Invoked, t.InlineCompletionTriggerKind.Automatic
+    assert kinds(1, 2) == [invoked, automatic]
+    assert kinds(0, 1, 0, 2) == [invoked, automatic, invoked, automatic]
+    assert kinds(9, "x", None) == [invoked] * 3
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"not json", -32700),
+        (b"\xff\xfe", -32700),
+        (b"[" * 100_000, -32700),
+        (b"[]", -32600),
+        (b"1", -32600),
+        ({"id": 1, "method": "initialize"}, -32600),
+        ({"jsonrpc": "1.0", "id": 1, "method": "initialize"}, -32600),
+        ({"jsonrpc": "2.0", "id": {}, "method": "x"}, -32600),
+        (request("textDocument/inlineCompletion", {}), -32002),
+        (request("c2l/status", {}), -32002),
+        (request("initialize", {"capabilities": 1}), -32602),
+        (request("initialize", None), -32602),
+    ],
+)
+def test_malformed_and_early_messages_are_answered(server: Server, message: object, code: int) -> None:
+    answer = ask(server, message)
+    assert answer is not None
+    assert answer["error"]["code"] == code
+    assert ask(server, request("initialize", INITIALIZE))["result"]["capabilities"]
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (request("textDocument/inlineCompletion", {"position": 3}), -32602),
+        (request("nobody/knows", None), -32601),
+        (request("initialize", INITIALIZE), -32600),
+        (request("workspace/executeCommand", {"command": "rm"}), -32602),
+    ],
+)
+def test_wrong_requests_are_answered(server: Server, message: object, code: int) -> None:
+    ask(server, request("initialize", INITIALIZE))
+    assert ask(server, message)["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {}},
+        {"jsonrpc": "2.0", "method": "nobody/knows", "params": [1, {"a": 2}]},
+        {"jsonrpc": "2.0", "method": 7},
+        {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 99}},
+        {"jsonrpc": "2.0", "id": 12, "result": None},
+        {"jsonrpc": "2.0", "id": 12, "error": {"code": 1, "message": "x"}},
+        {"jsonrpc": "2.0"},
+    ],
+)
+def test_odd_notifications_do_no_harm(server: Server, message: object) -> None:
+    ask(server, request("initialize", INITIALIZE))
+    ask(server, message)
+    assert ask(server, request("nobody/knows", None))["error"]["code"] == -32601
+
+
+def test_after_shutdown_requests_are_refused(server: Server) -> None:
+    ask(server, request("initialize", INITIALIZE))
+    assert ask(server, request("shutdown", None))["result"] is None
+    assert ask(server, request("shutdown", None))["error"]["code"] == -32600
+
+
+def test_plain_parameters_of_our_own_requests(server: Server) -> None:
+    seen: list[object] = []
+
+    @server.feature("c2l/test")
+    def handle(params: Any) -> object:
+        seen.append(params)
+        return {"class": {"def": [1, None]}}
+
+    ask(server, request("initialize", INITIALIZE))
+    answer = ask(server, request("c2l/test", {"class": 1, "a b": {"c": []}}))
+    assert seen == [{"class": 1, "a b": {"c": []}}]
+    assert answer["result"] == {"class": {"def": [1, None]}}
