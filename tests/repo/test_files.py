@@ -122,6 +122,8 @@ def test_odd_files_are_refused_at_once(tmp_path: Path, kind: str, monkeypatch: p
     assert found.load("odd.py") is reason
     assert time.monotonic() - began < 0.1
     assert sum(read) <= 1 << 20
+    if reason is Refusal.TOO_LARGE:
+        assert sum(read) == 0, "the size is asked before reading"
     assert found.read("odd.py") is None
     assert found.read("plain.py") is not None
 

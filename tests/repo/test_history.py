@@ -309,7 +309,14 @@ def test_what_the_user_likes_changes_no_text(git_repo: GitRepo, tmp_path: Path, 
     b = git_repo.commit({"a.py": "".join(f"{n}\n" for n in range(30) if n % 11), "ü.py": "2\n"})
     plain = history.diff_text(git_repo.root, a, b)
     likes = {"noprefix": "true", "mnemonicPrefix": "true", "context": "7", "algorithm": "patience", "renames": "false"}
-    likes |= {"interHunkContext": "9", "indentHeuristic": "false", "colorMoved": "zebra", "wordRegex": "."}
+    write(tmp_path, {"order": "ü.py\n"})
+    likes |= {
+        "orderFile": str(tmp_path / "order"),
+        "interHunkContext": "9",
+        "indentHeuristic": "false",
+        "colorMoved": "zebra",
+        "wordRegex": ".",
+    }
     lines = [f"{key} = {value}" for key, value in likes.items()]
     more = "[color]\nui = always\n[core]\nquotePath = false\nabbrev = 20\npager = less\n"
     write(tmp_path, {"likes": "[diff]\n" + "\n".join(lines) + "\n" + more})

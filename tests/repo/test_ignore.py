@@ -34,6 +34,11 @@ def test_a_whitelist_of_patterns_works_for_folders(git_repo: GitRepo):
     assert admitted(git_repo.root) == ["a/b/c.py", "d.py"]
 
 
+def test_bringing_a_folder_back_brings_no_file_back(git_repo: GitRepo):
+    write(git_repo.root, {".gitignore": "*.py\n!pkg\n", "pkg/x.py": "x\n", "pkg/y.pyi": "y\n"})
+    assert admitted(git_repo.root) == ["pkg/y.pyi"]
+
+
 def test_rules_above_the_folder_and_of_git_itself_count(git_repo: GitRepo):
     write(git_repo.root, {".gitignore": "/sub/top.py\n", ".git/info/exclude": "mine.py\n"})
     write(git_repo.root, dict.fromkeys(["sub/top.py", "sub/mine.py", "sub/kept.py", "sub/own.py"], "x\n"))

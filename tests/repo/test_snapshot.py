@@ -144,8 +144,9 @@ def test_a_folder_that_vanished_is_not_an_empty_folder(folder: Path):
     folder.with_name("aside").rename(folder)
 
 
-def test_a_folder_that_vanishes_on_the_way_is_not_an_empty_folder(folder: Path):
-    scan = Scan(rules(folder), {})
+@pytest.mark.parametrize("only", [None, frozenset({"a.py", "pkg"})])
+def test_a_folder_that_vanishes_on_the_way_is_not_an_empty_folder(folder: Path, only: frozenset[str] | None):
+    scan = Scan(rules(folder), {}, only)
     scan.step(0.0)
     folder.rename(folder.with_name("aside"))
     with pytest.raises(FolderError):

@@ -92,13 +92,25 @@ def test_a_moved_folder_is_hinted_at_both_ends(watched: Watcher, folder: Path, s
     fence(folder, seen, "lib/after.py")
 
 
-def test_reading_makes_no_hints(watched: Watcher, folder: Path, seen: Seen):
+def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch):
+    """Not even events that are thrown away: they would fill the system's queue."""
+    from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
+
     write(folder, {f"many/m{i}.py": f"x = {i}\n" for i in range(200)})
     fence(folder, seen)
     before = len(seen.hints)
+    names: set[bytes] = set()
+    real = InotifyFD.handle_event
+
+    def count(self: InotifyFD, event: InotifyEvent) -> None:
+        names.add(event.name)
+        real(self, event)
+
+    monkeypatch.setattr(InotifyFD, "handle_event", count)
     for _ in range(3):
         Scan(watched.filter, {}).finish()
     fence(folder, seen, "fence2.py")
+    assert names <= {b"fence.py", b"fence2.py"}
     assert {path for hint in seen.hints[before:] for path in hint or ("everything",)} <= {"fence.py", "fence2.py"}
 
 
