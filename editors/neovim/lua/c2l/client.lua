@@ -25,15 +25,38 @@ function M.get(buf)
   end
 end
 
+--- Whether a client is there that the server has not answered yet.
+---@return boolean
+function M.starting()
+  for _, client in ipairs(vim.lsp.get_clients({ name = launch.NAME, _uninitialized = true })) do
+    if not client.initialized and not call(client, 'is_stopped') then
+      return true
+    end
+  end
+  return false
+end
+
+--- A received value without JSON's null, which is not nil in Lua.
+---@param value any
+---@return any
+function M.plain(value)
+  if value == vim.NIL then
+    return nil
+  elseif type(value) == 'table' then
+    return vim.tbl_map(M.plain, value)
+  end
+  return value
+end
+
 ---@param client vim.lsp.Client
 ---@param method string
----@param params any
+---@param params any an empty table must be `vim.empty_dict()`
 ---@param reply fun(err: table?, result: any)
 ---@param buf? integer
 ---@return integer? id
 function M.request(client, method, params, reply, buf)
   local sent, id = call(client, 'request', method, params, function(err, result)
-    reply(err, result ~= vim.NIL and result or nil)
+    reply(err, M.plain(result))
   end, buf or vim.api.nvim_get_current_buf())
   return sent and id or nil
 end

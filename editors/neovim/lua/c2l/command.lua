@@ -76,8 +76,8 @@ local ADAPTER = {
 }
 
 local MODEL = {
-  load = function() request(protocol.Method.MODEL_LOAD, {}, function() say('The model is being loaded.') end) end,
-  unload = function() request(protocol.Method.MODEL_UNLOAD, {}, function() say('The model is unloaded.') end) end,
+  load = function() request(protocol.Method.MODEL_LOAD, vim.empty_dict(), function() say('The model is being loaded.') end) end,
+  unload = function() request(protocol.Method.MODEL_UNLOAD, vim.empty_dict(), function() say('The model is unloaded.') end) end,
   select = function(words)
     local function set(id)
       if id and id ~= '' then

@@ -60,7 +60,7 @@ local function server()
     return health.warn('`c2l-lsp doctor` gave no answer within a minute.')
   end
   for _, check in ipairs(checks) do
-    local fix = check.fix ~= '' and check.fix ~= vim.NIL and check.fix or nil
+    local fix = check.fix ~= '' and check.fix or nil
     health[check.ok and 'ok' or 'error'](('%s: %s'):format(check.name, check.text), not check.ok and fix or nil)
   end
 end

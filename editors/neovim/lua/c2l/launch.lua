@@ -64,8 +64,12 @@ function M.spec()
     init_options = { userSettings = config.machine_settings() },
     settings = { [protocol.SECTION] = config.workspace_settings() },
     handlers = {
-      [protocol.DID_CHANGE_STATUS] = function(_, status, ctx) require('c2l.status').changed(ctx.client_id, status) end,
-      [protocol.ADAPTER_DID_CHANGE] = function(_, change) require('c2l.status').adapter_changed(change) end,
+      [protocol.DID_CHANGE_STATUS] = function(_, status, ctx)
+        require('c2l.status').changed(ctx.client_id, require('c2l.client').plain(status))
+      end,
+      [protocol.ADAPTER_DID_CHANGE] = function(_, change)
+        require('c2l.status').adapter_changed(require('c2l.client').plain(change))
+      end,
     },
     on_init = function(client) require('c2l.folders').flush(client) end,
     on_exit = function(code, signal, client_id)

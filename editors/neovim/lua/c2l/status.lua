@@ -82,13 +82,14 @@ end
 ---@return c2l.Status
 function M.get(buf)
   buf = (buf == nil or buf == 0) and vim.api.nvim_get_current_buf() or buf --[[@as integer]]
-  local client = require('c2l.client').get(buf)
+  local clients = require('c2l.client')
+  local client = clients.get(buf)
   local on, reason = require('c2l.switch').enabled(buf)
   local status ---@type c2l.Status
   if client and last[client.id] then
     status = vim.tbl_extend('force', {}, last[client.id])
     status.adapter = folder_of(buf) or status.adapter
-  elseif client then
+  elseif client or clients.starting() then
     status = { kind = 'Normal', busy = true, state = 'starting', message = 'The server is starting.' }
   else
     local message = surrender or 'No server is attached to this buffer.'

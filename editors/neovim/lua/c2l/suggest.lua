@@ -101,7 +101,8 @@ local function explain(buf)
   status.ask(buf, function(found)
     local reason = found.disabledReason
     local off = reason and reason ~= 'manual' and reason ~= 'snoozed'
-    vim.api.nvim_echo({ { 'c2l: ' .. status.sentence(off and reason or 'empty') } }, false, {})
+    local why = off and status.sentence(reason) or 'No suggestion here.'
+    vim.api.nvim_echo({ { 'c2l: ' .. why } }, false, {})
   end)
 end
 
