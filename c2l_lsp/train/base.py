@@ -159,7 +159,7 @@ class Devices:
         grads = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([g.flatten() for g in grads])
         torch.distributed.all_reduce(flat)
-        for g, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+        for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
             g.copy_(part.view_as(g))
 
     def sum(self, number: float) -> float:
@@ -196,7 +196,8 @@ class Trainer:
         self.model = make_model(recipe.shape, recipe.vocabulary, recipe.examples.seed).to(self.devices.device)
         self.parameters = list(self.model.parameters())
         self.optimisers = make_optimisers(self.model, recipe)
-        self.step, self.tokens, self.seconds, self.decay_from = 0, 0, 0.0, None
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.decay_from: int | None = None  # the step at which the rate began to fall
         self.averaged: dict[str, Tensor] = {}
         state = self._resume()
         shard = (self.devices.rank, self.devices.count)

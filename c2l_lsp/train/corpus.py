@@ -162,7 +162,8 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
             if head["stamp"] == stamp:
                 return Repository(**head["about"])
         files = _files_of_library(about) if name == STANDARD_LIBRARY else _files_of_git(name, mirror, about)
-        records, skips = [], Counter[str]()
+        records: list[dict[str, Any]] = []
+        skips: Counter[str] = Counter()
         for path, size, read in files:
             text, reason = "", filters.refuse_path(path, size)
             if reason is None:

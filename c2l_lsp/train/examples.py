@@ -129,15 +129,16 @@ def to_batch(rows: Sequence[Sequence[Sequence[int]]], length: int, pad: int) -> 
 
 @dataclass
 class StreamState:
-    """Where a stream stands: pass over the corpus, documents seen in it, rows packed but not yet given out."""
+    """Where a stream stands: pass over the corpus, documents seen in it, rows (of `length`) not yet given out."""
 
     epoch: int = 0
     seen: list[str] = field(default_factory=list)
     rows: list[list[list[int]]] = field(default_factory=list)
+    length: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers."""
-        return {"epoch": self.epoch, "seen": self.seen, "rows": self.rows}
+        return {"epoch": self.epoch, "seen": self.seen, "rows": self.rows, "length": self.length}
 
 
 class Stream:
@@ -157,9 +158,14 @@ class Stream:
         if not self._documents:
             raise TrainingError("There is no text to train on: build a corpus with more repositories.")
         self._tokenizer, self._recipe = tokenizer, recipe
-        # A leg with shorter rows than the last one's leaves out what would no longer fit.
-        self.state.rows = [row for row in self.state.rows if sum(map(len, row)) <= recipe.length]
+        if self.state.length != recipe.length:
+            self._repack()
         self._order = self._remaining()
+
+    def _repack(self) -> None:
+        """Fill rows of a new length with what is waiting; what no longer fits into one is left out."""
+        waiting = [one for row in self.state.rows for one in row if len(one) <= self._recipe.length]
+        self.state.rows, self.state.length = pack(waiting, self._recipe.length), self._recipe.length
 
     def _key(self, name: str) -> str:
         return hashlib.sha256(f"{self._recipe.seed}/{self.state.epoch}/{name}".encode()).hexdigest()

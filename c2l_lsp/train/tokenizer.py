@@ -90,9 +90,12 @@ class CodeTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise TrainingError(f"{folder} holds no tokenizer.json: run `c2l-lsp train tokenizer` first.") from error
         self._inner.encode_special_tokens = True
-        ids = [self._inner.token_to_id(token) for token in SPECIAL]
-        if None in ids:
-            raise TrainingError(f"The tokenizer in {folder} lacks {SPECIAL[ids.index(None)]}.")
+        ids: list[int] = []
+        for token in SPECIAL:
+            number = self._inner.token_to_id(token)
+            if number is None:
+                raise TrainingError(f"The tokenizer in {folder} lacks {token}.")
+            ids.append(number)
         self.end, self.prefix, self.suffix, self.middle, self.pad = ids[:5]
         self.vocabulary: int = self._inner.get_vocab_size()
 

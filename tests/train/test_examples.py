@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from c2l_lsp.errors import TrainingError
+from c2l_lsp.train import fim
+from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.examples import IGNORE, Recipe, Stream, StreamState, fim_tokens, pack, pieces, to_batch
+from c2l_lsp.train.tokenizer import CodeTokenizer
+
+LINES = ["def f(a, b):", "    return [a]", "", "if x:", "        y()", "\tz", "é"]
+CODE = st.lists(st.sampled_from(LINES)).map("\n".join)
+
+
+@pytest.mark.parametrize("span", [span for _, span in fim.SPANS])
+@given(text=CODE.filter(bool), seed=st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_every_span_lies_within_the_text(span: object, text: str, seed: int) -> None:
+    begin, end = span(text, random.Random(seed))  # type: ignore[operator]
+    assert 0 <= begin <= end <= len(text)
+
+
+@given(text=CODE.filter(bool), seed=st.integers(0, 1000))
+@settings(max_examples=100, deadline=None)
+def test_the_hole_closes_again(tokenizer: CodeTokenizer, text: str, seed: int) -> None:
+    cut = fim.split(text, random.Random(seed))
+    assert text.startswith(cut.prefix + cut.middle)
+    assert cut.suffix == "" or cut.prefix + cut.middle + cut.suffix == text
+    ids = fim_tokens(cut, tokenizer, 10_000)
+    assert ids is not None
+    prefix, rest = tokenizer.decode(ids[1:]).split("<|fim_suffix|>")
+    suffix, middle = rest.split("<|fim_middle|>")
+    assert (prefix, suffix, middle) == (cut.prefix, cut.suffix, cut.middle + "<|endoftext|>")
+
+
+def test_far_ends_give_way_when_the_row_is_short(tokenizer: CodeTokenizer) -> None:
+    ids = fim_tokens(fim.Split("a\n" * 300 + "near", "mid", "after" + "\nb" * 300), tokenizer, 64)
+    assert ids is not None and len(ids) <= 64
+    text = tokenizer.decode(ids)
+    assert "near<|fim_suffix|>after" in text
+    assert text.endswith("mid<|endoftext|>")
+    assert fim_tokens(fim.Split("", "m " * 200, ""), tokenizer, 64) is None
+
+
+def test_pieces_hold_the_whole_file_in_order(documents: list[Document]) -> None:
+    text = documents[0].text
+    assert "".join(pieces(text, 64, random.Random(1))) == text
+
+
+def test_rows_are_filled_and_labels_stay_within_a_file() -> None:
+    rows = pack([[1, 2, 3], [4, 5], [6, 7, 8, 9], [10]], 5)
+    assert sorted(len(row) for row in rows) == [2, 2]
+    batch = to_batch([[[1, 2, 3], [4, 5]]], 7, pad=0)
+    assert batch.ids.tolist() == [[1, 2, 3, 4, 5, 0, 0]]
+    assert batch.positions.tolist() == [[0, 1, 2, 0, 1, 0, 0]]
+    assert batch.segments.tolist() == [[0, 0, 0, 1, 1, -1, -1]]
+    assert batch.labels.tolist() == [[2, 3, IGNORE, 5, IGNORE, IGNORE, IGNORE]]
+
+
+def test_a_stream_goes_on_where_its_state_was_saved(documents: list[Document], tokenizer: CodeTokenizer) -> None:
+    recipe = Recipe(length=64, seed=3, buffer=20)
+    whole = Stream(documents, tokenizer, recipe)
+    for _ in range(5):
+        whole.next(4)
+    saved = json.loads(json.dumps(whole.state.to_json()))
+    resumed = Stream(documents, tokenizer, recipe, StreamState(**saved))
+    for _ in range(30):  # past the end of the corpus
+        np.testing.assert_array_equal(whole.next(4).ids, resumed.next(4).ids)
+
+
+def test_a_grown_corpus_brings_no_file_twice(documents: list[Document], tokenizer: CodeTokenizer) -> None:
+    stream = Stream(documents[:10], tokenizer, Recipe(length=64, buffer=5))
+    stream.next(4)
+    seen = list(stream.state.seen)
+    grown = Stream(documents, tokenizer, Recipe(length=64, buffer=5), StreamState(0, list(seen), []))
+    while grown.state.epoch == 0 and len(grown.state.seen) < len(documents):
+        grown.next(4)
+    assert len(set(grown.state.seen)) == len(grown.state.seen)
+
+
+def test_longer_rows_are_filled_from_what_was_waiting(documents: list[Document], tokenizer: CodeTokenizer) -> None:
+    stream = Stream(documents, tokenizer, Recipe(length=64, buffer=40))
+    stream.next(4)
+    longer = Stream(documents, tokenizer, Recipe(length=256, buffer=1), stream.state).next(4)
+    assert (longer.segments >= 0).mean() > 0.8
+
+
+def test_no_text_is_an_error(tokenizer: CodeTokenizer) -> None:
+    with pytest.raises(TrainingError, match="no text"):
+        Stream([], tokenizer, Recipe())

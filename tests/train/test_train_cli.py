@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+from train_builders import MIT, MakeRepository, module
+from typer.testing import CliRunner
+
+from c2l_lsp.train.cli import corpus_app, train_app
+
+APP = typer.Typer()
+APP.add_typer(corpus_app, name="corpus")
+APP.add_typer(train_app, name="train")
+
+
+def test_importing_the_commands_loads_no_torch() -> None:
+    code = "import sys, c2l_lsp.train.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_from_repositories_to_a_model(tmp_path: Path, make_repository: MakeRepository) -> None:
+    names = ("alpha", "beta", "gamma", "delta", "epsilon")
+    make_repository("good/one", {"LICENSE": MIT, **{f"{n}.py": module(n, i) for i, n in enumerate(names)}})
+    (tmp_path / "list.txt").write_text("good/one\nun/known  # not there\n")
+
+    def call(*words: object) -> str:
+        result = CliRunner().invoke(APP, [str(word) for word in words], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    corpus, tokens, run, model = (tmp_path / name for name in ("corpus", "tokens", "run", "model"))
+    said = call("corpus", "build", "--list", tmp_path / "list.txt", "--mirror", tmp_path / "mirror", "--out", corpus,
+                "--workers", 1)  # fmt: skip
+    assert "skipped un/known: not found" in said
+    assert "licence MIT" in call("corpus", "stats", corpus)
+    assert "bytes per token" in call("train", "tokenizer", "--corpus", corpus, "--out", tokens, "--vocabulary", 512,
+                                     "--measure", corpus)  # fmt: skip
+    call("train", "base", "--corpus", corpus, "--tokenizer", tokens, "--out", run, "--size", "tiny", "--steps", 2,
+         "--length", 64, "--rows", 2, "--no-compiled", "--tune", corpus)  # fmt: skip
+    assert "2 steps" in call("train", "export", "--run", run, "--tokenizer", tokens, "--corpus", corpus, "--out", model)
+    assert (model / "model.safetensors").exists()

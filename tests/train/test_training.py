@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from c2l_lsp.errors import CheckpointError, StorageError, TrainingError
+from c2l_lsp.train import base, checkpoint, export
+from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.examples import Recipe as ExampleRecipe
+from c2l_lsp.train.examples import to_batch
+from c2l_lsp.train.objective import packed_loss, rest_of_line, tensors
+from c2l_lsp.train.tokenizer import CodeTokenizer
+
+RECIPE = base.Recipe(
+    shape=base.SHAPES["tiny"], vocabulary=512, examples=ExampleRecipe(length=64, seed=1, buffer=20), rows=4,
+    accumulate=2, rate=1e-2, warmup=4, ema=0.9,
+)  # fmt: skip
+QUICK = base.Leg(compiled=False, tune_rows=8)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _losses(run: Path, documents: list[Document], tokenizer: CodeTokenizer, steps: int) -> list[float]:
+    trainer = base.Trainer(run, RECIPE, documents, tokenizer)
+    loss = packed_loss(trainer.model)
+    made = [trainer.one_step(loss, 0)[0] for _ in range(steps)]
+    trainer.save()
+    return made
+
+
+def test_packed_files_do_not_see_one_another(tokenizer: CodeTokenizer) -> None:
+    model = base.make_model(RECIPE.shape, 512, 0).eval()
+    loss = packed_loss(model)
+    first, second = list(range(10, 40)), list(range(50, 70))
+    both = loss(*tensors(to_batch([[first, second]], 64, 0), torch.device("cpu")))
+    alone = sum(loss(*tensors(to_batch([[one]], 64, 0), torch.device("cpu"))) for one in (first, second))
+    torch.testing.assert_close(both, alone, rtol=1e-3, atol=1e-3)  # bf16 sums in another order
+
+
+def test_two_legs_equal_one_to_the_bit(tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer) -> None:
+    whole = _losses(tmp_path / "one", documents, tokenizer, 8)
+    parts = _losses(tmp_path / "two", documents, tokenizer, 5) + _losses(tmp_path / "two", documents, tokenizer, 3)
+    assert whole == parts
+    one, two = (load_file(checkpoint.newest(tmp_path / n) / "model.safetensors") for n in ("one", "two"))  # type: ignore[operator]
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_a_run_learns_measures_and_draws(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, optimiser: str
+) -> None:
+    recipe = replace(RECIPE, optimiser=optimiser)
+    trainer = base.Trainer(tmp_path, recipe, documents, tokenizer, documents[:6])
+    found = trainer.train(replace(QUICK, steps=30, rest_of_line=2))
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] - 0.3
+    assert {"nat_per_token", "bits_per_byte", "middle_nat_per_token", "rest_of_line_exact"} <= set(found)
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_last_leg_lets_the_rate_fall_to_nothing(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer
+) -> None:
+    base.Trainer(tmp_path, RECIPE, documents, tokenizer).train(replace(QUICK, steps=3))
+    longer = replace(RECIPE, examples=replace(RECIPE.examples, length=96), rows=2)
+    trainer = base.Trainer(tmp_path, longer, documents, tokenizer)
+    trainer.train(replace(QUICK, decay_steps=4))
+    assert (trainer.step, trainer.decay_from) == (7, 3)
+    assert 0 < trainer.optimisers[0].param_groups[0]["lr"] < RECIPE.rate / 4
+
+
+@pytest.mark.parametrize(("step", "factor"), [(0, 0.1), (9, 1.0), (50, 1.0), (100, 0.8), (103, 0.2), (200, 0.0)])
+def test_rate_schedule(step: int, factor: float) -> None:
+    assert base.rate_factor(step, 10, 100, 4) == pytest.approx(factor)
+
+
+def test_a_run_of_another_shape_or_recipe_is_refused(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer
+) -> None:
+    base.Trainer(tmp_path, RECIPE, documents, tokenizer).save()
+    with pytest.raises(CheckpointError, match="another shape"):
+        base.Trainer(tmp_path, replace(RECIPE, shape=replace(RECIPE.shape, ffn=128)), documents, tokenizer)
+    with pytest.raises(TrainingError, match="another rate"):
+        base.Trainer(tmp_path, replace(RECIPE, rate=1e-3), documents, tokenizer)
+    with pytest.raises(TrainingError, match="512 entries"):
+        base.Trainer(tmp_path, replace(RECIPE, vocabulary=600), documents, tokenizer)
+
+
+def _damage_file(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"short")
+
+
+def _damage_shape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = torch.ones(3)
+    save_file(weights, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(_damage_file, "not whole"), (_damage_shape, r"model\.norm\.weight is \(3,\)")]
+)
+def test_a_damaged_checkpoint_is_refused_by_name(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, damage: Any, words: str
+) -> None:
+    folder = base.Trainer(tmp_path, RECIPE, documents, tokenizer).save()
+    damage(folder)
+    with pytest.raises(CheckpointError, match=words):
+        base.Trainer(tmp_path, RECIPE, documents, tokenizer)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = base.Trainer(tmp_path, RECIPE, documents, tokenizer)
+    kept = trainer.save()
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    trainer.step += 1
+    with pytest.raises(StorageError, match="No space left"):
+        trainer.save()
+    assert checkpoint.newest(tmp_path) == kept
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_only_three_checkpoints_are_kept(tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer) -> None:
+    trainer = base.Trainer(tmp_path, RECIPE, documents, tokenizer)
+    for _ in range(5):
+        trainer.step += 1
+        trainer.save()
+    assert len(list(tmp_path.glob("step-*"))) == 3
+
+
+def test_rest_of_line_counts_what_is_exactly_right(documents: list[Document], tokenizer: CodeTokenizer) -> None:
+    model = base.make_model(RECIPE.shape, 512, 0).eval()
+    found = rest_of_line(model, documents, tokenizer, count=3, context=48, device=torch.device("cpu"))
+    assert found["asked"] == 3
+    assert 0 <= found["rest_of_line_exact"] <= 1
+
+
+def test_an_export_loads_in_plain_transformers_and_says_the_same(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, tokenizer_folder: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from c2l_lsp.train import corpus as corpus_module
+
+    run, corpus = tmp_path / "run", tmp_path / "corpus"
+    base.Trainer(run, RECIPE, documents, tokenizer, documents[:6]).train(replace(QUICK, steps=10))
+    corpus.mkdir()
+    about = corpus_module.Repository("own/package", "c0ffee", "MIT", len(documents), 1000)
+    (corpus / "manifest.json").write_text(
+        json.dumps({"files": len(documents), "bytes": 1000, "skipped": {}, "repositories": [vars(about)]})
+    )
+    export.export(run, tokenizer_folder, corpus, tmp_path / "model")
+    loaded, _ = AutoModelForCausalLM.from_pretrained(tmp_path / "model", output_loading_info=True, dtype=torch.float32)
+    trained, _ = export.load_model(run)
+    text = documents[0].text[:200]
+    ids = AutoTokenizer.from_pretrained(tmp_path / "model")(text, return_tensors="pt")["input_ids"]
+    assert ids[0].tolist() == tokenizer.encode(text)
+    with torch.no_grad():
+        theirs, ours = loaded(ids).logits, trained.to(torch.bfloat16).float()(ids).logits
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+    words = (tmp_path / "model" / "README.md").read_text("utf-8")
+    assert "own/package" in (tmp_path / "model" / "training_manifest.json").read_text("utf-8")
+    assert "bits per byte" in words
