@@ -86,12 +86,13 @@ def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> list[int
 
 
 def example(piece: str, last: bool, recipe: Recipe, tokenizer: CodeTokenizer, dice: random.Random) -> list[int]:
-    """Tokens of one piece, at most `recipe.length`; a file's last piece ends with END."""
+    """Tokens of one piece, at most `recipe.length`; plain text begins with END, a file's last piece ends with it."""
     if dice.random() < recipe.fim:
         made = fim_tokens(fim.split(piece, dice), tokenizer, recipe.length)
         if made is not None:
             return made
-    ids = tokenizer.encode(piece) + ([tokenizer.end] if last else [])
+    # END also opens a plain text: what is read on its own begins with it in the engine too.
+    ids = [tokenizer.end, *tokenizer.encode(piece)] + ([tokenizer.end] if last else [])
     return ids[: recipe.length]
 
 
