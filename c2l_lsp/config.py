@@ -84,7 +84,7 @@ class Adapter(_Group, frozen=True, kw_only=True):
     scale: Annotated[float, Meta(ge=0.0, le=4.0, description="Strength of the adapter; 0 is the bare model.")] = 1.0
     max_index_kb: Annotated[
         int, _i(16, 1048576, "How much of a folder's text the state is made from, in kB; a larger folder is sampled.")
-    ] = 1024
+    ] = 256
 
 
 class Files(_Group, frozen=True, kw_only=True):

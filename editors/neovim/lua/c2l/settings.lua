@@ -52,7 +52,7 @@
 ---@field historyCommits? integer
 --- Strength of the adapter; 0 is the bare model. Default: `1.0`.
 ---@field scale? number
---- How much of a folder's text the state is made from, in kB; a larger folder is sampled. Default: `1024`.
+--- How much of a folder's text the state is made from, in kB; a larger folder is sampled. Default: `256`.
 ---@field maxIndexKb? integer
 
 --- `files`.
