@@ -1,7 +1,7 @@
 """Writes what repeats the server's own definitions: the editor contract, the settings' types and their help.
 
-    python editors/neovim/generate.py           write lua/c2l/protocol.lua, lua/c2l/settings.lua and doc/c2l.txt
-    python editors/neovim/generate.py --check   exit code 1 if they differ from what would be written
+python editors/neovim/generate.py           write lua/c2l/protocol.lua, lua/c2l/settings.lua and doc/c2l.txt
+python editors/neovim/generate.py --check   exit code 1 if they differ from what would be written
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _table(name: str, values: dict[str, str]) -> list[str]:
-    rows = [f"  {key if key.isidentifier() else f'[{_quoted(key)}]'} = {_quoted(text)}," for key, text in values.items()]
+    rows = [
+        f"  {key if key.isidentifier() else f'[{_quoted(key)}]'} = {_quoted(text)}," for key, text in values.items()
+    ]
     return [f"M.{name} = {{", *rows, "}"]
 
 

@@ -1,0 +1,42 @@
+# Sourced: Debian packages of any suite, unpacked into a folder. The machine's own packages are not touched.
+# Needs apt-get and dpkg-deb; takes the mirror that this machine's apt uses already.
+
+_mirror() {
+  sed -nE 's/^(URIs:|deb) +(\[[^]]*\] +)?(https?[^ ]*\/debian)\/?( .*)?$/\3/p' \
+    /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1 || true
+}
+
+# unpack SUITE FOLDER closure|alone PACKAGE... : with everything they need, own libc included, or just they.
+unpack() {
+  local suite=$1 folder=$2 how=$3 work from
+  shift 3
+  work=$(mktemp -d)
+  from=$(_mirror)
+  mkdir -p "$work"/{lists/partial,cache/archives/partial,etc} "$folder"
+  : > "$work/status"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${from:?no Debian mirror in /etc/apt} $suite main" \
+    > "$work/etc/sources.list"
+  cat > "$work/apt.conf" <<C
+Dir::Etc::sourcelist "$work/etc/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Dir::State::lists "$work/lists";
+Dir::State::status "$work/status";
+Dir::Cache "$work/cache";
+Acquire::Languages "none";
+Acquire::Retries "3";
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+C
+  (
+    export APT_CONFIG=$work/apt.conf
+    cd "$work/cache/archives"
+    apt-get -qq update
+    case $how in
+      closure) apt-get -qq -y -d -o Debug::NoLocking=1 install "$@" ;;
+      alone) apt-get -qq download "$@" ;;
+    esac
+  )
+  for deb in "$work"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$folder"; done
+  rm -rf "$work"
+}
