@@ -25,10 +25,15 @@ TITLES = {
     "remote": "Remote",
 }
 _COPIED = ("type", "enum", "items", "additionalProperties", "minimum", "maximum", "pattern", "default")
-_ORDER = {"trigger": ("automatic", "manual"), "multiline": ("auto", "always", "never"),
-          "hypernetwork": ("auto", "memory", "evo", "static", "none"),
-          "dtype": ("auto", "float32", "bfloat16", "float16"),
-          "showNotifications": ("off", "onError", "onWarning", "always"), "server": ("off", "messages", "verbose")}  # fmt: skip
+_ORDER = {
+    "trigger": ("automatic", "manual"),
+    "multiline": ("auto", "always", "never"),
+    "hypernetwork": ("auto", "memory", "evo", "static", "none"),
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "showNotifications": ("off", "onError", "onWarning", "always"),
+    "server": ("off", "messages", "verbose"),
+}
+"""How choices are listed; the server tells them sorted."""
 
 
 def rows() -> list[dict[str, Any]]:
@@ -51,8 +56,13 @@ def configuration() -> list[dict[str, Any]]:
         shown = {key: row[key] for key in _COPIED if key in row}
         if "enum" in shown:
             wanted = _ORDER.get(row["key"].rsplit(".", 1)[1], ())
-            shown |= {"type": "string", "enum": sorted(shown["enum"], key=lambda e: (e not in wanted, *_at(wanted, e)))}
-        made["properties"][row["key"]] = {**shown, "description": row["description"], "scope": row["scope"], "order": order}
+            shown |= {"type": "string", "enum": sorted(shown["enum"], key=lambda one: _at(wanted, one))}
+        made["properties"][row["key"]] = {
+            **shown,
+            "description": row["description"],
+            "scope": row["scope"],
+            "order": order,
+        }
     return list(sections.values())
 
 
@@ -81,7 +91,7 @@ def readme(text: str) -> str:
 
 
 def main() -> int:
-    """1 if something was, or with --check would be, changed by --check."""
+    """Exit code: 1 if `--check` finds something stale."""
     stale = []
     for name, make in (("package.json", manifest), ("README.md", readme)):
         path = HERE / name

@@ -37,6 +37,8 @@ export interface ClientContext {
   onMessage(level: Level, sentence: string): void;
   /** The server process ended without being asked to. */
   onEnded(): void;
+  /** The server asks for the settings: it knows them in a moment. */
+  onPulled(): void;
   /** A completion request was answered with this many items. */
   onAnswered(items: number, invoked: boolean): void;
   /** Whether the focused adapter is in use. */
@@ -114,10 +116,11 @@ function middleware(context: ClientContext): Middleware {
       return answer;
     },
     workspace: {
-      configuration: (params, token, next) =>
-        params.items.every((item) => item.section === SECTION)
-          ? params.items.map((item) => explicit(configuration(item.scopeUri), context.keys))
-          : next(params, token),
+      configuration: (params, token, next) => {
+        if (params.items.some((item) => item.section !== SECTION)) return next(params, token);
+        context.onPulled();
+        return params.items.map((item) => explicit(configuration(item.scopeUri), context.keys));
+      },
     },
   };
 }

@@ -51,7 +51,8 @@ export function activate(context: ExtensionContext): void {
       turnedOn,
       onEnded,
       onStatus: (status) => {
-        store.update({ status });
+        // The server tells of the folder it works in; which document is in front, the refresher asks.
+        store.update(store.view.adapter === undefined ? { status, adapter: status.adapter ?? undefined } : { status });
         refresher.soon();
       },
       onAdapter: (change) => {
@@ -59,11 +60,14 @@ export function activate(context: ExtensionContext): void {
         refresher.adapter(change.folder);
       },
       onMessage: (level, sentence) => void notifications.problem(level, sentence),
+      onPulled: () => {
+        refresher.soon();
+      },
       onAnswered: (items, invoked) => {
         if (items === 0 && invoked) window.setStatusBarMessage(`C2L: ${why()}`, 4000);
         refresher.soon();
       },
-      adapted: () => store.view.status?.adapter?.enabled === true && store.view.status.adapter.generation > 0,
+      adapted: () => store.view.adapter?.enabled === true && store.view.adapter.generation > 0,
     }),
     onProblem: (sentence, missing) =>
       void notifications.problem("error", sentence, missing ? missingFixes(SET_UP) : undefined),

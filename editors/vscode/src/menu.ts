@@ -37,9 +37,10 @@ function switches(view: View, here: Here): Entry[] {
   const reason = view.status?.disabledReason;
   const snoozed = reason === Reason.SNOOZED;
   const rows: Entry[] = [];
-  const everywhere = reason === Reason.OFF ? "Turn completions on" : "Turn completions off";
-  rows.push({ icon: "power", label: everywhere, command: Command.TOGGLE });
-  if (reason === Reason.OFF) return rows;
+  const isOff = reason === Reason.OFF;
+  const everywhere = isOff ? "Turn completions on" : "Turn completions off";
+  rows.push({ icon: isOff ? "check" : "circle-slash", label: everywhere, command: Command.TOGGLE });
+  if (isOff) return rows;
   if (here.uri !== undefined) {
     const off = view.documentReason === Reason.BUFFER;
     const label = off ? "Turn on in this file" : "Turn off in this file";
@@ -59,7 +60,7 @@ function switches(view: View, here: Here): Entry[] {
 }
 
 function adapter(view: View): Entry[] {
-  const adapter = view.status?.adapter;
+  const adapter = view.adapter;
   if (!adapter) return [];
   const label = adapter.enabled ? "Compare: answer without the adapter" : "Compare: answer with the adapter";
   return [

@@ -54,7 +54,8 @@ export class Refresher implements Disposable {
       const textDocument = known ? { uri: document.uri.toString() } : undefined;
       const status = await this.server.request<Status>(Method.STATUS, { textDocument });
       const documentReason = known ? status.disabledReason : undefined;
-      this.store.update({ documentReason, language: document?.languageId, ...(await this.counts()) });
+      const adapter = status.adapter ?? undefined;
+      this.store.update({ documentReason, adapter, language: document?.languageId, ...(await this.counts()) });
     } catch {
       this.store.update({ documentReason: undefined, language: document?.languageId });
     }

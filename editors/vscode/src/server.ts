@@ -84,7 +84,7 @@ export class Server implements Disposable {
     const { store, log } = this.parts;
     await this.stop();
     if (this.disposed) return;
-    const gone = { status: undefined, documentReason: undefined, serverVersion: undefined };
+    const gone = { status: undefined, adapter: undefined, documentReason: undefined, serverVersion: undefined };
     store.update({ ...gone, life: store.view.life === "restarting" ? "restarting" : "starting", lifeMessage: "" });
     const launch = await this.parts.find();
     if (launch === undefined) {

@@ -1,6 +1,6 @@
 /** The status in words: one short text, a tooltip, a severity. Knows no `vscode`; icons are names of codicons. */
 
-import { Reason, State, sentenceOf, type Status } from "./protocol";
+import { type AdapterStatus, Reason, State, sentenceOf, type Status } from "./protocol";
 import { acceptance } from "./statistics";
 import type { View } from "./view";
 
@@ -58,7 +58,7 @@ function ofStatus(status: Status, view: View): Head {
   if (status.busy) return busy(`C2L ${count(message)}`.trimEnd(), message);
   const reason = blocking(view.documentReason);
   if (reason !== undefined) return still("circle-slash", `C2L ${short(reason)}`, "inactive", sentenceOf(reason));
-  const text = `C2L ${adapterText(status)}`.trimEnd();
+  const text = `C2L ${adapterText(view.adapter)}`.trimEnd();
   if (state === State.DEGRADED) return still("warning", text, "warning", message);
   return still("sparkle", text, "normal", message);
 }
@@ -75,9 +75,8 @@ function short(reason: string): string {
 }
 
 /** "g3 +2": the third generation, two changed files waiting. */
-function adapterText(status: Status): string {
-  const adapter = status.adapter;
-  if (adapter === null) return "";
+function adapterText(adapter: AdapterStatus | undefined): string {
+  if (adapter === undefined) return "";
   if (!adapter.enabled) return "bare";
   const waiting = adapter.pendingFiles > 0 ? ` +${adapter.pendingFiles}` : "";
   return adapter.generation > 0 ? `g${adapter.generation}${waiting}` : waiting.trim();
@@ -90,13 +89,12 @@ function count(message: string): string {
 
 function facts(view: View): [string, string][] {
   const rows: [string, string][] = [];
-  const { status, statistics } = view;
+  const { status, statistics, adapter } = view;
   const add = (name: string, value: string | null | undefined): void => {
     if (value !== undefined && value !== null && value !== "") rows.push([name, value]);
   };
   add("Model", modelText(status));
-  const adapter = status?.adapter;
-  if (adapter) {
+  if (adapter !== undefined) {
     add("Adapter", adapterFact(adapter.enabled, adapter.generation, adapter.kind));
     add("Learned from", adapter.files > 0 ? `${adapter.files} files` : "");
     add("Waiting", adapter.pendingFiles > 0 ? `${adapter.pendingFiles} changed files` : "");

@@ -1,6 +1,6 @@
 /** What the extension knows at this moment, in one observable value. Items, menu and panel draw it. Knows no `vscode`. */
 
-import type { StatisticsReport, Status } from "./protocol";
+import type { AdapterStatus, StatisticsReport, Status } from "./protocol";
 
 /** The server process as this extension sees it. `missing`: no Python with the server was found. */
 export type Life = "stopped" | "missing" | "starting" | "running" | "restarting" | "crashed";
@@ -10,6 +10,8 @@ export interface View {
   /** A sentence for `missing` and `crashed`. */
   lifeMessage: string;
   status: Status | undefined;
+  /** The adapter of the active document's folder, by the server's last word. */
+  adapter: AdapterStatus | undefined;
   /** Why the active document gets nothing, by the server's last word. */
   documentReason: string | undefined;
   /** Language id of the active document. */
@@ -27,6 +29,7 @@ export class Store {
     life: "stopped",
     lifeMessage: "",
     status: undefined,
+    adapter: undefined,
     documentReason: undefined,
     language: undefined,
     statistics: undefined,

@@ -1,0 +1,130 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { drift, Generations, type Keep, Latencies } from "../src/history";
+import { ago, type Known, panelData } from "../src/panelModel";
+import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../src/protocol";
+import { acceptance, page, thisWeek, weekLine, weekOf } from "../src/statistics";
+
+const ADAPTER = {
+  folder: "/f", generation: 1, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, message: "",
+};
+const NOW = new Date(2026, 10, 22, 12, 0);
+
+function memento(): Keep & { kept: Record<string, unknown> } {
+  const kept: Record<string, unknown> = {};
+  return {
+    kept,
+    get: <T>(key: string) => kept[key] as T | undefined,
+    update: (key, value) => {
+      kept[key] = structuredClone(value);
+      return Promise.resolve();
+    },
+  };
+}
+
+function change(generation: number, trigger = "diff"): AdapterChange {
+  return { folder: "/f", generation, trigger, changedFiles: 2, ms: { embed: 3, update: 4 }, adapter: { ...ADAPTER, generation } };
+}
+
+function info(generation: number, norm: number): AdapterInfo {
+  return { ...ADAPTER, generation, norm, scale: 1, rank: 8 };
+}
+
+function counts(shown: number, accepted: number, acceptedChars = 0): Counts {
+  return { shown, accepted, partlyAccepted: 0, acceptedChars, shownChars: 0 };
+}
+
+function report(withAdapter: Counts, withoutAdapter: Counts): StatisticsReport {
+  return {
+    enabled: true, latencyMs: { p50: 10, p95: 20, count: 4 }, withAdapter, withoutAdapter, requests: 9, fromCache: 1,
+    typedThrough: 2, superseded: 3, reasons: { "line-suffix": 2, manual: 5 },
+  };
+}
+
+function known(change: Partial<Known>): Known {
+  return {
+    folders: [{ path: "/f", name: "f" }], folder: "/f", status: undefined, info: undefined, statistics: undefined,
+    generations: [], latencies: new Latencies(), diskMb: undefined, weekStart: undefined, now: NOW, trouble: "", ...change,
+  };
+}
+
+test("generations survive the window, and a restored one is no new one", () => {
+  const keep = memento();
+  const first = new Generations(keep, () => 100);
+  first.record(change(1, "index"));
+  first.record(change(2));
+  first.measured(info(2, 0.5));
+  const second = new Generations(keep, () => 900);
+  second.record(change(2, "restore"));
+  assert.deepEqual(second.of("/f").map((row) => [row.generation, row.trigger, row.at, row.norm]), [
+    [1, "index", 100, undefined],
+    [2, "diff", 100, 0.5],
+  ]);
+  second.forget("/f");
+  assert.equal(new Generations(keep).of("/f").length, 0);
+});
+
+test("drift is the relative change of the norm", () => {
+  const rows = [1, 2].map((generation) => ({ at: 0, generation, trigger: "diff", changedFiles: 1, files: 1, ms: 1, norm: generation * 2 }));
+  assert.equal(drift(rows, 1), 1);
+  assert.equal(drift(rows, 0), undefined);
+});
+
+test("latencies are kept apart by adapter", () => {
+  const latencies = new Latencies();
+  for (const ms of [30, 10, 20]) latencies.add(ms, true);
+  assert.deepEqual(latencies.of(true), { p50: 20, p95: 30, count: 3 });
+  assert.equal(latencies.of(false), undefined);
+});
+
+test("the panel shows the newest generation first and names its cause", () => {
+  const generations = new Generations(memento(), () => NOW.getTime());
+  generations.record(change(1, "index"));
+  generations.record(change(2));
+  generations.measured(info(1, 1));
+  generations.measured(info(2, 1.5));
+  const data = panelData(known({ generations: generations.of("/f"), info: info(2, 1.5), diskMb: 1.25 }));
+  assert.deepEqual(data.generations[0], ["2", "just now", "edited files", "2", "9", "7 ms", "1.50", "+50.0 %"]);
+  assert.deepEqual(data.points, [{ generation: 1, norm: 1 }, { generation: 2, norm: 1.5 }]);
+  assert.deepEqual(data.resources, [["What was learned, on disk", "1.3 MB"]]);
+  assert.equal(data.hasAdapter, true);
+});
+
+test("the comparison puts both sides beside each other", () => {
+  const latencies = new Latencies();
+  latencies.add(12, true);
+  const data = panelData(known({ statistics: report(counts(10, 4), counts(5, 1)), latencies }));
+  assert.deepEqual(data.compare.find((row) => row[0] === "Acceptance"), ["Acceptance", "40 %", "20 %"]);
+  assert.deepEqual(data.compare.find((row) => row[0]?.endsWith("median"))?.slice(1), ["12 ms", "–"]);
+  assert.deepEqual(data.reasons[0]?.[1], "5");
+});
+
+test("a panel without a server says why", () => {
+  assert.equal(panelData(known({ trouble: "The server is not running." })).sentence, "The server is not running.");
+});
+
+test("times are told as people do", () => {
+  assert.equal(ago(NOW.getTime() - 60_000, NOW), "1 minute ago");
+  assert.equal(ago(NOW.getTime() - 7_200_000, NOW), "10:00");
+  assert.equal(ago(new Date(2026, 0, 2, 3, 4).getTime(), NOW), "2026-01-02 03:04");
+});
+
+test("weeks are ISO weeks", () => {
+  assert.equal(weekOf(new Date(2026, 10, 22)), "2026-W47");
+  assert.equal(weekOf(new Date(2027, 0, 1)), "2026-W53");
+  assert.equal(weekOf(new Date(2027, 0, 4)), "2027-W01");
+});
+
+test("a week counts from its start, and a reset does not make it negative", () => {
+  const start = { week: "2026-W47", withAdapter: 40, withoutAdapter: 10 };
+  assert.equal(weekLine(thisWeek(report(counts(1, 1, 100), counts(1, 1, 15)), start, NOW)), "65 keystrokes saved this week: 60 with the adapter, 5 without.");
+  assert.equal(thisWeek(report(counts(1, 1, 7), counts(0, 0)), start, NOW).withAdapter, 7);
+  assert.equal(thisWeek(report(counts(1, 1, 7), counts(0, 0)), { ...start, week: "2026-W46" }, NOW).withAdapter, 0);
+});
+
+test("the statistics page sums up and explains", () => {
+  const text = page(report(counts(10, 4, 40), counts(5, 1, 6)), thisWeek(report(counts(0, 0), counts(0, 0)), undefined, NOW));
+  assert.match(text, /\| acceptance \| 40 % \| 20 % \| 33 % \|/);
+  assert.match(text, /\| Too much text follows[^|]*\| 2 \|/);
+  assert.equal(acceptance(report(counts(0, 0), counts(0, 0))), "");
+});

@@ -1,0 +1,75 @@
+"""The packaged extension, and a VS Code with it: one on the fake engine, one on the real server and shipped model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import workbench
+from workbench import HERE, ROOT, Workbench
+
+MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
+TEXT = '''"""Shapes and their sizes."""
+
+
+def area(width, height):
+    """Area of a rectangle."""
+    return width * height
+
+
+def circumference(width, height):
+    """Length of a rectangle's border."""
+    return 2 * (width + height)
+
+
+def volume(width, height, depth):
+    """Volume of a box."""
+    return area(width, height) * depth
+
+
+'''
+FILES = ("accept.py", "cycle.py", "partial.py", "through.py", "toggle.py", "settings.py", "killed.py", "other.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Known to pytest even where only this folder is run."""
+    config.addinivalue_line("markers", "editors: needs a real editor (make test-editors)")
+
+
+@pytest.fixture(scope="session")
+def vsix() -> Path:
+    return workbench.package()
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workbench]:
+    """Completions that follow from the text (see tests/server/fake_engine.py)."""
+    yield from _opened(tmp_path_factory.mktemp("fake"), vsix, [sys.executable, str(HERE / "fake_server.py")])
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workbench]:
+    """The real thing."""
+    if not MODEL.is_dir():
+        pytest.skip("the shipped model is not in this checkout")
+    command = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
+    # On a busy machine the budgets of a person's patience would only make the test unsure.
+    patient = {"c2l.completion.maxLatencyMs": 20_000, "c2l.completion.maxLatencyInvokedMs": 60_000}
+    yield from _opened(tmp_path_factory.mktemp("real"), vsix, command, patient)
+
+
+def _opened(
+    work: Path, vsix: Path, server: list[str], settings: dict[str, object] | None = None
+) -> Iterator[Workbench]:
+    (work / "project").mkdir()
+    for name in FILES:
+        (work / "project" / name).write_text(TEXT)
+    shown = Workbench(work, vsix, server, settings)
+    try:
+        shown.open("other.py")
+        shown.generation(0)
+        yield shown
+    finally:
+        shown.close()

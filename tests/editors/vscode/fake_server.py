@@ -1,0 +1,40 @@
+"""The real server with the fake engine of tests/server, taught one thing more: a new generation for changed files."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import threading
+import time
+from pathlib import Path
+
+ENGINE = Path(__file__).resolve().parents[2] / "server" / "fake_engine.py"
+
+
+def engine() -> None:
+    """The fake engine, with a thread that looks for changed Python files."""
+    fake = runpy.run_path(str(ENGINE))
+
+    def watch() -> None:
+        seen: dict[str, dict[Path, int]] = {}
+        while True:
+            for folder in list(fake["FOLDERS"]):
+                now = {path: path.stat().st_mtime_ns for path in Path(folder).glob("*.py")}
+                if seen.setdefault(folder, now) != now:
+                    seen[folder] = now
+                    fake["learn"](folder, "diff")
+            time.sleep(0.3)
+
+    threading.Thread(target=watch, daemon=True).start()
+    fake["main"]()
+
+
+if __name__ == "__main__":
+    if "--engine" in sys.argv:
+        engine()
+    else:
+        from c2l_lsp.server.app import serve
+
+        os.environ["PYTHONUNBUFFERED"] = "1"
+        sys.exit(serve([sys.executable, str(Path(__file__).resolve()), "--engine"]))

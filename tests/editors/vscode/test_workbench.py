@@ -1,0 +1,286 @@
+"""What a user of VS Code does and sees. Each check must hold, and must fail with its fault planted."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import workbench
+from workbench import Workbench
+
+pytestmark = [
+    pytest.mark.editors,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not workbench.installed(), reason="no VS Code: tests/editors/setup_vscode.sh installs one"),
+]
+LINE = "box = vol"
+COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"
+
+
+def ghost_text_is_accepted(shown: Workbench) -> None:
+    """Type, see grey text, Tab, save: the file holds what the server said."""
+    before = begin(shown, "accept.py")
+    shown.type(LINE)
+    ghost = see_ghost(shown)
+    shown.picture("ghost")
+    shown.press("Tab")
+    item = accepted(shown)
+    assert first_line(item) in ghost, f"the editor showed {ghost!r}, the server said {item['insertText']!r}"
+    saved(shown, "accept.py", applied(before + LINE, item))
+
+
+def candidates_cycle(shown: Workbench) -> None:
+    """Asked explicitly there are several, and Alt+] goes on to the next."""
+    begin(shown, "cycle.py")
+    shown.type("x = ")
+    shown.press("Escape")
+    shown.press("Alt+Backslash")
+    first = see_ghost(shown)
+    shown.press("Alt+]")
+    shown.until("the next candidate", lambda: shown.ghost() not in ("", first), 30)
+
+
+def a_word_is_accepted(shown: Workbench) -> None:
+    """Ctrl+Right takes part of the grey text; the server learns that from the edit alone."""
+    before = begin(shown, "partial.py")
+    shown.type(LINE)
+    see_ghost(shown)
+    item = answered(shown)
+    shown.press("Control+ArrowRight")
+    shown.press("Escape")
+    text = saved(shown, "partial.py", None)
+    whole, start = applied(before + LINE, item), before + LINE
+    assert whole.startswith(text.rstrip("\n")) and len(text) > len(start), f"{text!r} is no part of {whole!r}"
+
+
+def typing_along_keeps_it(shown: Workbench) -> None:
+    """Typing what is shown keeps the rest, and accepting then writes nothing twice."""
+    before = begin(shown, "through.py")
+    shown.type(LINE)
+    see_ghost(shown)
+    whole = applied(before + LINE, answered(shown))
+    along = whole[len(before + LINE) :][:2]
+    assert along.isprintable(), f"the server says {along!r} next"
+    shown.type(along, delay=300)
+    shown.until("the rest of the grey text", lambda: shown.ghost() and not shown.ghost().startswith(along), 30)
+    shown.press("Tab")
+    saved(shown, "through.py", whole)
+
+
+def turned_off_shows_nothing_and_why(shown: Workbench) -> None:
+    """The menu turns everything off: no grey text, and the status says why."""
+    begin(shown, "toggle.py")
+    shown.choose("Turn completions off")
+    try:
+        shown.until("the status to say off", lambda: "off" in shown.status(), 20)
+        assert "Completions are off" in shown.status_spoken()
+        shown.to_end()
+        shown.type(LINE)
+        time.sleep(3)
+        assert shown.ghost() == ""
+        assert not [one for one in shown.passed(answer=COMPLETE)[-1:] if (one["result"] or {}).get("items")]
+    finally:
+        shown.picture("off")
+        toggled = [one["params"]["command"] for one in shown.passed(method=EXECUTE)].count("c2l.toggle")
+        if toggled and "off" in shown.status():
+            shown.choose("Turn completions on")
+            shown.until("the status to say on", lambda: "off" not in shown.status(), 20)
+        discard(shown)
+
+
+def a_changed_file_makes_a_generation(shown: Workbench) -> None:
+    """A file changes on disk, outside of the editor: the status shows a new generation."""
+    now = shown.generation(0)
+    path = shown.folder / "outside.py"
+    path.write_text(f"def outside_{time.monotonic_ns()}(depth):\n    return depth\n")
+    shown.generation(now)
+
+
+def the_panel_tells(shown: Workbench) -> None:
+    """The panel's newest generation is the server's; its buttons are reached by keyboard; nothing breaks its policy."""
+    a_changed_file_makes_a_generation(shown)
+    shown.command("What Has It Learned")
+    live = shown.passed(method="c2l/adapter/didChange")[-1]["params"]["generation"]
+
+    def listed() -> bool:
+        rows = shown.do("frameTexts", selector="tbody tr th", timeout=20_000)
+        return bool(rows) and rows[0] == str(live)
+
+    shown.until(f"generation {live} in the panel", listed, 30)
+    for _ in range(3):
+        shown.press("Tab")
+        time.sleep(0.3)
+    code = "[document.activeElement.id, document.querySelectorAll('[style], img').length, typeof fetch]"
+    focused, unsafe, _ = shown.do("frameEvaluate", selector="#forget", code=code, timeout=20_000)
+    shown.picture("panel")
+    shown.command("View: Close Editor")
+    assert focused in ("regenerate", "toggle", "export", "forget"), f"Tab leads to {focused!r}"
+    assert unsafe == 0
+
+
+def settings_apply_live(shown: Workbench) -> None:
+    """Only on request from now on: the status says manual, typing shows nothing, asking does."""
+    begin(shown, "settings.py")
+    shown.configure(c2l__completion__trigger="manual")
+    try:
+        shown.until("the status to say manual", lambda: "manual" in shown.status(), 30)
+        shown.to_end()
+        shown.type(LINE)
+        time.sleep(2)
+        assert shown.ghost() == ""
+        shown.press("Alt+Backslash")
+        see_ghost(shown)
+    finally:
+        shown.configure(c2l__completion__trigger=None)
+        discard(shown)
+        shown.until("the status to forget manual", lambda: "manual" not in shown.status(), 30)
+
+
+def a_killed_server_comes_back(shown: Workbench) -> None:
+    """The server dies: the status says so, it is started again, and completions work again."""
+    begin(shown, "killed.py")
+    starts = len(shown.passed(method="initialize"))
+    shown.kill_server()
+    shown.until("the status to say restarting", lambda: "restarting" in shown.status(), 20)
+    shown.until("the server", lambda: len(shown.passed(method="initialize")) > starts, 120)
+    shown.generation(0)
+    shown.to_end()
+    shown.type(LINE)
+    see_ghost(shown)
+    discard(shown)
+
+
+CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
+    (ghost_text_is_accepted, "wrong-text"),
+    (candidates_cycle, "no-answers"),
+    (a_word_is_accepted, "wrong-text"),
+    (typing_along_keeps_it, "wrong-text"),
+    (turned_off_shows_nothing_and_why, "deaf"),
+    (settings_apply_live, "frozen"),
+    (a_changed_file_makes_a_generation, "mute"),
+    (the_panel_tells, "mute"),
+    (a_killed_server_comes_back, "stay-dead"),
+]
+each = pytest.mark.parametrize(("check", "fault"), CHECKS, ids=[check.__name__ for check, _ in CHECKS])
+
+
+@each
+def test_holds(fake: Workbench, check: Callable[[Workbench], None], fault: str) -> None:
+    run(fake, check)
+
+
+@each
+def test_fails_with_its_fault(fake: Workbench, check: Callable[[Workbench], None], fault: str) -> None:
+    with fake.fault(fault), pytest.raises(AssertionError):
+        check(fake)
+    recover(fake)
+
+
+@each
+def test_holds_with_the_shipped_model(real: Workbench, check: Callable[[Workbench], None], fault: str) -> None:
+    run(real, check)
+
+
+def test_activation_is_quick(fake: Workbench) -> None:
+    """VS Code's own measure of loading and activating the extension."""
+    fake.command("Developer: Show Running Extensions")
+    rows = fake.until("the list", lambda: fake.do("texts", selector=".runtime-extensions-editor .monaco-list-row"), 30)
+    fake.picture("activation")
+    fake.command("View: Close Editor")
+    found = [re.search(r"Activation: (\d+)ms", row) for row in rows if "C2L" in row]
+    assert found and found[0], rows
+    print(f"activation: {found[0][1]} ms")
+    assert int(found[0][1]) <= 200 * workbench.PATIENCE
+
+
+def test_the_package_is_small(vsix: Path) -> None:
+    size = vsix.stat().st_size
+    print(f"VSIX: {size} bytes")
+    assert size <= 1_000_000
+
+
+# --- helpers ---
+
+
+def run(shown: Workbench, check: Callable[[Workbench], None]) -> None:
+    try:
+        check(shown)
+    except AssertionError:
+        shown.picture(f"failed-{check.__name__}")
+        recover(shown)
+        raise
+
+
+def recover(shown: Workbench) -> None:
+    """Whatever a failed check left behind: dialogs, edits, a dead server."""
+    for _ in range(3):
+        shown.press("Escape")
+    discard(shown)
+    if not re.search(r"g\d", shown.status()):
+        shown.command("Restart the Server")
+    shown.generation(0)
+
+
+def begin(shown: Workbench, name: str) -> str:
+    """Open a file; its text."""
+    shown.file(name)
+    return (shown.folder / name).read_text()
+
+
+def discard(shown: Workbench) -> None:
+    """Undo what was typed and not saved."""
+    shown.command("File: Revert File")
+    time.sleep(0.5)
+
+
+def see_ghost(shown: Workbench) -> str:
+    return shown.until("grey text", shown.ghost, 60)
+
+
+def answered(shown: Workbench) -> dict[str, Any]:
+    """The first item of the server's last answer that had any, as it left the server."""
+    with_items = [one["result"]["items"] for one in shown.passed(answer=COMPLETE) if (one["result"] or {}).get("items")]
+    return with_items[-1][0]
+
+
+def accepted(shown: Workbench) -> dict[str, Any]:
+    """The item that VS Code reports as accepted, as it left the server."""
+
+    def reported() -> str | None:
+        calls = [one["params"] for one in shown.passed(method=EXECUTE)]
+        ids = [call["arguments"][0] for call in calls if call["command"] == "c2l.didAcceptCompletion"]
+        return ids[-1] if ids else None
+
+    wanted = shown.until("the report of the acceptance", reported, 20)
+    answers = [item for one in shown.passed(answer=COMPLETE) for item in (one["result"] or {}).get("items", [])]
+    return [item for item in answers if item["command"]["arguments"] == [wanted]][-1]
+
+
+def first_line(item: dict[str, Any]) -> str:
+    return item["insertText"].strip().splitlines()[0]
+
+
+def applied(text: str, item: dict[str, Any]) -> str:
+    """A document, whose end is the cursor, with an item applied. The documents here are ASCII."""
+    line, start = item["range"]["start"]["line"], item["range"]["start"]["character"]
+    lines = text.split("\n")[: line + 1]
+    lines[line] = lines[line][:start] + item["insertText"]
+    return "\n".join(lines)
+
+
+def saved(shown: Workbench, name: str, wanted: str | None) -> str:
+    """Save the file, and its text then; it must become what is wanted."""
+    path = shown.folder / name
+    before = path.read_text()
+    shown.press("Control+s")
+    try:
+        shown.until("the saved file", lambda: path.read_text() not in ("", before), 20)
+        assert wanted is None or path.read_text() == wanted
+        return path.read_text()
+    finally:
+        path.write_text(before)  # the editor takes it over, so that the next check begins as this one
+        time.sleep(1)

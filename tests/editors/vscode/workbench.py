@@ -1,0 +1,274 @@
+"""A real VS Code: code-server with the packaged extension installed, its workbench in a headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+EXTENSION = ROOT / "editors" / "vscode"
+INSTALLED = Path(os.environ.get("C2L_VSCODE", ROOT / "build" / "editors" / "vscode"))
+PICTURES = ROOT / "build" / "editors" / "pictures"
+STATUS = '[id*="c2l.status"]'
+GHOST = (
+    ".monaco-editor .ghost-text-decoration, .monaco-editor .ghost-text-decoration-preview, .monaco-editor .ghost-text"
+)
+PATIENCE = float(os.environ.get("C2L_PATIENCE", "1"))
+"""Factor on every wait, for busy machines."""
+HURRY = 0.3
+"""Factor while a fault is planted: what is waited for then does not come."""
+
+USER = {
+    "workbench.startupEditor": "none",
+    "workbench.tips.enabled": False,
+    "workbench.secondarySideBar.defaultVisibility": "hidden",
+    "workbench.colorTheme": "Default Dark Modern",
+    "chat.disableAIFeatures": True,
+    "telemetry.telemetryLevel": "off",
+    "update.mode": "none",
+    "extensions.autoCheckUpdates": False,
+    "security.workspace.trust.enabled": False,
+    "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},
+    "editor.suggestOnTriggerCharacters": False,
+    "editor.minimap.enabled": False,
+    "editor.autoClosingBrackets": "never",
+    "files.autoSave": "off",
+    "git.enabled": False,
+}
+
+
+class Workbench:
+    """One VS Code on one folder. `server` is the command that VS Code's extension starts, through `between.py`."""
+
+    def __init__(self, work: Path, vsix: Path, server: list[str], settings: dict[str, Any] | None = None) -> None:
+        self.work, self.folder, self.control = work, work / "project", work / "control"
+        self.patience = PATIENCE
+        for path in (self.folder, self.control, PICTURES):
+            path.mkdir(parents=True, exist_ok=True)
+        self._install(vsix, server, settings or {})
+        self.port = _free_port()
+        self._log = (work / "workbench.log").open("w", encoding="utf-8")
+        self._code = self._start_code()
+        self._bridge = subprocess.Popen(
+            [INSTALLED / "bin" / "node", HERE / "bridge.cjs"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            env={**os.environ, "C2L_VSCODE": str(INSTALLED)},
+        )  # fmt: skip
+        self._answer()
+
+    # --- what a user does and sees ---
+
+    def open(self, *names: str) -> None:
+        """Open the folder with these files, and wait for the editor."""
+        remote = f"vscode-remote://127.0.0.1:{self.port}"
+        payload = json.dumps([["openFile", f"{remote}{self.folder / name}"] for name in names])
+        folder = quote(str(self.folder))
+        self.do("open", url=f"http://127.0.0.1:{self.port}/?folder={folder}&payload={quote(payload)}", timeout=180_000)
+        self.wait(".monaco-editor .view-lines", 180)
+
+    def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
+        self.do("wait", selector=selector, timeout=1000 * seconds * self.patience, state=state)
+
+    def until(self, what: str, seen: Callable[[], Any], seconds: float) -> Any:
+        """The first truthy value; AssertionError saying what was waited for."""
+        end = time.monotonic() + seconds * self.patience
+        while not (value := seen()):
+            if time.monotonic() > end:
+                raise AssertionError(
+                    f"Waited {seconds * self.patience:.0f} s for {what}; the status is {self.status()!r}."
+                )
+            time.sleep(0.2)
+        return value
+
+    def status(self) -> str:
+        """Text of the status bar item."""
+        texts = self.do("texts", selector=STATUS)
+        return " ".join(texts).strip() if texts else ""
+
+    def status_spoken(self) -> str:
+        """What a screen reader says of it."""
+        return self.do("attribute", selector=f"{STATUS} a, {STATUS}[aria-label]", name="aria-label") or ""
+
+    def generation(self, more_than: int) -> int:
+        """Wait until the status shows a generation beyond this one, and nothing else."""
+
+        def shown() -> int | None:
+            found = re.search(r"\bg(\d+)$", self.status())
+            return int(found[1]) if found and int(found[1]) > more_than else None
+
+        return self.until(f"a generation after {more_than}", shown, 180)
+
+    def ghost(self) -> str:
+        """The ghost text in the editor, as one line."""
+        return "".join(self.do("texts", selector=GHOST)).replace("\xa0", " ")
+
+    def file(self, name: str) -> None:
+        """Open a file from the explorer, cursor at its end."""
+        self.do("click", selector=f'.explorer-folders-view .monaco-list-row[aria-label*="{name}"]')
+        self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
+        self.to_end()
+
+    def to_end(self) -> None:
+        """Cursor to the end of the document, with the focus in the editor."""
+        self.do("click", selector=".editor-group-container.active .monaco-editor .view-lines")
+        self.do("press", key="Control+End")
+
+    def type(self, text: str, delay: int = 40) -> None:
+        self.do("type", text=text, delay=delay)
+
+    def press(self, key: str) -> None:
+        self.do("press", key=key)
+
+    def command(self, title: str) -> None:
+        """Run a command through the palette."""
+        self.press("F1")
+        self.wait(".quick-input-widget input", 20)
+        self.type(title, delay=5)
+        self.wait(f'.quick-input-list .monaco-list-row[aria-label*="{title}"]', 20)
+        self.press("Enter")
+
+    def choose(self, label: str) -> None:
+        """An entry of the status item's menu."""
+        self.do("click", selector=STATUS)
+        row = f'.quick-input-list .monaco-list-row[aria-label*="{label}"]'
+        self.wait(row, 20)
+        self.do("click", selector=row)
+
+    def picture(self, name: str) -> Path:
+        """A screenshot, into an ignored folder."""
+        return Path(self.do("screenshot", path=str(PICTURES / f"{name}.png")))
+
+    # --- behind the scenes ---
+
+    def passed(self, **wanted: object) -> list[dict[str, Any]]:
+        """Messages between the extension and the server so far."""
+        path = self.control / "passed.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        notes = [json.loads(line) for line in lines if line.endswith("}")]
+        return [note for note in notes if all(note.get(key) == value for key, value in wanted.items())]
+
+    @contextmanager
+    def fault(self, name: str) -> Iterator[None]:
+        """Plant a fault between the extension and the server."""
+        (self.control / "fault").write_text(name)
+        self.patience = PATIENCE * HURRY
+        try:
+            yield
+        finally:
+            self.patience = PATIENCE
+            (self.control / "fault").unlink()
+
+    def configure(self, **values: object) -> None:
+        """Change the user's settings on disk, as the settings editor does; dots are written as two underscores."""
+        path = self.work / "data" / "User" / "settings.json"
+        settings = json.loads(path.read_text())
+        settings |= {key.replace("__", "."): value for key, value in values.items()}
+        path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
+
+    def kill_server(self) -> None:
+        os.kill(int((self.control / "pid").read_text()), signal.SIGKILL)
+
+    def do(self, command: str, **arguments: object) -> Any:
+        assert self._bridge.stdin is not None
+        self._bridge.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
+        self._bridge.stdin.flush()
+        answer = self._answer()
+        if not answer["ok"]:
+            raise AssertionError(f"{command} {arguments}: {answer['error']}")
+        return answer["value"]
+
+    def close(self) -> None:
+        self._bridge.terminate()
+        os.killpg(self._code.pid, signal.SIGTERM)
+        for process in (self._bridge, self._code):
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._log.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._bridge.stdout is not None
+        line = self._bridge.stdout.readline()
+        assert line, "the browser's driver ended; see workbench.log"
+        return json.loads(line)
+
+    def _install(self, vsix: Path, server: list[str], settings: dict[str, Any]) -> None:
+        launcher = self.work / "server.sh"
+        words = shlex.join([sys.executable, str(HERE / "between.py"), str(self.control), *server])
+        environment = f"C2L_STATE_DIR={shlex.quote(str(self.work / 'state'))} C2L_CONFIG=/nonexistent"
+        launcher.write_text(f"#!/bin/sh\n{environment} exec {words}\n")
+        launcher.chmod(0o755)
+        data = self.work / "data"
+        for kind, values in (("User", {**USER, **settings}), ("Machine", {"c2l.server.path": str(launcher)})):
+            (data / kind).mkdir(parents=True, exist_ok=True)
+            (data / kind / "settings.json").write_text(json.dumps(values))
+        subprocess.run(
+            [*self._command(), "--install-extension", str(vsix), "--force"],
+            check=True, capture_output=True, text=True, timeout=300, env=self._environment(),
+        )  # fmt: skip
+
+    def _command(self) -> list[str]:
+        entry = INSTALLED / "node_modules" / "code-server" / "out" / "node" / "entry.js"
+        folders = ["--user-data-dir", str(self.work / "data"), "--extensions-dir", str(self.work / "extensions")]
+        quiet = ["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"]
+        config = self.work / "code-server.yaml"
+        config.touch()
+        more = [*quiet, "--disable-getting-started-override"]
+        return [str(INSTALLED / "bin" / "node"), str(entry), "--config", str(config), *folders, *more]
+
+    def _environment(self) -> dict[str, str]:
+        path = f"{INSTALLED / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("VSCODE_", "ELECTRON_"))}
+        return {**kept, "PATH": path, "HOME": str(self.work)}
+
+    def _start_code(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*self._command(), "--auth", "none", "--bind-addr", f"127.0.0.1:{self.port}", str(self.folder)],
+            stdout=self._log, stderr=self._log, start_new_session=True, env=self._environment(),
+        )  # fmt: skip
+        end = time.monotonic() + 120 * PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5):
+                    return process
+            except OSError as error:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise AssertionError("code-server did not start; see workbench.log") from error
+                time.sleep(0.3)
+
+
+def installed() -> bool:
+    """Whether setup_vscode.sh has run, and the browser is there."""
+    return (INSTALLED / "installed").exists() and shutil.which("chromium") is not None
+
+
+def package() -> Path:
+    """The VSIX, built from this checkout."""
+    environment = {**os.environ, "PATH": f"{INSTALLED / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    run = {"cwd": EXTENSION, "check": True, "capture_output": True, "text": True, "timeout": 300, "env": environment}
+    if not (EXTENSION / "node_modules").is_dir():
+        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], **run)
+    subprocess.run(["npm", "run", "package"], **run)
+    return EXTENSION / "c2l-lsp.vsix"
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
