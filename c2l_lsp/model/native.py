@@ -1,9 +1,9 @@
 """Our own forward pass for Llama-shaped models, one text at a time, with its keys and values in place.
 
 Small models are bound by the number of operations PyTorch dispatches, not by arithmetic; so the projections are fused,
-RoPE and the split into queries, keys and values are one complex product, and the KV is written where it stays. A few
-rows (a decode step, a checked draft) go through kernels that give each row the same bits however many rows there are,
-on the CPUs where PyTorch's bf16 products do; many rows (a prompt) go through the fused attention.
+RoPE of queries and keys is one complex product, and the KV is written where it stays. Attention is plain products whose
+sums keep their order however many rows are read at once: where oneDNN multiplies bf16 on the CPU, a token gets the same
+bits in a prompt, after a reused prefix, in a decode step and in a checked draft.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from torch.nn import functional
 from c2l_lsp.model.lora import AdapterSlot, Pair
 from c2l_lsp.model.native_weights import Layer, Weights, fuse, merge
 
-FEW = 32
-"""Rows up to which attention is computed row by row, all heads of keys at once."""
+FEW = 16
+"""Rows up to which attention is computed for all heads of keys at once."""
 
+_WIDE = 4  # heads of keys up to which that costs less than dispatching them singly
+_ROWS = 128  # rows of a prompt that attend together; they look no further than the last of them
+_BLOCK = 64  # attention looks at a multiple of this many positions, so that its sums keep their order
 _GROW = 256  # positions by which the KV of a text grows
-_BLOCK = 64  # the few-row attention looks at a multiple of this many positions, so that its sums keep their order
-_WIDE = 4  # heads of keys up to which computing all of them for every query is cheaper than dispatching them singly
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """What all layers of one forward pass share: T tokens that stand at `start`."""
+    """What all layers of one forward pass share: tokens that stand from `start` to `end`."""
 
     start: int
     end: int
     rotation: Tensor  # [T, H + 2K, h/2] complex
-    mask: Tensor | None  # 0 where a row may look, −∞ elsewhere: [T, 1, L] (few) or [T, end] (many, unless causal)
 
 
 class NativeReader:
@@ -52,7 +52,9 @@ class NativeReader:
         group = torch.arange(bare.heads, device=lm.device) // (bare.heads // bare.kv_heads)
         # own[i, j] = 1 where query head i looks at key head j: [H, K, 1]
         self.own = functional.one_hot(group, bare.kv_heads).to(lm.dtype)[:, :, None]
-        self._one_row = torch.empty(0)
+        # −∞ where row i may not look, counted from the first row's position on: [rows, 1, rows + block]
+        beyond = torch.full((_ROWS, _ROWS + _BLOCK), float("-inf"), dtype=lm.dtype, device=lm.device)
+        self.beyond = beyond.triu_(1)[:, None]
 
     @property
     def weights(self) -> Weights:
@@ -72,44 +74,22 @@ class NativeReader:
         """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
         return self._bare.head(self._adapters.mapped(hidden))
 
-    def plan(self, start: int, T: int) -> _Pass:
-        """The rotation and the mask of T tokens at `start`."""
-        end = start + T
-        if end + _BLOCK > len(self._rotations):
+    def plan(self, start: int, end: int) -> _Pass:
+        """A forward pass over the positions from `start` to `end`."""
+        if end > len(self._rotations):
             self._tabulate(end)
         w = self._bare
         turn = self._rotations[start:end]  # [T, 3, h/2]
         counts = (w.heads, w.kv_heads, w.kv_heads)
         parts = [turn[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)]
-        return _Pass(start, end, torch.cat(parts, 1), self._mask(start, T))
-
-    def few(self, T: int) -> bool:
-        """Whether T rows take the row-by-row attention."""
-        return T <= FEW and self._bare.kv_heads <= _WIDE
-
-    def _mask(self, start: int, T: int) -> Tensor | None:
-        end = start + T
-        if not self.few(T):
-            return None if start == 0 or T == 1 else self._looks(start, T, end)
-        L = -(-end // _BLOCK) * _BLOCK
-        if T == 1:
-            beyond = len(self._one_row) // 2 - end
-            return self._one_row[beyond : beyond + L].view(1, 1, L)
-        return self._looks(start, T, L)[:, None]
-
-    def _looks(self, start: int, T: int, L: int) -> Tensor:
-        """[T, L]: 0 where position j ≤ start + i, −∞ elsewhere."""
-        mask = torch.full((T, L), float("-inf"), dtype=self._lm.dtype, device=self._lm.device)
-        return mask.triu_(start + 1)
+        return _Pass(start, end, torch.cat(parts, 1))
 
     def _tabulate(self, end: int) -> None:
-        """Rotations for q (with 1/√h in them), k and v (none): [n, 3, h/2]; and n zeros before n times −∞."""
+        """Rotations of q (with 1/√h in them), k and v (none): [n, 3, h/2]."""
         n, w = max(2 * end, 1024), self._bare
         angles = torch.arange(n, device=w.frequencies.device).float()[:, None] * w.frequencies  # [n, h/2]
         turn = torch.polar(torch.full_like(angles, w.rope_scale), angles)
         self._rotations = torch.stack((turn * w.head_dim**-0.5, turn, torch.ones_like(turn)), 1)
-        self._one_row = torch.zeros(2 * n, dtype=self._lm.dtype, device=self._lm.device)
-        self._one_row[n:] = float("-inf")
 
 
 class NativeText:
@@ -124,7 +104,7 @@ class NativeText:
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
         reader, w = self._reader, self._reader.weights
-        step = reader.plan(self.length, len(ids))
+        step = reader.plan(self.length, self.length + len(ids))
         self._reserve(step.end)
         x = functional.embedding(torch.tensor(ids, device=w.embedding.device), w.embedding)  # [T, d]
         for layer, kv in zip(w.layers[:-1], self._kv, strict=False):
@@ -133,7 +113,7 @@ class NativeText:
         layer, kv = w.layers[-1], self._kv[-1]
         q = self._write(x, layer, kv, step)
         if not every and len(ids) > 1:  # of the last layer only the last row is asked for
-            q, x, step = q[-1:], x[-1:], reader.plan(step.end - 1, 1)
+            q, x, step = q[-1:], x[-1:], reader.plan(step.end - 1, step.end)
         x = _mlp(x + layer.output(self._attend(q, kv, step)), layer)
         self.length += len(ids)
         return w.norm(x)
@@ -153,26 +133,52 @@ class NativeText:
 
     def _attend(self, q: Tensor, kv: Tensor, step: _Pass) -> Tensor:
         """[T, H, h] → [T, H·h]."""
-        if self._reader.few(len(q)):
-            return self._attend_few(q, kv, step)
+        few = len(q) <= FEW and self._reader.weights.kv_heads <= _WIDE
+        if few:
+            return self._attend_together(q, kv, step.start)
+        if q.is_cuda:
+            return self._attend_fused(q, kv, step)
+        parts = [self._attend_singly(rows, kv, step.start + i * _ROWS) for i, rows in enumerate(torch.split(q, _ROWS))]
+        return torch.cat(parts)
+
+    def _attend_together(self, q: Tensor, kv: Tensor, start: int) -> Tensor:
+        """Every query against all heads of keys, zero outside its own: two products whatever H and K are."""
+        w, own = self._reader.weights, self._reader.own
+        T, width = len(q), w.kv_heads * w.head_dim
+        spread = (q[:, :, None] * own).view(T * w.heads, width)
+        seen = self._look(spread, T, kv, start, slice(0, width), slice(width, 2 * width))  # [T·H, K·h]
+        return (seen.view(T, w.heads, w.kv_heads, w.head_dim) * own).sum(2).view(T, -1)
+
+    def _attend_singly(self, q: Tensor, kv: Tensor, start: int) -> Tensor:
+        """One head of keys after the other, with the queries that share it."""
         w = self._reader.weights
-        keys, values = kv[: step.end].view(step.end, 2, w.kv_heads, 1, w.head_dim).permute(1, 2, 3, 0, 4)
-        group = (w.kv_heads, w.heads // w.kv_heads, step.end, w.head_dim)
-        k, v = (part.expand(group).reshape(1, w.heads, step.end, w.head_dim) for part in (keys, values))
+        K, h, T = w.kv_heads, w.head_dim, len(q)
+        out = q.new_empty(T, K, w.heads // K, h)
+        for j, grouped in enumerate(q.view(T, K, -1, h).unbind(1)):
+            columns = (slice(j * h, (j + 1) * h), slice((K + j) * h, (K + j + 1) * h))
+            out[:, j] = self._look(grouped.reshape(-1, h), T, kv, start, *columns).view(T, -1, h)
+        return out.view(T, -1)
+
+    def _look(self, q: Tensor, T: int, kv: Tensor, start: int, keys: slice, values: slice) -> Tensor:
+        """Causal attention of T rows of one or more queries each: [T·g, h] → [T·g, h]."""
+        L = -(-(start + T) // _BLOCK) * _BLOCK
+        scores = functional.linear(q, kv[:L, keys]).view(T, -1, L)
+        scores[..., start:] += self._reader.beyond[:T, :, : L - start]
+        return torch.softmax(scores, -1).view(-1, L) @ kv[:L, values]
+
+    def _attend_fused(self, q: Tensor, kv: Tensor, step: _Pass) -> Tensor:
+        """PyTorch's kernel, for a GPU."""
+        w = self._reader.weights
+        shape = (w.kv_heads, w.heads // w.kv_heads, step.end, w.head_dim)
+        both = kv[: step.end].view(step.end, 2, w.kv_heads, 1, w.head_dim).permute(1, 2, 3, 0, 4)
+        k, v = (part.expand(shape).reshape(1, w.heads, step.end, w.head_dim) for part in both)
+        mask = None
+        if step.start and len(q) > 1:
+            mask = torch.ones(len(q), step.end, dtype=torch.bool, device=q.device).tril_(step.start)
         out = functional.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], k, v, attn_mask=step.mask, is_causal=step.mask is None and len(q) > 1, scale=1.0
+            q.transpose(0, 1)[None], k, v, attn_mask=mask, is_causal=not step.start, scale=1.0
         )
         return out[0].transpose(0, 1).flatten(1)
-
-    def _attend_few(self, q: Tensor, kv: Tensor, step: _Pass) -> Tensor:
-        """Every query against all heads of keys, zero outside its own: two plain products whatever H and K are."""
-        w, own, mask = self._reader.weights, self._reader.own, step.mask
-        assert mask is not None  # noqa: S101 - `plan` makes one for few rows
-        T, L, width = len(q), mask.shape[-1], w.kv_heads * w.head_dim
-        spread = (q[:, :, None] * own).view(T * w.heads, width)
-        scores = functional.linear(spread, kv[:L, :width]).view(T, w.heads, L) + mask
-        seen = torch.softmax(scores, -1).view(T * w.heads, L) @ kv[:L, width:]  # [T·H, K·h]
-        return (seen.view(T, w.heads, w.kv_heads, w.head_dim) * own).sum(2).view(T, -1)
 
     def _reserve(self, end: int) -> None:
         """Room for `end` positions, in whole blocks; zeroed, since masked positions are multiplied too."""
