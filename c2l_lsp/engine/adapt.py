@@ -17,7 +17,7 @@ from c2l_lsp.engine import fold, kinds, wire
 from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.learn import Learner, Ready
 from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
-from c2l_lsp.errors import AdapterError, C2LError, FolderError, NothingToLearn, StorageError
+from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
 from c2l_lsp.model.lora import Adapter
@@ -29,6 +29,7 @@ RECONCILE_S = 300.0
 """A full comparison with the disk happens at least this often, whatever the watcher says."""
 
 NORM_LIMIT = 100.0
+_GIT_PAUSE_S = 0.5
 _GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
 
 Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
@@ -71,6 +72,7 @@ class FolderLife:
         self._trial, self._verdict, self._since_gate = Trial(model), OPEN, 0
         self._generation, self._updated_at = 0, 0.0
         self._keep = trusted
+        self._hopeless = False
         self._told: set[str] = set()
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ class FolderLife:
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: nothing is planned."""
-        if self._learner is None or self.state_name == "failed":
+        if self._learner is None or self._hopeless:
             return None
         if self._work is not None or self.ready is not None:
             return 0.0
@@ -191,6 +193,10 @@ class FolderLife:
         except C2LError as error:
             self._work = None
             self._failed(error)
+        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a device error
+            self._work = None
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            self._failed(EngineError(f"{self.folder.name} could not be learned just now ({first}); it is tried again."))
 
     def update_input(self) -> tuple[RepoState, Ready]:
         """The state and the change that wait for the batched update."""
@@ -221,8 +227,9 @@ class FolderLife:
         hints = self._hints.take() if due is not None and due <= 0 else frozenset()
         everything = hints is None or now >= self._next_reconcile
         trigger, self._trigger = self._trigger, "diff"
-        if git_busy(self.folder) and self._learner.state is not None:
-            self._hints.add(hints)  # look again when git is done
+        if git_busy(self.folder) and self._learner.state is not None:  # look again when git is done
+            self._hints.add(hints)
+            self._next_reconcile = max(self._next_reconcile, now + _GIT_PAUSE_S)
             return
         if everything:
             self._next_reconcile = now + RECONCILE_S
@@ -292,8 +299,9 @@ class FolderLife:
         self._told.clear()
 
     def _failed(self, error: C2LError) -> None:
-        """The folder goes on with the bare model (or its last adapter); what cannot mend itself is not tried again."""
+        """Go on with the bare model (or the last adapter); the folder is looked at again unless that is no use."""
         self.state_name = "failed" if isinstance(error, FolderError | AdapterError) else "ready"
+        self._hopeless = isinstance(error, AdapterError)
         self.message = str(error)
         if isinstance(error, NothingToLearn | FolderError):
             self._adapter = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -204,6 +205,63 @@ def test_a_missing_folder_says_so(session, tmp_path):
     assert troubles(session)[0].code == "folder"
 
 
+def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(session, folder):
+    session.open(folder)
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    life = session.engine.life(str(folder.resolve()))
+    life.regenerate()
+    session.settle(str(folder.resolve()))
+    assert life.info().state == "failed"
+    assert life.live.adapter is None
+    aside.rename(folder)
+    life.regenerate()
+    assert session.settle(str(folder.resolve())).state == "ready"
+
+
+def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folder, monkeypatch):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    adapter = life.live.adapter
+    real = life._learner.network.read
+
+    def failing(pieces):
+        raise RuntimeError("CUDA error: out of memory\nand a long trace")
+
+    monkeypatch.setattr(life._learner.network, "read", failing)
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    deadline = time.monotonic() + 20
+    while not any("out of memory" in trouble.message for trouble in troubles(session)):
+        assert time.monotonic() < deadline
+        if (due := life.due_in(time.monotonic())) is not None and due <= 0:
+            session.engine.idle_step()
+    assert life.live.adapter is adapter
+    monkeypatch.setattr(life._learner.network, "read", real)
+    life.regenerate()
+    assert wait(session, folder, 2).state == "ready"
+
+
+def test_while_git_is_at_work_nothing_is_read(session, folder):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    session.open(folder)
+    lock = folder / ".git" / "index.lock"
+    lock.write_text("")
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    life = session.engine.life(str(folder.resolve()))
+    steps, until = 0, time.monotonic() + 1.5
+    while time.monotonic() < until:
+        due = life.due_in(time.monotonic())
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+            steps += 1
+        else:
+            time.sleep(0.005)
+    assert life.info().generation == 1
+    assert steps < 100  # it waits, it does not spin
+    lock.unlink()
+    assert wait(session, folder, 2).generation == 2
+
+
 def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))
@@ -212,7 +270,7 @@ def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
     assert not (state_root() / folder_key(folder)).exists()
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0 and not shutil.which("true"), reason="needs a plain file")
+@pytest.mark.skipif(os.name == "nt" or (os.geteuid() == 0 and not shutil.which("true")), reason="needs a plain file")
 def test_state_that_cannot_be_kept_is_told_once_and_learning_goes_on(settings, folder):
     state_root().parent.mkdir(parents=True, exist_ok=True)
     state_root().write_text("a file where the folder should be")

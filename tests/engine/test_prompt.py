@@ -44,5 +44,7 @@ def test_typing_keeps_the_beginning_of_a_clipped_prompt(tiny, sources):
     text = "\n".join(sources)[:40_000]
     first = prompt.build(tiny, text, "", 300, 64).ids
     second = prompt.build(tiny, text + "abc", "", 300, 64).ids
-    same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
     assert same > len(first) * 0.9

@@ -26,7 +26,7 @@ def test_the_digest_names_the_weights(tiny, tiny_folder):
 
 
 def test_a_missing_folder_names_the_setting(tmp_path):
-    with pytest.raises(ModelError, match="c2l.model.path"):
+    with pytest.raises(ModelError, match=r"c2l\.model\.path"):
         base.load(Model(path=str(tmp_path / "nowhere")))
 
 
