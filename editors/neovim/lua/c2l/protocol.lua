@@ -96,7 +96,7 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field p50? number
 ---@field p95? number
 
---- One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first.
+--- One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect.
 ---@class c2l.AdapterStatus
 ---@field folder string
 ---@field generation? integer
@@ -106,6 +106,7 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field kind? string
 ---@field state? string
 ---@field files? integer
+---@field scale? number
 ---@field message? string
 
 --- `c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document).

@@ -18,17 +18,27 @@ local function ago(seconds)
 end
 
 ---@param one c2l.AdapterStatus
+local function use(one)
+  if one.enabled == false then
+    return 'no, the bare model is (:C2L adapter toggle)'
+  elseif one.scale == 0 then
+    return 'yes, without effect: its scale is 0'
+  end
+  return 'yes'
+end
+
+--- `one` may also be the answer to `c2l/adapter/info`, which has the norm.
+---@param one c2l.AdapterStatus|{ norm?: number }
 ---@return string[]
 function M.adapter(one)
   local lines = {
     'folder       ' .. one.folder,
     ('generation   %d, made %s'):format(one.generation or 0, ago(one.updatedAt)),
     ('made by      %s from %d files, %d waiting'):format(one.kind ~= '' and one.kind or '-', one.files or 0, one.pendingFiles or 0),
-    'in use       ' .. (one.enabled == false and 'no, the bare model is (:C2L adapter toggle)' or 'yes'),
+    'in use       ' .. use(one),
   }
-  local norm = rawget(one, 'norm')
-  if norm then
-    table.insert(lines, ('norm, scale  %.3f, %.2f'):format(norm, rawget(one, 'scale') or 0))
+  if one.norm then
+    table.insert(lines, ('norm, scale  %.3f, %.2f'):format(one.norm, one.scale or 1))
   end
   if (one.message or '') ~= '' then
     table.insert(lines, 'note         ' .. one.message)
