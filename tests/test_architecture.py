@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "train": {"config", "errors", "model", "repo"},
     "server": {"config", "engine", "errors"},
     "bench": {"config", "engine", "errors", "model", "repo", "train"},
-    "demo": {"config", "errors", "repo", "server"},  # plays the editor: the server's counterpart, above everything
+    "demo": {"config", "engine", "errors", "repo", "server"},  # plays the editor: the server's counterpart, above everything
     "doctor": {"config", "errors", "model"},
     "cli": {"bench", "config", "doctor", "engine", "errors", "server", "train"},
     "__main__": {"cli"},

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +16,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from c2l_lsp.config import load_user
 from c2l_lsp.demo import places
+from c2l_lsp.demo.again import SecondStart
 from c2l_lsp.demo.editor import Editor, Shown
 from c2l_lsp.demo.places import Edit, Place
 from c2l_lsp.demo.scratch import Copy
@@ -26,6 +29,8 @@ INDEX_WITHIN_S = 900.0
 UPDATE_WITHIN_S = 120.0
 _LOAD_WITHIN_S = 180.0
 _PLACES = 12
+_KINDS = ("import", "call", "call begun")
+"""The places that ask for the new name, as `places.plan_edit` makes them."""
 _PLACES_WITHIN_S = 25.0
 
 
@@ -64,6 +69,7 @@ class Story:
                 began = time.perf_counter()
                 await editor.close()
             self._done("shut down", time.perf_counter() - began, "server and engine ended")
+            await self._again(edit)
 
     def table(self) -> Table:
         """The rows so far."""
@@ -158,6 +164,31 @@ class Story:
             self._show(probe, "wanted", ("before", old), ("after", new))
         self._done("the same again", time.perf_counter() - began, f"{edit.name}: {_rank(edit, after)}")
 
+    async def _again(self, edit: Edit) -> None:
+        """Start once more on what was kept, and weigh the new name: bare, with the edit, and with it taken back."""
+        settings, _ = load_user(Path(self.environment["C2L_CONFIG"]))
+        async with SecondStart(self.copy.root, settings, self.environment) as engine:
+            began = time.perf_counter()
+            engine.open_folder()
+            if not await engine.reaches(1, INDEX_WITHIN_S):
+                raise EngineError("The engine did not restore the folder.")
+            first = engine.changes[0]
+            outcome = f"generation {first.info.generation} by {first.trigger}: the folder is not read again"
+            self._done("second start", time.perf_counter() - began, outcome)
+            bare = await engine.odds(edit.probes, adapter=False)
+            with_edit = await engine.odds(edit.probes, adapter=True)
+            began = time.perf_counter()
+            self._take_back(edit)
+            if not await engine.reaches(2, UPDATE_WITHIN_S):
+                self._done("edit taken back", time.perf_counter() - began, "no new generation")
+                return
+            outcome = f"generation {engine.changes[1].info.generation}, {engine.changes[1].changed_files} files"
+            self._done("edit taken back", time.perf_counter() - began, outcome)
+            without = await engine.odds(edit.probes, adapter=True)
+        rows = zip(_KINDS, without, with_edit, bare, strict=True)
+        said = ", ".join(f"{kind} {old:.1f} → {new:.1f} (bare {none:.1f})" for kind, old, new, none in rows)
+        self._done("how likely is the name", 0.0, f"log-probability in nat, without → with the edit: {said}")
+
     # --- helpers -----------------------------------------------------------------------------------------------------
 
     def _stage_rows(self, change: AdapterChange, spent: float) -> None:
@@ -168,6 +199,15 @@ class Story:
         self._done("state update", ms.get("update", 0) / 1e3, "the batch is folded into the state")
         rest = (ms.get("adapter", 0) + ms.get("gate", 0)) / 1e3
         self._done("new adapter", rest, f"generation {change.generation}; {spent:.1f} s after the edit in all")
+
+    def _take_back(self, edit: Edit) -> None:
+        for path, text in edit.appended.items():
+            file = self.copy.root / path
+            left = file.read_bytes().removesuffix(text.encode())
+            if left:
+                file.write_bytes(left)
+            else:
+                file.unlink()
 
     async def _pair(self, editor: Editor, place: Place) -> tuple[Shown, Shown]:
         await editor.use_adapter(False)
@@ -232,7 +272,7 @@ def _agreement(place: Place, shown: Shown) -> float:
 def _rank(edit: Edit, shown: list[Shown]) -> str:
     """Where the new name stands among the candidates of each probe, in words."""
     said = []
-    for kind, place, found in zip(("import", "call", "call begun"), edit.probes, shown, strict=True):
+    for kind, place, found in zip(_KINDS, edit.probes, shown, strict=True):
         wanted = _first_word(place.expected)
         at = next((number for number, text in enumerate(found.texts, 1) if _first_word(text) == wanted), 0)
         said.append(f"{kind}: {'not suggested' if not at else 'suggested' if at == 1 else f'candidate {at}'}")
