@@ -172,7 +172,7 @@ def test_an_export_loads_in_plain_transformers_and_says_the_same(
     assert ids[0].tolist() == tokenizer.encode(text)
     with torch.no_grad():
         theirs, ours = loaded(ids).logits, trained.to(torch.bfloat16).float()(ids).logits
-    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)  # fp32 sums in another order
     words = (tmp_path / "model" / "README.md").read_text("utf-8")
     assert "own/package" in (tmp_path / "model" / "training_manifest.json").read_text("utf-8")
     assert "bits per byte" in words
