@@ -135,7 +135,7 @@ class Latency(_Payload):
 
 
 class AdapterStatus(_Payload):
-    """One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first."""
+    """One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect."""
 
     folder: str
     generation: int = 0
@@ -145,6 +145,7 @@ class AdapterStatus(_Payload):
     kind: str = ""
     state: str = ""
     files: int = 0
+    scale: float = 1.0
     message: str = ""
 
 

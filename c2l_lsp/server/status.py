@@ -230,6 +230,7 @@ def adapter_status(info: wire.AdapterInfo) -> AdapterStatus:
         kind=info.kind,
         state=info.state,
         files=info.files,
+        scale=info.scale,
         message=info.message,
     )
 

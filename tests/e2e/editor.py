@@ -63,6 +63,7 @@ class Editor:
     registered: list[t.Registration] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)
     result: t.InitializeResult | None = None
+    patience: float = 20.0
 
     @classmethod
     async def start(cls, command: list[str], log: Path, **env: str) -> Editor:
@@ -164,7 +165,7 @@ class Editor:
     ) -> list[t.InlineCompletionItem] | None:
         """The items; None for a null result."""
         params = self.inline_params(uri, line, character, kind, **context)
-        result = await asyncio.wait_for(self.client.text_document_inline_completion_async(params), 20)
+        result = await asyncio.wait_for(self.client.text_document_inline_completion_async(params), self.patience)
         return None if result is None else list(result.items)
 
     @staticmethod
@@ -180,21 +181,21 @@ class Editor:
     async def texts(self, *args: Any, **more: Any) -> list[str]:
         return [str(item.insert_text) for item in await self.complete(*args, **more) or []]
 
-    async def request(self, method: str, params: object = None, timeout: float = 20.0) -> Any:
-        return await asyncio.wait_for(self.client.protocol.send_request_async(method, params), timeout)
+    async def request(self, method: str, params: object = None) -> Any:
+        return await asyncio.wait_for(self.client.protocol.send_request_async(method, params), self.patience)
 
-    async def raw(self, method: str, params: object, timeout: float = 20.0) -> Any:
+    async def raw(self, method: str, params: object) -> Any:
         """A request as it stands, past the client's own types: its plain result."""
         protocol = self.client.protocol
         number = f"raw-{len(protocol._result_types)}-{time.monotonic_ns()}"
         future = protocol._request_futures[number] = concurrent.futures.Future()
         protocol._result_types[number] = None
         protocol._send_data({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        return await asyncio.wait_for(asyncio.wrap_future(future), timeout)
+        return await asyncio.wait_for(asyncio.wrap_future(future), self.patience)
 
     async def command(self, name: str, *arguments: object) -> Any:
         params = t.ExecuteCommandParams(command=name, arguments=list(arguments))
-        return await asyncio.wait_for(self.client.workspace_execute_command_async(params), 20)
+        return await asyncio.wait_for(self.client.workspace_execute_command_async(params), self.patience)
 
     def asked(self, method: str | None = None) -> list[dict]:
         """What fake engines were asked so far."""
