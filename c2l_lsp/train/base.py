@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,35 +19,18 @@ from torch import Tensor
 
 from c2l_lsp.errors import CheckpointError, TrainingError
 from c2l_lsp.train import checkpoint
+from c2l_lsp.train.architecture import SHAPES, Shape, flop_per_token, make_model
 from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.devices import Devices
 from c2l_lsp.train.examples import IGNORE, Stream, StreamState
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
 from c2l_lsp.train.objective import Loss, TuneSet, packed_loss, rest_of_line, tensors
 from c2l_lsp.train.tokenizer import CodeTokenizer
 
 if TYPE_CHECKING:
-    from transformers import Qwen2ForCausalLM
+    pass
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A Qwen2 architecture: widths and counts."""
-
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    ffn: int
-    positions: int = 2048
-
-
-SHAPES = {
-    "nano": Shape(hidden=256, layers=6, heads=4, kv_heads=2, ffn=768),
-    "small": Shape(hidden=512, layers=8, heads=8, kv_heads=4, ffn=1536),
-    "tiny": Shape(hidden=32, layers=2, heads=2, kv_heads=1, ffn=64),  # for tests
-}
 
 
 @dataclass(frozen=True)
@@ -86,35 +68,6 @@ class Leg:
     compiled: bool = True
 
 
-def make_model(shape: Shape, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
-    """A fresh model of `shape`; matrices N(0, 0.02), those that write to the residual smaller by √(2·layers)."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=vocabulary,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        intermediate_size=shape.ffn,
-        max_position_embeddings=shape.positions,
-        tie_word_embeddings=True,
-        rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=4,
-        attn_implementation="sdpa",
-    )
-    model = Qwen2ForCausalLM(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.div_((2 * shape.layers) ** 0.5)
-    return model
-
-
 def make_optimisers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon (or AdamW) for the layers' matrices; AdamW for embeddings, norms and biases, which do not decay."""
     inside = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
@@ -134,41 +87,6 @@ def rate_factor(step: int, warmup: int, decay_from: int | None, decay_steps: int
     if decay_from is not None and step >= decay_from:
         return max(0.0, 1 - (step - decay_from + 1) / (decay_steps + 1))
     return min(1.0, (step + 1) / warmup)
-
-
-def flop_per_token(model: torch.nn.Module, shape: Shape, length: int) -> float:
-    """FLOP of training on one token: six per weight in a matrix product, and causal attention over a full row."""
-    return 6.0 * sum(p.numel() for p in model.parameters()) + 6.0 * shape.layers * shape.hidden * length
-
-
-class Devices:
-    """The device of this process, and its place among others started by torchrun."""
-
-    def __init__(self) -> None:
-        """Join the group if torchrun started several processes."""
-        self.rank, self.count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
-        if self.count > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if gpu else "gloo")
-
-    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Add up gradients over all processes, in one exchange."""
-        if self.count == 1:
-            return
-        grads = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads])
-        torch.distributed.all_reduce(flat)
-        for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
-            g.copy_(part.view_as(g))
-
-    def sum(self, number: float) -> float:
-        """`number` added up over all processes."""
-        if self.count == 1:
-            return number
-        total = torch.tensor(number, dtype=torch.float64, device=self.device)
-        torch.distributed.all_reduce(total)
-        return float(total)
 
 
 class Trainer:

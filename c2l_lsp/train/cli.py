@@ -137,16 +137,16 @@ def train_base(
     import torch
 
     from c2l_lsp.errors import TrainingError
-    from c2l_lsp.train import base, corpus, examples
+    from c2l_lsp.train import architecture, base, corpus, examples
     from c2l_lsp.train.tokenizer import CodeTokenizer
 
-    if size not in base.SHAPES:
-        raise TrainingError(f"There is no size {size}: choose one of {', '.join(base.SHAPES)}.")
+    if size not in architecture.SHAPES:
+        raise TrainingError(f"There is no size {size}: choose one of {', '.join(architecture.SHAPES)}.")
     if threads:
         torch.set_num_threads(threads)
     made = CodeTokenizer(tokenizer_folder)
     recipe = base.Recipe(
-        shape=base.SHAPES[size],
+        shape=architecture.SHAPES[size],
         vocabulary=made.vocabulary,
         examples=examples.Recipe(length=length, seed=seed),
         rows=rows,

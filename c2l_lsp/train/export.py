@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from c2l_lsp.errors import StorageError, TrainingError
-from c2l_lsp.train import base, checkpoint, tokenizer
+from c2l_lsp.train import architecture, base, checkpoint, tokenizer
 from c2l_lsp.train.corpus import manifest_of
 from c2l_lsp.train.curve import read_log
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
@@ -23,7 +23,7 @@ def recipe_of(run: Path) -> base.Recipe:
         plain: dict[str, Any] = json.loads((run / "run.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{run} holds no training run: {error}.") from error
-    shape, examples = base.Shape(**plain.pop("shape")), ExampleRecipe(**plain.pop("examples"))
+    shape, examples = architecture.Shape(**plain.pop("shape")), ExampleRecipe(**plain.pop("examples"))
     return base.Recipe(shape=shape, examples=examples, **plain)
 
 
@@ -35,7 +35,7 @@ def load_model(run: Path, averaged: bool = False) -> tuple[torch.nn.Module, dict
     recipe = recipe_of(run)
     weights, _, state = checkpoint.load(folder)
     names = {name.removeprefix("ema."): w for name, w in weights.items() if name.startswith("ema.") == averaged}
-    model = base.make_model(recipe.shape, recipe.vocabulary, 0)
+    model = architecture.make_model(recipe.shape, recipe.vocabulary, 0)
     checkpoint.restore(model, names)
     return model, state
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from c2l_lsp.errors import CheckpointError, StorageError, TrainingError
-from c2l_lsp.train import base, checkpoint, export
+from c2l_lsp.train import architecture, base, checkpoint, export
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
 from c2l_lsp.train.examples import to_batch
@@ -18,7 +18,7 @@ from c2l_lsp.train.objective import packed_loss, rest_of_line, tensors
 from c2l_lsp.train.tokenizer import CodeTokenizer
 
 RECIPE = base.Recipe(
-    shape=base.SHAPES["tiny"], vocabulary=512, examples=ExampleRecipe(length=64, seed=1, buffer=20), rows=4,
+    shape=architecture.SHAPES["tiny"], vocabulary=512, examples=ExampleRecipe(length=64, seed=1, buffer=20), rows=4,
     accumulate=2, rate=1e-2, warmup=4, ema=0.9,
 )  # fmt: skip
 QUICK = base.Leg(compiled=False, tune_rows=8)
@@ -38,7 +38,7 @@ def _losses(run: Path, documents: list[Document], tokenizer: CodeTokenizer, step
 
 
 def test_packed_files_do_not_see_one_another(tokenizer: CodeTokenizer) -> None:
-    model = base.make_model(RECIPE.shape, 512, 0).eval()
+    model = architecture.make_model(RECIPE.shape, 512, 0).eval()
     loss = packed_loss(model)
     first, second = list(range(10, 40)), list(range(50, 70))
     both = loss(*tensors(to_batch([[first, second]], 64, 0), torch.device("cpu")))
@@ -144,7 +144,7 @@ def test_only_three_checkpoints_are_kept(tmp_path: Path, documents: list[Documen
 
 
 def test_rest_of_line_counts_what_is_exactly_right(documents: list[Document], tokenizer: CodeTokenizer) -> None:
-    model = base.make_model(RECIPE.shape, 512, 0).eval()
+    model = architecture.make_model(RECIPE.shape, 512, 0).eval()
     found = rest_of_line(model, documents, tokenizer, count=3, context=48, device=torch.device("cpu"))
     assert found["asked"] == 3
     assert 0 <= found["rest_of_line_exact"] <= 1
