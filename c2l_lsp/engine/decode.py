@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from c2l_lsp.engine.draft import Lookup
+from c2l_lsp.engine.draft import Credit, Lookup
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.reader import Reader, Text, reader_of
@@ -60,7 +60,8 @@ class Prefilled:
 class Decoder:
     """Greedy decoding on one model. Not thread-safe: one request at a time, which is what the scheduler gives it.
 
-    `draft` is how many tokens may be guessed ahead of a step; the guesses change how long it takes, not what comes out.
+    `draft` is how many tokens may be guessed ahead of a step as long as guessing pays. Guesses are checked: they change
+    how long an answer takes, not what it is.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Decoder:
         self._reader = reader or reader_of(model, adapters)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
+        self._credit = Credit()
         self.tokens_computed = 0
         self.forward_passes = 0
         self.drafted = 0
@@ -104,6 +106,7 @@ class Decoder:
             first = None
             seen += len(written)
             self.accepted += len(written) - 1
+            self._credit.book(bool(guesses), len(written) - 1)
             slot.crop(seen - 1)  # guesses that were wrong
             guesses = self._guess(lookup, written)
             logits = self._feed(slot, [written[-1], *guesses], every=True)
@@ -116,7 +119,7 @@ class Decoder:
         if lookup is None:
             return []
         lookup.extend(written)
-        guesses = lookup.propose(self._draft)
+        guesses = lookup.propose(self._draft) if self._credit.good else []
         self.drafted += len(guesses)
         return guesses
 

@@ -5,6 +5,29 @@ from __future__ import annotations
 LONGEST = 3
 """Tokens that must agree for what followed them to be drafted, tried first; then one fewer."""
 
+COST = 0.25
+"""What checking a draft of a few tokens costs beyond a plain step, in steps (measured on the default model: 0.21)."""
+
+_CREDIT = 2.0  # steps that drafts may lose before they have earned any
+_MOST = 4.0  # credit that can be saved up
+_INTEREST = 0.01  # earned by every step: where drafts never pay, they cost one step in a hundred
+
+
+class Credit:
+    """Whether drafts pay, kept as an account in steps: a draft costs, a token it saved earns, and time heals."""
+
+    def __init__(self) -> None:
+        self._steps = _CREDIT
+
+    @property
+    def good(self) -> bool:
+        """Whether another draft may be tried."""
+        return self._steps >= COST
+
+    def book(self, drafted: bool, saved: int) -> None:
+        """Settle one step."""
+        self._steps = min(self._steps + _INTEREST - (COST if drafted else 0.0) + saved, _MOST)
+
 
 class Lookup:
     """A text that can be searched for runs of tokens, and grows.

@@ -185,7 +185,7 @@ class NativeText:
         if self._kv and end <= len(self._kv[0]):
             return
         w = self._reader.weights
-        capacity = (end // _GROW + 1) * _GROW
+        capacity = (end // _GROW + 2) * _GROW  # room for an answer too
         grown = w.embedding.new_zeros(len(w.layers), capacity, 2 * w.kv_heads * w.head_dim)
         for new, old in zip(grown, self._kv, strict=False):
             new[: self.length] = old[: self.length]

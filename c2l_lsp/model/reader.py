@@ -78,11 +78,15 @@ class _EitherReader:
 
     def open(self) -> Text:
         """An empty text."""
-        return (self._native if mergeable(self._adapters.pairs) else self._other).open()
+        return self._current.open()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d]."""
-        return self._native.logits(hidden)
+        return self._current.logits(hidden)
+
+    @property
+    def _current(self) -> Reader:
+        return self._native if mergeable(self._adapters.pairs) else self._other
 
 
 def reader_of(model: BaseModel, adapters: AdapterSlot) -> Reader:

@@ -1,0 +1,221 @@
+"""The decoder: what comes out is greedy and the same with every shortcut on or off; what it costs is counted."""
+
+from __future__ import annotations
+
+from itertools import islice
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from c2l_lsp.engine.decode import DRAFT, SLOTS, Decoder
+from c2l_lsp.engine.draft import Credit, Lookup
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.fim import FimTokens
+from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.model.reader import TransformersReader
+
+V = 64
+
+
+class Script:
+    """A reader whose model goes on as `rule(token)` says: no weights, exact, and it remembers what it was fed."""
+
+    def __init__(self, rule: dict[int, int] | None = None) -> None:
+        self._rule = rule or {}
+
+    def open(self) -> _ScriptText:
+        return _ScriptText(self._rule)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+class _ScriptText:
+    def __init__(self, rule: dict[int, int]) -> None:
+        self._rule, self.ids = rule, list[int]()
+
+    def read(self, ids: list[int], every: bool = False) -> Tensor:
+        self.ids += ids
+        rows = torch.zeros(len(ids), V)
+        for row, token in enumerate(ids):
+            rows[row, self._rule.get(token, (token + 1) % V)] = 9.0
+        return rows if every else rows[-1:]
+
+    def crop(self, length: int) -> None:
+        del self.ids[length:]
+
+
+def scripted(rule: dict[int, int] | None = None, *, draft: int = DRAFT, fim: FimTokens | None = None) -> Decoder:
+    model = SimpleNamespace(fim=fim)
+    return Decoder(model, SimpleNamespace(), Script(rule), draft)  # type: ignore[arg-type]
+
+
+def written(decoder: Decoder, ids: list[int], count: int, first: int | None = None) -> list[int]:
+    return [step.token for step in islice(decoder.stream(decoder.prefill(ids), first), count)]
+
+
+# --- what comes out --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prompt(tiny: BaseModel, sources: list[str]) -> list[int]:
+    return tiny.encode(sources[3])[:300]
+
+
+def test_greedy_equals_transformers_generate(tiny: BaseModel, prompt: list[int]):
+    ids = torch.tensor([prompt])
+    want = tiny.lm.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False)
+    want = want[0, len(prompt) :].tolist()
+    assert written(Decoder(tiny, AdapterSlot(tiny)), prompt, len(want)) == want
+
+
+def test_every_shortcut_leaves_the_answer_as_it_is(tiny: BaseModel, prompt: list[int]):
+    slot = AdapterSlot(tiny)
+    plain = Decoder(tiny, slot, TransformersReader(tiny, slot), draft=0)
+    want = written(plain, prompt, 40)
+    for draft in (0, 1, DRAFT, 9):
+        decoder = Decoder(tiny, slot, draft=draft)
+        assert written(decoder, prompt, 40) == want
+        assert written(decoder, [*prompt[:250], 7, 8, 9], 5)  # another text over the same prefix
+        assert written(decoder, prompt, 40) == want  # with a prefix reused
+
+
+def test_logprobs_are_those_of_the_model(tiny: BaseModel, prompt: list[int]):
+    decoder = Decoder(tiny, AdapterSlot(tiny))
+    steps = list(islice(decoder.stream(decoder.prefill(prompt)), 10))
+    ids = [*prompt, *(step.token for step in steps)]
+    scores = torch.log_softmax(tiny.lm(input_ids=torch.tensor([ids])).logits[0], -1)
+    for at, step in enumerate(steps, len(prompt) - 1):
+        assert step.logprob == pytest.approx(float(scores[at, step.token]), abs=1e-4)
+
+
+def test_a_forced_first_token_and_then_the_greedy_answer_again():
+    decoder = scripted()
+    start = decoder.prefill([1, 2, 3])
+    assert [s.token for s in islice(decoder.stream(start, first=40), 3)] == [40, 41, 42]
+    assert [s.token for s in islice(decoder.stream(start), 3)] == [4, 5, 6]
+
+
+# --- what it costs ---------------------------------------------------------------------------------------------------
+
+
+def test_only_what_changed_is_read_again():
+    decoder = scripted(draft=0)
+    ids = list(range(50)) * 6
+    decoder.prefill(ids)
+    assert (decoder.forward_passes, decoder.tokens_computed) == (1, 300)
+    changed = decoder.prefill([*ids[:280], *([60] * 20)])
+    assert (decoder.forward_passes, decoder.tokens_computed, changed.reused) == (2, 320, 280)
+    assert decoder.prefill([*ids[:280], *([60] * 20)]).reused == 299  # the last token is fed for its logits
+    assert (decoder.forward_passes, decoder.tokens_computed) == (3, 321)
+
+
+def test_an_answer_that_was_typed_needs_only_its_last_token():
+    decoder = scripted(draft=0)
+    answer = written(decoder, [1, 2, 3], 5)
+    before = decoder.tokens_computed
+    assert decoder.prefill([1, 2, 3, *answer]).reused == 7
+    assert decoder.tokens_computed == before + 1
+
+
+def test_a_plain_answer_costs_one_pass_per_token():
+    decoder = scripted(draft=0)
+    assert written(decoder, [1, 2, 3], 10) == list(range(4, 14))
+    assert (decoder.forward_passes, decoder.tokens_computed) == (10, 12)
+
+
+def test_drafts_that_are_right_save_passes():
+    decoder = scripted(draft=4)
+    assert written(decoder, [*range(30), 1, 2, 3], 20) == list(range(4, 24))
+    # the prompt and the first token cost a pass; each of 4 drafts gives itself and one more, the last only in part
+    assert decoder.forward_passes == 5
+    assert (decoder.drafted, decoder.accepted) == (16, 12)  # of the last one's four nobody asked
+    assert decoder.tokens_computed == 33 + 4 * 5
+
+
+def test_drafts_that_are_wrong_are_given_up():
+    decoder = scripted({62: 0, 49: 0}, draft=4)
+    ids = [token for k in range(50) for token in (k, (k + 1) % 50, 60)]  # every pair went on with 60
+    assert written(decoder, [*ids, 62], 300) == [*range(50)] * 6
+    assert decoder.forward_passes == 300  # nothing was gained …
+    assert decoder.drafted <= 4 * 20  # … and little lost: two steps' worth, then one draft in 25 steps
+    assert decoder.accepted == 0
+
+
+def test_nothing_is_drafted_where_nothing_was_seen_before():
+    decoder = scripted(draft=4)
+    written(decoder, [5, 6], 20)
+    assert decoder.drafted == 0
+
+
+def test_in_a_fim_prompt_the_draft_follows_the_cursor_not_the_end():
+    fim = FimTokens("test", prefix=60, suffix=61, middle=62, order="psm", stops=frozenset())
+    rule = {62: 4}
+    decoder = scripted(rule, draft=4, fim=fim)
+    ids = fim.prompt([*range(1, 20), 2, 3], [30, 31])
+    assert written(decoder, ids, 6) == [4, 5, 6, 7, 8, 9]
+    assert decoder.forward_passes == 2  # the prompt, and 5 to 8 guessed after 2, 3, 4
+
+
+# --- whose KV is kept ------------------------------------------------------------------------------------------------
+
+
+def document(number: int) -> list[int]:
+    return [number] * 40
+
+
+def test_two_documents_alternate_without_losing_their_kv():
+    decoder = scripted(draft=0)
+    for number in (1, 2):
+        decoder.prefill(document(number))
+    before = decoder.tokens_computed
+    for round_ in range(3):
+        for number in (1, 2):
+            assert decoder.prefill([*document(number), *([50] * (round_ + 1))]).reused == 40 + round_
+    assert decoder.tokens_computed == before + 6
+
+
+def test_the_document_not_seen_for_longest_gives_way():
+    decoder = scripted(draft=0)
+    for number in range(SLOTS + 1):
+        decoder.prefill(document(number))
+    assert decoder.prefill(document(SLOTS)).reused == 39
+    assert decoder.prefill(document(0)).reused == 0
+
+
+def test_kv_of_another_adapter_is_not_reused():
+    decoder = scripted(draft=0)
+    decoder.prefill(document(1), kv_key="a")
+    assert decoder.prefill(document(1), kv_key="b").reused == 0
+    assert decoder.prefill(document(1), kv_key="a").reused == 39
+
+
+def test_forget_drops_everything():
+    decoder = scripted(draft=0)
+    decoder.prefill(document(1))
+    decoder.forget()
+    assert decoder.prefill(document(1)).reused == 0
+
+
+# --- the parts of a draft --------------------------------------------------------------------------------------------
+
+
+def test_the_longer_run_wins_and_the_later_place():
+    lookup = Lookup([1, 2, 3, 10, 5, 2, 3, 20, 2, 3, 30], cursor=3)
+    assert lookup.propose(1) == [10]  # 1, 2, 3 stood there once
+    lookup = Lookup([1, 2, 3, 10, 5, 2, 3, 20, 4, 2, 3], cursor=11)
+    assert lookup.propose(2) == [20, 4]  # 4, 2, 3 never went on; 2, 3 did, last with 20
+
+
+def test_credit_runs_out_and_comes_back():
+    credit = Credit()
+    tried = 0
+    while credit.good:
+        credit.book(drafted=True, saved=0)
+        tried += 1
+    assert tried == 8
+    for _ in range(25):
+        credit.book(drafted=False, saved=0)
+    assert credit.good

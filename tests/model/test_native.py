@@ -1,0 +1,275 @@
+"""Our forward pass against transformers', family by family; its bits against themselves; where it steps aside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.native import NativeReader
+from c2l_lsp.model.native_weights import packs, why_not
+from c2l_lsp.model.reader import TransformersReader, reader_of
+
+torch.set_num_threads(1)
+V, D = 300, 64
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 256,
+}  # fmt: skip
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen2": ("qwen2", {}),
+    "qwen2, tied": ("qwen2", {"tie_word_embeddings": True}),
+    "llama": ("llama", {}),
+    "llama, every bias": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama, all heads have keys": ("llama", {"num_attention_heads": 8, "num_key_value_heads": 8}),
+    "llama, one head of keys": ("llama", {"num_key_value_heads": 1, "head_dim": 32}),
+    "llama, linear positions": (
+        "llama",
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
+    ),
+    "llama, llama3 positions": ("llama", {"rope_parameters": LLAMA3}),
+    "mistral": ("mistral", {"sliding_window": None}),
+}
+FAMILIES = {
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+}
+
+
+def make(family: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A tiny model with random weights, norms and biases; logits up to about 8."""
+    torch.manual_seed(0)
+    config, model = FAMILIES[family]
+    sizes = {
+        "vocab_size": V, "hidden_size": D, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 4096, "initializer_range": 0.2,
+        "attn_implementation": "sdpa", **changes,
+    }  # fmt: skip
+    lm = model(config(**sizes)).eval().requires_grad_(False)
+    for name, weight in lm.named_parameters():
+        if name.endswith("bias") or "norm" in name:
+            weight.data += 0.2 * torch.randn_like(weight)
+    return lm.to(dtype)
+
+
+def wrap(lm: Any) -> BaseModel:
+    return BaseModel(
+        id="tiny", digest="tiny", lm=lm, tokenizer=SimpleNamespace(), fim=None, device=torch.device("cpu"),
+        dtype=lm.dtype, max_context=4096, load_ms=0.0,
+    )  # fmt: skip
+
+
+def tokens(count: int) -> list[int]:
+    return torch.randint(0, V, (count,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+def expected(lm: Any, ids: list[int]) -> Tensor:
+    return lm(input_ids=torch.tensor([ids])).logits[0]
+
+
+@torch.inference_mode()
+def read(reader: Any, ids: list[int], *sizes: int) -> Tensor:
+    """Logits [n, V] of ids read in pieces of the given sizes and a last one of what is left."""
+    text, parts, at = reader.open(), [], 0
+    for size in (*sizes, len(ids) - sum(sizes)):
+        parts.append(text.read(ids[at : at + size], every=True))
+        at += size
+    return reader.logits(torch.cat(parts))
+
+
+PIECES = (1, 1, 5, 100, 1, 16, 17, 64, 130, 1, 8)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_fp32_equals_transformers_however_the_text_is_cut(name: str):
+    family, changes = SHAPES[name]
+    lm = make(family, **changes)
+    ids = tokens(450)
+    want = expected(lm, ids)
+    assert why_not(lm) == ""
+    reader = NativeReader(lm, AdapterSlot(wrap(lm)))
+    assert (read(reader, ids) - want).abs().max() <= 1e-4
+    assert (read(reader, ids, *PIECES) - want).abs().max() <= 1e-4
+    assert torch.equal(expected(lm, ids), want), "fusing changed the model itself"
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama", "llama, all heads have keys"])
+def test_bf16_is_as_close_to_fp32_as_transformers_bf16(name: str):
+    family, changes = SHAPES[name]
+    ids = tokens(300)
+    exact = expected(make(family, **changes), ids)
+    lm = make(family, torch.bfloat16, **changes)
+    theirs = (expected(lm, ids).float() - exact).square().mean().sqrt()
+    ours = (read(NativeReader(lm, AdapterSlot(wrap(lm))), ids).float() - exact).square().mean().sqrt()
+    assert ours <= 1.25 * theirs
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_bf16_bits_do_not_depend_on_how_the_text_is_cut(name: str):
+    family, changes = SHAPES[name]
+    lm = make(family, torch.bfloat16, **changes)
+    if not packs(lm):
+        pytest.skip("this CPU does not multiply bf16, so products of few and many rows differ in the last bit")
+    reader = NativeReader(lm, AdapterSlot(wrap(lm)))
+    ids = tokens(450)
+    assert torch.equal(read(reader, ids), read(reader, ids, *PIECES))
+
+
+def test_packing_changes_no_bit(monkeypatch: pytest.MonkeyPatch):
+    lm = make("qwen2", torch.bfloat16)
+    if not packs(lm):
+        pytest.skip("nothing is packed on this CPU")
+    ids = tokens(200)
+    packed = read(NativeReader(lm, AdapterSlot(wrap(lm))), ids)
+    monkeypatch.setattr("c2l_lsp.model.native_weights._PACK_BYTES", 0)
+    reader = NativeReader(lm, AdapterSlot(wrap(lm)))
+    assert not reader.weights.packed
+    assert torch.equal(read(reader, ids), packed)
+
+
+def test_the_last_row_alone_equals_the_last_of_all():
+    lm = make("llama")
+    reader = NativeReader(lm, AdapterSlot(wrap(lm)))
+    ids = tokens(200)
+    last = reader.logits(reader.open().read(ids))
+    assert last.shape == (1, V)
+    assert (last[0] - expected(lm, ids)[-1]).abs().max() <= 1e-4
+
+
+def test_cropped_text_is_read_on_as_if_the_rest_had_never_been():
+    lm = make("qwen2")
+    reader = NativeReader(lm, AdapterSlot(wrap(lm)))
+    ids, other = tokens(400), tokens(800)[500:540]
+    text = reader.open()
+    text.read(ids)
+    text.crop(123)
+    got = reader.logits(text.read(other, every=True))
+    assert (got - expected(lm, ids[:123] + other)[123:]).abs().max() <= 1e-4
+
+
+def test_long_texts_grow_the_kv_and_the_rotations():
+    lm = make("llama", num_hidden_layers=2)
+    reader = NativeReader(lm, AdapterSlot(wrap(lm)))
+    ids = tokens(2500)
+    assert (read(reader, ids, 10, 1000, 1, 300) - expected(lm, ids)).abs().max() <= 1e-4
+
+
+def test_fused_attention_of_a_gpu_equals_ours(monkeypatch: pytest.MonkeyPatch):
+    lm = make("qwen2")
+    reader = NativeReader(lm, AdapterSlot(wrap(lm)))
+    ids = tokens(200)
+    want = read(reader, ids, 60)
+    from c2l_lsp.model.native import NativeText
+
+    monkeypatch.setattr(NativeText, "_attend", NativeText._attend_fused)
+    assert (read(reader, ids, 60, 1) - want).abs().max() <= 1e-4
+
+
+# --- adapters --------------------------------------------------------------------------------------------------------
+
+INNER = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def adapter(seed: int, *, names: tuple[str, ...] = ()) -> Adapter:
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return 0.2 * torch.randn(*shape, generator=generator)
+
+    lm = make("qwen2")
+    found = names or tuple(f"model.layers.{i}.self_attn.{part}" for i in (0, 2) for part in INNER)
+    found += () if names else ("model.layers.1.mlp.gate_proj", "model.layers.1.mlp.down_proj")
+    pairs = {}
+    for name in found:
+        out, into = lm.get_submodule(name).weight.shape
+        pairs[name] = Pair(noise(4, into), noise(out, 4), scale=0.5)
+    return Adapter("tiny", "static", final_map=noise(D, D) * 0.1, pairs=pairs)
+
+
+def test_adapters_act_as_in_transformers_and_leave_no_trace():
+    lm = make("qwen2")
+    model = wrap(lm)
+    slot = AdapterSlot(model)
+    ours, theirs = NativeReader(lm, slot), TransformersReader(model, slot)
+    ids = tokens(150)
+    bare = read(ours, ids)
+    for current in (adapter(1), adapter(2), replace(adapter(1), final_map=None), replace(adapter(1), pairs={}), None):
+        slot.use(current)
+        got = read(ours, ids, 100, 3)
+        assert (got - read(theirs, ids)).abs().max() <= 1e-4
+        assert torch.equal(read(ours, ids), bare) == (current is None)
+
+
+def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.MonkeyPatch):
+    lm = make("qwen2")
+    slot = AdapterSlot(wrap(lm))
+    reader, current = NativeReader(lm, slot), adapter(1)
+    slot.use(current)
+    first = reader.weights
+    slot.use(current)
+    assert reader.weights is first
+    slot.use(None)
+    assert reader.weights is not first
+
+
+def test_pairs_outside_the_layers_are_left_to_transformers():
+    lm = make("qwen2")
+    model = wrap(lm)
+    slot = AdapterSlot(model)
+    reader = reader_of(model, slot)
+    ids = tokens(50)
+    slot.use(replace(adapter(1, names=("lm_head",)), final_map=None))
+    want = read(TransformersReader(model, slot), ids)
+    assert (read(reader, ids) - want).abs().max() <= 1e-4
+    slot.use(None)
+    assert (want - read(reader, ids)).abs().max() > 0.1
+
+
+# --- where it steps aside --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"hidden_act": "gelu"}, "activation"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "position scaling"),
+    ],
+)
+def test_other_mathematics_is_refused(changes: dict[str, Any], why: str):
+    assert why in why_not(make("llama", **changes))
+
+
+def test_sliding_windows_are_refused():
+    assert "window" in why_not(make("mistral", sliding_window=128))
+    windowed = make("qwen2", use_sliding_window=True, sliding_window=128, max_window_layers=1)
+    assert "window" in why_not(windowed)
+
+
+def test_another_architecture_is_read_by_transformers():
+    torch.manual_seed(0)
+    lm = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=D, n_layer=2, n_head=4)).eval().requires_grad_(False)
+    reader = reader_of(wrap(lm), AdapterSlot(wrap(lm)))
+    ids = tokens(60)
+    assert (read(reader, ids, 20, 1) - expected(lm, ids)).abs().max() <= 1e-4
+    text = reader.open()
+    text.read(ids)
+    text.crop(30)
+    assert (reader.logits(text.read(ids[30:]))[0] - expected(lm, ids)[-1]).abs().max() <= 1e-4
