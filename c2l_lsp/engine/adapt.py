@@ -106,10 +106,7 @@ class FolderLife:
             self._tell(error)
         assert self._learner is not None  # noqa: S101 - just made
         self._watcher = Watcher(self.folder, self._learner.filter, self._hints.add, on_trouble=self._tell)
-        try:
-            self._watcher.start()
-        except C2LError as error:
-            self._tell(error)
+        self._watch()
         self.state_name = "indexing" if self._learner.state is None else "ready"
         self._next_reconcile = time.monotonic()
 
@@ -233,6 +230,7 @@ class FolderLife:
             return
         if everything:
             self._next_reconcile = now + RECONCILE_S
+            self._watch()
         self.state_name = "indexing" if self._learner.state is None else "updating"
         self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
         if self.ready is None:
@@ -281,6 +279,14 @@ class FolderLife:
     def _begin_learning(self) -> None:
         store = self._store if self._keep else None
         self._learner = Learner(self.folder, self.settings, self._model, store, self._progress, self._cannot_keep)
+
+    def _watch(self) -> None:
+        """Begin to watch, again too if events stopped coming (the folder was moved away and is back)."""
+        if self._watcher is not None and not self._watcher.alive:
+            try:
+                self._watcher.start()
+            except C2LError as error:
+                self._tell(error)
 
     def _go_live(self) -> None:
         factor = self._verdict.strength * self.settings.adapter.scale

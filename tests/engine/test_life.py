@@ -217,6 +217,9 @@ def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(sessi
     aside.rename(folder)
     life.regenerate()
     assert session.settle(str(folder.resolve())).state == "ready"
+    generation = life.info().generation
+    (folder / "pkg" / "m0.py").write_text("def watched_again():\n    return 2\n")
+    assert wait(session, folder, generation + 1).state == "ready"
 
 
 def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folder, monkeypatch):
