@@ -12,6 +12,7 @@ from pygls.exceptions import JsonRpcException
 
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, RequestCancelled, RequestError
+from c2l_lsp.server.engine_client import Life
 from c2l_lsp.server.gate import language_on
 from c2l_lsp.server.protocol import (
     Command,
@@ -108,6 +109,8 @@ async def _set_enabled(session: Session, params: SetEnabledParams) -> object:
 
 
 async def _load(session: Session, _: _Nothing) -> object:
+    if session.engine.life is Life.FAILED:
+        await session.restart()
     session.engine.wake()
     return {"life": session.engine.life.value}
 
@@ -118,7 +121,7 @@ async def _unload(session: Session, _: _Nothing) -> object:
 
 
 async def _restart(session: Session, _: _Nothing) -> object:
-    await session.engine.restart()
+    await session.restart()
     return {"life": session.engine.life.value}
 
 

@@ -135,7 +135,8 @@ async def _pull(server: Server, session: Session) -> None:
         values = list(await asyncio.wait_for(asked, _ANSWER_WITHIN) or [])
     except Exception as error:
         log.warning("The editor did not give its settings (%s).", type(error).__name__)
-    session.configured(dict(zip([EVERYWHERE, *folders], values, strict=False)))
+    if folders == list(session.folders):  # else a later pull, for other folders, is under way
+        session.configured(dict(zip([EVERYWHERE, *folders], values, strict=False)))
 
 
 async def _listen(server: Server) -> None:

@@ -150,6 +150,15 @@ class Protocol(LanguageServerProtocol):
         """Ours alone."""
         yield from self._user(t.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, params)
 
+    @lsp_method(t.SHUTDOWN)
+    def lsp_shutdown(self, *_: object) -> Steps:
+        """Cancel what runs. pygls goes over its table while the cancelled ones leave it, and fails half-way."""
+        yield from self._user(t.SHUTDOWN, None)
+        for msg_id, future in list(self._request_futures.items()):
+            if msg_id != self.msg_id:
+                future.cancel()
+        self._shutdown = True
+
     @lsp_method(t.EXIT)
     def lsp_exit(self, *_: object) -> Steps:
         """End the loop in order; pygls would raise SystemExit inside it."""

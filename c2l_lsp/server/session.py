@@ -83,14 +83,21 @@ class Session:
         settings = self.settings(EVERYWHERE)
         self.statistics.enabled = settings.statistics.enable
         self.engine.idle_minutes = settings.model.idle_unload_minutes
-        hello = wire.Hello(schema=wire.SCHEMA, settings=settings, trusted=self.layers.trusted)
         self._open_folders()
-        self._start(hello)
+        self._start(self._hello())
         for document in self.documents:
             self.feed.changed(document)
         self._switched()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_SAVE_EVERY, self._save_regularly)
+
+    async def restart(self) -> None:
+        """Start the engine afresh, under what the user's file says now; also out of safe mode."""
+        self.layers.read_user()
+        await self.engine.restart(self._hello())
+
+    def _hello(self) -> wire.Hello:
+        return wire.Hello(schema=wire.SCHEMA, settings=self.settings(EVERYWHERE), trusted=self.layers.trusted)
 
     def _start(self, hello: wire.Hello) -> None:
         old, self.engine.hello = self.engine.hello, hello
@@ -139,7 +146,7 @@ class Session:
         path = self.folders.remove(uri)
         if path is not None:
             self.engine.close_folder(path)
-            self.bars.end_all()
+            self.bars.end(path)
             self.board.forget(path)
 
     def opened(self, uri: str, language: str, version: int, text: str) -> None:

@@ -18,9 +18,9 @@ class World:
     def __init__(self, **values: object) -> None:
         self.sent: list[Buffer] = []
         self.settings, _ = merge(Settings(), values, source="test", machine=True)
-        folders = Folders()
-        folders.add("file:///w")
-        self.feed = BufferFeed(self.sent.append, folders.place, lambda _: self.settings)
+        self.folders = Folders()
+        self.folders.add("file:///w")
+        self.feed = BufferFeed(self.sent.append, self.folders.place, lambda _: self.settings)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,21 @@ async def test_a_closed_document_sends_nothing_more() -> None:
     world.feed.changed(open_document)
     world.feed.closed(open_document)
     await asyncio.sleep(0.1)
-    assert [buffer.text for buffer in world.sent] == [None]
+    assert world.sent == []
+
+
+async def test_a_document_whose_folder_changes_leaves_the_old_one() -> None:
+    world, open_document = World(), document("file:///w/inner/a.py")
+    world.feed.changed(open_document)
+    await asyncio.sleep(0.1)
+    world.folders.add("file:///w/inner")
+    world.feed.changed(open_document)
+    await asyncio.sleep(0.1)
+    assert [(one.folder, one.path, one.text) for one in world.sent] == [
+        ("/w", "inner/a.py", "x\n"),
+        ("/w", "inner/a.py", None),
+        ("/w/inner", "a.py", "x\n"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,14 +76,16 @@ async def test_documents_that_are_not_learned(odd: Document) -> None:
     assert world.sent == []
 
 
-async def test_too_large_or_not_wanted_is_taken_back() -> None:
-    world = World(**{"files.maxSizeKb": 1})
-    world.feed.changed(document(text="é" * 600))
+@pytest.mark.parametrize("limit", [{"files.maxSizeKb": 1}, {"adapter.includeUnsaved": False}])
+async def test_too_large_or_not_wanted_is_taken_back(limit: dict) -> None:
+    world, open_document = World(), document(text="é" * 600)
+    world.feed.changed(open_document)
     await asyncio.sleep(0.1)
-    assert world.sent == [Buffer(folder="/w", path="a.py", text=None)]
-    world = World(**{"adapter.includeUnsaved": False})
-    world.feed.changed(document())
+    world.settings, _ = merge(Settings(), limit, source="test", machine=True)
+    world.feed.changed(open_document)
     await asyncio.sleep(0.1)
-    assert [buffer.text for buffer in world.sent] == [None]
-    world.feed.changed(document())
+    assert [one.text is None for one in world.sent] == [False, True]
+    world.feed.changed(open_document)
     world.feed.stop()
+    await asyncio.sleep(0.1)
+    assert len(world.sent) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -120,6 +121,22 @@ def test_after_shutdown_requests_are_refused(server: Server) -> None:
     ask(server, request("initialize", INITIALIZE))
     assert ask(server, request("shutdown", None))["result"] is None
     assert ask(server, request("shutdown", None))["error"]["code"] == -32600
+
+
+async def test_shutdown_while_commands_run(server: Server) -> None:
+    @server.command("slow")
+    async def slow(*_: Any) -> None:
+        await asyncio.sleep(60)
+
+    ask(server, request("initialize", INITIALIZE))
+    for number in range(5, 8):
+        ask(server, request("workspace/executeCommand", {"command": "slow"}, number))
+    sink = server.protocol.writer
+    ask(server, request("shutdown", None, 9))
+    await asyncio.sleep(0.05)
+    found = {message["id"]: message for message in sink.messages}
+    assert found[9]["result"] is None
+    assert [found[number]["error"]["code"] for number in range(5, 8)] == [-32800] * 3
 
 
 def test_plain_parameters_of_our_own_requests(server: Server) -> None:
