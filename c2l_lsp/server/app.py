@@ -1,6 +1,7 @@
 """The server process: `serve()` seals stdout, wires the parts, runs until the editor ends, leaves no engine behind.
 
-Imports at module level are only what cannot print; pygls comes after the seal. Nothing here or below imports torch.
+Imports at module level are only what cannot print; pygls comes after the seal, and after `initialize` is answered.
+Nothing here or below imports torch.
 """
 
 from __future__ import annotations
@@ -8,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from c2l_lsp.server import stdio
+from c2l_lsp.server import greeting, stdio
 
 if TYPE_CHECKING:
     from c2l_lsp.server.engine_client import Policy
@@ -36,39 +38,72 @@ def serve(command: Sequence[str] | None = None, policy: Policy | None = None, lo
 
 
 async def _serve(source: int, sink: int, command: Sequence[str] | None, policy: Policy | None) -> int:
-    from c2l_lsp.server import commands, features
-    from c2l_lsp.server.rpc import Server
-    from c2l_lsp.server.session import ENGINE_COMMAND, Session
-
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    server = Server("c2l-lsp", _version())
-    session = Session(server.protocol.tell, server.create_bar, command or ENGINE_COMMAND, policy)
+    sessions: list[Session] = []  # none until pygls is loaded, then one
 
     def lost() -> None:
         """In any thread: the editor is gone. The loop gets a moment to end in order, and no more."""
-        timer = threading.Timer(_GRACE, _die, [session])
+        timer = threading.Timer(_GRACE, _die, [sessions])
         timer.daemon = True
         timer.start()
         with contextlib.suppress(RuntimeError):  # the loop has ended already
             loop.call_soon_threadsafe(ended.set)
 
     writer = stdio.Writer(sink, lost)
-    server.protocol.set_writer(writer)
-    server.protocol.ended, server.on_editor_lost = ended, lost
-    features.register(server, session)
-    commands.register(server, session)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
+    bodies = _bodies(source, ended)
+    first = await anext(bodies, b"")
+    answered = greeting.early(first)
+    if answered is not None:
+        writer.write(_framed({"jsonrpc": "2.0", "id": answered[0], "result": answered[1]}))
+        await asyncio.sleep(0)
+    server, session = _wire(writer, ended, lost, command, policy)
+    sessions.append(session)
+    server.protocol.answered = answered[0] if answered is not None else None
     try:
-        await _listen(source, server, ended)
+        await _listen(first, bodies, server, ended)
     finally:
         await session.close()
         writer.close()
     return server.protocol.exit_code
 
 
-async def _listen(source: int, server: Server, ended: asyncio.Event) -> None:
+def _wire(
+    writer: stdio.Writer,
+    ended: asyncio.Event,
+    lost: Callable[[], None],
+    command: Sequence[str] | None,
+    policy: Policy | None,
+) -> tuple[Server, Session]:
+    from c2l_lsp.server import commands, features
+    from c2l_lsp.server.rpc import Server
+    from c2l_lsp.server.session import ENGINE_COMMAND, Session
+
+    server = Server(ended, lost)
+    server.protocol.set_writer(writer)
+    session = Session(server.protocol.tell, server.create_bar, command or ENGINE_COMMAND, policy)
+    features.register(server, session)
+    commands.register(server, session)
+    return server, session
+
+
+async def _listen(first: bytes, bodies: AsyncIterator[bytes], server: Server, ended: asyncio.Event) -> None:
     """Hand over message after message until the stream ends, breaks, or `ended` is set."""
+    body = first
+    try:
+        while body and not ended.is_set():
+            server.protocol.receive(body)
+            # The handler of a request starts before the next message: it sees the text it was asked about.
+            await asyncio.sleep(0)
+            body = await anext(bodies, b"")
+    except stdio.FramingError as error:
+        log.error("%s The server ends.", error)
+        server.protocol.refuse_stream(str(error))
+
+
+async def _bodies(source: int, ended: asyncio.Event) -> AsyncIterator[bytes]:
+    """The editor's messages until its stream ends or `ended` is set. FramingError if they cannot be told apart."""
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=4)  # so that a flood waits in the pipe, not in memory
 
@@ -79,42 +114,30 @@ async def _listen(source: int, server: Server, ended: asyncio.Event) -> None:
     stdio.read_in_thread(source, on_data)
     framer = stdio.Framer()
     end = asyncio.ensure_future(ended.wait())
-    while not ended.is_set():
+    while True:
         coming = asyncio.ensure_future(chunks.get())
         await asyncio.wait([coming, end], return_when=asyncio.FIRST_COMPLETED)
         data = coming.result() if coming.done() else b""
         if not data:
             coming.cancel()
-            break
-        try:
-            for body in framer.feed(data):
-                server.protocol.receive(body)
-                # The handler of a request starts before the next message: it sees the text it was asked about.
-                await asyncio.sleep(0)
-                if ended.is_set():
-                    break
-        except stdio.FramingError as error:
-            log.error("%s The server ends.", error)
-            server.protocol.refuse_stream(str(error))
-            break
-    end.cancel()
+            end.cancel()
+            return
+        for body in framer.feed(data):
+            if body:  # a message of no bytes says nothing
+                yield body
 
 
-def _die(session: Session) -> None:
-    pid = session.engine.pid
-    if pid is not None:
-        with contextlib.suppress(OSError):
-            os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+def _framed(message: dict[str, object]) -> bytes:
+    body = json.dumps(message).encode()
+    return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def _die(sessions: list[Session]) -> None:
+    for session in sessions:
+        if session.engine.pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(session.engine.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     os._exit(1)
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("c2l-lsp")
-    except PackageNotFoundError:
-        return "0"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from lsprotocol import types as t
 from c2l_lsp.server import parent
 from c2l_lsp.server.completions import Insertion
 from c2l_lsp.server.documents import Edit
+from c2l_lsp.server.greeting import encoding
 from c2l_lsp.server.items import Selected
 from c2l_lsp.server.protocol import DID_CHANGE_TRUST, SECTION, Command, TrustParams, parse
 from c2l_lsp.server.rpc import Server
@@ -32,10 +33,9 @@ def register(server: Server, session: Session) -> None:
 def _lifecycle(server: Server, session: Session) -> None:
     @server.feature(t.INITIALIZE)
     def initialize(params: t.InitializeParams) -> None:
-        encoding = server.workspace.position_encoding or "utf-16"
-        session.documents.encoding = encoding.value if isinstance(encoding, t.PositionEncodingKind) else encoding
+        general = params.capabilities.general
+        session.documents.encoding = encoding(general.position_encodings if general is not None else None)
         session.layers.set_initial(params.initialization_options)
-        server.protocol.hidden_commands = frozenset(session.layers.client_commands)
         window = params.capabilities.window
         session.bars.supported = bool(window is not None and window.work_done_progress)
         folders = [folder.uri for folder in params.workspace_folders or []]

@@ -25,6 +25,9 @@ from pygls.protocol import (
     lsp_method,
 )
 
+from c2l_lsp import __version__
+from c2l_lsp.server import greeting
+
 log = logging.getLogger("c2l.rpc")
 NOT_INITIALIZED, INVALID_REQUEST, PARSE_ERROR, INVALID_PARAMS = -32002, -32600, -32700, -32602
 Steps = Generator[Any, Any, Any]
@@ -63,7 +66,9 @@ class Protocol(LanguageServerProtocol):
 
     ended: asyncio.Event | None = None
     exit_code = 0
-    hidden_commands: frozenset[str] = frozenset()
+    answered: int | str | None = None
+    """Id of an `initialize` that was answered before this object was there."""
+    _greeting: dict[str, Any] | None = None
 
     def receive(self, body: bytes) -> None:
         """Handle one message body. Every request in it is answered, whatever it holds."""
@@ -98,6 +103,8 @@ class Protocol(LanguageServerProtocol):
         self._refuse(None, PARSE_ERROR, sentence)
 
     def _dispatch(self, message: dict[str, Any], msg_id: int | str | None) -> None:
+        if message.get("method") == t.INITIALIZE and isinstance(message.get("params"), dict):
+            self._greeting = greeting.result(message["params"])
         try:
             structured = self.structure_message(message)
         except Exception as error:
@@ -110,25 +117,30 @@ class Protocol(LanguageServerProtocol):
     def _refuse(self, msg_id: int | str | None, code: int, sentence: str) -> None:
         self._send_response(msg_id, error=t.ResponseError(code=code, message=sentence))  # type: ignore[arg-type]
 
+    def _send_response(
+        self,
+        msg_id: int | str,
+        result: object = None,
+        error: t.ResponseError | None = None,
+    ) -> None:
+        if msg_id is None or msg_id != self.answered:
+            super()._send_response(msg_id, result, error)
+            return
+        self.answered = None
+        if error is not None and self.ended is not None:  # welcomed, and yet not understood
+            log.error("initialize is malformed (%s); the server ends.", error.message)
+            self.exit_code = 1
+            self.ended.set()
+
     def _user(self, method: str, params: Any) -> Steps:  # noqa: ANN401 - any LSP parameters
         if (handler := self.fm.features.get(method)) is not None:
             yield handler, (params,), None
 
     @lsp_method(t.INITIALIZE)
     def lsp_initialize(self, params: t.InitializeParams) -> Steps:
-        """Capabilities for this client."""
-        result: t.InitializeResult = yield from super().lsp_initialize(params)
-        capabilities = result.capabilities
-        document = params.capabilities.text_document
-        if document is not None and document.inline_completion is not None:
-            # Such a client would get every suggestion twice and lose its word list to an empty answer. The handler
-            # stays: a client that asks unasked still gets a reply.
-            capabilities.completion_provider = None
-        if capabilities.execute_command_provider is not None:
-            # vscode-languageclient registers each advertised command itself and fails if its extension did, too.
-            listed = capabilities.execute_command_provider.commands
-            capabilities.execute_command_provider.commands = [c for c in listed if c not in self.hidden_commands]
-        return result
+        """Let pygls take note of the client; the answer is the greeting's."""
+        yield from super().lsp_initialize(params)
+        return self._greeting
 
     @lsp_method(t.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: t.DidOpenTextDocumentParams) -> Steps:
@@ -172,16 +184,17 @@ class Server(LanguageServer):
     """The LanguageServer of this package."""
 
     protocol: Protocol
-    on_editor_lost: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, name: str, version: str) -> None:
+    def __init__(self, ended: asyncio.Event | None = None, on_editor_lost: Callable[[], None] = lambda: None) -> None:
         super().__init__(
-            name,
-            version,
+            "c2l-lsp",
+            __version__,
             text_document_sync_kind=t.TextDocumentSyncKind.Incremental,
             protocol_cls=Protocol,
             converter_factory=converter,
         )
+        self.protocol.ended = ended
+        self.on_editor_lost = on_editor_lost
 
     async def create_bar(self, token: str) -> object:
         """Ask the editor for a progress bar."""

@@ -30,7 +30,6 @@ class SettingsLayers:
         self._merged: dict[str, Settings] = {}
         self._base = Settings()
         self.trusted = True
-        self.client_commands: tuple[str, ...] = ()
 
     def read_user(self) -> None:
         """Read the user's file (again)."""
@@ -46,8 +45,7 @@ class SettingsLayers:
         values = dict(options) if isinstance(options, Mapping) else {}
         self.trusted = values.pop("trusted", True) is not False
         self._machine = _mapping(values.pop("userSettings", None))
-        commands = values.pop("clientCommands", None)
-        self.client_commands = tuple(map(str, commands)) if isinstance(commands, list) else ()
+        values.pop("clientCommands", None)  # the greeting heeds them
         self._initial = values
         self.read_user()
 

@@ -27,7 +27,7 @@ class Sink:
 
 @pytest.fixture
 def server() -> Server:
-    made = Server("test", "0")
+    made = Server()
     made.protocol.set_writer(Sink())
     return made
 

@@ -61,7 +61,6 @@ def test_the_editors_user_settings_may_choose_the_model() -> None:
     made.set_initial({"userSettings": {"model": {"id": "theirs"}}, "trusted": False, "clientCommands": ["c2l.toggle"]})
     assert made.of(EVERYWHERE).model.id == "theirs"
     assert made.trusted is False
-    assert made.client_commands == ("c2l.toggle",)
     assert errors == []
 
 
