@@ -90,7 +90,16 @@ end
 
 function S.typing_through()
   d.open({ '' })
-  d.plant('local s = require("c2l.suggest"); s.update = function() s.leave(); s.enter() end')
+  d.plant([[ -- a suggestion that does not live on when the cursor moves
+    local suggestion = require('c2l.suggestion')
+    local new = suggestion.new
+    suggestion.new = function(buf, row, col, ...)
+      local made = new(buf, row, col, ...)
+      local view = made.view
+      made.view = function(self, r, c) return c == col and view(self, r, c) or nil end
+      return made
+    end
+  ]])
   d.keys('igamma')
   d.shown('_gamma_g1_0()')
   d.rest(200)
@@ -424,8 +433,8 @@ function S.tab_falls_through()
   d.lua('vim.keymap.set("i", "<Tab>", function() return "<lt>before>" end, { expr = true })')
   d.lua('vim.keymap.set("i", "<M-]>", "plain")')
   local path = d.write('demo.py', { '' })
-  d.lua('require("c2l").setup(...)', d.options())
   d.plant('require("c2l.suggest").is_visible = function() return true end')
+  d.lua('require("c2l").setup(...)', d.options())
   d.edit(path)
   d.ready()
   d.lua('vim.b.c2l_enabled = false')

@@ -1,7 +1,8 @@
 """Real Neovims, driven by another one: what a user does and sees. Each scenario must hold, and fail with its fault.
 
 `make test-editors` installs the editors; elsewhere C2L_NVIM may name executables, separated like PATH. With the fake
-engine every text is known beforehand; with the real server and the shipped model it is what was shown.
+engine every text is known beforehand; with the real server and the shipped model it is what was shown. The runs go on
+side by side, as many as there are processors; each test waits for its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,13 +22,15 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
-SCENARIOS = re.findall(r"^function S\.(\w+)", (HERE / "scenarios.lua").read_text(encoding="utf-8"), re.M)
-FAKE = [name for name in SCENARIOS if not name.startswith("real_")]
-REAL = [name for name in SCENARIOS if name.startswith("real_")]
+SCENARIOS = re.findall(r"^function S\.(\w+)", (HERE / "scenarios.lua").read_text(encoding="utf-8"), re.MULTILINE)
 NEEDS = {"core": (0, 12)}
 """Scenarios that only newer Neovims have."""
 
-pytestmark = [pytest.mark.editors, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.editors, pytest.mark.timeout(900)]
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _found() -> dict[str, Path]:
@@ -37,69 +43,86 @@ def _found() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda one: _number(one[0])))
 
 
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
-
-
 NEOVIMS = _found()
-NEWEST = list(NEOVIMS)[-1:]
-without = pytest.mark.skipif(not NEOVIMS, reason="no Neovim: make test-editors installs some")
-without_model = pytest.mark.skipif(not MODEL.is_dir(), reason="the shipped model is not in this checkout")
 
 
-def drive(version: str, scenario: str, work: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    if _number(version) < NEEDS.get(scenario, (0, 0)):
-        pytest.skip(f"Neovim {version} does not have it")
-    server = [sys.executable, str(HERE / "fake_server.py")]
-    here = {"C2L_PYTHON": sys.executable} if scenario in REAL else {"C2L_SERVER": json.dumps(server)}
-    (work / "files").mkdir()
-    return subprocess.run(
-        [NEOVIMS[version], "--clean", "-l", HERE / "drive.lua", scenario],
-        env={**os.environ, "C2L_WORK": str(work / "files"), **here, **env},
-        capture_output=True,
-        text=True,
-        timeout=360,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+@dataclass(frozen=True)
+class Run:
+    """One scenario in one Neovim, with or without its planted fault."""
+
+    version: str
+    scenario: str
+    fault: bool = False
+
+    @property
+    def real(self) -> bool:
+        """With the real server and the shipped model."""
+        return self.scenario.startswith("real_")
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.scenario}"
+
+    def drive(self, work: Path) -> subprocess.CompletedProcess[str]:
+        (work / "files").mkdir()
+        settings = {"C2L_WORK": str(work / "files"), "C2L_STATE_DIR": str(work / "state"), "HF_HUB_OFFLINE": "1"}
+        if self.real:
+            settings["C2L_PYTHON"] = sys.executable
+        else:
+            settings["C2L_SERVER"] = json.dumps([sys.executable, str(HERE / "fake_server.py")])
+        if self.fault:
+            settings |= {"C2L_FAULT": "1", "C2L_WAIT": "20000" if self.real else "3000"}
+        return subprocess.run(
+            [NEOVIMS[self.version], "--clean", "-l", HERE / "drive.lua", self.scenario],
+            env={**os.environ, "C2L_CONFIG": str(work / "none.toml"), **settings},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
 
 
-def held(done: subprocess.CompletedProcess[str], scenario: str) -> None:
+RUNS = [
+    Run(version, scenario)
+    for version in NEOVIMS
+    for scenario in SCENARIOS
+    if _number(version) >= NEEDS.get(scenario, (0, 0))
+]
+FAULTS = [Run(version, scenario, fault=True) for version in list(NEOVIMS)[-1:] for scenario in SCENARIOS]
+Done = dict[Run, "Future[subprocess.CompletedProcess[str]]"]
+
+
+@pytest.fixture(scope="module")
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    """Every selected run, started."""
+    selected = [item.callspec.params["run"] for item in request.session.items if item.path == Path(__file__)]
+    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
+        yield {run: pool.submit(run.drive, tmp_path_factory.mktemp("run")) for run in selected if _possible(run)}
+        pool.shutdown(cancel_futures=True)
+
+
+def _possible(run: Run) -> bool:
+    return MODEL.is_dir() or not run.real
+
+
+def _done(run: Run, runs: Done) -> subprocess.CompletedProcess[str]:
+    if run not in runs:
+        pytest.skip("the shipped model is not in this checkout")
+    return runs[run].result()
+
+
+@pytest.mark.skipif(not NEOVIMS, reason="no Neovim: make test-editors installs some")
+@pytest.mark.parametrize("run", RUNS, ids=str)
+def test_it_works(run: Run, runs: Done) -> None:
+    done = _done(run, runs)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert f"OK {scenario}" in done.stderr
+    assert f"OK {run.scenario}" in done.stderr
 
 
-def failed(done: subprocess.CompletedProcess[str], scenario: str) -> None:
+@pytest.mark.skipif(not NEOVIMS, reason="no Neovim: make test-editors installs some")
+@pytest.mark.parametrize("run", FAULTS, ids=str)
+def test_its_planted_fault_is_seen(run: Run, runs: Done) -> None:
+    done = _done(run, runs)
     assert done.returncode == 1, "the planted fault was not seen"
-    assert f"FAILED {scenario}" in done.stderr
+    assert f"FAILED {run.scenario}" in done.stderr
     assert "the child did not start" not in done.stderr
-
-
-@without
-@pytest.mark.parametrize("scenario", FAKE)
-@pytest.mark.parametrize("version", NEOVIMS)
-def test_scenario(version: str, scenario: str, tmp_path: Path) -> None:
-    held(drive(version, scenario, tmp_path), scenario)
-
-
-@without
-@pytest.mark.parametrize("scenario", FAKE)
-@pytest.mark.parametrize("version", NEWEST)
-def test_scenario_fails_with_its_fault(version: str, scenario: str, tmp_path: Path) -> None:
-    failed(drive(version, scenario, tmp_path, C2L_FAULT="1", C2L_WAIT="3000"), scenario)
-
-
-@without
-@without_model
-@pytest.mark.parametrize("scenario", REAL)
-@pytest.mark.parametrize("version", NEOVIMS)
-def test_with_the_shipped_model(version: str, scenario: str, tmp_path: Path) -> None:
-    held(drive(version, scenario, tmp_path), scenario)
-
-
-@without
-@without_model
-@pytest.mark.parametrize("scenario", REAL)
-@pytest.mark.parametrize("version", NEWEST)
-def test_with_the_shipped_model_fails_with_its_fault(version: str, scenario: str, tmp_path: Path) -> None:
-    failed(drive(version, scenario, tmp_path, C2L_FAULT="1", C2L_WAIT="20000"), scenario)

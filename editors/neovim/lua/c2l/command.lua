@@ -175,7 +175,7 @@ M.subs = {
   restart = { text = 'end the server and start it anew', run = function() require('c2l').restart() end },
   log = {
     text = "Neovim's log of its language servers",
-    run = function() vim.cmd.tabedit(vim.fn.fnameescape(vim.lsp.get_log_path and vim.lsp.get_log_path() or vim.lsp.log.get_filename())) end,
+    run = function() vim.cmd.tabedit(vim.fn.fnameescape(require('vim.lsp.log').get_filename())) end,
   },
   health = { text = 'what would stop it from working', run = function() vim.cmd.checkhealth('c2l') end },
   menu = { text = 'choose one of these', run = function() M.menu() end },
