@@ -163,7 +163,7 @@ def load(settings: ModelSettings) -> BaseModel:
         digest=_digest(lm),
         lm=lm,
         tokenizer=tokenizer,
-        fim=resolve(tokenizer),
+        fim=resolve(tokenizer) if getattr(lm.config, "c2l_fim", True) else None,  # a model may know its middle is poor
         device=device,
         dtype=dtype,
         max_context=int(getattr(lm.config, "max_position_embeddings", None) or 2048),
