@@ -243,12 +243,20 @@ class Trainer:
         if tune:
             found = tune.measure(loss, device, self.recipe.rows).to_json()
         if leg.rest_of_line and self.tune and self.devices.rank == 0:
-            found |= rest_of_line(
-                self.model, self.tune, self.tokenizer, count=leg.rest_of_line, context=min(256, length), device=device
-            )
+            found |= self.complete_lines(leg.rest_of_line)
         self._note(say, found)
         self.save()
         self.plot()
+        return found
+
+    def complete_lines(self, count: int) -> dict[str, float]:
+        """Rest-of-line completion of `count` lines of the tune files, with and without what follows the hole."""
+        found: dict[str, float] = {}
+        for fill in (True, False):
+            found |= rest_of_line(
+                self.model, self.tune, self.tokenizer, count=count, context=min(256, self.recipe.examples.length),
+                device=self.devices.device, fill=fill,
+            )  # fmt: skip
         return found
 
     def _done(self, leg: Leg, first: int, begun: float) -> bool:

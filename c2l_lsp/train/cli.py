@@ -42,10 +42,10 @@ def corpus_build(
 
     Run the same command again to go on after a stop, or when more repositories have arrived.
     """
-    from c2l_lsp.train import corpus
+    from c2l_lsp.train import corpus, sources
 
-    names = corpus.read_list(list_file)
-    corpus.assert_disjoint(names, disjoint_from or [])
+    names = sources.read_list(list_file)
+    sources.assert_disjoint(names, disjoint_from or [])
     if standard_library:
         names.append(corpus.STANDARD_LIBRARY)
     with _progress("repositories") as progress:

@@ -70,26 +70,6 @@ class Document:
     text: str
 
 
-def read_list(file: Path) -> list[str]:
-    """The entries of a list file, one a line; `#` begins a comment. Raises CorpusError when it can't be read."""
-    try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"The corpus list {file} can't be read: {error}.") from error
-    names = [line.split("#", 1)[0].strip() for line in lines]
-    return list(dict.fromkeys(name for name in names if name))
-
-
-def assert_disjoint(names: Sequence[str], others: Sequence[Path]) -> None:
-    """Raise CorpusError when an owner of `names` also owns an entry of another list."""
-    owners = {name.split("/")[0].lower(): name for name in names if "/" in name}
-    for file in others:
-        for name in read_list(file):
-            if name.split("/")[0].lower() in owners:
-                mine = owners[name.split("/")[0].lower()]
-                raise CorpusError(f"{mine} and {name} (in {file.name}) have one owner: take one of them off its list.")
-
-
 def _write(file: Path, data: bytes) -> None:
     part = file.with_suffix(file.suffix + ".part")
     try:
@@ -143,18 +123,19 @@ def _stamp(name: str, mirror: Path) -> str:
     return f"{_RULES} {commit}"
 
 
+def _file_of(name: str, out: Path) -> Path:
+    """Where a repository's records lie; a folder given by its path is named by a digest of it."""
+    stem = hashlib.sha256(name.encode()).hexdigest()[:10] if name[0] in "/.~" else name.replace("/", "+")
+    return out / "repositories" / f"{stem}.zst"
+
+
 def read_repository(name: str, mirror: Path, out: Path) -> Repository:
     """Read, filter and sign the Python files of one list entry into `out/repositories`; a second call finds them done.
 
     Never raises for what is wrong with the repository: `skipped` says it. A full disk raises CorpusError.
     """
     about = Repository(name)
-    target = (
-        out
-        / "repositories"
-        / (hashlib.sha256(name.encode()).hexdigest()[:10] if name.startswith(("/", ".")) else name.replace("/", "+"))
-    )
-    target = target.with_name(target.name + ".zst")
+    target = _file_of(name, out)
     try:
         stamp = _stamp(name, mirror)
         if target.exists():
@@ -200,8 +181,7 @@ def _read_all(
 
 
 def _records(name: str, out: Path) -> Iterator[dict[str, Any]]:
-    stem = hashlib.sha256(name.encode()).hexdigest()[:10] if name.startswith(("/", ".")) else name.replace("/", "+")
-    records = _unpack(out / "repositories" / f"{stem}.zst")
+    records = _unpack(_file_of(name, out))
     next(records)
     yield from records
 
@@ -210,7 +190,7 @@ def _kept(done: Sequence[Repository], out: Path, against: Sequence[Path], cap: i
     """The records that survive near-duplicate removal, at most `cap` bytes of one repository; counts go to `done`."""
     index = NearDuplicates()
     for other in against:
-        for name in _manifest(other)["read"]:
+        for name in manifest_of(other)["read"]:
             for record in _records(name, other):
                 index.seen(record["id"], np.frombuffer(record["sig"], np.uint32))
     for about in done:
@@ -251,7 +231,8 @@ def _write_shards(records: Iterator[dict[str, Any]], out: Path) -> list[str]:
     return names
 
 
-def _manifest(out: Path) -> dict[str, Any]:
+def manifest_of(out: Path) -> dict[str, Any]:
+    """The manifest of a built corpus. Raises CorpusError when there is none."""
     try:
         found = json.loads((out / "manifest.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -299,11 +280,6 @@ def build(
 
 def documents(out: Path) -> Iterator[Document]:
     """Every kept file of a built corpus, in shard order. Raises CorpusError when there is none."""
-    for shard in _manifest(out)["shards"]:
+    for shard in manifest_of(out)["shards"]:
         for record in _unpack(out / shard):
             yield Document(**record)
-
-
-def manifest_of(out: Path) -> dict[str, Any]:
-    """The manifest of a built corpus. Raises CorpusError when there is none."""
-    return _manifest(out)

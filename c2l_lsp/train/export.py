@@ -40,19 +40,18 @@ def load_model(run: Path, averaged: bool = False) -> tuple[torch.nn.Module, dict
     return model, state
 
 
-def as_llama(model: torch.nn.Module) -> torch.nn.Module:
+def as_llama(model: torch.nn.Module, positions: int, fills: bool) -> torch.nn.Module:
     """The same function under the architecture name `llama` (with biases; the output projections' are zero).
 
     transformers 5 reads the tokenizer of every folder of type `qwen2` as Qwen's own, whatever the folder says, and
     would cut text differently from training. For `llama` it reads tokenizer.json as it stands.
+    `positions`: what it was trained on at most. `fills`: whether the engine should ask it to fill in the middle.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     old: Any = model.config
-    config = LlamaConfig(
-        attention_bias=True,
-        **{name: getattr(old, name) for name in _SHARED},
-    )
+    shared = {name: getattr(old, name) for name in _SHARED}
+    config = LlamaConfig(attention_bias=True, max_position_embeddings=positions, c2l_fim=fills, **shared)
     made = LlamaForCausalLM(config)
     weights = {name: value.detach() for name, value in model.named_parameters()}
     for name, value in made.named_parameters():
@@ -64,7 +63,7 @@ def as_llama(model: torch.nn.Module) -> torch.nn.Module:
 
 _SHARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
-    "max_position_embeddings", "tie_word_embeddings", "rms_norm_eps", "rope_parameters", "bos_token_id", "eos_token_id",
+    "tie_word_embeddings", "rms_norm_eps", "rope_parameters", "bos_token_id", "eos_token_id",
     "pad_token_id",
 )  # fmt: skip
 
@@ -74,7 +73,7 @@ def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[st
     data, lines = manifest_of(corpus), read_log(run / "log.jsonl")
     measured: dict[str, Any] = {}
     for line in lines:
-        measured |= {k: v for k, v in line.items() if k not in _RUNNING}
+        measured |= {k: v for k, v in line.items() if k not in _RUNNING | {"standard_error"}}
     speeds = sorted(line["tokens_per_s"] for line in lines if "tokens_per_s" in line)
     recipe = json.loads((run / "run.json").read_text("utf-8"))
     return {
@@ -96,6 +95,12 @@ def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[st
             "skipped": data["skipped"],
         },
     }
+
+
+def fills_better(manifest: dict[str, Any]) -> bool:
+    """False when filling in the middle was measured to be worse than going on from what stands before."""
+    found = manifest["evaluation"]
+    return bool(found.get("rest_of_line_exact", 1.0) >= found.get("rest_of_line_exact_prefix_only", 0.0))
 
 
 _RUNNING = {"step", "tokens", "loss", "norm", "tokens_per_s", "fraction_of_peak", "epoch", "rate"}
@@ -128,6 +133,7 @@ def card(manifest: dict[str, Any], weights: int) -> str:
         "megabytes": f"{data['bytes'] / 1e6:.0f}",
         "repositories": len(data["repositories"]),
         "licences": ", ".join(f"{name} {count}" for name, count in licences.most_common()),
+        "filling": "" if fills_better(manifest) else _NOT_FILLING,
         "rows": "\n".join(f"| {_WORDS.get(key, key)} | {value} |" for key, value in manifest["evaluation"].items()),
     }
     return _CARD.format(**facts)
@@ -137,11 +143,16 @@ _WORDS = {
     "nat_per_token": "loss, nat per token",
     "bits_per_byte": "bits per byte",
     "middle_nat_per_token": "loss of the middle, nat per token",
-    "rest_of_line_exact": "rest of line, exact match (greedy, 256 tokens of context)",
-    "standard_error": "its standard error",
+    "rest_of_line_exact": "rest of line, exact match, filled in the middle (greedy, 256 tokens of context)",
+    "rest_of_line_exact_error": "its standard error",
+    "rest_of_line_exact_prefix_only": "rest of line, exact match, from what stands before (greedy, 256 tokens)",
+    "rest_of_line_exact_prefix_only_error": "its standard error",
     "asked": "lines asked",
 }
 
+
+_NOT_FILLING = """Filling in the middle has not been learned yet (see the table): it must be prompted with what stands
+before the cursor alone, and `c2l_fim` in config.json tells the engine so. """
 
 _CARD = """---
 license: apache-2.0
@@ -164,8 +175,8 @@ its indentation is one token. Fill in the middle:
 
 ## How it was trained
 By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, from nothing: {tokens} million tokens in
-{steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of up to {length}
-tokens in the last leg), {minutes} minutes on shared CPU cores in bf16 at a median of {speed} tokens a second.
+{steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of 256 to {length}
+tokens), {minutes} minutes on shared CPU cores in bf16 at a median of {speed} tokens a second.
 {optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces have a hole.
 `curve.png` is the loss, `training_manifest.json` everything else.
 
@@ -181,7 +192,7 @@ repositories. `training_manifest.json` names every repository, its commit and it
 {rows}
 
 ## Limits
-Python only. It was trained on very few tokens by today's measure: it completes the rest of a line and short, habitual
+{filling}Python only. It was trained on very few tokens by today's measure: it completes the rest of a line and short, habitual
 lines far better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it
 learned. It can repeat idioms of its training data; it had no instruction or safety training.
 
@@ -196,13 +207,15 @@ def export(run: Path, tokenizer_folder: Path, corpus: Path, out: Path, averaged:
     Raises TrainingError (no run, no checkpoint), StorageError (disk).
     """
     model, state = load_model(run, averaged)
+    recipe = recipe_of(run)
     manifest = training_manifest(run, corpus, state)
     part = out.with_name(out.name + ".part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         # First the tokenizer, then the model: the model's folder decides nothing about the tokenizer's class.
-        tokenizer.save(tokenizer.CodeTokenizer(tokenizer_folder).plain(), part, recipe_of(run).shape.positions)
-        as_llama(model).to(torch.bfloat16).save_pretrained(part)  # type: ignore[operator]
+        tokenizer.save(tokenizer.CodeTokenizer(tokenizer_folder).plain(), part, recipe.examples.length)
+        made: Any = as_llama(model, recipe.examples.length, fills_better(manifest)).to(torch.bfloat16)
+        made.save_pretrained(part)
         (part / "training_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
         (part / "README.md").write_text(card(manifest, sum(p.numel() for p in model.parameters())), "utf-8")
         if (run / "curve.png").exists():

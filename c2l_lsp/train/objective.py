@@ -108,20 +108,24 @@ class TuneSet:
         return Evaluation(total / count, total / math.log(2) / self._bytes, middle / max(1, middles))
 
 
+def _prompt(text: str, begin: int, end: int, context: int, fill: bool, tokenizer: CodeTokenizer) -> list[int]:
+    """What is shown of `text` before a hole: with FIM tokens both sides, else END and what stands before."""
+    before = text[max(0, begin - 8 * context) : begin]
+    if not fill:
+        return [tokenizer.end, *tokenizer.encode(before)[-context:]]
+    ids = fim_tokens(fim.Split(before, "", text[end : end + 8 * context]), tokenizer, context + 5)
+    return (ids or [tokenizer.end])[:-1]
+
+
 @torch.no_grad()
 def rest_of_line(
-    model: torch.nn.Module,
-    documents: Sequence[Document],
-    tokenizer: CodeTokenizer,
-    *,
-    count: int,
-    context: int,
-    device: torch.device,
-    seed: int = 30,
-) -> dict[str, float]:
+    model: torch.nn.Module, documents: Sequence[Document], tokenizer: CodeTokenizer, *, count: int,
+    context: int, device: torch.device, fill: bool = True, seed: int = 30,
+) -> dict[str, float]:  # fmt: skip
     """Greedy completion of the rest of random lines: share that is exactly right, and its standard error.
 
-    `context` tokens in all are shown of the file. The hole is cut at random characters of non-blank lines.
+    `context` tokens in all are shown of the file: both sides with FIM tokens (`fill`), or only what stands before. The
+    hole is cut at random characters of lines that are not blank. Trailing spaces do not count.
     """
     dice = random.Random(seed)  # noqa: S311 - the same sample in every run
     right = asked = 0
@@ -132,21 +136,14 @@ def rest_of_line(
         if end - begin < 2:
             continue
         asked += 1
-        near = fim.Split(text[max(0, begin - 8 * context) : begin], "", text[end : end + 8 * context])
-        ids = fim_tokens(near, tokenizer, context + 5)
-        if ids is None:
-            continue
-        prompt = torch.tensor([ids[:-1]], device=device)
+        prompt = torch.tensor([_prompt(text, begin, end, context, fill, tokenizer)], device=device)
         with torch.autocast(device.type, torch.bfloat16):
             out = model.generate(  # type: ignore[operator]
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                do_sample=False,
-                max_new_tokens=40,
-                eos_token_id=tokenizer.end,
-                pad_token_id=tokenizer.pad,
-            )[0, prompt.shape[1] :].tolist()
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=32,
+                eos_token_id=tokenizer.end, pad_token_id=tokenizer.pad,
+            )[0, prompt.shape[1] :].tolist()  # fmt: skip
         said = tokenizer.decode([i for i in out if i != tokenizer.end]).split("\n")[0]
         right += said.rstrip() == text[begin:end].rstrip()
     share = right / asked
-    return {"rest_of_line_exact": share, "standard_error": (share * (1 - share) / asked) ** 0.5, "asked": asked}
+    name = "rest_of_line_exact" if fill else "rest_of_line_exact_prefix_only"
+    return {name: share, f"{name}_error": (share * (1 - share) / asked) ** 0.5, "asked": asked}

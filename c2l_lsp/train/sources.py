@@ -1,4 +1,4 @@
-"""Repositories as the corpus reads them: the newest commit of a git folder, through git itself, or a plain folder.
+"""Lists of repositories; a repository as the corpus reads it: its newest commit, through git itself.
 
 Works on bare and ordinary folders, needs no work tree and never checks anything out.
 """
@@ -6,11 +6,33 @@ Works on bare and ordinary folders, needs no work tree and never checks anything
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from c2l_lsp.errors import CorpusError
+
 _TIMEOUT_S = 300
+
+
+def read_list(file: Path) -> list[str]:
+    """The entries of a list file, one a line; `#` begins a comment. Raises CorpusError when it can't be read."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"The corpus list {file} can't be read: {error}.") from error
+    names = [line.split("#", 1)[0].strip() for line in lines]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def assert_disjoint(names: Sequence[str], others: Sequence[Path]) -> None:
+    """Raise CorpusError when an owner of `names` also owns an entry of another list."""
+    owners = {name.split("/")[0].lower(): name for name in names if "/" in name}
+    for file in others:
+        for name in read_list(file):
+            if name.split("/")[0].lower() in owners:
+                mine = owners[name.split("/")[0].lower()]
+                raise CorpusError(f"{mine} and {name} (in {file.name}) have one owner: take one of them off its list.")
 
 
 class SourceProblem(Exception):

@@ -7,7 +7,7 @@ import pytest
 from train_builders import MIT, MakeRepository, module
 
 from c2l_lsp.errors import CorpusError
-from c2l_lsp.train import corpus, filters, licence
+from c2l_lsp.train import corpus, filters, licence, sources
 
 HEADER = "#!/usr/bin/env python\n# Copyright 2020 Somebody\n# Licensed under the MIT licence\n\n"
 
@@ -92,9 +92,9 @@ def test_an_empty_corpus_is_an_error_that_says_why(tmp_path: Path) -> None:
 def test_lists_with_a_common_owner_are_refused(tmp_path: Path) -> None:
     (tmp_path / "eval.txt").write_text("Owner/b\n")
     with pytest.raises(CorpusError, match="one owner"):
-        corpus.assert_disjoint(["owner/a"], [tmp_path / "eval.txt"])
+        sources.assert_disjoint(["owner/a"], [tmp_path / "eval.txt"])
     with pytest.raises(CorpusError, match="can't be read"):
-        corpus.read_list(tmp_path / "missing.txt")
+        sources.read_list(tmp_path / "missing.txt")
 
 
 def test_a_full_disk_leaves_the_old_corpus_whole(

@@ -64,7 +64,13 @@ def test_a_run_learns_measures_and_draws(
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0] - 0.3
-    assert {"nat_per_token", "bits_per_byte", "middle_nat_per_token", "rest_of_line_exact"} <= set(found)
+    assert {
+        "nat_per_token",
+        "bits_per_byte",
+        "middle_nat_per_token",
+        "rest_of_line_exact",
+        "rest_of_line_exact_prefix_only",
+    } <= set(found)
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
 
