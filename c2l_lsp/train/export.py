@@ -152,7 +152,8 @@ _WORDS = {
 
 
 _NOT_FILLING = """Filling in the middle has not been learned yet (see the table): it must be prompted with what stands
-before the cursor alone, and `c2l_fim` in config.json tells the engine so. """
+before the cursor alone, and `c2l_fim` in config.json tells the engine so.
+"""
 
 _CARD = """---
 license: apache-2.0
@@ -192,8 +193,8 @@ repositories. `training_manifest.json` names every repository, its commit and it
 {rows}
 
 ## Limits
-{filling}Python only. It was trained on very few tokens by today's measure: it completes the rest of a line and short, habitual
-lines far better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it
+{filling}Python only. It was trained on very few tokens by today's measure: it completes the rest of a line and short,
+habitual lines far better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it
 learned. It can repeat idioms of its training data; it had no instruction or safety training.
 
 ## Licence
