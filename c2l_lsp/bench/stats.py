@@ -55,6 +55,8 @@ def show(rows: Sequence[Row], title: str) -> None:
     from rich.table import Table
 
     table = Table("name", "method", "value", "95 %", "unit", "bar", title=title)
+    for column in table.columns:
+        column.no_wrap = True
     for item in sorted(rows, key=lambda r: r.holds is False):
         spread = "" if item.low is None or item.high is None else f"[{item.low:+.4f}, {item.high:+.4f}]"
         style = "red" if item.holds is False else None
