@@ -193,9 +193,9 @@ repositories. `training_manifest.json` names every repository, its commit and it
 {rows}
 
 ## Limits
-{filling}Python only. It was trained on very few tokens by today's measure: it completes the rest of a line and short,
-habitual lines far better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it
-learned. It can repeat idioms of its training data; it had no instruction or safety training.
+{filling}Python only. It was trained on very few tokens by today's measure: short, habitual continuations come far
+better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it learned.
+It can repeat idioms of its training data; it had no instruction or safety training.
 
 ## Licence
 Apache-2.0 for the weights. The training files keep the licences named in the manifest.
