@@ -111,7 +111,7 @@ export interface Latency {
   p95: number;
 }
 
-/** One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first. */
+/** One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect. */
 export interface AdapterStatus {
   folder: string;
   generation: number;
@@ -121,6 +121,7 @@ export interface AdapterStatus {
   kind: string;
   state: string;
   files: number;
+  scale: number;
   message: string;
 }
 
@@ -217,7 +218,6 @@ export interface StatisticsReport extends Totals {
 /** The answer to `c2l/adapter/info`. */
 export interface AdapterInfo extends AdapterStatus {
   norm: number;
-  scale: number;
   rank: number;
 }
 

@@ -14,6 +14,7 @@ const WEEK = "week";
 export class Refresher implements Disposable {
   private timer: NodeJS.Timeout | undefined;
   private countedAt = 0;
+  private asked = 0;
 
   constructor(
     private readonly store: Store,
@@ -48,26 +49,28 @@ export class Refresher implements Disposable {
   }
 
   private async ask(): Promise<void> {
+    const number = ++this.asked;
     const document = window.activeTextEditor?.document;
     const known = document !== undefined && ["file", "untitled"].includes(document.uri.scheme);
     try {
       const textDocument = known ? { uri: document.uri.toString() } : undefined;
       const status = await this.server.request<Status>(Method.STATUS, { textDocument });
+      if (number !== this.asked) return; // a later question has, or will have, the newer answer
       const documentReason = known ? status.disabledReason : undefined;
       const adapter = status.adapter ?? undefined;
-      this.store.update({ documentReason, adapter, language: document?.languageId, ...(await this.counts()) });
+      this.store.update({ documentReason, adapter, language: document?.languageId });
+      await this.count();
     } catch {
-      this.store.update({ documentReason: undefined, language: document?.languageId });
+      if (number === this.asked) this.store.update({ documentReason: undefined, language: document?.languageId });
     }
   }
 
-  private async counts(): Promise<{ statistics?: StatisticsReport }> {
+  private async count(): Promise<void> {
     const now = Date.now();
-    if (now - this.countedAt < COUNTS_EVERY_MS) return {};
+    if (now - this.countedAt < COUNTS_EVERY_MS) return;
     this.countedAt = now;
     const statistics = await this.server.request<StatisticsReport>(Method.STATISTICS);
-    const { start } = thisWeek(statistics, this.weekStart, new Date());
-    await this.keep.update(WEEK, start);
-    return { statistics };
+    this.store.update({ statistics });
+    await this.keep.update(WEEK, thisWeek(statistics, this.weekStart, new Date()).start);
   }
 }

@@ -3,7 +3,7 @@
 import type { ChildProcess } from "node:child_process";
 import type { Disposable, LogOutputChannel } from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
-import { createClient, type ClientContext } from "./client";
+import type { ClientContext } from "./client";
 import type { Launch } from "./discovery";
 import type { Fix } from "./problems";
 import { start } from "./processes";
@@ -103,6 +103,8 @@ export class Server implements Disposable {
 
   private async connect(launch: Launch): Promise<void> {
     const { store, cwd, log } = this.parts;
+    // The client library is most of this extension's code: loaded here, it does not hold up activation.
+    const { createClient } = await import("./client");
     let up = false;
     const serve = async (): Promise<ChildProcess> => {
       this.process = await start(cwd, launch.command, launch.args);

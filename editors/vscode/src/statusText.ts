@@ -77,7 +77,7 @@ function short(reason: string): string {
 /** "g3 +2": the third generation, two changed files waiting. */
 function adapterText(adapter: AdapterStatus | undefined): string {
   if (adapter === undefined) return "";
-  if (!adapter.enabled) return "bare";
+  if (!adapter.enabled || (adapter.generation > 0 && adapter.scale === 0)) return "bare";
   const waiting = adapter.pendingFiles > 0 ? ` +${adapter.pendingFiles}` : "";
   return adapter.generation > 0 ? `g${adapter.generation}${waiting}` : waiting.trim();
 }
@@ -95,7 +95,7 @@ function facts(view: View): [string, string][] {
   };
   add("Model", modelText(status));
   if (adapter !== undefined) {
-    add("Adapter", adapterFact(adapter.enabled, adapter.generation, adapter.kind));
+    add("Adapter", adapterFact(adapter));
     add("Learned from", adapter.files > 0 ? `${adapter.files} files` : "");
     add("Waiting", adapter.pendingFiles > 0 ? `${adapter.pendingFiles} changed files` : "");
     add("Note", adapter.message);
@@ -114,8 +114,9 @@ function modelText(status: Status | undefined): string | undefined {
   return status?.model ? `${status.model}${device}` : undefined;
 }
 
-function adapterFact(enabled: boolean, generation: number, kind: string): string {
+function adapterFact({ enabled, generation, kind, scale }: AdapterStatus): string {
   if (!enabled) return "off, the bare model answers";
+  if (generation > 0 && scale === 0) return `generation ${generation}, without effect: it did not help here`;
   return generation > 0 ? `generation ${generation}${kind ? ` (${kind})` : ""}` : "none yet";
 }
 

@@ -6,7 +6,7 @@ import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../sr
 import { acceptance, page, thisWeek, weekLine, weekOf } from "../src/statistics";
 
 const ADAPTER = {
-  folder: "/f", generation: 1, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, message: "",
+  folder: "/f", generation: 1, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "",
 };
 const NOW = new Date(2026, 10, 22, 12, 0);
 
@@ -27,7 +27,7 @@ function change(generation: number, trigger = "diff"): AdapterChange {
 }
 
 function info(generation: number, norm: number): AdapterInfo {
-  return { ...ADAPTER, generation, norm, scale: 1, rank: 8 };
+  return { ...ADAPTER, generation, norm, rank: 8 };
 }
 
 function counts(shown: number, accepted: number, acceptedChars = 0): Counts {

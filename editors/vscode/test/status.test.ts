@@ -7,7 +7,7 @@ import { statusPage } from "../src/statusPage";
 import { Store, type View } from "../src/view";
 
 const ADAPTER: AdapterStatus = {
-  folder: "/f", generation: 3, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, message: "",
+  folder: "/f", generation: 3, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "",
 };
 const STATUS: Status = {
   kind: "Normal", busy: false, message: "Ready.", state: State.READY, model: "c2l-default", adapter: ADAPTER, latencyMs: { p50: 12.3, p95: 40 },

@@ -73,8 +73,9 @@ def to_editor(message: dict[str, Any]) -> dict[str, Any] | None:
     method = message.get("method")
     if method is None:
         method = asked.pop(message.get("id", ""), "")
+        if method.startswith("c2l/") or method == COMPLETE:
+            note(answer=method, result=message.get("result"), error=message.get("error"))
         if method == COMPLETE:
-            note(answer=method, result=message.get("result"))
             return _spoilt(message)
         return message
     if method in NOTED:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -103,7 +105,7 @@ def a_changed_file_makes_a_generation(shown: Workbench) -> None:
 def the_panel_tells(shown: Workbench) -> None:
     """The panel's newest generation is the server's; its buttons are reached by keyboard; nothing breaks its policy."""
     a_changed_file_makes_a_generation(shown)
-    shown.command("What Has It Learned")
+    shown.command("What Has It Learned?")
     live = shown.passed(method="c2l/adapter/didChange")[-1]["params"]["generation"]
 
     def listed() -> bool:
@@ -114,8 +116,8 @@ def the_panel_tells(shown: Workbench) -> None:
     for _ in range(3):
         shown.press("Tab")
         time.sleep(0.3)
-    code = "[document.activeElement.id, document.querySelectorAll('[style], img').length, typeof fetch]"
-    focused, unsafe, _ = shown.do("frameEvaluate", selector="#forget", code=code, timeout=20_000)
+    code = "[document.activeElement.id, document.querySelectorAll('main [style], main img, main script').length]"
+    focused, unsafe = shown.do("frameEvaluate", selector="#forget", code=code, timeout=20_000)
     shown.picture("panel")
     shown.command("View: Close Editor")
     assert focused in ("regenerate", "toggle", "export", "forget"), f"Tab leads to {focused!r}"
@@ -123,21 +125,26 @@ def the_panel_tells(shown: Workbench) -> None:
 
 
 def settings_apply_live(shown: Workbench) -> None:
-    """Only on request from now on: the status says manual, typing shows nothing, asking does."""
+    """The menu turns a language off in the user's settings: at once nothing is shown, and the status says why."""
     begin(shown, "settings.py")
-    shown.configure(c2l__completion__trigger="manual")
+    settings = shown.work / "data" / "User" / "settings.json"
+    shown.choose("Turn off for python")
     try:
-        shown.until("the status to say manual", lambda: "manual" in shown.status(), 30)
+        shown.until("the setting", lambda: json.loads(settings.read_text()).get("c2l.enable") == {"python": False}, 20)
+        shown.until("the status to say off", lambda: "off here" in shown.status(), 20)
+        assert "off for this language" in shown.status_spoken()
         shown.to_end()
         shown.type(LINE)
         time.sleep(2)
         assert shown.ghost() == ""
-        shown.press("Alt+Backslash")
-        see_ghost(shown)
     finally:
-        shown.configure(c2l__completion__trigger=None)
+        shown.choose("Turn on for python")
         discard(shown)
-        shown.until("the status to forget manual", lambda: "manual" not in shown.status(), 30)
+    shown.generation(0)
+    shown.to_end()
+    shown.type(LINE)
+    see_ghost(shown)
+    discard(shown)
 
 
 def a_killed_server_comes_back(shown: Workbench) -> None:
@@ -186,15 +193,21 @@ def test_holds_with_the_shipped_model(real: Workbench, check: Callable[[Workbenc
 
 
 def test_activation_is_quick(fake: Workbench) -> None:
-    """VS Code's own measure of loading and activating the extension."""
+    """VS Code's own measure of loading and activating the extension; what else runs here makes it slower."""
     fake.command("Developer: Show Running Extensions")
-    rows = fake.until("the list", lambda: fake.do("texts", selector=".runtime-extensions-editor .monaco-list-row"), 30)
-    fake.picture("activation")
-    fake.command("View: Close Editor")
-    found = [re.search(r"Activation: (\d+)ms", row) for row in rows if "C2L" in row]
+    listed = ".runtime-extensions-editor .monaco-list-row"
+    fake.wait(listed, 30)
+    fake.do("click", selector=listed)
+    rows: list[str] = []
+    for _ in range(10):  # only what is in view is in the page
+        rows += [row for row in fake.do("texts", selector=listed) if "C2L" in row]
+        fake.press("PageDown")
+    fake.press("Escape")
+    found = [re.search(r"Activation: (\d+)ms", row) for row in rows]
     assert found and found[0], rows
-    print(f"activation: {found[0][1]} ms")
-    assert int(found[0][1]) <= 200 * workbench.PATIENCE
+    crowded = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    print(f"activation: {found[0][1]} ms with {crowded:.1f} times as much to do as there are cores")
+    assert int(found[0][1]) <= 200 * crowded
 
 
 def test_the_package_is_small(vsix: Path) -> None:
@@ -226,9 +239,13 @@ def recover(shown: Workbench) -> None:
 
 
 def begin(shown: Workbench, name: str) -> str:
-    """Open a file; its text."""
+    """Open a file and go to a new line at its end; its text up to there."""
     shown.file(name)
-    return (shown.folder / name).read_text()
+    text = (shown.folder / name).read_text()
+    if text.endswith("\n"):
+        return text
+    shown.press("Enter")
+    return text + "\n"
 
 
 def discard(shown: Workbench) -> None:
@@ -277,10 +294,6 @@ def saved(shown: Workbench, name: str, wanted: str | None) -> str:
     path = shown.folder / name
     before = path.read_text()
     shown.press("Control+s")
-    try:
-        shown.until("the saved file", lambda: path.read_text() not in ("", before), 20)
-        assert wanted is None or path.read_text() == wanted
-        return path.read_text()
-    finally:
-        path.write_text(before)  # the editor takes it over, so that the next check begins as this one
-        time.sleep(1)
+    shown.until("the saved file", lambda: path.read_text() not in ("", before), 20)
+    assert wanted is None or path.read_text() == wanted
+    return path.read_text()

@@ -47,6 +47,7 @@ USER = {
     "editor.suggestOnTriggerCharacters": False,
     "editor.minimap.enabled": False,
     "editor.autoClosingBrackets": "never",
+    "editor.autoIndent": "none",
     "files.autoSave": "off",
     "git.enabled": False,
 }
@@ -139,8 +140,10 @@ class Workbench:
         self.press("F1")
         self.wait(".quick-input-widget input", 20)
         self.type(title, delay=5)
-        self.wait(f'.quick-input-list .monaco-list-row[aria-label*="{title}"]', 20)
-        self.press("Enter")
+        names = [name for full in (title, f"C2L: {title}") for name in (f'="{full}"', f'^="{full},"')]
+        row = ", ".join(f".quick-input-list .monaco-list-row[aria-label{name}]" for name in names)
+        self.wait(row, 20)
+        self.do("click", selector=row)
 
     def choose(self, label: str) -> None:
         """An entry of the status item's menu."""
@@ -173,13 +176,6 @@ class Workbench:
             self.patience = PATIENCE
             (self.control / "fault").unlink()
 
-    def configure(self, **values: object) -> None:
-        """Change the user's settings on disk, as the settings editor does; dots are written as two underscores."""
-        path = self.work / "data" / "User" / "settings.json"
-        settings = json.loads(path.read_text())
-        settings |= {key.replace("__", "."): value for key, value in values.items()}
-        path.write_text(json.dumps({key: value for key, value in settings.items() if value is not None}))
-
     def kill_server(self) -> None:
         os.kill(int((self.control / "pid").read_text()), signal.SIGKILL)
 
@@ -200,7 +196,9 @@ class Workbench:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._log.close()
+                process.wait(20)
+        for stream in (self._bridge.stdin, self._bridge.stdout, self._log):
+            stream.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._bridge.stdout is not None
@@ -210,9 +208,12 @@ class Workbench:
 
     def _install(self, vsix: Path, server: list[str], settings: dict[str, Any]) -> None:
         launcher = self.work / "server.sh"
-        words = shlex.join([sys.executable, str(HERE / "between.py"), str(self.control), *server])
+        serve = shlex.join([sys.executable, str(HERE / "between.py"), str(self.control), *server])
+        other = shlex.join([sys.executable, "-m", "c2l_lsp"])
         environment = f"C2L_STATE_DIR={shlex.quote(str(self.work / 'state'))} C2L_CONFIG=/nonexistent"
-        launcher.write_text(f"#!/bin/sh\n{environment} exec {words}\n")
+        launcher.write_text(
+            f'#!/bin/sh\nexport {environment}\ncase "$1" in serve) exec {serve} ;; *) exec {other} "$@" ;; esac\n'
+        )
         launcher.chmod(0o755)
         data = self.work / "data"
         for kind, values in (("User", {**USER, **settings}), ("Machine", {"c2l.server.path": str(launcher)})):
