@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,13 @@ ARROWS: dict[str, set[str]] = {
     "train": {"config", "errors", "model", "repo"},
     "server": {"config", "engine", "errors"},
     "bench": {"config", "engine", "errors", "model", "repo", "train"},
-    "demo": {"config", "engine", "errors", "repo", "server"},  # plays the editor: the server's counterpart, above everything
+    "demo": {
+        "config",
+        "engine",
+        "errors",
+        "repo",
+        "server",
+    },  # plays the editor: the server's counterpart, above everything
     "doctor": {"config", "errors", "model"},
     "cli": {"bench", "config", "doctor", "engine", "errors", "server", "train"},
     "__main__": {"cli"},
@@ -45,6 +52,8 @@ ONLY_IMPORTERS = {
 LONG = {
     "engine/wire.py": "one contract: every frame of the process edge, side by side",
     "engine/adapt.py": "one life: the order of its steps is what there is to read",
+    "repo/lines.py": "one algorithm: which lines of two files correspond, as git finds them",
+    "server/engine_client.py": "one life: every way the engine process starts, ends and is asked",
     "train/base.py": "one loop, with the optimiser it drives",
 }
 """Modules over 300 lines, and why they are not cut."""
@@ -56,7 +65,12 @@ def _part(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def _imported(path: Path) -> Iterator[tuple[str, int]]:
+@functools.cache
+def _imported(path: Path) -> tuple[tuple[str, int], ...]:
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from c2l_lsp import config
 from c2l_lsp.demo.scratch import copy_repository
+from c2l_lsp.demo.stage import Stage
 from c2l_lsp.demo.story import Story
 from c2l_lsp.errors import C2LError, FolderError
 
@@ -52,9 +53,9 @@ def show(
             typer.echo(f"c2l-lsp demo: {error}", err=True)
             code = 1
         console.print()
-        console.print(story.table())
+        console.print(story.stage.table())
         if as_json:
-            typer.echo(json.dumps({"folder": str(repo or "."), "steps": story.plain()}, indent=2))
+            typer.echo(json.dumps({"folder": str(repo or "."), "steps": story.stage.plain()}, indent=2))
     except C2LError as error:
         typer.echo(f"c2l-lsp demo: {error}", err=True)
         code = 2
@@ -77,7 +78,7 @@ def _prepare(source: Path, scratch: Path, model: str, console: Console) -> Story
     lines = f"[model]\npath = {json.dumps(chosen)}\nid = {json.dumps(settings.model.id)}\n"
     file.write_text(_SETTINGS + lines, encoding="utf-8")
     environment = {"C2L_CONFIG": str(file), "C2L_STATE_DIR": str(scratch / "state")}
-    return Story(copy, console, environment)
+    return Story(copy, Stage(console), environment)
 
 
 def _own_checkout() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from c2l_lsp.errors import EngineError
 from c2l_lsp.server.engine_client import EngineClient
 
 _LOAD_WITHIN_S = 180.0
+_LOOKS, _LOOK_S = 3, 0.3
 
 
 class SecondStart:
@@ -53,6 +55,14 @@ class SecondStart:
             except asyncio.TimeoutError:
                 return False
         return True
+
+    async def rest(self, within: float) -> None:
+        """Wait until nothing of the folder waits to be learned, three looks in a row."""
+        deadline, resting = time.monotonic() + within, 0
+        while resting < _LOOKS and time.monotonic() < deadline:
+            info = await self._engine.call("adapter_info", wire.Folder(folder=str(self._root)), wire.AdapterInfo)
+            resting = resting + 1 if info.state == "ready" and not info.pending_files else 0
+            await asyncio.sleep(_LOOK_S)
 
     async def odds(self, places: Iterable[Place], *, adapter: bool) -> list[float]:
         """Log-probability, in nat, of what is expected at each place."""

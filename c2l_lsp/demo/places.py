@@ -48,8 +48,9 @@ class Edit:
 
 def sample(paths: Iterable[str]) -> list[str]:
     """Some of the paths, tests first, in an order that depends on nothing but their names."""
-    ranked = sorted(paths, key=lambda path: (not _is_test(path), hashlib.sha256(path.encode()).digest()))
-    return ranked[:_READ_FILES]
+    ranked = sorted(paths, key=lambda path: hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest())
+    tests = [path for path in ranked if _is_test(path)][: _READ_FILES // 2]
+    return tests + [path for path in ranked if not _is_test(path)][: _READ_FILES - len(tests)]
 
 
 def parse(root: Path, paths: Iterable[str]) -> dict[str, tuple[str, ast.Module]]:

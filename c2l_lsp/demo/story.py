@@ -1,20 +1,12 @@
-"""The steps of the demo, each shown as it happens with its time, and kept as a row of the table at the end."""
+"""The steps of the demo, in their order: what the editor does, what it waits for, and what comes of it in words."""
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from c2l_lsp.config import load_user
 from c2l_lsp.demo import places
@@ -22,12 +14,14 @@ from c2l_lsp.demo.again import SecondStart
 from c2l_lsp.demo.editor import Editor, Shown
 from c2l_lsp.demo.places import Edit, Place
 from c2l_lsp.demo.scratch import Copy
+from c2l_lsp.demo.stage import Stage, spoken
 from c2l_lsp.errors import EngineError
-from c2l_lsp.server.protocol import AdapterChange, State
+from c2l_lsp.server.protocol import AdapterChange, Method, State
 
 INDEX_WITHIN_S = 900.0
 UPDATE_WITHIN_S = 120.0
 _LOAD_WITHIN_S = 180.0
+_REST_S = 6
 _PLACES = 12
 _KINDS = ("import", "call", "call begun")
 """The places that ask for the new name, as `places.plan_edit` makes them."""
@@ -35,65 +29,43 @@ _PLACES_WITHIN_S = 25.0
 
 
 @dataclass
-class Step:
-    """One row: what was done, how long it took as the editor saw it, what came of it."""
-
-    name: str
-    seconds: float
-    outcome: str
-
-
-@dataclass
 class Story:
-    """Runs the steps on a copy. Prints to `console`; `steps` is what remains."""
+    """Runs the steps on a copy; `environment` is what the server's process gets beside the user's own."""
 
     copy: Copy
-    console: Console
+    stage: Stage
     environment: dict[str, str]
-    steps: list[Step] = field(default_factory=list)
 
     async def run(self) -> None:
         """From the first message to the last. EngineError when a step does not come to its end."""
         parsed = places.parse(self.copy.root, places.sample(self.copy.python))
         edit = places.plan_edit(self.copy.root, parsed, self.copy.python)
-        with self._bars() as progress:
+        with self.stage.bars() as progress:
             editor = Editor(self.copy.root, progress)
             try:
                 await self._start(editor)
                 await self._index(editor)
                 await self._with_and_without(editor, places.call_places(parsed, _PLACES))
                 before = await self._ask_name(editor, edit)
-                await self._edit(editor, edit)
+                followed = await self._edit(editor, edit)
                 await self._know(editor, edit, before)
             finally:
                 began = time.perf_counter()
                 await editor.close()
-            self._done("shut down", time.perf_counter() - began, "server and engine ended")
-            await self._again(edit)
-
-    def table(self) -> Table:
-        """The rows so far."""
-        table = Table("step", "time", "outcome", title="The main job, step by step", title_justify="left")
-        table.columns[1].justify = "right"
-        for step in self.steps:
-            table.add_row(step.name, _time(step.seconds), escape(step.outcome))
-        return table
-
-    def plain(self) -> list[dict[str, Any]]:
-        """The rows for JSON."""
-        return [asdict(step) for step in self.steps]
+            self.stage.done("shut down", time.perf_counter() - began, "server and engine ended")
+            await self._again(edit, followed)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
     async def _start(self, editor: Editor) -> None:
         began = time.perf_counter()
         await editor.start(self.environment)
-        self._done("initialize", time.perf_counter() - began, "the server answers; the engine process starts")
+        self.stage.done("initialize", time.perf_counter() - began, "the server answers; the engine process starts")
         ready = await editor.until(lambda: _settled(editor), _LOAD_WITHIN_S)
         status = editor.status
         if not ready or status is None or status.state is State.FAILED:
             raise EngineError(status.message if status is not None else "The engine did not start in time.")
-        self._done("load the model", time.perf_counter() - began, f"{status.model} in the engine process")
+        self.stage.done("load the model", time.perf_counter() - began, f"{status.model} in the engine process")
 
     async def _index(self, editor: Editor) -> None:
         began = time.perf_counter()
@@ -103,7 +75,7 @@ class Story:
         adapter = change.adapter
         kept = f"; {adapter.message}" if adapter.message else ""
         outcome = f"generation {change.generation} from {adapter.files} files ({_stages(change)}){kept}"
-        self._done("index, first adapter", time.perf_counter() - began, outcome)
+        self.stage.done("index, first adapter", time.perf_counter() - began, outcome)
 
     async def _with_and_without(self, editor: Editor, asked: list[Place]) -> None:
         """The first place where the adapter changes the text, and the count over all places that were tried."""
@@ -114,11 +86,11 @@ class Story:
                 break
             tried.append((place, *await self._pair(editor, place)))
         if not tried:
-            self._done("with and without", 0.0, "no assignment or return statement to try it at")
+            self.stage.done("with and without", 0.0, "no assignment or return statement to try it at")
             return
         differ = [row for row in tried if row[1].text != row[2].text]
         for place, bare, adapted in differ[:1] or tried[:1]:
-            self._show(place, "the file", ("without", bare), ("with", adapted))
+            self.stage.show(place, "the file", ("without", bare), ("with", adapted))
         closer = sum(_agreement(row[0], row[2]) > _agreement(row[0], row[1]) for row in tried)
         farther = sum(_agreement(row[0], row[2]) < _agreement(row[0], row[1]) for row in tried)
         same = all(row[1].prompt_tokens == row[2].prompt_tokens for row in tried if row[1].texts and row[2].texts)
@@ -126,19 +98,20 @@ class Story:
             f"{len(tried)} places: the text differs at {len(differ)}, closer to the file's own at {closer}, "
             f"farther at {farther}; prompt tokens {'equal' if same else 'DIFFER'}"
         )
-        self._done("with and without", time.perf_counter() - began, outcome)
+        self.stage.done("with and without", time.perf_counter() - began, outcome)
 
     async def _ask_name(self, editor: Editor, edit: Edit) -> list[Shown]:
         began = time.perf_counter()
         shown = [await self._complete(editor, probe, invoked=True) for probe in edit.probes]
         for probe, found in zip(edit.probes, shown, strict=True):
-            self._show(probe, "later", ("now", found))
-        self._done(
+            self.stage.show(probe, "later", ("now", found))
+        self.stage.done(
             "ask for a name", time.perf_counter() - began, f"{edit.name} does not exist yet: {_rank(edit, shown)}"
         )
         return shown
 
-    async def _edit(self, editor: Editor, edit: Edit) -> None:
+    async def _edit(self, editor: Editor, edit: Edit) -> bool:
+        """Whether an adapter came of it."""
         generation = editor.changes[-1].generation
         began = time.perf_counter()
         for path, text in edit.appended.items():
@@ -147,24 +120,24 @@ class Story:
         written = time.perf_counter()
         home, *users = edit.appended
         uses = f"{len(users)} {'file' if len(users) == 1 else 'files'}"
-        self._done("edit on disk", written - began, f"def {edit.name} appended to {home}, used in {uses}")
-        heard = await editor.until(lambda: editor.changes[-1].generation > generation, UPDATE_WITHIN_S)
+        self.stage.done("edit on disk", written - began, f"def {edit.name} appended to {home}, used in {uses}")
+        heard = await self._next_generation(editor, generation)
         spent = time.perf_counter() - written
         if not heard:
-            self._done("watcher → new adapter", spent, "no new generation: the adapter does not follow these files")
-            return
-        await editor.until(lambda: editor.status is not None and not editor.status.busy, 10.0)
-        change = editor.changes[-1]
-        self._stage_rows(change, spent)
+            outcome = "no new adapter: of a folder this large a sample is learned, and these files are not in it"
+            self.stage.done("watcher", spent, outcome)
+            return False
+        self._stage_rows(editor.changes[-1], spent, len(edit.appended))
+        return True
 
     async def _know(self, editor: Editor, edit: Edit, before: list[Shown]) -> None:
         began = time.perf_counter()
         after = [await self._complete(editor, probe, invoked=True) for probe in edit.probes]
         for probe, old, new in zip(edit.probes, before, after, strict=True):
-            self._show(probe, "wanted", ("before", old), ("after", new))
-        self._done("the same again", time.perf_counter() - began, f"{edit.name}: {_rank(edit, after)}")
+            self.stage.show(probe, "wanted", ("before", old), ("after", new))
+        self.stage.done("the same again", time.perf_counter() - began, f"{edit.name}: {_rank(edit, after)}")
 
-    async def _again(self, edit: Edit) -> None:
+    async def _again(self, edit: Edit, followed: bool) -> None:
         """Start once more on what was kept, and weigh the new name: bare, with the edit, and with it taken back."""
         settings, _ = load_user(Path(self.environment["C2L_CONFIG"]))
         async with SecondStart(self.copy.root, settings, self.environment) as engine:
@@ -173,32 +146,49 @@ class Story:
             if not await engine.reaches(1, INDEX_WITHIN_S):
                 raise EngineError("The engine did not restore the folder.")
             first = engine.changes[0]
-            outcome = f"generation {first.info.generation} by {first.trigger}: the folder is not read again"
-            self._done("second start", time.perf_counter() - began, outcome)
+            read = "the folder is not read again" if first.trigger == "restore" else "the folder was read anew"
+            outcome = f"generation {first.info.generation} by {first.trigger}: {read}"
+            self.stage.done("second start", time.perf_counter() - began, outcome)
+            if not followed:
+                return
+            await engine.rest(UPDATE_WITHIN_S)
             bare = await engine.odds(edit.probes, adapter=False)
             with_edit = await engine.odds(edit.probes, adapter=True)
-            began = time.perf_counter()
+            seen, began = len(engine.changes), time.perf_counter()
             self._take_back(edit)
-            if not await engine.reaches(2, UPDATE_WITHIN_S):
-                self._done("edit taken back", time.perf_counter() - began, "no new generation")
-                return
-            outcome = f"generation {engine.changes[1].info.generation}, {engine.changes[1].changed_files} files"
-            self._done("edit taken back", time.perf_counter() - began, outcome)
+            await engine.reaches(seen + 1, UPDATE_WITHIN_S)
+            spent = time.perf_counter() - began
+            await engine.rest(UPDATE_WITHIN_S)
+            outcome = f"generation {engine.changes[-1].info.generation}; the state goes back by subtraction"
+            self.stage.done("edit taken back", spent, outcome)
             without = await engine.odds(edit.probes, adapter=True)
         rows = zip(_KINDS, without, with_edit, bare, strict=True)
         said = ", ".join(f"{kind} {old:.1f} → {new:.1f} (bare {none:.1f})" for kind, old, new, none in rows)
-        self._done("how likely is the name", 0.0, f"log-probability in nat, without → with the edit: {said}")
+        self.stage.done("how likely is the name", 0.0, f"log-probability in nat, without → with the edit: {said}")
 
     # --- helpers -----------------------------------------------------------------------------------------------------
 
-    def _stage_rows(self, change: AdapterChange, spent: float) -> None:
+    async def _next_generation(self, editor: Editor, generation: int) -> bool:
+        """Wait for a newer adapter; False when the engine has looked at the change and rests without making one."""
+        deadline, resting = time.monotonic() + UPDATE_WITHIN_S, 0
+        while time.monotonic() < deadline and resting < _REST_S:
+            if await editor.until(lambda: editor.changes[-1].generation > generation, 1.0):
+                return True
+            info = await editor.request(Method.ADAPTER_INFO, {})
+            resting = resting + 1 if info["state"] == "ready" and not info["pendingFiles"] else 0
+        return False
+
+    def _stage_rows(self, change: AdapterChange, spent: float, edited: int) -> None:
         ms = change.ms
         seen = spent - sum(ms.values()) / 1e3
-        self._done("watcher, quiet time", max(seen, 0.0), "the change was seen on disk, and no other followed")
-        self._done("diff batch", (ms.get("scan", 0) + ms.get("read", 0)) / 1e3, f"{change.changed_files} files read")
-        self._done("state update", ms.get("update", 0) / 1e3, "the batch is folded into the state")
+        self.stage.done("watcher, quiet time", max(seen, 0.0), "the change was seen on disk, and no other followed")
+        learned = f"{change.changed_files} of {edited} files" + (
+            ", the others are outside the sample" if change.changed_files < edited else ""
+        )
+        self.stage.done("diff batch", (ms.get("scan", 0) + ms.get("read", 0)) / 1e3, learned)
+        self.stage.done("state update", ms.get("update", 0) / 1e3, "the batch is folded into the state")
         rest = (ms.get("adapter", 0) + ms.get("gate", 0)) / 1e3
-        self._done("new adapter", rest, f"generation {change.generation}; {spent:.1f} s after the edit in all")
+        self.stage.done("new adapter", rest, f"generation {change.generation}; {spent:.1f} s after the edit in all")
 
     def _take_back(self, edit: Edit) -> None:
         for path, text in edit.appended.items():
@@ -222,31 +212,6 @@ class Story:
         finally:
             editor.shut(uri)
 
-    def _show(self, place: Place, truth: str, *shown: tuple[str, Shown]) -> None:
-        self.console.print(f"    [dim]{escape(place.path)}:{place.line + 1}[/dim]")
-        rows = [*((name, found.text or "(nothing)") for name, found in shown), (truth, place.expected)]
-        for name, text in rows:
-            style = "green" if text.strip() == place.expected.strip() else "yellow"
-            self.console.print(
-                f"    [dim]{name:>8}[/dim]  {escape(place.before.strip())}[{style}]{escape(text)}[/{style}]"
-            )
-
-    def _done(self, name: str, seconds: float, outcome: str) -> None:
-        self.steps.append(Step(name, round(seconds, 3), outcome))
-        self.console.print(f"[bold]{name:<22}[/bold] {_time(seconds):>8}  {escape(outcome)}")
-
-    @contextlib.contextmanager
-    def _bars(self) -> Iterator[Any]:
-        """A bar while the server reports progress, on a terminal; else nothing but the steps."""
-        columns = (TextColumn("    {task.description}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bars:
-            task = bars.add_task("", total=100, visible=False)
-
-            def heard(message: str, percentage: int | None) -> None:
-                bars.update(task, description=escape(message), completed=percentage or 0, visible=bool(message))
-
-            yield heard
-
 
 def _settled(editor: Editor) -> bool:
     status = editor.status
@@ -258,11 +223,7 @@ def _last(editor: Editor, fallback: str) -> str:
 
 
 def _stages(change: AdapterChange) -> str:
-    return ", ".join(f"{name} {_time(ms / 1e3)}" for name, ms in change.ms.items() if ms >= 50)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.0f} ms"
+    return ", ".join(f"{name} {spoken(ms / 1e3)}" for name, ms in change.ms.items() if ms >= 50)
 
 
 def _agreement(place: Place, shown: Shown) -> float:
