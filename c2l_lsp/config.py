@@ -79,8 +79,10 @@ class Adapter(_Group, frozen=True, kw_only=True):
     update_delay_ms: Annotated[int, _i(0, 600000, "Quiet time after a file change before it is learned, in ms.")] = 500
     max_delay_ms: Annotated[int, _i(0, 3600000, "Longest a changed file waits while changes go on, in ms.")] = 5000
     include_unsaved: Annotated[bool, Meta(description="Learn from unsaved buffers too.")] = True
-    use_git_history: Annotated[bool, Meta(description="Let evo replay the git history when a folder is opened.")] = True
-    history_commits: Annotated[int, _i(0, 10000, "How many commits evo replays.")] = 64
+    use_git_history: Annotated[
+        bool, Meta(description="Let evo replay the git history when a folder is opened (planned, no effect yet).")
+    ] = True
+    history_commits: Annotated[int, _i(0, 10000, "How many commits evo replays (planned, no effect yet).")] = 64
     scale: Annotated[float, Meta(ge=0.0, le=4.0, description="Strength of the adapter; 0 is the bare model.")] = 1.0
     max_index_kb: Annotated[
         int, _i(16, 1048576, "How much of a folder's text the state is made from, in kB; a larger folder is sampled.")
@@ -130,11 +132,11 @@ class Server(_Group, frozen=True, kw_only=True):
 
 
 class Remote(_Group, frozen=True, kw_only=True):
-    """Completions from a team's server instead of the local model. Off while url is empty. Machine scope."""
+    """A team's server instead of the local model: named here, not built yet. Machine scope."""
 
-    url: Annotated[str, Meta(description="https:// address of an OpenAI-compatible server; empty: off.")] = ""
-    token_file: Annotated[str, Meta(description="File that holds the access token.")] = ""
-    timeout_ms: Annotated[int, _i(50, 600000, "Longest wait for the remote, in ms.")] = 2000
+    url: Annotated[str, Meta(description="https:// address of a team server (planned, no effect yet).")] = ""
+    token_file: Annotated[str, Meta(description="File that holds its access token (planned, no effect yet).")] = ""
+    timeout_ms: Annotated[int, _i(50, 600000, "Longest wait for it, in ms (planned, no effect yet).")] = 2000
 
 
 class Statistics(_Group, frozen=True, kw_only=True):

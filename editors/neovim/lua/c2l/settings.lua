@@ -46,9 +46,9 @@
 ---@field maxDelayMs? integer
 --- Learn from unsaved buffers too. Default: `true`.
 ---@field includeUnsaved? boolean
---- Let evo replay the git history when a folder is opened. Default: `true`.
+--- Let evo replay the git history when a folder is opened (planned, no effect yet). Default: `true`.
 ---@field useGitHistory? boolean
---- How many commits evo replays. Default: `64`.
+--- How many commits evo replays (planned, no effect yet). Default: `64`.
 ---@field historyCommits? integer
 --- Strength of the adapter; 0 is the bare model. Default: `1.0`.
 ---@field scale? number
@@ -96,11 +96,11 @@
 
 --- `remote`. Machine scope: a change starts the server anew.
 ---@class c2l.settings.remote
---- https:// address of an OpenAI-compatible server; empty: off. Default: `''`.
+--- https:// address of a team server (planned, no effect yet). Default: `''`.
 ---@field url? string
---- File that holds the access token. Default: `''`.
+--- File that holds its access token (planned, no effect yet). Default: `''`.
 ---@field tokenFile? string
---- Longest wait for the remote, in ms. Default: `2000`.
+--- Longest wait for it, in ms (planned, no effect yet). Default: `2000`.
 ---@field timeoutMs? integer
 
 --- `statistics`.
