@@ -38,6 +38,12 @@ def fake_command(policy: str = POLICY) -> list[str]:
     return [sys.executable, "-c", WITH_FAKE.format(policy=policy)]
 
 
+def slack() -> float:
+    """How many times longer things may take just now: the load per core where it is known, at least once as long."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0
+    return max(1.0, load / (os.cpu_count() or 1))
+
+
 class Client(LanguageClient):
     """pytest-lsp's client; it ends a test on an error it did not expect, and some of ours are wanted."""
 
@@ -93,7 +99,8 @@ class Editor:
         options: object = None,
         process_id: int | None = None,
     ) -> t.InitializeResult:
-        """`configuration` None: the editor cannot be asked for settings."""
+        """`configuration` None: the editor cannot be asked for settings. Without options nothing is computed ahead."""
+        options = {"completion": {"speculative": False}} if options is None else options
         document = t.TextDocumentClientCapabilities()
         if inline:
             document.inline_completion = t.InlineCompletionClientCapabilities()
@@ -114,7 +121,7 @@ class Editor:
             initialization_options=options,
             process_id=process_id,
         )
-        self.result = await asyncio.wait_for(self.client.initialize_session(params), 20)
+        self.result = await asyncio.wait_for(self.client.initialize_session(params), self.patience * slack())
         return self.result
 
     def configure(self, values: dict) -> None:
@@ -131,7 +138,7 @@ class Editor:
         return self.statuses[-1]
 
     async def until(self, holds: Callable[[], object], timeout: float = 10.0) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * slack()
         while not holds():
             assert time.monotonic() < deadline, f"waited in vain; last status: {self.statuses[-1:]}"
             await asyncio.sleep(0.01)
@@ -165,7 +172,7 @@ class Editor:
     ) -> list[t.InlineCompletionItem] | None:
         """The items; None for a null result."""
         params = self.inline_params(uri, line, character, kind, **context)
-        result = await asyncio.wait_for(self.client.text_document_inline_completion_async(params), self.patience)
+        result = await asyncio.wait_for(self.client.text_document_inline_completion_async(params), self._limit)
         return None if result is None else list(result.items)
 
     @staticmethod
@@ -182,7 +189,7 @@ class Editor:
         return [str(item.insert_text) for item in await self.complete(*args, **more) or []]
 
     async def request(self, method: str, params: object = None) -> Any:
-        return await asyncio.wait_for(self.client.protocol.send_request_async(method, params), self.patience)
+        return await asyncio.wait_for(self.client.protocol.send_request_async(method, params), self._limit)
 
     async def raw(self, method: str, params: object) -> Any:
         """A request as it stands, past the client's own types: its plain result."""
@@ -191,11 +198,15 @@ class Editor:
         future = protocol._request_futures[number] = concurrent.futures.Future()
         protocol._result_types[number] = None
         protocol._send_data({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
-        return await asyncio.wait_for(asyncio.wrap_future(future), self.patience)
+        return await asyncio.wait_for(asyncio.wrap_future(future), self._limit)
 
     async def command(self, name: str, *arguments: object) -> Any:
         params = t.ExecuteCommandParams(command=name, arguments=list(arguments))
-        return await asyncio.wait_for(self.client.workspace_execute_command_async(params), self.patience)
+        return await asyncio.wait_for(self.client.workspace_execute_command_async(params), self._limit)
+
+    @property
+    def _limit(self) -> float:
+        return self.patience * slack()
 
     def asked(self, method: str | None = None) -> list[dict]:
         """What fake engines were asked so far."""
@@ -219,9 +230,9 @@ class Editor:
         """Shut down in order; nothing of the server is left."""
         engines = self.engines()
         if self.process.returncode is None:
-            await asyncio.wait_for(self.client.shutdown_session(), 10)
+            await asyncio.wait_for(self.client.shutdown_session(), 10 * slack())
             if self.result is None:
                 self.process.terminate()
-        await asyncio.wait_for(self.client.stop(), 10)
-        _gone, left = psutil.wait_procs(engines, timeout=5)
+        await asyncio.wait_for(self.client.stop(), 10 * slack())
+        _gone, left = psutil.wait_procs(engines, timeout=5 * slack())
         assert left == []

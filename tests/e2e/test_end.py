@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from .conftest import Start
-from .editor import Editor, fake_command
+from .editor import Editor, fake_command, slack
 
-LIMIT = 5.0
+LIMIT = 5.0 * slack()
+"""The bar: five seconds, on a machine that has time."""
+
+
+Connect = Callable[[int | None], subprocess.Popen[bytes]]
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -62,77 +68,87 @@ def frame(message: dict) -> bytes:
     return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def connect(process_id: int | None, folder: Path) -> subprocess.Popen[bytes]:
-    server = subprocess.Popen(fake_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    folders = [{"uri": folder.as_uri(), "name": "w"}]
-    params = {"capabilities": {}, "processId": process_id, "rootUri": None, "workspaceFolders": folders}
-    server.stdin.write(frame({"id": 1, "method": "initialize", "params": params}))
-    server.stdin.write(frame({"method": "initialized", "params": {}}))
-    server.stdin.flush()
-    deadline = time.monotonic() + 10
-    while len(family(server.pid)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return server
+@pytest.fixture
+def connect(folder: Path) -> Iterator[Connect]:
+    """Starts a server by hand, up to its engine's start; whatever is left of it at the end is killed."""
+    with contextlib.ExitStack() as stack:
+
+        def one(process_id: int | None) -> subprocess.Popen[bytes]:
+            server = subprocess.Popen(
+                fake_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+            stack.callback(_close, server)
+            folders = [{"uri": folder.as_uri(), "name": "w"}]
+            params = {"capabilities": {}, "processId": process_id, "rootUri": None, "workspaceFolders": folders}
+            server.stdin.write(frame({"id": 1, "method": "initialize", "params": params}))
+            server.stdin.write(frame({"method": "initialized", "params": {}}))
+            server.stdin.flush()
+            deadline = time.monotonic() + 10 * slack()
+            while len(family(server.pid)) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            return server
+
+        yield one
 
 
-def close(server: subprocess.Popen[bytes]) -> None:
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that could be an editor."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(170)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def _close(server: subprocess.Popen[bytes]) -> None:
     server.kill()
     server.wait()
-    server.stdin.close()
+    with contextlib.suppress(OSError):
+        server.stdin.close()
     server.stdout.close()
 
 
-def test_an_editor_that_is_gone_while_its_pipe_stays_open(folder: Path) -> None:
-    editor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    server = connect(editor.pid, folder)
-    everyone = family(server.pid)
-    editor.kill()
-    editor.wait()
+def test_an_editor_that_is_gone_while_its_pipe_stays_open(connect: Connect, sleeper: subprocess.Popen[bytes]) -> None:
+    everyone = family(connect(sleeper.pid).pid)
+    sleeper.kill()
+    sleeper.wait()
     assert gone(everyone)
-    close(server)
 
 
-def test_an_editor_that_is_gone_while_the_server_is_stuck(folder: Path) -> None:
+def test_an_editor_that_is_gone_while_the_server_is_stuck(connect: Connect, sleeper: subprocess.Popen[bytes]) -> None:
     """Nobody reads the server's output any more and its loop is busy: the watch still ends it."""
-    editor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    server = connect(editor.pid, folder)
+    server = connect(sleeper.pid)
     everyone = family(server.pid)
     server.stdin.write(
         frame({"id": 2, "method": "workspace/executeCommand", "params": {"command": "c2l.showReport"}}) * 3000
     )
     server.stdin.flush()
-    editor.kill()
-    editor.wait()
+    sleeper.kill()
+    sleeper.wait()
     assert gone(everyone, LIMIT + 1)
-    close(server)
 
 
-def test_a_process_id_that_cannot_be_seen_changes_nothing(folder: Path) -> None:
-    server = connect(2**22 + 4321, folder)
+def test_a_process_id_that_cannot_be_seen_changes_nothing(connect: Connect) -> None:
+    server = connect(2**22 + 4321)
     everyone = family(server.pid)
-    assert not gone(everyone, 3.0)
+    assert not gone(everyone, 2.5)
     server.stdin.close()
     assert gone(everyone)
-    server.stdout.close()
-    server.wait()
 
 
 @pytest.mark.parametrize(
     "hostile",
-    [b"Content-Length: 67108865\r\n\r\n", b"Content-Length: 99999999999999999999\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"],
+    [b"Content-Length: 67108865\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"],
 )
-def test_a_stream_that_cannot_be_read_ends_the_server(hostile: bytes, folder: Path) -> None:
-    server = connect(None, folder)
+def test_a_stream_that_cannot_be_read_ends_the_server(hostile: bytes, connect: Connect) -> None:
+    server = connect(None)
     everyone = family(server.pid)
     server.stdin.write(hostile)
     server.stdin.flush()
     assert server.wait(LIMIT) == 1
     assert gone(everyone[1:])
-    answers = server.stdout.read()
-    assert b'"code": -32700' in answers
-    server.stdin.close()
-    server.stdout.close()
+    assert b'"code": -32700' in server.stdout.read()
 
 
 async def test_terminate_is_an_orderly_end(start: Start, folder: Path) -> None:

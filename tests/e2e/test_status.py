@@ -28,13 +28,6 @@ async def test_from_start_to_ready_with_progress(start: Start, folder: Path) -> 
     assert editor.client.messages == []
 
 
-async def test_no_bar_for_a_client_without_bars(start: Start, folder: Path) -> None:
-    editor = await start()
-    await editor.initialize([folder])
-    await editor.ready()
-    assert editor.client.progress_reports == {}
-
-
 async def test_trouble_is_told_once_and_completions_go_on(start: Start, folder: Path, uri: str) -> None:
     editor = await start(FAKE_FOLDER="trouble")
     await editor.initialize([folder], options={"showNotifications": "onWarning"})
@@ -44,6 +37,7 @@ async def test_trouble_is_told_once_and_completions_go_on(start: Start, folder: 
     assert [message.message for message in editor.client.messages] == ["C2L: No space is left."]
     editor.open(uri, "foo")
     assert await editor.texts(uri, 0, 3) != []
+    assert editor.client.progress_reports == {}  # this client cannot show bars
 
 
 async def test_unloading_gives_the_memory_back_until_it_is_needed(start: Start, folder: Path, uri: str) -> None:

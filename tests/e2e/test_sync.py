@@ -64,6 +64,12 @@ async def test_positions_past_the_end_are_the_end(editor: Editor, uri: str) -> N
     editor.change(uri, ((5, 0), (9, 9), "bar"))
     assert (await editor.texts(uri, 0, 6, AUTOMATIC))[0] == "_foobar_g1_0()"
 
+    editor.versions["file:///never.py"] = 1  # what is not open is not edited, and does no harm
+    editor.change("file:///never.py", ((0, 0), (0, 0), "x"))
+    editor.close("file:///never.py")
+    editor.open(uri, "opened again")
+    assert (await editor.texts(uri, 0, 12))[0].startswith("_again")
+
 
 async def test_unsaved_text_reaches_the_engine_and_is_taken_back(editor: Editor, uri: str) -> None:
     def texts() -> list[str | None]:
@@ -76,11 +82,3 @@ async def test_unsaved_text_reaches_the_engine_and_is_taken_back(editor: Editor,
     assert editor.asked("buffer")[-1]["params"]["path"] == "a.py"
     editor.close(uri)
     await editor.until(lambda: texts()[-1] is None)
-
-
-async def test_an_edit_of_a_document_that_is_not_open_is_harmless(editor: Editor, uri: str) -> None:
-    editor.versions["file:///never.py"] = 1
-    editor.change("file:///never.py", ((0, 0), (0, 0), "x"))
-    editor.close("file:///never.py")
-    editor.open(uri, "opened again")
-    assert (await editor.texts(uri, 0, 12))[0].startswith("_again")
