@@ -15,6 +15,7 @@ from c2l_lsp.errors import C2LError, RequestCancelled, RequestError
 from c2l_lsp.server.engine_client import Life
 from c2l_lsp.server.gate import language_on
 from c2l_lsp.server.protocol import (
+    SENTENCES,
     Command,
     ExplainParams,
     ExportParams,
@@ -154,7 +155,14 @@ async def _snooze(session: Session, params: _Minutes) -> object:
 
 
 async def _report(session: Session, params: FolderParams) -> object:
-    return {"status": await _status(session, params), "statistics": session.statistics.report()}
+    uri = params.text_document.uri if params.text_document is not None else ""
+    reason = session.completions.last_reasons.get(uri)
+    last = None if reason is None else {"code": reason.value, "message": SENTENCES[reason]}
+    return {
+        "status": await _status(session, params),
+        "statistics": session.statistics.report(),
+        "lastReason": last,
+    }
 
 
 def _folder(session: Session, params: FolderParams) -> str:

@@ -30,7 +30,11 @@ class Insertion:
 
 @dataclass
 class Completions:
-    """Answers the editor's requests. `adapter_off`: folders whose adapter the user switched off."""
+    """Answers the editor's requests.
+
+    `adapter_off`: folders whose adapter the user switched off. `last_reasons`: why a document's last request got
+    nothing (None: it got something), for the question "why do I see nothing?".
+    """
 
     documents: Documents
     folders: Folders
@@ -40,6 +44,7 @@ class Completions:
     suggester: Suggester
     statistics: Statistics
     adapter_off: set[str] = field(default_factory=set)
+    last_reasons: dict[str, Reason | None] = field(default_factory=dict)
 
     async def at(
         self, uri: str, position: tuple[int, int], invoked: bool, selected: Selected | None = None
@@ -50,7 +55,7 @@ class Completions:
             self.statistics.withheld(Reason.NO_DOCUMENT.value)
             return []
         goal = target(document, position, selected)
-        reason = self._closed(document, goal, invoked)
+        reason = self.last_reasons[uri] = self._closed(document, goal, invoked)
         if reason is not None:
             self.statistics.withheld(reason.value)
             return []
@@ -58,7 +63,13 @@ class Completions:
         answer = await self.suggester.suggest(self._query(document, goal, invoked))
         if answer is None or document.version != version:
             return None  # the place is not there any more; the editor asks again
+        self.last_reasons[uri] = answer.reason
         return _insertions(document, goal, answer)
+
+    def forget(self, uri: str) -> None:
+        """The document was closed."""
+        self.suggester.forget(uri)
+        self.last_reasons.pop(uri, None)
 
     def reason_for(self, uri: str) -> Reason | None:
         """Why a document gets no automatic completions, as far as that does not depend on the place."""

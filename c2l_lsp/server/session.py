@@ -167,7 +167,7 @@ class Session:
         """A document was closed."""
         document = self.documents.close(uri)
         if document is not None:
-            self.suggester.forget(uri)
+            self.completions.forget(uri)
             self.feed.closed(document)
             self.switches.documents.pop(uri, None)
 

@@ -78,6 +78,9 @@ async def test_reasons_are_named(shared: Editor, place: str) -> None:
     assert await shared.command("c2l.toggle", {"uri": place}) == {"enabled": False}
     assert await reason() == "buffer"
     assert await shared.complete(place, 0, 3) == []
+    report = await shared.command("c2l.showReport", {"textDocument": {"uri": place}})
+    assert report["lastReason"]["code"] == "buffer"
+    assert report["status"]["disabledReason"] == "buffer"
     assert await shared.command("c2l.toggle", {"uri": place}) == {"enabled": True}
     assert await shared.command("c2l.toggleLanguage", "python") == {"language": "python", "enabled": False}
     shared.open("untitled:1", "bar")

@@ -12,6 +12,7 @@ from .editor import Editor
 
 
 async def test_a_broken_engine_is_replaced(editor: Editor, uri: str) -> None:
+    await editor.until(lambda: editor.asked("buffer"))
     for word in ("DIE", "HANG", "GARBAGE"):
         before, told = editor.engines()[0].pid, len(editor.statuses)
         editor.change(uri, word)
