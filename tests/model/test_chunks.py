@@ -21,9 +21,9 @@ def test_real_files_join_and_stay_bounded(sources):
 
 
 def test_an_inserted_function_changes_few_chunks(sources):
-    text = "\n\n".join(sources[:12])
+    text = "\n\n".join(sources[:40])
     before = chunks(text)
-    cut = text.index("\ndef ", len(text) // 3)
+    cut = text.index("\n\n\ndef ", len(text) // 3) + 2
     after = chunks(text[:cut] + "\ndef fresh(a):\n    return a + 1\n\n" + text[cut:])
     changed = len({key(c) for c in after} - {key(c) for c in before})
     assert len(before) > 40
