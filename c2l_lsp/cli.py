@@ -56,7 +56,7 @@ def serve(
     del stdio
     from c2l_lsp.server.app import serve as run
 
-    run()
+    raise typer.Exit(run())
 
 
 @app.command()

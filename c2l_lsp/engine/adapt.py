@@ -341,6 +341,8 @@ class FolderLife:
             generation=self._generation,
             gate=self._verdict.strength,
             files=fold.to_rows(learner.records),
+            seen=learner.seen,
+            touched=learner.touched,
         )
         try:
             self._store.save(saved, state, learner.extra)
@@ -362,7 +364,7 @@ class FolderLife:
         network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
-        self._learner.restore(network, state, saved.files, saved.filter_digest)
+        self._learner.restore(network, state, saved)
         self._verdict = Verdict(saved.gate, 0.0, 0)
         self._adapter = network.adapter(state)
         self._go_live()

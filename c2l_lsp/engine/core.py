@@ -98,7 +98,8 @@ class Engine:
         """The adapter that is live, strength included, as a PEFT directory."""
         life = self.life(request.folder)
         if life.live.adapter is None:
-            why = life.message or "it has not been made yet"
+            made = life.info().generation > 0
+            why = life.message or ("its strength is set to 0." if made else "it has not been made yet.")
             raise AdapterError(f"There is no adapter for {request.folder} to export: {why}")
         rank, error = export_peft(life.live.adapter, self.model, Path(request.out), request.rank)
         return wire.Exported(out=request.out, rank=rank, error=error, generation=life.live.generation)

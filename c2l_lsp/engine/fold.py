@@ -83,6 +83,19 @@ def select(snapshot: Snapshot, budget: int) -> set[str]:
     return chosen
 
 
+def pinned(touched: Iterable[str], snapshot: Snapshot, budget: int) -> list[str]:
+    """Of the files somebody changed (latest last), the latest that fit into `budget` bytes, in their order.
+
+    They count besides the sample: in a folder too large to be learned whole, what is worked on is learned all the same.
+    """
+    kept, used = [], 0
+    for path in reversed(list(touched)):
+        if path in snapshot and used + snapshot[path].size <= budget:
+            kept.append(path)
+            used += snapshot[path].size
+    return kept[::-1]
+
+
 def _rank(path: str) -> bytes:
     return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
@@ -93,10 +106,9 @@ def plan(
     snapshot: Snapshot,
     overlay: Mapping[str, str],
     network: Hypernetwork,
-    budget: int,
+    chosen: set[str],
 ) -> Generator[None, None, Plan]:
-    """Compare what is folded with what should be; reads the texts of changed files only."""
-    chosen = select(snapshot, budget)
+    """Compare what is folded with the `chosen` files as they should be; reads the texts of changed files only."""
     target: dict[str, Record] = {}
     texts: dict[bytes, Piece] = {}
     came: dict[str, str] = {}

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import fold, kinds
-from c2l_lsp.engine.fold import Plan, Readings, Record, Rows
-from c2l_lsp.engine.store import FolderStore
+from c2l_lsp.engine.fold import Plan, Readings, Record
+from c2l_lsp.engine.store import FolderStore, Saved
 from c2l_lsp.errors import NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Reading, RepoState
@@ -68,6 +68,7 @@ class Learner:
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
         self._texts: dict[bytes, str] = {}
+        self.touched: list[str] = []
 
     # --- what counts as the folder's text --------------------------------------------------------------------------
 
@@ -98,6 +99,15 @@ class Learner:
                 snapshot[path] = Entry(screened.digest, screened.size, 0)
         return snapshot
 
+    def _touch(self, before: Snapshot, after: Snapshot) -> None:
+        """Note which files were changed since the last look, unsaved buffers included."""
+        for path, entry in after.items():
+            old = before.get(path)
+            if old is None or old.digest != entry.digest:
+                if path in self.touched:
+                    self.touched.remove(path)
+                self.touched.append(path)
+
     # --- work --------------------------------------------------------------------------------------------------------
 
     def reconcile(self, paths: frozenset[str] | None, trigger: str) -> Generator[None, None, Ready | None]:
@@ -113,11 +123,15 @@ class Learner:
         scan = Scan(self.filter, self._snapshot, only=paths)
         while not scan.step(fold.SLICE_S):
             yield
-        self._snapshot = scan.snapshot
+        before, self._snapshot = self._snapshot, scan.snapshot
+        if self.state is None:
+            self._on_progress("scan", len(self._snapshot), len(self._snapshot), "files", True)
         if paths is None:
             self._obey_rules()
         scanned = time.perf_counter()
         snapshot = self._with_overlay()
+        if self.state is not None:
+            self._touch(before, snapshot)
         if not snapshot:
             self.forget()
             languages = ", ".join(self._settings.files.languages)
@@ -138,8 +152,11 @@ class Learner:
     def _plan(self, snapshot: Snapshot) -> Generator[None, None, Plan]:
         assert self.network is not None  # noqa: S101 - _prepare makes it or raises
         budget = self._settings.adapter.max_index_kb * 1024
-        planned = yield from fold.plan(self.filter, self.records, snapshot, self._overlay, self.network, budget)
-        self.sampled = len(fold.select(snapshot, budget)) < len(snapshot)
+        sample = fold.select(snapshot, budget)
+        self.sampled = len(sample) < len(snapshot)
+        self.touched = fold.pinned(self.touched, snapshot, budget // 2) if self.sampled else []
+        chosen = sample.union(self.touched)
+        planned = yield from fold.plan(self.filter, self.records, snapshot, self._overlay, self.network, chosen)
         planned.first = self.state is None
         return planned
 
@@ -224,11 +241,17 @@ class Learner:
         """Drop the state (what was read stays cached, and is of use to the next)."""
         self.state, self.records = None, {}
 
-    def restore(self, network: Hypernetwork, state: RepoState, rows: Rows, rules: str) -> None:
+    @property
+    def seen(self) -> dict[str, tuple[bytes, int, int]]:
+        """Every file of the folder as plain values: digest, size, mtime_ns."""
+        return {path: (entry.digest, entry.size, entry.mtime_ns) for path, entry in self._snapshot.items()}
+
+    def restore(self, network: Hypernetwork, state: RepoState, saved: Saved) -> None:
         """Go on from a state that was kept on disk."""
-        self.network, self.state, self.rules = network, state, rules
-        self.records = fold.from_rows(rows)
-        self._snapshot = {path: record.entry for path, record in self.records.items()}
+        self.network, self.state, self.rules = network, state, saved.filter_digest
+        self.records = fold.from_rows(saved.files)
+        self.touched = list(saved.touched)
+        self._snapshot = {path: Entry(*values) for path, values in saved.seen.items()}
 
     def without(self, paths: list[str]) -> RepoState | None:
         """The state with some files left out, exactly; None if their readings are not at hand."""

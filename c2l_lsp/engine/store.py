@@ -46,7 +46,9 @@ def folder_key(folder: Path) -> str:
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
     """What a generation stands for: the files folded into it and by which hypernetwork, under which filter.
 
-    `files` maps a path to the digest, size and mtime_ns of the text and the keys of its pieces.
+    `files` maps a path to the digest, size and mtime_ns of the text and the keys of its pieces; `seen` likewise every
+    file of the folder, learned or not (so that a change made later is known as one); `touched` are files that were
+    changed, latest last.
     """
 
     schema: int
@@ -56,7 +58,8 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     gate: float
     files: dict[str, tuple[bytes, int, int, list[bytes]]]
-    head: str = ""
+    seen: dict[str, tuple[bytes, int, int]] = {}
+    touched: list[str] = []
 
 
 @dataclass

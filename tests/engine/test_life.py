@@ -313,6 +313,24 @@ def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
     assert 0 < info.learned_bytes <= 24 * 1024
 
 
+def test_in_a_sampled_folder_what_is_worked_on_is_learned_all_the_same(folder, settings):
+    small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
+    with Session(small) as session:
+        info = session.open(folder)
+        learned = session.engine.life(str(folder.resolve()))._learner.records
+        outside = next(p for p in sorted((folder / "pkg").iterdir()) if f"pkg/{p.name}" not in learned)
+        text = outside.read_text()
+        outside.write_text("def worked_on(value):\n    return value + 1\n")
+        assert wait(session, folder, info.generation + 1).files == info.files + 1
+        digest = live(session, folder).adapter.digest
+    with Session(small) as again:  # it stays learned after a restart, and what was never touched stays out
+        assert again.open(folder).generation == info.generation + 1
+        assert live(again, folder).adapter.digest == digest
+        outside.write_text(text)
+    with Session(small) as later:  # a change made while it was off is one too
+        assert later.open(folder).generation == info.generation + 2
+
+
 def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch):
     other = tmp_path / "other"
     shutil.copytree(folder, other)
