@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test test-editors lint clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -26,6 +26,12 @@ demo: install  ## the main job, live, on a copy of this project or of REPO=path
 
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-editors: install  ## the editor tests, in real editors set up in build/editors (Debian packages, npm)
+	tests/editors/neovim/setup.sh
+	tests/editors/emacs/setup.sh
+	tests/editors/setup_vscode.sh
+	$(BIN)/python -m pytest -m editors tests/editors
 
 lint: install  ## formatter, linter, types
 	$(BIN)/ruff format --check .
