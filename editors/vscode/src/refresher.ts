@@ -8,11 +8,13 @@ import { thisWeek, type WeekStart } from "./statistics";
 import type { Store } from "./view";
 
 const SOON_MS = 150;
+const AGAIN_MS = 2_000;
 const COUNTS_EVERY_MS = 5_000;
 const WEEK = "week";
 
 export class Refresher implements Disposable {
   private timer: NodeJS.Timeout | undefined;
+  private again: NodeJS.Timeout | undefined;
   private countedAt = 0;
   private asked = 0;
 
@@ -46,6 +48,7 @@ export class Refresher implements Disposable {
 
   dispose(): void {
     clearTimeout(this.timer);
+    clearTimeout(this.again);
   }
 
   private async ask(): Promise<void> {
@@ -59,10 +62,20 @@ export class Refresher implements Disposable {
       const documentReason = known ? status.disabledReason : undefined;
       const adapter = status.adapter ?? undefined;
       this.store.update({ documentReason, adapter, language: document?.languageId });
+      if (adapter !== undefined && adapter.pendingFiles > 0 && !status.busy) this.askAgain(adapter.folder);
       await this.count();
     } catch {
       if (number === this.asked) this.store.update({ documentReason: undefined, language: document?.languageId });
     }
+  }
+
+  /** Files that wait and turn out to be unchanged are settled without a word; asking makes the server tell. */
+  private askAgain(folder: string): void {
+    clearTimeout(this.again);
+    this.again = setTimeout(() => {
+      this.adapter(folder);
+      this.soon();
+    }, AGAIN_MS);
   }
 
   private async count(): Promise<void> {

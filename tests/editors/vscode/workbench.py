@@ -141,15 +141,16 @@ class Workbench:
         self.wait(".quick-input-widget input", 20)
         self.type(title, delay=5)
         names = [name for full in (title, f"C2L: {title}") for name in (f'="{full}"', f'^="{full},"')]
-        row = ", ".join(f".quick-input-list .monaco-list-row[aria-label{name}]" for name in names)
+        row = ", ".join(f".quick-input-list .monaco-list-row.focused[aria-label{name}]" for name in names)
         self.wait(row, 20)
-        self.do("click", selector=row)
+        self.press("Enter")
 
     def choose(self, label: str) -> None:
         """An entry of the status item's menu."""
         self.do("click", selector=STATUS)
         row = f'.quick-input-list .monaco-list-row[aria-label*="{label}"]'
         self.wait(row, 20)
+        self.picture("menu")
         self.do("click", selector=row)
 
     def picture(self, name: str) -> Path:
