@@ -101,9 +101,13 @@ function M.start()
   M.lua('vim.o.shortmess = vim.o.shortmess .. "FIc"; vim.o.swapfile = false')
 end
 
+-- Budgets of a person's patience would only make a scenario unsure on a busy machine.
+M.PATIENT = { completion = { maxLatencyMs = 20000, maxLatencyInvokedMs = 30000 } }
+
 --- Options of `setup` for this run's server.
 function M.options(options)
   options = options or {}
+  options.settings = vim.tbl_deep_extend('keep', options.settings or {}, M.PATIENT)
   if M.real then
     options.settings = vim.tbl_deep_extend('keep', options.settings or {}, { server = { interpreter = vim.env.C2L_PYTHON } })
   else
@@ -128,7 +132,7 @@ M.READY = [[
 ]]
 
 --- The first start of a server on a busy machine is slow, and no scenario's own matter: its wait is never short.
-function M.ready() return M.wait(M.READY, 90000) end
+function M.ready() return M.wait(M.READY, 180000) end
 
 --- Count what the client sends from now on.
 function M.count()

@@ -592,7 +592,7 @@ end
 function S.core()
   d.start()
   local path = d.write('demo.py', { '' })
-  d.lua('vim.lsp.config("c2l", { cmd = ... })', d.options().cmd)
+  d.lua('vim.lsp.config("c2l", ...)', { cmd = d.options().cmd, settings = { c2l = d.PATIENT } })
   d.lua('vim.lsp.enable("c2l"); vim.lsp.inline_completion.enable(true)')
   d.edit(path)
   d.wait('local c = vim.lsp.get_clients({ name = "c2l" })[1]; return c and c.initialized')
@@ -686,11 +686,8 @@ local function provoke()
   return d.shown()
 end
 
---- The explicit wait is long enough for a busy machine; the automatic budget is set so, too.
-local PATIENT = { settings = { completion = { maxLatencyMs = 5000, maxLatencyInvokedMs = 10000 } } }
-
 function S.real_session()
-  local path = d.open(CODE, PATIENT)
+  local path = d.open(CODE)
   d.plant(WRONG_ACCEPT)
   local ghost, prompt = provoke()
   local want = expected(ghost)
@@ -770,7 +767,7 @@ function S.real_session()
 end
 
 function S.real_adapter()
-  d.open(CODE, PATIENT)
+  d.open(CODE)
   d.plant('require("c2l.status").adapter_changed = function() end')
   d.listen('C2lAdapter')
   local before = d.lua('return require("c2l").status().adapter.generation')
@@ -782,7 +779,7 @@ function S.real_adapter()
 end
 
 function S.real_killed()
-  d.open(CODE, PATIENT)
+  d.open(CODE)
   d.plant('require("c2l.supervisor").exited = function() end')
   provoke()
   for _, pid in ipairs(d.servers()) do
@@ -804,7 +801,7 @@ function S.real_folders()
   vim.fn.mkdir(d.work .. '/one/.git', 'p')
   vim.fn.mkdir(d.work .. '/two/.git', 'p')
   d.listen('C2lAdapter')
-  d.lua('require("c2l").setup(...)', d.options(PATIENT))
+  d.lua('require("c2l").setup(...)', d.options())
   d.edit(first)
   d.edit(second)
   d.wait([[

@@ -66,7 +66,7 @@ class Run:
         (work / "files").mkdir()
         settings = {"C2L_WORK": str(work / "files"), "C2L_STATE_DIR": str(work / "state"), "HF_HUB_OFFLINE": "1"}
         if self.real:
-            settings["C2L_PYTHON"] = sys.executable
+            settings |= {"C2L_PYTHON": sys.executable, "C2L_WAIT": "120000"}
         else:
             settings["C2L_SERVER"] = json.dumps([sys.executable, str(HERE / "fake_server.py")])
         if self.fault:

@@ -17,6 +17,18 @@ local function bind(buf)
   on({ 'InsertLeave', 'BufLeave', 'BufUnload' }, function() suggest.leave() end)
 end
 
+--- Whether another client serves the buffer already: after a restart the old one may be slow to leave.
+---@param client vim.lsp.Client
+---@param buf integer
+local function succeeded(client, buf)
+  for _, other in ipairs(vim.lsp.get_clients({ name = launch.NAME, bufnr = buf, _uninitialized = true })) do
+    if other.id ~= client.id then
+      return true
+    end
+  end
+  return false
+end
+
 --- Follow the client from now on.
 function M.follow()
   vim.api.nvim_clear_autocmds({ group = group })
@@ -40,7 +52,7 @@ function M.follow()
     group = group,
     callback = function(event)
       local client = vim.lsp.get_client_by_id(event.data.client_id)
-      if client and client.name == launch.NAME then
+      if client and client.name == launch.NAME and not succeeded(client, event.buf) then
         vim.api.nvim_clear_autocmds({ group = bound, buffer = event.buf })
         require('c2l.suggest').leave()
         require('c2l.supervisor').orphan(event.buf)
