@@ -52,7 +52,7 @@ class Shape:
                 return "scope"
             if len(done) > 1 and not done[-1].strip() and any(part.strip() for part in done[:-1]):
                 return "blank"
-            if _repeats(done):
+            if _repeats([self.line + done[0], *done[1:]]):
                 return "repeat"
         last = lines[-1]
         if len(lines) > 1 and last.strip() and self._leaves_scope(last):
@@ -72,7 +72,7 @@ class Shape:
                 break
             if number and self._reaches_suffix(line):
                 break
-            if _repeats([*kept, line]):
+            if kept and _repeats([self.line + kept[0], *kept[1:], line]):
                 break
             kept.append(line)
         out = _unrepeated("\n".join(kept)).rstrip()

@@ -52,6 +52,12 @@ def test_repeated_lines_end():
     assert top.stop("abcdabcdabcdabcdabcd") == "repeat"
 
 
+def test_a_line_begun_by_the_user_counts_as_said():
+    begun = shape("        self.")
+    assert begun.stop("height = height\n        self.height = height\n") == "repeat"
+    assert begun.finish("height = height\n        self.height = height\n", "repeat") == "height = height"
+
+
 def test_the_next_line_of_the_file_is_not_said_again():
     before = shape("def f():\n    a = 1\n    ", "\n    return a\n")
     assert before.stop("b = 2\n    return a\n") == "suffix"
