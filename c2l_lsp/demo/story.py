@@ -125,6 +125,8 @@ class Story:
         spent = time.perf_counter() - written
         if not heard:
             outcome = "no new adapter: of a folder this large a sample is learned, and these files are not in it"
+            if spent >= UPDATE_WITHIN_S:
+                outcome = f"no new adapter within {UPDATE_WITHIN_S:.0f} s"
             self.stage.done("watcher", spent, outcome)
             return False
         self._stage_rows(editor.changes[-1], spent, len(edit.appended))
