@@ -537,7 +537,7 @@ end
 
 function S.invoked_in_vain()
   d.open({ '# NOTHING', '' })
-  d.plant('require("c2l.status").ask = function() end')
+  d.plant('require("c2l.status").why = function(_, reply) reply(nil) end')
   d.lua([[
     _G.told = ''
     vim.api.nvim_echo = function(chunks) _G.told = _G.told .. chunks[1][1] end
@@ -546,7 +546,11 @@ function S.invoked_in_vain()
   d.rest(500)
   d.equal(d.lua('return _G.told'), '', 'silent while typing')
   d.keys('<M-\\>')
-  d.wait('return _G.told == "c2l: No suggestion here."')
+  d.wait('return _G.told == "c2l: The model had nothing to suggest here."')
+  d.keys('<Esc>')
+  d.lua('vim.cmd("C2L status")')
+  d.wait('return vim.bo.filetype == "c2l"')
+  assert(table.concat(d.lines(), '\n'):find('last request The model had nothing'), vim.inspect(d.lines()))
 end
 
 function S.health()

@@ -108,7 +108,10 @@ M.subs = {
   status = {
     text = 'what is going on here, and why nothing is shown',
     run = function()
-      require('c2l').status(nil, function(status) report.show('status', report.status(status)) end)
+      local buf = vim.api.nvim_get_current_buf()
+      require('c2l').status(nil, function(status)
+        require('c2l.status').why(buf, function(sentence) report.show('status', report.status(status, sentence)) end)
+      end)
     end,
   },
   statistics = {

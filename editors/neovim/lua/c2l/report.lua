@@ -47,12 +47,16 @@ function M.adapter(one)
 end
 
 ---@param status c2l.Status
+---@param last? string why the last request got nothing
 ---@return string[]
-function M.status(status)
+function M.status(status, last)
   local lines = { 'state        ' .. status.state, 'message      ' .. status.message }
   local reason = status.disabledReason
   if reason then
     table.insert(lines, ('nothing here because: %s (%s)'):format(protocol.SENTENCES[reason] or reason, reason))
+  end
+  if last then
+    table.insert(lines, 'last request ' .. last)
   end
   if status.model then
     table.insert(lines, 'model        ' .. status.model)

@@ -118,10 +118,20 @@ function M.ask(buf, reply)
   end, buf)
 end
 
---- A reason as a sentence.
----@param reason string
----@return string
-function M.sentence(reason) return protocol.SENTENCES[reason] or reason end
+--- Why the last request for a buffer got nothing, as a sentence; nil if it got something or nobody knows.
+---@param buf integer
+---@param reply fun(sentence?: string)
+function M.why(buf, reply)
+  local clients = require('c2l.client')
+  local client = clients.get(buf)
+  if not client then
+    return reply(nil)
+  end
+  local here = { textDocument = { uri = vim.uri_from_bufnr(buf) } }
+  clients.execute(client, protocol.Command.SHOW_REPORT, { here }, function(err, found)
+    reply(not err and found and found.lastReason and found.lastReason.message or nil)
+  end)
+end
 
 --- For a statusline: `C2L ready #3`, `C2L off`, `C2L learning #3 +2`.
 ---@param buf? integer

@@ -98,11 +98,8 @@ end
 
 --- An explicit request was in vain: the user asked, so the user is told why.
 local function explain(buf)
-  status.ask(buf, function(found)
-    local reason = found.disabledReason
-    local off = reason and reason ~= 'manual' and reason ~= 'snoozed'
-    local why = off and status.sentence(reason) or 'No suggestion here.'
-    vim.api.nvim_echo({ { 'c2l: ' .. why } }, false, {})
+  status.why(buf, function(sentence)
+    vim.api.nvim_echo({ { 'c2l: ' .. (sentence or 'No suggestion here.') } }, false, {})
   end)
 end
 
