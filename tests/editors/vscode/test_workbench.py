@@ -161,6 +161,34 @@ def a_killed_server_comes_back(shown: Workbench) -> None:
     discard(shown)
 
 
+def two_folders_are_kept_apart(shown: Workbench) -> None:
+    """Two folders in one window, each with its adapter: the status follows the file in front."""
+    folders = [shown.work / f"{name}-{time.monotonic_ns()}" for name in ("first", "second")]
+    files = [folder / f"{folder.name}.py" for folder in folders]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("def one(width):\n    return width\n")
+    workspace = shown.work / "both.code-workspace"
+    workspace.write_text(json.dumps({"folders": [{"path": str(folder)} for folder in folders]}))
+    try:
+        shown.open(*map(str, files), workspace=workspace)
+
+        def learned() -> dict[str, int]:
+            told = [one["params"] for one in shown.passed(method="c2l/adapter/didChange")]
+            return {one["folder"]: one["generation"] for one in told if Path(one["folder"]) in folders}
+
+        shown.until("an adapter for each", lambda: len(learned()) == 2, 180)
+        files[1].with_name("more.py").write_text("def two(height):\n    return height\n")
+        shown.until("a second generation of the second", lambda: learned()[str(folders[1])] > 1, 60)
+        for folder, file in zip(folders, files, strict=True):
+            shown.tab(file.name)
+            wanted = f"g{learned()[str(folder)]}"
+            shown.until(f"{wanted} in the status", lambda wanted=wanted: shown.status().endswith(wanted), 30)
+    finally:
+        shown.open("other.py")
+        shown.patience = workbench.PATIENCE
+
+
 CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
     (ghost_text_is_accepted, "wrong-text"),
     (candidates_cycle, "no-answers"),
@@ -171,6 +199,7 @@ CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
     (a_changed_file_makes_a_generation, "mute"),
     (the_panel_tells, "mute"),
     (a_killed_server_comes_back, "stay-dead"),
+    (two_folders_are_kept_apart, "mute"),
 ]
 each = pytest.mark.parametrize(("check", "fault"), CHECKS, ids=[check.__name__ for check, _ in CHECKS])
 

@@ -74,12 +74,12 @@ class Workbench:
 
     # --- what a user does and sees ---
 
-    def open(self, *names: str) -> None:
-        """Open the folder with these files, and wait for the editor."""
+    def open(self, *names: str, workspace: Path | None = None) -> None:
+        """Open the folder (or a workspace of several) with these files, and wait for the editor."""
         remote = f"vscode-remote://127.0.0.1:{self.port}"
         payload = json.dumps([["openFile", f"{remote}{self.folder / name}"] for name in names])
-        folder = quote(str(self.folder))
-        self.do("open", url=f"http://127.0.0.1:{self.port}/?folder={folder}&payload={quote(payload)}", timeout=180_000)
+        what = f"folder={quote(str(self.folder))}" if workspace is None else f"workspace={quote(str(workspace))}"
+        self.do("open", url=f"http://127.0.0.1:{self.port}/?{what}&payload={quote(payload)}", timeout=180_000)
         self.wait(".monaco-editor .view-lines", 180)
 
     def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
@@ -123,6 +123,11 @@ class Workbench:
         self.do("click", selector=f'.explorer-folders-view .monaco-list-row[aria-label*="{name}"]')
         self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
         self.to_end()
+
+    def tab(self, name: str) -> None:
+        """Go to a file that is open."""
+        self.do("click", selector=f'.tab[data-resource-name="{name}"]')
+        self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
 
     def to_end(self) -> None:
         """Cursor to the end of the document, with the focus in the editor."""
