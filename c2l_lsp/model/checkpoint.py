@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 import torch
@@ -27,23 +27,31 @@ from torch import Tensor, nn
 
 from c2l_lsp.errors import CheckpointError, StorageError
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.code2lora import BLOCK_OF, Binding, Code2LoRAHead, CommitGRU, Evo, GRUConfig, HeadConfig, Static
+from c2l_lsp.model.code2lora import Binding, Evo, Static
 from c2l_lsp.model.encoder import EmbeddingEncoder
-from c2l_lsp.model.published import PUBLISHED_BASE, Kind, fetch, unpickle
+from c2l_lsp.model.head import BLOCK_OF, Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+from c2l_lsp.model.published import PUBLISHED_BASE, Kind, fetch, sha256_of, unpickle
+from c2l_lsp.model.text2lora import Text2LoRA
 
+Trained: TypeAlias = Literal["static", "evo", "text2lora"]
+"""Kinds that are trained here; of them the authors published `static` and `evo`."""
 WEIGHTS, MANIFEST = "weights.safetensors", "checkpoint.json"
 
 
 class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a checkpoint is: kind, shapes, alpha, base (its digest where known), and the digest of its source."""
+    """What a checkpoint is: kind, shapes, alpha, base (its digest where known), and the digest of its source.
 
-    kind: Kind
+    `training` says how ours were made and what they scored on the tuning repositories.
+    """
+
+    kind: Trained
     head: HeadConfig
     gru: GRUConfig | None = None
     alpha: float = 32.0
     base: str = PUBLISHED_BASE
     base_digest: str = ""
     sha256: str = ""
+    training: dict[str, bool | float | str] = {}
 
 
 class Checkpoint(Struct, frozen=True):
@@ -84,7 +92,7 @@ class Checkpoint(Struct, frozen=True):
         binding = Binding(base=base.digest, layers=layers, alpha=self.about.alpha, weights=self.about.sha256)
         head = self.head().to(base.device)
         if self.about.gru is None:
-            return Static(head, encoder, binding)
+            return (Text2LoRA if self.about.kind == "text2lora" else Static)(head, encoder, binding)
         return Evo(head, self.gru().to(base.device), encoder, binding)
 
     def _fill(self, kind: type[nn.Module], config: Struct, prefix: str) -> nn.Module:
@@ -111,6 +119,10 @@ def fit(about: About, lm: nn.Module, name: str, digest: str = "") -> int:
                 f"The {about.kind} checkpoint was made for {about.base}, where {t} is {dims[0]}→{dims[1]}; "
                 f"in {name} it is {there}. Choose that base, or another hypernetwork."
             )
+    if about.head.layers not in (0, len(layers)):
+        raise CheckpointError(
+            f"The {about.kind} checkpoint has coefficients for {about.head.layers} layers, {name} has {len(layers)}."
+        )
     return len(layers)
 
 
@@ -121,7 +133,7 @@ def read_pt(path: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}.")
-    sha256 = _sha256(path)
+    sha256 = sha256_of(path)
     content = unpickle(path)
     try:
         about, tensors = _interpret(content)
@@ -285,14 +297,3 @@ def _plain(name: str, tensor: object, shape: tuple[int, ...]) -> Tensor:
     return (
         real.contiguous() if stored == tensor.numel() else real.clone()
     )  # GRU weights of a GPU are views of one storage
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error

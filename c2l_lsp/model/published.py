@@ -7,6 +7,7 @@ What the dictionaries in them mean is `checkpoint`'s.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pickle
 import re
 import zipfile
@@ -100,3 +101,15 @@ def _bad_entry(path: Path) -> str | None:
             return file.testzip()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, EOFError, zlib.error, RuntimeError):
         return "its table of contents"
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file, read in parts; CheckpointError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -384,7 +384,7 @@ def test_the_papers_hypernetworks_follow_a_folder_too(settings, folder, tiny_fol
     import torch
 
     from c2l_lsp.model import checkpoint
-    from c2l_lsp.model.code2lora import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+    from c2l_lsp.model.head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
 
     model = tmp_path / "model"  # weights trained for a model stand in its own folder
     shutil.copytree(tiny_folder, model)

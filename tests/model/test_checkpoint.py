@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from c2l_lsp.errors import AdapterError, CheckpointError, StorageError
 from c2l_lsp.model import checkpoint, published
 from c2l_lsp.model.checkpoint import MANIFEST, WEIGHTS, About, Checkpoint, convert, fit, load, obtain, read_pt, save
-from c2l_lsp.model.code2lora import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+from c2l_lsp.model.head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
 from c2l_lsp.model.published import PUBLISHED, PUBLISHED_BASE, fetch
 
 torch.set_num_threads(1)

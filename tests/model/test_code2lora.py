@@ -9,17 +9,9 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.errors import AdapterError, StateError
-from c2l_lsp.model.code2lora import (
-    Binding,
-    Code2LoRAHead,
-    CommitGRU,
-    Evo,
-    GRUConfig,
-    HeadConfig,
-    Static,
-    expand,
-)
+from c2l_lsp.model.code2lora import Binding, Evo, Static
 from c2l_lsp.model.encoder import pool_diff, pool_files
+from c2l_lsp.model.head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig, expand
 from c2l_lsp.model.hypernet import Change, RepoState
 
 torch.set_num_threads(1)

@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from c2l_lsp.errors import CheckpointError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.checkpoint import convert, load
-from c2l_lsp.model.code2lora import Code2LoRAHead, CommitGRU, Evo, GRUConfig, HeadConfig, Static
+from c2l_lsp.model.code2lora import Evo, Static
 from c2l_lsp.model.encoder import EmbeddingEncoder
+from c2l_lsp.model.head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
 from c2l_lsp.model.hypernet import Change, RepoState
 from c2l_lsp.model.lora import Adapter, AdapterSlot, export_peft
 
