@@ -13,6 +13,7 @@ _CHARS_PER_TOKEN = 8  # generous: text is cut to the token budget after tokenisi
 _STEP_LINES = (
     16  # a clipped prefix starts at every 16th line, so that typing leaves its beginning, and its KV, in place
 )
+_STEP_TOKENS = 64  # what follows the cursor may stand first: it must not grow shorter with every token typed
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
     after = model.encode(suffix[: room * _CHARS_PER_TOKEN]) if fill else []
     kept_after = min(len(after), max(int(room * (1 - PREFIX_SHARE)), 1))
     before = _before(model, prefix, room - kept_after)
-    after = after[: room - len(before)] if fill else []
+    after = after[: max(kept_after, (room - len(before)) // _STEP_TOKENS * _STEP_TOKENS)]
     if fill and model.fim is not None:
         return Prompt(model.fim.prompt(before, after), fim=True)
     return Prompt([model.start, *before], fim=False)

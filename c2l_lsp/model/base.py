@@ -163,12 +163,17 @@ def load(settings: ModelSettings) -> BaseModel:
         digest=_digest(lm),
         lm=lm,
         tokenizer=tokenizer,
-        fim=resolve(tokenizer) if getattr(lm.config, "c2l_fim", True) else None,  # a model may know its middle is poor
+        fim=_fim(tokenizer, getattr(lm.config, "c2l_fim", True)),
         device=device,
         dtype=dtype,
         max_context=int(getattr(lm.config, "max_position_embeddings", None) or 2048),
         load_ms=(time.perf_counter() - started) * 1e3,
     )
+
+
+def _fim(tokenizer: transformers.PreTrainedTokenizerBase, says: object) -> FimTokens | None:
+    """A model's config may say that its middle is poor (false), or in which order it learned to fill (a text)."""
+    return resolve(tokenizer, says if isinstance(says, str) else None) if says else None
 
 
 def _where(settings: ModelSettings) -> tuple[str, str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+ORDERS = ("psm", "spm", "joined")
+
 
 class _Vocabulary(Protocol):
     def convert_tokens_to_ids(self, tokens: str) -> int | None: ...
@@ -18,7 +20,7 @@ class _Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class FimFamily:
-    """Token texts of one family. `order` is psm (prefix, suffix, middle) or spm (suffix first, then prefix)."""
+    """Token texts of one family, and one of ORDERS."""
 
     name: str
     prefix: str
@@ -71,14 +73,20 @@ class FimTokens:
 
         psm (Qwen, StarCoder, DeepSeek, Code Llama): P before S after M.
         spm (Codestral): S after P before, no middle token.
+        joined (our own models): P S after M before, so that the answer goes on directly from the text before it.
         """
+        if self.order == "joined":
+            return [self.prefix, self.suffix, *after, self.middle, *before]
         if self.order == "spm":
             return [self.suffix, *after, self.prefix, *before]
         return [self.prefix, *before, self.suffix, *after, self.middle]
 
 
-def resolve(tokenizer: _Vocabulary) -> FimTokens | None:
-    """The family whose three tokens this tokenizer knows; None for a model without fill-in-the-middle."""
+def resolve(tokenizer: _Vocabulary, order: str | None = None) -> FimTokens | None:
+    """The family whose three tokens this tokenizer knows; None for a model without fill-in-the-middle.
+
+    `order`: what the model's own config says it was trained in (one of ORDERS), None for its family's.
+    """
 
     def known(token: str) -> int | None:
         index = tokenizer.convert_tokens_to_ids(token)
@@ -90,5 +98,6 @@ def resolve(tokenizer: _Vocabulary) -> FimTokens | None:
             continue
         first, second, third = (int(index) for index in ids if index is not None)
         stops = frozenset(index for token in family.stops if (index := known(token)) is not None)
-        return FimTokens(family.name, first, second, third, family.order, stops)
+        chosen = order if order in ORDERS else family.order
+        return FimTokens(family.name, first, second, third, chosen, stops)
     return None

@@ -12,23 +12,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from c2l_lsp.errors import CheckpointError, TrainingError
-from c2l_lsp.train import checkpoint
+from c2l_lsp.train import attention, checkpoint
 from c2l_lsp.train.architecture import SHAPES, Shape, flop_per_token, make_model
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.devices import Devices
-from c2l_lsp.train.examples import IGNORE, Stream, StreamState
+from c2l_lsp.train.examples import IGNORE, Stream, StreamState, dealt
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
 from c2l_lsp.train.objective import Loss, TuneSet, packed_loss, rest_of_line, tensors
 from c2l_lsp.train.tokenizer import CodeTokenizer
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +128,11 @@ class Trainer:
                 raise CheckpointError(f"The run in {self.run} is of another shape: {there.get('shape')}.")
             if changed:
                 raise TrainingError(f"The run in {self.run} was begun with another {', '.join(changed)}: start anew.")
-        self.run.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(mine, indent=1), "utf-8")
+        if self.devices.rank == 0:  # replaced whole: other processes read it at the same time
+            self.run.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(".part")
+            part.write_text(json.dumps(mine, indent=1), "utf-8")
+            part.replace(file)
 
     def _resume(self) -> StreamState | None:
         folder = checkpoint.newest(self.run)
@@ -145,10 +145,7 @@ class Trainer:
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.decay_from = state["decay_from"]
         torch.set_rng_state(torch.tensor(state["rng"], dtype=torch.uint8))
-        streams = state["streams"]
-        if len(streams) != self.devices.count:
-            raise TrainingError(f"The run was cut into {len(streams)} streams: start it on as many devices.")
-        return StreamState(**streams[self.devices.rank])
+        return dealt([StreamState(**one) for one in state["streams"]], self.devices.rank, self.devices.count)
 
     def save(self) -> Path | None:
         """Write a checkpoint (the first process does)."""
@@ -201,15 +198,26 @@ class Trainer:
 
     def train(self, leg: Leg, say: Callable[[dict[str, Any]], None] = lambda line: None) -> dict[str, Any]:
         """Run one leg, save at its end, and return its last evaluation. Raises TrainingError when the loss diverges."""
+        with attention.by_blocks(self.model):
+            found = self._steps(leg, say)
+        if leg.rest_of_line and self.tune and self.devices.rank == 0:
+            found |= self.complete_lines(leg.rest_of_line)
+        self._note(say, found)
+        self.save()
+        self.plot()
+        return found
+
+    def _steps(self, leg: Leg, say: Callable[[dict[str, Any]], None]) -> dict[str, float]:
+        """Updates until the leg is over; returns the last evaluation."""
         plain = packed_loss(self.model)
         loss: Loss = torch.compile(plain, dynamic=False) if leg.compiled else plain
         if leg.decay_steps and self.decay_from is None:
             self.decay_from = self.step
-        length, device = self.recipe.examples.length, self.devices.device
+        length = self.recipe.examples.length
         tune = TuneSet(self.tune, self.tokenizer, length, leg.tune_rows) if self.tune else None
         work = flop_per_token(self.model, self.recipe.shape, length)
         begun = saved = evaluated = last = time.monotonic()
-        first, losses, counted, found = self.step, [], 0, {}
+        first, losses, counted = self.step, [], 0
         while not self._done(leg, first, begun):
             value, norm, tokens = self.one_step(loss, leg.decay_steps)
             if not value < 20:
@@ -233,21 +241,19 @@ class Trainer:
                 self.seconds += now - last
                 losses, counted, last = [], 0, now
             if tune and now - evaluated > leg.evaluate_minutes * 60:
-                found = tune.measure(loss, device, self.recipe.rows).to_json()
-                self._note(say, found)
+                self._note(say, self._measure(tune, loss))
                 evaluated = last = time.monotonic()
             if now - saved > leg.save_minutes * 60:
                 self.save()
                 self.plot()
                 saved = last = time.monotonic()
-        if tune:
-            found = tune.measure(loss, device, self.recipe.rows).to_json()
-        if leg.rest_of_line and self.tune and self.devices.rank == 0:
-            found |= self.complete_lines(leg.rest_of_line)
-        self._note(say, found)
-        self.save()
-        self.plot()
-        return found
+        return self._measure(tune, loss) if tune else {}
+
+    def _measure(self, tune: TuneSet, loss: Loss) -> dict[str, float]:
+        """The first process measures; the others wait at their next exchange."""
+        if self.devices.rank:
+            return {}
+        return tune.measure(loss, self.devices.device, self.recipe.rows).to_json()
 
     def complete_lines(self, count: int) -> dict[str, float]:
         """Rest-of-line completion of `count` lines of the tune files, with and without what follows the hole."""

@@ -71,8 +71,13 @@ def pieces(text: str, length: int, dice: random.Random) -> list[str]:
     return [piece for piece in made if len(piece.strip()) > 40 or len(made) == 1]
 
 
-def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> list[int] | None:
-    """PREFIX p SUFFIX s MIDDLE m END within `limit` tokens; far ends of p and s give way. None if m is too long."""
+def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> tuple[list[int], int] | None:
+    """PREFIX SUFFIX s MIDDLE p m END within `limit` tokens, and where m begins. None if m is too long.
+
+    What follows the hole stands first (Bavarian et al. 2022, the SPM order that shares PSM's tokens): the answer goes
+    on directly from the text before it, as in plain text. Prefix-suffix-middle order was not learned at this size:
+    answers began a line of their own. Far ends of p and s give way.
+    """
     prefix, suffix, middle = tokenizer.encode_batch([cut.prefix, cut.suffix, cut.middle])
     room = limit - len(middle) - 4
     if room < 16:
@@ -82,7 +87,8 @@ def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> list[int
         from_suffix = min(len(suffix), max(0, over - max(0, len(prefix) - room // 2)))
         suffix = suffix[: len(suffix) - from_suffix]
         prefix = prefix[max(0, len(prefix) - (room - len(suffix))) :]
-    return [tokenizer.prefix, *prefix, tokenizer.suffix, *suffix, tokenizer.middle, *middle, tokenizer.end]
+    before = [tokenizer.prefix, tokenizer.suffix, *suffix, tokenizer.middle, *prefix]
+    return [*before, *middle, tokenizer.end], len(before)
 
 
 def example(piece: str, last: bool, recipe: Recipe, tokenizer: CodeTokenizer, dice: random.Random) -> list[int]:
@@ -90,7 +96,7 @@ def example(piece: str, last: bool, recipe: Recipe, tokenizer: CodeTokenizer, di
     if dice.random() < recipe.fim:
         made = fim_tokens(fim.split(piece, dice), tokenizer, recipe.length)
         if made is not None:
-            return made
+            return made[0]
     # END also opens a plain text: what is read on its own begins with it in the engine too.
     ids = [tokenizer.end, *tokenizer.encode(piece)] + ([tokenizer.end] if last else [])
     return ids[: recipe.length]
@@ -142,6 +148,21 @@ class StreamState:
         return {"epoch": self.epoch, "seen": self.seen, "rows": self.rows, "length": self.length}
 
 
+def dealt(states: Sequence[StreamState], rank: int, count: int) -> StreamState:
+    """The part of `rank` among `count` processes in what was saved by as many, or by more or fewer.
+
+    On another number of processes every file seen stays seen by all (each process asks only for its own), and rows that
+    wait are dealt out; the order is then another, and no file comes twice. A process whose pass over the corpus is
+    ahead of the others' begins with them.
+    """
+    if len(states) == count:
+        return states[rank]
+    epoch = min(state.epoch for state in states)
+    seen = sorted({name for state in states if state.epoch == epoch for name in state.seen})
+    rows = [row for state in states for row in state.rows]
+    return StreamState(epoch, seen, rows[rank::count], states[0].length)
+
+
 class Stream:
     """Gives out batches for ever, in an order drawn anew for each pass."""
 
@@ -155,7 +176,7 @@ class Stream:
     ) -> None:
         """`state` from a checkpoint goes on there; `shard` = (rank, ranks) gives each of several devices its part."""
         self.state = state or StreamState()
-        self._documents = {d.id: d for d in documents if int(d.id[:8], 16) % shard[1] == shard[0]}
+        self._documents = {d.id: d for d in documents if int(d.id[-8:], 16) % shard[1] == shard[0]}
         if not self._documents:
             raise TrainingError("There is no text to train on: build a corpus with more repositories.")
         self._tokenizer, self._recipe = tokenizer, recipe

@@ -72,30 +72,27 @@ class TuneSet:
     def __init__(self, documents: Sequence[Document], tokenizer: CodeTokenizer, length: int, rows: int) -> None:
         """Draw about `rows` rows of plain pieces and a third as many with holes, the same ones in every run."""
         dice = random.Random(20)  # noqa: S311 - the same sample in every run
-        plain, holes = ExampleRecipe(length, 0.0), ExampleRecipe(length, 1.0)
+        plain = ExampleRecipe(length, 0.0)
         cut = [piece for d in sorted(documents, key=lambda d: d.id) for piece in pieces(d.text, length, dice)]
         chosen = dice.sample(cut, min(len(cut), rows))
         tokens = [example(piece, False, plain, tokenizer, dice) for piece in chosen]
         self._bytes = sum(len(tokenizer.decode(ids[1:]).encode()) for ids in tokens)
         self._plain = pack(tokens, length)[:]
-        self._middles = [
-            ids
-            for piece in dice.sample(cut, min(len(cut), rows // 2))
-            if tokenizer.middle in (ids := example(piece, False, holes, tokenizer, dice))
-        ]
+        made = (fim_tokens(fim.split(p, dice), tokenizer, length) for p in dice.sample(cut, min(len(cut), rows // 2)))
+        self._middles = [one for one in made if one]
         self._length, self._tokenizer = length, tokenizer
 
     def _sum(
-        self, loss: Loss, rows: Sequence[list[list[int]]], device: torch.device, only_middle: bool, width: int
+        self, loss: Loss, rows: Sequence[list[list[int]]], device: torch.device, begins: Sequence[int], width: int
     ) -> tuple[float, int]:
+        """(loss, tokens counted); of row i, tokens before `begins[i]` do not count."""
         total, count = 0.0, 0
         for at in range(0, len(rows), width):
             part = [*rows[at : at + width]]
             part += [[]] * (width - len(part))  # one shape: nothing is compiled again
             batch = to_batch(part, self._length, self._tokenizer.pad)
-            if only_middle:
-                after = (batch.ids == self._tokenizer.middle).cumsum(axis=1) == 0
-                batch.labels[after] = IGNORE
+            for b, begin in enumerate(begins[at : at + width]):
+                batch.labels[b, : max(0, begin - 1)] = IGNORE
             count += int((batch.labels != IGNORE).sum())
             total += float(loss(*tensors(batch, device)))
         return total, count
@@ -103,8 +100,9 @@ class TuneSet:
     @torch.no_grad()
     def measure(self, loss: Loss, device: torch.device, width: int) -> Evaluation:
         """Mean loss of plain text (per token and per byte of text) and of middles, `width` rows at a time."""
-        total, count = self._sum(loss, self._plain, device, only_middle=False, width=width)
-        middle, middles = self._sum(loss, [[ids] for ids in self._middles], device, only_middle=True, width=width)
+        total, count = self._sum(loss, self._plain, device, [0] * len(self._plain), width)
+        holes, begins = [[ids] for ids, _ in self._middles], [begin for _, begin in self._middles]
+        middle, middles = self._sum(loss, holes, device, begins, width)
         return Evaluation(total / count, total / math.log(2) / self._bytes, middle / max(1, middles))
 
 
@@ -113,8 +111,8 @@ def _prompt(text: str, begin: int, end: int, context: int, fill: bool, tokenizer
     before = text[max(0, begin - 8 * context) : begin]
     if not fill:
         return [tokenizer.end, *tokenizer.encode(before)[-context:]]
-    ids = fim_tokens(fim.Split(before, "", text[end : end + 8 * context]), tokenizer, context + 5)
-    return (ids or [tokenizer.end])[:-1]
+    made = fim_tokens(fim.Split(before, "", text[end : end + 8 * context]), tokenizer, context + 5)
+    return made[0][:-1] if made else [tokenizer.end]
 
 
 @torch.no_grad()

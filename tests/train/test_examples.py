@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from c2l_lsp.errors import TrainingError
 from c2l_lsp.train import fim
 from c2l_lsp.train.corpus import Document
-from c2l_lsp.train.examples import IGNORE, Recipe, Stream, StreamState, fim_tokens, pack, pieces, to_batch
+from c2l_lsp.train.examples import IGNORE, Recipe, Stream, StreamState, dealt, fim_tokens, pack, pieces, to_batch
 from c2l_lsp.train.tokenizer import CodeTokenizer
 
 LINES = ["def f(a, b):", "    return [a]", "", "if x:", "        y()", "\tz", "é"]
@@ -32,19 +32,19 @@ def test_the_hole_closes_again(tokenizer: CodeTokenizer, text: str, seed: int) -
     cut = fim.split(text, random.Random(seed))
     assert text.startswith(cut.prefix + cut.middle)
     assert cut.suffix == "" or cut.prefix + cut.middle + cut.suffix == text
-    ids = fim_tokens(cut, tokenizer, 10_000)
-    assert ids is not None
-    prefix, rest = tokenizer.decode(ids[1:]).split("<|fim_suffix|>")
-    suffix, middle = rest.split("<|fim_middle|>")
-    assert (prefix, suffix, middle) == (cut.prefix, cut.suffix, cut.middle + "<|endoftext|>")
+    made = fim_tokens(cut, tokenizer, 10_000)
+    assert made is not None
+    ids, begin = made
+    assert tokenizer.decode(ids[:begin]) == f"<|fim_prefix|><|fim_suffix|>{cut.suffix}<|fim_middle|>{cut.prefix}"
+    assert tokenizer.decode(ids[begin:]) == cut.middle + "<|endoftext|>"
 
 
 def test_far_ends_give_way_when_the_row_is_short(tokenizer: CodeTokenizer) -> None:
-    ids = fim_tokens(fim.Split("a\n" * 300 + "near", "mid", "after" + "\nb" * 300), tokenizer, 64)
-    assert ids is not None and len(ids) <= 64
-    text = tokenizer.decode(ids)
-    assert "near<|fim_suffix|>after" in text
-    assert text.endswith("mid<|endoftext|>")
+    made = fim_tokens(fim.Split("a\n" * 300 + "near", "mid", "after" + "\nb" * 300), tokenizer, 64)
+    assert made is not None and len(made[0]) <= 64
+    text = tokenizer.decode(made[0])
+    assert text.startswith("<|fim_prefix|><|fim_suffix|>after")
+    assert text.endswith("nearmid<|endoftext|>")
     assert fim_tokens(fim.Split("", "m " * 200, ""), tokenizer, 64) is None
 
 
@@ -72,6 +72,21 @@ def test_a_stream_goes_on_where_its_state_was_saved(documents: list[Document], t
     resumed = Stream(documents, tokenizer, recipe, StreamState(**saved))
     for _ in range(30):  # past the end of the corpus
         np.testing.assert_array_equal(whole.next(4).ids, resumed.next(4).ids)
+
+
+def test_a_run_goes_on_with_more_or_fewer_processes(documents: list[Document], tokenizer: CodeTokenizer) -> None:
+    recipe = Recipe(length=64, buffer=20)
+    alone = Stream(documents, tokenizer, recipe)
+    alone.next(8)
+    waiting = len(alone.state.rows)
+    two = [Stream(documents, tokenizer, recipe, dealt([alone.state], rank, 2), (rank, 2)) for rank in (0, 1)]
+    assert sum(len(stream.state.rows) for stream in two) == waiting
+    for stream in two:
+        assert not set(stream._order) & set(alone.state.seen)
+        stream.next(4)
+    again = dealt([stream.state for stream in two], 0, 1)
+    assert set(again.seen) == {name for stream in two for name in stream.state.seen} and again.epoch == 0
+    assert dealt([stream.state for stream in two], 1, 2) is two[1].state
 
 
 def test_a_grown_corpus_brings_no_file_twice(documents: list[Document], tokenizer: CodeTokenizer) -> None:
