@@ -30,7 +30,7 @@ _FIRST = frozenset({
     "assertTrue", "assertFalse", "assertIsNone", "assertIsNotNone", "assertRaises", "assertWarns",
 })  # fmt: skip
 _BOTH = frozenset({"assertRaisesRegex", "assertWarnsRegex"})
-_MOCK = frozenset({
+MOCK = frozenset({
     "assert_called_with", "assert_called_once_with", "assert_any_call", "assert_has_calls", "assert_awaited_with",
     "assert_awaited_once_with", "assert_any_await", "assert_has_awaits",
 })  # fmt: skip
@@ -180,7 +180,7 @@ def _kind(func: ast.expr) -> str:
 def _expected(kind: str, call: ast.Call, places: _Places) -> tuple[int, int] | None:
     """Where the expected value of a call stands; None when it has none."""
     name, args = kind.rpartition(".")[2], call.args
-    if name in _MOCK:
+    if name in MOCK:
         return _inside(call, places) if args or call.keywords else None
     if len(args) < (2 if name in _SECOND | _BOTH else 1):
         return None
