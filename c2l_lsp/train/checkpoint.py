@@ -83,11 +83,14 @@ def restore(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
 def restore_optimisers(optimisers: list[torch.optim.Optimizer], flat: dict[str, Tensor]) -> None:
     """Put saved moments back into freshly made optimisers over the same parameters in the same order."""
     for n, optimiser in enumerate(optimisers):
+        shapes = [p.shape for group in optimiser.param_groups for p in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}
         for key, value in flat.items():
             which, index, name = key.split(".", 2)
             if int(which) == n:
-                entries.setdefault(int(index), {})[name] = value.reshape(()) if name == "step" else value
+                # scalars are kept as (1,): the count of steps, and the moments of scalar weights
+                shape = torch.Size() if name == "step" else shapes[int(index)]
+                entries.setdefault(int(index), {})[name] = value.reshape(shape) if value.numel() == 1 else value
         made = optimiser.state_dict()
         made["state"] = entries
         optimiser.load_state_dict(made)

@@ -35,9 +35,9 @@ _SHARD = 20
 class Sizes:
     """How much of each repository is embedded and predicted."""
 
-    repositories: int = 200
-    files: int = 12
-    chars: int = 4000  # of a file, about 1,000 tokens
+    repositories: int = 160
+    files: int = 10
+    chars: int = 3200  # of a file, about 900 tokens
     windows: int = 4  # of a file (of a commit for `evo`)
     window: int = 256  # tokens
     commits: int = 8  # diffs a state is rolled over, `evo` only

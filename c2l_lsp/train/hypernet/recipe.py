@@ -25,13 +25,13 @@ class Recipe:
     standardised: bool = True  # first layers begin as if embeddings had mean 0 and deviation 1 (they nearly agree)
     repositories: int = 16  # of one optimiser step, all processes together
     window: int = 256  # tokens of a target
-    steps: int = 400  # of the whole run; the rate falls along a cosine over them
+    steps: int = 240  # of the whole run; the rate falls along a cosine over them
     rate: float = 1e-3
     warmup: int = 20
     weight_decay: float = 0.01
     clip: float = 1.0
     contrast: float = 0.1  # weight of the own-against-others term
-    contrast_every: int = 2  # steps between two of them
+    contrast_every: int = 4  # steps between two of them
     others: int = 1  # adapters of other repositories each target is compared with
     temperature: float = 0.05  # nat; of the own-against-others term
     norm: float = 1e-3  # weight of the adapter's squared norm
