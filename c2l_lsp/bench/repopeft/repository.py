@@ -22,7 +22,7 @@ from c2l_lsp.bench.repopeft.assertions import difficulty
 from c2l_lsp.bench.repopeft.parquet import Table, rows
 from c2l_lsp.errors import CorpusError, GitError
 from c2l_lsp.repo import history
-from c2l_lsp.train import licence
+from c2l_lsp.train.replay import licence_of
 from c2l_lsp.train.sources import SourceProblem, git_folder
 
 RULES = 1
@@ -104,7 +104,7 @@ def _make(folder: Path, about: Repository, part: Path) -> None:
     steps = walk.main_line(folder)
     about.commits, about.merges = len(steps), sum(step.merge for step in steps)
     files = history.tree(folder, steps[-1].sha)
-    about.licence = _licence(folder, files)
+    about.licence = licence_of(folder, files)
     unfinished = part.with_name(part.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
     notes: Counter[str] = Counter()
@@ -142,13 +142,6 @@ def _barren(files: dict[str, str], notes: Counter[str]) -> str:
     if notes["test file with a syntax error"] or notes["test file not UTF-8"]:
         return "no test file that can be parsed"
     return "no assertions in its tests" if any(map(walk.is_test, files)) else "no tests"
-
-
-def _licence(folder: Path, files: dict[str, str]) -> str:
-    """Of the newest commit; "unknown" when its files state none."""
-    stating = [path for path in files if licence.is_licence_file(path) or licence.is_metadata_file(path)][:20]
-    found = zip(stating, history.blobs(folder, [files[path] for path in stating]), strict=True)
-    return licence.detect({path: (data or b"").decode("utf-8", "replace") for path, (_, data) in found})
 
 
 @dataclass(frozen=True)
@@ -190,7 +183,7 @@ def _chosen(found: walk.Kept, repo_id: str) -> Iterator[tuple[walk.Row, bool, bo
 def _task(row: walk.Row) -> dict[str, Any]:
     item = row.assertion
     return {
-        "test_file": row.path,
+        "test_file": row.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
         "lineno": item.lineno,
         "col_offset": item.col,
         "assertion_type": item.kind,
