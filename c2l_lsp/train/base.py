@@ -243,7 +243,7 @@ class Trainer:
             if tune and now - evaluated > leg.evaluate_minutes * 60:
                 self._note(say, self._measure(tune, loss))
                 evaluated = last = time.monotonic()
-            if now - saved > leg.save_minutes * 60:
+            if self.devices.agree(now - saved > leg.save_minutes * 60):
                 self.save()
                 self.plot()
                 saved = last = time.monotonic()
@@ -270,8 +270,7 @@ class Trainer:
             return True
         if leg.steps is not None and self.step - first >= leg.steps:
             return True
-        over = time.monotonic() - begun > leg.minutes * 60
-        return self.devices.sum(float(over)) > 0
+        return self.devices.agree(time.monotonic() - begun > leg.minutes * 60)
 
     def _note(self, say: Callable[[dict[str, Any]], None], line: dict[str, Any]) -> None:
         if self.devices.rank:

@@ -30,6 +30,10 @@ class Devices:
         for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
             g.copy_(part.view_as(g))
 
+    def agree(self, wish: bool) -> bool:
+        """What the first process wishes. Clocks differ: whatever leads to an exchange is decided by one."""
+        return self.sum(float(wish and self.rank == 0)) > 0
+
     def sum(self, number: float) -> float:
         """`number` added up over all processes."""
         if self.count == 1:

@@ -51,7 +51,7 @@ def as_llama(model: torch.nn.Module, positions: int, fills: bool) -> torch.nn.Mo
 
     old: Any = model.config
     shared = {name: getattr(old, name) for name in _SHARED}
-    config = LlamaConfig(attention_bias=True, max_position_embeddings=positions, c2l_fim=fills, **shared)
+    config = LlamaConfig(attention_bias=True, max_position_embeddings=positions, c2l_fim="joined" if fills else False, **shared)
     made = LlamaForCausalLM(config)
     weights = {name: value.detach() for name, value in model.named_parameters()}
     for name, value in made.named_parameters():

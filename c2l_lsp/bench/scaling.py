@@ -1,0 +1,60 @@
+"""Loss against size and tokens of the models trained so far, and what the next run should reach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from c2l_lsp.bench.stats import Row
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trained model: weights without embeddings, tokens read, bits per byte on the same text as the others'."""
+
+    name: str
+    weights: float
+    tokens: float
+    bits: float
+
+
+@dataclass(frozen=True)
+class Law:
+    """bits = exp(constant) · weights^-alpha · tokens^-beta: for points far from the floor, which ours are."""
+
+    constant: float
+    alpha: float
+    beta: float
+
+    def bits(self, weights: float, tokens: float) -> float:
+        """Predicted bits per byte."""
+        return math.exp(self.constant - self.alpha * math.log(weights) - self.beta * math.log(tokens))
+
+
+def fit(points: Sequence[Point]) -> Law:
+    """Least squares in logarithms. Needs at least three points of two sizes and two numbers of tokens."""
+    columns = np.array([[1.0, -math.log(p.weights), -math.log(p.tokens)] for p in points])
+    found, _, rank, _ = np.linalg.lstsq(columns, np.log([p.bits for p in points]), rcond=None)
+    if rank < 3:
+        raise ValueError("The points do not tell size from tokens.")
+    return Law(*(float(value) for value in found))
+
+
+def rows(points: Sequence[Point], planned: Sequence[tuple[str, float, float]]) -> list[Row]:
+    """Each point beside what the law fitted to the *other* points says of it, then the planned runs."""
+    made = []
+    for point in points:
+        made.append(Row(f"scaling/{point.weights / 1e6:.2f}M/{point.tokens / 1e6:.1f}M", point.name, point.bits,
+                        unit="bit/byte"))  # fmt: skip
+    law = fit(points)
+    for left_out in points if len(points) > 4 else ():
+        rest = [point for point in points if point is not left_out]
+        value = fit(rest).bits(left_out.weights, left_out.tokens)
+        made.append(Row("scaling/from_the_others", left_out.name, value, unit="bit/byte"))
+    for name, weights, tokens in planned:
+        value = law.bits(weights, tokens)
+        made.append(Row(f"scaling/predicted/{weights / 1e6:.2f}M/{tokens / 1e6:.0f}M", name, value, unit="bit/byte"))
+    return [*made, Row("scaling/alpha", "law", law.alpha), Row("scaling/beta", "law", law.beta)]
