@@ -27,8 +27,8 @@ import zstandard
 from c2l_lsp.errors import CorpusError, GitError
 from c2l_lsp.repo import history
 from c2l_lsp.train import licence
-from c2l_lsp.train.replay import Tally, Tree, licence_of, lines_of
-from c2l_lsp.train.sources import SourceProblem, git_folder
+from c2l_lsp.train.replay import Tally, Tree, git_of, licence_of, lines_of
+from c2l_lsp.train.sources import SourceProblem
 
 _RULES = 1  # part of what decides whether a repository must be read again: raise when a filter changes
 _WINDOW_LOG = 26
@@ -163,7 +163,7 @@ def read_repository(name: str, mirror: Path, out: Path, most_commits: int, most_
     about = Repository(name)
     target = _file_of(name, out)
     try:
-        folder = git_folder(name, mirror)
+        folder = git_of(name, mirror)
         about.commit = history.head(folder) or ""
         if not about.commit:
             raise SourceProblem("no commits")

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from c2l_lsp.repo import history
+from c2l_lsp.repo import git, history
 from c2l_lsp.train import filters, licence
+from c2l_lsp.train.sources import SourceProblem, git_folder
 
 
 @dataclass
@@ -44,6 +45,17 @@ class Tree:
             if path is not None and new is not None:
                 self.paths[path] = new
                 self._counts[new] += 1
+
+
+def git_of(name: str, mirror: Path) -> Path:
+    """The folder to ask git in. SourceProblem or GitError if git finds nothing there, or a repository further up."""
+    folder = git_folder(name, mirror)
+    if folder.is_file():
+        return folder.parent  # a linked worktree or a submodule
+    found = Path(git.run(folder, "rev-parse", "--absolute-git-dir").decode().strip())
+    if found.resolve() != folder.resolve():
+        raise SourceProblem("broken git folder")
+    return folder
 
 
 def licence_of(folder: Path, files: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from c2l_lsp.bench.repopeft.parquet import Table, rows
 from c2l_lsp.bench.repopeft.repository import Repository, part_of
 from c2l_lsp.repo import history
-from c2l_lsp.train.sources import git_folder
+from c2l_lsp.train.replay import git_of
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def embed(
     for number, about in enumerate(abouts):
         target = file_of(part_of(about.name, out), encoder.digest)
         if not target.exists():
-            _embed(git_folder(about.name, mirror), part_of(about.name, out), target, encoder)
+            _embed(git_of(about.name, mirror), part_of(about.name, out), target, encoder)
         progress(number + 1, len(abouts))
 
 

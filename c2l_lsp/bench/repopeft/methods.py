@@ -17,7 +17,8 @@ from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, Piece, Reading
 from c2l_lsp.model.lora import Adapter
 from c2l_lsp.repo import history
-from c2l_lsp.train.sources import SourceProblem, git_folder
+from c2l_lsp.train.replay import git_of
+from c2l_lsp.train.sources import SourceProblem
 
 STATE_CHARS = 400_000
 """Most text that a state is made of; files are taken in the order of a hash of their paths."""
@@ -79,7 +80,7 @@ class MemoryState:
     def texts(self, commit: Commit) -> list[str]:
         """The production files that a state of the commit may see. CorpusError without the repository."""
         try:
-            folder = git_folder(commit.repo_id, self._mirror)
+            folder = git_of(commit.repo_id, self._mirror)
         except SourceProblem as problem:
             raise CorpusError(
                 f"{commit.repo_id} is not below {self._mirror}, so its state can't be made: {problem}."

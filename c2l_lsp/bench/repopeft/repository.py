@@ -22,8 +22,8 @@ from c2l_lsp.bench.repopeft.assertions import difficulty
 from c2l_lsp.bench.repopeft.parquet import Table, rows
 from c2l_lsp.errors import CorpusError, GitError
 from c2l_lsp.repo import history
-from c2l_lsp.train.replay import licence_of
-from c2l_lsp.train.sources import SourceProblem, git_folder
+from c2l_lsp.train.replay import git_of, licence_of
+from c2l_lsp.train.sources import SourceProblem
 
 RULES = 1
 """Part of what decides whether a repository must be read again: raise when a rule changes."""
@@ -73,8 +73,10 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
     """
     about = Repository(name, repo_id=_stem(name).replace("+", "/", 1))
     try:
-        folder = git_folder(name, mirror)
+        folder = git_of(name, mirror)
         about.commit = history.head(folder) or ""
+        if not about.commit:
+            raise SourceProblem("no commits")
         done = _made(part_of(name, out), about.commit)
         if done is not None:
             return done
@@ -82,7 +84,7 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
     except SourceProblem as problem:
         about.skipped = str(problem)
     except GitError as error:
-        about.skipped = "broken git folder" if about.commit else "no commits"
+        about.skipped = "broken git folder"
         about.skips[_without_path(str(error), mirror)] = 1
     return about
 

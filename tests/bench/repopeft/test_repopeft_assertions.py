@@ -65,7 +65,8 @@ def test_keys_see_prefix_and_target(changed: str):
 
 def test_keys_are_those_of_normalised_prefixes():
     """The one-pass digests tell apart and confuse exactly what whole normalised prefixes would."""
-    text = "a = 1\ndef test_a(self):\n    self.assertEqual(f(a),b)\n    self.assertEqual(f(a), b)\n    assert  a==1 ; assert a==1\n"
+    calls = "    self.assertEqual(f(a),b)\n    self.assertEqual(f(a), b)\n    assert  a==1 ; assert a==1\n"
+    text = "a = 1\ndef test_a(self):\n" + calls
     found = parse(text) or []
     whole = [(a.kind, " ".join(text[: a.cut].split()), a.target) for a in found]
     made = keys(text, found)
