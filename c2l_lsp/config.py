@@ -80,9 +80,9 @@ class Adapter(_Group, frozen=True, kw_only=True):
     max_delay_ms: Annotated[int, _i(0, 3600000, "Longest a changed file waits while changes go on, in ms.")] = 5000
     include_unsaved: Annotated[bool, Meta(description="Learn from unsaved buffers too.")] = True
     use_git_history: Annotated[
-        bool, Meta(description="Let evo replay the git history when a folder is opened (planned, no effect yet).")
+        bool, Meta(description="Let evo replay the git history when a folder is opened for the first time.")
     ] = True
-    history_commits: Annotated[int, _i(0, 10000, "How many commits evo replays (planned, no effect yet).")] = 64
+    history_commits: Annotated[int, _i(0, 10000, "How many commits of the main line evo replays; 0 is none.")] = 64
     scale: Annotated[float, Meta(ge=0.0, le=4.0, description="Strength of the adapter; 0 is the bare model.")] = 1.0
     max_index_kb: Annotated[
         int, _i(16, 1048576, "How much of a folder's text the state is made from, in kB; a larger folder is sampled.")

@@ -200,7 +200,8 @@ class FolderLife:
         assert self._learner is not None  # noqa: S101 - only asked when ready
         assert self._learner.network is not None  # noqa: S101
         assert self.ready is not None  # noqa: S101
-        return self._learner.state or self._learner.network.empty(), self.ready
+        begun = self.ready.replayed.start if self.ready.replayed is not None else None
+        return begun or self._learner.state or self._learner.network.empty(), self.ready
 
     def update(self, states: list[RepoState], changes: list[Ready]) -> list[RepoState]:
         """Run the batched update with this folder's hypernetwork (that of all folders in the batch)."""
@@ -215,6 +216,8 @@ class FolderLife:
         ready, self.ready = self.ready, None
         ready.ms["update"] = update_ms
         self._learner.fold(ready, state)
+        if ready.replayed is not None:  # the state stands for HEAD: what differs on disk is the next change
+            self._next_reconcile = time.monotonic()
         self._work = self._finish(ready, self._learner, state)
 
     def _begin(self, now: float) -> Work:
@@ -278,7 +281,9 @@ class FolderLife:
 
     def _begin_learning(self) -> None:
         store = self._store if self._keep else None
-        self._learner = Learner(self.folder, self.settings, self._model, store, self._progress, self._cannot_keep)
+        self._learner = Learner(
+            self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell
+        )
 
     def _watch(self) -> None:
         """Begin to watch, again too if events stopped coming (the folder was moved away and is back)."""
@@ -351,7 +356,8 @@ class FolderLife:
             return
         if learner.readings is not None and (learner.purge or self._generation % 16 == 0):
             learner.purge = False
-            learner.readings.prune({key for record in learner.records.values() for key in record.keys})
+            alive = {key for record in learner.records.values() for key in record.keys}
+            learner.readings.prune(alive | learner.lasting)
 
     def _restore(self) -> None:
         assert self._learner is not None  # noqa: S101

@@ -176,7 +176,7 @@ class Readings:
             started = time.perf_counter()
             readings = self._network.read(batch)
             spent = time.perf_counter() - started
-            self._keep(dict(zip((piece.key for piece in batch), readings, strict=True)))
+            self.keep(dict(zip((piece.key for piece in batch), readings, strict=True)))
             size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(spent, 1e-4)))))
             done += len(batch)
             progress(done, total)
@@ -191,7 +191,8 @@ class Readings:
             except StorageError as error:
                 self._give_up(error)
 
-    def _keep(self, readings: dict[bytes, Reading]) -> None:
+    def keep(self, readings: dict[bytes, Reading]) -> None:
+        """Keep readings under their keys."""
         if self._store is None:
             self._held |= readings
             return

@@ -16,8 +16,10 @@ from torch import Tensor
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import fold, kinds
 from c2l_lsp.engine.fold import Plan, Readings, Record
+from c2l_lsp.engine.replay import Replay, Replayed
 from c2l_lsp.engine.store import FolderStore, Saved
-from c2l_lsp.errors import NothingToLearn, StorageError
+from c2l_lsp.engine.texts import Texts
+from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Reading, RepoState
 from c2l_lsp.model.memory import Memory, errors
@@ -34,12 +36,16 @@ Progress = Callable[[str, int, int, str, bool], None]
 
 @dataclass
 class Ready:
-    """A change that waits for the batched update, and what belongs to it. `ms` are milliseconds by stage."""
+    """A change that waits for the batched update, and what belongs to it. `ms` are milliseconds by stage.
+
+    `replayed` is the history it comes from: then the files are HEAD's, and those on disk are compared next.
+    """
 
     plan: Plan
     change: Change
     trigger: str
     ms: dict[str, float]
+    replayed: Replayed | None = None
 
 
 class Learner:
@@ -53,6 +59,7 @@ class Learner:
         store: FolderStore | None,
         on_progress: Progress,
         on_trouble: Callable[[StorageError], None],
+        tell: Callable[[C2LError], None] = lambda error: None,
     ) -> None:
         self.filter = FileFilter(folder, settings.files)
         self.network: Hypernetwork | None = None
@@ -64,10 +71,11 @@ class Learner:
         self.purge = False
         self.readings: Readings | None = None
         self._folder, self._settings, self._model, self._store = folder, settings, model, store
-        self._on_progress, self._on_trouble = on_progress, on_trouble
+        self._on_progress, self._on_trouble, self._tell = on_progress, on_trouble, tell
+        self.lasting: set[bytes] = set()
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
-        self._texts: dict[bytes, str] = {}
+        self._texts = Texts(store, on_trouble)
         self.touched: list[str] = []
 
     # --- what counts as the folder's text --------------------------------------------------------------------------
@@ -140,6 +148,8 @@ class Learner:
             )
         if self.network is None:
             yield from self._prepare(snapshot)
+        if self.state is None and (ready := (yield from self._replay(trigger))) is not None:
+            return ready
         planned = yield from self._plan(snapshot)
         if planned.empty and self.state is not None:
             self.records = planned.records
@@ -160,13 +170,37 @@ class Learner:
         planned.first = self.state is None
         return planned
 
+    def _replay(self, trigger: str) -> Generator[None, None, Ready | None]:
+        """The folder's git history as a first change, if the hypernetwork reads diffs and there is one to read."""
+        adapter = self._settings.adapter
+        if self.network is None or not (self.network.reads_diffs and adapter.use_git_history):
+            return None
+        self.readings = self.readings or Readings(self._store, self.network, self._on_trouble)
+        budget = adapter.max_index_kb * 1024
+        replay = Replay(
+            self._folder, self.filter, self.network, self.readings, commits=adapter.history_commits, budget=budget
+        )
+        started = time.perf_counter()
+        try:
+            done = yield from replay.run(lambda n, of: self._on_progress("history", n, of, "commits", n == of))
+        except GitError as error:  # the files as they are now are learned all the same
+            self._tell(error)
+            return None
+        if done is None:
+            return None
+        self._texts.keep(done.plan)
+        ms = {"history": (time.perf_counter() - started) * 1e3}
+        return Ready(done.plan, done.change, trigger, ms, done)
+
     def _read(self, planned: Plan, trigger: str) -> Generator[None, None, Ready | None]:
         assert self.network is not None  # noqa: S101
-        if self.readings is None:
-            self.readings = Readings(self._store, self.network, self._on_trouble)
+        self.readings = self.readings or Readings(self._store, self.network, self._on_trouble)
         diffs = self._read_diffs(planned)
         if diffs:
             return Ready(planned, Change(diffs=diffs), trigger, {})
+        if self.network.reads_diffs and self.state is not None and "files" not in self.state.tensors:
+            self.records = planned.records  # nothing that is read changed, and files are in the state no more
+            return None
         found = self.readings.get([*planned.added, *planned.removed])
         missing = [piece for key, piece in planned.unread.items() if key in planned.added and key not in found]
         task = "index" if planned.first else "update"
@@ -187,17 +221,8 @@ class Learner:
         network = self.network
         if network is None or not network.reads_diffs:
             return []
-        old_texts: dict[bytes, str] = dict(self._texts)
-        new_texts = {planned.records[path].entry.digest: text for path, text in planned.came.items()}
-        alive = {record.entry.digest for record in planned.records.values()}
-        if self._store is not None:
-            try:
-                old_texts |= self._store.texts(record.entry.digest for record in self.records.values())
-                self._store.put_texts(new_texts, alive)
-            except StorageError as error:
-                self._on_trouble(error)
-        else:
-            self._texts = {d: text for d, text in (self._texts | new_texts).items() if d in alive}
+        old_texts = self._texts.of(self.records)
+        self._texts.keep(planned)
         text = "" if planned.first else fold.diff_text(planned, self.records, old_texts)
         return network.read(network.diff_pieces(text)) if text else []
 
@@ -236,6 +261,9 @@ class Learner:
     def fold(self, ready: Ready, state: RepoState) -> None:
         """The update is done: this is the state, and these files are what it stands for."""
         self.state, self.records = state, ready.plan.records
+        if ready.replayed is not None and self.readings is not None and "h" in state.tensors:
+            self.lasting = {ready.replayed.key}
+            self.readings.keep({ready.replayed.key: {"h": state.tensors["h"]}})
 
     def forget(self) -> None:
         """Drop the state (what was read stays cached, and is of use to the next)."""
@@ -254,10 +282,12 @@ class Learner:
         self._snapshot = {path: Entry(*values) for path, values in saved.seen.items()}
 
     def without(self, paths: list[str]) -> RepoState | None:
-        """The state with some files left out, exactly; None if their readings are not at hand."""
+        """The state with some files left out, exactly (one made of diffs is given whole); None if readings are lost."""
         if self.network is None or self.state is None or self.readings is None:
             return None
         keys = [key for path in paths for key in self.records[path].keys]
+        if self.network.reads_diffs and "files" not in self.state.tensors:
+            return self.state  # what came by diffs cannot be taken out
         found = self.readings.get(keys)
         if any(key not in found for key in keys):
             return None

@@ -110,8 +110,8 @@ class Evo(_Published):
 
     Until a diff comes, the state is h0 of the files there are, kept as in `Static`. From then on each change with diffs
     is one GRU step on their chunks pooled together, for all folders in one call, and h alone is kept: files that come
-    and go enter through their diffs only (a first change brings its snapshot, then its diffs). State: "h" [H]; before
-    the first step also "files" and "keys".
+    and go enter through their diffs only (a first change brings its snapshot, then its history commit by commit, then
+    its diffs). State: "h" [H]; before the first step also "files" and "keys".
     """
 
     kind = "evo"
@@ -123,19 +123,27 @@ class Evo(_Published):
 
     @torch.no_grad()
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
-        """States after at most one step each; StateError for a file that is not there before the first step."""
+        """States after a step for each commit of their histories and at most one for their diffs.
+
+        Folders step together. StateError for a file that is not there before the first step.
+        """
         after = [self._begun(state, change) for state, change in zip(states, changes, strict=True)]
         begins = [i for i, tensors in enumerate(after) if "files" in tensors]
         if begins:
             repositories = torch.stack([pool_files(after[i]["files"]) for i in begins])
             _store(after, begins, self.gru.start(repositories.to(self.device)))
-        steps = [i for i, change in enumerate(changes) if change.diffs]
-        if steps:
-            diffs = torch.stack([pool_diff(torch.cat([r["chunks"] for r in changes[i].diffs])) for i in steps])
-            h = torch.stack([after[i]["h"] for i in steps])
-            after = [{"h": t["h"]} if change.diffs else t for t, change in zip(after, changes, strict=True)]
-            _store(after, steps, self.gru.step(diffs.to(self.device), h.to(self.device)))
+        queues = [[*change.history, *([change.diffs] if change.diffs else [])] for change in changes]
+        for depth in range(max(map(len, queues), default=0)):
+            self._step(after, {i: queue[depth] for i, queue in enumerate(queues) if depth < len(queue)})
         return [RepoState(tensors) for tensors in after]
+
+    def _step(self, after: list[dict[str, Tensor]], steps: Mapping[int, Sequence[Reading]]) -> None:
+        """One GRU step of some folders on the pooled chunks of their diffs."""
+        diffs = torch.stack([pool_diff(torch.cat([r["chunks"] for r in readings])) for readings in steps.values()])
+        h = torch.stack([after[i]["h"] for i in steps])
+        for i in steps:
+            after[i] = {"h": after[i]["h"]}
+        _store(after, steps, self.gru.step(diffs.to(self.device), h.to(self.device)))
 
     @torch.no_grad()
     def adapter(self, state: RepoState) -> Adapter:
@@ -146,8 +154,9 @@ class Evo(_Published):
     def _begun(self, state: RepoState, change: Change) -> dict[str, Tensor]:
         if "h" in state.tensors and "files" not in state.tensors:
             return dict(state.tensors)
-        folded = self._fold(state.tensors, change if change.first or not change.diffs else Change())
-        return folded if len(folded["files"]) or change.diffs else {}
+        comes = bool(change.diffs or change.history)
+        folded = self._fold(state.tensors, change if change.first or not comes else Change())
+        return folded if len(folded["files"]) or comes else {}
 
 
 def _store(after: list[dict[str, Tensor]], rows: Iterable[int], h: Tensor) -> None:

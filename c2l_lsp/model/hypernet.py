@@ -33,12 +33,14 @@ Reading = Mapping[str, Tensor]
 class Change:
     """What one update folds into one state: readings that came, readings that went, and the diffs' own readings.
 
+    `history` is what happened between the snapshot `added` and now, one entry of diff readings a commit, oldest first.
     `first` marks the initial snapshot: it is what the repository is, not something that just happened.
     """
 
     added: Sequence[Reading] = ()
     removed: Sequence[Reading] = ()
     diffs: Sequence[Reading] = ()
+    history: Sequence[Sequence[Reading]] = ()
     first: bool = False
 
 

@@ -44,7 +44,7 @@ class Judgement:
 class Judge:
     """Fixed states and targets of tuning repositories, and the bare loss on them, measured once."""
 
-    def __init__(self, model: BaseModel, repositories: Sequence[Repo], targets: int = 4, others: int = 2) -> None:
+    def __init__(self, model: BaseModel, repositories: Sequence[Repo], targets: int = 6, others: int = 2) -> None:
         """Up to `targets` windows of each repository."""
         if len(repositories) < 2:
             raise ValueError("Own and mean cannot be told apart on fewer than two repositories.")

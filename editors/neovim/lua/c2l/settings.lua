@@ -46,9 +46,9 @@
 ---@field maxDelayMs? integer
 --- Learn from unsaved buffers too. Default: `true`.
 ---@field includeUnsaved? boolean
---- Let evo replay the git history when a folder is opened (planned, no effect yet). Default: `true`.
+--- Let evo replay the git history when a folder is opened for the first time. Default: `true`.
 ---@field useGitHistory? boolean
---- How many commits evo replays (planned, no effect yet). Default: `64`.
+--- How many commits of the main line evo replays; 0 is none. Default: `64`.
 ---@field historyCommits? integer
 --- Strength of the adapter; 0 is the bare model. Default: `1.0`.
 ---@field scale? number

@@ -1,0 +1,40 @@
+"""The texts of a folder's files as they were last folded: a hypernetwork that reads diffs needs both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from c2l_lsp.engine.fold import Plan, Record
+from c2l_lsp.engine.store import FolderStore
+from c2l_lsp.errors import StorageError
+
+
+class Texts:
+    """Texts by digest, in the store; in memory where there is none."""
+
+    def __init__(self, store: FolderStore | None, on_trouble: Callable[[StorageError], None]) -> None:
+        self._store, self._on_trouble = store, on_trouble
+        self._held: dict[bytes, str] = {}
+
+    def of(self, records: Mapping[str, Record]) -> dict[bytes, str]:
+        """The kept texts of some files, by digest; a lost one is not in the answer."""
+        wanted = [record.entry.digest for record in records.values()]
+        found = {digest: self._held[digest] for digest in wanted if digest in self._held}
+        if self._store is not None:
+            try:
+                found |= self._store.texts(wanted)
+            except StorageError as error:
+                self._on_trouble(error)
+        return found
+
+    def keep(self, planned: Plan) -> None:
+        """Keep the texts that came with a plan; those of no file any more are forgotten."""
+        came = {planned.records[path].entry.digest: text for path, text in planned.came.items()}
+        alive = {record.entry.digest for record in planned.records.values()}
+        if self._store is None:
+            self._held = {digest: text for digest, text in (self._held | came).items() if digest in alive}
+            return
+        try:
+            self._store.put_texts(came, alive)
+        except StorageError as error:
+            self._on_trouble(error)
