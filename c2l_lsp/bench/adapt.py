@@ -1,116 +1,100 @@
-"""`bench adapt`: is an adapter its repository's, and what does it give? Unit of statistics: the repository.
-
-Methods so far: base, `memory` (own), the mean of all compared adapters (what is left without conditioning),
-and the adapters of other repositories as the control. More methods are more rows of `adapters_of`.
-"""
+"""`bench adapt`: run the units of the adapter table, and make its rows, manifest and reports of them."""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from c2l_lsp.bench.stats import Row, clustered, row
-from c2l_lsp.errors import CorpusError
-from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.memory import Memory
-from c2l_lsp.train.corpus import Document
-from c2l_lsp.train.subjects import PREFIXES, Scored, Subject, score_sites, site_loss, state_of, subjects
+from c2l_lsp import __version__
+from c2l_lsp.bench import report, table
+from c2l_lsp.bench.methods.retrieval import budget_of
+from c2l_lsp.bench.run import Run
+from c2l_lsp.bench.scoring import PREFIXES, prefix_of
+from c2l_lsp.bench.stats import Row
 
-OTHERS = 15
-NEAREST = 5
-Say = Callable[[str], None]
+Tick = Callable[[int, int, str], None]
+"""(units done, units of this leg, what comes next)."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """A subject with its adapter C [d, d], what it is scored on by prefix, and the milliseconds the adapter took."""
+class Out:
+    """Files to write; None leaves one out."""
 
-    subject: Subject
-    C: Tensor
-    direction: Tensor
-    scored: dict[int, Scored]
-    tokens: float
-    ms: float
+    json: Path | None = None
+    html: Path | None = None
+    markdown: Path | None = None
 
 
-def cases_of(
-    model: BaseModel, memory: Memory, documents: Sequence[Document], repositories: int, say: Say
-) -> list[Case]:
-    """Adapters and test text of the first `repositories` subjects."""
-    cases = []
-    for subject in subjects(documents)[:repositories]:
-        started = time.perf_counter()
-        state = state_of(memory, subject.memory)
-        C = memory.adapter(state).final_map
-        ms = (time.perf_counter() - started) * 1e3
-        if C is None:
-            continue
-        scored = {prefix: score_sites(model, subject, prefix, 4000) for prefix in PREFIXES}
-        S = (state.tensors["S"] / state.tensors["n"]).flatten()
-        cases.append(Case(subject, C, S / S.norm(), scored, float(state.tensors["n"]), ms))
-        say(f"{len(cases)}: {subject.name}, state of {cases[-1].tokens:.0f} tokens in {ms / 1e3:.1f} s")
-    if len(cases) < 2:
-        raise CorpusError("At least two repositories with enough text are needed to compare adapters.")
-    return cases
+def work(run: Run, shard: tuple[int, int], minutes: float, tick: Tick) -> bool:
+    """Do a shard's units, at most so many minutes (0: all); whether all of them are done."""
+    units = run.share(shard)
+    deadline = time.monotonic() + minutes * 60 if minutes else float("inf")
+    for done, unit in enumerate(units):
+        tick(done, len(units), f"{unit.repository} {unit.method} {unit.part}")
+        if time.monotonic() > deadline:
+            return False
+        run.do(unit)
+    tick(len(units), len(units), "")
+    return True
 
 
-def others_of(cases: Sequence[Case], index: int, seed: int = 0) -> list[int]:
-    """The repositories whose adapters are the control: the nearest by state, the rest drawn at random."""
-    rest = [i for i in range(len(cases)) if i != index]
-    near = sorted(rest, key=lambda i: -float(cases[i].direction @ cases[index].direction))[:NEAREST]
-    far = [i for i in rest if i not in near]
-    drawn = np.random.default_rng(seed + index).permutation(far)[: OTHERS - len(near)]
-    return [*near, *(int(i) for i in drawn)]
-
-
-@torch.inference_mode()
-def measure(model: BaseModel, cases: Sequence[Case], say: Say) -> list[Row]:
-    """All rows, per prefix."""
-    mean = torch.stack([case.C for case in cases]).mean(0)
-    rows: list[Row] = []
-    for prefix in PREFIXES:
-        own, means, other, rank = [], [], [], []
-        for index, case in enumerate(cases):
-            scored = case.scored[prefix]
-            if len(scored.targets) < 256:
-                continue
-            bare = site_loss(model, scored, None)
-            mine = site_loss(model, scored, case.C) - bare
-            theirs = [site_loss(model, scored, cases[i].C) - bare for i in others_of(cases, index)]
-            own.append(mine)
-            means.append(site_loss(model, scored, mean) - bare)
-            other.append(theirs)
-            rank.append(1 + sum(value < mine for value in theirs))
-            say(f"prefix {prefix}: {case.subject.name} own {mine:+.3f}, others {np.mean(theirs):+.3f}, rank {rank[-1]}")
-        rows += _rows(prefix, own, means, other, rank)
-    rows.append(row("state_ms_per_1k_tokens", "memory", [c.ms / c.tokens * 1e3 for c in cases], "ms"))
-    rows.append(Row("prompt_tokens", "memory", 0.0, unit="tokens", bar="0", holds=True))
+def assemble(run: Run, missing: dict[str, str], out: Out) -> list[Row]:
+    """Rows of all units; writes the files asked for."""
+    values = run.results()
+    results = table.Results(values)
+    rows = table.rows(results)
+    about = manifest(run, missing, values)
+    if out.json is not None:
+        made = {"manifest": about, "rows": [_plain(row) for row in rows]}
+        report.save(out.json, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    if out.markdown is not None:
+        report.save(out.markdown, report.markdown(rows, about))
+    if out.html is not None:
+        report.save(out.html, report.page(rows, about, results))
     return rows
 
 
-def _rows(prefix: int, own: list[float], means: list[float], other: list[list[float]], rank: list[int]) -> list[Row]:
-    tag = f"/prefix{prefix}"
-    against = [mine - float(np.mean(theirs)) for mine, theirs in zip(own, other, strict=True)]
-    versus_mean = [mine - shared for mine, shared in zip(own, means, strict=True)]
-    top1 = [float(r == 1) for r in rank]
-    decides = prefix == max(PREFIXES)
-    value, low, high = clustered(versus_mean)
-    share, share_low, share_high = clustered(top1)
-    return [
-        row("delta_ce" + tag, "memory", own, "nat/token"),
-        row("delta_ce" + tag, "mean adapter", means, "nat/token"),
-        row("delta_ce" + tag, "other's adapter", [float(np.mean(t)) for t in other], "nat/token"),
-        Row("own_minus_mean" + tag, "memory", value, low, high, "nat/token",
-            *(("≤ -0.04, interval < 0", value <= -0.04 and high < 0) if decides else (None, None))),
-        row("own_minus_other" + tag, "memory", against, "nat/token"),
-        row("mean_rank" + tag, "memory", [float(r) for r in rank], f"of {len(other[0]) + 1}" if other else ""),
-        Row("top1" + tag, "memory", share, share_low, share_high, f"of {len(other[0]) + 1}" if other else "",
-            *(("≥ 0.85", share >= 0.85) if decides else (None, None))),
-        Row("worst_repository" + tag, "memory", max(own, default=float("nan")), unit="nat/token",
-            bar="≤ +0.01" if decides else None, holds=max(own, default=1.0) <= 0.01 if decides else None),
-    ]  # fmt: skip
+def _plain(row: Row) -> dict[str, Any]:
+    """A row for JSON, which knows no NaN."""
+    return {key: None if isinstance(value, float) and value != value else value for key, value in asdict(row).items()}
+
+
+def manifest(run: Run, missing: dict[str, str], values: dict[Any, Any]) -> dict[str, Any]:
+    """Everything the figures stand on."""
+    model, found = run.model, [run.repositories[name] for name in run.repositories.names]
+    count, size = budget_of(model)
+    prefixes = {str(prefix): prefix_of(model, prefix) for prefix in PREFIXES}
+    return {
+        "code": __version__,
+        "weights": {"base": model.digest, **{m.name: m.digest for m in run.methods.values()}},
+        "model": model.id if not Path(model.id).is_dir() else Path(model.id).name,
+        "not_trained": missing,
+        "data": {case.name: case.commit for case in found},
+        "cases": {case.name: {"digest": case.digest, **case.counts} for case in found},
+        "left_out": run.repositories.refused,
+        "sizes": asdict(run.plan.sizes),
+        "amounts": asdict(run.plan.amounts),
+        "prefix_tokens": prefixes,
+        "seeds": [0],
+        "notes": {
+            "prefixes": f"in-file tokens really read: {prefixes} (the model has {model.max_context} positions)",
+            "retrieval": f"{count} chunks of {size} tokens, taken from the prefix's room; nothing at prefix 0",
+            "mean": "leave-one-out over the other compared repositories",
+            "line track": "the engine's prompt builder, decoder and stop rules; "
+            + ("fill in the middle" if model.fim else "text before the cursor only"),
+            "states": "target files, their earlier names and near-duplicates left out at every age",
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cpu_seconds": round(sum(value["cost"]["cpu"] for value in values.values()), 1),
+        "units": len(values),
+    }

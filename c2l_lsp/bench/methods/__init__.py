@@ -1,0 +1,47 @@
+"""The methods of the adapter table. A new method is a file here and a row of TABLE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from c2l_lsp.bench.methods import hypernetworks
+from c2l_lsp.bench.methods.bare import Bare
+from c2l_lsp.bench.methods.dependencies import Dependencies
+from c2l_lsp.bench.methods.mean import Mean
+from c2l_lsp.bench.methods.protocol import Kit, Method, NotTrained
+from c2l_lsp.bench.methods.retrieval import Retrieval
+from c2l_lsp.bench.methods.trained import RepositoryLora, SharedLora
+from c2l_lsp.errors import AdapterError
+
+TABLE: dict[str, Callable[[Kit], Method]] = {
+    "base": Bare,
+    "memory": hypernetworks.Memorised,
+    "gated": hypernetworks.Gated,
+    "mean": Mean,
+    "retrieval": Retrieval,
+    "dependencies": Dependencies,
+    "static": hypernetworks.static,
+    "evo": hypernetworks.evo,
+    "text2lora": hypernetworks.text2lora,
+    "shared": SharedLora,
+    "sgd": RepositoryLora,
+}
+"""Name → how it is built. `sgd` is the ceiling: a LoRA of the repository's own by gradient descent."""
+
+__all__ = ["TABLE", "Kit", "Method", "NotTrained", "build"]
+
+
+def build(names: Sequence[str], kit: Kit) -> tuple[list[Method], dict[str, str]]:
+    """The methods of these names, base first, and why others cannot run here. AdapterError for an unknown name."""
+    unknown = sorted(set(names) - set(TABLE))
+    if unknown:
+        raise AdapterError(f"There is no method {', '.join(unknown)}; there are {', '.join(TABLE)}.")
+    found: list[Method] = []
+    missing: dict[str, str] = {}
+    for name in TABLE:
+        if name == "base" or name in names:
+            try:
+                found.append(TABLE[name](kit))
+            except NotTrained as why:
+                missing[name] = str(why)
+    return found, missing

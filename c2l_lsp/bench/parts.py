@@ -1,0 +1,213 @@
+"""The parts of the table: each measures one method on one repository and gives plain values for a file.
+
+Nothing here depends on what ran before: readings, decoders and windows are made anew or kept by content, so a unit
+gives the same figures in whatever leg or shard it runs. Times are the exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from c2l_lsp.bench import plug
+from c2l_lsp.bench.cases import Case
+from c2l_lsp.bench.follow import Follower
+from c2l_lsp.bench.methods.mean import mean_without
+from c2l_lsp.bench.methods.protocol import Adapters, Fitted, Method
+from c2l_lsp.bench.rest import Lines
+from c2l_lsp.bench.scoring import PREFIXES, Reader, read, windows
+from c2l_lsp.bench.spans import names_of, spans_of
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.lora import Adapter
+from c2l_lsp.train.subjects import site_loss
+
+LAMBDAS = (0.0, 0.5, 1.0, 1.5, 2.0)
+LAST = max(PREFIXES)
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much is measured: scored tokens by prefix, of these for adapters with pairs against others', for staleness;
+    spans of a repository, and those asked of stale states."""
+
+    scored: int = 4096
+    pair_scored: int = 1024
+    aged: int = 2048
+    spans: int = 32
+    aged_spans: int = 16
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the parts measure with."""
+
+    model: BaseModel
+    reader: Reader
+    lines: Lines
+    adapters: Adapters
+    amounts: Amounts
+
+
+def loss(bench: Bench, case: Case, method: Method) -> Values:
+    """Loss with and without the method at each prefix, in nat/token."""
+    fitted = bench.adapters.fitted(method, case.name)
+    found: Values = {"seconds": fitted.seconds, "norm": fitted.adapter.norm if fitted.adapter else 0.0}
+    for prefix in PREFIXES:
+        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, bench.amounts.scored)
+        base = bench.reader.loss(chosen, bare, None)
+        if fitted.context is None:
+            mine = bench.reader.loss(chosen, bare, fitted.adapter)
+        elif prefix:
+            mine = site_loss(bench.model, read(bench.model, chosen, fitted.context, fitted.budget), None)
+        else:
+            continue  # nothing stands before the cursor that could be searched with
+        found[str(prefix)] = {"base": base, "loss": mine, "tokens": len(bare.targets)}
+    return found
+
+
+def line(bench: Bench, case: Case, method: Method) -> Values:
+    """Rests of lines under the method."""
+    fitted = bench.adapters.fitted(method, case.name)
+    spans = spans_of(case.targets, names_of(case.state.values()), bench.amounts.spans)
+    answers = bench.lines.ask(case.targets, spans, fitted.adapter, fitted.context, fitted.budget)
+    return {"answers": [answer.plain() for answer in answers]}
+
+
+def others(bench: Bench, case: Case, method: Method, rivals: Sequence[str]) -> Values:
+    """Own adapter against `rivals`' and against the others' mean; the way from the mean through the own one."""
+    own, mean = _adapter(bench.adapters.fitted(method, case.name)), mean_without(method, case.name, bench.adapters)
+    theirs = {name: _adapter(bench.adapters.fitted(method, name)) for name in rivals}
+    pairs = bool(own.pairs)
+    most = bench.amounts.pair_scored if pairs else bench.amounts.scored
+    found: Values = {"cosine": {name: plug.cosine(own, adapter) for name, adapter in theirs.items()}}
+    for prefix in [LAST] if pairs else PREFIXES:
+        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, most)
+        score = _scorer(bench, chosen, bare)
+        found[str(prefix)] = {
+            "base": score(None),
+            "own": score(own),
+            "mean": score(mean),
+            "others": {name: score(adapter) for name, adapter in theirs.items()},
+        }
+        if prefix == LAST:
+            control = theirs[rivals[-1]]
+            found["lambda"] = {
+                "own": [score(_between(mean, own, step)) for step in LAMBDAS],
+                "other": [score(_between(mean, control, step)) for step in LAMBDAS],
+            }
+    return found
+
+
+def ages(bench: Bench, case: Case, method: Method) -> Values:
+    """Loss and rests of lines in the newest targets under states of all ages, and under one that followed them."""
+    if method.network is None:
+        return {}
+    follower = Follower(method.network)
+    scored = {path: case.targets[path] for path in case.newest}
+    oldest_first = [case.trails[age] for age in sorted(case.trails, reverse=True)]
+    made = {str(age): follower.adapter(follower.snapshot(texts)) for age, texts in sorted(case.trails.items())}
+    made["followed"] = follower.adapter(follower.followed(oldest_first))
+    since = [case.trails[age] for age in sorted(case.trails, reverse=True) if age <= 20]
+    made["followed20"] = follower.adapter(follower.followed(since))
+    chosen = windows(bench.model, scored, 256, bench.amounts.aged)
+    score = _scorer(bench, chosen, read(bench.model, chosen))
+    found: Values = {"base": score(None), "loss": {age: score(adapter) for age, adapter in made.items()}}
+    now = case.trails[0]
+    found["changed"] = {
+        str(age): sum(now.get(path) != text for path, text in texts.items()) for age, texts in case.trails.items()
+    }
+    if not made["0"].pairs:  # pairs would need the prompt read anew for each
+        spans = spans_of(scored, names_of(case.trails[0].values()), bench.amounts.aged_spans)
+        found["exact"] = {
+            age: [answer.exact for answer in bench.lines.ask(scored, spans, adapter)] for age, adapter in made.items()
+        }
+    return found
+
+
+def rename(bench: Bench, case: Case, method: Method) -> Values:
+    """Log-likelihood, in its callers, of a new name for something the state defines: before, after, and reverted."""
+    chosen = renamed(case)
+    if method.network is None or chosen is None:
+        return {}
+    old, new = chosen
+    follower = Follower(method.network)
+    there = {path: _replaced(text, old, new) for path, text in case.state.items()}
+    before = follower.snapshot(case.state)
+    after = follower.changed(before, case.state, there)
+    back = follower.changed(after, there, case.state)
+    sites = [(_without(text[: m.start()], old), new) for text in case.targets.values() for m in _first(text, old)]
+    found: Values = {"old": old, "new": new, "sites": len(sites)}
+    for name, state in (("before", before), ("after", after), ("reverted", back)):
+        found[name] = _likelihood(bench.model, sites, follower.adapter(state))
+    return found
+
+
+def renamed(case: Case) -> tuple[str, str] | None:
+    """The name that the state defines and most targets use, and one that the repository does not know."""
+    known = names_of([*case.state.values(), *case.targets.values()])
+    counts: dict[str, int] = {}
+    for text in case.state.values():
+        for name in re.findall(r"^(?:    )?(?:def|class) ([^\W_]\w{4,})", text, re.MULTILINE):
+            counts[name] = sum(bool(_first(target, name)) for target in case.targets.values())
+    best = max(sorted(counts), key=lambda name: counts[name], default="")
+    if not best or not counts[best]:
+        return None
+    for first, second in (("harvest", "lantern"), ("copper", "meadow"), ("velvet", "anchor")):
+        new = first.title() + second.title() if best[0].isupper() else f"{first}_{second}"
+        if new not in known:
+            return best, new
+    return None
+
+
+def _adapter(fitted: Fitted) -> Adapter:
+    assert fitted.adapter is not None  # noqa: S101 - methods with own adapters make one
+    return fitted.adapter
+
+
+def _scorer(bench: Bench, chosen: Any, bare: Any) -> Any:  # noqa: ANN401 - a closure over windows and their states
+    return lambda adapter: bench.reader.loss(chosen, bare, adapter)
+
+
+def _between(mean: Adapter, one: Adapter, step: float) -> Adapter:
+    return plug.combine([(1 - step, plug.dense(mean)), (step, plug.dense(one))], mean.base, "between")
+
+
+def _first(text: str, name: str) -> list[re.Match[str]]:
+    """Where a file calls a name for the first time."""
+    called = re.search(rf"(?<!\w)(?<!def )(?<!class ){re.escape(name)}(?=\()", text)
+    return [] if called is None else [called]
+
+
+def _without(text: str, name: str) -> str:
+    """A text without the lines that say a name: neither the old one nor the new one stands before the call."""
+    lines = text.splitlines(keepends=True)
+    return "".join(part for part in lines[:-1] if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", part)) + (
+        lines[-1] if lines else ""
+    )
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, text)
+
+
+@torch.inference_mode()
+def _likelihood(model: BaseModel, sites: Sequence[tuple[str, str]], adapter: Adapter) -> float:
+    """Mean over the sites of the name's log-probability after up to 256 tokens of the text before it."""
+    if not sites:
+        return float("nan")
+    total = 0.0
+    with plug.merged(model, adapter):
+        for before, name in sites:
+            seen = [model.start, *model.encode(before)[-256:]]
+            ids = torch.tensor([[*seen, *model.encode(name)]], device=model.device)
+            hidden = model.hidden(ids[:, :-1])[0, len(seen) - 1 :]
+            if adapter.final_map is not None:
+                hidden = hidden + (hidden.float() @ adapter.final_map.T).to(hidden.dtype)
+            found = torch.log_softmax(model.logits(hidden).float(), -1)
+            total += float(found.gather(1, ids[0, len(seen) :, None]).sum())
+    return total / len(sites)
