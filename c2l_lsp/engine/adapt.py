@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2l_lsp.config import Settings
-from c2l_lsp.engine import fold, kinds, wire
+from c2l_lsp.engine import deep, fold, kinds, wire
+from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.learn import Learner, Ready
 from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
 from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
-from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.repo.coalesce import Coalescer
 from c2l_lsp.repo.gitdir import git_busy
 from c2l_lsp.repo.watch import Watcher
@@ -53,7 +54,14 @@ class FolderLife:
     """One folder. An untrusted one, or one whose adapter is off, is not even read."""
 
     def __init__(
-        self, folder: Path, settings: Settings, trusted: bool, model: BaseModel, store: FolderStore, emit: Emit
+        self,
+        folder: Path,
+        settings: Settings,
+        trusted: bool,
+        model: BaseModel,
+        store: FolderStore,
+        emit: Emit,
+        slot: AdapterSlot,
     ) -> None:
         self.folder, self.settings, self.trusted = folder, settings, trusted
         self.live = BARE
@@ -69,7 +77,12 @@ class FolderLife:
         self._next_reconcile = 0.0
         self._trigger = "index"
         self._adapter: Adapter | None = None
-        self._trial, self._verdict, self._since_gate = Trial(model), OPEN, 0
+        self._trial, self._verdict, self._since_gate = Trial(model, slot), OPEN, 0
+        self._slot = slot
+        self.rest_until = 0.0
+        self._deepening: Deepening | None = None
+        self._deep_work: Work | None = None
+        self._deep = Outcome()
         self._generation, self._updated_at = 0, 0.0
         self._keep = trusted
         self._hopeless = False
@@ -111,7 +124,8 @@ class FolderLife:
         self._next_reconcile = time.monotonic()
 
     def stop(self) -> None:
-        """End watching and let go of files."""
+        """End watching and training, and let go of files."""
+        self.cancel_deep()
         if self._watcher is not None:
             self._watcher.stop()
         self._store.close()
@@ -127,12 +141,28 @@ class FolderLife:
 
     def reset(self) -> None:
         """Forget what was learned, on disk too, and learn it again."""
+        self.cancel_deep()
+        self._deep = Outcome()
         self._store.clear()
         if self._learner is not None:
             self._begin_learning()
             self._adapter, self._verdict, self.ready, self._work = None, OPEN, None, None
             self._go_live()
         self._trigger, self._next_reconcile = "reset", time.monotonic()
+
+    def deepen(self, steps: int = 0) -> None:
+        """Train a LoRA of the folder by gradient descent behind everything else. AdapterError if it cannot begin."""
+        if self._learner is None or self._learner.state is None:
+            raise AdapterError(f"Nothing is learned of {self.folder.name} yet; a deep adapter needs that first.")
+        self.cancel_deep()
+        self._deepening = Deepening(self._model, self._slot, self._learner, self._verdict.strength, NORM_LIMIT, steps)
+        self._deep_work = self._deepen(self._deepening)
+
+    def cancel_deep(self) -> None:
+        """Stop the training that was asked for, if there is one; one that is live stays."""
+        if self._deepening is not None:
+            self._deepening.cancel()
+            self._deepening = self._deep_work = None
 
     def set_enabled(self, enabled: bool) -> None:
         """Use the adapter or not; the state goes on following the folder either way."""
@@ -159,6 +189,7 @@ class FolderLife:
             rank=self._adapter.rank if self._adapter else 0,
             learned_bytes=sum(record.entry.size for record in records.values()),
             sampled=learner.sampled if learner else False,
+            deep=self._deepening.note if self._deepening else self._deep.note,
         )
 
     # --- the scheduler's side ----------------------------------------------------------------------------------------
@@ -166,7 +197,8 @@ class FolderLife:
     @property
     def pending(self) -> bool:
         """Whether something was hinted or begun that is not live yet."""
-        return self._work is not None or self.ready is not None or self._hints.due() is not None
+        begun = self._work is not None or self.ready is not None or self._deep_work is not None
+        return begun or self._hints.due() is not None
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: nothing is planned."""
@@ -174,11 +206,19 @@ class FolderLife:
             return None
         if self._work is not None or self.ready is not None:
             return 0.0
+        trained = max(0.0, self.rest_until - now) if self._deep_work is not None else float("inf")
+        return min(self._planned_in(now), trained)
+
+    def _planned_in(self, now: float) -> float:
+        """Seconds until the folder is looked at."""
         hinted = self._hints.due()
         return min(self._next_reconcile - now, hinted if hinted is not None else float("inf"))
 
     def step(self, now: float) -> None:
         """One slice of work, about `fold.SLICE_S` long. A fault of the folder becomes a trouble, never more."""
+        if self._work is None and self._deep_work is not None and self._planned_in(now) > 0:
+            self._deep_slice(self._deep_work)
+            return
         if self._work is None:
             self._work = self._begin(now)
         work = self._work
@@ -194,6 +234,27 @@ class FolderLife:
             self._work = None
             first = (str(error) or type(error).__name__).splitlines()[0]
             self._failed(EngineError(f"{self.folder.name} could not be learned just now ({first}); it is tried again."))
+
+    def _deep_slice(self, work: Work) -> None:
+        try:
+            next(work)
+        except StopIteration:
+            self._deepening = self._deep_work = None
+        except (C2LError, RuntimeError, MemoryError) as error:
+            self._deepening = self._deep_work = None
+            self._deep = Outcome(self._deep.pairs, f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
+            self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {self._deep.note}."))
+
+    def _deepen(self, deepening: Deepening) -> Work:
+        self._deep = yield from deepening.run(
+            lambda done, total, finished: self._progress("deep", done, total, "steps", finished)
+        )
+        self._generation += 1
+        self._updated_at = time.time()
+        self._go_live()
+        self._emit(wire.AdapterChanged(info=self.info(), trigger="deep", changed_files=0, ms={}))
+        if self._learner is not None and self._learner.state is not None:
+            self._save(self._learner, self._learner.state)
 
     def update_input(self) -> tuple[RepoState, Ready]:
         """The state and the change that wait for the batched update."""
@@ -275,7 +336,14 @@ class FolderLife:
             yield
         adapter = learner.network.adapter(rest)
         yield
-        self._verdict = self._trial.judge(adapter, [learner.records[path].entry.digest for path in chosen])
+        digests = [learner.records[path].entry.digest for path in chosen]
+        self._verdict = yield from self._trial.judge(adapter, digests)
+        if self._deep.pairs:  # the files have changed since it was trained: does it still win?
+            plain = adapter.scaled(self._verdict.strength)
+            without = yield from self._trial.loss(plain, digests)
+            deeper = yield from self._trial.loss(self._with_pairs(plain, 1.0), digests)
+            if not deeper < without:
+                self._deep = Outcome(note=f"dropped: by now it is {deeper - without:+.3f} nat/token against without it")
 
     # --- small steps -------------------------------------------------------------------------------------------------
 
@@ -294,16 +362,25 @@ class FolderLife:
                 self._tell(error)
 
     def _go_live(self) -> None:
-        factor = self._verdict.strength * self.settings.adapter.scale
+        scale = self.settings.adapter.scale
+        factor = self._verdict.strength * scale
+        adapter = self._adapter.scaled(factor) if self._adapter is not None and factor > 0.0 else None
+        if self._deep.pairs and scale > 0.0 and not self._hopeless:
+            adapter = self._with_pairs(adapter, scale)
         if not self.enabled:
             self.live = BARE
-        elif self._adapter is None or factor == 0.0:
+        elif adapter is None:
             self.live = Live(self._generation, None)
         else:
-            adapter = self._adapter.scaled(factor)
             adapter.check(self._model)
             kv_key = f"{self.folder}#{self._generation}" if adapter.pairs else ""
             self.live = Live(self._generation, adapter, kv_key)
+
+    def _with_pairs(self, adapter: Adapter | None, scale: float) -> Adapter:
+        """The adapter with the trained pairs: they stand on its final map and in place of its own pairs."""
+        pairs = {name: Pair(pair.A, pair.B, pair.scale * scale) for name, pair in self._deep.pairs.items()}
+        final = adapter.final_map if adapter is not None else None
+        return Adapter(self._model.digest, adapter.kind if adapter is not None else "sgd", final, pairs)
 
     def _settle(self) -> None:
         self.state_name = "ready"
@@ -350,7 +427,7 @@ class FolderLife:
             touched=learner.touched,
         )
         try:
-            self._store.save(saved, state, learner.extra)
+            self._store.save(saved, state, learner.extra | deep.to_tensors(self._deep.pairs))
         except StorageError as error:
             self._cannot_keep(error)
             return
@@ -366,12 +443,15 @@ class FolderLife:
             return
         saved, state, extra = loaded
         self._generation = saved.generation
+        extra, pairs = deep.split(extra)
         self._learner.extra = extra
         network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
         self._learner.restore(network, state, saved)
         self._verdict = Verdict(saved.gate, 0.0, 0)
+        if pairs:
+            self._deep = Outcome(pairs, "live: trained before the last start")
         self._adapter = network.adapter(state)
         self._go_live()
         self._trigger = "diff"

@@ -47,7 +47,7 @@ class Completer:
         )
         if cancelled():
             raise RequestCancelled("The completion was cancelled before it began.")
-        start = self._decoder.prefill(asked.ids, kv_key)
+        start = self._decoder.prefill(asked.ids, kv_key, asked.owed)
         prefilled = time.perf_counter()
         found = self._candidates(request, shape, start, deadline, cancelled)
         ended = time.perf_counter()
@@ -72,7 +72,7 @@ class Completer:
         """Log-probability of a given text at the cursor, in one forward pass."""
         text = self._model.encode(request.text)
         asked = prompts.build(
-            self._model, request.prefix, request.suffix, request.max_context_tokens, reserve=len(text)
+            self._model, request.prefix, request.suffix, request.max_context_tokens, reserve=len(text), heal=False
         )
         ids = torch.tensor([[*asked.ids, *text]], device=self._model.device)
         hidden = self._model.hidden(ids)[0, len(asked.ids) - 1 : -1]
@@ -90,7 +90,7 @@ class Completer:
     ) -> list[_Text]:
         """The greedy text, then one for each next-best first token: different by construction, and deterministic."""
         wanted = request.candidates if request.invoked else 1
-        firsts = torch.topk(start.logits.float(), max(wanted, 1)).indices.tolist()
+        firsts = self._decoder.likeliest(start, max(wanted, 1))
         found = [self._decode(request, shape, start, None, deadline, cancelled)]
         for token in firsts[1:]:
             if time.perf_counter() >= deadline:
@@ -117,8 +117,9 @@ class Completer:
                 break
             ids.append(step.token)
             total += step.logprob if math.isfinite(step.logprob) else 0.0
-            text = self._model.decode(ids)
-            if reason := shape.stop(text):
+            new = self._new_text(ids, start)
+            text = new or ""
+            if new is not None and (reason := shape.stop(text)):
                 stop = reason
                 break
             if len(ids) >= request.max_new_tokens:
@@ -127,6 +128,13 @@ class Completer:
                 stop = "latency"
                 break
         return _Text(shape.finish(text, stop), stop, len(ids), total)
+
+    def _new_text(self, ids: list[int], start: Prefilled) -> str | None:
+        """What is new in an answer's tokens: what was owed is there already. None until all of it is paid."""
+        if not start.owed or self._model.pieces is None:
+            return self._model.decode(ids)
+        owed, text = start.owed.decode(), self._model.pieces.text(ids)
+        return text[len(owed) :] if text.startswith(owed) else None
 
 
 def _distinct(texts: object) -> list[str]:

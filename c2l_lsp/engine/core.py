@@ -24,6 +24,8 @@ from c2l_lsp.model import base
 from c2l_lsp.model.lora import AdapterSlot, export_peft
 
 _LATENCIES = 200
+REST_S = 2.0
+"""Training on request stands still for so long after a completion was asked for."""
 
 
 class Engine:
@@ -43,6 +45,8 @@ class Engine:
 
     def complete(self, request: wire.Complete, cancelled: Callable[[], bool]) -> wire.Completion:
         """Answer under the folder's current generation (or the bare model); the generation cannot change meanwhile."""
+        for life in self._folders.values():
+            life.rest_until = time.monotonic() + REST_S
         live = self._live(request.folder, request.adapter)
         answer = self._completer.complete(request, generation=live.generation, kv_key=live.kv_key, cancelled=cancelled)
         self._latencies.append(answer.ms.total)
@@ -70,7 +74,7 @@ class Engine:
         if not path.is_absolute():
             raise RequestError(f"A folder must be an absolute path, not {request.folder}.")
         store = FolderStore(state_root() / folder_key(path))
-        life = FolderLife(path, request.settings, request.trusted, self.model, store, self._emit)
+        life = FolderLife(path, request.settings, request.trusted, self.model, store, self._emit, self._slot)
         self._folders[request.folder] = life
         self._turn.append(request.folder)
         life.start()
@@ -145,6 +149,7 @@ class Engine:
     def idle_step(self) -> None:
         """One slice of adapter work: a folder's next step, or the batched update of all folders that are ready."""
         now = time.monotonic()
+        self._slot.use(None)  # what is read is read by the bare model, whatever the last completion ran under
         for _ in range(len(self._turn)):
             self._turn.rotate(-1)
             life = self._folders[self._turn[-1]]

@@ -49,12 +49,16 @@ class Step:
 
 @dataclass
 class Prefilled:
-    """A prompt that was read: logits of what comes next [vocabulary], and how many of its tokens were reused."""
+    """A prompt that was read: logits of what comes next [vocabulary], and how many of its tokens were reused.
+
+    `owed` are bytes that the answer has to begin with.
+    """
 
     slot: _Slot
     logits: Tensor
     length: int
     reused: int
+    owed: bytes = b""
 
 
 class Decoder:
@@ -78,13 +82,20 @@ class Decoder:
         self.accepted = 0
 
     @torch.inference_mode()
-    def prefill(self, ids: list[int], kv_key: str = "") -> Prefilled:
+    def prefill(self, ids: list[int], kv_key: str = "", owed: str = "") -> Prefilled:
         """Read a prompt. `kv_key` names whatever the KV depends on besides the ids (an adapter with inner pairs)."""
         slot, reused = self._best(ids, kv_key)
         reused = min(reused, len(ids) - 1)  # the last token is always fed: its logits are needed
         slot.crop(reused)
         logits = self._feed(slot, ids[reused:])
-        return Prefilled(slot, logits[0], len(ids), reused)
+        return Prefilled(slot, logits[0], len(ids), reused, owed.encode())
+
+    @torch.inference_mode()
+    def likeliest(self, start: Prefilled, count: int) -> list[int]:
+        """The likeliest first tokens of an answer, best first."""
+        scores = self._scores(start.logits[None], start.owed)[0]
+        best = torch.topk(scores, min(count, int(torch.isfinite(scores).sum())))
+        return best.indices.tolist()
 
     @torch.inference_mode()
     def stream(self, start: Prefilled, first: int | None = None) -> Iterator[Step]:
@@ -92,36 +103,49 @@ class Decoder:
 
         May be called again for the same prompt; the KV of the last answer is dropped then.
         """
-        slot, seen = start.slot, start.length
+        slot, seen, owed = start.slot, start.length, start.owed
         slot.crop(seen)
         lookup = Lookup(slot.ids, self._cursor(slot.ids)) if self._draft else None
         logits, guesses = start.logits[None], list[int]()
         while True:
             written: list[int] = []
-            for step, guess in zip(_greedy(logits, first), [*guesses, None], strict=True):
+            for step, guess in zip(_greedy(self._scores(logits, owed), first), [*guesses, None], strict=True):
                 yield step
                 written.append(step.token)
                 if step.token != guess:
                     break
             first = None
+            owed = owed[len(self._paid(written[-1])) :] if owed else b""
             seen += len(written)
             self.accepted += len(written) - 1
             self._credit.book(bool(guesses), len(written) - 1)
             slot.crop(seen - 1)  # guesses that were wrong
-            guesses = self._guess(lookup, written)
+            guesses = self._guess(lookup, written, wanted=not owed)
             logits = self._feed(slot, [written[-1], *guesses], every=True)
 
     def forget(self) -> None:
         """Drop all kept KV."""
         self._slots.clear()
 
-    def _guess(self, lookup: Lookup | None, written: list[int]) -> list[int]:
+    def _guess(self, lookup: Lookup | None, written: list[int], wanted: bool) -> list[int]:
         if lookup is None:
             return []
         lookup.extend(written)
-        guesses = lookup.propose(self._draft) if self._credit.good else []
+        guesses = lookup.propose(self._draft) if wanted and self._credit.good else []
         self.drafted += len(guesses)
         return guesses
+
+    def _paid(self, token: int) -> bytes:
+        return self._model.pieces[token] if self._model.pieces is not None else b""
+
+    def _scores(self, logits: Tensor, owed: bytes) -> Tensor:
+        """Log-probabilities [n, vocabulary] in fp32, among the tokens that agree with what is owed."""
+        scores = logits.float()
+        if owed and self._model.pieces is not None and (allowed := self._model.pieces.agreeing(owed)):
+            kept = torch.full_like(scores, -torch.inf)
+            kept[:, allowed] = scores[:, allowed]
+            scores = kept
+        return torch.log_softmax(scores, -1)
 
     def _cursor(self, ids: list[int]) -> int:
         """Where in a prompt writing goes on."""
@@ -156,9 +180,8 @@ class Decoder:
         return slot, 0
 
 
-def _greedy(logits: Tensor, first: int | None) -> list[Step]:
-    """The likeliest token of every row [n, vocabulary]; `first` replaces that of the first row."""
-    scores = torch.log_softmax(logits.float(), -1)
+def _greedy(scores: Tensor, first: int | None) -> list[Step]:
+    """The likeliest token of every row of log-probabilities [n, vocabulary]; `first` replaces that of the first row."""
     logprobs, tokens = scores.max(-1)
     steps = [Step(token, logprob) for token, logprob in zip(tokens.tolist(), logprobs.tolist(), strict=True)]
     if first is not None:

@@ -1,12 +1,13 @@
 """The gate every adapter passes before it goes live: finite, bounded, and no worse than no adapter on held-out text.
 
 A few whole files are left out of the state for the test only (their readings are subtracted, an exact operation), the
-adapter of what remains is scored on them at several strengths, and the best strength is used; 0 keeps it back.
+adapter of what remains is scored on them at several strengths, and the best strength is used; 0 keeps it back. A final
+map is scored on hidden states computed once; pairs change the hidden states, so each strength is a forward pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.repo.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
@@ -62,11 +63,15 @@ def refuse(adapter: Adapter, limit: float) -> str:
 
 
 class Trial:
-    """Scores an adapter on held-out texts; what the base model sees of a text is computed once per content."""
+    """Scores an adapter on held-out texts; what the base model sees of a text is computed once per content.
 
-    def __init__(self, model: BaseModel) -> None:
-        self._model = model
+    `slot` is the engine's: pairs are plugged in for one slice at a time and taken out before it ends.
+    """
+
+    def __init__(self, model: BaseModel, slot: AdapterSlot) -> None:
+        self._model, self._slot = model, slot
         self._seen: dict[bytes, tuple[Tensor, Tensor]] = {}
+        self._ids: dict[bytes, Tensor] = {}
 
     @torch.inference_mode()
     def see(self, digest: bytes, text: str) -> None:
@@ -75,15 +80,49 @@ class Trial:
         if digest in self._seen or len(ids) < 2:
             return
         rows = torch.tensor([ids], device=self._model.device)
-        self._seen[digest] = (self._model.hidden(rows)[0, :-1], rows[0, 1:])
+        self._slot.use(None)
+        self._seen[digest], self._ids[digest] = (self._model.hidden(rows)[0, :-1], rows[0, 1:]), rows
 
-    def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Verdict:
-        """Best strength of an adapter's final map on these texts; texts not asked for are forgotten."""
+    def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Generator[None, None, Verdict]:
+        """Best strength of an adapter on these texts; texts not asked for are forgotten."""
         self._seen = {digest: self._seen[digest] for digest in digests if digest in self._seen}
-        if adapter.final_map is None or not self._seen:
+        self._ids = {digest: self._ids[digest] for digest in self._seen}
+        if not self._seen or (adapter.final_map is None and not adapter.pairs):
             return Verdict(1.0, 0.0, 0)
+        if adapter.pairs:
+            return (yield from self._judge_pairs(adapter))
+        assert adapter.final_map is not None  # noqa: S101
         hidden, targets = (torch.cat([pair[side] for pair in self._seen.values()])[:MAX_TOKENS] for side in (0, 1))
         return judge_final_map(self._model, adapter.final_map, hidden, targets)
+
+    def _judge_pairs(self, adapter: Adapter) -> Generator[None, None, Verdict]:
+        bare = yield from self.loss(None, list(self._seen))
+        losses = {}
+        for strength in STRENGTHS:
+            losses[strength] = yield from self.loss(adapter.scaled(strength), list(self._seen))
+        tokens = sum(len(targets) for _, targets in self._seen.values())
+        return _verdict(losses, bare, tokens)
+
+    def loss(self, adapter: Adapter | None, digests: Sequence[bytes]) -> Generator[None, None, float]:
+        """Mean loss in nat/token under an adapter (None: bare) on texts that were seen, one text a slice."""
+        total, tokens = 0.0, 0
+        for digest in digests:
+            if digest not in self._seen or tokens >= MAX_TOKENS:
+                continue
+            hidden, targets = self._seen[digest]
+            total += self._text_loss(adapter, self._ids[digest], hidden, targets)
+            tokens += len(targets)
+            yield
+        return total / max(tokens, 1)
+
+    @torch.inference_mode()
+    def _text_loss(self, adapter: Adapter | None, ids: Tensor, hidden: Tensor, targets: Tensor) -> float:
+        self._slot.use(adapter)
+        if adapter is not None and adapter.pairs:
+            hidden = self._model.hidden(ids)[0, :-1]
+        found = _loss(self._model, self._slot.mapped(hidden), targets) * len(targets)
+        self._slot.use(None)
+        return found
 
 
 @torch.inference_mode()
@@ -92,11 +131,16 @@ def judge_final_map(model: BaseModel, C: Tensor, hidden: Tensor, targets: Tensor
     bare = _loss(model, hidden, targets)
     step = (hidden.float() @ C.to(model.device).T).to(hidden.dtype)
     losses = {strength: _loss(model, hidden + strength * step, targets) for strength in STRENGTHS}
-    best = min(losses, key=lambda strength: losses[strength])
+    return _verdict(losses, bare, len(hidden))
+
+
+def _verdict(losses: Mapping[float, float], bare: float, tokens: int) -> Verdict:
+    """The best strength, or 0 if none is better than the bare model (a loss that is no number never is)."""
+    best = min(losses, key=lambda strength: losses[strength] if losses[strength] == losses[strength] else float("inf"))
     delta = losses[best] - bare
-    if delta >= 0:
-        return Verdict(0.0, delta, len(hidden), f"it is {delta:+.3f} nat/token worse than none on held-out files")
-    return Verdict(best, delta, len(hidden))
+    if not delta < 0:
+        return Verdict(0.0, delta, tokens, f"it is {delta:+.3f} nat/token worse than none on held-out files")
+    return Verdict(best, delta, tokens)
 
 
 def _loss(model: BaseModel, hidden: Tensor, targets: Tensor) -> float:

@@ -147,7 +147,7 @@ class Cancel(_Record, frozen=True, kw_only=True):
 
 
 class AdapterInfo(_Record, frozen=True, kw_only=True):
-    """A folder's adapter as it stands."""
+    """A folder's adapter as it stands. `deep` says what became of training on request, "" if nobody asked for it."""
 
     folder: str
     generation: int
@@ -164,6 +164,15 @@ class AdapterInfo(_Record, frozen=True, kw_only=True):
     rank: int = 0
     learned_bytes: int = 0
     sampled: bool = False
+    deep: str = ""
+
+
+class Deepen(_Record, frozen=True, kw_only=True):
+    """Train a LoRA of the folder by gradient descent, in the background (`cancel`: stop that). `steps` 0 chooses."""
+
+    folder: str
+    steps: int = 0
+    cancel: bool = False
 
 
 class Export(_Record, frozen=True, kw_only=True):
@@ -216,6 +225,7 @@ METHODS: dict[str, tuple[type[Struct], type[Struct]]] = {
     "adapter_info": (Folder, AdapterInfo),
     "regenerate": (Folder, Nothing),
     "reset": (Folder, Nothing),
+    "deepen": (Deepen, AdapterInfo),
     "export": (Export, Exported),
     "set_enabled": (SetEnabled, AdapterInfo),
     "status": (Nothing, Status),
@@ -239,7 +249,7 @@ class Progress(_Record, frozen=True, kw_only=True):
 
 
 class AdapterChanged(_Record, frozen=True, kw_only=True):
-    """A new adapter generation is live. `trigger` is index, diff, settings, reset or restore; `ms` per stage."""
+    """A new adapter generation is live. `trigger` is index, diff, settings, reset, restore or deep; `ms` per stage."""
 
     info: AdapterInfo
     trigger: str

@@ -181,6 +181,15 @@ class Worker:
     def _on_reset(self, params: wire.Folder, _id: int) -> None:
         self._engine.life(params.folder).reset()
 
+    def _on_deepen(self, params: wire.Deepen, _id: int) -> msgspec.Struct:
+        life = self._engine.life(params.folder)
+        if params.cancel:
+            life.cancel_deep()
+        else:
+            life.deepen(params.steps)
+        info: wire.AdapterInfo = life.info()
+        return info
+
     def _on_export(self, params: wire.Export, _id: int) -> msgspec.Struct:
         exported: wire.Exported = self._engine.export(params)
         return exported

@@ -362,7 +362,11 @@ def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch
     from c2l_lsp.engine import adapt
     from c2l_lsp.engine.gate import Verdict
 
-    monkeypatch.setattr(adapt.Trial, "judge", lambda *_: Verdict(0.0, 0.2, 100, "it is worse"))
+    def judge(*_):
+        yield
+        return Verdict(0.0, 0.2, 100, "it is worse")
+
+    monkeypatch.setattr(adapt.Trial, "judge", judge)
     info = session.open(folder)
     assert "kept back: it is worse" in info.message
     assert live(session, folder).adapter is None
