@@ -23,6 +23,7 @@ from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.engine.prompt import build
 from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.heal import owed as owed_by
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.train import fim
 from c2l_lsp.train.corpus import Document
@@ -104,6 +105,12 @@ def first_lines(text: str, hole: Hole) -> str:
     return "\n".join(text.split("\n")[: hole.target.count("\n") + 1])
 
 
+def answer(model: BaseModel, ids: Sequence[int], owed: str) -> str:
+    """The text of an answer without what it owed."""
+    text = model.pieces.text(ids) if model.pieces is not None else model.decode(list(ids))
+    return text[len(owed) :] if text.startswith(owed) else ""
+
+
 class Model:
     """A base LM behind the engine's own prompts and decoder; `fills` = False shows it only what stands before."""
 
@@ -131,13 +138,13 @@ class Model:
         suffix = hole.suffix if self._fills else ""
         asked = build(self._model, hole.prefix, suffix, context, RESERVE[hole.span])
         ids: list[int] = []
-        for step in self._decoder.stream(self._decoder.prefill(asked.ids)):
+        for step in self._decoder.stream(self._decoder.prefill(asked.ids, owed=asked.owed)):
             if step.token in self._model.stops or len(ids) >= RESERVE[hole.span]:
                 break
             ids.append(step.token)
             if hole.span != "lines_3_to_5" and "\n" in self._model.decode(ids[-1:]):
                 break
-        text = self._model.decode(ids)
+        text = answer(self._model, ids, asked.owed)
         return text if asked.fim else first_lines(text, hole)
 
 
@@ -154,17 +161,19 @@ class Grams:
 
     def fill(self, hole: Hole, context: int) -> str:
         """See Method."""
-        before = self._model.encode(hole.prefix[-8 * context :])
+        owed = owed_by(hole.prefix)
+        before = self._model.encode(hole.prefix.removesuffix(owed)[-8 * context :])
         after = self._model.encode(hole.suffix[: 8 * context])[: context // 4]
         before = before[-(context - len(after)) :]
         ids: list[int] = []
-        for token in self._grams.greedy(before, (after, before), RESERVE[hole.span]):
+        shown = (after, before)
+        for token in self._grams.greedy(before, shown, RESERVE[hole.span], self._model.pieces, owed.encode()):
             if token in self._model.stops:
                 break
             ids.append(token)
             if self._model.decode(ids).count("\n") > hole.target.count("\n"):
                 break
-        return first_lines(self._model.decode(ids), hole)
+        return first_lines(answer(self._model, ids, owed), hole)
 
 
 def repositories(documents: Iterable[Document], most: int) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from c2l_lsp.bench import scaling
     from c2l_lsp.bench.holes import Method
     from c2l_lsp.bench.stats import Row
     from c2l_lsp.model.base import BaseModel

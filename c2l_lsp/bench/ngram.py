@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from c2l_lsp.model.heal import Pieces
+
 ORDER = 5
 _BITS = 16  # of a token in a key; what is left of 64 is the hash of the history
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -128,13 +130,23 @@ class CachedNGram:
             cache.add(token)
         return total
 
-    def greedy(self, before: Sequence[int], shown: Sequence[Sequence[int]], most: int) -> Iterable[int]:
-        """Likeliest tokens after `before` one by one, at most `most`; the cache holds the texts that are `shown`."""
+    def greedy(
+        self, before: Sequence[int], shown: Sequence[Sequence[int]], most: int, pieces: Pieces | None, owed: bytes = b""
+    ) -> Iterable[int]:
+        """Likeliest tokens after `before` one by one, at most `most`; the cache holds the texts that are `shown`.
+
+        The first tokens agree with the bytes `owed`, as the engine's do.
+        """
         cache, ids = Cache(), list(before)
         for text in shown:
             for token in text:
                 cache.add(token)
         for _ in range(most):
-            token = int(self.next(ids[-ORDER:], cache).argmax())
+            likely = self.next(ids[-ORDER:], cache)
+            if owed and pieces is not None and (allowed := pieces.agreeing(owed)):
+                token = allowed[int(likely[allowed].argmax())]
+                owed = owed[len(pieces[token]) :]
+            else:
+                token = int(likely.argmax())
             ids.append(token)
             yield token

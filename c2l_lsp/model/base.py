@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.fim import FimTokens, resolve
+from c2l_lsp.model.heal import Pieces, pieces_of
 
 DEFAULT_ID = "c2l-default"
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -86,6 +88,11 @@ class BaseModel:
             if index is not None:
                 return int(index)
         return 0
+
+    @cached_property
+    def pieces(self) -> Pieces | None:
+        """The bytes of every token, None where the tokenizer's kind is not known; made at the first use."""
+        return pieces_of(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""

@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from c2l_lsp.model.heal import owed
+
 _OPEN, _CLOSE = "([{", ")]}"
 
 
@@ -117,9 +119,15 @@ SPANS: tuple[tuple[float, Callable[[str, random.Random], tuple[int, int]]], ...]
 )
 
 
+HEALED = 0.7
+"""Share of holes that begin where the engine's prompts end (see c2l_lsp.model.heal); the others begin anywhere."""
+
+
 def split(text: str, dice: random.Random) -> Split:
     """Cut `text` (not empty) by one of SPANS; sometimes what follows is left out, as at a file's end."""
     (chosen,) = dice.choices([span for _, span in SPANS], [weight for weight, _ in SPANS])
     begin, end = chosen(text, dice)
+    if dice.random() < HEALED:
+        begin -= len(owed(text[:begin]))
     suffix = "" if dice.random() < 0.12 else text[end:]
     return Split(text[:begin], text[begin:end], suffix)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
+from c2l_lsp.engine.prompt import build
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.lora import Adapter, AdapterSlot
 
@@ -93,3 +96,20 @@ def test_an_adapter_costs_no_prompt_tokens(completer, slot, tiny):
 def test_the_answer_begins_with_what_it_must(completer):
     answer = run(completer, ask(must_start="a_value"))
     assert all(text.startswith("a_value") for text in answer.texts)
+
+
+def test_what_was_typed_of_a_word_is_not_said_again(tiny, sources):
+    """Wherever the cursor stands, the answer goes on from there, as a model allowed only agreeing tokens says it."""
+    text = sources[3]
+    completer = Completer(tiny, Decoder(tiny, AdapterSlot(tiny)))
+    healed = 0
+    for at in range(400, 460):
+        request = ask(prefix=text[:at], suffix="", multiline="always")
+        asked = build(tiny, request.prefix, "", request.max_context_tokens, reserve=12)
+        steps = list(islice(completer._decoder.stream(completer._decoder.prefill(asked.ids, owed=asked.owed)), 12))
+        whole = tiny.pieces.text([step.token for step in steps])
+        assert whole.startswith(asked.owed)
+        healed += bool(asked.owed)
+        for said in completer.complete(request, generation=0, kv_key="", cancelled=lambda: False).texts:
+            assert whole[len(asked.owed) :].startswith(said)
+    assert healed > 20

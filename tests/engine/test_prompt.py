@@ -31,7 +31,25 @@ def test_the_budget_holds_and_the_nearest_text_stays(tiny, sources):
     for budget in (32, 100, 500):
         built = prompt.build(tiny, text[:50_000], text[50_000:90_000], budget, 64)
         assert len(built.ids) <= budget
-        assert tiny.decode(built.ids[: built.ids.index(tiny.fim.suffix)]).endswith(text[49_990:50_000])
+        before = tiny.decode(built.ids[: built.ids.index(tiny.fim.suffix)]) + built.owed
+        assert before.endswith(text[49_990:50_000])
+
+
+def test_what_follows_stays_in_place_while_the_text_before_grows(tiny, sources):
+    """In the order that puts it first, its end must not move with every token typed: the KV after it would be lost."""
+    fim = dataclasses.replace(tiny.fim, order="joined")
+    model = dataclasses.replace(tiny, fim=fim)
+    before, after = "x = 1\n" * 60, "\n".join(sources)[:20_000]
+    typed = "y = some_call(a, b, other_call(c)[0])"
+    prompts = [prompt.build(model, before + typed[:size], after, 500, 64).ids for size in range(len(typed))]
+    assert len({tuple(ids[: ids.index(fim.middle)]) for ids in prompts}) <= 2
+    assert prompts[0][:2] == [fim.prefix, fim.suffix]
+
+
+def test_a_prompt_does_not_end_inside_a_word(tiny):
+    built = prompt.build(tiny, "value = other\nreturn val", "", 200, 64)
+    assert (tiny.decode(built.ids[1:]), built.owed) == ("value = other\nreturn", " val")
+    assert prompt.build(tiny, "return val", "", 200, 64, heal=False).owed == ""
 
 
 def test_the_models_own_limit_holds(tiny, sources):
