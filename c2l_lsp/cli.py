@@ -104,6 +104,10 @@ def adapt(
         Path, typer.Option(help="PEFT directory to write (adapter_config.json, adapter_model.safetensors).")
     ],
     rank: Annotated[int, typer.Option(help="Rank of the exported LoRA; 0 is the smallest exact one.")] = 0,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also train a LoRA by gradient descent; kept only if it wins.")
+    ] = False,
+    deep_steps: Annotated[int, typer.Option(min=0, help="Steps of that training; 0 chooses them.")] = 0,
     model: ModelOption = "",
     as_json: Json = False,
 ) -> None:
@@ -114,6 +118,9 @@ def adapt(
     root = folder.resolve()
     with Session(_settings(model), _progress(quiet=as_json)) as session:
         info = session.open(root)
+        if deep:
+            info = session.deepen(str(root), deep_steps)
+            typer.echo(f"deep adapter: {info.deep}", err=True)
         done = session.engine.export(wire.Export(folder=str(root), out=str(out), rank=rank))
         base = session.engine.model.id
     _report(
@@ -125,6 +132,7 @@ def adapt(
             "relative_error": done.error,
             "files": info.files,
             "scale": info.scale,
+            "deep": info.deep,
         },
         as_json,
         f"{out}: rank {done.rank}, relative error of ΔW {done.error:.2e}, from {info.files} files of {root.name}.",

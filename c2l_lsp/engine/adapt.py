@@ -337,7 +337,7 @@ class FolderLife:
         adapter = learner.network.adapter(rest)
         yield
         digests = [learner.records[path].entry.digest for path in chosen]
-        self._verdict = yield from self._trial.judge(adapter, digests)
+        self._verdict = yield from self._trial.judging(adapter, digests)
         if self._deep.pairs:  # the files have changed since it was trained: does it still win?
             plain = adapter.scaled(self._verdict.strength)
             without = yield from self._trial.loss(plain, digests)

@@ -65,11 +65,11 @@ def refuse(adapter: Adapter, limit: float) -> str:
 class Trial:
     """Scores an adapter on held-out texts; what the base model sees of a text is computed once per content.
 
-    `slot` is the engine's: pairs are plugged in for one slice at a time and taken out before it ends.
+    `slot` is the engine's (None: one of its own): pairs are plugged in for one slice and taken out before it ends.
     """
 
-    def __init__(self, model: BaseModel, slot: AdapterSlot) -> None:
-        self._model, self._slot = model, slot
+    def __init__(self, model: BaseModel, slot: AdapterSlot | None = None) -> None:
+        self._model, self._slot = model, slot or AdapterSlot(model)
         self._seen: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._ids: dict[bytes, Tensor] = {}
 
@@ -83,8 +83,18 @@ class Trial:
         self._slot.use(None)
         self._seen[digest], self._ids[digest] = (self._model.hidden(rows)[0, :-1], rows[0, 1:]), rows
 
-    def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Generator[None, None, Verdict]:
-        """Best strength of an adapter on these texts; texts not asked for are forgotten."""
+    def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Verdict:
+        """As `judging`, in one go."""
+        work = self.judging(adapter, digests)
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                verdict: Verdict = end.value
+                return verdict
+
+    def judging(self, adapter: Adapter, digests: Sequence[bytes]) -> Generator[None, None, Verdict]:
+        """Best strength of an adapter on these texts, in slices; texts not asked for are forgotten."""
         self._seen = {digest: self._seen[digest] for digest in digests if digest in self._seen}
         self._ids = {digest: self._ids[digest] for digest in self._seen}
         if not self._seen or (adapter.final_map is None and not adapter.pairs):

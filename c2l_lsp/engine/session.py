@@ -48,6 +48,11 @@ class Session:
             self.engine.idle_step()
         return life.info()
 
+    def deepen(self, folder: str, steps: int = 0, timeout_s: float = 3600.0) -> wire.AdapterInfo:
+        """Train a LoRA of an open folder by gradient descent, to the end."""
+        self.engine.life(folder).deepen(steps)
+        return self.settle(folder, timeout_s)
+
     def complete(self, request: wire.Complete) -> wire.Completion:
         """Answer a request now."""
         return self.engine.complete(request, lambda: False)

@@ -63,7 +63,7 @@ def test_pairs_that_harm_are_kept_back(tiny, trial):
     worse = max(losses, key=losses.get)
     assert losses[worse] > bare
     harmful = pairs_of(tiny, worse)
-    verdict, _ = run(trial.judge(harmful, digests))
+    verdict = trial.judge(harmful, digests)
     best = min(run(trial.loss(harmful.scaled(s), digests))[0] for s in (1.0, 0.7, 0.4, 0.2))
     assert (verdict.strength == 0.0) == (best >= bare)
     if verdict.strength == 0.0:
@@ -71,19 +71,19 @@ def test_pairs_that_harm_are_kept_back(tiny, trial):
     assert verdict.tokens > 100
     helpful = pairs_of(tiny, -worse)
     if losses[-worse] < bare:
-        assert run(trial.judge(helpful, digests))[0].strength > 0
+        assert trial.judge(helpful, digests).strength > 0
 
 
 def test_pairs_that_are_no_numbers_are_kept_back(tiny, trial):
     broken = pairs_of(tiny, float("nan"))
-    verdict, _ = run(trial.judge(broken, [bytes([n]) for n in range(3)]))
+    verdict = trial.judge(broken, [bytes([n]) for n in range(3)])
     assert verdict.strength == 0.0
 
 
 def test_the_trial_leaves_nothing_plugged_in(tiny, trial, sources):
     ids = torch.tensor([tiny.encode(sources[0])[:50]])
     before = tiny.hidden(ids)
-    generator = trial.judge(pairs_of(tiny, 3.0), [bytes([n]) for n in range(3)])
+    generator = trial.judging(pairs_of(tiny, 3.0), [bytes([n]) for n in range(3)])
     for _ in range(6):
         next(generator)
         assert torch.equal(tiny.hidden(ids), before)

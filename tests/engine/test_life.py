@@ -366,7 +366,7 @@ def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch
         yield
         return Verdict(0.0, 0.2, 100, "it is worse")
 
-    monkeypatch.setattr(adapt.Trial, "judge", judge)
+    monkeypatch.setattr(adapt.Trial, "judging", judge)
     info = session.open(folder)
     assert "kept back: it is worse" in info.message
     assert live(session, folder).adapter is None
