@@ -174,7 +174,10 @@ def repopeft_run(
     manifest = _manifest(
         started, clock, {"split": split, "track": track.value, "strict": strict, "most": most, "digest": tasks}
     )
-    manifest |= {"weights": {"base": loaded.digest, method: made.digest}, "tasks": _tasks(values)}
+    manifest |= {
+        "weights": {"base": loaded.digest, **({method: made.digest} if made.digest else {})},
+        "tasks": _tasks(values),
+    }
     stats.write(json_out, manifest, rows)
 
 

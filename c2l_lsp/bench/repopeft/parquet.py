@@ -13,6 +13,7 @@ from c2l_lsp.bench.repopeft import schema
 from c2l_lsp.errors import CorpusError
 
 _READ_ROWS = 128
+_READ_BYTES = 1 << 20  # of a column, at a time
 _WRITE_ROWS = 256
 _WRITE_CHARS = 32_000_000  # of one row group, before compression
 
@@ -46,7 +47,8 @@ def rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str,
 def _opened(file: Path) -> Any:  # noqa: ANN401 - a ParquetFile
     pyarrow = _library()
     try:
-        return pyarrow.parquet.ParquetFile(file)
+        # without a buffer size, pages of the whole file are read ahead: GBs for the published ones
+        return pyarrow.parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise _broken(file, error) from error
 
