@@ -24,6 +24,7 @@ class Shape:
 
 
 SHAPES = {
+    "pico": Shape(hidden=128, layers=4, heads=2, kv_heads=1, ffn=384),  # points of the scaling law
     "nano": Shape(hidden=256, layers=6, heads=4, kv_heads=2, ffn=768),
     "small": Shape(hidden=512, layers=8, heads=8, kv_heads=4, ffn=1536),
     "tiny": Shape(hidden=32, layers=2, heads=2, kv_heads=1, ffn=64),  # for tests

@@ -185,6 +185,29 @@ def train_export(
     typer.echo(f"{made['steps']} steps, {made['tokens'] / 1e6:.1f}M tokens: {made['evaluation']}")
 
 
+@train_app.command("split")
+def train_split(
+    folder: Annotated[Path, typer.Argument(help="A run or a model folder.")],
+    out: Out,
+    megabytes: Annotated[int, typer.Option(min=1, help="Size of a part at most.")] = 15,
+) -> None:
+    """Pack a folder into small parts, for machines that give back only small files."""
+    from c2l_lsp.train import parts
+
+    typer.echo(f"{len(parts.split(folder, out, megabytes * 2**20))} parts in {out}")
+
+
+@train_app.command("join")
+def train_join(
+    folder: Annotated[Path, typer.Argument(help="A folder of parts.")],
+    out: Out,
+) -> None:
+    """Put a folder together again from its parts; each is checked first."""
+    from c2l_lsp.train import parts
+
+    parts.join(folder, out)
+
+
 @train_app.command("hypernet")
 def train_hypernet(
     corpus_folder: Annotated[Path, typer.Option("--corpus", help="A built corpus to estimate from.")],

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from c2l_lsp.bench import holes, scaling
+from c2l_lsp.bench.ngram import Cache, CachedNGram, NGram
+from c2l_lsp.errors import CorpusError
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.train.corpus import Document
+
+SPOKEN = [0, 1, 2, 3, 1, 2, 3, 1, 2, 4]
+
+
+def by_hand(before: list[int], token: int, streams: list[list[int]], vocabulary: int) -> float:
+    """Witten–Bell from its definition, by counting all over again."""
+    p = 1 / vocabulary
+    for order in range(1, 6):
+        history = before[len(before) - order + 1 :]
+        if len(before) < order - 1:
+            break
+        after = [ids[at] for ids in streams for at in range(order - 1, len(ids)) if ids[at - order + 1 : at] == history]
+        if not after:
+            break
+        kinds = len(set(after))
+        p = (after.count(token) + kinds * p) / (len(after) + kinds)
+    return p
+
+
+def test_the_grams_are_witten_bells() -> None:
+    streams = [SPOKEN, [4, 4, 1, 2, 0]]
+    grams = NGram(streams, 6)
+    for before in ([], [1], [1, 2], [3, 1, 2], [0, 1, 2, 3], [5, 5]):
+        likely = grams.next(before)
+        assert likely.sum() == pytest.approx(1)
+        for token in range(6):
+            assert likely[token] == pytest.approx(by_hand(before, token, streams, 6))
+
+
+def test_the_cache_knows_what_was_shown_and_grows() -> None:
+    cache = Cache()
+    assert cache.next([], 6) is None
+    for token in SPOKEN:
+        cache.add(token)
+    likely = cache.next([1, 2], 6)
+    assert likely is not None and likely.sum() == pytest.approx(1)
+    assert likely[3] > likely[4] > likely[0] > 0 == likely[5]
+
+
+def test_a_cache_makes_repeated_text_cheap_and_greedy_repeats_it() -> None:
+    grams = CachedNGram(NGram([list(range(6)) * 3], 8), 8)
+    known, unknown = [7, 6, 2] * 6, [7, 6, 2, 1, 3, 0, 4, 6, 1, 7, 5, 2, 0, 3, 4, 1, 6, 5]
+    assert grams.nat(known, 9) < 0.5 * grams.nat(unknown, 9)
+    assert list(grams.greedy([7, 6], [known], 4, None)) == [2, 7, 6, 2]
+
+
+def test_holes_are_the_same_in_every_run_and_close_again(sources: list[str]) -> None:
+    texts = sources[:8]
+    for span in holes.SPANS:
+        made = holes.holes("a/b", texts, span, 6)
+        assert made == holes.holes("a/b", texts, span, 6) and len(made) == 6
+        assert made != holes.holes("a/c", texts, span, 6)
+        for hole in made:
+            assert hole.prefix + hole.target + hole.suffix in texts
+            lines = hole.target.count("\n") + 1
+            assert (3 <= lines <= 5) if span == "lines_3_to_5" else lines == 1
+
+
+class Oracle:
+    """Knows the first `right` of all answers."""
+
+    def __init__(self, right: int) -> None:
+        self.right = right
+
+    def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
+        return 2.0 * len(text.encode()), len(text.encode())
+
+    def fill(self, hole: holes.Hole, context: int) -> str:
+        self.right -= 1
+        return hole.target + "  " if self.right >= 0 else "zzz"
+
+
+def test_the_score_of_an_oracle_is_its_share(sources: list[str]) -> None:
+    repos = {"a/a": sources[:5], "b/b": sources[5:10]}
+    made = holes.measure(Oracle(4), "oracle", repos, tasks=4, contexts=(256,), spans=("rest_of_line",))
+    found = {row.name: row.value for row in made}
+    assert found["bits_per_byte"] == pytest.approx(2.0)
+    assert found["exact_match/rest_of_line/256"] == pytest.approx(0.5)
+    assert 0.5 <= found["edit_similarity/rest_of_line/256"] < 0.75
+
+
+def test_a_model_is_asked_within_its_budget_and_measured_in_windows(tiny: BaseModel, sources: list[str]) -> None:
+    method = holes.Model(tiny)
+    bits, size = method.bits_per_byte(sources[3], 1500)
+    assert size == len(tiny.decode(tiny.encode(sources[3])[:1500]).encode())
+    assert bits / size == pytest.approx(math.log2(tiny.vocabulary) * 1500 / size, rel=0.2)  # random weights
+    (hole,) = holes.holes("a/b", sources[:8], "whole_line", 1)
+    assert method.fill(hole, 256) == method.fill(hole, 256)
+
+
+def test_too_little_text_is_an_error() -> None:
+    with pytest.raises(CorpusError):
+        holes.repositories([Document("0" * 16, "a/b", "x.py", "x = 1\n")], 4)
+
+
+def test_the_law_is_found_again_and_needs_both_sizes() -> None:
+    law = scaling.Law(2.0, 0.07, 0.11)
+    points = [
+        scaling.Point(f"{n}/{d}", n, d, law.bits(n, d)) for n, d in ((1e6, 2e6), (1e6, 8e6), (5e6, 4e6), (5e6, 9e6))
+    ]
+    found = scaling.fit(points)
+    assert np.allclose([found.alpha, found.beta], [0.07, 0.11])
+    rows = scaling.rows(points, [("small", 25e6, 5e8)])
+    assert next(r for r in rows if r.name.startswith("scaling/predicted")).value == pytest.approx(law.bits(25e6, 5e8))
+    with pytest.raises(ValueError, match="size from tokens"):
+        scaling.fit([p for p in points if p.weights == 1e6])
+
+
+def test_the_command_writes_its_rows(tmp_path: Path, tiny_folder: Path) -> None:
+    """Importing the command's module loads no torch: the command line stays quick."""
+    import subprocess
+    import sys
+
+    code = "import sys, c2l_lsp.bench.lines_cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
