@@ -188,7 +188,7 @@ class FolderLife:
             message=self.message,
             rank=self._adapter.rank if self._adapter else 0,
             learned_bytes=sum(record.entry.size for record in records.values()),
-            sampled=learner.sampled if learner else False,
+            sampled=learner.sample.partial if learner else False,
             deep=self._deepening.note if self._deepening else self._deep.note,
         )
 
@@ -424,7 +424,8 @@ class FolderLife:
             gate=self._verdict.strength,
             files=fold.to_rows(learner.records),
             seen=learner.seen,
-            touched=learner.touched,
+            touched=learner.sample.touched,
+            first=learner.sample.rows,
         )
         try:
             self._store.save(saved, state, learner.extra | deep.to_tensors(self._deep.pairs))

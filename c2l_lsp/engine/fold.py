@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from c2l_lsp.engine.store import FolderStore
@@ -107,15 +107,20 @@ def plan(
     overlay: Mapping[str, str],
     network: Hypernetwork,
     chosen: set[str],
+    narrow: Callable[[str, list[Piece]], list[Piece]] = lambda path, pieces: pieces,
+    anew: Collection[str] = (),
 ) -> Generator[None, None, Plan]:
-    """Compare what is folded with the `chosen` files as they should be; reads the texts of changed files only."""
+    """Compare what is folded with the `chosen` files as they should be; reads the texts of changed files only.
+
+    `narrow` (path, pieces) leaves those pieces of a file that count; files in `anew` are cut again, changed or not.
+    """
     target: dict[str, Record] = {}
     texts: dict[bytes, Piece] = {}
     came: dict[str, str] = {}
     changed = 0
     for path in sorted(chosen):
         old = records.get(path)
-        if old is not None and old.entry.digest == snapshot[path].digest:
+        if old is not None and old.entry.digest == snapshot[path].digest and path not in anew:
             target[path] = Record(snapshot[path], old.keys)
             continue
         changed += 1
@@ -130,7 +135,7 @@ def plan(
             entry = snapshot[path]
         if network.reads_diffs:
             came[path] = text
-        pieces = network.pieces(text)
+        pieces = narrow(path, network.pieces(text))
         texts.update((piece.key, piece) for piece in pieces)
         target[path] = Record(entry, tuple(piece.key for piece in pieces))
         yield

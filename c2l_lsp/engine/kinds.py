@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 
 from torch import Tensor
 
@@ -13,14 +13,17 @@ from c2l_lsp.model import prior as priors
 from c2l_lsp.model.base import ASSETS, BaseModel
 from c2l_lsp.model.encoder import EmbeddingEncoder, load_encoder
 from c2l_lsp.model.hypernet import Hypernetwork
-from c2l_lsp.model.memory import Memory
-from c2l_lsp.model.prior import MemoryPrior
+from c2l_lsp.model.memory import Memory, errors
+from c2l_lsp.model.prior import Curvature, MemoryPrior
 from c2l_lsp.model.published import PUBLISHED_BASE, Kind
 
 Builder = Callable[[BaseModel, Mapping[str, Tensor], bool], Hypernetwork | None]
 """(model, tensors kept with the folder's state, offline) → hypernetwork."""
 
 PRIOR_FILE = "memory.safetensors"
+
+PRIOR_TOKENS = 20_000
+"""Positions of a folder's own text a prior is estimated from when the base model ships none."""
 
 
 def shipped_prior(model: BaseModel) -> MemoryPrior | None:
@@ -34,6 +37,23 @@ def memory(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hype
     del offline
     prior = shipped_prior(model) or (priors.from_tensors(extra) if extra else None)
     return Memory(model, prior) if prior is not None else None
+
+
+def own_prior(
+    model: BaseModel, texts: Iterable[str], tell: Callable[[int, int], None]
+) -> Generator[None, None, MemoryPrior | None]:
+    """A prior estimated from some texts, one text a slice; None if all are empty."""
+    seen = Curvature.zeros(model.d)
+    for text in texts:
+        if not text.strip():
+            continue
+        found = errors(model, [text[:6000]])
+        seen.add(found.e, found.h)
+        tell(min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS)
+        yield
+        if seen.n >= PRIOR_TOKENS:
+            break
+    return priors.estimate(seen) if seen.n else None
 
 
 def published(kind: Kind) -> Builder:

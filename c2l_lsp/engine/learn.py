@@ -17,18 +17,16 @@ from c2l_lsp.config import Settings
 from c2l_lsp.engine import fold, kinds
 from c2l_lsp.engine.fold import Plan, Readings, Record
 from c2l_lsp.engine.replay import Replay, Replayed
+from c2l_lsp.engine.sample import Sample
 from c2l_lsp.engine.store import FolderStore, Saved
 from c2l_lsp.engine.texts import Texts
 from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Reading, RepoState
-from c2l_lsp.model.memory import Memory, errors
-from c2l_lsp.model.prior import Curvature, estimate, to_tensors
+from c2l_lsp.model.memory import Memory
+from c2l_lsp.model.prior import to_tensors
 from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.snapshot import Entry, Scan, Snapshot
-
-PRIOR_TOKENS = 20_000
-"""Positions of the folder's own text a prior is estimated from when the base model ships none."""
 
 Progress = Callable[[str, int, int, str, bool], None]
 """(task, done, total, unit, finished)"""
@@ -67,16 +65,16 @@ class Learner:
         self.records: dict[str, Record] = {}
         self.extra: dict[str, Tensor] = {}
         self.rules = ""
-        self.sampled = False
         self.purge = False
         self.readings: Readings | None = None
         self._folder, self._settings, self._model, self._store = folder, settings, model, store
         self._on_progress, self._on_trouble, self._tell = on_progress, on_trouble, tell
         self.lasting: set[bytes] = set()
+        self.sample = Sample()
+        self._budget = settings.adapter.max_index_kb * 1024
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
         self._texts = Texts(store, on_trouble)
-        self.touched: list[str] = []
 
     # --- what counts as the folder's text --------------------------------------------------------------------------
 
@@ -107,15 +105,6 @@ class Learner:
                 snapshot[path] = Entry(screened.digest, screened.size, 0)
         return snapshot
 
-    def _touch(self, before: Snapshot, after: Snapshot) -> None:
-        """Note which files were changed since the last look, unsaved buffers included."""
-        for path, entry in after.items():
-            old = before.get(path)
-            if old is None or old.digest != entry.digest:
-                if path in self.touched:
-                    self.touched.remove(path)
-                self.touched.append(path)
-
     # --- work --------------------------------------------------------------------------------------------------------
 
     def reconcile(self, paths: frozenset[str] | None, trigger: str) -> Generator[None, None, Ready | None]:
@@ -128,7 +117,8 @@ class Learner:
             self._on_progress("scan", 0, 0, "files", False)
         if paths is None:
             self.filter = FileFilter(self._folder, self._settings.files)
-        scan = Scan(self.filter, self._snapshot, only=paths)
+        on_read = (lambda path, file: self.sample.first_seen(path, file.text)) if self.state is None else None
+        scan = Scan(self.filter, self._snapshot, only=paths, on_read=on_read)
         while not scan.step(fold.SLICE_S):
             yield
         before, self._snapshot = self._snapshot, scan.snapshot
@@ -139,7 +129,7 @@ class Learner:
         scanned = time.perf_counter()
         snapshot = self._with_overlay()
         if self.state is not None:
-            self._touch(before, snapshot)
+            self.sample.touch(before, snapshot)
         if not snapshot:
             self.forget()
             languages = ", ".join(self._settings.files.languages)
@@ -161,12 +151,10 @@ class Learner:
 
     def _plan(self, snapshot: Snapshot) -> Generator[None, None, Plan]:
         assert self.network is not None  # noqa: S101 - _prepare makes it or raises
-        budget = self._settings.adapter.max_index_kb * 1024
-        sample = fold.select(snapshot, budget)
-        self.sampled = len(sample) < len(snapshot)
-        self.touched = fold.pinned(self.touched, snapshot, budget // 2) if self.sampled else []
-        chosen = sample.union(self.touched)
-        planned = yield from fold.plan(self.filter, self.records, snapshot, self._overlay, self.network, chosen)
+        chosen, anew = self.sample.choose(snapshot, self._budget)
+        planned = yield from fold.plan(
+            self.filter, self.records, snapshot, self._overlay, self.network, chosen, self.sample.narrow, anew
+        )
         planned.first = self.state is None
         return planned
 
@@ -176,9 +164,8 @@ class Learner:
         if self.network is None or not (self.network.reads_diffs and adapter.use_git_history):
             return None
         self.readings = self.readings or Readings(self._store, self.network, self._on_trouble)
-        budget = adapter.max_index_kb * 1024
         replay = Replay(
-            self._folder, self.filter, self.network, self.readings, commits=adapter.history_commits, budget=budget
+            self._folder, self.filter, self.network, self.readings, commits=adapter.history_commits, budget=self._budget
         )
         started = time.perf_counter()
         try:
@@ -231,20 +218,12 @@ class Learner:
         self.network = kinds.build(self._settings, self._model, self.extra)
         if self.network is not None:
             return
-        seen = Curvature.zeros(self._model.d)
-        for path in sorted(snapshot, key=lambda p: (snapshot[p].digest, p)):
-            text = self.text(path)
-            if not text.strip():
-                continue
-            found = errors(self._model, [text[:6000]])
-            seen.add(found.e, found.h)
-            self._on_progress("prior", min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS, "tokens", seen.n >= PRIOR_TOKENS)
-            yield
-            if seen.n >= PRIOR_TOKENS:
-                break
-        if seen.n == 0:
+        texts = (self.text(path) for path in sorted(snapshot, key=lambda p: (snapshot[p].digest, p)))
+        prior = yield from kinds.own_prior(
+            self._model, texts, lambda n, of: self._on_progress("prior", n, of, "tokens", n >= of)
+        )
+        if prior is None:
             raise NothingToLearn(f"{self._folder.name} has only empty files; completions use the bare model.")
-        prior = estimate(seen)
         self.extra = to_tensors(prior)
         self.network = Memory(self._model, prior)
 
@@ -278,8 +257,9 @@ class Learner:
         """Go on from a state that was kept on disk."""
         self.network, self.state, self.rules = network, state, saved.filter_digest
         self.records = fold.from_rows(saved.files)
-        self.touched = list(saved.touched)
+        self.sample = Sample(saved.touched, saved.first)
         self._snapshot = {path: Entry(*values) for path, values in saved.seen.items()}
+        self.sample.restore(self._snapshot, self._budget)
 
     def without(self, paths: list[str]) -> RepoState | None:
         """The state with some files left out, exactly (one made of diffs is given whole); None if readings are lost."""

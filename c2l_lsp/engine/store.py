@@ -48,7 +48,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
 
     `files` maps a path to the digest, size and mtime_ns of the text and the keys of its pieces; `seen` likewise every
     file of the folder, learned or not (so that a change made later is known as one); `touched` are files that were
-    changed, latest last.
+    changed, latest last; `first` names the chunks that files outside the sample had at first (see `Sample`).
     """
 
     schema: int
@@ -60,6 +60,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, tuple[bytes, int, int, list[bytes]]]
     seen: dict[str, tuple[bytes, int, int]] = {}
     touched: list[str] = []
+    first: dict[str, bytes] = {}
 
 
 @dataclass

@@ -33,6 +33,18 @@ def settings(tiny_folder: Path) -> Settings:
 
 
 @pytest.fixture
+def open_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights help nobody: let their adapters live all the same."""
+    from c2l_lsp.engine.gate import Trial, Verdict
+
+    def judging(*_: object):
+        yield
+        return Verdict(1.0, 0.0, 0)
+
+    monkeypatch.setattr(Trial, "judging", judging)
+
+
+@pytest.fixture
 def session(settings: Settings):
     with Session(settings) as opened:
         yield opened

@@ -35,7 +35,7 @@ def commit(root: Path) -> None:
 
 
 @pytest.fixture
-def evo(settings: Settings, tiny_folder: Path, tmp_path: Path) -> Settings:
+def evo(open_gate: None, settings: Settings, tiny_folder: Path, tmp_path: Path) -> Settings:
     """Settings for a base with random evo weights beside it."""
     model = tmp_path / "model"
     shutil.copytree(tiny_folder, model)

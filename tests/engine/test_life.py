@@ -331,6 +331,33 @@ def test_in_a_sampled_folder_what_is_worked_on_is_learned_all_the_same(folder, s
         assert later.open(folder).generation == info.generation + 2
 
 
+def test_of_a_file_outside_the_sample_only_what_changed_is_learned(folder, settings, sources):
+    adapter = msgspec.structs.replace(settings.adapter, max_index_kb=64)
+    large = "\n\n".join(sources[40:44])[:24000]
+    for number in range(12, 16):
+        (folder / "pkg" / f"m{number}.py").write_text(large.replace("self", f"self{number}"), encoding="utf-8")
+    with Session(msgspec.structs.replace(settings, adapter=adapter)) as session:
+        info = session.open(folder)
+        assert info.sampled
+        learner = session.engine.life(str(folder.resolve()))._learner
+        outside = next(n for n in range(12, 16) if f"pkg/m{n}.py" not in learner.records)
+        file, path = folder / "pkg" / f"m{outside}.py", f"pkg/m{outside}.py"
+        text, before = file.read_text(), learner.state.tensors["S"].clone()
+        whole = len(learner.network.pieces(text))
+        assert whole > 6
+        file.write_text(text + "\n\ndef worked_on(value):\n    return value + 1\n", encoding="utf-8")
+        wait(session, folder, info.generation + 1)
+        assert 0 < len(learner.records[path].keys) <= 2
+        generation = info.generation + 1
+    with Session(msgspec.structs.replace(settings, adapter=adapter)) as again:  # what it held at first is remembered
+        assert again.open(folder).generation == generation
+        learner = again.engine.life(str(folder.resolve()))._learner
+        file.write_text(text, encoding="utf-8")  # the revert takes out what the edit brought
+        wait(again, folder, generation + 1)
+        assert learner.records[path].keys == ()
+        assert float((learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
+
+
 def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch):
     other = tmp_path / "other"
     shutil.copytree(folder, other)
@@ -384,7 +411,7 @@ def test_export_gives_the_live_logits_and_refuses_when_there_is_none(session, fo
 
 
 @pytest.mark.parametrize("kind", ["static", "evo"])
-def test_the_papers_hypernetworks_follow_a_folder_too(settings, folder, tiny_folder, tmp_path, kind):
+def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folder, tiny_folder, tmp_path, kind):
     import torch
 
     from c2l_lsp.model import checkpoint

@@ -1,0 +1,76 @@
+"""Which of a folder's files its state is made from, and how much of each.
+
+All of every file, up to `maxIndexKb`. Above that a sample (a pure function of the files), and of the files outside it
+that somebody works on the chunks they did not have when they were first seen; a reverted edit takes them out again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from c2l_lsp.engine import fold
+from c2l_lsp.model import chunks
+from c2l_lsp.model.hypernet import Piece
+from c2l_lsp.repo.snapshot import Snapshot
+
+_BYTES = 8  # of a chunk's name: files are compared with themselves only
+
+
+class Sample:
+    """The choice for one folder. `touched`: files that were changed, latest last; `partial`: some are left out."""
+
+    def __init__(self, touched: Iterable[str] = (), first: Mapping[str, bytes] | None = None) -> None:
+        """`first` names the chunks each file had when it was first seen, as `rows` gave them."""
+        self.touched, self.partial = list(touched), False
+        self._first: dict[str, bytes] = dict(first or {})
+        self._whole: set[str] = set()
+
+    def first_seen(self, path: str, text: str) -> None:
+        """A file as it is seen for the first time; later looks change nothing."""
+        if path not in self._first:
+            self._first[path] = b"".join(_name(chunk) for chunk in chunks.chunks(text))
+
+    def touch(self, before: Snapshot, after: Snapshot) -> None:
+        """Note which files were changed since the last look."""
+        for path, entry in after.items():
+            old = before.get(path)
+            if old is None or old.digest != entry.digest:
+                if path in self.touched:
+                    self.touched.remove(path)
+                self.touched.append(path)
+
+    def choose(self, snapshot: Snapshot, budget: int) -> tuple[set[str], set[str]]:
+        """The files that count, within `budget` bytes (and half of it for touched ones besides); those to cut anew."""
+        before, self._whole = self._whole, fold.select(snapshot, budget)
+        self.partial = len(self._whole) < len(snapshot)
+        self.touched = fold.pinned(self.touched, snapshot, budget // 2) if self.partial else []
+        return self._whole.union(self.touched), before ^ self._whole
+
+    def narrow(self, path: str, pieces: Sequence[Piece]) -> list[Piece]:
+        """The pieces of a chosen file that count: all of them in the sample, else those it did not have at first."""
+        if path in self._whole:
+            return list(pieces)
+        held = self._first.get(path, b"")
+        names = Counter(held[start : start + _BYTES] for start in range(0, len(held), _BYTES))
+        found = []
+        for piece in pieces:
+            if names[name := _name(piece.text)]:
+                names[name] -= 1
+            else:
+                found.append(piece)
+        return found
+
+    def restore(self, snapshot: Snapshot, budget: int) -> None:
+        """The choice as it was for files that are already folded."""
+        self._whole = fold.select(snapshot, budget)
+        self.partial = len(self._whole) < len(snapshot)
+
+    @property
+    def rows(self) -> dict[str, bytes]:
+        """What is kept on disk: the first chunks of the files outside the sample."""
+        return {path: names for path, names in self._first.items() if path not in self._whole} if self.partial else {}
+
+
+def _name(chunk: str) -> bytes:
+    return chunks.key(chunk)[:_BYTES]
