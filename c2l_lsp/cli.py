@@ -13,7 +13,8 @@ from c2l_lsp import __version__
 from c2l_lsp.bench.cli import bench_app
 from c2l_lsp.config import Settings, load_user, merge
 from c2l_lsp.errors import C2LError, RequestError
-from c2l_lsp.train.cli import corpus_app, train_app
+from c2l_lsp.train.cli import train_app
+from c2l_lsp.train.corpus_cli import corpus_app
 
 if TYPE_CHECKING:
     from c2l_lsp.engine import wire

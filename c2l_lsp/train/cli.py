@@ -1,90 +1,17 @@
-"""The commands `c2l-lsp corpus …` and `c2l-lsp train …`. Importing this module loads no torch."""
+"""The commands `c2l-lsp train …`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-corpus_app = typer.Typer(help="From repositories to clean, licensed, deduplicated text to learn from.")
+from c2l_lsp.train.hypernet_cli import train_hypernet
+
 train_app = typer.Typer(help="Train a tokenizer and a base model on a built corpus.")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that receives the result.")]
-
-
-@contextmanager
-def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr (stdout stays free for data)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(words), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(words, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@corpus_app.command("build")
-def corpus_build(
-    list_file: Annotated[Path, typer.Option("--list", help="One owner/name or local git folder a line.")],
-    out: Out,
-    mirror: Annotated[Path, typer.Option(help="Folder of git folders: MIRROR/owner+name/repo.")] = Path(),
-    disjoint_from: Annotated[list[Path] | None, typer.Option(help="A list that must share no owner with this.")] = None,
-    against: Annotated[list[Path] | None, typer.Option(help="A built corpus whose files must not come back.")] = None,
-    standard_library: Annotated[bool, typer.Option(help="Add the installed standard library (PSF licence).")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
-    share: Annotated[float, typer.Option(min=0.01, help="Most text taken from one repository, in MB.")] = 3.0,
-) -> None:
-    """Read the newest commit of every listed repository, filter, deduplicate, write shards and a manifest.
-
-    Run the same command again to go on after a stop, or when more repositories have arrived.
-    """
-    from c2l_lsp.train import corpus, sources
-
-    names = sources.read_list(list_file)
-    sources.assert_disjoint(names, disjoint_from or [])
-    if standard_library:
-        names.append(corpus.STANDARD_LIBRARY)
-    with _progress("repositories") as progress:
-        made = corpus.build(
-            names, mirror, out, against=against or [], workers=workers, cap=int(share * 1e6), progress=progress
-        )
-    for name, reason in made["skipped"].items():
-        typer.echo(f"skipped {name}: {reason}", err=True)
-    typer.echo(
-        f"{len(made['repositories'])} repositories, {made['files']} files, {made['bytes'] / 1e6:.1f} MB; "
-        f"{len(made['skipped'])} skipped"
-    )
-
-
-@corpus_app.command("stats")
-def corpus_stats(folder: Annotated[Path, typer.Argument(help="A built corpus.")]) -> None:
-    """Licences, sizes and what was skipped, of a built corpus."""
-    from collections import Counter
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from c2l_lsp.train import corpus
-
-    made = corpus.manifest_of(folder)
-    skips: Counter[str] = Counter()
-    for about in made["repositories"]:
-        skips.update(about["skips"])
-    table = Table("what", "count", title=str(folder.name))
-    table.add_row("repositories", str(len(made["repositories"])))
-    table.add_row("files", str(made["files"]))
-    table.add_row("MB of text", f"{made['bytes'] / 1e6:.1f}")
-    for name, count in Counter(about["licence"] for about in made["repositories"]).most_common():
-        table.add_row(f"licence {name}", str(count))
-    for reason, count in skips.most_common():
-        table.add_row(f"files left out: {reason}", str(count))
-    for reason, count in Counter(made["skipped"].values()).most_common():
-        table.add_row(f"repositories left out: {reason}", str(count))
-    Console().print(table)
 
 
 @train_app.command("tokenizer")
@@ -208,43 +135,4 @@ def train_join(
     parts.join(folder, out)
 
 
-@train_app.command("hypernet")
-def train_hypernet(
-    corpus_folder: Annotated[Path, typer.Option("--corpus", help="A built corpus to estimate from.")],
-    tune: Annotated[Path, typer.Option("--tune", help="A built corpus of other owners, to choose the steps on.")],
-    out: Annotated[Path, typer.Option("--out", help="File for the prior, e.g. MODEL/memory.safetensors.")],
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: the shipped.")] = "",
-    kind: Annotated[str, typer.Option("--kind", help="memory (static and evo are not trained here yet).")] = "memory",
-    tokens: Annotated[int, typer.Option(help="Tokens of training text for the curvature.")] = 30_000,
-    repositories: Annotated[int, typer.Option(help="Training repositories for the mean.")] = 48,
-    chars: Annotated[int, typer.Option(help="Characters of each of them.")] = 24_000,
-    tune_repositories: Annotated[int, typer.Option(help="Tuning repositories.")] = 16,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 = what torch chooses.")] = 0,
-) -> None:
-    """Make a hypernetwork for a base model: for memory, curvature, mean and steps, without gradient descent."""
-    import torch
-
-    from c2l_lsp.config import Model
-    from c2l_lsp.errors import TrainingError
-    from c2l_lsp.model import base, prior
-    from c2l_lsp.model.memory import Memory
-    from c2l_lsp.train import corpus, memory
-
-    if kind != "memory":
-        raise TrainingError(f"--kind {kind} cannot be trained yet; memory can.")
-    if threads:
-        torch.set_num_threads(threads)
-
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
-
-    loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or "c2l-default"))
-    documents = list(corpus.documents(corpus_folder))
-    made = memory.make_prior(loaded, documents, tokens=tokens, repositories=repositories, chars=chars, say=say)
-    cases = memory.tune_cases(
-        Memory(loaded, made), list(corpus.documents(tune)), repositories=tune_repositories, say=say
-    )
-    chosen = memory.choose_steps(loaded, made, cases, say)
-    note = f"{tokens} tokens, {repositories} repositories of training text; steps on {len(cases)} tuning repositories"
-    prior.save(chosen, out, loaded.digest, note)
-    typer.echo(f"{out}: {chosen.steps}")
+train_app.command("hypernet")(train_hypernet)

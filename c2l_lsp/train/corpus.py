@@ -278,8 +278,8 @@ def build(
     return manifest
 
 
-def documents(out: Path) -> Iterator[Document]:
-    """Every kept file of a built corpus, in shard order. Raises CorpusError when there is none."""
-    for shard in manifest_of(out)["shards"]:
+def documents(out: Path, shards: Sequence[str] | None = None) -> Iterator[Document]:
+    """Every kept file of a built corpus, or of some of its shards, in order. Raises CorpusError when there is none."""
+    for shard in manifest_of(out)["shards"] if shards is None else shards:
         for record in _unpack(out / shard):
             yield Document(**record)

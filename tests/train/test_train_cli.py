@@ -8,7 +8,8 @@ import typer
 from train_builders import MIT, MakeRepository, module
 from typer.testing import CliRunner
 
-from c2l_lsp.train.cli import corpus_app, train_app
+from c2l_lsp.train.cli import train_app
+from c2l_lsp.train.corpus_cli import corpus_app
 
 APP = typer.Typer()
 APP.add_typer(corpus_app, name="corpus")
@@ -16,7 +17,10 @@ APP.add_typer(train_app, name="train")
 
 
 def test_importing_the_commands_loads_no_torch() -> None:
-    code = "import sys, c2l_lsp.train.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, c2l_lsp.train.cli, c2l_lsp.train.corpus_cli; "
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -35,9 +39,16 @@ def test_from_repositories_to_a_model(tmp_path: Path, make_repository: MakeRepos
                 "--workers", 1)  # fmt: skip
     assert "skipped un/known: not found" in said
     assert "licence MIT" in call("corpus", "stats", corpus)
+    words = ("corpus", "commits", "--list", tmp_path / "list.txt", "--mirror", tmp_path / "mirror", "--out", corpus)
+    found = CliRunner().invoke(APP, [*map(str, words), "--workers", "1"])
+    assert "fewer than two commits" in str(found.exception)
     assert "bytes per token" in call("train", "tokenizer", "--corpus", corpus, "--out", tokens, "--vocabulary", 512,
                                      "--measure", corpus)  # fmt: skip
+    assert "tokens in 1 files" in call("corpus", "tokens", corpus, "--tokenizer", tokens)
     call("train", "base", "--corpus", corpus, "--tokenizer", tokens, "--out", run, "--size", "tiny", "--steps", 2,
          "--length", 64, "--rows", 2, "--no-compiled", "--tune", corpus)  # fmt: skip
     assert "2 steps" in call("train", "export", "--run", run, "--tokenizer", tokens, "--corpus", corpus, "--out", model)
     assert (model / "model.safetensors").exists()
+    call("train", "split", run, "--out", tmp_path / "parts")
+    call("train", "join", tmp_path / "parts", "--out", tmp_path / "again")
+    assert (tmp_path / "again" / "run.json").read_bytes() == (run / "run.json").read_bytes()
