@@ -46,6 +46,17 @@ def work(run: Run, shard: tuple[int, int], minutes: float, tick: Tick) -> bool:
     return True
 
 
+def estimate(run: Run, shard: tuple[int, int]) -> tuple[float, int]:
+    """Seconds a shard's open units will take, by finished ones of their kind; and units of kinds not known yet."""
+    spent: dict[tuple[str, str], list[float]] = {}
+    for unit in run.units():
+        if run.file(unit).is_file():
+            spent.setdefault((unit.method, unit.part), []).append(run.do(unit)["cost"]["seconds"])
+    left = [unit for unit in run.share(shard) if not run.file(unit).is_file()]
+    known = [spent[kind] for unit in left if (kind := (unit.method, unit.part)) in spent]
+    return sum(sum(times) / len(times) for times in known), len(left) - len(known)
+
+
 def assemble(run: Run, missing: dict[str, str], out: Out) -> list[Row]:
     """Rows of all units; writes the files asked for."""
     values = run.results()
@@ -74,7 +85,7 @@ def manifest(run: Run, missing: dict[str, str], values: dict[Any, Any]) -> dict[
     prefixes = {str(prefix): prefix_of(model, prefix) for prefix in PREFIXES}
     return {
         "code": __version__,
-        "weights": {"base": model.digest, **{m.name: m.digest for m in run.methods.values()}},
+        "weights": {**{m.name: m.digest for m in run.methods.values()}, "base": model.digest},
         "model": model.id if not Path(model.id).is_dir() else Path(model.id).name,
         "not_trained": missing,
         "data": {case.name: case.commit for case in found},

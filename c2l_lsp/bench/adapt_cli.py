@@ -19,7 +19,7 @@ Tokens = Annotated[int, typer.Option(help="Tokens the shared LoRA is trained on.
 
 def bench_adapt(
     corpus: Annotated[Path, typer.Option("--corpus", help="A built corpus of repositories never trained on.")],
-    work: Work,
+    work: Work = Path("bench-adapt"),
     model: Model = "",
     methods: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
     repositories: Annotated[int, typer.Option("--repos", help="How many repositories are compared.")] = 24,
@@ -46,6 +46,8 @@ def bench_adapt(
     plan = Plan(corpus, mirror, work, repositories, amounts=_amounts(amounts or []))
     run = Run(kit.model, chosen, plan, _say)
     part = _shard(shard)
+    seconds, unknown = adapt.estimate(run, part)
+    _say(f"about {seconds / 60:.1f} minutes are left, and {unknown} units of kinds that were not timed yet")
     complete = _with_bar(run, part, minutes)
     if shard or not complete:
         _say("done" if complete else "time is up: the same command goes on from here")
@@ -56,7 +58,7 @@ def bench_adapt(
 
 def bench_train_shared(
     train: Annotated[Path, typer.Option("--train", help="Training corpus.")],
-    work: Work,
+    work: Work = Path("bench-adapt"),
     model: Model = "",
     shared_tokens: Tokens = 400_000,
 ) -> None:

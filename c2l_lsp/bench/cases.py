@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from c2l_lsp.bench import leak
@@ -31,7 +32,7 @@ class Sizes:
     """Characters of text: in a state, in the targets, the least of each and of a target, the most of one file (its
     beginning, to a whole line). `newest` counts files."""
 
-    state: int = 80_000
+    state: int = 64_000
     targets: int = 60_000
     least_state: int = 20_000
     least_targets: int = 30_000
@@ -57,7 +58,7 @@ class Case:
         """What an adapter is made from."""
         return self.states[0]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Names everything in the case."""
         text = json.dumps(asdict(self), sort_keys=True)

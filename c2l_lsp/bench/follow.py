@@ -1,10 +1,14 @@
-"""States of a hypernetwork over texts, snapshot or followed change by change, as the engine folds them."""
+"""States of a hypernetwork over texts, snapshot or followed change by change, as the engine folds them.
+
+A reading may differ in its last bits with the batch it was made in. Readings are shared between measurements, so the
+batches of a case are fixed: those of its state first, then those of everything else it holds.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -24,6 +28,21 @@ class Follower:
     def __init__(self, network: Hypernetwork) -> None:
         self.network = network
         self._readings: dict[bytes, Reading] = {}
+        self._met = False
+
+    @classmethod
+    def of(cls, network: Hypernetwork, state: Texts) -> Follower:
+        """A follower that has read a state's files, as `Case.state` has them."""
+        follower = cls(network)
+        follower._read(follower._pieces(state))
+        return follower
+
+    def meet(self, moments: Iterable[Texts]) -> None:
+        """Read all other files of a case at once, once."""
+        if not self._met:
+            pieces = [piece for texts in moments for piece in self._pieces(texts)]
+            self._read(pieces)
+            self._met = True
 
     def snapshot(self, texts: Texts) -> RepoState:
         """The state of a folder that is opened with these files in it."""
@@ -42,8 +61,8 @@ class Follower:
         """The state after the files `before` have become `after`."""
         old, new = self._pieces(before), self._pieces(after)
         came, went = Counter(p.key for p in new), Counter(p.key for p in old)
-        self._read([*old, *new])
         diffs = [] if first else self.network.diff_pieces(_diff(before, after))
+        self._read([*old, *new])
         self._read(diffs)
         change = Change(
             added=[self._readings[key] for key in (came - went).elements()],

@@ -15,7 +15,7 @@ import torch
 
 from c2l_lsp.bench import plug
 from c2l_lsp.bench.cases import Case
-from c2l_lsp.bench.follow import Follower
+from c2l_lsp.bench.methods.hypernetworks import Networked
 from c2l_lsp.bench.methods.mean import mean_without
 from c2l_lsp.bench.methods.protocol import Adapters, Fitted, Method
 from c2l_lsp.bench.rest import Lines
@@ -32,14 +32,19 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much is measured: scored tokens by prefix, of these for adapters with pairs against others', for staleness;
-    spans of a repository, and those asked of stale states."""
+    """How much is measured of a repository: tokens scored at the longest prefix and at each shorter one, of adapters
+    with pairs against others', for staleness; spans to be written, and those asked of states of every age."""
 
     scored: int = 4096
-    pair_scored: int = 1024
-    aged: int = 2048
-    spans: int = 32
-    aged_spans: int = 16
+    short_scored: int = 1024
+    pair_scored: int = 512
+    aged: int = 1024
+    spans: int = 24
+    aged_spans: int = 12
+
+    def at(self, prefix: int) -> int:
+        """Tokens scored at a prefix."""
+        return self.scored if prefix == LAST else self.short_scored
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def loss(bench: Bench, case: Case, method: Method) -> Values:
     fitted = bench.adapters.fitted(method, case.name)
     found: Values = {"seconds": fitted.seconds, "norm": fitted.adapter.norm if fitted.adapter else 0.0}
     for prefix in PREFIXES:
-        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, bench.amounts.scored)
+        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, bench.amounts.at(prefix))
         base = bench.reader.loss(chosen, bare, None)
         if fitted.context is None:
             mine = bench.reader.loss(chosen, bare, fitted.adapter)
@@ -83,31 +88,33 @@ def others(bench: Bench, case: Case, method: Method, rivals: Sequence[str]) -> V
     own, mean = _adapter(bench.adapters.fitted(method, case.name)), mean_without(method, case.name, bench.adapters)
     theirs = {name: _adapter(bench.adapters.fitted(method, name)) for name in rivals}
     pairs = bool(own.pairs)
-    most = bench.amounts.pair_scored if pairs else bench.amounts.scored
     found: Values = {"cosine": {name: plug.cosine(own, adapter) for name, adapter in theirs.items()}}
     for prefix in [LAST] if pairs else PREFIXES:
+        most = bench.amounts.pair_scored if pairs else bench.amounts.at(prefix)
         chosen, bare = bench.reader.bare(case.name, case.targets, prefix, most)
         score = _scorer(bench, chosen, bare)
-        found[str(prefix)] = {
-            "base": score(None),
-            "own": score(own),
-            "mean": score(mean),
-            "others": {name: score(adapter) for name, adapter in theirs.items()},
-        }
+        cell: Values = {"base": score(None), "own": score(own), "mean": score(mean)}
+        cell["others"] = {name: score(adapter) for name, adapter in theirs.items()}
+        found[str(prefix)] = cell
         if prefix == LAST:
-            control = theirs[rivals[-1]]
+            control = rivals[-1]
+            ends = {"own": (own, cell["own"]), "other": (theirs[control], cell["others"][control])}
             found["lambda"] = {
-                "own": [score(_between(mean, own, step)) for step in LAMBDAS],
-                "other": [score(_between(mean, control, step)) for step in LAMBDAS],
+                side: [
+                    {0.0: cell["mean"], 1.0: end}[step] if step in (0.0, 1.0) else score(_between(mean, one, step))
+                    for step in LAMBDAS
+                ]
+                for side, (one, end) in ends.items()
             }
     return found
 
 
 def ages(bench: Bench, case: Case, method: Method) -> Values:
     """Loss and rests of lines in the newest targets under states of all ages, and under one that followed them."""
-    if method.network is None:
+    if not isinstance(method, Networked):
         return {}
-    follower = Follower(method.network)
+    follower = method.follower(case)
+    follower.meet([*case.states.values(), *case.trails.values()])
     scored = {path: case.targets[path] for path in case.newest}
     oldest_first = [case.trails[age] for age in sorted(case.trails, reverse=True)]
     made = {str(age): follower.adapter(follower.snapshot(texts)) for age, texts in sorted(case.trails.items())}
@@ -132,10 +139,11 @@ def ages(bench: Bench, case: Case, method: Method) -> Values:
 def rename(bench: Bench, case: Case, method: Method) -> Values:
     """Log-likelihood, in its callers, of a new name for something the state defines: before, after, and reverted."""
     chosen = renamed(case)
-    if method.network is None or chosen is None:
+    if not isinstance(method, Networked) or chosen is None:
         return {}
     old, new = chosen
-    follower = Follower(method.network)
+    follower = method.follower(case)
+    follower.meet([*case.states.values(), *case.trails.values()])
     there = {path: _replaced(text, old, new) for path, text in case.state.items()}
     before = follower.snapshot(case.state)
     after = follower.changed(before, case.state, there)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 
 def module(name: str, salt: int = 0, count: int = 6) -> str:
     """A little Python module that is unlike those of other names."""
@@ -16,3 +19,32 @@ def module(name: str, salt: int = 0, count: int = 6) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a copy of this software\n"
+
+
+def program(topic: str, salt: int) -> dict[str, str]:
+    """The files of a little project about a topic: modules that call one another."""
+    files = {"LICENSE": MIT, "README.md": f"# {topic}\n"}
+    for i in range(8):
+        call = f"\nfrom {topic}.part_{(i + 1) % 8} import {topic}_part_{(i + 1) % 8}_1\n\n"
+        call += f"VALUE_{i} = {topic}_part_{(i + 1) % 8}_1({salt}, {i})\n"
+        files[f"{topic}/part_{i}.py"] = module(f"{topic}_part_{i}", salt + i) + call
+    return files
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """git with a fixed author in a folder."""
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def commit(folder: Path, files: dict[str, str], message: str = "more") -> None:
+    """Write files and commit everything."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    git(folder, "add", "-A", "-f")
+    git(folder, "commit", "-q", "-m", message)

@@ -15,7 +15,7 @@ from c2l_lsp.errors import AdapterError
 
 TABLE: dict[str, Callable[[Kit], Method]] = {
     "base": Bare,
-    "memory": hypernetworks.Memorised,
+    "memory": lambda kit: kit.once("memory", lambda: hypernetworks.Memorised(kit)),
     "gated": hypernetworks.Gated,
     "mean": Mean,
     "retrieval": Retrieval,

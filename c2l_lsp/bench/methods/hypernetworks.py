@@ -27,15 +27,27 @@ class Networked:
 
     def __init__(self, network: Hypernetwork, weights: str) -> None:
         self.name: str = network.kind
-        self.network: Hypernetwork | None = network
-        self._follower = Follower(network)
+        self._network = network
         self.digest = f"1/{weights}"
+        self._held: tuple[str, Follower] | None = None
+
+    @property
+    def network(self) -> Hypernetwork | None:
+        """The hypernetwork."""
+        return self._network
+
+    def follower(self, case: Case) -> Follower:
+        """What has read a case's state; kept until another case is asked for."""
+        if self._held is None or self._held[0] != case.digest:
+            self._held = (case.digest, Follower.of(self._network, case.state))
+        return self._held[1]
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
         """Read the files, fold them, make the adapter."""
         del adapters
-        follower = Follower(self._follower.network)
+        self._held = None  # the time is that of reading everything
         started = time.perf_counter()
+        follower = self.follower(case)
         adapter = follower.adapter(follower.snapshot(case.state))
         return Fitted(adapter, seconds=time.perf_counter() - started)
 
@@ -44,25 +56,24 @@ class Memorised(Networked):
     """`memory` without its gate."""
 
     def __init__(self, kit: Kit) -> None:
-        memory, weights = _memory(kit)
-        super().__init__(memory, weights)
+        super().__init__(*_memory(kit))
 
 
-class Gated(Memorised):
+class Gated:
     """`memory` behind the engine's gate: tried on a few held-out files of the state, weakened or kept back."""
 
-    own = False  # its diagnostics are memory's
+    name, own, network = "gated", False, None  # its diagnostics are memory's
 
     def __init__(self, kit: Kit) -> None:
-        super().__init__(kit)
-        self.name, self._model = "gated", kit.model
+        self._memory: Memorised = kit.once("memory", lambda: Memorised(kit))
+        self._model = kit.model
+        self.digest = self._memory.digest
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
-        """The adapter at the strength that the gate allows."""
-        del adapters
-        follower = Follower(self._follower.network)
+        """The adapter at the strength that the gate allows; the seconds are memory's and the trial's."""
+        whole = adapters.fitted(self._memory, case.name)
         started = time.perf_counter()
-        adapter = follower.adapter(follower.snapshot(case.state))
+        follower = self._memory.follower(case)
         files = {path: _File(Entry(_digest(text), len(text), 0), (b"1",)) for path, text in case.state.items()}
         held = gate.held_out(files)
         trial = gate.Trial(self._model)
@@ -71,7 +82,8 @@ class Gated(Memorised):
         rest = {path: text for path, text in case.state.items() if path not in held}
         judged = follower.adapter(follower.snapshot(rest))
         strength = trial.judge(judged, [files[path].entry.digest for path in held]).strength if held else 1.0
-        return Fitted(adapter.scaled(strength), seconds=time.perf_counter() - started)
+        adapter = None if whole.adapter is None else whole.adapter.scaled(strength)
+        return Fitted(adapter, seconds=whole.seconds + time.perf_counter() - started)
 
 
 class Evolved(Networked):
@@ -80,9 +92,11 @@ class Evolved(Networked):
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
         """Fold the history."""
         del adapters
-        follower = Follower(self._follower.network)
+        self._held = None
         started = time.perf_counter()
+        follower = self.follower(case)
         adapter = follower.adapter(follower.followed([case.states[age] for age in sorted(case.states, reverse=True)]))
+        self._held = None  # it has read more than a state, in batches of its own
         return Fitted(adapter, seconds=time.perf_counter() - started)
 
 

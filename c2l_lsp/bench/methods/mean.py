@@ -19,7 +19,7 @@ class Mean:
     name, own, network = "mean", False, None
 
     def __init__(self, kit: Kit) -> None:
-        self._of = Memorised(kit)
+        self._of: Memorised = kit.once("memory", lambda: Memorised(kit))
         self.digest = f"1/{self._of.digest}"
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:

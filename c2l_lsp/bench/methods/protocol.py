@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from c2l_lsp.bench.cases import Case
 from c2l_lsp.bench.scoring import Context
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Hypernetwork
 from c2l_lsp.model.lora import Adapter
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ class Kit:
 
     model: BaseModel
     options: Options
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What several methods share, made by the first that asks."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made
 
 
 class NotTrained(Exception):

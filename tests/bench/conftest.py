@@ -1,0 +1,46 @@
+"""Three small repositories with a past, their built corpus, and a memory prior for the tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from bench_builders import commit, git, program
+
+TOPICS = ("ledger", "planet", "garden")
+
+
+@dataclass(frozen=True)
+class World:
+    """Folders: `mirror` of git repositories, the built `corpus`, and the tiny model's `prior` file."""
+
+    mirror: Path
+    corpus: Path
+    prior: Path
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, tiny) -> World:
+    import torch
+
+    from c2l_lsp.model import prior as priors
+    from c2l_lsp.train import corpus
+
+    root = tmp_path_factory.mktemp("world")
+    names = [f"{topic}-owner/{topic}" for topic in TOPICS]
+    for salt, (name, topic) in enumerate(zip(names, TOPICS, strict=True)):
+        folder = root / "mirror" / name.replace("/", "+") / "repo"
+        folder.mkdir(parents=True)
+        git(folder, "init", "-q")
+        files = program(topic, 10 * salt)
+        commit(folder, files)
+        for turn in range(3):  # part_5, part_6, part_7 are touched last
+            path = f"{topic}/part_{5 + turn}.py"
+            commit(folder, {path: files[path] + f"\n\ndef late_{turn}(value):\n    return value + {turn}\n"})
+    built = root / "corpus"
+    corpus.build(names, root / "mirror", built, workers=1)
+    d = tiny.d
+    made = priors.MemoryPrior(torch.eye(d), torch.eye(d), torch.zeros(d, d), steps=priors.Steps(eta=2.0, n0=10.0))
+    priors.save(made, root / "memory.safetensors", tiny.digest)
+    return World(root / "mirror", built, root / "memory.safetensors")

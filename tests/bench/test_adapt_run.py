@@ -1,0 +1,230 @@
+"""The run as a whole on tiny repositories: the same figures however it is cut, and what each method may do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from c2l_lsp.bench import adapt, parts, plug, scoring
+from c2l_lsp.bench.cases import Case, Sizes
+from c2l_lsp.bench.methods import build
+from c2l_lsp.bench.methods.protocol import Kit, Options
+from c2l_lsp.bench.parts import Amounts
+from c2l_lsp.bench.rest import Lines
+from c2l_lsp.bench.run import Plan, Run
+from c2l_lsp.bench.spans import Span
+from c2l_lsp.errors import AdapterError, CorpusError
+from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.sgd import fit_lora
+
+SIZES = Sizes(state=3000, targets=3000, least_state=500, least_targets=500, least_file=300, most_file=3000, newest=1)
+AMOUNTS = Amounts(scored=48, short_scored=48, pair_scored=48, aged=48, spans=3, aged_spans=2)
+METHODS = "base,memory,gated,mean,retrieval,dependencies,sgd,static"
+
+
+def _kit(tiny, world, work: Path) -> Kit:
+    return Kit(tiny, Options(weights={"memory": world.prior}, work=work, rank=2, epochs=0.1))
+
+
+def _run(tiny, world, work: Path, methods: str = METHODS, amounts: Amounts = AMOUNTS) -> tuple[Run, dict[str, str]]:
+    chosen, missing = build(methods.split(","), _kit(tiny, world, work))
+    return Run(tiny, chosen, Plan(world.corpus, world.mirror, work, 3, SIZES, amounts), lambda line: None), missing
+
+
+def _scores(work: Path) -> dict[str, object]:
+    """All unit files without what is a time."""
+    found = {}
+    for path in sorted((work / "units").rglob("*.json")):
+        value = json.loads(path.read_text())
+        value.pop("cost")
+        value.pop("seconds", None)
+        for answer in value.get("answers", []):
+            answer.pop("ms")
+        found[str(path.relative_to(work))] = value
+    return found
+
+
+def _tick(done: int, total: int, what: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(tiny, world, tmp_path_factory):
+    """A complete run in one go, with its reports."""
+    work = tmp_path_factory.mktemp("whole")
+    run, missing = _run(tiny, world, work)
+    assert adapt.work(run, (0, 1), 0.0, _tick)
+    out = adapt.Out(work / "a.json", work / "a.html", work / "a.md")
+    return run, missing, work, adapt.assemble(run, missing, out)
+
+
+def test_shards_and_legs_give_the_same_figures_as_one_run(tiny, world, whole, tmp_path):
+    methods = "base,memory,mean"
+    for shard in ((1, 2), (0, 2)):
+        run, _ = _run(tiny, world, tmp_path, methods)
+        count = len(run.share(shard))
+        for unit in run.share(shard)[: count // 2]:  # a leg that ends in the middle
+            run.do(unit)
+        run, _ = _run(tiny, world, tmp_path, methods)  # and another process that goes on
+        with pytest.raises(CorpusError, match="not measured yet"):
+            run.results()
+        assert adapt.work(run, shard, 0.0, _tick)
+    mine, all_of_it = _scores(tmp_path), _scores(whole[2])
+    assert mine and all(all_of_it[name] == value for name, value in mine.items())
+    assert len(run.results()) == len(run.units())
+
+
+def test_a_finished_unit_is_not_measured_again_and_other_amounts_are(tiny, world, whole, monkeypatch):
+    run, _ = _run(tiny, world, whole[2], "base,memory,mean")
+    monkeypatch.setattr(parts, "loss", None)  # would fail if it were called
+    assert adapt.work(run, (0, 1), 0.0, _tick)
+    other, _ = _run(tiny, world, whole[2], "base,memory,mean", replace(AMOUNTS, spans=4))
+    assert not any(other.file(unit).is_file() for unit in other.units())
+
+
+def test_what_is_left_is_estimated_from_what_was_done(tiny, world, tmp_path):
+    run, _ = _run(tiny, world, tmp_path, "base,memory")
+    units = run.share((0, 1))
+    assert adapt.estimate(run, (0, 1)) == (0, len(units))
+    run.do(units[0])
+    same = [unit for unit in units[1:] if (unit.method, unit.part) == (units[0].method, units[0].part)]
+    seconds, unknown = adapt.estimate(run, (0, 1))
+    assert seconds > 0 and unknown == len(units) - 1 - len(same)
+
+
+def test_time_that_is_up_ends_a_leg(tiny, world, whole, tmp_path):
+    run, _ = _run(tiny, world, tmp_path, "base")
+    assert not adapt.work(run, (0, 1), 1e-9, _tick)
+
+
+def test_the_report_has_every_row_its_manifest_and_nothing_from_elsewhere(whole):
+    run, missing, work, rows = whole
+    names = {(row.name, row.method) for row in rows}
+    for prefix in (0, 256, 1024):
+        assert ("own_minus_mean/prefix1024", "memory") in names and (f"delta_ce/prefix{prefix}", "memory") in names
+    wanted = (
+        "exact_match", "edit_similarity", "own_minus_other/prefix1024", "top1/prefix1024", "mean_rank/prefix1024",
+        "fresh_minus_stale20/snapshot", "ms_per_request", "prompt_tokens", "adapter_seconds", "adapter_seconds_of_sgd",
+        "worst_repository/prefix1024", "rename_rise",
+    )  # fmt: skip
+    assert {name for name in wanted if (name, "memory") not in names} <= {"fresh_minus_stale20/snapshot", "rename_rise"}
+    assert ("delta_ce/prefix0", "retrieval") not in names and ("delta_ce/prefix1024", "retrieval") in names
+    made = json.loads((work / "a.json").read_text())
+    assert made["manifest"]["weights"]["base"] == run.model.digest and len(made["rows"]) == len(rows)
+    assert missing.keys() == {"static"} == made["manifest"]["not_trained"].keys()
+    assert all(len(commit) == 40 for commit in made["manifest"]["data"].values())
+    page = (work / "a.html").read_text()
+    assert page.count("data:image/png;base64,") >= 6 and "http://" not in page and "https://" not in page
+    assert "| static | not trained" in (work / "a.md").read_text()
+
+
+def test_an_adapter_made_constant_fails_the_bar(tiny, world, tmp_path, monkeypatch):
+    from c2l_lsp.model.memory import Memory
+
+    same = Adapter(tiny.digest, "memory", torch.eye(tiny.d) * 0.01)
+    monkeypatch.setattr(Memory, "adapter", lambda self, state: same)
+    run, missing = _run(tiny, world, tmp_path, "base,memory")
+    for unit in run.units():
+        run.do(unit)
+    by = {row.name: row for row in adapt.assemble(run, missing, adapt.Out()) if row.method == "memory"}
+    assert by["own_minus_mean/prefix1024"].holds is False and by["top1/prefix1024"].holds is False
+    assert by["adapter_cosine"].value == pytest.approx(1.0)
+
+
+def test_unknown_methods_are_named(tiny, world, tmp_path):
+    with pytest.raises(AdapterError, match="magic"):
+        _run(tiny, world, tmp_path, "base,magic")
+
+
+@pytest.fixture
+def case() -> Case:
+    helper = "def helper_sum(left, right):\n    return left + right\n\n\nclass Basket:\n    size = 3\n"
+    body = "from shop.helper import helper_sum, Basket\n\n\ndef use(a, b):\n    print(a)\n    return helper_sum(a, b)\n"
+    filler = "".join(f"def filler_{i}(x):\n    return x * {i} + unrelated_{i}\n\n\n" for i in range(80))
+    state = {"shop/helper.py": helper, "shop/filler.py": filler}
+    return Case("a/b", "c", {"main.py": body}, ["main.py"], {0: state}, {0: state}, {})
+
+
+class _Pool:
+    names = ("a/b",)
+
+    def fitted(self, method, name):
+        raise AssertionError
+
+
+def test_contexts_find_what_matters_and_stay_within_their_budget(tiny, world, tmp_path, case):
+    chosen, _ = build(["retrieval", "dependencies"], _kit(tiny, world, tmp_path))
+    before = case.targets["main.py"]
+    for method in chosen[1:]:
+        fitted = method.fit(case, _Pool())
+        text = fitted.context(before, "main.py")
+        assert "def helper_sum(left, right):" in text and fitted.budget == 512
+        assert len(tiny.encode(text)) <= fitted.budget + 8
+        assert fitted.context("", "nothing.py") == ""
+
+
+def test_no_window_with_a_context_is_longer_than_the_model(tiny, case):
+    long = {"main.py": "value = compute(first, second)\n" * 400}
+    for prefix in (256, 1024):
+        for window in scoring.windows(tiny, long, prefix, 600):
+            ids, seen = scoring.with_context(tiny, window, lambda b, p: "context " * 900, 512)
+            assert len(ids) <= tiny.max_context + 1
+            assert ids[seen + 1 :] == window.ids[window.seen + 1 :]  # the scored tokens are the same
+            assert len(window.ids) <= tiny.max_context + 1
+
+
+def test_scored_tokens_do_not_depend_on_what_is_done_to_the_weights(tiny, case):
+    adapter = fit_lora(tiny, list(case.state.values()), rank=2, steps=2, rate=1e-2, length=64)
+    reader = scoring.Reader(tiny)
+    chosen, bare = reader.bare("k", case.targets, 0, 200)
+    base = reader.loss(chosen, bare, None)
+    assert reader.loss(chosen, bare, adapter) != base
+    assert reader.loss(chosen, scoring.read(tiny, chosen), None) == base  # the weights are back in place
+    slot = AdapterSlot(tiny)
+    slot.use(adapter)
+    hooked = scoring.site_loss(tiny, scoring.read(tiny, chosen), None)
+    slot.use(None)
+    assert reader.loss(chosen, bare, adapter) == pytest.approx(hooked, abs=1e-4)
+
+
+def test_sums_of_adapters_are_sums_of_weights(tiny):
+    dice = torch.Generator().manual_seed(1)
+    name = "model.layers.0.self_attn.q_proj"
+
+    def one() -> Adapter:
+        pair = Pair(torch.randn(2, 64, generator=dice), torch.randn(64, 2, generator=dice), 0.5)
+        return Adapter(tiny.digest, "x", torch.randn(64, 64, generator=dice), {name: pair})
+
+    a, b = one(), one()
+    both = plug.combine([(0.25, plug.dense(a)), (0.75, plug.dense(b))], a.base, "mix")
+    both.check(tiny)
+    wanted = 0.25 * plug.dense(a)[name] + 0.75 * plug.dense(b)[name]
+    assert torch.allclose(plug.dense(both)[name], wanted, atol=1e-5)
+    flat = [torch.cat([t.flatten() for _, t in sorted(plug.dense(x).items())]) for x in (a, b)]
+    assert plug.cosine(a, b) == pytest.approx(float(torch.cosine_similarity(*flat, dim=0)), abs=1e-5)
+    assert plug.cosine(a, a) == pytest.approx(1.0) and plug.cosine(a, both) == pytest.approx(plug.cosine(both, a))
+
+
+def test_lines_are_written_by_the_engine_and_judged_by_their_first_line(tiny, case):
+    text = case.targets["main.py"]
+    start = text.index("helper_sum(a, b)")
+    span = Span("main.py", start, start + len("helper_sum(a, b)"), "unseen")
+    lines = Lines(tiny)
+    bare = lines.ask(case.targets, [span])[0]
+    assert bare == replace(lines.ask(case.targets, [span])[0], ms=bare.ms) and bare.prompt_tokens > 0
+    # a final map that turns every score around shows in the text
+    told = lines.ask(case.targets, [span], Adapter(tiny.digest, "x", -2.0 * torch.eye(tiny.d)))[0]
+    assert told.text != bare.text
+    with_context = lines.ask(case.targets, [span], None, lambda before, path: "x = 1\n" * 20, 64)[0]
+    assert bare.prompt_tokens < with_context.prompt_tokens <= bare.prompt_tokens + 66
+
+
+def test_a_rename_needs_a_definition_and_callers(case):
+    old, new = parts.renamed(case)
+    assert old == "helper_sum" and new not in str(case.state)
+    alone = Case("a/b", "c", {"main.py": "x = 1\n"}, ["main.py"], {0: case.state}, {0: case.state}, {})
+    assert parts.renamed(alone) is None
