@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+import typer
 from torch import Tensor
+from typer.testing import CliRunner
 
+from c2l_lsp.config import Model
 from c2l_lsp.errors import TrainingError
-from c2l_lsp.model import checkpoint
+from c2l_lsp.model import base, checkpoint
 from c2l_lsp.model.encoder import EmbeddingEncoder
 from c2l_lsp.model.head import expand
 from c2l_lsp.model.hypernet import Change
 from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.model.text2lora import describe
 from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.devices import Devices
 from c2l_lsp.train.hypernet import data, objective, plug, sampling
 from c2l_lsp.train.hypernet.judge import Judge, Judgement
 from c2l_lsp.train.hypernet.network import Network, State, state
 from c2l_lsp.train.hypernet.recipe import Recipe
 from c2l_lsp.train.hypernet.trainer import BEST, Leg, Trainer, rate_factor
+from c2l_lsp.train.hypernet_cli import train_hypernet
 
 torch.set_num_threads(1)
 
@@ -348,3 +355,54 @@ def test_a_description_says_words_not_code():
     )
     assert describe(text) == "Reads maps.\n\nSlowly.\nload: Load one map.\nTile"
     assert describe("x = 1\n") == ""
+
+
+def test_two_processes_make_the_gradient_of_one(tiny, repositories, tmp_path):
+    class Part(Devices):
+        def __init__(self, rank: int, count: int) -> None:
+            self.rank, self.count, self.device = rank, count, torch.device("cpu")
+            self.seen: list[Tensor] = []
+
+        def sum_gradients(self, parameters) -> None:
+            self.seen = [p.grad.clone() for p in parameters if p.grad is not None]
+
+        def sum(self, number: float) -> float:
+            return number
+
+    recipe = replace(RECIPE, repositories=4, contrast=0.0)
+    found = []
+    for rank, count in ((0, 1), (0, 2), (1, 2)):
+        devices = Part(rank, count)
+        run = Trainer(tmp_path / f"{rank}{count}", recipe, tiny, repositories, repositories[:2], devices)
+        run.one_step()
+        found.append(devices.seen)
+    for whole, first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first + second, whole, rtol=1e-3, atol=1e-6)
+
+
+def test_from_the_command_line_to_a_folder_the_engine_loads(tiny_folder, corpus, tmp_path, monkeypatch):
+    app = typer.Typer()
+    app.command()(train_hypernet)
+    monkeypatch.setattr("c2l_lsp.train.corpus.documents", lambda folder: iter(corpus))
+
+    def call(*more: object) -> Any:
+        words = ("--corpus", tmp_path, "--tune", tmp_path, "--model", tiny_folder, "--out", tmp_path / "static")
+        return CliRunner().invoke(app, [str(word) for word in (*words, *more)])
+
+    settings = [word for one in ("steps=2", "repositories=3", "hidden=8", "rank=2", "chars=400", "files=4", "window=24")
+                for word in ("--set", one)]  # fmt: skip
+    done = call("--kind", "static", "--run", tmp_path / "run", "--repositories", 5, *settings)
+    assert done.exit_code == 0, done.output
+    made = checkpoint.load(tmp_path / "static")
+    assert made.about.training["step"] == 2.0
+    assert made.about.base_digest == base.load(Model(path=str(tiny_folder), device="cpu")).digest
+    assert str(tmp_path) not in (tmp_path / "static" / "checkpoint.json").read_text()
+    assert isinstance(call("--kind", "static").exception, TrainingError)
+    assert "--set knows no colour" in str(call("--kind", "static", "--run", tmp_path, "--set", "colour=1").exception)
+    assert "--mirror" in str(call("--kind", "evo", "--run", tmp_path / "evo").exception)
+    assert "no kind" in str(call("--kind", "magic").exception)
+
+
+def test_importing_the_command_loads_no_torch():
+    code = "import sys, c2l_lsp.train.hypernet_cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
