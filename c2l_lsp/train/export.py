@@ -51,7 +51,8 @@ def as_llama(model: torch.nn.Module, positions: int, fills: bool) -> torch.nn.Mo
 
     old: Any = model.config
     shared = {name: getattr(old, name) for name in _SHARED}
-    config = LlamaConfig(attention_bias=True, max_position_embeddings=positions, c2l_fim="joined" if fills else False, **shared)
+    order: Any = "joined" if fills else False
+    config = LlamaConfig(attention_bias=True, max_position_embeddings=positions, c2l_fim=order, **shared)
     made = LlamaForCausalLM(config)
     weights = {name: value.detach() for name, value in model.named_parameters()}
     for name, value in made.named_parameters():
@@ -89,7 +90,7 @@ def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[st
             "files": data["files"],
             "bytes": data["bytes"],
             "repositories": [
-                {key: about[key] for key in ("name", "commit", "licence", "files", "bytes")}
+                {key: about[key] for key in ("name", "commit", "licence", "files", "bytes", "tokens") if key in about}
                 for about in data["repositories"]
             ],
             "skipped": data["skipped"],
@@ -171,8 +172,10 @@ else.
 The function of a Qwen2 model, saved as `llama` with attention biases because transformers 5 reads the tokenizer of any
 `qwen2` folder as Qwen's own: hidden {hidden}, {layers} layers, {heads} heads ({kv_heads} for keys and values),
 feed-forward {ffn}, tied embeddings, rotary base 10000; byte-level BPE of {vocabulary} entries in which a newline with
-its indentation is one token. Fill in the middle:
-`<|fim_prefix|>…<|fim_suffix|>…<|fim_middle|>`; the middle ends with `<|endoftext|>`.
+its indentation is one token. Fill in the middle, what follows the hole first:
+`<|fim_prefix|><|fim_suffix|>text after<|fim_middle|>text before`; the answer goes on directly from the text before and
+ends with `<|endoftext|>`. A prompt should not end inside a word: leave the last word out and let the answer begin with
+it (token healing), as the engine does.
 
 ## How it was trained
 By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, from nothing: {tokens} million tokens in

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from c2l_lsp.model.heal import owed
 from c2l_lsp.train import fim
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.examples import IGNORE, Batch, example, fim_tokens, pack, pieces, to_batch
@@ -123,7 +124,8 @@ def rest_of_line(
     """Greedy completion of the rest of random lines: share that is exactly right, and its standard error.
 
     `context` tokens in all are shown of the file: both sides with FIM tokens (`fill`), or only what stands before. The
-    hole is cut at random characters of lines that are not blank. Trailing spaces do not count.
+    hole is cut at random characters of lines that are not blank, moved to where the engine's prompts would end.
+    Trailing spaces do not count.
     """
     dice = random.Random(seed)  # noqa: S311 - the same sample in every run
     right = asked = 0
@@ -131,6 +133,7 @@ def rest_of_line(
     while asked < count:
         text = dice.choice(chosen).text
         begin, end = fim.rest_of_line(text, dice)
+        begin -= len(owed(text[:begin]))
         if end - begin < 2:
             continue
         asked += 1
