@@ -56,6 +56,7 @@ class Leg:
 
     minutes: float = 9.0
     steps: int | None = None  # stop after so many steps of this call
+    tokens: int | None = None  # stop when the run has learned from so many in all
     decay_steps: int = 0  # the rate falls to nothing over so many steps from where this leg begins
     save_minutes: float = 5.0
     evaluate_minutes: float = 5.0
@@ -269,6 +270,8 @@ class Trainer:
         if leg.decay_steps and self.decay_from is not None and self.step >= self.decay_from + leg.decay_steps:
             return True
         if leg.steps is not None and self.step - first >= leg.steps:
+            return True
+        if leg.tokens is not None and not leg.decay_steps and self.tokens >= leg.tokens:
             return True
         return self.devices.agree(time.monotonic() - begun > leg.minutes * 60)
 

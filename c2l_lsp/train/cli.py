@@ -44,6 +44,7 @@ def train_base(
     size: Annotated[str, typer.Option(help="nano or small.")] = "nano",
     minutes: Annotated[float, typer.Option(help="Stop after so long; the next call goes on.")] = 9.0,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Stop before the decay at so many million tokens.")] = None,
     decay_steps: Annotated[int, typer.Option(help="Last leg: the rate falls to nothing in so many steps.")] = 0,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 3e-3,
     optimiser: Annotated[str, typer.Option(help="muon or adamw, for the layers' matrices.")] = "muon",
@@ -89,6 +90,7 @@ def train_base(
     leg = base.Leg(
         minutes=minutes,
         steps=steps,
+        tokens=None if tokens is None else int(tokens * 1e6),
         decay_steps=decay_steps,
         rest_of_line=rest_of_line,
         compiled=compiled,

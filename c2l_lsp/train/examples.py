@@ -79,6 +79,13 @@ def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> tuple[li
     answers began a line of their own. Far ends of p and s give way.
     """
     prefix, suffix, middle = tokenizer.encode_batch([cut.prefix, cut.suffix, cut.middle])
+    return joined(prefix, suffix, middle, tokenizer, limit)
+
+
+def joined(
+    prefix: list[int], suffix: list[int], middle: list[int], tokenizer: CodeTokenizer, limit: int
+) -> tuple[list[int], int] | None:
+    """`fim_tokens` of the three parts' tokens."""
     room = limit - len(middle) - 4
     if room < 16:
         return None
@@ -91,15 +98,31 @@ def fim_tokens(cut: fim.Split, tokenizer: CodeTokenizer, limit: int) -> tuple[li
     return [*before, *middle, tokenizer.end], len(before)
 
 
-def example(piece: str, last: bool, recipe: Recipe, tokenizer: CodeTokenizer, dice: random.Random) -> list[int]:
-    """Tokens of one piece, at most `recipe.length`; plain text begins with END, a file's last piece ends with it."""
-    if dice.random() < recipe.fim:
-        made = fim_tokens(fim.split(piece, dice), tokenizer, recipe.length)
-        if made is not None:
-            return made[0]
-    # END also opens a plain text: what is read on its own begins with it in the engine too.
-    ids = [tokenizer.end, *tokenizer.encode(piece)] + ([tokenizer.end] if last else [])
-    return ids[: recipe.length]
+def examples(
+    cut: Sequence[tuple[str, bool]], recipe: Recipe, tokenizer: CodeTokenizer, dice: random.Random
+) -> list[list[int]]:
+    """Tokens of pieces, at most `recipe.length` each; of a pair, the second says whether it is its file's last.
+
+    Plain text begins with END, a file's last piece ends with it. All texts are cut into tokens in one call, which uses
+    every core: on a GPU this is what a step would wait for.
+    """
+    holes = [fim.split(piece, dice) if dice.random() < recipe.fim else None for piece, _ in cut]
+    texts = [
+        part
+        for (piece, _), hole in zip(cut, holes, strict=True)
+        for part in ([piece] if hole is None else [hole.prefix, hole.suffix, hole.middle])
+    ]
+    found = iter(tokenizer.encode_batch(texts))
+    made: list[list[int]] = []
+    for (piece, last), hole in zip(cut, holes, strict=True):
+        filled = None if hole is None else joined(next(found), next(found), next(found), tokenizer, recipe.length)
+        if filled is not None:
+            made.append(filled[0])
+            continue
+        # END also opens a plain text: what is read on its own begins with it in the engine too.
+        ids = next(found) if hole is None else tokenizer.encode(piece)
+        made.append([tokenizer.end, *ids, *([tokenizer.end] if last else [])][: recipe.length])
+    return made
 
 
 def pack(examples: Sequence[list[int]], length: int) -> list[list[list[int]]]:
@@ -202,12 +225,11 @@ class Stream:
             self._order = self._remaining()
         group = [self._order.pop() for _ in range(min(_GROUP, len(self._order)))]
         dice = random.Random(self._key(group[0]))  # noqa: S311 - a reproducible order, no secret
-        made: list[list[int]] = []
+        cut: list[tuple[str, bool]] = []
         for name in group:
             parts = pieces(self._documents[name].text, self._recipe.length, dice)
-            made += [
-                example(part, i == len(parts) - 1, self._recipe, self._tokenizer, dice) for i, part in enumerate(parts)
-            ]
+            cut += [(part, i == len(parts) - 1) for i, part in enumerate(parts)]
+        made = examples(cut, self._recipe, self._tokenizer, dice)
         rows = pack([one for one in made if len(one) > 1], self._recipe.length)
         dice.shuffle(rows)
         self.state.seen += group

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from c2l_lsp.model.heal import owed
 from c2l_lsp.train import fim
 from c2l_lsp.train.corpus import Document
-from c2l_lsp.train.examples import IGNORE, Batch, example, fim_tokens, pack, pieces, to_batch
+from c2l_lsp.train.examples import IGNORE, Batch, examples, fim_tokens, pack, pieces, to_batch
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
 from c2l_lsp.train.tokenizer import CodeTokenizer
 
@@ -76,7 +76,7 @@ class TuneSet:
         plain = ExampleRecipe(length, 0.0)
         cut = [piece for d in sorted(documents, key=lambda d: d.id) for piece in pieces(d.text, length, dice)]
         chosen = dice.sample(cut, min(len(cut), rows))
-        tokens = [example(piece, False, plain, tokenizer, dice) for piece in chosen]
+        tokens = examples([(piece, False) for piece in chosen], plain, tokenizer, dice)
         self._bytes = sum(len(tokenizer.decode(ids[1:]).encode()) for ids in tokens)
         self._plain = pack(tokens, length)[:]
         made = (fim_tokens(fim.split(p, dice), tokenizer, length) for p in dice.sample(cut, min(len(cut), rows // 2)))
