@@ -114,6 +114,32 @@ def train_export(
     typer.echo(f"{made['steps']} steps, {made['tokens'] / 1e6:.1f}M tokens: {made['evaluation']}")
 
 
+@train_app.command("all")
+def train_all(
+    corpora: Annotated[Path, typer.Option("--corpora", help="Folder with built corpora named train and tune.")],
+    out: Out,
+    size: Annotated[str, typer.Option(help="nano or small.")] = "nano",
+    tokens: Annotated[float, typer.Option(help="Million tokens before the rate falls.")] = 60.0,
+    decay_tokens: Annotated[float, typer.Option(help="Million tokens while it falls.")] = 12.0,
+    vocabulary: Annotated[int, typer.Option(help="Entries of the tokenizer.")] = 8192,
+    minutes: Annotated[float, typer.Option(help="Stop after so long; the next call goes on.")] = 9.0,
+    processes: Annotated[int, typer.Option(help="Processes of torchrun: cores, or GPUs.")] = 1,
+    mirror: Annotated[Path | None, typer.Option(help="Git folders of the corpus: trains evo too.")] = None,
+    steps: Annotated[int, typer.Option(help="Steps of each hypernetwork.")] = 240,
+    gpu: Annotated[bool, typer.Option(help="Batches for a large GPU instead of a CPU's.")] = False,
+    skip: Annotated[list[str] | None, typer.Option(help="Leave a stage out, e.g. static.")] = None,
+) -> None:
+    """Everything in order: tokenizer, base model, export, hypernetworks. The same command again goes on."""
+    from c2l_lsp.train import plan
+
+    made = plan.Plan(
+        corpora, out, size, tokens, decay_tokens, vocabulary=vocabulary, processes=processes,
+        batch=plan.GPU if gpu else plan.CPU, mirror=mirror, hypernet_steps=steps,
+    )  # fmt: skip
+    left = plan.run(made, minutes, lambda line: typer.echo(line, err=True), skip or [])
+    typer.echo(f"left to do: {', '.join(left)}" if left else f"all done: {out / 'model'}")
+
+
 @train_app.command("split")
 def train_split(
     folder: Annotated[Path, typer.Argument(help="A run or a model folder.")],
