@@ -86,11 +86,13 @@ def make_prior(
 class TuneCase:
     """A tuning repository: its state, and hidden states and targets [N, d], [N] of files the state did not see.
 
-    `edited` pairs the reading of a file's first half, as if it had just been written, with its second half to score.
+    `small` is the state of the beginning of one of its files, as in a folder that was just begun. `edited` pairs the
+    reading of a file's first half, as if it had just been written, with its second half to score.
     """
 
     name: str
     state: RepoState
+    small: RepoState
     scored: Scored
     edited: list[tuple[RepoState, Scored]]
 
@@ -105,7 +107,8 @@ def tune_cases(memory: Memory, documents: Iterable[Document], *, repositories: i
         scored = score_sites(memory.model, subject, 256, 1500)
         if len(scored.targets) < 200:
             continue
-        cases.append(TuneCase(subject.name, state, scored, _edited(memory, subject, state)))
+        small = state_of(memory, [subject.memory[0][:_SMALL_CHARS]])
+        cases.append(TuneCase(subject.name, state, small, scored, _edited(memory, subject, state)))
         say(f"{subject.name}: state of {float(state.tensors['n']):.0f} tokens, {len(scored.targets)} scored")
     return cases
 
@@ -125,29 +128,29 @@ def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[Re
 
 
 def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
-    """Coordinate search: step and clip on unseen files, shrinkage on small states, then the recent step on edits.
+    """Coordinate search: step and clip on unseen files, shrinkage on small states, step again, recent step on edits.
 
     The score is the mean over repositories of the loss change in nat/token, with worse-than-nothing counted double:
     an adapter that hurts somewhere costs more trust than the same gain elsewhere earns.
     """
     bare = [site_loss(model, case.scored, None) for case in cases]
 
-    def unseen(candidate: MemoryPrior, fraction: float = 1.0) -> float:
+    def unseen(candidate: MemoryPrior, small: bool = False) -> float:
         memory = Memory(model, candidate)
         changes = []
         for case, without in zip(cases, bare, strict=True):
-            tensors = {**case.state.tensors, "n": case.state.tensors["n"] * fraction}
-            tensors["S"] = case.state.tensors["S"] * fraction
-            changes.append(site_loss(model, case.scored, memory.adapter(RepoState(tensors)).final_map) - without)
+            adapter = memory.adapter(case.small if small else case.state)
+            changes.append(site_loss(model, case.scored, adapter.final_map) - without)
         return sum(change + max(change, 0.0) for change in changes) / len(changes)
 
-    best = prior
-    for name, grid in (("eta", (0.01, 0.02, 0.03, 0.05, 0.08)), ("clip", (2.0, 3.0, 5.0, 8.0)), ("eta", _NEAR)):
-        around = [value * (best.steps.eta if grid is _NEAR else 1.0) for value in grid]
-        best = _best(best, name, around, unseen, say)
+    best = _best(prior, "eta", (0.01, 0.02, 0.03, 0.05, 0.08, 0.12), unseen, say)
+    best = _best(best, "clip", (1.5, 2.0, 3.0, 5.0, 8.0), unseen, say)
+    best = _best(best, "n0", (250.0, 500.0, 1000.0, 2000.0, 4000.0), lambda candidate: unseen(candidate, True), say)
+    best = _best(best, "eta", [near * best.steps.eta for near in _NEAR], unseen, say)
     return _best_recent(model, best, cases, say)
 
 
+_SMALL_CHARS = 4000
 _NEAR = (0.7, 0.85, 1.0, 1.2, 1.4)
 
 
@@ -161,7 +164,7 @@ def _best_recent(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase]
         return sum(site_loss(model, scored, memory.adapter(state).final_map) for state, scored in pairs) / len(pairs)
 
     best = with_steps(prior, eta_recent=prior.steps.eta)
-    for name, grid in (("eta_recent", (0.0, 0.01, 0.02, 0.04, 0.06)), ("n0_recent", (50.0, 200.0, 800.0))):
+    for name, grid in (("eta_recent", (0.0, 0.02, 0.04, 0.06, 0.09, 0.13)), ("n0_recent", (50.0, 200.0, 800.0))):
         best = _best(best, name, grid, edited, say)
     return best
 

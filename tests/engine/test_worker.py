@@ -97,6 +97,11 @@ def test_a_session_of_frames(process, settings, folder):
     assert answer.prompt_tokens == first.prompt_tokens
     status = wire.from_params(process.call("status").result, wire.Status)
     assert [info.generation for info in status.folders] == [1]
+    deep = wire.from_params(process.call("deepen", wire.Deepen(folder=name, steps=9999)).result, wire.AdapterInfo)
+    assert deep.deep == "waiting"
+    stopped = process.call("deepen", wire.Deepen(folder=name, cancel=True)).result
+    assert wire.from_params(stopped, wire.AdapterInfo).deep == ""
+    assert process.call("deepen", wire.Deepen(folder="/nowhere")).error[0] == "request"
     assert process.end() == 0
 
 
