@@ -280,6 +280,19 @@ def test_evaluation_takes_the_first_eight_of_a_commit(tmp_path, mirror):
     assert next(open_dataset(tmp_path / "out", "commits").commits("cr_test")).n_new_assertions == 30
 
 
+def test_training_takes_a_capped_choice_of_what_teaches(tmp_path, mirror):
+    repo = Repo(mirror, "own/wide")
+    repo.commit({"a.py": "x = 1\n"})
+    slight = [f"assert g({i}) == {i}" for i in range(10)]
+    repo.commit({"test_a.py": suite(*slight, *(f"assert f({i}) == value_{i}" for i in range(30)))})
+    manifest = build.build(["own/wide"], mirror, tmp_path / "out", assign="train", workers=1)
+    tasks = list(open_dataset(tmp_path / "out", "commits").tasks("train"))
+    assert len(tasks) == 4 and all(task.target.startswith("value_") for task in tasks)
+    assert manifest["repositories"][0]["trained"] == manifest["rows"]["commits/qna/train"] == 4
+    anchored = list(open_dataset(tmp_path / "out", "snapshots").tasks("train"))
+    assert len(anchored) == 5 and all(task.target.startswith("value_") for task in anchored)
+
+
 def test_embeddings_fill_their_columns(tmp_path, mirror, tiny):
     from c2l_lsp.model.encoder import EmbeddingEncoder
 
