@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -145,7 +146,7 @@ def name_of(text: str) -> str:
 
 def save(case: Case, path: Path) -> None:
     """Write a case as JSON, aside and then in place."""
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # shards may make the same case at the same time
     path.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps(asdict(case)), encoding="utf-8", errors="surrogatepass")
     part.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -22,7 +23,7 @@ def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
         tensors[f"A.{name}"], tensors[f"B.{name}"] = pair.A.clone(), pair.B.clone()
     scales = {name: pair.scale for name, pair in adapter.pairs.items()}
     about = {"base": adapter.base, "kind": adapter.kind, "scales": json.dumps(scales), "seconds": repr(seconds)}
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # shards may make the same adapter at the same time
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, metadata=about)

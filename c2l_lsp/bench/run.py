@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,16 +101,17 @@ class Repositories:
         commit = self._commits[name]
         past = "past" if self._plan.mirror else "now"
         about = f"{cases.RULES} {self._data} {commit} {past} {asdict(self._plan.sizes)}"
-        stem = self._plan.work / "cases" / f"{plain(name)}-{short(about)}"
-        if stem.with_suffix(".json").is_file():
-            return cases.load(stem.with_suffix(".json"))
-        if stem.with_suffix(".txt").is_file():
-            return stem.with_suffix(".txt").read_text(encoding="utf-8")
+        folder, stem = self._plan.work / "cases", f"{plain(name)}-{short(about)}"  # a name may hold dots: no suffixes
+        made, refused = folder / f"{stem}.json", folder / f"{stem}.txt"
+        if made.is_file():
+            return cases.load(made)
+        if refused.is_file():
+            return refused.read_text(encoding="utf-8")
         found = self._new(name, commit)
         if isinstance(found, Case):
-            cases.save(found, stem.with_suffix(".json"))
+            cases.save(found, made)
         else:
-            write(stem.with_suffix(".txt"), found)
+            write(refused, found)
         return found
 
     def _new(self, name: str, commit: str) -> Case | str:
@@ -260,7 +262,7 @@ def short(text: str) -> str:
 
 def write(file: Path, text: str) -> None:
     """Write aside, then in place. CorpusError if the disk refuses."""
-    part = file.with_name(file.name + ".part")
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")

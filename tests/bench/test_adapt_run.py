@@ -23,11 +23,12 @@ from c2l_lsp.model.sgd import fit_lora
 
 SIZES = Sizes(state=3000, targets=3000, least_state=500, least_targets=500, least_file=300, most_file=3000, newest=1)
 AMOUNTS = Amounts(scored=48, short_scored=48, pair_scored=48, aged=48, spans=3, aged_spans=2)
-METHODS = "base,memory,gated,mean,retrieval,dependencies,sgd,static"
+METHODS = "base,memory,gated,mean,retrieval,dependencies,static,evo,text2lora,shared,sgd"
 
 
 def _kit(tiny, world, work: Path) -> Kit:
-    return Kit(tiny, Options(weights={"memory": world.prior}, work=work, rank=2, epochs=0.1))
+    settings = Options(world.weights, world.corpus, work, shared_tokens=300, rank=2, epochs=0.1)
+    return Kit(tiny, settings)
 
 
 def _run(tiny, world, work: Path, methods: str = METHODS, amounts: Amounts = AMOUNTS) -> tuple[Run, dict[str, str]]:
@@ -96,6 +97,16 @@ def test_what_is_left_is_estimated_from_what_was_done(tiny, world, tmp_path):
     assert seconds > 0 and unknown == len(units) - 1 - len(same)
 
 
+def test_a_case_is_made_anew_when_its_sizes_change(tiny, world, tmp_path):
+    def states(sizes: Sizes) -> int:
+        chosen, _ = build(["base"], _kit(tiny, world, tmp_path))
+        run = Run(tiny, chosen, Plan(world.corpus, world.mirror, tmp_path, 2, sizes, AMOUNTS), lambda line: None)
+        return sum(map(len, run.repositories[run.repositories.names[0]].state.values()))
+
+    assert states(replace(SIZES, state=600)) < states(SIZES)
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_time_that_is_up_ends_a_leg(tiny, world, whole, tmp_path):
     run, _ = _run(tiny, world, tmp_path, "base")
     assert not adapt.work(run, (0, 1), 1e-9, _tick)
@@ -113,13 +124,21 @@ def test_the_report_has_every_row_its_manifest_and_nothing_from_elsewhere(whole)
     )  # fmt: skip
     assert {name for name in wanted if (name, "memory") not in names} <= {"fresh_minus_stale20/snapshot", "rename_rise"}
     assert ("delta_ce/prefix0", "retrieval") not in names and ("delta_ce/prefix1024", "retrieval") in names
+    for method in ("static", "evo", "sgd"):
+        assert {
+            ("own_minus_mean/prefix1024", method),
+            ("top1/prefix1024", method),
+            ("delta_ce/prefix0", method),
+        } <= names
+    assert {("stale_ce/0", "evo"), ("stale_ce/followed", "static"), ("exact_match", "shared")} <= names
+    assert ("own_minus_mean/prefix1024", "shared") not in names  # it has no own adapter to compare
     made = json.loads((work / "a.json").read_text())
     assert made["manifest"]["weights"]["base"] == run.model.digest and len(made["rows"]) == len(rows)
-    assert missing.keys() == {"static"} == made["manifest"]["not_trained"].keys()
+    assert missing.keys() == {"text2lora"} == made["manifest"]["not_trained"].keys()
     assert all(len(commit) == 40 for commit in made["manifest"]["data"].values())
     page = (work / "a.html").read_text()
     assert page.count("data:image/png;base64,") >= 6 and "http://" not in page and "https://" not in page
-    assert "| static | not trained" in (work / "a.md").read_text()
+    assert "| text2lora | not trained" in (work / "a.md").read_text()
 
 
 def test_an_adapter_made_constant_fails_the_bar(tiny, world, tmp_path, monkeypatch):
