@@ -49,14 +49,15 @@ def bench_lines(
     loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or "c2l-default"))
     repos = holes.repositories(corpora.documents(corpus), repositories)
 
-    def score(method: Method, name: str) -> list[Row]:
-        return holes.measure(method, name, repos, tasks=tasks, tokens=tokens, say=_say)
-
-    rows = score(holes.Model(loaded), loaded.id)
-    if loaded.fim is not None:
-        rows += score(holes.Model(loaded, fills=False), f"{loaded.id}, prefix only")[1:]
+    rows = holes.measure(holes.Model(loaded), loaded.id, repos, tasks=tasks, tokens=tokens, say=_say)
+    if loaded.fim is not None:  # what the text after the cursor gives
+        before = holes.Model(loaded, fills=False)
+        rows += holes.measure(
+            before, f"{loaded.id}, prefix only", repos, tasks=tasks, contexts=(256,), tokens=0, say=_say
+        )
     if train is not None:
-        rows += score(_grams(loaded, train, gram_tokens, cache_share), "5-gram + cache")
+        grams = _grams(loaded, train, gram_tokens, cache_share)
+        rows += holes.measure(grams, "5-gram + cache", repos, tasks=tasks, tokens=tokens, say=_say)
     rows += _scaling(loaded, model, point or [], repos, tasks, tokens)
     stats.show(rows, f"lines: {len(repos)} repositories, base {loaded.id}")
     if json_out is not None:
