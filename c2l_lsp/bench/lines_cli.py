@@ -30,7 +30,7 @@ def bench_lines(
     tasks: Annotated[int, typer.Option(help="Holes of each kind in a repository.")] = 16,
     tokens: Annotated[int, typer.Option(help="Tokens of a repository scored for bits per byte.")] = 6000,
     gram_tokens: Annotated[int, typer.Option(help="Tokens the 5-gram counts.")] = 20_000_000,
-    cache_share: Annotated[float, typer.Option(help="Share of its cache (0.6 was best on tuning text).")] = 0.6,
+    cache_share: Annotated[float, typer.Option(help="Share of its cache (0.5 was best on tuning text).")] = 0.5,
     json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
 ) -> None:
     """A base model without adapter: bits per byte and holes filled exactly, against a cached 5-gram."""
