@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -93,12 +93,28 @@ def constant_gate(decay: float = 0.95, write: float = 0.999) -> dict[str, Tensor
     }
 
 
-def damped_inverse(matrix: Tensor, damping: float = 0.05) -> Tensor:
+DAMPING = 0.05
+"""λ of an estimated prior, as a share of the mean eigenvalue of its curvature."""
+
+
+def damped_inverse(matrix: Tensor, damping: float = DAMPING) -> Tensor:
     """(M + λ I)⁻¹ with λ = damping · trace(M) / d, in fp64; fp32 out."""
     d = matrix.shape[0]
     M = matrix.double()
     M = M + (damping * M.trace() / d).clamp(min=1e-12) * torch.eye(d, dtype=torch.float64, device=M.device)
     return torch.linalg.inv(M).float()
+
+
+def redamped(prior: MemoryPrior, damping: float, was: float = DAMPING) -> MemoryPrior:
+    """The same prior with another λ: P and Q are inverses of curvature + `was`, so the curvature need not be kept."""
+
+    def anew(inverse: Tensor) -> Tensor:
+        whole = torch.linalg.inv(inverse.double())
+        mean = whole.trace() / len(whole) / (1 + was)  # eigenvalue of the curvature alone
+        whole = whole + (damping - was) * mean * torch.eye(len(whole), dtype=torch.float64, device=whole.device)
+        return torch.linalg.inv(whole).float()
+
+    return replace(prior, P=anew(prior.P), Q=anew(prior.Q))
 
 
 @dataclass

@@ -17,7 +17,7 @@ from c2l_lsp.errors import TrainingError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, RepoState
 from c2l_lsp.model.memory import Memory, errors
-from c2l_lsp.model.prior import Curvature, MemoryPrior, Steps, estimate
+from c2l_lsp.model.prior import DAMPING, Curvature, MemoryPrior, Steps, estimate, redamped
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.subjects import Scored, Subject, score_sites, site_loss, state_of, subjects
 
@@ -128,7 +128,7 @@ def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[Re
 
 
 def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
-    """Coordinate search: step and clip on unseen files, shrinkage on small states, step again, recent step on edits.
+    """Coordinate search: step, clip and damping on unseen files, shrinkage on small states, recent step on edits.
 
     The score is the mean over repositories of the loss change in nat/token, with worse-than-nothing counted double:
     an adapter that hurts somewhere costs more trust than the same gain elsewhere earns.
@@ -145,9 +145,23 @@ def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase]
 
     best = _best(prior, "eta", (0.01, 0.02, 0.03, 0.05, 0.08, 0.12), unseen, say)
     best = _best(best, "clip", (1.5, 2.0, 3.0, 5.0, 8.0), unseen, say)
+    best = _best_damping(best, unseen, say)
     best = _best(best, "n0", (250.0, 500.0, 1000.0, 2000.0, 4000.0), lambda candidate: unseen(candidate, True), say)
     best = _best(best, "eta", [near * best.steps.eta for near in _NEAR], unseen, say)
     return _best_recent(model, best, cases, say)
+
+
+def _best_damping(prior: MemoryPrior, score: Callable[[MemoryPrior], float], say: Say) -> MemoryPrior:
+    """More damping makes the step smaller, so each is tried with larger ones."""
+    tried = [
+        (score(candidate), damping, candidate)
+        for damping in (DAMPING, 0.1, 0.2, 0.4)
+        for grown in (1.0, 1.5, 2.2, 3.2, 4.5)
+        for candidate in [with_steps(redamped(prior, damping), eta=prior.steps.eta * grown)]
+    ]
+    loss, damping, best = min(tried, key=lambda one: one[0])
+    say(f"damping: {damping:g} with eta {best.steps.eta:g} → {loss:+.4f}")
+    return best
 
 
 _SMALL_CHARS = 4000

@@ -7,7 +7,7 @@ import torch
 
 from c2l_lsp.errors import CheckpointError
 from c2l_lsp.model import prior as priors
-from c2l_lsp.model.prior import Curvature, estimate
+from c2l_lsp.model.prior import Curvature, MemoryPrior, damped_inverse, estimate, redamped
 
 
 @pytest.fixture
@@ -66,3 +66,14 @@ def test_damped_inverse_inverts():
     M = root @ root.T / 30
     inverse = priors.damped_inverse(M, damping=0.0)
     torch.testing.assert_close(inverse @ M, torch.eye(10), atol=1e-3, rtol=1e-3)
+
+
+def test_redamping_is_estimating_with_another_damping():
+    dice = torch.Generator().manual_seed(3)
+    F = torch.randn(12, 12, generator=dice, dtype=torch.float64)
+    F = F @ F.T
+    made = MemoryPrior(damped_inverse(F), damped_inverse(2 * F), torch.zeros(12, 12))
+    again = redamped(made, 0.4)
+    torch.testing.assert_close(again.P, damped_inverse(F, 0.4), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(again.Q, damped_inverse(2 * F, 0.4), rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(again.P, made.P, rtol=1e-2)

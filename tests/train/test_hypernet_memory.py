@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from c2l_lsp.model.memory import Memory
+from c2l_lsp.model.prior import redamped
 from c2l_lsp.train import memory
 from c2l_lsp.train.corpus import Document
 
@@ -50,23 +51,27 @@ def test_each_scalar_is_the_best_of_what_was_measured(tiny, made, cases, monkeyp
     def loss(model, scored, C):
         return 0.0 if C is None else C
 
+    wanted = float(redamped(made, 0.2).P.trace())
+
     class Planted:
         def __init__(self, model, prior):
-            self.steps = prior.steps
+            self.steps, self.far = prior.steps, abs(float(prior.P.trace() / wanted) - 1)
 
         def adapter(self, state):
             s = self.steps
             if state is cases[0].small:
                 value = abs(s.n0 - 500.0) / 1e3
             elif state is cases[0].state:
-                value = abs(s.eta - 0.05) + abs(s.clip - 3.0) / 10 - 1
+                value = abs(s.eta - 0.05) + abs(s.clip - 3.0) / 10 - 1 + self.far
             else:
                 value = abs(s.eta_recent - 0.04) + abs(s.n0_recent - 800.0) / 1e4
             return type("Made", (), {"final_map": value})
 
     monkeypatch.setattr(memory, "site_loss", loss)
     monkeypatch.setattr(memory, "Memory", Planted)
-    steps = memory.choose_steps(tiny, made, cases, lambda _: None).steps
+    chosen = memory.choose_steps(tiny, made, cases, lambda _: None)
+    steps = chosen.steps
+    assert float(chosen.P.trace()) == pytest.approx(wanted, rel=1e-3)
     assert (steps.eta, steps.clip, steps.n0) == (pytest.approx(0.05), 3.0, 500.0)
     assert (steps.eta_recent, steps.n0_recent) == (0.04, 800.0)
 
