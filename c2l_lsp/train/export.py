@@ -108,7 +108,8 @@ _RUNNING = {"step", "tokens", "loss", "norm", "tokens_per_s", "fraction_of_peak"
 
 
 def _part_seen(state: dict[str, Any], data: dict[str, Any]) -> float:
-    return float(round(sum(len(stream["seen"]) for stream in state["streams"]) / max(1, data["files"]), 2))
+    seen = {name for stream in state["streams"] for name in stream["seen"]}  # a run dealt out anew has some in all
+    return float(round(len(seen) / max(1, data["files"]), 2))
 
 
 def card(manifest: dict[str, Any], weights: int) -> str:
@@ -181,12 +182,13 @@ it (token healing), as the engine does.
 By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, from nothing: {tokens} million tokens in
 {steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of 256 to {length}
 tokens), {minutes} minutes on shared CPU cores in bf16 at a median of {speed} tokens a second.
-{optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces have a hole.
+{optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces
+have a hole.
 `curve.png` is the loss, `training_manifest.json` everything else.
 
 ## Data
-{files} Python files, {megabytes} MB, of {repositories} permissively licensed repositories ({licences}), newest commit
-only; the standard library is one of them. Left out: files that are generated, vendored, minified, very long, not valid
+{files} Python files, {megabytes} MB, of {repositories} permissively licensed repositories ({licences}), newest
+commit only; the standard library is one of them. Left out: files that are generated, vendored, minified, very long, not valid
 Python 3 or UTF-8, that look as if they held a secret, or that nearly repeat another file, also one of the evaluation
 repositories. `training_manifest.json` names every repository, its commit and its licence.
 
