@@ -103,6 +103,7 @@ def _gradient(
     from c2l_lsp.model import checkpoint
     from c2l_lsp.model.encoder import EmbeddingEncoder
     from c2l_lsp.train import corpus
+    from c2l_lsp.train.devices import Devices
     from c2l_lsp.train.hypernet.data import Sizes, pooled_maker, prepared
     from c2l_lsp.train.hypernet.recipe import Recipe
     from c2l_lsp.train.hypernet.streams import stream_maker
@@ -126,7 +127,12 @@ def _gradient(
             make = pooled_maker(loaded, encoder, sizes, described=kind == "text2lora", held_out=name == "tune")
         return prepared(run / "data", f"{name}-{kind}-{loaded.digest[:8]}", corpus.documents(folder), make, sizes, _say)
 
-    trainer = Trainer(run, recipe, loaded, read(corpus_folder, "train"), read(tune, "tune"))
+    devices = Devices()
+    for turn in (True, False):  # the first process makes the embeddings, the others find them made
+        if turn == (devices.rank == 0):
+            learned, judged = read(corpus_folder, "train"), read(tune, "tune")
+        devices.sum(0.0)
+    trainer = Trainer(run, recipe, loaded, learned, judged, devices)
     done = trainer.train(Leg(minutes=minutes), _say)
     if trainer.devices.rank == 0 and (run / BEST / checkpoint.MANIFEST).is_file():
         best = checkpoint.load(run / BEST)
