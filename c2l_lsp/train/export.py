@@ -188,9 +188,9 @@ have a hole.
 
 ## Data
 {files} Python files, {megabytes} MB, of {repositories} permissively licensed repositories ({licences}), newest
-commit only; the standard library is one of them. Left out: files that are generated, vendored, minified, very long, not
-valid Python 3 or UTF-8, that look as if they held a secret, or that nearly repeat another file, also one of the evaluation
-repositories. `training_manifest.json` names every repository, its commit and its licence.
+commit only; the standard library is one of them. Left out: files that are generated, vendored, minified, very long,
+not valid Python 3 or UTF-8, that look as if they held a secret, or that nearly repeat another file, also one of the
+evaluation repositories. `training_manifest.json` names every repository, its commit and its licence.
 
 ## Measured on repositories never trained on (other owners; the ones used to choose step sizes)
 | | |
