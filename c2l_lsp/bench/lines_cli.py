@@ -1,4 +1,4 @@
-"""The command `c2l-lsp bench lines`. Importing this module loads no torch."""
+"""The commands `c2l-lsp bench lines` and `bench scaling`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from c2l_lsp.bench import scaling
     from c2l_lsp.bench.holes import Method
     from c2l_lsp.bench.stats import Row
@@ -23,9 +25,6 @@ def bench_lines(
     train: Annotated[
         Path | None, typer.Option("--train", help="The training corpus: adds the 5-gram with a cache.")
     ] = None,
-    point: Annotated[
-        list[Path] | None, typer.Option("--point", help="Another trained model folder, for the scaling table.")
-    ] = None,
     repositories: Annotated[int, typer.Option("--repos", help="How many repositories.")] = 32,
     tasks: Annotated[int, typer.Option(help="Holes of each kind in a repository.")] = 16,
     tokens: Annotated[int, typer.Option(help="Tokens of a repository scored for bits per byte.")] = 6000,
@@ -35,17 +34,13 @@ def bench_lines(
 ) -> None:
     """A base model without adapter: bits per byte and holes filled exactly, against a cached 5-gram."""
     import datetime as dt
-    import os
-    import platform
-    import time
 
-    from c2l_lsp import __version__
     from c2l_lsp.bench import holes, stats
     from c2l_lsp.config import Model
     from c2l_lsp.model import base
     from c2l_lsp.train import corpus as corpora
 
-    started, clock = dt.datetime.now(dt.timezone.utc), time.perf_counter()
+    started = dt.datetime.now(dt.timezone.utc)
     loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or "c2l-default"))
     repos = holes.repositories(corpora.documents(corpus), repositories)
 
@@ -58,20 +53,71 @@ def bench_lines(
     if train is not None:
         grams = _grams(loaded, train, gram_tokens, cache_share)
         rows += holes.measure(grams, "5-gram + cache", repos, tasks=tasks, tokens=tokens, say=_say)
-    rows += _scaling(loaded, model, point or [], repos, tasks, tokens)
     stats.show(rows, f"lines: {len(repos)} repositories, base {loaded.id}")
     if json_out is not None:
-        commits = {about["name"]: about["commit"] for about in corpora.manifest_of(corpus)["repositories"]}
-        about = {
-            "code": __version__,
-            "weights": {"base": loaded.digest},
-            "data": {name: commits.get(name, "") for name in repos},
-            "holes": tasks,
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - clock, 1),
-        }
-        stats.write(json_out, about, rows)
+        _write(json_out, rows, {"base": loaded.digest}, list(repos), corpus, tasks, started)
+
+
+def bench_scaling(
+    corpus: Annotated[Path, typer.Option("--corpus", help="A built corpus of repositories never trained on.")],
+    point: Annotated[
+        list[Path], typer.Option("--point", help="A trained model folder with its manifest; four or more.")
+    ],
+    repositories: Annotated[int, typer.Option("--repos", help="How many repositories.")] = 32,
+    tasks: Annotated[int, typer.Option(help="Holes in a repository.")] = 8,
+    tokens: Annotated[int, typer.Option(help="Tokens of a repository scored for bits per byte.")] = 4000,
+    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
+) -> None:
+    """Loss against size and tokens of several trained models, and what the law through them predicts."""
+    import datetime as dt
+
+    from c2l_lsp.bench import holes, scaling, stats
+    from c2l_lsp.config import Model
+    from c2l_lsp.model import base
+    from c2l_lsp.train import corpus as corpora
+
+    started = dt.datetime.now(dt.timezone.utc)
+    repos = holes.repositories(corpora.documents(corpus), repositories)
+    rows: list[Row] = []
+    points: list[scaling.Point] = []
+    weights: dict[str, str] = {}
+    for folder in point:
+        loaded = base.load(Model(path=str(folder)))
+        found = holes.measure(
+            holes.Model(loaded), folder.name, repos, tasks=tasks, tokens=tokens, contexts=(256,),
+            spans=("rest_of_line",), say=_say,
+        )  # fmt: skip
+        points.append(_point(folder.name, loaded, folder, found[0].value))
+        weights[folder.name] = loaded.digest
+        rows += found
+    rows += scaling.rows(points, PLANNED)
+    stats.show(rows, f"scaling: {len(points)} models, {len(repos)} repositories")
+    if json_out is not None:
+        _write(json_out, rows, weights, list(repos), corpus, tasks, started)
+
+
+def _write(
+    file: Path, rows: list[Row], weights: dict[str, str], names: list[str], corpus: Path, tasks: int, started: datetime
+) -> None:
+    import os
+    import platform
+    from datetime import datetime as clock
+
+    from c2l_lsp import __version__
+    from c2l_lsp.bench import stats
+    from c2l_lsp.train import corpus as corpora
+
+    commits = {about["name"]: about["commit"] for about in corpora.manifest_of(corpus)["repositories"]}
+    about = {
+        "code": __version__,
+        "weights": weights,
+        "data": {name: commits.get(name, "") for name in names},
+        "holes": tasks,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round((clock.now(started.tzinfo) - started).total_seconds(), 1),
+    }
+    stats.write(file, about, rows)
 
 
 def _grams(loaded: BaseModel, train: Path, tokens: int, share: float) -> Method:
@@ -87,30 +133,6 @@ def _grams(loaded: BaseModel, train: Path, tokens: int, share: float) -> Method:
             break
     vocabulary = loaded.lm.get_input_embeddings().weight.shape[0]
     return holes.Grams(loaded, CachedNGram(NGram(streams, vocabulary), vocabulary, share))
-
-
-def _scaling(
-    loaded: BaseModel, model: str, folders: list[Path], repos: dict[str, list[str]], tasks: int, tokens: int
-) -> list[Row]:
-    """Rows of every further model, and the law through all of them."""
-    from c2l_lsp.bench import holes, scaling
-    from c2l_lsp.config import Model
-    from c2l_lsp.model import base
-
-    made: list[Row] = []
-    points: list[scaling.Point] = []
-    for folder in folders:
-        other = base.load(Model(path=str(folder)))
-        name = folder.name
-        found = holes.measure(
-            holes.Model(other), name, repos, tasks=tasks, tokens=tokens, contexts=(256,), spans=("rest_of_line",),
-            say=_say,
-        )  # fmt: skip
-        points.append(_point(name, other, folder, found[0].value))
-        made += found
-    if len(points) < 4:
-        return made
-    return made + scaling.rows(points, PLANNED)
 
 
 def _point(name: str, model: BaseModel, folder: Path, bits: float) -> scaling.Point:
