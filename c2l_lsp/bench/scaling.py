@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from c2l_lsp.bench.stats import Row
+from c2l_lsp.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Law:
 
 
 def fit(points: Sequence[Point]) -> Law:
-    """Least squares in logarithms. Needs at least three points of two sizes and two numbers of tokens."""
+    """Least squares in logarithms. TrainingError for fewer than three points of two sizes and two numbers of tokens."""
     columns = np.array([[1.0, -math.log(p.weights), -math.log(p.tokens)] for p in points])
     found, _, rank, _ = np.linalg.lstsq(columns, np.log([p.bits for p in points]), rcond=None)
     if rank < 3:
-        raise ValueError("The points do not tell size from tokens.")
+        raise TrainingError("The models do not tell size from tokens: add one of another size, and one of more tokens.")
     return Law(*(float(value) for value in found))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from c2l_lsp.bench import holes, scaling
 from c2l_lsp.bench.ngram import Cache, CachedNGram, NGram
-from c2l_lsp.errors import CorpusError
+from c2l_lsp.errors import CorpusError, TrainingError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.train.corpus import Document
 
@@ -115,7 +115,7 @@ def test_the_law_is_found_again_and_needs_both_sizes() -> None:
     assert np.allclose([found.alpha, found.beta], [0.07, 0.11])
     rows = scaling.rows(points, [("small", 25e6, 5e8)])
     assert next(r for r in rows if r.name.startswith("scaling/predicted")).value == pytest.approx(law.bits(25e6, 5e8))
-    with pytest.raises(ValueError, match="size from tokens"):
+    with pytest.raises(TrainingError, match="size from tokens"):
         scaling.fit([p for p in points if p.weights == 1e6])
 
 
