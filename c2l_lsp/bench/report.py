@@ -57,9 +57,9 @@ def markdown(rows: Sequence[Row], manifest: dict[str, Any]) -> str:
 
 def _about(manifest: dict[str, Any]) -> list[str]:
     notes = manifest.get("notes", {})
+    base = f"{manifest['model']} (`{manifest['weights'].get('base', '')}`)"
     return [
-        f"Base `{manifest['weights'].get('base', '')}`, {len(manifest['data'])} repositories; 95 % intervals from a "
-        "bootstrap over repositories.",
+        f"Base {base}, {len(manifest['data'])} repositories; 95 % intervals from a bootstrap over repositories.",
         *(f"- {key}: {value}" for key, value in notes.items()),
     ]
 

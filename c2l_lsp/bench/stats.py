@@ -61,4 +61,6 @@ def show(rows: Sequence[Row], title: str) -> None:
         spread = "" if item.low is None or item.high is None else f"[{item.low:+.4f}, {item.high:+.4f}]"
         style = "red" if item.holds is False else None
         table.add_row(item.name, item.method, f"{item.value:+.4f}", spread, item.unit, item.bar or "", style=style)
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 0 if console.is_terminal else 180)  # in a log there is room
+    console.print(table)
