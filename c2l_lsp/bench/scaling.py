@@ -11,6 +11,9 @@ import numpy as np
 from c2l_lsp.bench.stats import Row
 from c2l_lsp.errors import TrainingError
 
+TRUSTED = 0.05
+"""Relative miss up to which a law may be asked for runs that have not been made."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -45,17 +48,28 @@ def fit(points: Sequence[Point]) -> Law:
 
 
 def rows(points: Sequence[Point], planned: Sequence[tuple[str, float, float]]) -> list[Row]:
-    """Each point beside what the law fitted to the *other* points says of it, then the planned runs."""
-    made = []
-    for point in points:
-        made.append(Row(f"scaling/{point.weights / 1e6:.2f}M/{point.tokens / 1e6:.1f}M", point.name, point.bits,
-                        unit="bit/byte"))  # fmt: skip
-    law = fit(points)
-    for left_out in points if len(points) > 4 else ():
-        rest = [point for point in points if point is not left_out]
-        value = fit(rest).bits(left_out.weights, left_out.tokens)
+    """Each point, what the law through the *others* says of it, and the planned runs if that came true for all.
+
+    A law that misses a point it has not seen by more than TRUSTED says nothing of runs farther away.
+    """
+    made = [
+        Row(f"scaling/{p.weights / 1e6:.2f}M/{p.tokens / 1e6:.1f}M", p.name, p.bits, unit="bit/byte") for p in points
+    ]
+    law, misses = fit(points), list[float]()
+    for left_out in points:
+        value = _from_the_others(points, left_out)
+        misses.append(abs(math.log(value / left_out.bits)))
         made.append(Row("scaling/from_the_others", left_out.name, value, unit="bit/byte"))
-    for name, weights, tokens in planned:
+    trusted = max(misses) <= TRUSTED
+    made.append(Row("scaling/largest_miss", "law", max(misses), bar=f"≤ {TRUSTED}", holds=trusted))
+    for name, weights, tokens in planned if trusted else ():
         value = law.bits(weights, tokens)
         made.append(Row(f"scaling/predicted/{weights / 1e6:.2f}M/{tokens / 1e6:.0f}M", name, value, unit="bit/byte"))
     return [*made, Row("scaling/alpha", "law", law.alpha), Row("scaling/beta", "law", law.beta)]
+
+
+def _from_the_others(points: Sequence[Point], left_out: Point) -> float:
+    try:
+        return fit([point for point in points if point is not left_out]).bits(left_out.weights, left_out.tokens)
+    except TrainingError:
+        return math.inf

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,10 @@ def test_the_law_is_found_again_and_needs_both_sizes() -> None:
     assert np.allclose([found.alpha, found.beta], [0.07, 0.11])
     rows = scaling.rows(points, [("small", 25e6, 5e8)])
     assert next(r for r in rows if r.name.startswith("scaling/predicted")).value == pytest.approx(law.bits(25e6, 5e8))
+    strange = [*points[:3], replace(points[3], bits=2 * points[3].bits)]
+    doubted = {r.name: r for r in scaling.rows(strange, [("small", 25e6, 5e8)])}
+    assert not doubted["scaling/largest_miss"].holds
+    assert not any(name.startswith("scaling/predicted") for name in doubted)
     with pytest.raises(TrainingError, match="size from tokens"):
         scaling.fit([p for p in points if p.weights == 1e6])
 
