@@ -244,7 +244,9 @@ def change(net: Static | Evo, added: str = "", removed: str = "", diffs: list[st
     def read(words: str) -> list:
         return net.read([piece for word in words.split() for piece in net.pieces(word)])
 
-    return Change(read(added), read(removed), net.read([p for d in diffs or [] for p in net.diff_pieces(d)]), first)
+    return Change(
+        read(added), read(removed), net.read([p for d in diffs or [] for p in net.diff_pieces(d)]), first=first
+    )
 
 
 def test_a_file_is_one_piece_named_by_its_content() -> None:

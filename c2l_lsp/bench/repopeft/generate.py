@@ -51,7 +51,10 @@ class Generator:
 
 
 def generate(model: BaseModel, adapter: Adapter | None, prefix: str) -> str:
-    """One prediction. For many, keep a `Generator`."""
+    """One prediction, after which the model is bare again. For many, keep a `Generator`."""
     generator = Generator(model)
     generator.use(adapter)
-    return generator.predict(prefix)
+    try:
+        return generator.predict(prefix)
+    finally:
+        generator.use(None)

@@ -111,11 +111,14 @@ def test_adapters_take_turns(tiny):
     pairs = {f"model.layers.{i}.self_attn.o_proj": Pair(torch.randn(9, 64), torch.randn(64, 9)) for i in (0, 1)}
     inner = Adapter(tiny.digest, "static", None, pairs)
     generator = generate.Generator(tiny)
+    ids = torch.tensor([tiny.encode(PREFIX)])
+    before = tiny.hidden(ids)
     alone = [generate.generate(tiny, adapter, PREFIX) for adapter in (None, strong, inner)]
     assert len(set(alone)) == 3
     for number in (0, 1, 2, 1, 0, 2, 0):
         generator.use((None, strong, inner)[number])
         assert generator.predict(PREFIX) == alone[number]
+    assert torch.equal(tiny.hidden(ids), before)  # what was plugged in for one prediction is gone with it
 
 
 def test_an_adapter_of_another_model_is_refused(tiny):
