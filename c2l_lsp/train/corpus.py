@@ -70,7 +70,8 @@ class Document:
     text: str
 
 
-def _write(file: Path, data: bytes) -> None:
+def write_whole(file: Path, data: bytes) -> None:
+    """Replace a file by `data`, whole or not at all. Raises CorpusError when the disk refuses."""
     part = file.with_suffix(file.suffix + ".part")
     try:
         part.write_bytes(data)
@@ -158,7 +159,7 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
         about.skipped = str(problem)
         return about
     about.files, about.bytes, about.skips = len(records), sum(len(r["text"].encode()) for r in records), dict(skips)
-    _write(target, _pack([{"stamp": stamp, "about": asdict(about)}, *records]))
+    write_whole(target, _pack([{"stamp": stamp, "about": asdict(about)}, *records]))
     return about
 
 
@@ -219,7 +220,7 @@ def _write_shards(records: Iterator[dict[str, Any]], out: Path) -> list[str]:
             data = _pack(batch)
             # Named by content: a reader with the old manifest never meets half of a new build.
             names.append(f"text-{len(names):05d}-{hashlib.sha256(data).hexdigest()[:8]}.zst")
-            _write(out / names[-1], data)
+            write_whole(out / names[-1], data)
         batch, size = [], 0
 
     for record in records:
@@ -272,7 +273,7 @@ def build(
         "shards": shards,
         "rules": _RULES,
     }
-    _write(out / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_whole(out / "manifest.json", json.dumps(manifest, indent=1).encode())
     for shard in old - {out / name for name in shards}:
         shard.unlink(missing_ok=True)
     return manifest

@@ -18,8 +18,8 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from c2l_lsp.errors import CorpusError, StorageError
-from c2l_lsp.train.corpus import Document, documents, manifest_of
+from c2l_lsp.errors import CorpusError
+from c2l_lsp.train.corpus import Document, documents, manifest_of, write_whole
 from c2l_lsp.train.tokenizer import CodeTokenizer
 
 _GROUP = 256  # files cut at a time
@@ -35,7 +35,7 @@ def tokenise(
 ) -> dict[str, Any]:
     """Write the token files of `corpus` and count them in its manifest, which is returned.
 
-    Raises CorpusError (no corpus, a vocabulary above 65,536), StorageError (disk).
+    Raises CorpusError (no corpus, a vocabulary above 65,536, disk).
     """
     if tokenizer.vocabulary > 2**16:
         raise CorpusError(f"Token files hold 16 bits a token; {tokenizer.vocabulary} entries are too many.")
@@ -52,11 +52,11 @@ def tokenise(
             progress(done, manifest["files"])
         data = zstandard.ZstdCompressor(level=6).compress(b"".join(map(msgpack.packb, records)))
         shards.append(f"tokens-{len(shards):05d}-{hashlib.sha256(data).hexdigest()[:8]}.zst")
-        _write(corpus / shards[-1], data)
+        write_whole(corpus / shards[-1], data)
     for about in manifest["repositories"]:
         about["tokens"] = counts[about["name"]]
     manifest["tokens"] = {"tokenizer": digest_of(tokenizer), "count": sum(counts.values()), "shards": shards}
-    _write(corpus / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_whole(corpus / "manifest.json", json.dumps(manifest, indent=1).encode())
     for old in set(corpus.glob("tokens-*.zst")) - {corpus / name for name in shards}:
         old.unlink(missing_ok=True)
     return manifest
@@ -82,13 +82,3 @@ def _groups(found: Iterator[Document]) -> Iterator[list[Document]]:
             group = []
     if group:
         yield group
-
-
-def _write(file: Path, data: bytes) -> None:
-    part = file.with_suffix(file.suffix + ".part")
-    try:
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{file} can't be written ({error.strerror}); what was there is whole.") from error
