@@ -110,12 +110,12 @@ def characters(text: str, dice: random.Random) -> tuple[int, int]:
 
 
 SPANS: tuple[tuple[float, Callable[[str, random.Random], tuple[int, int]]], ...] = (
-    (0.34, rest_of_line),
+    (0.32, rest_of_line),
     (0.12, whole_line),
-    (0.18, few_lines),
-    (0.10, block),
+    (0.24, few_lines),
+    (0.12, block),
     (0.10, brackets),
-    (0.16, characters),
+    (0.10, characters),
 )
 
 

@@ -8,6 +8,9 @@ import sys
 import threading
 import time
 
+import psutil
+import pytest
+
 from c2l_lsp.server import parent
 
 
@@ -23,6 +26,25 @@ def test_an_editor_that_ends_is_noticed_even_unreaped() -> None:
     editor.kill()  # a zombie now: nobody has waited for it
     assert gone.wait(5)
     editor.wait()
+
+
+def test_an_editor_that_ends_while_the_watch_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between `initialize` and the thread's first look the editor may be gone; that is an end, not a container."""
+    looked = threading.Event()
+
+    class Slow(psutil.Process):
+        def __init__(self, pid: int) -> None:
+            assert looked.wait(5)
+            super().__init__(pid)
+
+    monkeypatch.setattr(psutil, "Process", Slow)
+    gone = threading.Event()
+    editor = sleeper()
+    parent.watch(editor.pid, gone.set, poll=0.05)
+    editor.kill()
+    editor.wait()
+    looked.set()
+    assert gone.wait(5)
 
 
 def test_a_process_that_cannot_be_seen_is_not_taken_for_dead() -> None:
