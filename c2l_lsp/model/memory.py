@@ -7,7 +7,9 @@ A state is the sum of S and n over the chunks of the repository, so a diff subtr
 exactly and in any order. A GRU over features of each batch gates a second, recent memory
     S_rec ← γ S_rec + β (ΔS⁺ − ΔS⁻).
 The adapter of the final map, y = E (h + C h), is one damped natural-gradient step (K-FAC) with clipped spectrum:
-    C = B [ η ρ(n) clip(P (S/n − S̄) Q) + η_rec ρ(n_rec) clip(P S_rec/n_rec Q) ] A,    ρ(n) = n / (n + n0)
+    C = B [ η ρ(n) clip(P (S/n − S̄) Q) + η_rec ρ(n_rec) φ(n_rec) clip(P S_rec/n_rec Q) ] A,
+    ρ(n) = n / (n + n0),    φ(n) = n_fade / (n_fade + n)
+A few changed lines speak through the recent memory alone; of many changed files S itself tells more, hence φ.
 An empty state gives C = 0. Source: design of this project; K-FAC: arXiv 1503.05671; fast weights: arXiv 2102.11174.
 """
 
@@ -145,7 +147,8 @@ class Memory:
         if energy > 0 and prior.eta_recent > 0:
             n_rec = energy / prior.token_energy  # tokens that would give this much: robust to unchanged text cancelling
             step = clip_spectrum(prior.P @ (t["recent"] / n_rec).float() @ prior.Q, prior.clip)
-            recent = prior.eta_recent * n_rec / (n_rec + prior.n0_recent) * step
+            fade = prior.fade_recent / (prior.fade_recent + n_rec)
+            recent = prior.eta_recent * n_rec / (n_rec + prior.n0_recent) * fade * step
             total = recent if total is None else total + recent
         return total
 

@@ -31,13 +31,15 @@ _FEATURES = 5
 
 @dataclass(frozen=True)
 class Steps:
-    """Scalars of the prior: step sizes, spectrum clip, shrinkage (in tokens), and ‖e hᵀ‖² of an average token."""
+    """Scalars of the prior: step sizes, spectrum clip, shrinkage (in tokens), tokens of change above which the recent
+    memory counts less than half, and ‖e hᵀ‖² of an average token."""
 
     eta: float = 0.05
     eta_recent: float = 0.05
     clip: float = 5.0
     n0: float = 2000.0
     n0_recent: float = 200.0
+    fade_recent: float = 300.0
     token_energy: float = 1.0
 
 
@@ -68,6 +70,7 @@ class MemoryPrior:
     clip = property(lambda self: self.steps.clip)
     n0 = property(lambda self: self.steps.n0)
     n0_recent = property(lambda self: self.steps.n0_recent)
+    fade_recent = property(lambda self: self.steps.fade_recent)
     token_energy = property(lambda self: self.steps.token_energy)
 
     @property

@@ -86,13 +86,15 @@ def make_prior(
 class TuneCase:
     """A tuning repository: its state, and hidden states and targets [N, d], [N] of files the state did not see.
 
-    `small` is the state of the beginning of one of its files, as in a folder that was just begun. `edited` pairs the
-    reading of a file's first half, as if it had just been written, with its second half to score.
+    `small` is the state of the beginning of one of its files, as in a folder that was just begun; `grown` holds what
+    `state` does, but half of it came at once, as with a pull. `edited` pairs the reading of a file's first half, as if
+    it had just been written, with its second half to score.
     """
 
     name: str
     state: RepoState
     small: RepoState
+    grown: RepoState
     scored: Scored
     edited: list[tuple[RepoState, Scored]]
 
@@ -108,9 +110,17 @@ def tune_cases(memory: Memory, documents: Iterable[Document], *, repositories: i
         if len(scored.targets) < 200:
             continue
         small = state_of(memory, [subject.memory[0][:_SMALL_CHARS]])
-        cases.append(TuneCase(subject.name, state, small, scored, _edited(memory, subject, state)))
+        grown = _grown(memory, subject)
+        cases.append(TuneCase(subject.name, state, small, grown, scored, _edited(memory, subject, state)))
         say(f"{subject.name}: state of {float(state.tensors['n']):.0f} tokens, {len(scored.targets)} scored")
     return cases
+
+
+def _grown(memory: Memory, subject: Subject) -> RepoState:
+    half = (len(subject.memory) + 1) // 2
+    later = [piece for text in subject.memory[half:] for piece in memory.pieces(text)]
+    readings = [reading for piece in later for reading in memory.read([piece])]
+    return memory.update([state_of(memory, subject.memory[:half])], [Change(added=readings)])[0]
 
 
 def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[RepoState, Scored]]:
@@ -128,7 +138,7 @@ def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[Re
 
 
 def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
-    """Coordinate search: step, clip and damping on unseen files, shrinkage on small states, recent step on edits.
+    """Coordinate search: step, clip and damping on unseen files, shrinkage on small states, recent steps on changes.
 
     The score is the mean over repositories of the loss change in nat/token, with worse-than-nothing counted double:
     an adapter that hurts somewhere costs more trust than the same gain elsewhere earns.
@@ -169,18 +179,31 @@ _NEAR = (0.7, 0.85, 1.0, 1.2, 1.4)
 
 
 def _best_recent(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
+    """The recent memory must help where a few lines were written, and must not hurt where much has come."""
     pairs = [(state, scored) for case in cases for state, scored in case.edited if len(scored.targets)]
     if not pairs:
         return with_steps(prior, eta_recent=0.0)
+    many = [(case.grown, case.scored) for case in cases]
 
-    def edited(candidate: MemoryPrior) -> float:
+    def changed(candidate: MemoryPrior) -> float:
         memory = Memory(model, candidate)
-        return sum(site_loss(model, scored, memory.adapter(state).final_map) for state, scored in pairs) / len(pairs)
+
+        def mean(some: Sequence[tuple[RepoState, Scored]]) -> float:
+            return sum(site_loss(model, scored, memory.adapter(s).final_map) for s, scored in some) / len(some)
+
+        return mean(pairs) + mean(many)
 
     best = with_steps(prior, eta_recent=prior.steps.eta)
-    for name, grid in (("eta_recent", (0.0, 0.02, 0.04, 0.06, 0.09, 0.13)), ("n0_recent", (50.0, 200.0, 800.0))):
-        best = _best(best, name, grid, edited, say)
+    for name in ("eta_recent", "fade_recent", "n0_recent", "eta_recent"):
+        best = _best(best, name, _RECENT[name], changed, say)
     return best
+
+
+_RECENT = {
+    "eta_recent": (0.0, 0.02, 0.04, 0.06, 0.09, 0.13),
+    "fade_recent": (100.0, 300.0, 1000.0, 3000.0, 1e9),
+    "n0_recent": (50.0, 200.0, 800.0),
+}
 
 
 def _best(

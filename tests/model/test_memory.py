@@ -116,6 +116,20 @@ def test_recency_writes_decays_and_reverts(memory, readings):
     torch.testing.assert_close(later.tensors["recent"], 0.95 * edited.tensors["recent"], rtol=1e-3, atol=1e-9)
 
 
+def test_the_recent_memory_speaks_of_few_lines_and_is_silent_after_a_pull(memory, readings):
+    """Its share falls with the amount of change: after many files the state itself tells more (measured: it harmed)."""
+    base = fold(memory, Change(added=readings[:2], first=True))
+
+    def share(count: int) -> float:
+        (after,) = memory.update([base], [Change(added=readings[2:3] * count)])
+        still = after.clone()
+        still.tensors["recent"].zero_()
+        return float((memory.core(after) - memory.core(still)).norm())
+
+    few, many = share(1), share(400)
+    assert many < few / 4
+
+
 def test_clip_bounds_the_spectrum():
     torch.manual_seed(0)
     matrix = torch.randn(20, 20)

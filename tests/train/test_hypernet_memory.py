@@ -38,6 +38,8 @@ def test_a_case_has_a_small_state_of_the_same_repository(cases):
     small, whole = float(case.small.tensors["n"]), float(case.state.tensors["n"])
     assert 0 < small < whole / 4
     assert case.edited
+    assert float(case.grown.tensors["n"]) == whole
+    assert float(case.grown.tensors["recent"].norm()) > 0
 
 
 def test_the_mean_is_that_of_the_repositories(tiny, corpus, made):
@@ -64,7 +66,7 @@ def test_each_scalar_is_the_best_of_what_was_measured(tiny, made, cases, monkeyp
             elif state is cases[0].state:
                 value = abs(s.eta - 0.05) + abs(s.clip - 3.0) / 10 - 1 + self.far
             else:
-                value = abs(s.eta_recent - 0.04) + abs(s.n0_recent - 800.0) / 1e4
+                value = abs(s.eta_recent - 0.04) + abs(s.n0_recent - 800.0) / 1e4 + abs(s.fade_recent - 1000.0) / 1e10
             return type("Made", (), {"final_map": value})
 
     monkeypatch.setattr(memory, "site_loss", loss)
@@ -73,7 +75,7 @@ def test_each_scalar_is_the_best_of_what_was_measured(tiny, made, cases, monkeyp
     steps = chosen.steps
     assert float(chosen.P.trace()) == pytest.approx(wanted, rel=1e-3)
     assert (steps.eta, steps.clip, steps.n0) == (pytest.approx(0.05), 3.0, 500.0)
-    assert (steps.eta_recent, steps.n0_recent) == (0.04, 800.0)
+    assert (steps.eta_recent, steps.n0_recent, steps.fade_recent) == (0.04, 800.0, 1000.0)
 
 
 def test_harm_counts_double(tiny, made, cases, monkeypatch):
