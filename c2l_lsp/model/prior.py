@@ -190,7 +190,15 @@ def load(path: Path, base: str) -> MemoryPrior:
         raise CheckpointError(f"The memory prior {path.name} belongs to another base model.")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise CheckpointError(f"The memory prior {path.name} holds numbers that are not finite.")
-    return from_tensors(tensors)
+    return from_tensors(tensors, _steps_in(metadata))
+
+
+def _steps_in(metadata: Mapping[str, str]) -> Steps:
+    """The scalars by their names, so that a file from before one of them existed is read with its default."""
+    try:
+        return Steps(**json.loads(metadata["steps"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"The memory prior's step sizes cannot be read: {error}.") from error
 
 
 def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
@@ -201,13 +209,14 @@ def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
     return tensors | {"steps": torch.tensor([getattr(prior.steps, name) for name in names], dtype=torch.float64)}
 
 
-def from_tensors(tensors: Mapping[str, Tensor]) -> MemoryPrior:
-    """The prior of `to_tensors`. CheckpointError if something is missing."""
+def from_tensors(tensors: Mapping[str, Tensor], steps: Steps | None = None) -> MemoryPrior:
+    """The prior of `to_tensors`, its scalars from `steps` if given. CheckpointError if something is missing."""
     try:
-        values = dict(zip(sorted(asdict(Steps())), tensors["steps"].tolist(), strict=True))
+        if steps is None:
+            steps = Steps(**dict(zip(sorted(asdict(Steps())), tensors["steps"].tolist(), strict=True)))
         gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         return MemoryPrior(
-            tensors["P"], tensors["Q"], tensors["mean"], tensors.get("A"), tensors.get("B"), Steps(**values), gate
+            tensors["P"], tensors["Q"], tensors["mean"], tensors.get("A"), tensors.get("B"), steps, gate
         )
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error

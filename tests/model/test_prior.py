@@ -27,6 +27,19 @@ def test_a_prior_survives_the_disk(prior, tmp_path):
     assert back.digest == prior.digest
 
 
+def test_a_scalar_from_after_the_file_was_written_has_its_default(prior, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "p.safetensors"
+    about = {"format": "c2l-memory-prior-1", "base": "b", "steps": '{"eta": 0.07}'}
+    save_file(priors.to_tensors(prior) | {"steps": torch.zeros(3)}, path, metadata=about)
+    assert priors.load(path, base="b").steps == priors.Steps(eta=0.07)
+    for steps in ('{"of another kind": 1}', "no JSON"):
+        save_file(priors.to_tensors(prior), path, metadata=about | {"steps": steps})
+        with pytest.raises(CheckpointError, match="step sizes"):
+            priors.load(path, base="b")
+
+
 def test_another_base_is_refused(prior, tmp_path):
     priors.save(prior, tmp_path / "p.safetensors", base="b")
     with pytest.raises(CheckpointError, match="another base"):
