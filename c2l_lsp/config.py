@@ -199,6 +199,8 @@ def merge(
     plain = msgspec.to_builtins(base)
     errors: list[SettingError] = []
     for path, value in _leaves(values):
+        if value == [] and isinstance(_at(plain, path), dict):
+            continue  # an empty table of Lua, which cannot tell a list from a map
         dotted = ".".join(path)
         if not machine and path[0] in MACHINE_ONLY:
             errors.append(SettingError(f"c2l.{dotted} is set in {source}: only user settings may set it."))
@@ -225,6 +227,12 @@ def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
             yield from _leaves(value, here)
         else:
             yield here or ("c2l",), value
+
+
+def _at(plain: Any, path: Iterable[str]) -> Any:  # noqa: ANN401 - plain values
+    for part in path:
+        plain = plain.get(part) if isinstance(plain, dict) else None
+    return plain
 
 
 def _with(plain: dict[str, Any], path: Iterable[str], value: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from c2l_lsp.server.engine_client import Life
 from c2l_lsp.server.gate import language_on
 from c2l_lsp.server.protocol import (
     SENTENCES,
+    AcceptParams,
     Command,
     ExplainParams,
     ExportParams,
@@ -69,8 +70,8 @@ async def _explain(session: Session, params: ExplainParams) -> object:
     return found
 
 
-async def _accepted(session: Session, params: ExplainParams) -> object:
-    session.shown.accepted(params.id)
+async def _accepted(session: Session, params: AcceptParams) -> object:
+    session.shown.accepted(params.id, params.chars, partly=params.partly)
     return None
 
 
@@ -190,7 +191,7 @@ REQUESTS: dict[Method, tuple[type[Struct], Operation]] = {
     Method.MODEL_UNLOAD: (_Nothing, _unload),
 }
 COMMANDS: dict[Command, tuple[type[Struct], Operation]] = {
-    Command.DID_ACCEPT: (ExplainParams, _accepted),
+    Command.DID_ACCEPT: (AcceptParams, _accepted),
     Command.TOGGLE: (ToggleParams, _toggle),
     Command.TOGGLE_LANGUAGE: (ToggleParams, _toggle_language),
     Command.SNOOZE: (_Minutes, _snooze),
@@ -204,7 +205,7 @@ COMMANDS: dict[Command, tuple[type[Struct], Operation]] = {
     Command.UNLOAD_MODEL: (_Nothing, _unload),
     Command.RESTART_SERVER: (_Nothing, _restart),
 }
-_SHORT = {ExplainParams: "id", _Minutes: "minutes", ToggleParams: "language", ExportParams: "out"}
+_SHORT = {AcceptParams: "id", _Minutes: "minutes", ToggleParams: "language", ExportParams: "out"}
 """A command's single argument may be the bare value of this parameter."""
 
 

@@ -32,8 +32,9 @@ class Insertion:
 class Completions:
     """Answers the editor's requests.
 
-    `adapter_off`: folders whose adapter the user switched off. `last_reasons`: why a document's last request got
-    nothing (None: it got something), for the question "why do I see nothing?".
+    `adapter_off`: folders whose adapter the user switched off. `last_reasons`: why the last request of a document that
+    was answered got nothing (None: it got something), for the question "why do I see nothing?". A request that is under
+    way or was overtaken says nothing about that.
     """
 
     documents: Documents
@@ -55,8 +56,9 @@ class Completions:
             self.statistics.withheld(Reason.NO_DOCUMENT.value)
             return []
         goal = target(document, position, selected)
-        reason = self.last_reasons[uri] = self._closed(document, goal, invoked)
+        reason = self._closed(document, goal, invoked)
         if reason is not None:
+            self.last_reasons[uri] = reason
             self.statistics.withheld(reason.value)
             return []
         version = document.version

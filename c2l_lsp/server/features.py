@@ -35,7 +35,9 @@ def _lifecycle(server: Server, session: Session) -> None:
     def initialize(params: t.InitializeParams) -> None:
         general = params.capabilities.general
         session.documents.encoding = encoding(general.position_encodings if general is not None else None)
-        session.layers.set_initial(params.initialization_options)
+        options = params.initialization_options
+        session.layers.set_initial(options)
+        session.shown.infers = not (isinstance(options, dict) and options.get("reportsPartialAccept") is True)
         window = params.capabilities.window
         session.bars.supported = bool(window is not None and window.work_done_progress)
         folders = [folder.uri for folder in params.workspace_folders or []]

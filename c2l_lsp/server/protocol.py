@@ -206,6 +206,13 @@ class ExplainParams(_Payload):
     id: str
 
 
+class AcceptParams(ExplainParams):
+    """`chars`: how many characters (code points) were inserted, 0: all that was left; `partly`: some are left still."""
+
+    chars: int = 0
+    partly: bool = False
+
+
 class StatisticsParams(_Payload):
     """`reset` starts counting anew after the answer."""
 
@@ -232,7 +239,8 @@ _T = TypeVar("_T", bound=Struct)
 def parse(plain: object, kind: type[_T]) -> _T:
     """Typed parameters of an editor's request. RequestError naming the key that is wrong."""
     try:
-        return msgspec.convert({} if plain is None else plain, kind, strict=True)
+        # Lua has one kind of table: without entries it arrives as a list.
+        return msgspec.convert({} if plain is None or plain == [] else plain, kind, strict=True)
     except msgspec.ValidationError as error:
         raise RequestError(f"The request's parameters are wrong: {error}.") from error
 

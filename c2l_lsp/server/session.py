@@ -160,7 +160,8 @@ class Session:
         if document is None:
             log.warning("An edit of a document that is not open was dropped.")
             return
-        self.shown.changed(uri, document.text)
+        whole = any(edit.start is None for edit in edits)
+        self.shown.changed(uri, document.text, () if whole else [len(edit.text) for edit in edits])
         self.feed.changed(document)
 
     def closed(self, uri: str) -> None:

@@ -41,11 +41,12 @@ class SettingsLayers:
         self._merged.clear()
 
     def set_initial(self, options: object) -> None:
-        """`initializationOptions`: settings, and beside them `trusted`, `userSettings` and `clientCommands`."""
+        """`initializationOptions`: settings, and beside them `trusted`, `userSettings` and two that others heed."""
         values = dict(options) if isinstance(options, Mapping) else {}
         self.trusted = values.pop("trusted", True) is not False
         self._machine = _mapping(values.pop("userSettings", None))
-        values.pop("clientCommands", None)  # the greeting heeds them
+        for name in ("clientCommands", "reportsPartialAccept"):  # the greeting's and the features'
+            values.pop(name, None)
         self._initial = values
         self.read_user()
 

@@ -1,12 +1,14 @@
 """What the editor shows now and what became of it: typing-through, partial and full acceptance. Pure bookkeeping.
 
 Editors tell a server only a full acceptance; that a suggestion is typed along, or taken word by word, is read off the
-document: as long as it equals prefix + a head of the suggestion + suffix, the suggestion is alive.
+document: as long as it equals prefix + a head of the suggestion + suffix, the suggestion is alive. Some editors collect
+keystrokes before they tell of them: an accepted word is what one edit brings and what ends where a word ends.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from c2l_lsp.engine.wire import Completion
@@ -36,11 +38,12 @@ class Given:
 
 @dataclass
 class Fate:
-    """What became of one candidate."""
+    """What became of one candidate: characters of it that were accepted, and that were typed by hand."""
 
     given: Given
     text: str
     accepted: int = 0
+    typed: int = 0
     partly: bool = False
     wholly: bool = False
 
@@ -53,9 +56,13 @@ class _Alive:
 
 @dataclass
 class Shown:
-    """The living suggestion of each document, and the last candidates by id."""
+    """The living suggestion of each document, and the last candidates by id.
+
+    `infers` False: the editor says itself what was accepted in part, and edits are not counted.
+    """
 
     statistics: Statistics
+    infers: bool = True
     _alive: dict[str, _Alive] = field(default_factory=dict)
     _fates: OrderedDict[str, Fate] = field(default_factory=OrderedDict)
 
@@ -89,8 +96,11 @@ class Shown:
         ids, texts = zip(*rest, strict=True)
         return Given(uri, prefix, suffix, texts, ids, "typed", given.answer, adapter)
 
-    def changed(self, uri: str, text: str) -> None:
-        """A document has a new text: follow its suggestion, or let it go."""
+    def changed(self, uri: str, text: str, inserted: Sequence[int] = ()) -> None:
+        """A document has a new text: follow its suggestion, or let it go.
+
+        `inserted`: how many characters each edit brought, in order; empty if nobody knows, then it was one edit.
+        """
         alive = self._alive.get(uri)
         if alive is None:
             return
@@ -101,17 +111,24 @@ class Shown:
         if typed is None:
             del self._alive[uri]
             return
-        # One edit that brings several characters of it is an accepted word or line, not a keystroke.
-        if len(typed) - len(alive.typed) > 1:
-            self._took(given, typed)
+        gained = len(typed) - len(alive.typed)
+        taken = min(gained, sum(size for size in inserted or (gained,) if size > 1))
+        if taken > 1 and not self.infers:
+            pass  # the editor says what it was
+        elif taken > 1 and any(text.startswith(typed) and _ends_word(text, len(typed)) for text in given.texts):
+            self._took(given, typed, taken)
+        else:
+            self._typed(given, gained, len(typed))
         alive.typed = typed
 
-    def accepted(self, name: str) -> Fate | None:
-        """The editor says it inserted a candidate as a whole."""
+    def accepted(self, name: str, chars: int = 0, *, partly: bool = False) -> Fate | None:
+        """The editor says it inserted `chars` characters of a candidate (0: all that was left of it)."""
         fate = self._fates.get(name)
-        if fate is not None and not fate.wholly:
-            fate.wholly = True
-            self._count(fate, len(fate.text), partly=False, first=True)
+        if fate is None or fate.wholly:
+            return fate
+        first, fate.partly, fate.wholly = not (partly and fate.partly), fate.partly or partly, not partly
+        self._count(fate, chars or len(fate.text) - fate.accepted - fate.typed, partly=partly, first=first)
+        if not partly:
             self._alive.pop(fate.given.uri, None)
         return fate
 
@@ -138,23 +155,38 @@ class Shown:
             "meanLogprob": answer.mean_logprob,
         }
 
-    def _took(self, given: Given, typed: str) -> None:
+    def _typed(self, given: Given, gained: int, length: int) -> None:
+        """By hand: `gained` characters more (negative: fewer) of a suggestion of which `length` are there."""
+        for name in given.ids:
+            if (fate := self._fates.get(name)) is not None:
+                fate.typed = max(0, min(fate.typed + max(0, gained), length))
+
+    def _took(self, given: Given, typed: str, taken: int) -> None:
         for name, text in zip(given.ids, given.texts, strict=True):
             fate = self._fates.get(name)
             if fate is None or fate.wholly or not text.startswith(typed):
                 continue
             if typed == text:
                 fate.wholly = True
-                self._count(fate, len(text), partly=False, first=True)
+                self._count(fate, taken, partly=False, first=True)
             else:
                 first, fate.partly = not fate.partly, True
-                self._count(fate, len(typed), partly=True, first=first)
+                self._count(fate, taken, partly=True, first=first)
             return
 
     def _count(self, fate: Fate, chars: int, *, partly: bool, first: bool) -> None:
-        gained = max(0, chars - fate.accepted)
-        fate.accepted = max(fate.accepted, chars)
-        self.statistics.accepted(fate.given.adapted, gained, partly=partly, first=first)
+        saved = max(0, min(chars, len(fate.text) - fate.accepted))  # taken back and taken again it is saved once
+        fate.accepted += saved
+        self.statistics.accepted(fate.given.adapted, saved, partly=partly, first=first)
+
+
+def _ends_word(text: str, at: int) -> bool:
+    """Whether no word of the text goes on at this place."""
+    return at == len(text) or not (_is_word(text[at - 1]) and _is_word(text[at]))
+
+
+def _is_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
 
 
 def _between(given: Given, prefix: str, suffix: str) -> str | None:

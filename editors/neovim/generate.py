@@ -28,6 +28,7 @@ PAYLOADS = (
     protocol.SetEnabledParams,
     protocol.ExportParams,
     protocol.ExplainParams,
+    protocol.AcceptParams,
     protocol.StatisticsParams,
     protocol.ToggleParams,
 )

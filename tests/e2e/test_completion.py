@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,24 @@ async def test_a_document_that_was_never_opened(shared: Editor) -> None:
     assert status["disabledReason"] == "no-document"
 
 
+async def test_a_request_that_was_overtaken_gives_no_reason(shared: Editor, place: str) -> None:
+    async def last() -> str | None:
+        report = await shared.command("c2l.showReport", {"textDocument": {"uri": place}})
+        return report["lastReason"] and report["lastReason"]["code"]
+
+    shared.change(place, "NOTHING")
+    assert await shared.complete(place, 0, 7) == []
+    assert await last() == "empty"
+    shared.change(place, "SLOW:5 foo")
+    first = asyncio.ensure_future(shared.complete(place, 0, 10))
+    await shared.until(lambda: "SLOW" in str(shared.asked("complete")[-1]["params"]["prefix"]))
+    assert await last() == "empty", "what is under way has not got anything"
+    shared.change(place, "foo")
+    assert await shared.texts(place, 0, 3)
+    assert await first is None
+    assert await last() is None
+
+
 async def test_reasons_are_named(shared: Editor, place: str) -> None:
     async def reason() -> str | None:
         return (await shared.request("c2l/status", {"textDocument": {"uri": place}})).get("disabledReason")
@@ -81,6 +100,7 @@ async def test_reasons_are_named(shared: Editor, place: str) -> None:
     report = await shared.command("c2l.showReport", {"textDocument": {"uri": place}})
     assert report["lastReason"]["code"] == "buffer"
     assert report["status"]["disabledReason"] == "buffer"
+    assert (await shared.command("c2l.showReport", []))["lastReason"] is None  # Lua's empty table
     assert await shared.command("c2l.toggle", {"uri": place}) == {"enabled": True}
     assert await shared.command("c2l.toggleLanguage", "python") == {"language": "python", "enabled": False}
     shared.open("untitled:1", "bar")

@@ -54,6 +54,7 @@ def test_parameters_are_checked_by_name_and_unknown_ones_are_ignored() -> None:
     found = parse({"folder": "file:///w", "textDocument": {"uri": "u", "version": 3}, "later": 1}, FolderParams)
     assert (found.folder, found.text_document.uri) == ("file:///w", "u")
     assert parse(None, ToggleParams) == ToggleParams()
+    assert parse([], ToggleParams) == ToggleParams()  # an empty table of Lua
     with pytest.raises(RequestError, match=r"\$\.rank"):
         parse({"rank": "8"}, ExportParams)
     with pytest.raises(RequestError):

@@ -56,6 +56,17 @@ def test_an_editor_that_echoes_every_default_is_no_offender() -> None:
     assert errors == []
 
 
+def test_an_empty_table_of_lua_sets_nothing() -> None:
+    made, errors = layers()
+    made.set_initial({"userSettings": [], "completion": [], "enable": [], "model": []})
+    made.set_pulled({EVERYWHERE: [], "/a": {"c2l": [], "adapter": [], "files": {"exclude": []}}})
+    assert made.of(EVERYWHERE) == made.of("/a") == made.of("/b")
+    assert made.of("/a").enabled_for("python")
+    made.set_pulled({EVERYWHERE: {"completion": {"candidates": []}}})
+    made.of(EVERYWHERE)
+    assert len(errors) == 1, errors
+
+
 def test_the_editors_user_settings_may_choose_the_model() -> None:
     made, errors = layers('[model]\nid = "mine"\n')
     made.set_initial({"userSettings": {"model": {"id": "theirs"}}, "trusted": False, "clientCommands": ["c2l.toggle"]})

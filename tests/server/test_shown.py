@@ -49,6 +49,40 @@ def test_the_command_and_the_edit_count_once(shown: Shown, statistics: Statistic
     assert shown.accepted("9-9") is None
 
 
+def test_keystrokes_that_arrive_together_are_no_acceptance(shown: Shown, statistics: Statistics) -> None:
+    shown.changed("u", "x = foo\nend", inserted=[1, 1, 1])  # eglot: three edits in one message
+    shown.changed("u", "x = foo.ba\nend", inserted=[3])  # Neovim: one edit, which ends inside a word
+    counts = statistics.totals.with_adapter
+    assert (counts.partly_accepted, counts.accepted_chars) == (0, 0)
+    shown.changed("u", "x = foo.bar()\nend", inserted=[3])
+    assert (counts.accepted, counts.accepted_chars) == (1, 3)
+
+
+def test_a_replaced_beginning_of_a_line_is_a_keystroke(shown: Shown, statistics: Statistics) -> None:
+    shown.changed("u", "x = f\nend", inserted=[5])
+    assert statistics.totals.with_adapter.partly_accepted == 0
+
+
+def test_what_was_typed_by_hand_is_not_saved(shown: Shown, statistics: Statistics) -> None:
+    for typed in ("f", "fo", "foo", "fo", "foo"):
+        shown.changed("u", f"x = {typed}\nend", inserted=[1])
+    shown.accepted("1-0")
+    assert statistics.totals.with_adapter.accepted_chars == len(".bar()")
+
+
+def test_an_editor_that_reports_parts_is_believed(shown: Shown, statistics: Statistics) -> None:
+    shown.infers = False
+    shown.changed("u", "x = foo\nend", inserted=[3])  # collected keystrokes, and a whole word
+    counts = statistics.totals.with_adapter
+    assert (counts.partly_accepted, counts.accepted_chars) == (0, 0)
+    shown.changed("u", "x = foo.bar\nend", inserted=[4])
+    shown.accepted("1-0", 4, partly=True)
+    assert (counts.partly_accepted, counts.accepted, counts.accepted_chars) == (1, 0, 4)
+    shown.accepted("1-0", 2)
+    shown.accepted("1-0", 2)
+    assert (counts.partly_accepted, counts.accepted, counts.accepted_chars) == (1, 1, 6)
+
+
 def test_any_other_edit_ends_it(shown: Shown, statistics: Statistics) -> None:
     shown.changed("u", "y = \nend")
     shown.changed("u", "x = foo.bar()\nend")

@@ -173,6 +173,12 @@ export interface ExplainParams {
   id: string;
 }
 
+/** `chars`: how many were inserted, 0 is all that was left; `partly`: some are left still. */
+export interface AcceptParams extends ExplainParams {
+  chars?: number;
+  partly?: boolean;
+}
+
 /** `reset` starts counting anew after the answer. */
 export interface StatisticsParams {
   reset?: boolean;

@@ -13,6 +13,15 @@ local WRONG_TEXT = [[
   end
 ]]
 
+--- The server's counts with the adapter, once one of them is as wanted.
+local function counted(name, want)
+  d.wait(([[
+    require('c2l').statistics(function(all) _G.counts = all.withAdapter end)
+    return _G.counts and _G.counts[%q] == %d
+  ]]):format(name, want))
+  return d.lua('return _G.counts')
+end
+
 function S.accept()
   local path = d.open({ '# demo', '' })
   d.plant(WRONG_TEXT)
@@ -32,9 +41,7 @@ function S.accept()
   d.equal(events[1].data.text, '_alpha_g1_0()')
   local accepted = vim.tbl_filter(function(one) return one.name == 'C2lAccepted' end, events)
   d.equal({ accepted[1].data.kind, accepted[1].data.text, accepted[1].data.whole }, { 'all', '_alpha_g1_0()', true })
-  d.lua('require("c2l").statistics(function(counts) _G.counts = counts end)')
-  d.wait('return _G.counts')
-  d.equal(d.lua('return _G.counts.withAdapter.accepted'), 1, 'the server counts one acceptance')
+  d.equal(counted('accepted', 1).acceptedChars, 13, 'the server counts one acceptance')
 end
 
 function S.lines()
@@ -86,6 +93,8 @@ function S.word_and_line()
   d.equal(d.lines(), { '# LINES', 'ifif_one', '    two', '    three' })
   local kinds = vim.tbl_map(function(one) return { one.data.kind, one.data.text } end, d.lua('return _G.events'))
   d.equal(kinds, { { 'word', 'if_one' }, { 'word', '\n    two' }, { 'line', '\n    three' } })
+  local counts = counted('accepted', 1)
+  d.equal({ counts.partlyAccepted, counts.acceptedChars }, { 1, 24 }, 'what the server counts')
 end
 
 function S.typing_through()
@@ -116,6 +125,8 @@ function S.typing_through()
   d.equal(d.lua('return _G.sent'), 0, 'no request while typing along')
   d.keys('<Tab>')
   d.wait('return vim.fn.getline(1) == "gamma_gamma_g1_0()"')
+  local counts = counted('accepted', 1)
+  d.equal({ counts.partlyAccepted, counts.acceptedChars }, { 0, 7 }, 'what was typed by hand is not saved')
 end
 
 function S.cover()

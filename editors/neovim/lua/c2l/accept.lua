@@ -42,12 +42,13 @@ local function take(kind)
   end
   local whole = piece == left.rest
   insert(left, piece, whole and left.cover or '')
+  local server, command = client.get(buf), left.candidate.command
+  if server and command then
+    local accepted = { id = command.arguments[1], chars = vim.fn.strchars(piece), partly = not whole }
+    client.execute(server, command.command, { accepted })
+  end
   if whole then
     suggest.taken()
-    local server, command = client.get(buf), left.candidate.command
-    if server and command then
-      client.execute(server, command.command, command.arguments)
-    end
   end
   status.event('C2lAccepted', { buf = buf, kind = kind, text = piece, whole = whole })
   suggest.update()

@@ -61,7 +61,7 @@ function M.spec()
     filetypes = options.filetypes or nil,
     root_markers = options.root_markers,
     capabilities = capabilities(),
-    init_options = { userSettings = config.machine_settings() },
+    init_options = { userSettings = config.machine_settings(), reportsPartialAccept = true },
     settings = { [protocol.SECTION] = config.workspace_settings() },
     handlers = {
       [protocol.DID_CHANGE_STATUS] = function(_, status, ctx)

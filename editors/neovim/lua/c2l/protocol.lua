@@ -152,6 +152,12 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@class c2l.ExplainParams
 ---@field id string
 
+--- `chars`: how many characters (code points) were inserted, 0: all that was left; `partly`: some are left still.
+---@class c2l.AcceptParams
+---@field id string
+---@field chars? integer
+---@field partly? boolean
+
 --- `reset` starts counting anew after the answer.
 ---@class c2l.StatisticsParams
 ---@field reset? boolean
