@@ -247,12 +247,12 @@ class FolderLife:
 
     def _deepen(self, deepening: Deepening) -> Work:
         self._deep = yield from deepening.run(
-            lambda done, total, finished: self._progress("deep", done, total, "steps", finished)
+            lambda done, total, finished: self._progress(wire.DEEP, done, total, "steps", finished)
         )
         self._generation += 1
         self._updated_at = time.time()
         self._go_live()
-        self._emit(wire.AdapterChanged(info=self.info(), trigger="deep", changed_files=0, ms={}))
+        self._emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
         if self._learner is not None and self._learner.state is not None:
             self._save(self._learner, self._learner.state)
 

@@ -167,6 +167,10 @@ class AdapterInfo(_Record, frozen=True, kw_only=True):
     deep: str = ""
 
 
+DEEP = "deep"
+"""Task of the Progress, and trigger of the AdapterChanged, of training on request."""
+
+
 class Deepen(_Record, frozen=True, kw_only=True):
     """Train a LoRA of the folder by gradient descent, in the background (`cancel`: stop that). `steps` 0 chooses."""
 

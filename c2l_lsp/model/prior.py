@@ -215,8 +215,6 @@ def from_tensors(tensors: Mapping[str, Tensor], steps: Steps | None = None) -> M
         if steps is None:
             steps = Steps(**dict(zip(sorted(asdict(Steps())), tensors["steps"].tolist(), strict=True)))
         gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
-        return MemoryPrior(
-            tensors["P"], tensors["Q"], tensors["mean"], tensors.get("A"), tensors.get("B"), steps, gate
-        )
+        return MemoryPrior(tensors["P"], tensors["Q"], tensors["mean"], tensors.get("A"), tensors.get("B"), steps, gate)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error

@@ -18,6 +18,7 @@ from c2l_lsp.server.protocol import (
     SENTENCES,
     AcceptParams,
     Command,
+    DeepenParams,
     ExplainParams,
     ExportParams,
     FolderParams,
@@ -52,6 +53,7 @@ async def _status(session: Session, params: FolderParams) -> object:
     uri = params.text_document.uri if params.text_document is not None else None
     reason = session.completions.reason_for(uri) if uri is not None else None
     status = session.board.snapshot(_folder(session, params), reason)
+    status.memory_mb = round(session.engine.memory_mb, 1)
     status.folders = [adapter_status(info) for info in session.board.adapters.values()]
     return plain(status)
 
@@ -97,6 +99,11 @@ async def _export(session: Session, params: ExportParams) -> object:
     export = wire.Export(folder=_needed(session, params), out=params.out, rank=params.rank)
     done = await session.engine.call("export", export, wire.Exported, _EXPORT_WITHIN)
     return {"out": done.out, "rank": done.rank, "error": done.error, "generation": done.generation}
+
+
+async def _deepen(session: Session, params: DeepenParams) -> object:
+    info = await session.deepen(_needed(session, params), cancel=params.cancel, steps=params.steps)
+    return plain(adapter_status(info))
 
 
 async def _set_enabled(session: Session, params: SetEnabledParams) -> object:
@@ -186,6 +193,7 @@ REQUESTS: dict[Method, tuple[type[Struct], Operation]] = {
     Method.ADAPTER_REGENERATE: (FolderParams, _regenerate),
     Method.ADAPTER_RESET: (FolderParams, _reset),
     Method.ADAPTER_EXPORT: (ExportParams, _export),
+    Method.ADAPTER_DEEPEN: (DeepenParams, _deepen),
     Method.ADAPTER_SET_ENABLED: (SetEnabledParams, _set_enabled),
     Method.MODEL_LOAD: (_Nothing, _load),
     Method.MODEL_UNLOAD: (_Nothing, _unload),
@@ -201,6 +209,7 @@ COMMANDS: dict[Command, tuple[type[Struct], Operation]] = {
     Command.REGENERATE_ADAPTER: (FolderParams, _regenerate),
     Command.RESET_ADAPTER: (FolderParams, _reset),
     Command.EXPORT_ADAPTER: (ExportParams, _export),
+    Command.DEEPEN_ADAPTER: (DeepenParams, _deepen),
     Command.TOGGLE_ADAPTER: (SetEnabledParams, _set_enabled),
     Command.UNLOAD_MODEL: (_Nothing, _unload),
     Command.RESTART_SERVER: (_Nothing, _restart),

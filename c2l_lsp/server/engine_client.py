@@ -132,6 +132,16 @@ class EngineClient:
         return self.life is Life.READY and self._connection is not None and not self._connection.closed.is_set()
 
     @property
+    def memory_mb(self) -> float:
+        """Resident memory of the engine's process in MB; 0 without one."""
+        import psutil  # takes a while, and `initialize` need not wait for it
+
+        try:
+            return float(psutil.Process(self.pid).memory_info().rss / 2**20) if self.pid is not None else 0.0
+        except psutil.Error:  # it has just ended
+            return 0.0
+
+    @property
     def pid(self) -> int | None:
         """Process id of the running engine."""
         return self._connection.process.pid if self._connection is not None else None

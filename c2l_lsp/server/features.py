@@ -51,6 +51,10 @@ def _lifecycle(server: Server, session: Session) -> None:
         await _pull(server, session)
         await _listen(server)
 
+    @server.feature(t.WINDOW_WORK_DONE_PROGRESS_CANCEL)
+    async def bar_cancelled(params: t.WorkDoneProgressCancelParams) -> None:
+        await session.bar_cancelled(params.token)
+
     @server.feature(t.SHUTDOWN)
     def shutdown(_: None) -> None:
         session.begin_close()  # the engine may take a moment; the editor need not wait for it

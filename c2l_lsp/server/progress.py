@@ -21,6 +21,7 @@ class _Bar:
     percentage: int | None = None
     begun: bool = False
     over: bool = False
+    cancellable: bool = False
     sent_at: float = 0.0
 
 
@@ -35,13 +36,13 @@ class Bars:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def update(self, key: object, title: str, message: str, share: float | None) -> None:
+    def update(self, key: object, title: str, message: str, share: float | None, *, cancellable: bool = False) -> None:
         """Begin a bar, or move it. `share` 0..1, None unknown."""
         if not self.supported:
             return
         bar = self._bars.get(key)
         if bar is None:
-            bar = self._bars[key] = _Bar(f"c2l-{next(self._numbers)}", title)
+            bar = self._bars[key] = _Bar(f"c2l-{next(self._numbers)}", title, cancellable=cancellable)
             task = asyncio.ensure_future(self._begin(bar))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -59,6 +60,10 @@ class Bars:
             bar.over, bar.message = True, message
             if bar.begun:
                 self._send(bar, "end")
+
+    def key_of(self, token: object) -> object:
+        """The key of a running bar by its token; None if there is none."""
+        return next((key for key, bar in self._bars.items() if bar.token == token), None)
 
     def end_all(self) -> None:
         """Remove every bar: whoever worked is gone."""
@@ -78,7 +83,7 @@ class Bars:
     def _send(self, bar: _Bar, kind: str) -> None:
         value: dict[str, Any] = {"kind": kind}
         if kind == "begin":
-            value |= {"title": bar.title, "cancellable": False}
+            value |= {"title": bar.title, "cancellable": bar.cancellable}
         if bar.message:
             value["message"] = bar.message
         if bar.percentage is not None and kind != "end":

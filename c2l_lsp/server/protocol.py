@@ -31,6 +31,7 @@ class Command(str, Enum):
     REGENERATE_ADAPTER = "c2l.regenerateAdapter"
     RESET_ADAPTER = "c2l.resetAdapter"
     EXPORT_ADAPTER = "c2l.exportAdapter"
+    DEEPEN_ADAPTER = "c2l.deepenAdapter"
     TOGGLE_ADAPTER = "c2l.toggleAdapter"
     UNLOAD_MODEL = "c2l.unloadModel"
     RESTART_SERVER = "c2l.restartServer"
@@ -50,6 +51,7 @@ class Method(str, Enum):
     ADAPTER_REGENERATE = "c2l/adapter/regenerate"
     ADAPTER_RESET = "c2l/adapter/reset"
     ADAPTER_EXPORT = "c2l/adapter/export"
+    ADAPTER_DEEPEN = "c2l/adapter/deepen"
     ADAPTER_SET_ENABLED = "c2l/adapter/setEnabled"
     MODEL_LOAD = "c2l/model/load"
     MODEL_UNLOAD = "c2l/model/unload"
@@ -135,7 +137,10 @@ class Latency(_Payload):
 
 
 class AdapterStatus(_Payload):
-    """One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect."""
+    """One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect.
+
+    `deep` says how far training on request is, or what became of it; empty if nobody asked for it.
+    """
 
     folder: str
     generation: int = 0
@@ -147,20 +152,26 @@ class AdapterStatus(_Payload):
     files: int = 0
     scale: float = 1.0
     message: str = ""
+    deep: str = ""
 
 
 class Status(_Payload):
-    """`c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document)."""
+    """`c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document).
+
+    `device` is empty until the model is loaded; `memoryMb`, what the engine's process holds, is only in the answer.
+    """
 
     kind: str
     busy: bool
     message: str
     state: State
     model: str | None = None
+    device: str = ""
     adapter: AdapterStatus | None = None
     latency_ms: Latency = msgspec.field(name="latencyMs", default_factory=Latency)
     disabled_reason: str | UnsetType = UNSET
     folders: list[AdapterStatus] | UnsetType = UNSET
+    memory_mb: float | UnsetType = UNSET
 
 
 class AdapterChange(_Payload):
@@ -198,6 +209,13 @@ class ExportParams(FolderParams):
 
     out: str = ""
     rank: int = 0
+
+
+class DeepenParams(FolderParams):
+    """`cancel`: stop the training that runs; `steps` 0 chooses their number."""
+
+    cancel: bool = False
+    steps: int = 0
 
 
 class ExplainParams(_Payload):

@@ -162,6 +162,11 @@ class Protocol(LanguageServerProtocol):
         """Ours alone."""
         yield from self._user(t.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, params)
 
+    @lsp_method(t.WINDOW_WORK_DONE_PROGRESS_CANCEL)
+    def lsp_work_done_progress_cancel(self, params: t.WorkDoneProgressCancelParams) -> Steps:
+        """Ours alone: pygls knows only bars that it made itself."""
+        yield from self._user(t.WINDOW_WORK_DONE_PROGRESS_CANCEL, params)
+
     @lsp_method(t.SHUTDOWN)
     def lsp_shutdown(self, *_: object) -> Steps:
         """Cancel what runs. pygls goes over its table while the cancelled ones leave it, and fails half-way."""

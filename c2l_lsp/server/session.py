@@ -185,6 +185,19 @@ class Session:
         self.board.focus_on(self.folders.place(uri).folder)
         return await self.completions.at(uri, position, invoked, selected)
 
+    async def deepen(self, folder: str, *, cancel: bool = False, steps: int = 0) -> wire.AdapterInfo:
+        """Begin to train a LoRA of the folder, or stop that; the adapter as it stands then."""
+        request = wire.Deepen(folder=folder, steps=steps, cancel=cancel)
+        info = await self.engine.call("deepen", request, wire.AdapterInfo)
+        self.board.adapter(info)
+        return info
+
+    async def bar_cancelled(self, token: object) -> None:
+        """The user pressed a progress bar's button."""
+        key = self.bars.key_of(token)
+        if isinstance(key, tuple) and key[0] == wire.DEEP:
+            await self.deepen(key[1], cancel=True)
+
     # --- switches ---
 
     def trust(self, trusted: bool) -> None:
@@ -217,7 +230,7 @@ class Session:
     # --- the engine speaks ---
 
     def _on_life(self, life: Life, message: str) -> None:
-        model = self.engine.model.id if self.engine.model is not None else None
+        model = self.engine.model
         if life is Life.LOADING:
             self.bars.update(_LOADING, "C2L: loading the model", "", None)
         elif life is not Life.READY:
@@ -230,11 +243,14 @@ class Session:
             self.messages.tell(Severity.ERROR, message)
         elif life is Life.RESTARTING:
             self.messages.tell(Severity.WARNING, message)
-        self.board.life(life, message, model)
+        self.board.life(life, message, model.id if model else None, model.device if model else "")
 
     def _on_event(self, event: Struct) -> None:
         self.board.event(event)
         folder = ""
+        if isinstance(event, wire.Progress) and event.task == wire.DEEP:
+            self._deep_bar(event)
+            return
         if isinstance(event, wire.Progress):
             folder = event.folder
         elif isinstance(event, wire.AdapterChanged):
@@ -249,6 +265,14 @@ class Session:
         else:
             share = work.done / work.total if work.total else None
             self.bars.update(folder, f"C2L: {Path(folder).name}", describe(work), share)
+
+    def _deep_bar(self, event: wire.Progress) -> None:
+        key, share = (wire.DEEP, event.folder), event.done / event.total if event.total else None
+        if event.finished:
+            self.bars.end(key)
+        else:
+            title = f"C2L: deepening what is known of {Path(event.folder).name}"
+            self.bars.update(key, title, describe(event), share, cancellable=True)
 
     # --- helpers ---
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import Severity
@@ -49,6 +49,8 @@ _SENTENCE = {
     State.UNLOADED: "The model is unloaded; the next completion loads it.",
 }
 _QUIET = 0.25
+_BEGUN, _JUDGED = "waiting", "being judged"
+"""Notes of training on request before its first step and after its last."""
 
 
 class Board:
@@ -59,6 +61,7 @@ class Board:
         self._statistics = statistics
         self._life, self._life_message = Life.STARTING, ""
         self._model: str | None = None
+        self._device = ""
         self._running: dict[str, wire.Progress] = {}
         self._opening: set[str] = set()
         self._troubles: dict[tuple[str, str], str] = {}
@@ -69,9 +72,9 @@ class Board:
         self.off: Reason | None = None
         self.focus = ""
 
-    def life(self, life: Life, message: str, model: str | None) -> None:
+    def life(self, life: Life, message: str, model: str | None, device: str = "") -> None:
         """The engine process has come to another point of its life."""
-        self._life, self._life_message, self._model = life, message, model
+        self._life, self._life_message, self._model, self._device = life, message, model, device
         if life is not Life.READY:
             self._running.clear()
             self._opening.clear()
@@ -89,7 +92,9 @@ class Board:
 
     def event(self, event: Struct) -> None:
         """The engine said something."""
-        if isinstance(event, wire.Progress):
+        if isinstance(event, wire.Progress) and event.task == wire.DEEP:
+            self._deepens(event)
+        elif isinstance(event, wire.Progress):
             if not event.finished:
                 self._running[event.folder] = event
             elif event.folder not in self._opening:
@@ -98,6 +103,9 @@ class Board:
             self._adapter_changed(event)
         elif isinstance(event, wire.Trouble):
             self._settled(event.folder)
+            info = self.adapters.get(event.folder)
+            if info is not None and info.deep in (_BEGUN, _JUDGED):
+                self.adapters[event.folder] = structs.replace(info, deep=f"failed: {event.message}")
             if event.severity != Severity.INFO.value:
                 self._troubles[event.folder, event.code] = event.message
         self.publish()
@@ -150,6 +158,7 @@ class Board:
             message=self._message(state),
             state=state,
             model=self._model,
+            device=self._device,
             adapter=adapter_status(info) if info is not None else None,
             latency_ms=latency,
             disabled_reason=UNSET if reason is None else reason.value,
@@ -196,6 +205,13 @@ class Board:
         )
         self._notify(ADAPTER_DID_CHANGE, plain(change))
 
+    def _deepens(self, event: wire.Progress) -> None:
+        """Training on request: it may take minutes and holds nothing up, so it is no state of its own."""
+        info = self.adapters.get(event.folder)
+        if info is not None:
+            note = _JUDGED if event.finished else describe(event)
+            self.adapters[event.folder] = structs.replace(info, deep=note)
+
     def _settled(self, folder: str) -> None:
         self._opening.discard(folder)
         self._running.pop(folder, None)
@@ -214,6 +230,8 @@ class Board:
 
 def describe(progress: wire.Progress) -> str:
     """A progress as a short line: what, how much of how much."""
+    if progress.task == wire.DEEP:
+        return f"training, {progress.done} of {progress.total} {progress.unit}"
     if progress.total:
         return f"{progress.task}: {progress.done} of {progress.total} {progress.unit}".rstrip()
     return f"{progress.task}: {progress.done} {progress.unit}".rstrip() if progress.done else progress.task
@@ -232,6 +250,7 @@ def adapter_status(info: wire.AdapterInfo) -> AdapterStatus:
         files=info.files,
         scale=info.scale,
         message=info.message,
+        deep=info.deep,
     )
 
 

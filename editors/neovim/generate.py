@@ -27,6 +27,7 @@ PAYLOADS = (
     protocol.FolderParams,
     protocol.SetEnabledParams,
     protocol.ExportParams,
+    protocol.DeepenParams,
     protocol.ExplainParams,
     protocol.AcceptParams,
     protocol.StatisticsParams,

@@ -26,6 +26,7 @@ GENERATION: dict[str, int] = {}
 ENABLED: dict[str, bool] = {}
 BUFFERS: dict[tuple[str, str], str] = {}
 CANCELLED: set[int] = set()
+DEEP: dict[str, str] = {}
 OUT = threading.Lock()
 HUNG = threading.Event()
 
@@ -52,6 +53,7 @@ def info(folder: str) -> wire.AdapterInfo:
     return wire.AdapterInfo(
         folder=folder, generation=GENERATION.get(folder, 0), kind="memory", enabled=ENABLED.get(folder, True),
         files=3, chunks=9, pending_files=0, norm=1.0, scale=1.0, updated_at=1.0, state="ready",
+        deep=DEEP.get(folder, ""),
     )  # fmt: skip
 
 
@@ -60,6 +62,20 @@ def learn(folder: str, trigger: str) -> None:
         emit(wire.Progress(folder=folder, task="index", done=done, total=2, unit="files", finished=done == 2))
     GENERATION[folder] = GENERATION.get(folder, 0) + 1
     emit(wire.AdapterChanged(info=info(folder), trigger=trigger, changed_files=3, ms={"update": 1.0}))
+
+
+def deepen(folder: str, steps: int) -> None:
+    """Training of `steps` steps of 50 ms, until somebody empties the folder's note."""
+    for done in range(steps):
+        if not DEEP[folder]:
+            break
+        emit(wire.Progress(folder=folder, task="deep", done=done, total=steps, unit="steps"))
+        time.sleep(0.05)
+    emit(wire.Progress(folder=folder, task="deep", done=done, total=steps, unit="steps", finished=True))
+    if DEEP[folder]:
+        DEEP[folder] = "live: -0.100 nat/token on held-out files against without it"
+        GENERATION[folder] += 1
+        emit(wire.AdapterChanged(info=info(folder), trigger="deep", changed_files=0, ms={}))
 
 
 def text_for(request: wire.Complete) -> list[str]:
@@ -149,6 +165,11 @@ def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:
         return info(params.folder)
     elif request.method in ("regenerate", "reset"):
         learn(params.folder, request.method)
+    elif isinstance(params, wire.Deepen):
+        DEEP[params.folder] = "" if params.cancel else "waiting"
+        if not params.cancel:
+            threading.Thread(target=deepen, args=(params.folder, params.steps or 400), daemon=True).start()
+        return info(params.folder)
     elif isinstance(params, wire.SetEnabled):
         ENABLED[params.folder] = params.enabled
         return info(params.folder)

@@ -23,7 +23,8 @@ from c2l_lsp.server.protocol import (
 )
 
 CONTRACT = """triggerCompletion, toggle, toggleLanguage, snooze, showMenu, showStatus, showStatistics, showReport,
-regenerateAdapter, resetAdapter, exportAdapter, toggleAdapter, selectModel, unloadModel, restartServer, showLogs"""
+regenerateAdapter, resetAdapter, exportAdapter, deepenAdapter, toggleAdapter, selectModel,
+unloadModel, restartServer, showLogs"""
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
@@ -44,6 +45,7 @@ def test_the_status_on_the_wire() -> None:
         "message": "Ready.",
         "state": "ready",
         "model": None,
+        "device": "",
         "adapter": None,
         "latencyMs": {"p50": 1.0, "p95": 0.0},
     }

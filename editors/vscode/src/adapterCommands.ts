@@ -5,6 +5,7 @@ import type { Generations } from "./history";
 import type { Notifications } from "./notify";
 import type { Action } from "./panel";
 import { type AdapterStatus, type Exported, Method } from "./protocol";
+import { isTraining } from "./statusText";
 import type { Server } from "./server";
 
 export interface AdapterParts {
@@ -51,6 +52,15 @@ export class AdapterCommands {
     const text = `Generation ${done.generation} was exported with rank ${done.rank} to ${done.out}.`;
     const open = { title: "Open Folder", command: "revealFileInOS", args: [Uri.file(done.out)] };
     void this.parts.notifications.answer("info", text, [open]);
+  }
+
+  /** Train a LoRA of the folder behind everything else, or stop that. The server shows how far it is, with a button. */
+  private async deepen(folder: string): Promise<void> {
+    const { deep } = await this.parts.server.request<AdapterStatus>(Method.ADAPTER_INFO, { folder });
+    const cancel = isTraining(deep);
+    await this.parts.server.request<AdapterStatus>(Method.ADAPTER_DEEPEN, { folder, cancel });
+    const text = cancel ? "C2L stopped training; nothing was changed." : "C2L trains when it has nothing else to do.";
+    window.setStatusBarMessage(text, 4000);
   }
 
   private async toggle(folder: string): Promise<void> {

@@ -45,6 +45,7 @@ export function registerCommands(parts: CommandParts): Disposable[] {
     [Command.REGENERATE_ADAPTER]: () => adapters.run("regenerate", undefined),
     [Command.RESET_ADAPTER]: () => adapters.run("forget", undefined),
     [Command.EXPORT_ADAPTER]: () => adapters.run("export", undefined),
+    [Command.DEEPEN_ADAPTER]: () => adapters.run("deepen", undefined),
     [Command.TOGGLE_ADAPTER]: () => adapters.run("toggle", undefined),
     [ClientCommand.SELECT_MODEL]: () => selectModel(parts),
     [Command.UNLOAD_MODEL]: () => server.request(Method.MODEL_UNLOAD),

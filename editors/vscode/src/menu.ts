@@ -1,7 +1,7 @@
 /** What the status item's menu offers in which situation. Knows no `vscode`; `commands` shows it. */
 
 import { ClientCommand, Command, Reason, State } from "./protocol";
-import { look } from "./statusText";
+import { isTraining, look } from "./statusText";
 import type { View } from "./view";
 
 export interface Entry {
@@ -66,6 +66,9 @@ function adapter(view: View): Entry[] {
   return [
     { icon: "arrow-swap", label, description: "A/B", command: Command.TOGGLE_ADAPTER },
     { icon: "refresh", label: "Learn the folder again", command: Command.REGENERATE_ADAPTER },
+    isTraining(adapter.deep)
+      ? { icon: "stop-circle", label: "Stop training on the folder", description: adapter.deep, command: Command.DEEPEN_ADAPTER }
+      : { icon: "mortar-board", label: "Train on the folder", description: "minutes, in the background", command: Command.DEEPEN_ADAPTER },
   ];
 }
 

@@ -23,7 +23,7 @@ export interface PanelParts {
   onAction: (action: Action, folder: string) => Promise<void>;
 }
 
-export type Action = "regenerate" | "forget" | "export" | "toggle";
+export type Action = "regenerate" | "deepen" | "forget" | "export" | "toggle";
 type Message = { kind: "ready" } | { kind: "folder"; folder: string } | { kind: "action"; action: Action };
 
 const QUIET_MS = 300;

@@ -2,6 +2,7 @@
 
 import { drift, type Generation, type Latencies } from "./history";
 import { type AdapterInfo, type Counts, sentenceOf, type StatisticsReport, type Status } from "./protocol";
+import { isTraining, modelText } from "./statusText";
 import { percent, rate, thisWeek, weekLine, type WeekStart } from "./statistics";
 
 export interface Known {
@@ -36,6 +37,7 @@ export interface PanelData {
   reasons: Row[];
   week: string;
   adapterOn: boolean;
+  training: boolean;
   hasAdapter: boolean;
 }
 
@@ -49,6 +51,7 @@ const TRIGGERS: Record<string, string> = {
   reset: "forgotten on request",
   restore: "restored from disk",
   regenerate: "read again on request",
+  deep: "training on request",
 };
 
 export function panelData(known: Known): PanelData {
@@ -63,16 +66,17 @@ export function panelData(known: Known): PanelData {
     points: rows.flatMap((row) => (row.norm === undefined ? [] : [{ generation: row.generation, norm: row.norm }])),
     generations: rows.map((row, index) => generationRow(row, drift(rows, index), known.now)).reverse(),
     compare: known.statistics === undefined ? [] : compare(known.statistics, known.latencies),
-    resources: resources(status, info, known.diskMb),
+    resources: resources(status, known.diskMb),
     reasons: reasons(known.statistics),
     week: known.statistics === undefined ? "" : weekLine(thisWeek(known.statistics, known.weekStart, known.now)),
     adapterOn: info?.enabled ?? false,
+    training: isTraining(info?.deep ?? ""),
     hasAdapter: (info?.generation ?? 0) > 0,
   };
 }
 
 function facts(status: Status | undefined, info: AdapterInfo | undefined, now: Date): [string, string][] {
-  const rows: [string, string][] = [["Model", status?.model ?? "not loaded"]];
+  const rows: [string, string][] = [["Model", modelText(status) ?? "not loaded"]];
   if (info === undefined) return rows;
   rows.push(["Adapter", info.generation > 0 ? `generation ${info.generation}` : "none yet"]);
   if (!info.enabled) rows.push(["Switched", "off – the bare model answers"]);
@@ -83,6 +87,7 @@ function facts(status: Status | undefined, info: AdapterInfo | undefined, now: D
   rows.push(["Strength", number(info.scale)]);
   if (info.rank > 0) rows.push(["Rank", String(info.rank)]);
   if (info.updatedAt > 0) rows.push(["Last learned", ago(info.updatedAt * 1000, now)]);
+  if (info.deep !== "") rows.push(["Training on request", info.deep]);
   if (info.message !== "") rows.push(["Note", info.message]);
   return rows;
 }
@@ -124,12 +129,11 @@ function compare(report: StatisticsReport, latencies: Latencies): Row[] {
   ];
 }
 
-/** Servers may tell more than the contract asks for; what is not told is left out, not guessed. */
-function resources(status: Status | undefined, info: AdapterInfo | undefined, diskMb: number | undefined): [string, string][] {
-  const told: Record<string, unknown> = { ...status, ...info };
+/** What is not told is left out, not guessed. */
+function resources(status: Status | undefined, diskMb: number | undefined): [string, string][] {
   const rows: [string, string][] = [];
-  const memory = told["memoryMb"];
-  if (typeof memory === "number" && memory > 0) rows.push(["Memory of the engine", `${Math.round(memory)} MB`]);
+  const memory = status?.memoryMb ?? 0;
+  if (memory > 0) rows.push(["Memory of the engine", `${Math.round(memory)} MB`]);
   if (diskMb !== undefined) rows.push(["What was learned, on disk", `${diskMb.toFixed(1)} MB`]);
   return rows;
 }

@@ -19,6 +19,7 @@ export const Command = {
   REGENERATE_ADAPTER: "c2l.regenerateAdapter",
   RESET_ADAPTER: "c2l.resetAdapter",
   EXPORT_ADAPTER: "c2l.exportAdapter",
+  DEEPEN_ADAPTER: "c2l.deepenAdapter",
   TOGGLE_ADAPTER: "c2l.toggleAdapter",
   UNLOAD_MODEL: "c2l.unloadModel",
   RESTART_SERVER: "c2l.restartServer",
@@ -41,6 +42,7 @@ export const Method = {
   ADAPTER_REGENERATE: "c2l/adapter/regenerate",
   ADAPTER_RESET: "c2l/adapter/reset",
   ADAPTER_EXPORT: "c2l/adapter/export",
+  ADAPTER_DEEPEN: "c2l/adapter/deepen",
   ADAPTER_SET_ENABLED: "c2l/adapter/setEnabled",
   MODEL_LOAD: "c2l/model/load",
   MODEL_UNLOAD: "c2l/model/unload",
@@ -123,6 +125,8 @@ export interface AdapterStatus {
   files: number;
   scale: number;
   message: string;
+  /** How far training on request is, or what became of it; empty if nobody asked for it. */
+  deep: string;
 }
 
 /** `c2l/didChangeStatus`, and the answer to `c2l/status`. */
@@ -132,10 +136,12 @@ export interface Status {
   message: string;
   state: State;
   model: string | null;
+  device: string;
   adapter: AdapterStatus | null;
   latencyMs: Latency;
   disabledReason?: string;
   folders?: AdapterStatus[];
+  memoryMb?: number;
 }
 
 /** `c2l/adapter/didChange`: a new generation is live. */
@@ -167,6 +173,12 @@ export interface SetEnabledParams extends FolderParams {
 export interface ExportParams extends FolderParams {
   out?: string;
   rank?: number;
+}
+
+/** `cancel`: stop the training that runs; `steps` 0 chooses their number. */
+export interface DeepenParams extends FolderParams {
+  cancel?: boolean;
+  steps?: number;
 }
 
 export interface ExplainParams {

@@ -17,6 +17,11 @@ export interface Look {
   facts: [name: string, value: string][];
 }
 
+/** Whether a note on training says that it goes on. */
+export function isTraining(deep: string): boolean {
+  return /^(waiting|training|being judged)/.test(deep);
+}
+
 /** Everything a status item shows. */
 export function look(view: View): Look {
   const { severity, busy, icon, text, sentence } = head(view);
@@ -98,6 +103,7 @@ function facts(view: View): [string, string][] {
     add("Adapter", adapterFact(adapter));
     add("Learned from", adapter.files > 0 ? `${adapter.files} files` : "");
     add("Waiting", adapter.pendingFiles > 0 ? `${adapter.pendingFiles} changed files` : "");
+    add("Training", adapter.deep);
     add("Note", adapter.message);
   }
   const latency = statistics?.latencyMs ?? status?.latencyMs;
@@ -108,10 +114,10 @@ function facts(view: View): [string, string][] {
   return rows;
 }
 
-function modelText(status: Status | undefined): string | undefined {
-  const extra = status as { device?: unknown } | undefined;
-  const device = typeof extra?.device === "string" && extra.device !== "" ? ` on ${extra.device}` : "";
-  return status?.model ? `${status.model}${device}` : undefined;
+/** The model and where it runs. */
+export function modelText(status: Status | undefined): string | undefined {
+  if (!status?.model) return undefined;
+  return status.device === "" ? status.model : `${status.model} on ${status.device}`;
 }
 
 function adapterFact({ enabled, generation, kind, scale }: AdapterStatus): string {

@@ -6,7 +6,7 @@ import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../sr
 import { acceptance, page, thisWeek, weekLine, weekOf } from "../src/statistics";
 
 const ADAPTER = {
-  folder: "/f", generation: 1, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "",
+  folder: "/f", generation: 1, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "", deep: "",
 };
 const NOW = new Date(2026, 10, 22, 12, 0);
 

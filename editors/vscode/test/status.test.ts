@@ -7,10 +7,10 @@ import { statusPage } from "../src/statusPage";
 import { Store, type View } from "../src/view";
 
 const ADAPTER: AdapterStatus = {
-  folder: "/f", generation: 3, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "",
+  folder: "/f", generation: 3, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "", deep: "",
 };
 const STATUS: Status = {
-  kind: "Normal", busy: false, message: "Ready.", state: State.READY, model: "c2l-default", adapter: ADAPTER, latencyMs: { p50: 12.3, p95: 40 },
+  kind: "Normal", busy: false, message: "Ready.", state: State.READY, model: "c2l-default", device: "cpu", adapter: ADAPTER, latencyMs: { p50: 12.3, p95: 40 },
 };
 
 function view(change: Partial<View> = {}): View {
@@ -60,7 +60,7 @@ test("a screen reader hears the sentence, not icons", () => {
 
 test("the tooltip names model, adapter and latency", () => {
   const facts = Object.fromEntries(look(view()).facts);
-  assert.equal(facts["Model"], "c2l-default");
+  assert.equal(facts["Model"], "c2l-default on cpu");
   assert.equal(facts["Adapter"], "generation 3 (memory)");
   assert.equal(facts["Latency"], "12 ms median, 40 ms p95");
 });
@@ -70,6 +70,8 @@ test("the menu offers what makes sense now", () => {
   const labels = (change: Partial<View>): string[] => entries(view(change), here).map((entry) => entry.label);
   assert.ok(labels({}).includes("Turn off for python"));
   assert.ok(labels({ adapter: { ...ADAPTER, enabled: false } }).includes("Compare: answer with the adapter"));
+  assert.ok(labels({}).includes("Train on the folder"));
+  assert.ok(labels({ adapter: { ...ADAPTER, deep: "training, 3 of 9 steps" } }).includes("Stop training on the folder"));
   const off = { ...STATUS, state: State.DISABLED, disabledReason: Reason.OFF };
   assert.ok(labels({ status: off }).includes("Turn completions on"));
   assert.ok(!labels({ status: off }).includes("Turn off for python"));

@@ -512,6 +512,20 @@ function S.adapter()
   d.shown('_chi_0()') -- the bare model
 end
 
+function S.deepen()
+  d.open({ '' })
+  d.plant('require("c2l.protocol").Method.ADAPTER_DEEPEN = "c2l/adapter/regenerate"')
+  d.lua('vim.cmd("C2L adapter deepen")')
+  local training = '(require("c2l").status().adapter.deep or ""):match("^training, %d+ of 400 steps$")'
+  d.wait('return ' .. training)
+  d.keys('ipsi')
+  d.shown('_psi_g1_0()') -- completions go on meanwhile
+  d.keys('<Esc>')
+  d.equal(d.lua('return vim.fn.getcompletion("C2L adapter deepen ", "cmdline")'), { 'cancel' })
+  d.lua('vim.cmd("C2L adapter deepen cancel")')
+  d.wait('return not ' .. training)
+end
+
 function S.commands()
   d.open({ '' })
   d.plant('require("c2l.command").complete = function() return {} end')

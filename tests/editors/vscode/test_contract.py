@@ -21,9 +21,9 @@ SOURCE = (EXTENSION / "src" / "protocol.ts").read_text(encoding="utf-8")
 MANIFEST = json.loads((EXTENSION / "package.json").read_text(encoding="utf-8"))
 PAYLOADS = [
     protocol.Latency, protocol.AdapterStatus, protocol.Status, protocol.AdapterChange, protocol.DocumentId,
-    protocol.FolderParams, protocol.SetEnabledParams, protocol.ExportParams, protocol.ExplainParams,
-    protocol.AcceptParams, protocol.StatisticsParams, protocol.ToggleParams, protocol.TrustParams,
-    statistics.Counts, statistics.Totals,
+    protocol.FolderParams, protocol.SetEnabledParams, protocol.ExportParams, protocol.DeepenParams,
+    protocol.ExplainParams, protocol.AcceptParams, protocol.StatisticsParams, protocol.ToggleParams,
+    protocol.TrustParams, statistics.Counts, statistics.Totals,
 ]  # fmt: skip
 TO_SERVER = (protocol.FolderParams, protocol.ExplainParams, protocol.StatisticsParams, protocol.ToggleParams)
 

@@ -124,6 +124,16 @@ def the_panel_tells(shown: Workbench) -> None:
     assert unsafe == 0
 
 
+def training_is_begun_and_stopped(shown: Workbench) -> None:
+    """Training on request is announced with a button; the command, run again, stops it."""
+    shown.command("Train on the Folder, or Stop That")
+    shown.until("the training's progress", lambda: "deepening" in shown.notified(), 60)
+    told = [one["params"]["adapter"] for one in shown.passed(method="c2l/didChangeStatus")]
+    assert any((one or {}).get("deep", "").startswith(("waiting", "training")) for one in told), told[-1:]
+    shown.command("Train on the Folder, or Stop That")
+    shown.until("the end of it", lambda: "deepening" not in shown.notified(), 60)
+
+
 def settings_apply_live(shown: Workbench) -> None:
     """The menu turns a language off in the user's settings: at once nothing is shown, and the status says why."""
     begin(shown, "settings.py")
@@ -196,6 +206,7 @@ CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
     (typing_along_keeps_it, "wrong-text"),
     (turned_off_shows_nothing_and_why, "deaf"),
     (settings_apply_live, "frozen"),
+    (training_is_begun_and_stopped, "untrained"),
     (a_changed_file_makes_a_generation, "mute"),
     (the_panel_tells, "mute"),
     (a_killed_server_comes_back, "stay-dead"),

@@ -60,6 +60,12 @@ local ADAPTER = {
     request(protocol.Method.ADAPTER_REGENERATE, here(), function() say('The adapter is made anew.') end)
   end,
   reset = function() request(protocol.Method.ADAPTER_RESET, here(), function() say('What was learned is forgotten.') end) end,
+  deepen = function(words)
+    local cancel = words[1] == 'cancel'
+    request(protocol.Method.ADAPTER_DEEPEN, vim.tbl_extend('error', here(), { cancel = cancel }), function()
+      say(cancel and 'Training is stopped; nothing was changed.' or 'Training goes on in the background; :C2L adapter says how far it is.')
+    end)
+  end,
   toggle = function()
     request(protocol.Method.ADAPTER_SET_ENABLED, here(), function(info)
       say(info.enabled and 'The adapter is in use.' or 'The bare model is in use.')
@@ -166,7 +172,7 @@ M.subs = {
   },
   trigger = { text = 'ask now', run = function() require('c2l').trigger() end },
   adapter = {
-    text = 'info, regenerate, reset, toggle, export {folder}',
+    text = 'info, regenerate, deepen, deepen cancel, reset, toggle, export {folder}',
     words = vim.fn.sort(vim.tbl_keys(ADAPTER)),
     run = nested('adapter', ADAPTER),
   },
@@ -221,6 +227,8 @@ function M.complete(lead, line)
     choices = M.subs[words[1]].words or {}
   elseif at == 3 and words[1] == 'adapter' and words[2] == 'export' then
     return vim.fn.getcompletion(lead, 'dir')
+  elseif at == 3 and words[1] == 'adapter' and words[2] == 'deepen' then
+    choices = { 'cancel' }
   end
   choices = vim.tbl_filter(function(one) return vim.startswith(one, lead) end, choices)
   table.sort(choices)

@@ -19,6 +19,7 @@ M.Command = {
   REGENERATE_ADAPTER = 'c2l.regenerateAdapter',
   RESET_ADAPTER = 'c2l.resetAdapter',
   EXPORT_ADAPTER = 'c2l.exportAdapter',
+  DEEPEN_ADAPTER = 'c2l.deepenAdapter',
   TOGGLE_ADAPTER = 'c2l.toggleAdapter',
   UNLOAD_MODEL = 'c2l.unloadModel',
   RESTART_SERVER = 'c2l.restartServer',
@@ -36,6 +37,7 @@ M.Method = {
   ADAPTER_REGENERATE = 'c2l/adapter/regenerate',
   ADAPTER_RESET = 'c2l/adapter/reset',
   ADAPTER_EXPORT = 'c2l/adapter/export',
+  ADAPTER_DEEPEN = 'c2l/adapter/deepen',
   ADAPTER_SET_ENABLED = 'c2l/adapter/setEnabled',
   MODEL_LOAD = 'c2l/model/load',
   MODEL_UNLOAD = 'c2l/model/unload',
@@ -108,6 +110,7 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field files? integer
 ---@field scale? number
 ---@field message? string
+---@field deep? string
 
 --- `c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document).
 ---@class c2l.Status
@@ -116,10 +119,12 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field message string
 ---@field state string
 ---@field model? string
+---@field device? string
 ---@field adapter? c2l.AdapterStatus
 ---@field latencyMs? c2l.Latency
 ---@field disabledReason? string
 ---@field folders? c2l.AdapterStatus[]
+---@field memoryMb? number
 
 --- `c2l/adapter/didChange`: a new generation is live.
 ---@class c2l.AdapterChange
@@ -147,6 +152,13 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field textDocument? { uri: string }
 ---@field out? string
 ---@field rank? integer
+
+--- `cancel`: stop the training that runs; `steps` 0 chooses their number.
+---@class c2l.DeepenParams
+---@field folder? string
+---@field textDocument? { uri: string }
+---@field cancel? boolean
+---@field steps? integer
 
 --- Id of a completion, as in the arguments of its command.
 ---@class c2l.ExplainParams

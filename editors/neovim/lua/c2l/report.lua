@@ -40,6 +40,9 @@ function M.adapter(one)
   if one.norm then
     table.insert(lines, ('norm, scale  %.3f, %.2f'):format(one.norm, one.scale or 1))
   end
+  if (one.deep or '') ~= '' then
+    table.insert(lines, 'training     ' .. one.deep)
+  end
   if (one.message or '') ~= '' then
     table.insert(lines, 'note         ' .. one.message)
   end
@@ -59,7 +62,9 @@ function M.status(status, last)
     table.insert(lines, 'last request ' .. last)
   end
   if status.model then
-    table.insert(lines, 'model        ' .. status.model)
+    local device = (status.device or '') ~= '' and ' on ' .. status.device or ''
+    local memory = (status.memoryMb or 0) > 0 and (', %.0f MB'):format(status.memoryMb) or ''
+    table.insert(lines, 'model        ' .. status.model .. device .. memory)
   end
   local latency = status.latencyMs
   if latency and (latency.p50 or 0) > 0 then

@@ -49,6 +49,7 @@ function controls(data: PanelData): Node {
     { class: "row", role: "toolbar", "aria-label": "Adapter" },
     ...(data.folders.length > 1 ? [select] : []),
     button("regenerate", "Learn again", data.folder !== ""),
+    button("deepen", data.training ? "Stop training" : "Train on it", data.hasAdapter),
     button("toggle", data.adapterOn ? "Answer without it" : "Answer with it", data.folder !== ""),
     button("export", "Export…", data.hasAdapter),
     button("forget", "Forget…", data.folder !== ""),
