@@ -40,6 +40,9 @@ end
 function M.changed(client_id, status)
   local before = last[client_id]
   last[client_id], surrender = status, nil
+  if status.adapter then
+    adapters[status.adapter.folder] = status.adapter
+  end
   redraw()
   require('c2l.suggest').status_changed(before and before.state, status.state)
 end
