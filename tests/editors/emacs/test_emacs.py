@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from found import needs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -26,9 +27,7 @@ values."""
 pytestmark = [
     pytest.mark.editors,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(
-        not (shutil.which("emacs") and PACKAGES.is_dir()), reason="no Emacs: make test-editors installs it"
-    ),
+    needs("emacs", here=bool(shutil.which("emacs")) and PACKAGES.is_dir()),
 ]
 
 

@@ -1,9 +1,21 @@
-# Sourced: Debian packages of any suite, unpacked into a folder. The machine's own packages are not touched.
-# Needs apt-get and dpkg-deb; takes the mirror that this machine's apt uses already.
+# Sourced: Debian packages of any suite, unpacked into a folder, or one of the machine's own suite, installed.
+# Needs apt-get and dpkg-deb; takes the mirror that this machine's apt uses already. $DEST is build/editors.
 
 _mirror() {
   sed -nE 's/^(URIs:|deb) +(\[[^]]*\] +)?(https?[^ ]*\/debian)\/?( .*)?$/\3/p' \
     /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1 || true
+}
+
+# system COMMAND PACKAGE : a program of this machine's own suite, installed if it is not there. Waits for its turn.
+system() {
+  command -v "$1" >/dev/null && return
+  mkdir -p "$DEST"
+  (
+    flock 9
+    export DEBIAN_FRONTEND=noninteractive
+    install=(apt-get -qq -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$2")
+    "${install[@]}" >/dev/null || { apt-get -qq update; "${install[@]}" >/dev/null; }
+  ) 9>"$DEST/apt.lock"
 }
 
 # unpack SUITE FOLDER closure|alone PACKAGE... : with everything they need, own libc included, or just they.

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from found import needs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -25,8 +26,6 @@ MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
 SCENARIOS = re.findall(r"^function S\.(\w+)", (HERE / "scenarios.lua").read_text(encoding="utf-8"), re.MULTILINE)
 NEEDS = {"core": (0, 12)}
 """Scenarios that only newer Neovims have."""
-
-pytestmark = [pytest.mark.editors, pytest.mark.timeout(900)]
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -44,6 +43,7 @@ def _found() -> dict[str, Path]:
 
 
 NEOVIMS = _found()
+pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("neovim", here=bool(NEOVIMS))]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,11 @@ def _done(run: Run, runs: Done) -> subprocess.CompletedProcess[str]:
     return runs[run].result()
 
 
-@pytest.mark.skipif(not NEOVIMS, reason="no Neovim: make test-editors installs some")
+@pytest.mark.skipif("C2L_NVIM" in os.environ, reason="C2L_NVIM names other Neovims")
+def test_the_oldest_and_the_newest_are_there() -> None:
+    assert list(NEOVIMS) == ["0.10", "0.12"]
+
+
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_it_works(run: Run, runs: Done) -> None:
     done = _done(run, runs)
@@ -119,7 +123,6 @@ def test_it_works(run: Run, runs: Done) -> None:
     assert f"OK {run.scenario}" in done.stderr
 
 
-@pytest.mark.skipif(not NEOVIMS, reason="no Neovim: make test-editors installs some")
 @pytest.mark.parametrize("run", FAULTS, ids=str)
 def test_its_planted_fault_is_seen(run: Run, runs: Done) -> None:
     done = _done(run, runs)

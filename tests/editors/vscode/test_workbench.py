@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import workbench
+from found import needs
 from workbench import Workbench
 
 pytestmark = [
     pytest.mark.editors,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not workbench.installed(), reason="no VS Code: tests/editors/setup_vscode.sh installs one"),
+    needs("vscode", here=workbench.installed()),
 ]
 LINE = "box = vol"
 COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"
