@@ -135,6 +135,15 @@ class FolderLife:
         if self._learner is not None and self.settings.adapter.include_unsaved and self._learner.buffer(path, text):
             self._hints.add(frozenset([path]))
 
+    def texts(self) -> dict[str, bytes]:
+        """The files that were learned, by path with a digest of their text; see `text`."""
+        records = self._learner.records if self._learner is not None else {}
+        return {path: record.entry.digest for path, record in records.items()}
+
+    def text(self, path: str) -> str:
+        """The text of a learned file as it counts now, an unsaved buffer's included."""
+        return self._learner.text(path) if self._learner is not None else ""
+
     def regenerate(self) -> None:
         """Compare everything with the disk now."""
         self._trigger, self._next_reconcile = "regenerate", time.monotonic()

@@ -12,6 +12,7 @@ import torch
 from c2l_lsp.engine import prompt as prompts
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.decode import Decoder, Prefilled
+from c2l_lsp.engine.draft import Elsewhere
 from c2l_lsp.engine.shape import Shape
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.base import BaseModel
@@ -28,6 +29,18 @@ class _Text:
     logprob: float
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One request at work: its shape, its prompt as read, and what bounds it."""
+
+    request: wire.Complete
+    shape: Shape
+    start: Prefilled
+    deadline: float
+    cancelled: Callable[[], bool]
+    elsewhere: Elsewhere | None
+
+
 class Completer:
     """Answers `wire.Complete` on one model. The adapter in use is the caller's business."""
 
@@ -35,9 +48,18 @@ class Completer:
         self._model, self._decoder = model, decoder
 
     def complete(
-        self, request: wire.Complete, *, generation: int, kv_key: str, cancelled: Callable[[], bool]
+        self,
+        request: wire.Complete,
+        *,
+        generation: int,
+        kv_key: str,
+        cancelled: Callable[[], bool],
+        elsewhere: Elsewhere | None = None,
     ) -> wire.Completion:
-        """The completion of a request. RequestCancelled as soon as `cancelled` says so, at most one step later."""
+        """The completion of a request. RequestCancelled as soon as `cancelled` says so, at most one step later.
+
+        `elsewhere` is where drafts are looked up besides the prompt.
+        """
         started = time.perf_counter()
         deadline = started + request.max_latency_ms / 1e3
         shape = Shape.of(request.prefix, request.suffix, request.multiline)
@@ -49,7 +71,8 @@ class Completer:
             raise RequestCancelled("The completion was cancelled before it began.")
         start = self._decoder.prefill(asked.ids, kv_key, asked.owed)
         prefilled = time.perf_counter()
-        found = self._candidates(request, shape, start, deadline, cancelled)
+        task = _Task(request, shape, start, deadline, cancelled, elsewhere)
+        found = self._candidates(task)
         ended = time.perf_counter()
         best = found[0]
         texts = _distinct(request.must_start + item.text for item in found if item.text.strip())
@@ -80,37 +103,23 @@ class Completer:
         total = float(found.gather(1, ids[0, len(asked.ids) :, None]).sum())
         return wire.Scored(logprob=total, tokens=len(text), generation=generation)
 
-    def _candidates(
-        self,
-        request: wire.Complete,
-        shape: Shape,
-        start: Prefilled,
-        deadline: float,
-        cancelled: Callable[[], bool],
-    ) -> list[_Text]:
+    def _candidates(self, task: _Task) -> list[_Text]:
         """The greedy text, then one for each next-best first token: different by construction, and deterministic."""
-        wanted = request.candidates if request.invoked else 1
-        firsts = self._decoder.likeliest(start, max(wanted, 1))
-        found = [self._decode(request, shape, start, None, deadline, cancelled)]
+        wanted = task.request.candidates if task.request.invoked else 1
+        firsts = self._decoder.likeliest(task.start, max(wanted, 1))
+        found = [self._decode(task, None)]
         for token in firsts[1:]:
-            if time.perf_counter() >= deadline:
+            if time.perf_counter() >= task.deadline:
                 break
-            found.append(self._decode(request, shape, start, token, deadline, cancelled))
+            found.append(self._decode(task, token))
         return found
 
-    def _decode(
-        self,
-        request: wire.Complete,
-        shape: Shape,
-        start: Prefilled,
-        first: int | None,
-        deadline: float,
-        cancelled: Callable[[], bool],
-    ) -> _Text:
+    def _decode(self, task: _Task, first: int | None) -> _Text:
+        request, shape, start = task.request, task.shape, task.start
         ids: list[int] = []
         total, stop, text = 0.0, "tokens", ""
-        for step in self._decoder.stream(start, first):
-            if cancelled():
+        for step in self._decoder.stream(start, first, task.elsewhere):
+            if task.cancelled():
                 raise RequestCancelled("The completion was cancelled.")
             if step.token in self._model.stops:
                 stop = "eos"
@@ -124,7 +133,7 @@ class Completer:
                 break
             if len(ids) >= request.max_new_tokens:
                 break
-            if time.perf_counter() >= deadline:
+            if time.perf_counter() >= task.deadline:
                 stop = "latency"
                 break
         return _Text(shape.finish(text, stop), stop, len(ids), total)

@@ -18,6 +18,7 @@ from c2l_lsp.engine import wire
 from c2l_lsp.engine.adapt import BARE, Emit, FolderLife, Live
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
+from c2l_lsp.engine.hoard import Hoard
 from c2l_lsp.engine.store import FolderStore, folder_key
 from c2l_lsp.errors import AdapterError, RequestError
 from c2l_lsp.model import base
@@ -35,9 +36,11 @@ class Engine:
         self._emit = emit
         self.model = base.load(settings.model)
         self._slot = AdapterSlot(self.model)
-        self._decoder = Decoder(self.model, self._slot)
+        self._decoder = Decoder(self.model, self._slot, clock=time.perf_counter)
         self._completer = Completer(self.model, self._decoder)
         self._folders: dict[str, FolderLife] = {}
+        self._hoards: dict[str, Hoard] = {}
+        self._hoarded: dict[str, int] = {}  # folder → generation its hoard is up to date with
         self._turn: deque[str] = deque()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
@@ -48,7 +51,13 @@ class Engine:
         for life in self._folders.values():
             life.rest_until = time.monotonic() + REST_S
         live = self._live(request.folder, request.adapter)
-        answer = self._completer.complete(request, generation=live.generation, kv_key=live.kv_key, cancelled=cancelled)
+        answer = self._completer.complete(
+            request,
+            generation=live.generation,
+            kv_key=live.kv_key,
+            cancelled=cancelled,
+            elsewhere=self._hoards.get(request.folder),
+        )
         self._latencies.append(answer.ms.total)
         return answer
 
@@ -76,6 +85,7 @@ class Engine:
         store = FolderStore(state_root() / folder_key(path))
         life = FolderLife(path, request.settings, request.trusted, self.model, store, self._emit, self._slot)
         self._folders[request.folder] = life
+        self._hoards[request.folder] = Hoard(self.model.encode)
         self._turn.append(request.folder)
         life.start()
 
@@ -84,6 +94,8 @@ class Engine:
         life = self._folders.pop(folder, None)
         if life is not None:
             self._turn.remove(folder)
+            self._hoards.pop(folder, None)
+            self._hoarded.pop(folder, None)
             life.stop()
 
     def close(self) -> None:
@@ -144,6 +156,8 @@ class Engine:
         """Seconds until a folder has work; None: none is planned."""
         now = time.monotonic()
         planned = [due for life in self._folders.values() if (due := life.due_in(now)) is not None]
+        if self._unhoarded() is not None:
+            planned.append(0.0)
         return min(planned, default=None)
 
     def idle_step(self) -> None:
@@ -157,7 +171,25 @@ class Engine:
             if life.ready is None and due is not None and due <= 0:
                 life.step(now)
                 return
-        self._update()
+        if any(life.ready is not None for life in self._folders.values()):
+            self._update()
+        elif (folder := self._unhoarded()) is not None:
+            self._hoard(folder)
+
+    def _unhoarded(self) -> str | None:
+        """A folder whose texts have changed since drafts were looked up in them."""
+        lives = self._folders.items()
+        return next((name for name, life in lives if self._hoarded.get(name, 0) != life.live.generation), None)
+
+    def _hoard(self, folder: str) -> None:
+        """Make one more of a folder's texts known to its drafts."""
+        life, hoard = self._folders[folder], self._hoards[folder]
+        versions = life.texts()
+        path = hoard.stale(versions.items())
+        if path is None:
+            self._hoarded[folder] = life.live.generation
+        else:
+            hoard.put(path, versions[path], life.text(path))
 
     def _update(self) -> None:
         """Fold all waiting changes: one `update` call per hypernetwork, whatever the number of folders."""

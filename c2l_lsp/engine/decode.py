@@ -7,13 +7,13 @@ latency budgets and stop rules live. No policy here.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from c2l_lsp.engine.draft import Credit, Lookup
+from c2l_lsp.engine.draft import Credits, Elsewhere, Guess, Lookup
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.reader import Reader, Text, reader_of
@@ -27,16 +27,18 @@ DRAFT = 4
 
 @dataclass
 class _Slot:
-    """A token sequence that was read: `ids[i]` stands at position i of `text`."""
+    """A token sequence that was read: `ids[i]` stands at position i of `text`. The first `kept` have a prompt's KV."""
 
     text: Text
     ids: list[int] = field(default_factory=list)
+    kept: int = 0
 
     def crop(self, length: int) -> None:
         """Forget what stands at `length` and after."""
         if length < len(self.ids):
             self.text.crop(length)
             del self.ids[length:]
+            self.kept = min(self.kept, length)
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,22 @@ class Decoder:
     """Greedy decoding on one model. Not thread-safe: one request at a time, which is what the scheduler gives it.
 
     `draft` is how many tokens may be guessed ahead of a step as long as guessing pays. Guesses are checked: they change
-    how long an answer takes, not what it is.
+    how long an answer takes, not what it is. With a `clock` what they cost is measured, else it is taken as known.
     """
 
     def __init__(
-        self, model: BaseModel, adapters: AdapterSlot, reader: Reader | None = None, draft: int = DRAFT
+        self,
+        model: BaseModel,
+        adapters: AdapterSlot,
+        reader: Reader | None = None,
+        draft: int = DRAFT,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._model, self._draft = model, draft
+        self._model, self._draft, self._clock = model, draft, clock
         self._reader = reader or reader_of(model, adapters)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
-        self._credit = Credit()
+        self._credits = Credits()
         self.tokens_computed = 0
         self.forward_passes = 0
         self.drafted = 0
@@ -87,7 +94,10 @@ class Decoder:
         slot, reused = self._best(ids, kv_key)
         reused = min(reused, len(ids) - 1)  # the last token is always fed: its logits are needed
         slot.crop(reused)
-        logits = self._feed(slot, ids[reused:])
+        hidden = slot.text.read(ids[reused:])
+        self._count(slot, ids[reused:])
+        slot.kept = len(slot.ids)
+        logits = self._reader.logits(hidden)
         return Prefilled(slot, logits[0], len(ids), reused, owed.encode())
 
     @torch.inference_mode()
@@ -98,42 +108,43 @@ class Decoder:
         return best.indices.tolist()
 
     @torch.inference_mode()
-    def stream(self, start: Prefilled, first: int | None = None) -> Iterator[Step]:
+    def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
         """Greedy tokens after a prompt, without end: the consumer stops. `first` forces the first token.
 
-        May be called again for the same prompt; the KV of the last answer is dropped then.
+        May be called again for the same prompt; the KV of the last answer is dropped then. Drafts are looked up in the
+        prompt and in what is known `elsewhere`.
         """
         slot, seen, owed = start.slot, start.length, start.owed
         slot.crop(seen)
-        lookup = Lookup(slot.ids, self._cursor(slot.ids)) if self._draft else None
-        logits, guesses = start.logits[None], list[int]()
+        lookup = Lookup(slot.ids, self._cursor(slot.ids), elsewhere) if self._draft else None
+        logits, guess = start.logits[None], Guess()
         while True:
             written: list[int] = []
-            for step, guess in zip(_greedy(self._scores(logits, owed), first), [*guesses, None], strict=True):
+            for step, hoped in zip(_greedy(self._scores(logits, owed), first), [*guess.ids, None], strict=True):
                 yield step
                 written.append(step.token)
-                if step.token != guess:
+                if step.token != hoped:
                     break
             first = None
             owed = owed[len(self._paid(written[-1])) :] if owed else b""
             seen += len(written)
             self.accepted += len(written) - 1
-            self._credit.book(bool(guesses), len(written) - 1)
+            self._credits.book(guess, len(written) - 1)
             slot.crop(seen - 1)  # guesses that were wrong
-            guesses = self._guess(lookup, written, wanted=not owed)
-            logits = self._feed(slot, [written[-1], *guesses], every=True)
+            guess = self._guess(lookup, written, wanted=not owed)
+            logits = self._step(slot, [written[-1], *guess.ids])
 
     def forget(self) -> None:
         """Drop all kept KV."""
         self._slots.clear()
 
-    def _guess(self, lookup: Lookup | None, written: list[int], wanted: bool) -> list[int]:
+    def _guess(self, lookup: Lookup | None, written: list[int], wanted: bool) -> Guess:
         if lookup is None:
-            return []
+            return Guess()
         lookup.extend(written)
-        guesses = lookup.propose(self._draft) if wanted and self._credit.good else []
-        self.drafted += len(guesses)
-        return guesses
+        guess = lookup.propose(self._draft, self._credits.good) if wanted else Guess()
+        self.drafted += len(guess.ids)
+        return guess
 
     def _paid(self, token: int) -> bytes:
         return self._model.pieces[token] if self._model.pieces is not None else b""
@@ -154,22 +165,30 @@ class Decoder:
             return len(ids)
         return ids.index(fim.suffix)
 
-    def _feed(self, slot: _Slot, ids: list[int], every: bool = False) -> Tensor:
-        """Logits [n, vocabulary] after each of the ids, or [1, vocabulary] after the last."""
-        hidden = slot.text.read(ids, every)
+    def _step(self, slot: _Slot, ids: list[int]) -> Tensor:
+        """Logits [n, vocabulary] after each of the ids of a decode step."""
+        began = self._clock() if self._clock is not None else 0.0
+        logits = self._reader.logits(slot.text.step(ids), step=True)
+        if self._clock is not None:
+            self._credits.timed(len(ids) - 1, self._clock() - began)
+        self._count(slot, ids)
+        if self._reader.exact:
+            slot.kept = len(slot.ids)
+        return logits
+
+    def _count(self, slot: _Slot, ids: list[int]) -> None:
         slot.ids += ids
         self.tokens_computed += len(ids)
         self.forward_passes += 1
-        return self._reader.logits(hidden)
 
     def _best(self, ids: list[int], kv_key: str) -> tuple[_Slot, int]:
         """The slot that shares the longest prefix, or a fresh one in place of the oldest."""
         best, shared = None, 0
         for number, (key, slot) in self._slots.items():
-            if key == kv_key and (common := _common(slot.ids, ids)) > shared:
+            if key == kv_key and (common := min(_common(slot.ids, ids), slot.kept)) > shared:
                 best, shared = number, common
         # a slot is taken over only if most of it agrees; otherwise another document's KV would be thrown away
-        if best is not None and (shared * 2 >= len(self._slots[best][1].ids) or len(self._slots) >= SLOTS):
+        if best is not None and (shared * 2 >= self._slots[best][1].kept or len(self._slots) >= SLOTS):
             self._slots.move_to_end(best)
             return self._slots[best][1], shared
         if len(self._slots) >= SLOTS:

@@ -3,7 +3,9 @@
 Small models are bound by the number of operations PyTorch dispatches, not by arithmetic; so the projections are fused,
 RoPE of queries and keys is one complex product, and the KV is written where it stays. Attention is plain products whose
 sums keep their order however many rows are read at once: where oneDNN multiplies bf16 on the CPU, a token gets the same
-bits in a prompt, after a reused prefix, in a decode step and in a checked draft.
+bits in a prompt and after a reused prefix, and in a decode step and in a checked draft. Decode steps may run on int8
+weights, half the memory to read; their KV then differs from that of a prompt, and the decoder reads an accepted answer
+again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from c2l_lsp.model.lora import AdapterSlot, Pair
-from c2l_lsp.model.native_weights import Layer, Weights, fuse, merge
+from c2l_lsp.model.native_forms import Int8, beside, quantises
+from c2l_lsp.model.native_weights import Layer, Matrix, Weights, fuse, merged, packs, small
 
 FEW = 16
 """Rows up to which attention is computed for all heads of keys at once."""
@@ -37,48 +40,80 @@ class _Pass:
     rotation: Tensor  # [T, H + 2K, h/2] complex
 
 
-class NativeReader:
-    """Opens texts on one model; inner pairs of the current adapter are merged into a private copy of their layers.
+@dataclass(frozen=True)
+class _Forms:
+    """The same weights for prompts and for decode steps; one object where steps are no faster otherwise."""
 
-    A text must be read under the adapter it was begun with (the decoder's `kv_key` sees to that).
+    prompt: Weights
+    step: Weights
+
+
+class NativeReader:
+    """Opens texts on one model. Inner pairs of the current adapter are merged into a private copy of their layers, or,
+    where the model is too large for that, stand beside them.
+
+    A text must be read under the adapter it was begun with (the decoder's `kv_key` sees to that). `int8` says whether
+    decode steps run on int8 weights; None: where that pays.
     """
 
-    def __init__(self, lm: Any, adapters: AdapterSlot) -> None:  # noqa: ANN401 - a model `why_not` accepts
+    def __init__(self, lm: Any, adapters: AdapterSlot, int8: bool | None = None) -> None:  # noqa: ANN401 - see `why_not`
         self._lm, self._adapters = lm, adapters
-        self._bare = fuse(lm)
-        self._merged: tuple[Mapping[str, Pair], Weights] = ({}, self._bare)
+        self._packs, self._small = packs(lm), small(lm)
+        self._int8 = quantises(lm) if int8 is None else int8
+        plain = fuse(lm)
+        prompt = plain.each(Matrix.pack) if self._packs else plain
+        self._bare = _Forms(prompt, plain.each(Int8.of) if self._int8 else prompt)
+        self._current: tuple[Mapping[str, Pair], _Forms] = ({}, self._bare)
         self._rotations = torch.empty(0)
-        bare = self._bare
-        group = torch.arange(bare.heads, device=lm.device) // (bare.heads // bare.kv_heads)
+        group = torch.arange(plain.heads, device=lm.device) // (plain.heads // plain.kv_heads)
         # own[i, j] = 1 where query head i looks at key head j: [H, K, 1]
-        self.own = functional.one_hot(group, bare.kv_heads).to(lm.dtype)[:, :, None]
+        self.own = functional.one_hot(group, plain.kv_heads).to(lm.dtype)[:, :, None]
         # −∞ where row i may not look, counted from the first row's position on: [rows, 1, rows + block]
         beyond = torch.full((_ROWS, _ROWS + _BLOCK), float("-inf"), dtype=lm.dtype, device=lm.device)
         self.beyond = beyond.triu_(1)[:, None]
 
     @property
-    def weights(self) -> Weights:
-        """The fused weights under the current adapter."""
+    def exact(self) -> bool:
+        """Whether a step leaves the same KV as a prompt."""
+        return not self._int8
+
+    def weights(self, step: bool = False) -> Weights:
+        """The fused weights under the current adapter, for a prompt or for decode steps."""
         pairs = self._adapters.pairs
-        if not pairs:
-            return self._bare
-        if pairs is not self._merged[0]:
-            self._merged = (pairs, merge(self._lm, self._bare, pairs))
-        return self._merged[1]
+        if pairs is not self._current[0]:
+            self._current = (pairs, self._adapted(pairs) if pairs else self._bare)
+        forms = self._current[1]
+        return forms.step if step else forms.prompt
+
+    def _adapted(self, pairs: Mapping[str, Pair]) -> _Forms:
+        bare = self._bare
+        if not self._small:
+            prompt, step = (form.with_layers(beside(self._lm, form, pairs)) for form in (bare.prompt, bare.step))
+            return _Forms(prompt, step if self._int8 else prompt)
+        layers = merged(self._lm, bare.prompt.head_dim, pairs)
+        packed = {i: layer.each(Matrix.pack) for i, layer in layers.items()} if self._packs else layers
+        prompt = bare.prompt.with_layers(packed)
+        quick = bare.step.with_layers({i: layer.each(Int8.of) for i, layer in layers.items()}) if self._int8 else prompt
+        return _Forms(prompt, quick)
+
+    @property
+    def shape(self) -> Weights:
+        """Any of the weights, for their sizes."""
+        return self._bare.prompt
 
     def open(self) -> NativeText:
         """An empty text."""
         return NativeText(self)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
-        return self._bare.head(self._adapters.mapped(hidden))
+        return self.weights(step).head(self._adapters.mapped(hidden))
 
     def plan(self, start: int, end: int) -> _Pass:
         """A forward pass over the positions from `start` to `end`."""
         if end > len(self._rotations):
             self._tabulate(end)
-        w = self._bare
+        w = self._bare.prompt
         turn = self._rotations[start:end]  # [T, 3, h/2]
         counts = (w.heads, w.kv_heads, w.kv_heads)
         parts = [turn[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)]
@@ -86,7 +121,7 @@ class NativeReader:
 
     def _tabulate(self, end: int) -> None:
         """Rotations of q (with 1/√h in them), k and v (none): [n, 3, h/2]."""
-        n, w = max(2 * end, 1024), self._bare
+        n, w = max(2 * end, 1024), self._bare.prompt
         angles = torch.arange(n, device=w.frequencies.device).float()[:, None] * w.frequencies  # [n, h/2]
         turn = torch.polar(torch.full_like(angles, w.rope_scale), angles)
         self._rotations = torch.stack((turn * w.head_dim**-0.5, turn, torch.ones_like(turn)), 1)
@@ -100,10 +135,17 @@ class NativeText:
         self.length = 0
         self._kv: list[Tensor] = []
 
-    @torch.inference_mode()
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
-        reader, w = self._reader, self._reader.weights
+        return self._forward(ids, self._reader.weights(), every)
+
+    def step(self, ids: list[int]) -> Tensor:
+        """Append a decode step: a token and what was drafted after it; hidden states [n, d] of all of them."""
+        return self._forward(ids, self._reader.weights(step=True), True)
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int], w: Weights, every: bool) -> Tensor:
+        reader = self._reader
         step = reader.plan(self.length, self.length + len(ids))
         self._reserve(step.end)
         x = functional.embedding(torch.tensor(ids, device=w.embedding.device), w.embedding)  # [T, d]
@@ -124,7 +166,7 @@ class NativeText:
 
     def _write(self, x: Tensor, layer: Layer, kv: Tensor, step: _Pass) -> Tensor:
         """Queries [T, H, h] of x [T, d]; its keys and values go into the KV."""
-        w = self._reader.weights
+        w = self._reader.shape
         projected = layer.qkv(layer.attention_norm(x)).float()
         turned = torch.view_as_complex(projected.view(len(x), -1, w.head_dim // 2, 2)) * step.rotation
         heads = torch.view_as_real(turned).flatten(2)  # [T, H + 2K, h]
@@ -133,7 +175,7 @@ class NativeText:
 
     def _attend(self, q: Tensor, kv: Tensor, step: _Pass) -> Tensor:
         """[T, H, h] → [T, H·h]."""
-        few = len(q) <= FEW and self._reader.weights.kv_heads <= _WIDE
+        few = len(q) <= FEW and self._reader.shape.kv_heads <= _WIDE
         if few:
             return self._attend_together(q, kv, step.start)
         if q.is_cuda:
@@ -143,7 +185,7 @@ class NativeText:
 
     def _attend_together(self, q: Tensor, kv: Tensor, start: int) -> Tensor:
         """Every query against all heads of keys, zero outside its own: two products whatever H and K are."""
-        w, own = self._reader.weights, self._reader.own
+        w, own = self._reader.shape, self._reader.own
         T, width = len(q), w.kv_heads * w.head_dim
         spread = (q[:, :, None] * own).view(T * w.heads, width)
         seen = self._look(spread, T, kv, start, slice(0, width), slice(width, 2 * width))  # [T·H, K·h]
@@ -151,7 +193,7 @@ class NativeText:
 
     def _attend_singly(self, q: Tensor, kv: Tensor, start: int) -> Tensor:
         """One head of keys after the other, with the queries that share it."""
-        w = self._reader.weights
+        w = self._reader.shape
         K, h, T = w.kv_heads, w.head_dim, len(q)
         out = q.new_empty(T, K, w.heads // K, h)
         for j, grouped in enumerate(q.view(T, K, -1, h).unbind(1)):
@@ -168,7 +210,7 @@ class NativeText:
 
     def _attend_fused(self, q: Tensor, kv: Tensor, step: _Pass) -> Tensor:
         """PyTorch's kernel, for a GPU."""
-        w = self._reader.weights
+        w = self._reader.shape
         shape = (w.kv_heads, w.heads // w.kv_heads, step.end, w.head_dim)
         both = kv[: step.end].view(step.end, 2, w.kv_heads, 1, w.head_dim).permute(1, 2, 3, 0, 4)
         k, v = (part.expand(shape).reshape(1, w.heads, step.end, w.head_dim) for part in both)
@@ -184,7 +226,7 @@ class NativeText:
         """Room for `end` positions, in whole blocks; zeroed, since masked positions are multiplied too."""
         if self._kv and end <= len(self._kv[0]):
             return
-        w = self._reader.weights
+        w = self._reader.shape
         capacity = (end // _GROW + 2) * _GROW  # room for an answer too
         grown = w.embedding.new_zeros(len(w.layers), capacity, 2 * w.kv_heads * w.head_dim)
         for new, old in zip(grown, self._kv, strict=False):

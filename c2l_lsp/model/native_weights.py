@@ -6,7 +6,7 @@ RoPE rotates into one another stand side by side: a rotation is then one complex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,14 +18,18 @@ from c2l_lsp.model.lora import Pair
 
 _FAMILIES = frozenset({"qwen2", "llama", "mistral"})
 _ROPES = frozenset({"default", "linear", "llama3"})  # angles that do not depend on the length of the text
-_PROJECTIONS = (
+PROJECTIONS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 
 
 _PACK_BYTES = 2**30
-"""Weights up to this size are kept a second time in oneDNN's own order; beyond it the memory is worth more."""
+"""Weights up to this size are kept a second time in oneDNN's own order, and adapters are merged into a copy of theirs;
+beyond it the memory and the pause are worth more."""
+
+Linear = Callable[[Tensor], Tensor]
+"""[n, in] → [n, out]."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,21 @@ class Layer:
     """One block: attention norm, qkv [(H + 2K)·h, d], output; MLP norm, gate above up [2f, d], down."""
 
     attention_norm: Norm
-    qkv: Matrix
-    output: Matrix
+    qkv: Linear
+    output: Linear
     mlp_norm: Norm
-    gate_up: Matrix
-    down: Matrix
+    gate_up: Linear
+    down: Linear
+
+    def each(self, change: Callable[[Matrix], Linear]) -> Layer:
+        """The layer with every plain matrix changed."""
+        found = {name: getattr(self, name) for name in ("qkv", "output", "gate_up", "down")}
+        return self.replaced({name: change(m) for name, m in found.items() if isinstance(m, Matrix)})
+
+    def replaced(self, matrices: Mapping[str, Linear]) -> Layer:
+        """The layer with some matrices in place of its own."""
+        made: Layer = replace(self, **matrices)  # type: ignore[arg-type]
+        return made
 
 
 @dataclass(frozen=True)
@@ -88,13 +102,21 @@ class Weights:
     embedding: Tensor  # [vocabulary, d]
     layers: tuple[Layer, ...]
     norm: Norm
-    head: Matrix  # [vocabulary, d]
+    head: Linear  # [vocabulary, d]
     heads: int
     kv_heads: int
     head_dim: int
     frequencies: Tensor  # [h/2], fp32
     rope_scale: float  # factor of cos and sin
-    packed: bool
+
+    def each(self, change: Callable[[Matrix], Linear]) -> Weights:
+        """The weights with every plain matrix changed."""
+        head = change(self.head) if isinstance(self.head, Matrix) else self.head
+        return replace(self, layers=tuple(layer.each(change) for layer in self.layers), head=head)
+
+    def with_layers(self, layers: Mapping[int, Layer]) -> Weights:
+        """The weights with some layers in place of their own."""
+        return replace(self, layers=tuple(layers.get(i, layer) for i, layer in enumerate(self.layers)))
 
 
 def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model
@@ -111,7 +133,7 @@ def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model
         return f"position scaling {rope}"
     if _windowed(config):
         return "sliding-window attention"
-    if any(type(layer.get_submodule(name)) is not nn.Linear for layer in lm.base_model.layers for name in _PROJECTIONS):
+    if any(type(layer.get_submodule(name)) is not nn.Linear for layer in lm.base_model.layers for name in PROJECTIONS):
         return "projections that are not plain matrices"
     return ""
 
@@ -126,55 +148,62 @@ def _windowed(config: Any) -> bool:  # noqa: ANN401 - any transformers config
     return window is not None and window < config.max_position_embeddings
 
 
+def small(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+    """Whether a model fits the memory twice."""
+    return sum(p.numel() * p.element_size() for p in lm.parameters()) <= _PACK_BYTES
+
+
 def packs(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
-    """Whether packing pays: bf16 on a CPU that multiplies it, and a model that fits the memory twice."""
+    """Whether packing pays: bf16 on a CPU that multiplies it, and a small model."""
     return (
         lm.device.type == "cpu"
         and lm.dtype == torch.bfloat16
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and torch.cpu._is_avx512_bf16_supported()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and sum(p.numel() * p.element_size() for p in lm.parameters()) <= _PACK_BYTES
+        and small(lm)
     )
 
 
 def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
-    """Copies of everything, packed; or of qkv only, the model's own gate and up made views of one matrix."""
-    config, body, packed = lm.config, lm.base_model, packs(lm)
-    attention, head = body.layers[0].self_attn, Matrix(lm.get_output_embeddings().weight.detach())
-    if not packed:
+    """Plain weights: qkv copied, of a large model the gate and up made views of one matrix, the rest its own."""
+    config, body = lm.config, lm.base_model
+    attention = body.layers[0].self_attn
+    if not small(lm):
         for layer in body.layers:
             _share_gate_up(layer.mlp)
     return Weights(
         embedding=body.embed_tokens.weight.detach(),
-        layers=tuple(_layer(layer, attention.head_dim, packed, {}) for layer in body.layers),
+        layers=tuple(_layer(layer, attention.head_dim, {}) for layer in body.layers),
         norm=Norm.of(body.norm),
-        head=head.pack() if packed else head,
+        head=Matrix(lm.get_output_embeddings().weight.detach()),
         heads=int(config.num_attention_heads),
         kv_heads=int(config.num_key_value_heads),
         head_dim=int(attention.head_dim),
         frequencies=body.rotary_emb.inv_freq.detach().float(),
         rope_scale=float(body.rotary_emb.attention_scaling),
-        packed=packed,
     )
 
 
-def merge(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> Weights:  # noqa: ANN401 - as in `fuse`
-    """`weights` with W + s·B A in place of every W that has a pair, from the model's own W; the rest is shared."""
+def merged(lm: Any, head_dim: int, pairs: Mapping[str, Pair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
+    """The layers that have pairs, with W + s·B A in place of W, from the model's own W."""
+    inside = by_layer(lm, pairs)
+    return {index: _layer(lm.base_model.layers[index], head_dim, own) for index, own in inside.items()}
+
+
+def by_layer(lm: Any, pairs: Mapping[str, Pair]) -> dict[int, dict[str, Pair]]:  # noqa: ANN401 - as in `fuse`
+    """The pairs of each layer by projection."""
     root = next(name for name, module in lm.named_modules() if module is lm.base_model)
-    by_layer: dict[int, dict[str, Pair]] = {}
+    found: dict[int, dict[str, Pair]] = {}
     for name, pair in pairs.items():
         number, _, projection = name.removeprefix(f"{root}.layers.").partition(".")
-        by_layer.setdefault(int(number), {})[projection] = pair
-    layers = list(weights.layers)
-    for index, inside in by_layer.items():
-        layers[index] = _layer(lm.base_model.layers[index], weights.head_dim, weights.packed, inside)
-    return replace(weights, layers=tuple(layers))
+        found.setdefault(int(number), {})[projection] = pair
+    return found
 
 
 def mergeable(pairs: Mapping[str, Pair]) -> bool:
     """Whether every pair belongs to a projection inside the layers."""
-    return all(".layers." in name and name.endswith(_PROJECTIONS) for name in pairs)
+    return all(".layers." in name and name.endswith(PROJECTIONS) for name in pairs)
 
 
 def _share_gate_up(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
@@ -183,12 +212,11 @@ def _share_gate_up(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
     mlp.gate_proj.weight.data, mlp.up_proj.weight.data = both[:f], both[f:]
 
 
-def _layer(layer: Any, head_dim: int, packed: bool, pairs: Mapping[str, Pair]) -> Layer:  # noqa: ANN401 - as above
-    q, k, v, o, gate, up, down = (_merged(layer, name, pairs) for name in _PROJECTIONS)
-    matrices = (_stack(_paired(q, head_dim), _paired(k, head_dim), v), o, _stack(gate, up), down)
-    qkv, output, gate_up, down = (matrix.pack() for matrix in matrices) if packed else matrices
+def _layer(layer: Any, head_dim: int, pairs: Mapping[str, Pair]) -> Layer:  # noqa: ANN401 - as above
+    q, k, v, o, gate, up, down = (_merged(layer, name, pairs) for name in PROJECTIONS)
     norms = (Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm))
-    return Layer(norms[0], qkv, output, norms[1], gate_up, down)
+    qkv = _stack(_paired(q, head_dim), _paired(k, head_dim), v)
+    return Layer(norms[0], qkv, o, norms[1], _stack(gate, up), down)
 
 
 def _merged(layer: Any, name: str, pairs: Mapping[str, Pair]) -> Matrix:  # noqa: ANN401 - a transformers module
@@ -201,13 +229,14 @@ def _merged(layer: Any, name: str, pairs: Mapping[str, Pair]) -> Matrix:  # noqa
 
 
 def _paired(matrix: Matrix, head_dim: int) -> Matrix:
+    bias = None if matrix.bias is None else reorder(matrix.bias, head_dim)
+    return Matrix(reorder(matrix.weight, head_dim), bias)
+
+
+def reorder(rows: Tensor, head_dim: int) -> Tensor:
     """Rows 0 … h−1 of each head in the order 0, h/2, 1, h/2 + 1, …"""
-
-    def reorder(rows: Tensor) -> Tensor:
-        halves = rows.view(-1, 2, head_dim // 2, *rows.shape[1:])  # [heads, 2, h/2, …]
-        return halves.transpose(1, 2).reshape(rows.shape)
-
-    return Matrix(reorder(matrix.weight), None if matrix.bias is None else reorder(matrix.bias))
+    halves = rows.view(-1, 2, head_dim // 2, *rows.shape[1:])  # [heads, 2, h/2, …]
+    return halves.transpose(1, 2).reshape(rows.shape)
 
 
 def _stack(*parts: Matrix) -> Matrix:

@@ -20,6 +20,9 @@ class Text(Protocol):
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
 
+    def step(self, ids: list[int]) -> Tensor:
+        """Append a decode step: a token and what was drafted after it; hidden states [n, d] of all of them."""
+
     def crop(self, length: int) -> None:
         """Forget everything from position `length` on."""
 
@@ -27,11 +30,15 @@ class Text(Protocol):
 class Reader(Protocol):
     """Opens texts on one model, under whatever adapter its slot holds when they are read."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether a step leaves the same KV as reading the same ids in a prompt."""
+
     def open(self) -> Text:
         """An empty text."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [n, vocabulary] of final hidden states [n, d]."""
+    def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
+        """Logits [n, vocabulary] of final hidden states [n, d], of a decode step or of a prompt."""
 
 
 class TransformersReader:
@@ -40,8 +47,11 @@ class TransformersReader:
     def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
         self._model, self._adapters = model, adapters
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    exact = True
+
+    def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d]."""
+        del step
         return self._adapters.logits(hidden)
 
     def open(self) -> Text:
@@ -63,6 +73,9 @@ class _TransformersText:
         states: Tensor = output.last_hidden_state[0]
         return states if every else states[-1:]
 
+    def step(self, ids: list[int]) -> Tensor:
+        return self.read(ids, every=True)
+
     def crop(self, length: int) -> None:
         if length < self._length:
             self._cache.crop(length - self._length)  # a negative count is what every version understands
@@ -72,23 +85,28 @@ class _TransformersText:
 class _EitherReader:
     """Our own pass, stepping aside while an adapter has pairs it cannot merge (outside the layers' projections)."""
 
-    def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
+    def __init__(self, model: BaseModel, adapters: AdapterSlot, int8: bool | None) -> None:
         self._adapters = adapters
-        self._native, self._other = NativeReader(model.lm, adapters), TransformersReader(model, adapters)
+        self._native, self._other = NativeReader(model.lm, adapters, int8), TransformersReader(model, adapters)
+
+    @property
+    def exact(self) -> bool:
+        """Whether a step leaves the same KV as a prompt."""
+        return self._current.exact
 
     def open(self) -> Text:
         """An empty text."""
         return self._current.open()
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [n, vocabulary] of final hidden states [n, d]."""
-        return self._current.logits(hidden)
+    def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
+        """Logits [n, vocabulary] of final hidden states [n, d], of a decode step or of a prompt."""
+        return self._current.logits(hidden, step)
 
     @property
     def _current(self) -> Reader:
         return self._native if mergeable(self._adapters.pairs) else self._other
 
 
-def reader_of(model: BaseModel, adapters: AdapterSlot) -> Reader:
-    """The fastest reader that fits a model."""
-    return TransformersReader(model, adapters) if why_not(model.lm) else _EitherReader(model, adapters)
+def reader_of(model: BaseModel, adapters: AdapterSlot, int8: bool | None = None) -> Reader:
+    """The fastest reader that fits a model; `int8` as in NativeReader."""
+    return TransformersReader(model, adapters) if why_not(model.lm) else _EitherReader(model, adapters, int8)

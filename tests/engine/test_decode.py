@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
+from c2l_lsp.config import Model
 from c2l_lsp.engine.decode import DRAFT, SLOTS, Decoder
-from c2l_lsp.engine.draft import Credit, Lookup
+from c2l_lsp.engine.draft import LONGEST, Credit, Credits, Elsewhere, Guess, Lookup
+from c2l_lsp.engine.hoard import Hoard
+from c2l_lsp.model import base
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.fim import FimTokens
 from c2l_lsp.model.lora import AdapterSlot
-from c2l_lsp.model.reader import TransformersReader
+from c2l_lsp.model.reader import TransformersReader, reader_of
 
 V = 64
 
@@ -22,13 +26,13 @@ V = 64
 class Script:
     """A reader whose model goes on as `rule(token)` says: no weights, exact, and it remembers what it was fed."""
 
-    def __init__(self, rule: dict[int, int] | None = None) -> None:
-        self._rule = rule or {}
+    def __init__(self, rule: dict[int, int] | None = None, exact: bool = True) -> None:
+        self._rule, self.exact = rule or {}, exact
 
     def open(self) -> _ScriptText:
         return _ScriptText(self._rule)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         return hidden
 
 
@@ -43,17 +47,22 @@ class _ScriptText:
             rows[row, self._rule.get(token, (token + 1) % V)] = 9.0
         return rows if every else rows[-1:]
 
+    def step(self, ids: list[int]) -> Tensor:
+        return self.read(ids, every=True)
+
     def crop(self, length: int) -> None:
         del self.ids[length:]
 
 
-def scripted(rule: dict[int, int] | None = None, *, draft: int = DRAFT, fim: FimTokens | None = None) -> Decoder:
+def scripted(
+    rule: dict[int, int] | None = None, *, draft: int = DRAFT, fim: FimTokens | None = None, exact: bool = True
+) -> Decoder:
     model = SimpleNamespace(fim=fim)
-    return Decoder(model, SimpleNamespace(), Script(rule), draft)  # type: ignore[arg-type]
+    return Decoder(model, SimpleNamespace(), Script(rule, exact), draft)  # type: ignore[arg-type]
 
 
-def written(decoder: Decoder, ids: list[int], count: int, first: int | None = None) -> list[int]:
-    return [step.token for step in islice(decoder.stream(decoder.prefill(ids), first), count)]
+def written(decoder: Decoder, ids: list[int], count: int, elsewhere: Elsewhere | None = None) -> list[int]:
+    return [step.token for step in islice(decoder.stream(decoder.prefill(ids), elsewhere=elsewhere), count)]
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------
@@ -71,13 +80,34 @@ def test_greedy_equals_transformers_generate(tiny: BaseModel, prompt: list[int])
     assert written(Decoder(tiny, AdapterSlot(tiny)), prompt, len(want)) == want
 
 
+def test_every_shortcut_leaves_the_answer_as_it_is_in_int8_too(tiny_folder: Path, prompt: list[int]):
+    tiny = base.load(Model(path=str(tiny_folder), dtype="bfloat16", device="cpu"))
+    slot = AdapterSlot(tiny)
+    plain = Decoder(tiny, slot, reader_of(tiny, slot, int8=True), draft=0)
+    want = written(plain, prompt, 40)
+    answered = written(plain, [*prompt, *want[:9]], 20)  # an accepted answer, its KV read again
+    for draft in (0, 1, DRAFT, 9):
+        decoder = Decoder(tiny, slot, reader_of(tiny, slot, int8=True), draft=draft)
+        assert written(decoder, prompt, 40, hoarded(prompt, want)) == want
+        assert written(decoder, prompt, 40) == want
+        decoder.forget()
+        assert written(decoder, [*prompt, *want[:9]], 20) == answered
+
+
+def hoarded(prompt: list[int], want: list[int]) -> Hoard:
+    """Another file in which half of an answer stood."""
+    hoard = Hoard(lambda text: [int(word) for word in text.split()])
+    hoard.put("a.py", 1, " ".join(map(str, [*prompt[-5:], *want[:20]])))
+    return hoard
+
+
 def test_every_shortcut_leaves_the_answer_as_it_is(tiny: BaseModel, prompt: list[int]):
     slot = AdapterSlot(tiny)
     plain = Decoder(tiny, slot, TransformersReader(tiny, slot), draft=0)
     want = written(plain, prompt, 40)
     for draft in (0, 1, DRAFT, 9):
         decoder = Decoder(tiny, slot, draft=draft)
-        assert written(decoder, prompt, 40) == want
+        assert written(decoder, prompt, 40, hoarded(prompt, want)) == want
         assert written(decoder, [*prompt[:250], 7, 8, 9], 5)  # another text over the same prefix
         assert written(decoder, prompt, 40) == want  # with a prefix reused
 
@@ -118,6 +148,27 @@ def test_an_answer_that_was_typed_needs_only_its_last_token():
     before = decoder.tokens_computed
     assert decoder.prefill([1, 2, 3, *answer]).reused == 7
     assert decoder.tokens_computed == before + 1
+
+
+def test_steps_in_another_precision_are_read_again_by_the_next_prompt_and_by_no_other():
+    decoder = scripted(draft=0, exact=False)
+    answer = written(decoder, [1, 2, 3], 5)
+    before = decoder.tokens_computed
+    assert decoder.prefill([1, 2, 3, *answer]).reused == 3
+    assert decoder.tokens_computed == before + 5
+    assert decoder.prefill([1, 2, 3, *answer, 9]).reused == 8
+    assert decoder.tokens_computed == before + 6
+
+
+def test_drafts_from_other_files_save_passes():
+    hoard = Hoard(lambda text: [ord(letter) for letter in text])
+    hoard.put("b.py", 1, "".join(map(chr, range(20, 60))))
+    decoder = scripted(draft=4)
+    assert written(decoder, [21, 22, 23], 20, hoard) == list(range(24, 44))
+    assert decoder.forward_passes == 1 + 4  # 24 comes with the prompt, then 4 drafts and what follows them
+    plain = scripted(draft=4)
+    assert written(plain, [21, 22, 23], 20) == list(range(24, 44))
+    assert plain.forward_passes == 20
 
 
 def test_a_plain_answer_costs_one_pass_per_token():
@@ -204,18 +255,75 @@ def test_forget_drops_everything():
 
 def test_the_longer_run_wins_and_the_later_place():
     lookup = Lookup([1, 2, 3, 10, 5, 2, 3, 20, 2, 3, 30], cursor=3)
-    assert lookup.propose(1) == [10]  # 1, 2, 3 stood there once
+    assert lookup.propose(1).ids == [10]  # 1, 2, 3 stood there once
     lookup = Lookup([1, 2, 3, 10, 5, 2, 3, 20, 4, 2, 3], cursor=11)
-    assert lookup.propose(2) == [20, 4]  # 4, 2, 3 never went on; 2, 3 did, last with 20
+    assert lookup.propose(2).ids == [20, 4]  # 4, 2, 3 never went on; 2, 3 did, last with 20
 
 
 def test_credit_runs_out_and_comes_back():
     credit = Credit()
     tried = 0
-    while credit.good:
+    while credit.good():
         credit.book(drafted=True, saved=0)
         tried += 1
     assert tried == 8
     for _ in range(25):
         credit.book(drafted=False, saved=0)
-    assert credit.good
+    assert credit.good()
+
+
+def test_a_source_that_never_pays_does_not_end_the_other():
+    credits = Credits()
+    for _ in range(8):
+        credits.book(Guess([1], "elsewhere"), 0)
+        credits.book(Guess([1], "prompt"), 1)
+    assert set(credits.good) == {"prompt"}
+
+
+def test_what_a_draft_costs_is_measured():
+    credits = Credits()
+    assert credits.cost == 0.25
+    for _ in range(15):
+        credits.timed(0, 2.0)
+        credits.timed(4, 3.0)
+    assert credits.cost == pytest.approx(0.5)
+    credits.timed(4, 1000.0)  # a hiccup
+    assert credits.cost == pytest.approx(0.5)
+
+
+# --- the folder's other texts ----------------------------------------------------------------------------------------
+
+
+def letters(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+def test_a_changed_text_answers_with_its_new_self():
+    hoard = Hoard(letters)
+    hoard.put("a", 1, "xabcde")
+    assert hoard.after(letters("abc"), 2) == letters("de")
+    hoard.put("a", 2, "xxabcfg")
+    assert hoard.after(letters("abc"), 2) == letters("fg")
+    assert hoard.after(letters("bcd"), 2) == []
+    hoard.drop("a")
+    assert hoard.after(letters("abc"), 2) == []
+
+
+def test_the_hoard_stays_within_its_budget_and_sweeps_what_is_stale():
+    hoard = Hoard(letters, most=100)
+    for number in range(200):
+        hoard.put(f"{number % 7}.py", number, "".join(chr(100 + (number * 31 + i * i) % 900) for i in range(40)))
+        assert hoard.size <= 100
+        assert len(hoard._places) <= 200 + 40 - LONGEST
+
+
+def test_what_is_stale_is_asked_for_once_and_what_is_gone_is_dropped():
+    hoard, versions = Hoard(letters), {"a": 1, "b": 1}
+    while (path := hoard.stale(versions.items())) is not None:
+        hoard.put(path, versions[path], f"{path}bcdef")
+    assert hoard.size == 12
+    assert hoard.stale({"b": 2}.items()) == "b"
+    assert hoard.size == 6
+    full = Hoard(letters, most=3)
+    full.put("a", 1, "abcd")
+    assert full.stale(versions.items()) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,8 @@ from transformers import (
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.native import NativeReader
-from c2l_lsp.model.native_weights import packs, why_not
+from c2l_lsp.model.native_forms import Beside, Int8
+from c2l_lsp.model.native_weights import Matrix, fuse, packs, why_not
 from c2l_lsp.model.reader import TransformersReader, reader_of
 
 torch.set_num_threads(1)
@@ -141,7 +143,7 @@ def test_packing_changes_no_bit(monkeypatch: pytest.MonkeyPatch):
     packed = read(NativeReader(lm, AdapterSlot(wrap(lm))), ids)
     monkeypatch.setattr("c2l_lsp.model.native_weights._PACK_BYTES", 0)
     reader = NativeReader(lm, AdapterSlot(wrap(lm)))
-    assert not reader.weights.packed
+    assert isinstance(reader.weights().head, Matrix) and not reader.weights().head.packed
     assert torch.equal(read(reader, ids), packed)
 
 
@@ -223,11 +225,110 @@ def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.Monkey
     slot = AdapterSlot(wrap(lm))
     reader, current = NativeReader(lm, slot), adapter(1)
     slot.use(current)
-    first = reader.weights
+    first = reader.weights()
     slot.use(current)
-    assert reader.weights is first
+    assert reader.weights() is first
     slot.use(None)
-    assert reader.weights is not first
+    assert reader.weights() is not first
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pairs_beside_a_large_model_act_as_in_transformers(family: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("c2l_lsp.model.native_weights._PACK_BYTES", 0)
+    lm = make(family, **({"sliding_window": None} if family == "mistral" else {}))
+    model = wrap(lm)
+    slot = AdapterSlot(model)
+    ours, theirs = NativeReader(lm, slot), TransformersReader(model, slot)
+    ids = tokens(120)
+    bare = read(ours, ids)
+    for current in (adapter(1), adapter(2), None):
+        slot.use(current)
+        assert (read(ours, ids, 100, 3) - read(theirs, ids)).abs().max() <= 1e-4
+        assert torch.equal(read(ours, ids), bare) == (current is None)
+    slot.use(adapter(1))
+    layers = ours.weights().layers
+    assert isinstance(layers[0].qkv, Beside) and isinstance(layers[1].gate_up, Beside)
+    assert layers[1].qkv is ours.shape.layers[1].qkv  # what has no pairs is not touched
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("adapted", [False, True])
+def test_logits_equal_transformers_with_peft(family: str, adapted: bool, tmp_path: Path):
+    """Tolerance 1e-4 in fp32, on logits of up to about 8."""
+    from peft import PeftModel
+
+    from c2l_lsp.model.lora import export_peft
+
+    changes = {"sliding_window": None} if family == "mistral" else {}
+    lm = make(family, **changes)
+    model, ids = wrap(lm), tokens(90)
+    slot = AdapterSlot(model)
+    reader = NativeReader(lm, slot)
+    want = expected(lm, ids)
+    if adapted:
+        slot.use(adapter(1))
+        export_peft(adapter(1), model, tmp_path)
+        want = expected(PeftModel.from_pretrained(make(family, **changes), tmp_path), ids)
+    assert (read(reader, ids, 60, 1) - want).abs().max() <= 1e-4
+    text = reader.open()
+    prompt = reader.logits(text.read(ids[:70]))
+    steps = [reader.logits(text.step(ids[at : at + 4]), step=True) for at in range(70, 90, 4)]
+    assert (torch.cat([prompt, *steps]) - want[69:]).abs().max() <= 1e-4
+
+
+# --- int8 ------------------------------------------------------------------------------------------------------------
+
+
+def steps(reader: NativeReader, ids: list[int], *sizes: int) -> Tensor:
+    text, parts, at = reader.open(), [], 0
+    for size in sizes:
+        parts.append(reader.logits(text.step(ids[at : at + size]), step=True))
+        at += size
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama, every bias", "llama, one head of keys"])
+def test_int8_steps_have_the_same_bits_however_many_tokens_are_drafted(name: str):
+    family, changes = SHAPES[name]
+    lm = make(family, torch.bfloat16, **changes)
+    if not packs(lm):
+        pytest.skip("this CPU does not multiply bf16, so products of few and many rows differ in the last bit")
+    reader, ids = NativeReader(lm, AdapterSlot(wrap(lm)), int8=True), tokens(48)
+    assert isinstance(reader.weights(step=True).layers[0].qkv, Int8)
+    single = steps(reader, ids, *[1] * 48)
+    assert torch.equal(steps(reader, ids, 5, 1, 9, 5, 1, 1, 2, 16, 8), single)
+
+
+def test_int8_is_close_and_leaves_prompts_alone():
+    lm = make("qwen2", torch.bfloat16)
+    slot = AdapterSlot(wrap(lm))
+    plain, quick = NativeReader(lm, slot, int8=False), NativeReader(lm, slot, int8=True)
+    ids = tokens(100)
+    for current in (None, adapter(1)):
+        slot.use(current)
+        assert torch.equal(read(plain, ids), read(quick, ids))
+        want, got = steps(plain, ids, *[10] * 10).float(), steps(quick, ids, *[10] * 10).float()
+        assert not torch.equal(want, got)
+        assert (got - want).square().mean().sqrt() <= 0.1 * want.square().mean().sqrt()
+    assert (plain.exact, quick.exact) == (True, False)
+
+
+def test_a_shape_the_int8_kernel_would_overrun_stays_as_it_is():
+    W = torch.randn(40, 33, dtype=torch.bfloat16)
+    assert isinstance(Int8.of(Matrix(W)), Matrix)
+    kept = Int8.of(Matrix(torch.randn(37, 64, dtype=torch.bfloat16), torch.ones(37, dtype=torch.bfloat16)))
+    assert isinstance(kept, Int8)
+    x = torch.randn(3, 64, dtype=torch.bfloat16)
+    want = (x.float() @ kept.weight.float().T) * kept.scale.float() + 1
+    assert (kept(x).float() - want).abs().max() <= 0.2
+
+
+def test_large_models_keep_one_copy_of_gate_and_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("c2l_lsp.model.native_weights._PACK_BYTES", 0)
+    lm = make("qwen2")
+    fused = fuse(lm).layers[0].gate_up
+    assert isinstance(fused, Matrix)
+    assert fused.weight.data_ptr() == lm.model.layers[0].mlp.gate_proj.weight.data_ptr()
 
 
 def test_pairs_outside_the_layers_are_left_to_transformers():

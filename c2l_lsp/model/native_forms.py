@@ -1,0 +1,101 @@
+"""Other forms of a fused matrix: int8 for decoding on a CPU; low-rank factors beside it, where merging costs too much.
+
+int8: one scale per row, W ≈ s·Q with |Q| ≤ 127, activations stay bf16. A row of the product has the same bits however
+many rows are multiplied at once, so a checked draft equals single steps. What it costs is measured by `bench perf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from c2l_lsp.model.lora import Pair
+from c2l_lsp.model.native_weights import PROJECTIONS, Layer, Linear, Matrix, Weights, by_layer, reorder
+
+_MULTIPLE = 32  # PyTorch's kernel reads rows in vectors of this many numbers, and does not check
+
+
+@dataclass(frozen=True)
+class Int8:
+    """x ↦ (x Qᵀ)·s + b; Q int8 [out, in], s bf16 [out]."""
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None = None
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> Linear:
+        """The int8 form of a plain bf16 matrix; the matrix itself where the kernel does not fit its shape."""
+        W = matrix.weight.float()
+        if W.shape[1] % _MULTIPLE:
+            return matrix
+        scale = (W.abs().amax(1) / 127).clamp_min(1e-12).to(torch.bfloat16)
+        Q = (W / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+        return cls(Q.contiguous(), scale, matrix.bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[n, in] → [n, out]."""
+        y = torch._weight_int8pack_mm(x, self.weight, self.scale)
+        return y if self.bias is None else y + self.bias
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A matrix and factors that are not merged: y + (x Aᵀ) Bᵀ; A [r, in], B [out, r], the scale inside B."""
+
+    matrix: Linear
+    A: Tensor
+    B: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[n, in] → [n, out]."""
+        return self.matrix(x) + functional.linear(functional.linear(x, self.A), self.B)
+
+
+def quantises(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+    """Whether decoding in int8 pays: bf16 on a CPU that multiplies it, where PyTorch has the kernel."""
+    return (
+        lm.device.type == "cpu"
+        and lm.dtype == torch.bfloat16
+        and torch.cpu._is_avx512_bf16_supported()
+        and hasattr(torch, "_weight_int8pack_mm")
+    )
+
+
+def beside(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
+    """The layers that have pairs, with the factors of all parts of each fused matrix beside it as two flat ones."""
+    like, h = weights.embedding, weights.head_dim
+    made = {}
+    for index, inside in by_layer(lm, pairs).items():
+        layer = weights.layers[index]
+        rows = {name: lm.base_model.layers[index].get_submodule(name).weight.shape[0] for name in PROJECTIONS}
+        changed: dict[str, Linear] = {}
+        for place, names in _PARTS.items():
+            if any(name in inside for name in names):
+                A, B = _flat(inside, names, rows, h)
+                changed[place] = Beside(getattr(layer, place), A.to(like), B.to(like))
+        made[index] = layer.replaced(changed)
+    return made
+
+
+_PARTS = {"qkv": PROJECTIONS[:3], "output": PROJECTIONS[3:4], "gate_up": PROJECTIONS[4:6], "down": PROJECTIONS[6:]}
+
+
+def _flat(
+    inside: Mapping[str, Pair], names: tuple[str, ...], rows: Mapping[str, int], head_dim: int
+) -> tuple[Tensor, Tensor]:
+    """Factors of the parts of one fused matrix: A [Σr, in], B [out, Σr], zero between the parts."""
+    factors, blocks = [], []
+    for name in names:
+        if (pair := inside.get(name)) is None:
+            blocks.append(torch.zeros(rows[name], 0))
+            continue
+        B = pair.scale * pair.B.float()
+        factors.append(pair.A.float())
+        blocks.append((reorder(B, head_dim) if name in PROJECTIONS[:2] else B).cpu())
+    return torch.cat(factors), torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
