@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from c2l_lsp.bench.adapt_cli import bench_adapt, bench_train_shared
-from c2l_lsp.bench.lines_cli import bench_lines, bench_scaling
+from c2l_lsp.bench.lines_cli import bench_lines, bench_scaling, bench_vocabulary
 from c2l_lsp.bench.repopeft.cli import repopeft_app
 
 bench_app = typer.Typer(help="Measure what the adapters give and what they cost.", no_args_is_help=True)
@@ -20,4 +20,5 @@ bench_app.command("adapt")(bench_adapt)
 bench_app.command("train-shared")(bench_train_shared)
 bench_app.command("lines")(bench_lines)
 bench_app.command("scaling")(bench_scaling)
+bench_app.command("vocabulary")(bench_vocabulary)
 bench_app.add_typer(repopeft_app, name="repopeft")

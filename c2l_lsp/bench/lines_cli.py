@@ -96,6 +96,38 @@ def bench_scaling(
         _write(json_out, rows, weights, list(repos), corpus, tasks, started)
 
 
+def bench_vocabulary(
+    train: Annotated[Path, typer.Option("--train", help="A built corpus to learn from.")],
+    tune: Annotated[Path, typer.Option("--tune", help="A built corpus to measure on.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder of tokenizers and runs: the same command goes on.")],
+    entries: Annotated[str, typer.Option(help="Vocabulary sizes, comma-separated.")] = "8192,16384,32768",
+    weights: Annotated[float, typer.Option(help="Million weights of each model, its table included.")] = 6.8,
+    megabytes: Annotated[float, typer.Option(help="Text each model learns from.")] = 4.0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = what torch chooses.")] = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
+) -> None:
+    """Bits per byte of tokenizers of several sizes, at equal weights after equal text."""
+    import datetime as dt
+
+    import torch
+
+    from c2l_lsp.bench import stats, vocabulary
+    from c2l_lsp.train import corpus as corpora
+
+    started = dt.datetime.now(dt.timezone.utc)
+    if threads:
+        torch.set_num_threads(threads)
+    amounts = vocabulary.Amounts(weights=weights * 1e6, text=megabytes * 1e6)
+    learned, measured = list(corpora.documents(train)), list(corpora.documents(tune))
+    rows: list[Row] = []
+    for size in entries.split(","):
+        rows += vocabulary.measure(int(size), learned, measured, work, amounts, _say)
+    stats.show(rows, f"vocabulary: {megabytes:g} MB of text, {weights:g}M weights each")
+    if json_out is not None:
+        names = sorted({document.repo for document in measured})
+        _write(json_out, rows, {}, names, tune, 0, started)
+
+
 def _write(
     file: Path, rows: list[Row], weights: dict[str, str], names: list[str], corpus: Path, tasks: int, started: datetime
 ) -> None:
