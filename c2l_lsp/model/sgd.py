@@ -30,11 +30,21 @@ _CLIP = 1.0
 
 @dataclass
 class _Factors:
-    """What is trained of one projection: A [r, in], B [out, r], fp32; ΔW = scale · B A."""
+    """What is trained of one projection: A [r, in], B [out, r], fp32; ΔW = scale · B A. Without A, ΔW is B itself."""
 
-    A: Tensor
+    A: Tensor | None
     B: Tensor
     scale: float
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The tensors that learn."""
+        return [self.B] if self.A is None else [self.A, self.B]
+
+    def pair(self) -> Pair:
+        """As it stands in an adapter."""
+        A = torch.eye(self.B.shape[1]) if self.A is None else self.A.detach().cpu()
+        return Pair(A, self.B.detach().cpu(), self.scale)
 
 
 def fit_lora(
@@ -42,7 +52,7 @@ def fit_lora(
     texts: Sequence[str],
     *,
     rate: float,
-    rank: int = 16,
+    rank: int | None = 16,
     alpha: float = 32.0,
     epochs: float = 3.0,
     steps: int | None = None,
@@ -56,14 +66,15 @@ def fit_lora(
     """An adapter of kind "sgd" fitted to `texts`; `steps` of `batch` windows of `length` tokens, or `epochs` over them.
 
     `start` is an adapter of this base to go on from: its pairs keep their ranks and are trained, its final map stays in
-    place as it is. AdapterError if there is no text or the model has none of the projections; RequestCancelled if
-    `cancelled` says so, at most one step later. The model must not be used for anything else meanwhile.
+    place as it is. `rank` None trains whole ΔW instead: full fine-tuning of the projections. AdapterError if there is
+    no text or the model has none of the projections; RequestCancelled if `cancelled` says so, at most one step later.
+    The model must not be used for anything else meanwhile.
     """
     rows = windows(model, texts, length)
-    factors = _initial(model, rank, alpha / rank, start, seed)
+    factors = _whole(model) if rank is None else _initial(model, rank, alpha / rank, start, seed)
     dice = torch.Generator().manual_seed(seed)
     total = steps if steps is not None else max(1, math.ceil(epochs * len(rows) / batch))
-    parameters = [tensor for one in factors.values() for tensor in (one.A, one.B)]
+    parameters = [tensor for one in factors.values() for tensor in one.trained]
     optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
     final = None if start is None or start.final_map is None else start.final_map.to(model.device, model.dtype)
     order = _order(len(rows), dice)
@@ -80,7 +91,7 @@ def fit_lora(
             if not math.isfinite(loss) or not math.isfinite(float(norm)):
                 raise AdapterError(f"The adapter's training diverged at step {step + 1}; lower its rate.")
             say(f"step {step + 1}/{total}: {loss:.3f} nat/token")
-    pairs = {name: Pair(one.A.detach().cpu(), one.B.detach().cpu(), one.scale) for name, one in factors.items()}
+    pairs = {name: one.pair() for name, one in factors.items()}
     return Adapter(model.digest, KIND, None if start is None else start.final_map, pairs)
 
 
@@ -122,6 +133,13 @@ def _initial(model: BaseModel, rank: int, scale: float, start: Adapter | None, s
         A, B = (tensor.detach().float().to(model.device).clone().requires_grad_() for tensor in (pair.A, pair.B))
         factors[name] = _Factors(A, B, pair.scale)
     return factors
+
+
+def _whole(model: BaseModel) -> dict[str, _Factors]:
+    return {
+        name: _Factors(None, torch.zeros(linear.weight.shape, device=model.device, requires_grad=True), 1.0)
+        for name, linear in sorted(projections(model).items())
+    }
 
 
 def _order(count: int, dice: torch.Generator) -> Iterator[int]:
@@ -166,7 +184,7 @@ def _plugged(model: BaseModel, factors: dict[str, _Factors]) -> Iterator[None]:
 def _hook(one: _Factors) -> Any:  # noqa: ANN401 - torch's hook signature
     def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = inputs[0]
-        inner = F.linear(x, one.A.to(x.dtype))
+        inner = x if one.A is None else F.linear(x, one.A.to(x.dtype))
         return output + F.linear(inner, (one.scale * one.B).to(x.dtype))
 
     return add_delta

@@ -10,7 +10,7 @@ from c2l_lsp.bench.methods.dependencies import Dependencies
 from c2l_lsp.bench.methods.mean import Mean
 from c2l_lsp.bench.methods.protocol import Kit, Method, NotTrained
 from c2l_lsp.bench.methods.retrieval import Retrieval
-from c2l_lsp.bench.methods.trained import RepositoryLora, SharedLora
+from c2l_lsp.bench.methods.trained import FullTuning, RepositoryLora, SharedLora
 from c2l_lsp.errors import AdapterError
 
 TABLE: dict[str, Callable[[Kit], Method]] = {
@@ -25,6 +25,7 @@ TABLE: dict[str, Callable[[Kit], Method]] = {
     "text2lora": hypernetworks.text2lora,
     "shared": SharedLora,
     "sgd": RepositoryLora,
+    "full": FullTuning,
 }
 """Name → how it is built. `sgd` is the ceiling: a LoRA of the repository's own by gradient descent."""
 

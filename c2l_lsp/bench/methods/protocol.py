@@ -77,7 +77,8 @@ class Options:
     work: Path = Path()
     shared_tokens: int = 400_000
     rank: int = 16
-    rate: float = 5e-4
+    rate: float = 1.5e-3
+    full_rate: float = 2e-4
     epochs: float = 3.0
 
 

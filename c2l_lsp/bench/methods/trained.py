@@ -1,4 +1,5 @@
-"""`sgd` and `shared`: LoRAs by gradient descent, one of each repository's own state and one of many training ones."""
+"""`sgd`, `full`, `shared`: by gradient descent, on each repository's own state (a LoRA; all projections' weights) and
+one LoRA on many training repositories."""
 
 from __future__ import annotations
 
@@ -16,6 +17,9 @@ from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter
 from c2l_lsp.model.sgd import fit_lora
 from c2l_lsp.train import corpus
+
+LARGEST = 200_000_000
+"""Weights of a base above which full fine-tuning is left out."""
 
 _PIECE = 6000  # characters taken of a training file: many files rather than whole ones
 
@@ -35,6 +39,26 @@ class RepositoryLora:
         started, options = time.perf_counter(), self._options
         texts = [case.state[path] for path in sorted(case.state)]
         adapter = fit_lora(self._model, texts, rank=options.rank, rate=options.rate, epochs=options.epochs)
+        return Fitted(adapter, seconds=time.perf_counter() - started)
+
+
+class FullTuning:
+    """All weights of all projections on the state's text: what a LoRA is the cheap form of."""
+
+    name, own, network = "full", True, None
+
+    def __init__(self, kit: Kit) -> None:
+        self._model, self._options = kit.model, kit.options
+        if kit.model.parameters > LARGEST:
+            raise NotTrained(f"{kit.model.parameters / 1e6:.0f}M weights with their moments do not fit every machine")
+        self.digest = f"1/{kit.options.full_rate}/{kit.options.epochs}"
+
+    def fit(self, case: Case, adapters: Adapters) -> Fitted:
+        """Train it."""
+        del adapters
+        started, options = time.perf_counter(), self._options
+        texts = [case.state[path] for path in sorted(case.state)]
+        adapter = fit_lora(self._model, texts, rank=None, rate=options.full_rate, epochs=options.epochs)
         return Fitted(adapter, seconds=time.perf_counter() - started)
 
 
