@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,24 +28,49 @@ class Point:
 
 @dataclass(frozen=True)
 class Law:
-    """bits = exp(constant) · weights^-alpha · tokens^-beta: for points far from the floor, which ours are."""
+    """bits = floor + size · weights^-ALPHA + data · tokens^-beta, all terms ≥ 0 (Hoffmann et al., arXiv 2203.15556).
 
-    constant: float
-    alpha: float
+    A law without a floor says that enough text makes code predictable to the last bit; ours said so and was useless.
+    """
+
+    floor: float
+    size: float
+    data: float
     beta: float
 
     def bits(self, weights: float, tokens: float) -> float:
         """Predicted bits per byte."""
-        return math.exp(self.constant - self.alpha * math.log(weights) - self.beta * math.log(tokens))
+        return self.floor + self.size * weights**-ALPHA + self.data * tokens**-self.beta
+
+
+ALPHA = 0.34
+"""The exponent of size is taken from there: two sizes cannot tell it from the floor."""
+
+_BETAS = np.arange(0.1, 1.01, 0.01)
 
 
 def fit(points: Sequence[Point]) -> Law:
-    """Least squares in logarithms. TrainingError for fewer than three points of two sizes and two numbers of tokens."""
-    columns = np.array([[1.0, -math.log(p.weights), -math.log(p.tokens)] for p in points])
-    found, _, rank, _ = np.linalg.lstsq(columns, np.log([p.bits for p in points]), rcond=None)
-    if rank < 3:
+    """Least squares of the relative errors. TrainingError for fewer than four points, of two sizes and three counts of
+    tokens at least."""
+    if len({p.weights for p in points}) < 2 or len({p.tokens for p in points}) < 3 or len(points) < 4:
         raise TrainingError("The models do not tell size from tokens: add one of another size, and one of more tokens.")
-    return Law(*(float(value) for value in found))
+    return min((_fit_at(points, float(beta)) for beta in _BETAS), key=lambda one: one[0])[1]
+
+
+def _fit_at(points: Sequence[Point], beta: float) -> tuple[float, Law]:
+    """(squared error, law) at one exponent: of every choice of terms, the best whose coefficients are not negative."""
+    bits = np.array([p.bits for p in points])
+    columns = np.array([[1.0, p.weights**-ALPHA, p.tokens**-beta] for p in points]) / bits[:, None]
+    best: tuple[float, Law] = (math.inf, Law(0.0, 0.0, 0.0, beta))
+    for count in (1, 2, 3):
+        for terms in itertools.combinations(range(3), count):
+            found = np.linalg.lstsq(columns[:, terms], np.ones(len(points)), rcond=None)[0]
+            error = float(np.square(columns[:, terms] @ found - 1).sum())
+            if (found >= 0).all() and error < best[0]:
+                whole = np.zeros(3)
+                whole[list(terms)] = found
+                best = (error, Law(float(whole[0]), float(whole[1]), float(whole[2]), beta))
+    return best
 
 
 def rows(points: Sequence[Point], planned: Sequence[tuple[str, float, float]]) -> list[Row]:
@@ -65,7 +91,7 @@ def rows(points: Sequence[Point], planned: Sequence[tuple[str, float, float]]) -
     for name, weights, tokens in planned if trusted else ():
         value = law.bits(weights, tokens)
         made.append(Row(f"scaling/predicted/{weights / 1e6:.2f}M/{tokens / 1e6:.0f}M", name, value, unit="bit/byte"))
-    return [*made, Row("scaling/alpha", "law", law.alpha), Row("scaling/beta", "law", law.beta)]
+    return [*made, Row("scaling/floor", "law", law.floor, unit="bit/byte"), Row("scaling/beta", "law", law.beta)]
 
 
 def _from_the_others(points: Sequence[Point], left_out: Point) -> float:
