@@ -3,12 +3,15 @@
 For every token i of a chunk, with final normed hidden state h_i [d], head E [V, d], p = softmax(E h_i), next token y_i:
     e_i = Eᵀ(onehot(y_i) − p)            the descent direction of the loss at the head's input, closed form
     S   = Σ_i (Bᵀ e_i)(A h_i)ᵀ  [R, R]    n = Σ_i 1
-A state is the sum of S and n over the chunks of the repository, so a diff subtracts what went and adds what came,
-exactly and in any order. A GRU over features of each batch gates a second, recent memory
+    F_e = Σ_i (Bᵀ e_i)(Bᵀ e_i)ᵀ   F_h = Σ_i (A h_i)(A h_i)ᵀ  [R, R]
+A state is the sum of S, F_e, F_h and n over the chunks of the repository, so a diff subtracts what went and adds what
+came, exactly and in any order. A GRU over features of each batch gates a second, recent memory
     S_rec ← γ S_rec + β (ΔS⁺ − ΔS⁻).
 The adapter of the final map, y = E (h + C h), is one damped natural-gradient step (K-FAC) with clipped spectrum:
     C = B [ η ρ(n) clip(P (S/n − S̄) Q) + η_rec ρ(n_rec) φ(n_rec) clip(P S_rec/n_rec Q) ] A,
     ρ(n) = n / (n + n0),    φ(n) = n_fade / (n_fade + n)
+P and Q are damped inverses of the curvature of training text and, the more of it was read, of the repository's own:
+    P = ((1 − a) (F_e* + λ*I) + a (F_e/n + λI))⁻¹,    a = n / (n + n_own),    Q likewise of F_h.
 A few changed lines speak through the recent memory alone; of many changed files S itself tells more, hence φ.
 An empty state gives C = 0. Source: design of this project; K-FAC: arXiv 1503.05671; fast weights: arXiv 2102.11174.
 """
@@ -27,10 +30,14 @@ from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState
 from c2l_lsp.model.lora import Adapter
 from c2l_lsp.model.prior import MAX_TOKENS, MemoryPrior
 
-RULE = "memory-1"
+RULE = "memory-2"
 """Version of the cutting and reading rules; part of every key and digest."""
 
 FEATURES = 5
+SUMS = ("S", "F_e", "F_h", "n")
+Sums = dict[str, Tensor]
+"""What is added up over readings, by the names of SUMS: fp64, [R, R] and [] (n)."""
+
 _ROWS = 2048  # positions whose logits are held at once
 
 
@@ -57,6 +64,7 @@ class Memory:
         self._A = None if prior.A is None else prior.A.to(device)
         self._B = None if prior.B is None else prior.B.to(device)
         self._gate = RecencyGate(prior)
+        self._curvature = tuple(torch.linalg.inv(inverse.double()) for inverse in (prior.P, prior.Q))
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -71,7 +79,8 @@ class Memory:
 
     @torch.inference_mode()
     def read(self, pieces: Sequence[Piece]) -> list[Reading]:
-        """Readings of one batch of pieces: S/n as {q: [R, R] int8, scale: [R, 1] fp32} by rows, and n: [] fp32."""
+        """Readings of one batch of pieces: S/n as {q: [R, R] int8, scale: [R, 1] fp32} by rows, n: [] fp32, and F_e/n,
+        F_h/n as {e, h: [R (R + 1) / 2] int8, e_scale, h_scale: [R] fp32} (see `_packed`)."""
         found = errors(self.model, [piece.text for piece in pieces])
         v = found.e if self._B is None else found.e @ self._B
         k = found.h if self._A is None else found.h @ self._A.T
@@ -80,7 +89,7 @@ class Memory:
         start = 0
         for count in counts:
             rows = slice(start, start + count)
-            out.append({**_quantised(v[rows].T @ k[rows] / max(count, 1)), "n": torch.tensor(float(count))})
+            out.append({**_reading(v[rows], k[rows]), "n": torch.tensor(float(count))})
             start += count
         return out
 
@@ -88,15 +97,9 @@ class Memory:
 
     def empty(self) -> RepoState:
         """Zero sums, zero recency, zero gate."""
-        R = self.prior.R
-        return RepoState(
-            {
-                "S": torch.zeros(R, R, dtype=torch.float64),
-                "n": torch.zeros((), dtype=torch.float64),
-                "recent": torch.zeros(R, R, dtype=torch.float64),
-                "gate": torch.zeros(self.prior.gate_hidden),
-            }
-        )
+        sums = _sum([], self.prior.R)
+        recent = torch.zeros_like(sums["S"])
+        return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.gate_hidden)})
 
     @torch.inference_mode()
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
@@ -107,22 +110,24 @@ class Memory:
         hidden, gamma, beta = self._gate(features, torch.stack([state.tensors["gate"] for state in states]))
         out = []
         for index, (state, change) in enumerate(zip(states, changes, strict=True)):
-            dS, dn = plus[index][0] - minus[index][0], plus[index][1] - minus[index][1]
             t = state.tensors
+            sums = {name: t[name] + plus[index][name] - minus[index][name] for name in SUMS}
+            sums["n"] = sums["n"].clamp(min=0)
             recent, gate = t["recent"], t["gate"]
             if not change.first:
+                dS = plus[index]["S"] - minus[index]["S"]
                 recent = float(gamma[index]) * recent + float(beta[index]) * dS
                 gate = hidden[index]
-            out.append(RepoState({"S": t["S"] + dS, "n": (t["n"] + dn).clamp(min=0), "recent": recent, "gate": gate}))
+            out.append(RepoState({**sums, "recent": recent, "gate": gate}))
         return out
 
-    def _features(self, state: RepoState, plus: tuple[Tensor, Tensor], minus: tuple[Tensor, Tensor]) -> Tensor:
+    def _features(self, state: RepoState, plus: Sums, minus: Sums) -> Tensor:
         """[FEATURES]: log sizes of what came, went and stands, the change's evidence, its agreement with S_rec."""
-        dS, recent = plus[0] - minus[0], state.tensors["recent"]
+        dS, recent = plus["S"] - minus["S"], state.tensors["recent"]
         cosine = (dS * recent).sum() / (dS.norm() * recent.norm()).clamp(min=1e-9)
         evidence = dS.square().sum() / self.prior.token_energy
         return torch.stack(
-            [plus[1].log1p(), minus[1].log1p(), state.tensors["n"].log1p(), evidence.log1p(), cosine]
+            [plus["n"].log1p(), minus["n"].log1p(), state.tensors["n"].log1p(), evidence.log1p(), cosine]
         ).float()
 
     # --- the adapter -----------------------------------------------------------------------------------------------
@@ -140,17 +145,32 @@ class Memory:
         prior, t = self.prior, state.tensors
         total: Tensor | None = None
         n = float(t["n"])
+        P, Q = self._preconditioners(state)
         if n > 0:
-            step = clip_spectrum(prior.P @ ((t["S"] / n).float() - prior.mean) @ prior.Q, prior.clip)
+            step = clip_spectrum(P @ ((t["S"] / n).float() - prior.mean) @ Q, prior.clip)
             total = prior.eta * n / (n + prior.n0) * step
         energy = float(t["recent"].square().sum())
         if energy > 0 and prior.eta_recent > 0:
             n_rec = energy / prior.token_energy  # tokens that would give this much: robust to unchanged text cancelling
-            step = clip_spectrum(prior.P @ (t["recent"] / n_rec).float() @ prior.Q, prior.clip)
+            step = clip_spectrum(P @ (t["recent"] / n_rec).float() @ Q, prior.clip)
             fade = prior.fade_recent / (prior.fade_recent + n_rec)
             recent = prior.eta_recent * n_rec / (n_rec + prior.n0_recent) * fade * step
             total = recent if total is None else total + recent
         return total
+
+    def _preconditioners(self, state: RepoState) -> tuple[Tensor, Tensor]:
+        """(P, Q) [R, R] fp32 of a state; the prior's own where nothing has been read."""
+        prior, n = self.prior, float(state.tensors["n"])
+        own = n / (n + prior.n0_curvature)
+        if n <= 0 or own == 0:
+            return prior.P, prior.Q
+        mixed = []
+        for curvature, name in ((self._curvature[0], "F_e"), (self._curvature[1], "F_h")):
+            values, vectors = torch.linalg.eigh(state.tensors[name] / n)  # rounding may have left some below zero
+            values = values.clamp(min=0) + prior.damping * values.mean().clamp(min=1e-12)
+            mine = (vectors * values) @ vectors.T
+            mixed.append(torch.linalg.inv((1 - own) * curvature + own * mine).float())
+        return mixed[0], mixed[1]
 
 
 class RecencyGate(nn.Module):
@@ -212,16 +232,45 @@ def head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
     return out / model.logit_divisor
 
 
+def _reading(v: Tensor, k: Tensor) -> Reading:
+    """What is kept of a piece's positions: v, k [N, R]."""
+    count = max(len(v), 1)
+    e, e_scale = _packed(v.T @ v / count)
+    h, h_scale = _packed(k.T @ k / count)
+    return {**_quantised(v.T @ k / count), "e": e, "e_scale": e_scale, "h": h, "h_scale": h_scale}
+
+
+def _packed(F: Tensor) -> tuple[Tensor, Tensor]:
+    """A second moment [R, R] as correlations (lower triangle, int8) and root mean squares [R] fp32."""
+    F = F.cpu()
+    scale = F.diagonal().clamp(min=1e-24).sqrt()
+    low = torch.tril_indices(*F.shape)
+    return (F / (scale[:, None] * scale) * 127).round()[low[0], low[1]].to(torch.int8), scale.float()
+
+
 def _quantised(S: Tensor) -> dict[str, Tensor]:
     """A matrix as int8 with a scale per row: a quarter of the disk, and an error far below the chunk's own noise."""
     scale = (S.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
     return {"q": (S / scale).round().to(torch.int8).cpu(), "scale": scale.float().cpu()}
 
 
-def _sum(readings: Sequence[Reading], R: int) -> tuple[Tensor, Tensor]:
-    """Σ n·S and Σ n in fp64, from the stored values, so that what was added is exactly what is taken away."""
+def _sum(readings: Sequence[Reading], R: int) -> Sums:
+    """Σ n·S, Σ n·F and Σ n in fp64, from the stored values, so that what was added is exactly what is taken away."""
     S, n = torch.zeros(R, R, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    low = torch.tril_indices(R, R)
+    halves = {"e": torch.zeros(low.shape[1], dtype=torch.float64), "h": torch.zeros(low.shape[1], dtype=torch.float64)}
     for reading in readings:
-        S += (reading["n"].double() * reading["scale"].double()) * reading["q"].double()
-        n += reading["n"].double()
-    return S, n
+        weight = reading["n"].double()
+        S += (weight * reading["scale"].double()) * reading["q"].double()
+        n += weight
+        for name, half in halves.items():
+            scale = reading[f"{name}_scale"].double()
+            half += (weight / 127) * scale[low[0]] * scale[low[1]] * reading[name].double()
+    return {"S": S, "F_e": _whole(halves["e"], low, R), "F_h": _whole(halves["h"], low, R), "n": n}
+
+
+def _whole(half: Tensor, low: Tensor, R: int) -> Tensor:
+    F = torch.zeros(R, R, dtype=half.dtype)
+    F[low[0], low[1]] = half
+    F[low[1], low[0]] = half
+    return F

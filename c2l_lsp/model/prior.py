@@ -32,7 +32,8 @@ _FEATURES = 5
 @dataclass(frozen=True)
 class Steps:
     """Scalars of the prior: step sizes, spectrum clip, shrinkage (in tokens), tokens of change above which the recent
-    memory counts less than half, and ‖e hᵀ‖² of an average token."""
+    memory counts less than half, tokens of a repository at which its own curvature counts as much as the prior's, the
+    damping λ of both as a share of the mean eigenvalue, and ‖e hᵀ‖² of an average token."""
 
     eta: float = 0.05
     eta_recent: float = 0.05
@@ -40,6 +41,8 @@ class Steps:
     n0: float = 2000.0
     n0_recent: float = 200.0
     fade_recent: float = 300.0
+    n0_curvature: float = 4000.0
+    damping: float = 0.05
     token_energy: float = 1.0
 
 
@@ -71,6 +74,8 @@ class MemoryPrior:
     n0 = property(lambda self: self.steps.n0)
     n0_recent = property(lambda self: self.steps.n0_recent)
     fade_recent = property(lambda self: self.steps.fade_recent)
+    n0_curvature = property(lambda self: self.steps.n0_curvature)
+    damping = property(lambda self: self.steps.damping)
     token_energy = property(lambda self: self.steps.token_energy)
 
     @property
@@ -108,8 +113,9 @@ def damped_inverse(matrix: Tensor, damping: float = DAMPING) -> Tensor:
     return torch.linalg.inv(M).float()
 
 
-def redamped(prior: MemoryPrior, damping: float, was: float = DAMPING) -> MemoryPrior:
-    """The same prior with another λ: P and Q are inverses of curvature + `was`, so the curvature need not be kept."""
+def redamped(prior: MemoryPrior, damping: float) -> MemoryPrior:
+    """The same prior with another λ: P and Q are inverses of curvature + λ I, so the curvature need not be kept."""
+    was = prior.damping
 
     def anew(inverse: Tensor) -> Tensor:
         whole = torch.linalg.inv(inverse.double())
@@ -117,7 +123,7 @@ def redamped(prior: MemoryPrior, damping: float, was: float = DAMPING) -> Memory
         whole = whole + (damping - was) * mean * torch.eye(len(whole), dtype=torch.float64, device=whole.device)
         return torch.linalg.inv(whole).float()
 
-    return replace(prior, P=anew(prior.P), Q=anew(prior.Q))
+    return replace(prior, P=anew(prior.P), Q=anew(prior.Q), steps=replace(prior.steps, damping=damping))
 
 
 @dataclass

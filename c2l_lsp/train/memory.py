@@ -156,6 +156,7 @@ def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase]
     best = _best(prior, "eta", (0.01, 0.02, 0.03, 0.05, 0.08, 0.12), unseen, say)
     best = _best(best, "clip", (1.5, 2.0, 3.0, 5.0, 8.0), unseen, say)
     best = _best_damping(best, unseen, say)
+    best = _best(best, "n0_curvature", (1000.0, 4000.0, 16000.0, 1e12), unseen, say)
     best = _best(best, "n0", (250.0, 500.0, 1000.0, 2000.0, 4000.0), lambda candidate: unseen(candidate, True), say)
     best = _best(best, "eta", [near * best.steps.eta for near in _NEAR], unseen, say)
     return _best_recent(model, best, cases, say)
@@ -165,8 +166,8 @@ def _best_damping(prior: MemoryPrior, score: Callable[[MemoryPrior], float], say
     """More damping makes the step smaller, so each is tried with larger ones."""
     tried = [
         (score(candidate), damping, candidate)
-        for damping in (DAMPING, 0.1, 0.2, 0.4)
-        for grown in (1.0, 1.5, 2.2, 3.2, 4.5)
+        for damping in (0.02, DAMPING, 0.1, 0.2, 0.4)
+        for grown in (0.7, 1.0, 1.5, 2.2, 3.2, 4.5)
         for candidate in [with_steps(redamped(prior, damping), eta=prior.steps.eta * grown)]
     ]
     loss, damping, best = min(tried, key=lambda one: one[0])

@@ -116,6 +116,35 @@ def test_recency_writes_decays_and_reverts(memory, readings):
     torch.testing.assert_close(later.tensors["recent"], 0.95 * edited.tensors["recent"], rtol=1e-3, atol=1e-9)
 
 
+def test_second_moments_survive_their_bytes(memory, tiny, sources):
+    """What is stored of F is F to two hundredths; and the sum of one text taken apart is that of the whole."""
+    from c2l_lsp.model.memory import errors
+
+    pieces = memory.pieces(sources[0][:6000])
+    state = fold(memory, Change(added=memory.read(pieces), first=True))
+    found = [errors(tiny, [piece.text]) for piece in pieces]
+    for name, rows in (("F_e", [f.e for f in found]), ("F_h", [f.h for f in found])):
+        exact = sum((one.double().T @ one.double() for one in rows), torch.zeros(tiny.d, tiny.d, dtype=torch.float64))
+        assert distance(state.tensors[name], exact) < 0.02
+        assert torch.equal(state.tensors[name], state.tensors[name].T)
+
+
+def test_the_more_is_read_the_more_the_curvature_is_the_repositorys(memory, readings):
+    prior = memory.prior
+    P, Q = memory._preconditioners(memory.empty())
+    assert P is prior.P and Q is prior.Q
+    few = fold(memory, Change(added=readings[:1], first=True))
+    many = fold(memory, Change(added=list(readings[:1]) * 200, first=True))
+    mine = few.tensors["F_e"] / few.tensors["n"]
+    mine = mine + prior.damping * mine.trace() / prior.R * torch.eye(prior.R)
+
+    def gap(state) -> float:
+        return distance(torch.linalg.inv(memory._preconditioners(state)[0].double()), mine)
+
+    assert gap(few) > 2 * gap(many)
+    assert gap(many) < 0.5
+
+
 def test_the_recent_memory_speaks_of_few_lines_and_is_silent_after_a_pull(memory, readings):
     """Its share falls with the amount of change: after many files the state itself tells more (measured: it harmed)."""
     base = fold(memory, Change(added=readings[:2], first=True))
