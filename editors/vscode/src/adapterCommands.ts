@@ -1,12 +1,14 @@
 /** What is done to a folder's adapter: learn again, forget, export, compare. */
 
-import { commands, ProgressLocation, type QuickPickItem, Uri, window, workspace, type WorkspaceFolder } from "vscode";
+import { type CancellationToken, commands, type Progress, ProgressLocation, type QuickPickItem, Uri, window, workspace, type WorkspaceFolder } from "vscode";
 import type { Generations } from "./history";
 import type { Notifications } from "./notify";
 import type { Action } from "./panel";
 import { type AdapterStatus, type Exported, Method } from "./protocol";
 import { isTraining } from "./statusText";
 import type { Server } from "./server";
+
+const FOLLOW_MS = 1_000;
 
 export interface AdapterParts {
   server: Server;
@@ -54,13 +56,42 @@ export class AdapterCommands {
     void this.parts.notifications.answer("info", text, [open]);
   }
 
-  /** Train a LoRA of the folder behind everything else, or stop that. The server shows how far it is, with a button. */
+  /** Train a LoRA of the folder behind everything else, or stop that. What comes of it is shown, since it was asked for. */
   private async deepen(folder: string): Promise<void> {
-    const { deep } = await this.parts.server.request<AdapterStatus>(Method.ADAPTER_INFO, { folder });
+    const { server, notifications, refresh } = this.parts;
+    const { deep } = await server.request<AdapterStatus>(Method.ADAPTER_INFO, { folder });
     const cancel = isTraining(deep);
-    await this.parts.server.request<AdapterStatus>(Method.ADAPTER_DEEPEN, { folder, cancel });
-    const text = cancel ? "C2L stopped training; nothing was changed." : "C2L trains when it has nothing else to do.";
-    window.setStatusBarMessage(text, 4000);
+    await server.request<AdapterStatus>(Method.ADAPTER_DEEPEN, { folder, cancel });
+    if (cancel) return;
+    const title = `C2L: training on ${name(folder)}`;
+    const options = { location: ProgressLocation.Notification, title, cancellable: true };
+    const told = window.withProgress(options, (progress, token) => this.follow(folder, progress, token));
+    void told.then(
+      (outcome) => {
+        refresh();
+        if (outcome !== "") void notifications.answer("info", `Training on ${name(folder)}: ${outcome}.`);
+      },
+      () => undefined, // the server ended, which is told elsewhere
+    );
+  }
+
+  /** Until training is over: its outcome, "" if it was stopped. The language client's own progress has no button. */
+  private async follow(folder: string, progress: Progress<{ message: string }>, token: CancellationToken): Promise<string> {
+    const { server } = this.parts;
+    const stopping = token.onCancellationRequested(() => {
+      void server.request(Method.ADAPTER_DEEPEN, { folder, cancel: true });
+    });
+    try {
+      for (;;) {
+        const { deep } = await server.request<AdapterStatus>(Method.ADAPTER_INFO, { folder });
+        if (token.isCancellationRequested) return "";
+        if (!isTraining(deep)) return deep;
+        progress.report({ message: deep });
+        await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
+      }
+    } finally {
+      stopping.dispose();
+    }
   }
 
   private async toggle(folder: string): Promise<void> {

@@ -1,47 +1,55 @@
-"""Emacs' lsp-mode, which is not ours and announces no inline completion: type, see, accept, compare buffer and file."""
+"""Emacs' lsp-mode, which is not ours and announces no inline completion. Each scenario holds, and fails with its fault.
+
+lsp-mode has no partial acceptance, so none is tried. `C2L_FAULT=1` in the environment of `drive.el` plants the faults.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from found import needs
+from found import ROOT, needs
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
 PACKAGES = ROOT / "build/editors/emacs/usr/share/emacs/site-lisp/elpa-src"
 MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
-FAKE = [sys.executable, str(HERE.parent / "neovim" / "fake_server.py")]
+FAKE = [sys.executable, str(HERE.parent / "vscode" / "fake_server.py")]
 REAL = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
+SCENARIOS = re.findall(r"^\(defun drive/([\w-]+)", (HERE / "drive.el").read_text(encoding="utf-8"), re.MULTILINE)
 CODE = """values = []
 values.append(1)
 values.append(2)
 values.append(3)
 values."""
+PROMPTS = ["import ", "from zebra import ", "def quokka_", "result = wombat_"]
 
 pytestmark = [
     pytest.mark.editors,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
     needs("emacs", here=bool(shutil.which("emacs")) and PACKAGES.is_dir()),
 ]
+shipped = pytest.mark.skipif(not MODEL.is_dir(), reason="the shipped model is not in this checkout")
 
 
 def drive(
-    work: Path, server: list[str], text: str, want: str = "", fault: str = ""
+    work: Path, server: list[str], text: str, *scenarios: str, want: str = "", fault: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    (work / "files" / ".git").mkdir(parents=True)
+    (work / "files").mkdir()
     settings = {
         "C2L_SERVER": json.dumps(server),
         "C2L_WORK": str(work / "files"),
         "C2L_PACKAGES": str(PACKAGES),
+        "C2L_SCENARIOS": " ".join(scenarios),
         "C2L_TEXT": text,
         "C2L_WANT": want,
-        "C2L_FAULT": fault,
+        "C2L_PROMPTS": json.dumps(PROMPTS),
+        "C2L_FAULT": "1" * fault,
         "HOME": str(work),
     }
     return subprocess.run(
@@ -49,32 +57,35 @@ def drive(
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
-        timeout=360,
+        timeout=840,
         check=False,
         stdin=subprocess.DEVNULL,
     )
 
 
 @pytest.mark.parametrize("before", ["", 's = "né😀" + '], ids=["ascii", "unicode"])
-def test_type_see_accept(tmp_path: Path, before: str) -> None:
-    done = drive(tmp_path, FAKE, f"# demo\n{before}word", "_word_g1_0()")
+def test_with_texts_known_beforehand(tmp_path: Path, before: str) -> None:
+    done = drive(tmp_path, FAKE, f"# demo\n{before}word", *SCENARIOS, want="_word_g1_0()")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert re.findall(r"^HELD (\S+)", done.stderr, re.MULTILINE) == SCENARIOS
 
 
-def test_a_wrong_suggestion_is_seen(tmp_path: Path) -> None:
-    done = drive(tmp_path, FAKE, "# demo\nword", "_word_g1_0()", fault="yes")
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_its_planted_fault_is_seen(tmp_path: Path, scenario: str) -> None:
+    done = drive(tmp_path, FAKE, "# demo\nword", scenario, want="_word_g1_0()", fault=True)
     assert done.returncode == 1
-    assert "FAILED buffer: got" in done.stderr
+    assert "FAILED" in done.stderr
+    assert "FAILED Waited in vain for the server" not in done.stderr or scenario == "killed", done.stderr[-2000:]
 
 
-@pytest.mark.skipif(not MODEL.is_dir(), reason="the shipped model is not in this checkout")
+@shipped
 def test_with_the_shipped_model(tmp_path: Path) -> None:
-    done = drive(tmp_path, REAL, CODE)
+    done = drive(tmp_path, REAL, CODE, *SCENARIOS)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.skipif(not MODEL.is_dir(), reason="the shipped model is not in this checkout")
-def test_with_the_shipped_model_a_wrong_suggestion_is_seen(tmp_path: Path) -> None:
-    done = drive(tmp_path, REAL, CODE, fault="yes")
+@shipped
+def test_with_the_shipped_model_a_wrong_text_is_seen(tmp_path: Path) -> None:
+    done = drive(tmp_path, REAL, CODE, "accept", fault=True)
     assert done.returncode == 1
     assert "FAILED buffer: got" in done.stderr

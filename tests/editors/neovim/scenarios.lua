@@ -795,16 +795,39 @@ function S.real_session()
   d.shown()
 end
 
+--- What is suggested behind some prompts; nothing at all is an answer, too.
+local function suggested()
+  local texts = {}
+  for _, prompt in ipairs({ 'import ', 'from zebra import ', 'def quokka_', 'result = wombat_' }) do
+    d.keys('<Esc>')
+    d.wait('return vim.api.nvim_get_mode().mode == "n"')
+    d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, { "" })')
+    d.keys('i' .. prompt)
+    d.keys('<M-\\>')
+    vim.wait(8000, function() return d.ghost() ~= nil end, 20)
+    table.insert(texts, d.ghost() or '')
+  end
+  return texts
+end
+
 function S.real_adapter()
-  d.open(CODE)
-  d.plant('require("c2l.status").adapter_changed = function() end')
+  -- The fault: an adapter that goes on learning and has no effect.
+  d.open(CODE, d.fault and { settings = { adapter = { scale = 0 } } })
   d.listen('C2lAdapter')
+  local texts = suggested()
   local before = d.lua('return require("c2l").status().adapter.generation')
-  d.write('helpers.py', { 'def frobnicate_all(items):', '    return [frobnicate(item) for item in items]', '' })
+  local zoo = { 'import zebra', '' }
+  for number = 1, 60 do
+    vim.list_extend(zoo, { '', ('from zebra import quokka_%d'):format(number), '', '' })
+    vim.list_extend(zoo, { ('def quokka_handler_%d(wombat):'):format(number), '    result = wombat_service(wombat)' })
+    vim.list_extend(zoo, { '    return zebra.quokka_handler(result)', '' })
+  end
+  d.write('zoo.py', zoo)
   d.wait(('local e = _G.events or {}; return #e > 0 and e[#e].data.generation > %d'):format(before))
   d.wait(('return require("c2l").status().adapter.generation > %d'):format(before))
   d.wait('return require("c2l").statusline():match("^C2L ready #%d+$")')
-  provoke()
+  local now = suggested()
+  assert(not vim.deep_equal(now, texts), 'no suggestion has changed: ' .. vim.inspect(now))
 end
 
 function S.real_killed()

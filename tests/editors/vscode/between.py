@@ -4,13 +4,15 @@
 not there), FOLDER/passed.jsonl gets one line per message worth knowing, FOLDER/pid the id of this process. Faults:
 `wrong-text` changes what is inserted, `deaf` swallows every toggle, `mute` swallows status and adapter notifications,
 `stay-dead` ends every new process at once, `no-answers` empties the answers to completions, `frozen` swallows changes
-of settings, `untrained` answers a wish for training itself.
+of settings, `untrained` answers a wish for training itself,
+`stale` gives the fake engine's texts as of the first generation.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -91,6 +93,9 @@ def _spoilt(message: dict[str, Any]) -> dict[str, Any]:
     items = (message.get("result") or {}).get("items", [])
     if fault() == "no-answers":
         items.clear()
+    if fault() == "stale":
+        for item in items:  # as if no adapter had come after the first
+            item["insertText"] = re.sub(r"_g\d+", "_g1", item["insertText"])
     if fault() == "wrong-text":
         for item in items:
             item["insertText"] = "wrong" + item["insertText"]

@@ -26,6 +26,16 @@ const commands = {
   async open({ url, timeout }) {
     await page.goto(url, { waitUntil: "domcontentloaded", timeout });
   },
+  /** Open a page whose extension host runs tests, and wait for their exit code. */
+  async inside({ url, timeout }) {
+    const ended = new Promise((resolve, reject) => {
+      setTimeout(() => reject(new Error(`The tests inside did not end within ${timeout} ms`)), timeout);
+      void page.exposeFunction("codeAutomationExit", (code) => resolve(code));
+    });
+    await page.exposeFunction("codeAutomationLog", () => undefined);
+    await page.goto(url, { waitUntil: "domcontentloaded", timeout });
+    return ended;
+  },
   async wait({ selector, timeout, state }) {
     await page.locator(selector).first().waitFor({ timeout, state: state ?? "visible" });
   },

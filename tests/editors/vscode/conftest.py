@@ -30,7 +30,17 @@ def volume(width, height, depth):
 
 
 '''
-FILES = ("accept.py", "cycle.py", "partial.py", "through.py", "toggle.py", "settings.py", "killed.py", "other.py")
+FILES = (
+    "accept.py",
+    "cycle.py",
+    "partial.py",
+    "through.py",
+    "toggle.py",
+    "settings.py",
+    "killed.py",
+    "other.py",
+    "changes.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -14,14 +14,14 @@ ENGINE = Path(__file__).resolve().parents[2] / "server" / "fake_engine.py"
 
 def engine() -> None:
     """The fake engine, with a thread that looks for changed Python files."""
-    fake = runpy.run_path(str(ENGINE))
+    began, fake = time.time_ns(), runpy.run_path(str(ENGINE))
 
     def watch() -> None:
         seen: dict[str, dict[Path, int]] = {}
         while True:
             for folder in list(fake["FOLDERS"]):
-                now = {path: path.stat().st_mtime_ns for path in Path(folder).glob("*.py")}
-                if seen.setdefault(folder, now) != now:
+                now = {path: path.stat().st_mtime_ns for path in Path(folder).glob("[!.]*.py")}  # no locks of Emacs
+                if seen.setdefault(folder, {path: at for path, at in now.items() if at < began}) != now:
                     seen[folder] = now
                     fake["learn"](folder, "diff")
             time.sleep(0.3)

@@ -21,6 +21,16 @@ pytestmark = [
     needs("vscode", here=workbench.installed()),
 ]
 LINE = "box = vol"
+PROMPTS = ("import ", "from zebra import ", "def quokka_", "result = wombat_")
+ZOO = """from zebra import {name}_{number}
+
+
+def quokka_handler_{number}(wombat):
+    result = wombat_service(wombat)
+    return zebra.quokka_handler(result)
+
+
+"""
 COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"
 
 
@@ -95,11 +105,38 @@ def turned_off_shows_nothing_and_why(shown: Workbench) -> None:
         discard(shown)
 
 
+def a_changed_file_changes_completions(shown: Workbench) -> None:
+    """A file changes on disk, outside of the editor: the status shows a new generation, and other text is suggested."""
+    now, before = shown.generation(0), suggested(shown)
+    name = f"quokka_{time.monotonic_ns()}"
+    lines = "".join(ZOO.format(name=name, number=number) for number in range(60))
+    (shown.folder / "outside.py").write_text("import zebra\n\n\n" + lines)
+    shown.generation(now)
+    assert suggested(shown) != before, before
+
+
+def suggested(shown: Workbench) -> list[str]:
+    """What is suggested behind some prompts; nothing at all is an answer, too."""
+    shown.file("changes.py")
+    texts = []
+    for prompt in PROMPTS:
+        asked = len(shown.passed(answer=COMPLETE))
+        shown.press("Control+a")
+        shown.type(prompt)
+        shown.press("Alt+Backslash")
+        shown.until("an answer", lambda asked=asked: len(shown.passed(answer=COMPLETE)) > asked, 30)
+        time.sleep(1.5)
+        texts.append(shown.ghost())
+        shown.press("Escape")
+    assert any(texts), "nothing is suggested anywhere"
+    discard(shown)
+    return texts
+
+
 def a_changed_file_makes_a_generation(shown: Workbench) -> None:
-    """A file changes on disk, outside of the editor: the status shows a new generation."""
+    """A file changes on disk: the status shows a new generation."""
     now = shown.generation(0)
-    path = shown.folder / "outside.py"
-    path.write_text(f"def outside_{time.monotonic_ns()}(depth):\n    return depth\n")
+    (shown.folder / "more.py").write_text(f"def more_{time.monotonic_ns()}(depth):\n    return depth\n")
     shown.generation(now)
 
 
@@ -128,11 +165,11 @@ def the_panel_tells(shown: Workbench) -> None:
 def training_is_begun_and_stopped(shown: Workbench) -> None:
     """Training on request is announced with a button; the command, run again, stops it."""
     shown.command("Train on the Folder, or Stop That")
-    shown.until("the training's progress", lambda: "deepening" in shown.notified(), 60)
+    shown.until("the training's progress", lambda: "training on" in shown.notified(), 60)
     told = [one["params"]["adapter"] for one in shown.passed(method="c2l/didChangeStatus")]
     assert any((one or {}).get("deep", "").startswith(("waiting", "training")) for one in told), told[-1:]
     shown.command("Train on the Folder, or Stop That")
-    shown.until("the end of it", lambda: "deepening" not in shown.notified(), 60)
+    shown.until("the end of it", lambda: "training on" not in shown.notified(), 60)
 
 
 def settings_apply_live(shown: Workbench) -> None:
@@ -208,7 +245,7 @@ CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
     (turned_off_shows_nothing_and_why, "deaf"),
     (settings_apply_live, "frozen"),
     (training_is_begun_and_stopped, "untrained"),
-    (a_changed_file_makes_a_generation, "mute"),
+    (a_changed_file_changes_completions, "stale"),
     (the_panel_tells, "mute"),
     (a_killed_server_comes_back, "stay-dead"),
     (two_folders_are_kept_apart, "mute"),

@@ -56,7 +56,9 @@ USER = {
 class Workbench:
     """One VS Code on one folder. `server` is the command that VS Code's extension starts, through `between.py`."""
 
-    def __init__(self, work: Path, vsix: Path, server: list[str], settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, work: Path, vsix: Path | None, server: list[str], settings: dict[str, Any] | None = None
+    ) -> None:
         self.work, self.folder, self.control = work, work / "project", work / "control"
         self.patience = PATIENCE
         for path in (self.folder, self.control, PICTURES):
@@ -81,6 +83,13 @@ class Workbench:
         what = f"folder={quote(str(self.folder))}" if workspace is None else f"workspace={quote(str(workspace))}"
         self.do("open", url=f"http://127.0.0.1:{self.port}/?{what}&payload={quote(payload)}", timeout=180_000)
         self.wait(".monaco-editor .view-lines", 180)
+
+    def inside(self, tests: Path) -> int:
+        """Run tests in the extension host, with the extension from its folder: the exit code."""
+        remote = f"vscode-remote://127.0.0.1:{self.port}"
+        wanted = [["extensionDevelopmentPath", f"{remote}{EXTENSION}"], ["extensionTestsPath", f"{remote}{tests}"]]
+        url = f"http://127.0.0.1:{self.port}/?folder={quote(str(self.folder))}&payload={quote(json.dumps(wanted))}"
+        return self.do("inside", url=url, timeout=240_000 * PATIENCE)
 
     def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
         self.do("wait", selector=selector, timeout=1000 * seconds * self.patience, state=state)
@@ -129,8 +138,12 @@ class Workbench:
         self.to_end()
 
     def tab(self, name: str) -> None:
-        """Go to a file that is open."""
-        self.do("click", selector=f'.tab[data-resource-name="{name}"]')
+        """Go to a file, by its name."""
+        self.press("Control+p")
+        self.wait(".quick-input-widget input", 20)
+        self.type(name, delay=5)
+        self.wait(f'.quick-input-list .monaco-list-row.focused[aria-label*="{name}"]', 20)
+        self.press("Enter")
         self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
 
     def to_end(self) -> None:
@@ -229,6 +242,8 @@ class Workbench:
         for kind, values in (("User", {**USER, **settings}), ("Machine", {"c2l.server.path": str(launcher)})):
             (data / kind).mkdir(parents=True, exist_ok=True)
             (data / kind / "settings.json").write_text(json.dumps(values))
+        if vsix is None:
+            return
         subprocess.run(
             [*self._command(), "--install-extension", str(vsix), "--force"],
             check=True, capture_output=True, text=True, timeout=300, env=self._environment(),
@@ -240,7 +255,7 @@ class Workbench:
         quiet = ["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"]
         config = self.work / "code-server.yaml"
         config.touch()
-        more = [*quiet, "--disable-getting-started-override"]
+        more = [*quiet, "--disable-getting-started-override", "--vscode-option", "enable-smoke-test-driver"]
         return [str(INSTALLED / "bin" / "node"), str(entry), "--config", str(config), *folders, *more]
 
     def _environment(self) -> dict[str, str]:

@@ -1,0 +1,56 @@
+"""Tests inside VS Code's real extension host (`inside/index.js`), and the extension's own checks."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import workbench
+from found import needs
+from workbench import EXTENSION, HERE, INSTALLED, PATIENCE, Workbench
+
+pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=workbench.installed())]
+FAKE = [sys.executable, str(HERE / "fake_server.py")]
+REAL = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
+INSIDE = re.findall(r"^async function (\w+)\(\)", (HERE / "inside" / "index.js").read_text(encoding="utf-8"), re.M)
+PATIENT = {"c2l.completion.maxLatencyMs": 20_000, "c2l.completion.maxLatencyInvokedMs": 60_000}
+
+
+def inside(work: Path, server: list[str], wanted: str = "", fault: str = "") -> tuple[int, str]:
+    """Exit code and log of the tests inside."""
+    for name, text in (("wanted", wanted), ("fault", fault), ("patience", str((60, 8)[bool(fault)] * PATIENCE))):
+        (work / "control").mkdir(exist_ok=True)
+        (work / "control" / name).write_text(text)
+    shown = Workbench(work, None, server, PATIENT)
+    try:
+        code = shown.inside(HERE / "inside" / "index.js")
+    finally:
+        shown.close()
+    return code, (work / "control" / "inside.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("server", [FAKE, REAL], ids=["fake", "real"])
+def test_it_holds_inside(tmp_path: Path, vsix: Path, server: list[str]) -> None:
+    code, log = inside(tmp_path, server, "_word_g1_0()" if server is FAKE else "")
+    assert (code, re.findall(r"HELD (\w+)", log)) == (0, INSIDE), log
+
+
+@pytest.mark.parametrize("fault", ["wrong-text", "deaf"])
+def test_a_planted_fault_is_seen_inside(tmp_path: Path, vsix: Path, fault: str) -> None:
+    code, log = inside(tmp_path, FAKE, "_word_g1_0()", fault)
+    assert code != 0
+    assert "FAILED" in log
+
+
+@pytest.mark.parametrize("script", ["check", "test"])
+def test_the_extensions_own_checks(vsix: Path, script: str) -> None:
+    """Strict types and lint; the parts that need no editor."""
+    environment = {**os.environ, "PATH": f"{INSTALLED / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["npm", "run", script], cwd=EXTENSION, capture_output=True, text=True, timeout=600, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
