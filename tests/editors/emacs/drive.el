@@ -113,7 +113,7 @@
     (python-mode)
     (lsp-workspace-folders-add work)
     (lsp)
-    (drive-wait "the server" #'drive-ready 180)
+    (drive-wait "the first server" #'drive-ready 180)
     (unless (lsp-feature? "textDocument/inlineCompletion")
       (error "The server does not announce inline completion"))
     (set-window-buffer (selected-window) (current-buffer))
