@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 from collections import deque
@@ -13,6 +14,8 @@ from msgspec import Struct, convert, field, to_builtins
 from msgspec import ValidationError as _Invalid
 
 from c2l_lsp.errors import StorageError
+
+_WEEKS = 8
 
 
 class Counts(Struct, rename="camel"):
@@ -25,8 +28,18 @@ class Counts(Struct, rename="camel"):
     shown_chars: int = 0
 
 
+class Week(Struct, rename="camel"):
+    """Characters of completions that were accepted in one week: keystrokes saved."""
+
+    with_adapter: int = 0
+    without_adapter: int = 0
+
+
 class Totals(Struct, rename="camel"):
-    """Everything that is counted. `reasons`: how often which reason gave no completion."""
+    """Everything that is counted.
+
+    `reasons`: how often which reason gave no completion; `weeks`: the last ones by ISO week, such as 2026-W47.
+    """
 
     with_adapter: Counts = field(default_factory=Counts)
     without_adapter: Counts = field(default_factory=Counts)
@@ -35,6 +48,7 @@ class Totals(Struct, rename="camel"):
     typed_through: int = 0
     superseded: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    weeks: dict[str, Week] = field(default_factory=dict)
 
 
 class Statistics:
@@ -85,6 +99,7 @@ class Statistics:
         if self.enabled:
             counts = self._of(adapted)
             counts.accepted_chars += chars
+            self._saved(adapted, chars)
             if first and partly:
                 counts.partly_accepted += 1
             elif first:
@@ -121,6 +136,16 @@ class Statistics:
         except OSError as error:
             raise StorageError(f"The statistics cannot be saved in {self._path}: {error.strerror}.") from error
         self._dirty = False
+
+    def _saved(self, adapted: bool, chars: int) -> None:
+        weeks = self.totals.weeks
+        week = weeks.setdefault(datetime.date.today().strftime("%G-W%V"), Week())
+        if adapted:
+            week.with_adapter += chars
+        else:
+            week.without_adapter += chars
+        for name in sorted(weeks)[:-_WEEKS]:
+            del weeks[name]
 
     def _of(self, adapted: bool) -> Counts:
         return self.totals.with_adapter if adapted else self.totals.without_adapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from c2l_lsp.errors import StorageError
+from c2l_lsp.server import statistics
 from c2l_lsp.server.statistics import Statistics
 
 
@@ -31,6 +33,27 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert [entry.name for entry in path.parent.iterdir()] == ["statistics.json"]
+
+
+def test_weeks_are_counted_by_adapter_and_only_the_last_ones_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Day(datetime.date):
+        passed = 0
+
+        @classmethod
+        def today(cls) -> datetime.date:
+            return datetime.date(2026, 12, 28) + datetime.timedelta(weeks=cls.passed)
+
+    monkeypatch.setattr(statistics.datetime, "date", Day)
+    one = Statistics(tmp_path / "s.json")
+    one.accepted(adapted=True, chars=10, partly=True, first=True)
+    one.accepted(adapted=True, chars=3, partly=True, first=False)
+    one.accepted(adapted=False, chars=5, partly=False, first=True)
+    assert one.report()["weeks"] == {"2026-W53": {"withAdapter": 13, "withoutAdapter": 5}}
+    for Day.passed in range(1, 12):
+        one.accepted(adapted=False, chars=1, partly=False, first=True)
+    assert list(one.totals.weeks) == [f"2027-W{week:02}" for week in range(4, 12)]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"requests": "many"}', "\x00"])

@@ -1,15 +1,15 @@
 /** The contract's commands, one function each. package.json declares exactly these. */
 
-import { commands, ConfigurationTarget, type Disposable, type QuickPickItem, type Uri, window, workspace } from "vscode";
+import { commands, ConfigurationTarget, type Disposable, type QuickPickItem, QuickPickItemKind, type Uri, window, workspace } from "vscode";
 import { type AdapterCommands, pickFolder } from "./adapterCommands";
-import { entries } from "./menu";
+import { entries, type Entry } from "./menu";
 import type { Notifications } from "./notify";
 import type { Pages } from "./pages";
 import type { Panel } from "./panel";
 import { ClientCommand, Command, Method, Reason, SECTION, type StatisticsReport, type Status, type ToggleParams } from "./protocol";
 import type { Server } from "./server";
 import { enabledFor } from "./settings";
-import { page, thisWeek, type WeekStart } from "./statistics";
+import { page, thisWeek } from "./statistics";
 import { statusPage } from "./statusPage";
 import type { Store } from "./view";
 
@@ -22,7 +22,6 @@ export interface CommandParts {
   panel: Panel;
   /** Documents the user turned on although their language is off. */
   turnedOn: Set<string>;
-  weekStart: () => WeekStart | undefined;
   showLog: () => void;
   refresh: () => void;
 }
@@ -99,6 +98,8 @@ async function snooze({ server, store, refresh }: CommandParts, params: { minute
   refresh();
 }
 
+type Item = QuickPickItem & Pick<Entry, "command" | "args">;
+
 async function showMenu({ store }: CommandParts): Promise<void> {
   const document = window.activeTextEditor?.document;
   const map = workspace.getConfiguration(SECTION, document).get<Record<string, boolean>>("enable", {});
@@ -107,7 +108,10 @@ async function showMenu({ store }: CommandParts): Promise<void> {
     language: document?.languageId,
     languageOn: document === undefined || enabledFor(map, document.languageId),
   });
-  const items = rows.map((row) => ({ ...row, label: `$(${row.icon}) ${row.label}` }));
+  const items = rows.flatMap((row): Item[] => [
+    ...(row.part === undefined ? [] : [{ label: row.part, kind: QuickPickItemKind.Separator, command: "" }]),
+    { ...row, label: `$(${row.icon}) ${row.label}` },
+  ]);
   const chosen = await window.showQuickPick(items, { title: "C2L", placeHolder: "What shall be done?" });
   if (chosen !== undefined) await commands.executeCommand(chosen.command, ...(chosen.args ?? []));
 }
@@ -122,9 +126,9 @@ async function showStatus({ store, server, pages }: CommandParts): Promise<void>
   await pages.show("C2L status", statusPage(store.view, status, place));
 }
 
-async function showStatistics({ server, pages, weekStart }: CommandParts): Promise<void> {
+async function showStatistics({ server, pages }: CommandParts): Promise<void> {
   const report = await server.request<StatisticsReport>(Method.STATISTICS);
-  await pages.show("C2L statistics", page(report, thisWeek(report, weekStart(), new Date())));
+  await pages.show("C2L statistics", page(report, thisWeek(report, new Date())));
 }
 
 type ModelItem = QuickPickItem & { choice: "default" | "hub" | "folder" };

@@ -73,7 +73,7 @@ export function activate(context: ExtensionContext): void {
       void notifications.problem("error", sentence, missing ? missingFixes(SET_UP) : undefined),
   });
   const why = (): string => sentenceOf(store.view.documentReason ?? Reason.EMPTY);
-  const refresher = new Refresher(store, server, generations, context.globalState);
+  const refresher = new Refresher(store, server, generations);
   const refresh = (): void => {
     refresher.soon();
   };
@@ -85,7 +85,6 @@ export function activate(context: ExtensionContext): void {
     server,
     generations,
     latencies,
-    weekStart: () => refresher.weekStart,
     disk: () => diskUse(cwd, launch),
     onAction: (action, folder) => adapters.run(action, folder).catch((error: unknown) => {
       void notifications.answer("error", error instanceof Error ? error.message : String(error));
@@ -107,7 +106,6 @@ export function activate(context: ExtensionContext): void {
     ...createStatusItems(store),
     ...registerCommands({
       store, server, adapters, notifications, pages, panel, turnedOn, showLog, refresh,
-      weekStart: () => refresher.weekStart,
     }),
     commands.registerCommand(SET_UP, install),
     workspace.onDidChangeConfiguration((event) => {

@@ -5,6 +5,8 @@ import { isTraining, look } from "./statusText";
 import type { View } from "./view";
 
 export interface Entry {
+  /** Heading of the part it begins. */
+  part?: string;
   icon: string;
   label: string;
   description?: string;
@@ -26,7 +28,13 @@ export const SET_UP = "c2l.internal.setUp";
 export function entries(view: View, here: Here): Entry[] {
   if (view.life === "missing") return [SET_UP_ENTRY, RESTART, LOGS];
   if (view.life !== "running") return [RESTART, LOGS];
-  return [...switches(view, here), ...adapter(view), ...model(view), ...looking(view), RESTART, LOGS];
+  const parts: [string, Entry[]][] = [
+    ["completions", switches(view, here)],
+    ["look", looking(view)],
+    ["adapter", adapter(view)],
+    ["model and server", [...model(view), RESTART, LOGS]],
+  ];
+  return parts.flatMap(([part, rows]) => rows.map((row, index) => (index === 0 ? { ...row, part } : row)));
 }
 
 const SET_UP_ENTRY: Entry = { icon: "cloud-download", label: "Set up the Python environment…", command: SET_UP };

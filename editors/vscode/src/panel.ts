@@ -6,7 +6,6 @@ import type { Generations, Latencies } from "./history";
 import { type Known, panelData } from "./panelModel";
 import { type AdapterInfo, Method, type StatisticsReport, type Status } from "./protocol";
 import type { Server } from "./server";
-import type { WeekStart } from "./statistics";
 import type { Store } from "./view";
 import styles from "./webview/panel.css";
 
@@ -16,7 +15,6 @@ export interface PanelParts {
   server: Server;
   generations: Generations;
   latencies: Latencies;
-  weekStart: () => WeekStart | undefined;
   /** Size of each folder's state on disk in MB. */
   disk: () => Promise<Map<string, number>>;
   /** A button was pressed, for a folder. */
@@ -90,7 +88,7 @@ export class Panel implements Disposable {
   }
 
   private async gather(): Promise<Known> {
-    const { store, server, generations, latencies, weekStart } = this.parts;
+    const { store, server, generations, latencies } = this.parts;
     const folders = (workspace.workspaceFolders ?? []).map(({ uri, name }) => ({ path: uri.fsPath, name }));
     const folder = folders.some(({ path }) => path === this.folder) ? this.folder : (folders[0]?.path ?? "");
     const known: Known = {
@@ -102,7 +100,6 @@ export class Panel implements Disposable {
       generations: [],
       latencies,
       diskMb: this.disk.get(folder),
-      weekStart: weekStart(),
       now: new Date(),
       trouble: folder === "" ? "No folder is open, so there is nothing to learn from." : "",
     };

@@ -3,7 +3,7 @@
 import { drift, type Generation, type Latencies } from "./history";
 import { type AdapterInfo, type Counts, sentenceOf, type StatisticsReport, type Status } from "./protocol";
 import { isTraining, modelText } from "./statusText";
-import { percent, rate, thisWeek, weekLine, type WeekStart } from "./statistics";
+import { percent, rate, thisWeek, weekLine } from "./statistics";
 
 export interface Known {
   folders: readonly { path: string; name: string }[];
@@ -15,7 +15,6 @@ export interface Known {
   latencies: Latencies;
   /** Size of the folder's state on disk in MB, once known. */
   diskMb: number | undefined;
-  weekStart: WeekStart | undefined;
   now: Date;
   /** Why there is nothing to show at all. */
   trouble: string;
@@ -68,7 +67,7 @@ export function panelData(known: Known): PanelData {
     compare: known.statistics === undefined ? [] : compare(known.statistics, known.latencies),
     resources: resources(status, known.diskMb),
     reasons: reasons(known.statistics),
-    week: known.statistics === undefined ? "" : weekLine(thisWeek(known.statistics, known.weekStart, known.now)),
+    week: known.statistics === undefined ? "" : weekLine(thisWeek(known.statistics, known.now)),
     adapterOn: info?.enabled ?? false,
     training: isTraining(info?.deep ?? ""),
     hasAdapter: (info?.generation ?? 0) > 0,
@@ -99,10 +98,14 @@ function generationRow(row: Generation, moved: number | undefined, now: Date): R
     TRIGGERS[row.trigger] ?? row.trigger,
     String(row.changedFiles),
     String(row.files),
-    row.ms > 0 ? `${Math.round(row.ms)} ms` : "–",
+    row.ms > 0 ? took(row.ms) : "–",
     row.norm === undefined ? "–" : number(row.norm),
     moved === undefined ? "–" : `${moved >= 0 ? "+" : "−"}${(100 * Math.abs(moved)).toFixed(1)} %`,
   ];
+}
+
+function took(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
 function compare(report: StatisticsReport, latencies: Latencies): Row[] {

@@ -1,16 +1,14 @@
 /** Keeps the view fresh with what the server does not tell unasked: this document's reason, the counts, a new norm. */
 
 import { type Disposable, window } from "vscode";
-import type { Generations, Keep } from "./history";
+import type { Generations } from "./history";
 import { type AdapterInfo, Method, type StatisticsReport, type Status } from "./protocol";
 import type { Server } from "./server";
-import { thisWeek, type WeekStart } from "./statistics";
 import type { Store } from "./view";
 
 const SOON_MS = 150;
 const AGAIN_MS = 2_000;
 const COUNTS_EVERY_MS = 5_000;
-const WEEK = "week";
 
 export class Refresher implements Disposable {
   private timer: NodeJS.Timeout | undefined;
@@ -22,12 +20,7 @@ export class Refresher implements Disposable {
     private readonly store: Store,
     private readonly server: Server,
     private readonly generations: Generations,
-    private readonly keep: Keep,
   ) {}
-
-  get weekStart(): WeekStart | undefined {
-    return this.keep.get<WeekStart>(WEEK);
-  }
 
   /** Something may have changed. Many calls at once ask the server once. */
   soon(): void {
@@ -84,6 +77,5 @@ export class Refresher implements Disposable {
     this.countedAt = now;
     const statistics = await this.server.request<StatisticsReport>(Method.STATISTICS);
     this.store.update({ statistics });
-    await this.keep.update(WEEK, thisWeek(statistics, this.weekStart, new Date()).start);
   }
 }

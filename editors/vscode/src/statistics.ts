@@ -1,19 +1,6 @@
 /** Counts in words: rates, a week's saved keystrokes, the statistics page. Knows no `vscode`. */
 
-import { sentenceOf, type Counts, type StatisticsReport } from "./protocol";
-
-/** Accepted characters when a week began. */
-export interface WeekStart {
-  week: string;
-  withAdapter: number;
-  withoutAdapter: number;
-}
-
-export interface Week {
-  start: WeekStart;
-  withAdapter: number;
-  withoutAdapter: number;
-}
+import { sentenceOf, type Counts, type StatisticsReport, type Week } from "./protocol";
 
 /** ISO week of a day, such as 2026-W47. */
 export function weekOf(day: Date): string {
@@ -24,19 +11,9 @@ export function weekOf(day: Date): string {
   return `${year}-W${String(number).padStart(2, "0")}`;
 }
 
-/** What was accepted this week, given how much it was at the week's start (undefined: the week starts now). */
-export function thisWeek(report: StatisticsReport, start: WeekStart | undefined, now: Date): Week {
-  const week = weekOf(now);
-  const now_ = { withAdapter: report.withAdapter.acceptedChars, withoutAdapter: report.withoutAdapter.acceptedChars };
-  const kept = start?.week === week ? start : { week, ...now_ };
-  // Smaller than at the start: the counts were reset meanwhile.
-  const base = kept.withAdapter + kept.withoutAdapter > now_.withAdapter + now_.withoutAdapter;
-  const from = base ? { week, withAdapter: 0, withoutAdapter: 0 } : kept;
-  return {
-    start: from,
-    withAdapter: Math.max(0, now_.withAdapter - from.withAdapter),
-    withoutAdapter: Math.max(0, now_.withoutAdapter - from.withoutAdapter),
-  };
+/** What was accepted this week, as the server counts it. */
+export function thisWeek(report: StatisticsReport, now: Date): Week {
+  return report.weeks[weekOf(now)] ?? { withAdapter: 0, withoutAdapter: 0 };
 }
 
 /** One line a week. */
@@ -81,7 +58,7 @@ export function page(report: StatisticsReport, week: Week): string {
     row("shown", (c) => c.shown),
     row("accepted", (c) => c.accepted),
     row("accepted in part", (c) => c.partlyAccepted),
-    row("not accepted", (c) => Math.max(0, c.shown - c.accepted - c.partlyAccepted)),
+    row("rejected", (c) => Math.max(0, c.shown - c.accepted - c.partlyAccepted)),
     row("acceptance", (c) => percent(rate(c))),
     row("characters accepted", (c) => c.acceptedChars),
     "",

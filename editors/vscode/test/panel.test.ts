@@ -37,14 +37,14 @@ function counts(shown: number, accepted: number, acceptedChars = 0): Counts {
 function report(withAdapter: Counts, withoutAdapter: Counts): StatisticsReport {
   return {
     enabled: true, latencyMs: { p50: 10, p95: 20, count: 4 }, withAdapter, withoutAdapter, requests: 9, fromCache: 1,
-    typedThrough: 2, superseded: 3, reasons: { "line-suffix": 2, manual: 5 },
+    typedThrough: 2, superseded: 3, reasons: { "line-suffix": 2, manual: 5 }, weeks: {},
   };
 }
 
 function known(change: Partial<Known>): Known {
   return {
     folders: [{ path: "/f", name: "f" }], folder: "/f", status: undefined, info: undefined, statistics: undefined,
-    generations: [], latencies: new Latencies(), diskMb: undefined, weekStart: undefined, now: NOW, trouble: "", ...change,
+    generations: [], latencies: new Latencies(), diskMb: undefined, now: NOW, trouble: "", ...change,
   };
 }
 
@@ -115,15 +115,14 @@ test("weeks are ISO weeks", () => {
   assert.equal(weekOf(new Date(2027, 0, 4)), "2027-W01");
 });
 
-test("a week counts from its start, and a reset does not make it negative", () => {
-  const start = { week: "2026-W47", withAdapter: 40, withoutAdapter: 10 };
-  assert.equal(weekLine(thisWeek(report(counts(1, 1, 100), counts(1, 1, 15)), start, NOW)), "65 keystrokes saved this week: 60 with the adapter, 5 without.");
-  assert.equal(thisWeek(report(counts(1, 1, 7), counts(0, 0)), start, NOW).withAdapter, 7);
-  assert.equal(thisWeek(report(counts(1, 1, 7), counts(0, 0)), { ...start, week: "2026-W46" }, NOW).withAdapter, 0);
+test("the line of the week is the server's count of this week", () => {
+  const counted = { ...report(counts(1, 1), counts(1, 1)), weeks: { "2026-W47": { withAdapter: 60, withoutAdapter: 5 } } };
+  assert.equal(weekLine(thisWeek(counted, NOW)), "65 keystrokes saved this week: 60 with the adapter, 5 without.");
+  assert.equal(weekLine(thisWeek(counted, new Date(2026, 10, 23))), "No keystrokes saved yet this week.");
 });
 
 test("the statistics page sums up and explains", () => {
-  const text = page(report(counts(10, 4, 40), counts(5, 1, 6)), thisWeek(report(counts(0, 0), counts(0, 0)), undefined, NOW));
+  const text = page(report(counts(10, 4, 40), counts(5, 1, 6)), thisWeek(report(counts(0, 0), counts(0, 0)), NOW));
   assert.match(text, /\| acceptance \| 40 % \| 20 % \| 33 % \|/);
   assert.match(text, /\| Too much text follows[^|]*\| 2 \|/);
   assert.equal(acceptance(report(counts(0, 0), counts(0, 0))), "");

@@ -23,7 +23,7 @@ PAYLOADS = [
     protocol.Latency, protocol.AdapterStatus, protocol.Status, protocol.AdapterChange, protocol.DocumentId,
     protocol.FolderParams, protocol.SetEnabledParams, protocol.ExportParams, protocol.DeepenParams,
     protocol.ExplainParams, protocol.AcceptParams, protocol.StatisticsParams, protocol.ToggleParams,
-    protocol.TrustParams, statistics.Counts, statistics.Totals,
+    protocol.TrustParams, statistics.Counts, statistics.Week, statistics.Totals,
 ]  # fmt: skip
 TO_SERVER = (protocol.FolderParams, protocol.ExplainParams, protocol.StatisticsParams, protocol.ToggleParams)
 

@@ -87,16 +87,26 @@ function M.statistics(counts)
     local share = one.shown > 0 and 100 * one.accepted / one.shown or 0
     table.insert(
       lines,
-      ('%-17s %d shown, %d accepted (%.0f %%), %d partly, %d keystrokes saved'):format(
+      ('%-17s %d shown, %d accepted (%.0f %%), %d partly, %d rejected, %d keystrokes saved'):format(
         kind[2],
         one.shown,
         one.accepted,
         share,
         one.partlyAccepted,
+        math.max(0, one.shown - one.accepted - one.partlyAccepted),
         one.acceptedChars
       )
     )
   end
+  local week = (counts.weeks or {})[os.date('%G-W%V')] or { withAdapter = 0, withoutAdapter = 0 }
+  table.insert(
+    lines,
+    ('this week         %d keystrokes saved: %d with the adapter, %d without'):format(
+      week.withAdapter + week.withoutAdapter,
+      week.withAdapter,
+      week.withoutAdapter
+    )
+  )
   local latency = counts.latencyMs
   table.insert(lines, ('latency           %.0f ms, 95 %% within %.0f ms'):format(latency.p50, latency.p95))
   table.insert(

@@ -104,7 +104,7 @@ function chart(points: PanelData["points"]): Node {
   const y = (norm: number): number => 12 + ((height - bottom - 24) * (high - norm)) / (high - low || 1);
   const [first, last] = [points[0]?.generation ?? 0, points.at(-1)?.generation ?? 0];
   const label = `Norm of the adapter from generation ${first} to ${last}, between ${short(low)} and ${short(high)}`;
-  const box = { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label };
+  const box = { preserveAspectRatio: "xMinYMid", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label };
   const line = points.map(({ norm }, index) => `${x(index)},${y(norm)}`).join(" ");
   return shape(
     "svg",
