@@ -78,7 +78,7 @@ def _opened(
         (work / "project" / name).write_text(TEXT)
     shown = Workbench(work, vsix, server, settings)
     try:
-        shown.open("other.py")
+        shown.begin("other.py")
         shown.generation(0)
         yield shown
     finally:

@@ -84,6 +84,18 @@ class Workbench:
         self.do("open", url=f"http://127.0.0.1:{self.port}/?{what}&payload={quote(payload)}", timeout=180_000)
         self.wait(".monaco-editor .view-lines", 180)
 
+    def begin(self, *names: str) -> None:
+        """Open and wait for the extension. VS Code gives an extension host 60 s to start, which a busy machine may miss."""
+        for last in (False, True):
+            self.open(*names)
+            try:
+                self.until("the status item", self.status, 100)
+            except AssertionError:
+                if last:
+                    raise
+            else:
+                return
+
     def inside(self, tests: Path) -> int:
         """Run tests in the extension host, with the extension from its folder: the exit code."""
         remote = f"vscode-remote://127.0.0.1:{self.port}"
