@@ -85,7 +85,7 @@ class Workbench:
         self.wait(".monaco-editor .view-lines", 180)
 
     def begin(self, *names: str) -> None:
-        """Open and wait for the extension. VS Code gives an extension host 60 s to start, which a busy machine may miss."""
+        """Open and wait for the extension. An extension host has 60 s to start, which a busy machine may miss."""
         for last in (False, True):
             self.open(*names)
             try:
