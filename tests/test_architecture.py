@@ -23,7 +23,16 @@ ARROWS: dict[str, set[str]] = {
     "engine": {"config", "errors", "model", "repo"},
     "train": {"config", "errors", "model", "repo"},
     "server": {"config", "engine", "errors"},
-    "bench": {"config", "engine", "errors", "model", "repo", "train"},
+    "bench": {
+        "config",
+        "demo",
+        "engine",
+        "errors",
+        "model",
+        "repo",
+        "server",
+        "train",
+    },  # measures the whole: the server's suggester, and the server as an editor's client sees it
     "demo": {
         "config",
         "engine",

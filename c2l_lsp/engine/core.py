@@ -41,6 +41,7 @@ class Engine:
         self._folders: dict[str, FolderLife] = {}
         self._hoards: dict[str, Hoard] = {}
         self._hoarded: dict[str, int] = {}  # folder → generation its hoard is up to date with
+        self._prepared: dict[str, Live] = {}
         self._turn: deque[str] = deque()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
@@ -96,6 +97,7 @@ class Engine:
             self._turn.remove(folder)
             self._hoards.pop(folder, None)
             self._hoarded.pop(folder, None)
+            self._prepared.pop(folder, None)
             life.stop()
 
     def close(self) -> None:
@@ -171,10 +173,24 @@ class Engine:
             if life.ready is None and due is not None and due <= 0:
                 life.step(now)
                 return
+        if self._prepare():
+            return
         if any(life.ready is not None for life in self._folders.values()):
             self._update()
         elif (folder := self._unhoarded()) is not None:
             self._hoard(folder)
+
+    def _prepare(self) -> bool:
+        """Merge what a folder's new generation needs merged, before a completion has to wait for it."""
+        for name, life in self._folders.items():
+            if life.live is not self._prepared.get(name, BARE):
+                self._prepared[name] = life.live
+                if life.live.adapter is not None and life.live.adapter.pairs:
+                    self._slot.use(life.live.adapter)
+                    self._decoder.prepare()
+                    self._slot.use(None)
+                    return True
+        return False
 
     def _unhoarded(self) -> str | None:
         """A folder whose texts have changed since drafts were looked up in them."""

@@ -134,6 +134,10 @@ class Decoder:
             guess = self._guess(lookup, written, wanted=not owed)
             logits = self._step(slot, [written[-1], *guess.ids])
 
+    def prepare(self) -> None:
+        """Make ready what reading under the current adapter needs, so that the first prompt does not wait for it."""
+        self._reader.prepare()
+
     def forget(self) -> None:
         """Drop all kept KV."""
         self._slots.clear()

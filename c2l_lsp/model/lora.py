@@ -94,6 +94,10 @@ def _check_pair(name: str, pair: Pair, model: BaseModel) -> None:
         raise AdapterError(f"The adapter's factors for {name} do not fit its weight {tuple(linear.weight.shape)}.")
 
 
+KEPT = 4
+"""Adapters a slot keeps ready: those of the folders one works in, and the one before a swap."""
+
+
 class AdapterSlot:
     """The place an adapter is plugged into a model. `use` swaps it by one reference; None is the bare model.
 
@@ -107,6 +111,7 @@ class AdapterSlot:
         self._pairs: Mapping[str, Pair] = {}
         self._final: Tensor | None = None
         self._hooked: set[str] = set()
+        self._ready: list[tuple[Adapter, Mapping[str, Pair], Tensor | None]] = []
 
     @property
     def pairs(self) -> Mapping[str, Pair]:
@@ -114,20 +119,29 @@ class AdapterSlot:
         return self._pairs
 
     def use(self, adapter: Adapter | None) -> None:
-        """Make `adapter` the current one; it must have passed `check`."""
+        """Make `adapter` the current one; it must have passed `check`. One used lately is put back as it was."""
         if adapter is self._adapter:
             return
         self._adapter = adapter
         if adapter is None:
             self._pairs, self._final = {}, None
             return
+        for known, pairs, final in self._ready:
+            if known is adapter:
+                self._pairs, self._final = pairs, final
+                return
+        self._pairs, self._final = self._prepared(adapter)
+        self._ready = [*self._ready[1 - KEPT :], (adapter, self._pairs, self._final)]
+
+    def _prepared(self, adapter: Adapter) -> tuple[Mapping[str, Pair], Tensor | None]:
+        """Its parts on the model's device, with hooks where it has pairs."""
         device, dtype = self._model.device, self._model.dtype
         pairs = {name: Pair(p.A.to(device), p.B.to(device), p.scale) for name, p in adapter.pairs.items()}
         for name in pairs.keys() - self._hooked:
             self._model.lm.get_submodule(name).register_forward_hook(self._hook(name))
             self._hooked.add(name)
         final = None if adapter.final_map is None else adapter.final_map.to(device=device, dtype=dtype)
-        self._pairs, self._final = pairs, final
+        return pairs, final
 
     def mapped(self, hidden: Tensor) -> Tensor:
         """Final hidden states [..., d] as the head sees them: h + C h under an adapter with a final map."""

@@ -28,6 +28,7 @@ FEW = 16
 _WIDE = 4  # heads of keys up to which that costs less than dispatching them singly
 _ROWS = 128  # rows of a prompt that attend together; they look no further than the last of them
 _BLOCK = 64  # attention looks at a multiple of this many positions, so that its sums keep their order
+_MERGED = 2  # adapters whose merged layers are kept: the one in use and the one before or the next
 _GROW = 256  # positions by which the KV of a text grows
 
 
@@ -63,7 +64,7 @@ class NativeReader:
         plain = fuse(lm)
         prompt = plain.each(Matrix.pack) if self._packs else plain
         self._bare = _Forms(prompt, plain.each(Int8.of) if self._int8 else prompt)
-        self._current: tuple[Mapping[str, Pair], _Forms] = ({}, self._bare)
+        self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
         self._rotations = torch.empty(0)
         group = torch.arange(plain.heads, device=lm.device) // (plain.heads // plain.kv_heads)
         # own[i, j] = 1 where query head i looks at key head j: [H, K, 1]
@@ -79,13 +80,20 @@ class NativeReader:
 
     def weights(self, step: bool = False) -> Weights:
         """The fused weights under the current adapter, for a prompt or for decode steps."""
-        pairs = self._adapters.pairs
-        if pairs is not self._current[0]:
-            self._current = (pairs, self._adapted(pairs) if pairs else self._bare)
-        forms = self._current[1]
+        forms = self._forms(self._adapters.pairs)
         return forms.step if step else forms.prompt
 
-    def _adapted(self, pairs: Mapping[str, Pair]) -> _Forms:
+    def _forms(self, pairs: Mapping[str, Pair]) -> _Forms:
+        if not pairs:
+            return self._bare
+        for known, forms in self._adapted:
+            if known is pairs:
+                return forms
+        made = self._with(pairs)
+        self._adapted = [*self._adapted[1 - _MERGED :], (pairs, made)]
+        return made
+
+    def _with(self, pairs: Mapping[str, Pair]) -> _Forms:
         bare = self._bare
         if not self._small:
             prompt, step = (form.with_layers(beside(self._lm, form, pairs)) for form in (bare.prompt, bare.step))
@@ -100,6 +108,10 @@ class NativeReader:
     def shape(self) -> Weights:
         """Any of the weights, for their sizes."""
         return self._bare.prompt
+
+    def prepare(self) -> None:
+        """Merge the current adapter's pairs."""
+        self._forms(self._adapters.pairs)
 
     def open(self) -> NativeText:
         """An empty text."""

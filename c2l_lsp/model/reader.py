@@ -34,6 +34,9 @@ class Reader(Protocol):
     def exact(self) -> bool:
         """Whether a step leaves the same KV as reading the same ids in a prompt."""
 
+    def prepare(self) -> None:
+        """Make ready what the current adapter needs."""
+
     def open(self) -> Text:
         """An empty text."""
 
@@ -48,6 +51,9 @@ class TransformersReader:
         self._model, self._adapters = model, adapters
 
     exact = True
+
+    def prepare(self) -> None:
+        """Nothing: pairs act as they are."""
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d]."""
@@ -93,6 +99,10 @@ class _EitherReader:
     def exact(self) -> bool:
         """Whether a step leaves the same KV as a prompt."""
         return self._current.exact
+
+    def prepare(self) -> None:
+        """Merge the current adapter's pairs, if it has any and they can be merged."""
+        self._current.prepare()
 
     def open(self) -> Text:
         """An empty text."""

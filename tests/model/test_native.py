@@ -228,8 +228,13 @@ def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.Monkey
     first = reader.weights()
     slot.use(current)
     assert reader.weights() is first
-    slot.use(None)
+    slot.use(None)  # as adapter work does between two completions
     assert reader.weights() is not first
+    merges = []
+    monkeypatch.setattr("c2l_lsp.model.native.merged", lambda *a: merges.append(1))
+    slot.use(current)
+    assert reader.weights() is first
+    assert merges == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,0 +1,164 @@
+"""Rows of adapters: what one costs a token, what a swap costs, and how fast a folder is read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from c2l_lsp.bench.perf import measure
+from c2l_lsp.bench.perf.decoding import step_ms
+from c2l_lsp.bench.perf.measure import Bar, PerfRow
+from c2l_lsp.bench.perf.workload import Workload
+from c2l_lsp.engine import kinds
+from c2l_lsp.engine.decode import Decoder
+from c2l_lsp.engine.fold import Readings
+from c2l_lsp.model import native_weights
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.hypernet import Piece, Reading
+from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.memory import Memory
+from c2l_lsp.model.native import NativeReader
+from c2l_lsp.model.prior import MAX_TOKENS
+
+_RANK = 16
+
+
+def final_adapter(model: BaseModel) -> Adapter:
+    """A full final map, the kind `memory` makes; its numbers do not matter to its cost."""
+    return Adapter(model.digest, "bench", 1e-4 * torch.randn(model.d, model.d))
+
+
+def paired_adapter(model: BaseModel) -> Adapter:
+    """Pairs of rank 16 on every projection of every layer, the kind LoRA hypernetworks make."""
+    pairs = {}
+    for name, module in model.lm.named_modules():
+        if name.endswith(native_weights.PROJECTIONS):
+            out, into = module.weight.shape
+            pairs[name] = Pair(1e-3 * torch.randn(_RANK, into), 1e-3 * torch.randn(out, _RANK))
+    return Adapter(model.digest, "bench", pairs=pairs)
+
+
+def cost_per_token(load: Workload) -> list[PerfRow]:
+    """A decode step with an adapter against one without: the kind that is live by default, and pairs both ways."""
+    model = load.model
+    count, length = (4, 64) if load.small else (24, min(400, model.max_context - 64))
+    (ids,) = load.prompts(1, length)
+    adapters = {"": final_adapter(model), "/merged": paired_adapter(model), "/unmerged": paired_adapter(model)}
+    bars = {"": Bar(1.02), "/merged": Bar(1.02), "/unmerged": Bar(1.15)}
+    notes = {"": "final map, as memory makes it", "/merged": "rank 16 everywhere", "/unmerged": "rank 16 everywhere"}
+    rows = []
+    for name, adapter in adapters.items():
+        slot = AdapterSlot(model)
+        decoder = Decoder(model, slot, _Unmerging(model, slot) if name == "/unmerged" else None, draft=0)
+
+        with_, without = (partial(_step, model, slot, decoder, current, ids, count) for current in (adapter, None))
+        times = measure.alternate({"with": with_, "without": without}, load.repeats)
+        ratio = measure.ratio(times["with"], times["without"])
+        title, unit = f"adapter_cost_per_token{name}", "ms/token"
+        rows.append(measure.row(title, times["with"], unit, ratio=ratio, bar=bars[name], note=notes[name]))
+    return rows
+
+
+def _step(
+    model: BaseModel, slot: AdapterSlot, decoder: Decoder, adapter: Adapter | None, ids: list[int], count: int
+) -> float:
+    slot.use(adapter)
+    decoder.forget()
+    return step_ms(model, decoder, ids, count)
+
+
+class _Unmerging(NativeReader):
+    """The reader as it treats a model too large to merge into."""
+
+    def __init__(self, model: BaseModel, slot: AdapterSlot) -> None:
+        super().__init__(model.lm, slot)
+        self._small = False
+
+
+def put(slot: AdapterSlot, decoder: Decoder, adapter: Adapter) -> None:
+    """Put an adapter in place, whatever that needs."""
+    slot.use(adapter)
+    decoder.prepare()
+
+
+def swap_pause(load: Workload) -> list[PerfRow]:
+    """What a completion loses when the adapter changes between two of its requests, against one decode step.
+
+    What can be made ready is made ready in a slice of adapter work before, as the engine does it.
+    """
+    model, slot = load.model, AdapterSlot(load.model)
+    decoder = Decoder(model, slot, draft=0)
+    (ids,) = load.prompts(1, 64)
+    rows = []
+    for name, make in (("", final_adapter), ("/pairs", paired_adapter)):
+        adapters = [make(model), make(model)]
+        pauses, steps = [], []
+        for number in range(load.repeats + 1):
+            slot.use(adapters[number % 2])
+            decoder.prepare()
+            slot.use(None)
+            pauses.append(measure.seconds(partial(put, slot, decoder, adapters[number % 2])) * 1e3)
+            decoder.forget()
+            steps.append(step_ms(model, decoder, ids, 4))
+        ratio = measure.ratio(pauses[1:], steps[1:])
+        note = f"one decode step: {statistics.median(steps[1:]):.3g} ms"
+        rows.append(measure.row(f"swap_pause{name}", pauses[1:], "ms", ratio=ratio, bar=Bar(1.0), note=note))
+    return rows
+
+
+def index_throughput(load: Workload) -> list[PerfRow]:
+    """Tokens a second into readings, against one bare forward pass over the same batches, from text to logits."""
+    network = kinds.KINDS["memory"](load.model, {}, True)
+    if not isinstance(network, Memory):
+        why = "no prior ships with this model"
+        return [measure.absent("index_throughput", "token/s", Bar(0.8, least=True), why)]
+    pieces = [piece for text in load.texts(2 if load.small else 12) for piece in network.pieces(text)]
+    pieces = list({piece.key: piece for piece in pieces}.values())[: 8 if load.small else 240]
+    watched = _Watched(network)
+
+    def index() -> float:
+        watched.batches.clear()
+        readings = Readings(None, watched, lambda error: None)
+        return measure.seconds(lambda: [None for _ in readings.make(pieces, lambda done, total: None)])
+
+    def bare() -> float:
+        return measure.seconds(
+            lambda: [_forward(load.model, [piece.text for piece in batch]) for batch in watched.batches]
+        )
+
+    times = measure.alternate({"index": index, "bare": bare}, load.repeats)
+    tokens = sum(len(load.model.encode(piece.text)) for piece in pieces)
+    speeds = [tokens / spent for spent in times["index"]]
+    ratio = measure.ratio(times["bare"], times["index"])
+    bar = Bar(0.8, least=True)
+    note = f"{tokens} tokens; a bare pass {tokens / statistics.median(times['bare']):.4g} token/s"
+    return [measure.row("index_throughput", speeds, "token/s", ratio=ratio, bar=bar, note=note)]
+
+
+class _Watched(Memory):
+    """The hypernetwork, and which batches it was given."""
+
+    def __init__(self, network: Memory) -> None:
+        super().__init__(network.model, network.prior)
+        self.batches: list[Sequence[Piece]] = []
+
+    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+        """See Memory."""
+        self.batches.append(pieces)
+        return super().read(pieces)
+
+
+@torch.inference_mode()
+def _forward(model: BaseModel, texts: list[str]) -> None:
+    """A language model's pass, logits included, padded as the reading pads."""
+    encoded = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+    width = max(map(len, encoded))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in encoded], device=model.device)
+    hidden = model.hidden(ids)
+    real = torch.arange(width, device=model.device) < torch.tensor([[len(row)] for row in encoded], device=model.device)
+    rows = hidden[real]
+    for start in range(0, len(rows), 2048):
+        model.logits(rows[start : start + 2048])

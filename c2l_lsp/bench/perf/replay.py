@@ -1,0 +1,196 @@
+"""Keystroke → ghost text: places typed again in real time through the server's own suggester, on ours or on a peer.
+
+Both sides get the same prompts, the same stop rules, the same reuse of the KV, of results and of what is shown, and no
+pause before work starts (a debounce would be the same on both sides and only flatter the ratio). Nothing is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from c2l_lsp.bench.perf.peers import Llama
+from c2l_lsp.bench.perf.typing import Place
+from c2l_lsp.config import Settings, merge
+from c2l_lsp.engine import prompt as prompts
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.complete import Completer
+from c2l_lsp.engine.decode import Decoder
+from c2l_lsp.engine.shape import Shape
+from c2l_lsp.errors import RequestCancelled
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.server.shown import Shown
+from c2l_lsp.server.statistics import Statistics
+from c2l_lsp.server.suggest import Query, Suggester
+
+_STEP = {"completion.debounceMs": 0, "completion.maxLatencyMs": 2000}
+
+Cancelled = Callable[[], bool]
+
+
+class Completing(Protocol):
+    """Answers a request."""
+
+    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
+        """The completion; RequestCancelled as soon as `cancelled` says so."""
+
+
+class OurSide:
+    """The engine's completer on a model, without adapter."""
+
+    def __init__(self, model: BaseModel) -> None:
+        self._completer = Completer(model, Decoder(model, AdapterSlot(model), clock=time.perf_counter))
+
+    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
+        """See Completing."""
+        return self._completer.complete(request, generation=0, kv_key="", cancelled=cancelled)
+
+
+class LlamaSide:
+    """llama.cpp behind the same prompts and rules, in a loop of its own without anything of ours in between."""
+
+    def __init__(self, model: BaseModel, llama: Llama) -> None:
+        self._model, self._llama = model, llama
+
+    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
+        """See Completing."""
+        began = time.perf_counter()
+        model, llama = self._model, self._llama
+        shape = Shape.of(request.prefix, request.suffix, request.multiline)
+        asked = prompts.build(
+            model, request.prefix, request.suffix, request.max_context_tokens, reserve=request.max_new_tokens
+        )
+        reused = llama.read(asked.ids)
+        owed, ids, stop, text = asked.owed.encode(), list[int](), "tokens", ""
+        while len(ids) < request.max_new_tokens:
+            if cancelled():
+                raise RequestCancelled("The completion was cancelled.")
+            token = self._next(owed)
+            if token in model.stops:
+                stop = "eos"
+                break
+            ids.append(token)
+            if owed and model.pieces is not None:
+                owed = owed[len(model.pieces[token]) :]
+            text = self._text(ids, asked.owed)
+            if not owed and (reason := shape.stop(text)):
+                stop = reason
+                break
+            if time.perf_counter() - began > request.max_latency_ms / 1e3:
+                stop = "latency"
+                break
+            llama.step(token)
+        shown = shape.finish(text, stop)
+        spent = (time.perf_counter() - began) * 1e3
+        return wire.Completion(
+            texts=[shown] if shown.strip() else [], generation=0, prompt_tokens=len(asked.ids), new_tokens=len(ids),
+            ms=wire.Timing(total=spent), stop=stop, reused_tokens=reused,
+        )  # fmt: skip
+
+    def _next(self, owed: bytes) -> int:
+        scores = self._llama.scores()
+        pieces = self._model.pieces
+        if owed and pieces is not None and (allowed := pieces.agreeing(owed)):
+            return max(allowed, key=lambda token: float(scores[token]))
+        return int(scores.argmax())
+
+    def _text(self, ids: list[int], owed: str) -> str:
+        if not owed or self._model.pieces is None:
+            return self._model.decode(ids)
+        text = self._model.pieces.text(ids)
+        return text[len(owed) :] if text.startswith(owed) else ""
+
+
+@dataclass
+class Felt:
+    """What a typist saw: seconds from a key to its ghost text, by where it came from, and keys that saw none.
+
+    `overtaken` are keys whose work the next key ended: how long they had been waiting.
+    """
+
+    asked: list[float] = field(default_factory=list)
+    saved: int = 0
+    overtaken: list[float] = field(default_factory=list)
+    empty: int = 0
+
+    @property
+    def waits(self) -> list[float]:
+        """Waits for an answer of the engine, given up or not: what the engine's speed decides."""
+        return [*self.asked, *self.overtaken]
+
+
+def replay(side: Completing, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Felt:
+    """Type all places, one after the other."""
+    return asyncio.run(_replay(side, places, settings, folder, speed))
+
+
+async def _replay(side: Completing, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Felt:
+    quick, _ = merge(settings, _STEP, source="bench perf", machine=True)
+    felt = Felt()
+    with ThreadPoolExecutor(1) as pool:
+        for number, place in enumerate(places):
+            statistics = Statistics(folder / "statistics.json")
+            suggester = Suggester(_Behind(side, pool), Shown(statistics), statistics)
+            await _type(suggester, place, f"file:///{number}.py", quick, felt, speed)
+            suggester.stop()
+            await asyncio.sleep(0)
+    return felt
+
+
+async def _type(suggester: Suggester, place: Place, uri: str, settings: Settings, felt: Felt, speed: float) -> None:
+    prefix, waiting = place.prefix, list[asyncio.Task[None]]()
+    for key in place.keys:
+        await asyncio.sleep(key.wait_s / speed)
+        prefix += key.text
+        query = Query(uri, "python", "", place.path, prefix, place.suffix, "\n", False, False, settings)
+        waiting.append(asyncio.ensure_future(_ask(suggester, query, felt)))
+    await asyncio.gather(*waiting)
+
+
+async def _ask(suggester: Suggester, query: Query, felt: Felt) -> None:
+    began = time.perf_counter()
+    answer = await suggester.suggest(query)
+    spent = time.perf_counter() - began
+    if answer is None:
+        felt.overtaken.append(spent)
+    elif answer.given is None:
+        felt.empty += 1
+        felt.asked.append(spent)
+    elif answer.given.source == "engine":
+        felt.asked.append(spent)
+    else:
+        felt.saved += 1
+
+
+class _Behind:
+    """A side as the suggester's engine: one request at a time on a thread of its own, cancelled by a flag."""
+
+    def __init__(self, side: Completing, pool: ThreadPoolExecutor) -> None:
+        self._side, self._pool = side, pool
+
+    async def ready(self, timeout: float) -> bool:
+        """Always."""
+        del timeout
+        return True
+
+    def wake(self) -> None:
+        """It does not sleep."""
+
+    async def complete(self, params: wire.Complete, timeout: float) -> wire.Completion:
+        """Run it on the thread."""
+        del timeout
+        gone = False
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._pool, lambda: self._side.complete(params, lambda: gone))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            gone = True
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
