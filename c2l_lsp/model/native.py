@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from c2l_lsp.model.lora import AdapterSlot, Pair
 from c2l_lsp.model.native_forms import Int8, beside, quantises
+from c2l_lsp.model.native_graph import ROWS, FixedStep
 from c2l_lsp.model.native_weights import Layer, Matrix, Weights, fuse, merged, packs, small
 
 FEW = 16
@@ -54,13 +55,20 @@ class NativeReader:
     where the model is too large for that, stand beside them.
 
     A text must be read under the adapter it was begun with (the decoder's `kv_key` sees to that). `int8` says whether
-    decode steps run on int8 weights; None: where that pays.
+    decode steps run on int8 weights, `fixed` whether they have fixed shapes, for a CUDA graph; None: where that pays.
     """
 
-    def __init__(self, lm: Any, adapters: AdapterSlot, int8: bool | None = None) -> None:  # noqa: ANN401 - see `why_not`
+    def __init__(
+        self,
+        lm: Any,  # noqa: ANN401 - a model `why_not` accepts
+        adapters: AdapterSlot,
+        int8: bool | None = None,
+        fixed: bool | None = None,
+    ) -> None:
         self._lm, self._adapters = lm, adapters
         self._packs, self._small = packs(lm), small(lm)
         self._int8 = quantises(lm) if int8 is None else int8
+        self.fixed = lm.device.type == "cuda" if fixed is None else fixed
         plain = fuse(lm)
         prompt = plain.each(Matrix.pack) if self._packs else plain
         self._bare = _Forms(prompt, plain.each(Int8.of) if self._int8 else prompt)
@@ -123,13 +131,17 @@ class NativeReader:
 
     def plan(self, start: int, end: int) -> _Pass:
         """A forward pass over the positions from `start` to `end`."""
-        if end > len(self._rotations):
-            self._tabulate(end)
         w = self._bare.prompt
-        turn = self._rotations[start:end]  # [T, 3, h/2]
+        turn = self.rotations(end)[start:end]  # [T, 3, h/2]
         counts = (w.heads, w.kv_heads, w.kv_heads)
         parts = [turn[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)]
         return _Pass(start, end, torch.cat(parts, 1))
+
+    def rotations(self, end: int) -> Tensor:
+        """Rotations of q, k and v at every position up to `end` and further, [n, 3, h/2] complex."""
+        if end > len(self._rotations):
+            self._tabulate(end)
+        return self._rotations
 
     def _tabulate(self, end: int) -> None:
         """Rotations of q (with 1/√h in them), k and v (none): [n, 3, h/2]."""
@@ -146,6 +158,7 @@ class NativeText:
         self._reader = reader
         self.length = 0
         self._kv: list[Tensor] = []
+        self._steps: dict[int, tuple[Weights, FixedStep]] = {}
 
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
@@ -153,7 +166,22 @@ class NativeText:
 
     def step(self, ids: list[int]) -> Tensor:
         """Append a decode step: a token and what was drafted after it; hidden states [n, d] of all of them."""
-        return self._forward(ids, self._reader.weights(step=True), True)
+        w = self._reader.weights(step=True)
+        if self._reader.fixed and len(ids) <= ROWS[-1]:
+            return self._fixed(ids, w)
+        return self._forward(ids, w, True)
+
+    @torch.inference_mode()
+    def _fixed(self, ids: list[int], w: Weights) -> Tensor:
+        rows = next(rows for rows in ROWS if rows >= len(ids))
+        self._reserve(self.length + rows)
+        known = self._steps.get(rows)
+        if known is None or known[0] is not w:
+            rotations = self._reader.rotations(len(self._kv[0]))
+            known = self._steps[rows] = (w, FixedStep(w, rotations, self._kv, rows))
+        hidden = known[1](ids, self.length)
+        self.length += len(ids)
+        return hidden
 
     @torch.inference_mode()
     def _forward(self, ids: list[int], w: Weights, every: bool) -> Tensor:
@@ -244,6 +272,7 @@ class NativeText:
         for new, old in zip(grown, self._kv, strict=False):
             new[: self.length] = old[: self.length]
         self._kv = list(grown)
+        self._steps = {}
 
 
 def _mlp(x: Tensor, layer: Layer) -> Tensor:

@@ -281,6 +281,43 @@ def test_logits_equal_transformers_with_peft(family: str, adapted: bool, tmp_pat
     assert (torch.cat([prompt, *steps]) - want[69:]).abs().max() <= 1e-4
 
 
+# --- steps of fixed shapes, for a CUDA graph -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_steps_of_fixed_shapes_equal_transformers_across_growth_and_crops(name: str):
+    family, changes = SHAPES[name]
+    lm = make(family, **changes)
+    slot = AdapterSlot(wrap(lm))
+    reader, ids = NativeReader(lm, slot, int8=False, fixed=True), tokens(620)
+    want = expected(lm, ids)
+    text = reader.open()
+    text.read(ids[:480])
+    at, sizes = 480, (1, 1, 5, 3, 1, 9, 4, *[1] * 20)  # 512 is where the KV grows
+    for size in sizes:
+        hidden = text.step(ids[at : at + size])
+        assert (reader.logits(hidden) - want[at : at + size]).abs().max() <= 1e-4
+        at += size
+    text.crop(500)  # drafts that were wrong
+    assert (reader.logits(text.step(ids[500:504])) - want[500:504]).abs().max() <= 1e-4
+    assert (reader.logits(text.read(ids[504:600], every=True)) - want[504:600]).abs().max() <= 1e-4
+    assert (reader.logits(text.step(ids[600:612])) - want[600:612]).abs().max() <= 1e-4  # more than any graph takes
+
+
+def test_fixed_steps_follow_the_adapter():
+    lm = make("qwen2")
+    slot = AdapterSlot(wrap(lm))
+    fixed, plain = (NativeReader(lm, slot, int8=False, fixed=fixed) for fixed in (True, False))
+    ids = tokens(60)
+    for current in (adapter(1), None, adapter(2)):
+        slot.use(current)
+        texts = [reader.open() for reader in (fixed, plain)]
+        for text in texts:
+            text.read(ids[:40])
+        got, want = (reader.logits(text.step(ids[40:45])) for reader, text in zip((fixed, plain), texts, strict=True))
+        assert (got - want).abs().max() <= 1e-4
+
+
 # --- int8 ------------------------------------------------------------------------------------------------------------
 
 
