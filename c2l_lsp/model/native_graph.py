@@ -50,7 +50,7 @@ class FixedStep:
         return self._out[: len(ids)].clone()
 
     def _recorded(self) -> Callable[[], None]:
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UPS):

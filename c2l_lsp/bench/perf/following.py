@@ -67,7 +67,7 @@ def update_vs_reread(load: Workload) -> list[PerfRow]:
 
 def engine_memory(load: Workload) -> list[PerfRow]:
     """Resident memory of the engine's process, its model's weights taken off, with a large repository learned."""
-    count = 60 if load.small else 10_000
+    count = 24 if load.small else 10_000
     root = load.folder("large", count)
     with _engine(load) as engine:
         bare = engine.memory
