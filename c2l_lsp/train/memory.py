@@ -86,15 +86,15 @@ def make_prior(
 class TuneCase:
     """A tuning repository: its state, and hidden states and targets [N, d], [N] of files the state did not see.
 
-    `small` is the state of the beginning of one of its files, as in a folder that was just begun; `grown` holds what
-    `state` does, but half of it came at once, as with a pull. `edited` pairs the reading of a file's first half, as if
-    it had just been written, with its second half to score.
+    `small` is the state of the beginning of one of its files, as in a folder that was just begun; `grown` are states
+    that hold what `state` does, but a share of it came at once, as one changed file, or as with a pull. `edited` pairs
+    the reading of a file's first half, as if it had just been written, with its second half to score.
     """
 
     name: str
     state: RepoState
     small: RepoState
-    grown: RepoState
+    grown: list[RepoState]
     scored: Scored
     edited: list[tuple[RepoState, Scored]]
 
@@ -116,11 +116,13 @@ def tune_cases(memory: Memory, documents: Iterable[Document], *, repositories: i
     return cases
 
 
-def _grown(memory: Memory, subject: Subject) -> RepoState:
-    half = (len(subject.memory) + 1) // 2
-    later = [piece for text in subject.memory[half:] for piece in memory.pieces(text)]
-    readings = [reading for piece in later for reading in memory.read([piece])]
-    return memory.update([state_of(memory, subject.memory[:half])], [Change(added=readings)])[0]
+def _grown(memory: Memory, subject: Subject) -> list[RepoState]:
+    pieces = [piece for text in subject.memory for piece in memory.pieces(text)]
+    readings = [reading for piece in pieces for reading in memory.read([piece])]
+    cuts = [len(readings) - max(1, round(len(readings) * share)) for share in _SHARES]
+    before = [Change(added=readings[:cut], first=True) for cut in cuts]
+    states = memory.update([memory.empty() for _ in cuts], before)
+    return memory.update(states, [Change(added=readings[cut:]) for cut in cuts])
 
 
 def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[RepoState, Scored]]:
@@ -133,7 +135,7 @@ def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[Re
         readings = memory.read(memory.pieces("".join(lines[:half]))[:12])
         (after,) = memory.update([state], [Change(added=readings)])
         later = Subject(subject.name, [], ["".join(lines[half:])])
-        found.append((after, score_sites(memory.model, later, 128, 500)))
+        found.append((after, score_sites(memory.model, later, _NEAR_TOKENS, 500)))
     return found
 
 
@@ -175,16 +177,18 @@ def _best_damping(prior: MemoryPrior, score: Callable[[MemoryPrior], float], say
     return best
 
 
+_SHARES = (0.05, 0.2, 0.5)
+_NEAR_TOKENS = 384  # an editor shows the model what stands just above the cursor anyway
 _SMALL_CHARS = 4000
 _NEAR = (0.7, 0.85, 1.0, 1.2, 1.4)
 
 
 def _best_recent(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
-    """The recent memory must help where a few lines were written, and must not hurt where much has come."""
+    """The recent memory must help near what was just written, and must not hurt in files that have not changed."""
     pairs = [(state, scored) for case in cases for state, scored in case.edited if len(scored.targets)]
     if not pairs:
         return with_steps(prior, eta_recent=0.0)
-    many = [(case.grown, case.scored) for case in cases]
+    others = [(state, case.scored) for case in cases for state in case.grown]
 
     def changed(candidate: MemoryPrior) -> float:
         memory = Memory(model, candidate)
@@ -192,7 +196,7 @@ def _best_recent(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase]
         def mean(some: Sequence[tuple[RepoState, Scored]]) -> float:
             return sum(site_loss(model, scored, memory.adapter(s).final_map) for s, scored in some) / len(some)
 
-        return mean(pairs) + mean(many)
+        return mean(pairs) + mean(others)
 
     best = with_steps(prior, eta_recent=prior.steps.eta)
     for name in ("eta_recent", "fade_recent", "n0_recent", "eta_recent"):
