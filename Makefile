@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-editors lint clean
+.PHONY: help install demo test test-editors lint audit licences coverage mutation clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -36,6 +36,23 @@ lint: install  ## formatter, linter, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+licences: install  ## the licence of every dependency against a list of permissive ones
+	$(BIN)/python tests/licences.py
+
+audit: licences  ## and the dependencies against the advisory database (needs the network, and says so)
+	@mkdir -p build
+	@$(BIN)/python -m pip_audit --skip-editable --progress-spinner off --requirement constraints.txt --no-deps --disable-pip > build/audit.log 2>&1 \
+	  && echo "audit: no known vulnerability" \
+	  || { grep -q "Name *Version *ID" build/audit.log && { cat build/audit.log; exit 1; } \
+	  || echo "audit: the advisory database was not reached; nothing was checked (build/audit.log)"; }
+
+coverage: install  ## lines of repo/, engine/ and server/ that their tests run; fails below 90 %
+	$(BIN)/python -m pytest -q tests/repo tests/engine tests/server tests/e2e tests/test_errors.py \
+	  --cov=c2l_lsp.repo --cov=c2l_lsp.engine --cov=c2l_lsp.server --cov-report=term --cov-report=json:build/coverage.json --cov-fail-under=90
+
+mutation: install  ## faults put into state and framing, one at a time; fails if the tests miss more than a fifth
+	$(BIN)/python tests/mutation.py
+
 clean:  ## remove .venv and all caches
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist mutants .coverage *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ from c2l_lsp.bench.adapt_cli import bench_adapt, bench_train_shared
 from c2l_lsp.bench.lines_cli import bench_lines, bench_scaling, bench_vocabulary
 from c2l_lsp.bench.perf_cli import bench_perf
 from c2l_lsp.bench.repopeft.cli import repopeft_app
+from c2l_lsp.bench.soak.cli import bench_soak
 
 bench_app = typer.Typer(help="Measure what the adapters give and what they cost.", no_args_is_help=True)
 
@@ -23,4 +24,5 @@ bench_app.command("lines")(bench_lines)
 bench_app.command("scaling")(bench_scaling)
 bench_app.command("vocabulary")(bench_vocabulary)
 bench_app.command("perf")(bench_perf)
+bench_app.command("soak")(bench_soak)
 bench_app.add_typer(repopeft_app, name="repopeft")

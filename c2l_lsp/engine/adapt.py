@@ -13,21 +13,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from c2l_lsp.config import Settings
-from c2l_lsp.engine import deep, fold, kinds, wire
+from c2l_lsp.engine import deep, device, fold, kinds, wire
 from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.learn import Learner, Ready
-from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
-from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, NothingToLearn, StorageError
+from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
+from c2l_lsp.errors import (
+    AdapterError,
+    C2LError,
+    EngineError,
+    FolderError,
+    NothingToLearn,
+    Severity,
+    StorageError,
+)
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.repo.coalesce import Coalescer
+from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.gitdir import git_busy
 from c2l_lsp.repo.watch import Watcher
 
 RECONCILE_S = 300.0
 """A full comparison with the disk happens at least this often, whatever the watcher says."""
+
+KEEP_AGAIN_S = 60.0
+"""After a state could not be kept, it is tried again no sooner."""
+
+RETRY_S = 30.0
+"""After a fault of the device the folder is looked at again."""
 
 NORM_LIMIT = 100.0
 _GIT_PAUSE_S = 0.5
@@ -84,7 +99,8 @@ class FolderLife:
         self._deep_work: Work | None = None
         self._deep = Outcome()
         self._generation, self._updated_at = 0, 0.0
-        self._keep = trusted
+        self._keep, self._keep_again = trusted, 0.0
+        self._shown_filter: FileFilter | None = None
         self._hopeless = False
         self._told: set[str] = set()
 
@@ -113,6 +129,13 @@ class FolderLife:
             self.message = "The adapter is off." if self.trusted else "The folder is not trusted: nothing is learned."
             return
         self._begin_learning()
+        try:
+            if not self._store.own():
+                self._cannot_keep(
+                    InUse(f"Another server keeps what is learned of {self.folder.name}; this one does not.")
+                )
+        except StorageError as error:
+            self._cannot_keep(error)
         try:
             self._restore()
         except C2LError as error:
@@ -144,6 +167,28 @@ class FolderLife:
         """The text of a learned file as it counts now, an unsaved buffer's included."""
         return self._learner.text(path) if self._learner is not None else ""
 
+    def permits(self, path: str) -> bool:
+        """Whether a file may be seen at all; what the rules leave out is in no prompt either. Fails closed."""
+        if self._watcher is not None:
+            return self._watcher.filter.permits(path)
+        try:
+            self._shown_filter = self._shown_filter or FileFilter(self.folder, self.settings.files)
+        except C2LError:
+            return not self.folder.is_dir()  # a folder that is not there hides nothing
+        return self._shown_filter.permits(path)
+
+    def distrust(self) -> None:
+        """The adapter that is live made the model compute no numbers: go on without it until the next one."""
+        self._adapter, self._deep = None, Outcome()
+        self._go_live()
+        self.message = "The adapter is kept back: with it the model computed no numbers."
+        self._tell(EngineError(f"{self.folder.name}: {self.message}"))
+
+    @property
+    def buffers(self) -> dict[str, str]:
+        """The unsaved texts that count instead of files."""
+        return self._learner.overlay if self._learner is not None else {}
+
     def regenerate(self) -> None:
         """Compare everything with the disk now."""
         self._trigger, self._next_reconcile = "regenerate", time.monotonic()
@@ -152,7 +197,10 @@ class FolderLife:
         """Forget what was learned, on disk too, and learn it again."""
         self.cancel_deep()
         self._deep = Outcome()
-        self._store.clear()
+        try:
+            self._store.clear()
+        except StorageError as error:
+            self._tell(error)
         if self._learner is not None:
             self._begin_learning()
             self._adapter, self._verdict, self.ready, self._work = None, OPEN, None, None
@@ -240,9 +288,19 @@ class FolderLife:
             self._work = None
             self._failed(error)
         except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a device error
-            self._work = None
-            first = (str(error) or type(error).__name__).splitlines()[0]
-            self._failed(EngineError(f"{self.folder.name} could not be learned just now ({first}); it is tried again."))
+            self.not_folded(error)
+
+    def not_folded(self, error: Exception) -> None:
+        """The device failed at the folder's work: the last adapter stays, and the folder is looked at again.
+
+        The error goes on if the device is lost: only a new process helps then.
+        """
+        self._work = self.ready = None
+        if device.lost(error):
+            raise error
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        self._failed(EngineError(f"{self.folder.name} could not be learned just now ({first}); it is tried again."))
+        self._next_reconcile = min(self._next_reconcile, time.monotonic() + RETRY_S)
 
     def _deep_slice(self, work: Work) -> None:
         try:
@@ -251,6 +309,8 @@ class FolderLife:
             self._deepening = self._deep_work = None
         except (C2LError, RuntimeError, MemoryError) as error:
             self._deepening = self._deep_work = None
+            if device.lost(error):
+                raise
             self._deep = Outcome(self._deep.pairs, f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
             self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {self._deep.note}."))
 
@@ -308,6 +368,8 @@ class FolderLife:
         self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
         if self.ready is None:
             self._settle()
+            if not self._keep and self._learner.state is not None:
+                self._save(self._learner, self._learner.state)
 
     def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101
@@ -357,7 +419,7 @@ class FolderLife:
     # --- small steps -------------------------------------------------------------------------------------------------
 
     def _begin_learning(self) -> None:
-        store = self._store if self._keep else None
+        store = self._store if self.trusted else None
         self._learner = Learner(
             self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell
         )
@@ -393,7 +455,7 @@ class FolderLife:
 
     def _settle(self) -> None:
         self.state_name = "ready"
-        self._told.clear()
+        self._told.clear()  # what goes wrong again is told again
 
     def _failed(self, error: C2LError) -> None:
         """Go on with the bare model (or the last adapter); the folder is looked at again unless that is no use."""
@@ -412,8 +474,17 @@ class FolderLife:
             self._emit(wire.Trouble(folder=str(self.folder), code=error.code, severity=severity, message=str(error)))
 
     def _cannot_keep(self, error: StorageError) -> None:
-        self._keep = False
-        self._tell(error)
+        self._keep_again = time.monotonic() + KEEP_AGAIN_S
+        if self._keep:  # told once, not at every try
+            self._keep = False
+            self._tell(error)
+
+    def _kept_again(self, learner: Learner) -> None:
+        self._keep = True
+        learner.resume_keeping()
+        said = f"What is learned of {self.folder.name} is kept again."
+        info = Severity.INFO.value
+        self._emit(wire.Trouble(folder=str(self.folder), code=StorageError.code, severity=info, message=said))
 
     def _progress(self, task: str, done: int, total: int, unit: str, finished: bool) -> None:
         folder = str(self.folder)
@@ -422,7 +493,7 @@ class FolderLife:
     # --- keeping -----------------------------------------------------------------------------------------------------
 
     def _save(self, learner: Learner, state: RepoState) -> None:
-        if not self._keep or learner.network is None:
+        if not self.trusted or learner.network is None or (not self._keep and time.monotonic() < self._keep_again):
             return
         saved = Saved(
             schema=SCHEMA,
@@ -441,6 +512,8 @@ class FolderLife:
         except StorageError as error:
             self._cannot_keep(error)
             return
+        if not self._keep:
+            self._kept_again(learner)
         if learner.readings is not None and (learner.purge or self._generation % 16 == 0):
             learner.purge = False
             alive = {key for record in learner.records.values() for key in record.keys}

@@ -58,7 +58,7 @@ class Completer:
     ) -> wire.Completion:
         """The completion of a request. RequestCancelled as soon as `cancelled` says so, at most one step later.
 
-        `elsewhere` is where drafts are looked up besides the prompt.
+        `elsewhere` is where drafts are looked up besides the prompt. FloatingPointError if the model computes NaN.
         """
         started = time.perf_counter()
         deadline = started + request.max_latency_ms / 1e3
@@ -121,6 +121,8 @@ class Completer:
         for step in self._decoder.stream(start, first, task.elsewhere):
             if task.cancelled():
                 raise RequestCancelled("The completion was cancelled.")
+            if math.isnan(step.logprob):
+                raise FloatingPointError("it computed no numbers (NaN); c2l.model.dtype float32 may help.")
             if step.token in self._model.stops:
                 stop = "eos"
                 break

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,14 +20,30 @@ from c2l_lsp.engine.adapt import BARE, Emit, FolderLife, Live
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.engine.hoard import Hoard
+from c2l_lsp.engine.inventory import prune
 from c2l_lsp.engine.store import FolderStore, folder_key
-from c2l_lsp.errors import AdapterError, RequestError
+from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model import base
 from c2l_lsp.model.lora import AdapterSlot, export_peft
 
+LEFT_OUT = "The file is left out: it is ignored (.gitignore, .c2lignore, c2l.files.exclude) or its name says secret."
 _LATENCIES = 200
 REST_S = 2.0
 """Training on request stands still for so long after a completion was asked for."""
+
+
+AWAKE = 16
+"""Folders that are followed at a time. One beyond that is looked at again when it is used: each costs watches, threads,
+descriptors and memory, and an editor with a thousand folders must not use them up."""
+
+
+@dataclass(frozen=True)
+class _Asleep:
+    """A folder that is open but not followed just now, and what must not be forgotten of it."""
+
+    request: wire.OpenFolder
+    info: wire.AdapterInfo
+    buffers: dict[str, str]
 
 
 class Engine:
@@ -38,7 +55,10 @@ class Engine:
         self._slot = AdapterSlot(self.model)
         self._decoder = Decoder(self.model, self._slot, clock=time.perf_counter)
         self._completer = Completer(self.model, self._decoder)
-        self._folders: dict[str, FolderLife] = {}
+        self._folders: dict[str, FolderLife] = {}  # the least recently used first
+        self._requests: dict[str, wire.OpenFolder] = {}
+        self._asleep: dict[str, _Asleep] = {}
+        self._pruned = False
         self._hoards: dict[str, Hoard] = {}
         self._hoarded: dict[str, int] = {}  # folder → generation its hoard is up to date with
         self._prepared: dict[str, Live] = {}
@@ -51,16 +71,31 @@ class Engine:
         """Answer under the folder's current generation (or the bare model); the generation cannot change meanwhile."""
         for life in self._folders.values():
             life.rest_until = time.monotonic() + REST_S
+        found = self.life(request.folder) if request.folder in self._requests else None
+        if found is not None and not found.permits(request.path):
+            return wire.Completion(
+                texts=[], generation=0, prompt_tokens=0, new_tokens=0, ms=wire.Timing(), reason=LEFT_OUT
+            )
         live = self._live(request.folder, request.adapter)
-        answer = self._completer.complete(
+        try:
+            answer = self._under(request, live, cancelled)
+        except FloatingPointError:
+            self._decoder.forget()
+            if found is None or live.adapter is None:
+                raise
+            found.distrust()
+            answer = self._under(request, self._live(request.folder, request.adapter), cancelled)
+        self._latencies.append(answer.ms.total)
+        return answer
+
+    def _under(self, request: wire.Complete, live: Live, cancelled: Callable[[], bool]) -> wire.Completion:
+        return self._completer.complete(
             request,
             generation=live.generation,
             kv_key=live.kv_key,
             cancelled=cancelled,
             elsewhere=self._hoards.get(request.folder),
         )
-        self._latencies.append(answer.ms.total)
-        return answer
 
     def score(self, request: wire.Score) -> wire.Scored:
         """How likely a text is at a cursor, under the folder's current generation or the bare model."""
@@ -78,20 +113,51 @@ class Engine:
 
     def open_folder(self, request: wire.OpenFolder) -> None:
         """Begin to follow a folder; opened again it takes the new settings."""
-        if request.folder in self._folders:
-            self.close_folder(request.folder)
-        path = Path(request.folder)
-        if not path.is_absolute():
+        self.close_folder(request.folder)
+        if not Path(request.folder).is_absolute():
             raise RequestError(f"A folder must be an absolute path, not {request.folder}.")
+        if not self._pruned:
+            self._pruned = True
+            prune(state_root())
+        self._requests[request.folder] = request
+        self._begin(request)
+        self._rest()
+
+    def close_folder(self, folder: str) -> None:
+        """Stop following a folder; what was learned stays on disk."""
+        self._requests.pop(folder, None)
+        self._asleep.pop(folder, None)
+        self._end(folder)
+
+    def close(self) -> None:
+        """Stop everything."""
+        for folder in list(self._requests):
+            self.close_folder(folder)
+
+    def life(self, folder: str) -> FolderLife:
+        """The folder's life, followed from now on. RequestError if it is not open."""
+        if folder not in self._requests:
+            raise RequestError(f"The folder {folder} is not open.")
+        asleep = self._asleep.pop(folder, None)
+        if asleep is not None:
+            life = self._begin(asleep.request)
+            for path, text in asleep.buffers.items():
+                life.buffer(path, text)
+            self._rest()
+        self._folders[folder] = found = self._folders.pop(folder)
+        return found
+
+    def _begin(self, request: wire.OpenFolder) -> FolderLife:
+        path = Path(request.folder)
         store = FolderStore(state_root() / folder_key(path))
         life = FolderLife(path, request.settings, request.trusted, self.model, store, self._emit, self._slot)
         self._folders[request.folder] = life
         self._hoards[request.folder] = Hoard(self.model.encode)
         self._turn.append(request.folder)
         life.start()
+        return life
 
-    def close_folder(self, folder: str) -> None:
-        """Stop following a folder; what was learned stays on disk."""
+    def _end(self, folder: str) -> None:
         life = self._folders.pop(folder, None)
         if life is not None:
             self._turn.remove(folder)
@@ -100,17 +166,15 @@ class Engine:
             self._prepared.pop(folder, None)
             life.stop()
 
-    def close(self) -> None:
-        """Stop everything."""
-        for folder in list(self._folders):
-            self.close_folder(folder)
-
-    def life(self, folder: str) -> FolderLife:
-        """The folder's life. RequestError if it is not open."""
-        try:
-            return self._folders[folder]
-        except KeyError:
-            raise RequestError(f"The folder {folder} is not open.") from None
+    def _rest(self) -> None:
+        """Let the least recently used folders sleep; what was learned of them is on disk."""
+        while len(self._folders) > AWAKE:
+            folder, life = next(iter(self._folders.items()))
+            self._asleep[folder] = _Asleep(self._requests[folder], life.info(), life.buffers)
+            self._end(folder)
+            said = f"{life.folder.name} is followed again when it is used: {AWAKE} folders are at a time."
+            info = Severity.INFO.value
+            self._emit(wire.Trouble(folder=folder, code=FolderError.code, severity=info, message=said))
 
     def export(self, request: wire.Export) -> wire.Exported:
         """The adapter that is live, strength included, as a PEFT directory."""
@@ -131,7 +195,7 @@ class Engine:
 
         return wire.Status(
             model=self.model_info(),
-            folders=[life.info() for life in self._folders.values()],
+            folders=[life.info() for life in self._folders.values()] + [one.info for one in self._asleep.values()],
             queued=0,
             p50_ms=at(0.5),
             p95_ms=at(0.95),
@@ -216,7 +280,12 @@ class Engine:
         for lives in groups.values():
             started = time.perf_counter()
             states, changes = zip(*(life.update_input() for life in lives), strict=True)
-            folded = lives[0].update(list(states), list(changes))
+            try:
+                folded = lives[0].update(list(states), list(changes))
+            except (RuntimeError, MemoryError) as error:  # torch's own; a folder's fault must not end the engine
+                for life in lives:
+                    life.not_folded(error)
+                continue
             spent = (time.perf_counter() - started) * 1e3
             for life, state in zip(lives, folded, strict=True):
                 life.folded(state, spent)

@@ -159,6 +159,7 @@ class Readings:
     ) -> None:
         self._store, self._network, self._on_trouble = store, network, on_trouble
         self._held: dict[bytes, Reading] = {}
+        self._paused = False
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Reading]:
         """Those that are there."""
@@ -190,7 +191,7 @@ class Readings:
     def prune(self, alive: set[bytes]) -> None:
         """Forget readings nobody needs."""
         self._held = {key: reading for key, reading in self._held.items() if key in alive}
-        if self._store is not None:
+        if self._store is not None and not self._paused:
             try:
                 self._store.prune(alive, self._network.digest)
             except StorageError as error:
@@ -198,7 +199,7 @@ class Readings:
 
     def keep(self, readings: dict[bytes, Reading]) -> None:
         """Keep readings under their keys."""
-        if self._store is None:
+        if self._store is None or self._paused:
             self._held |= readings
             return
         try:
@@ -207,8 +208,15 @@ class Readings:
             self._give_up(error)
             self._held |= readings
 
+    def resume(self) -> None:
+        """The store can be written again: it gets what was held in memory meanwhile."""
+        self._paused = False
+        held, self._held = self._held, {}
+        if held:
+            self.keep(held)
+
     def _give_up(self, error: StorageError) -> None:
-        self._store = None
+        self._paused = True
         self._on_trouble(error)
 
 

@@ -11,6 +11,9 @@ from c2l_lsp.config import state_root
 from c2l_lsp.engine.store import FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 
+MOST_MB = 4096.0
+"""Everything kept together; beyond that the folders that were learned longest ago are forgotten."""
+
 
 def inventory() -> dict[str, Any]:
     """{"root", "folders": [{folder, generation, files, mb, updated, readable}]} of the state root."""
@@ -36,16 +39,48 @@ def _row(directory: Path) -> dict[str, Any] | None:
 
 
 def forget(folder: Path) -> int:
-    """Delete a folder's state; the bytes freed. StorageError if it cannot be deleted."""
+    """Delete a folder's state; the bytes freed. StorageError if it cannot be deleted, or a server keeps it just now."""
     directory = state_root() / folder_key(folder)
     if not directory.is_dir():
         return 0
     freed = _size(directory)
+    store = FolderStore(directory)
+    if not store.own():
+        raise StorageError(f"{folder} is open in a running server, which would learn it again; close it there first.")
+    store.close()
     try:
         shutil.rmtree(directory)
     except OSError as error:
         raise StorageError(f"{directory} cannot be deleted: {error.strerror or error}.") from error
     return freed
+
+
+def prune(root: Path, most_mb: float = MOST_MB) -> list[Path]:
+    """Delete the states that were written longest ago until all together are small enough; which ones those were.
+
+    One that a process holds is left alone, and so is what cannot be deleted.
+    """
+    try:
+        kept = [path for path in root.iterdir() if (path / "CURRENT").is_file()]
+        ages = {path: (path / "CURRENT").stat().st_mtime for path in kept}
+        sizes = {path: _size(path) / 2**20 for path in kept}
+    except OSError:
+        return []
+    over, gone = sum(sizes.values()) - most_mb, []
+    for path in sorted(kept, key=lambda path: ages[path]):
+        if over <= 0:
+            break
+        store = FolderStore(path)
+        try:
+            if store.own():
+                store.clear()
+                gone.append(path)
+                over -= sizes[path]
+        except StorageError:
+            continue
+        finally:
+            store.close()
+    return gone
 
 
 def _size(directory: Path) -> int:

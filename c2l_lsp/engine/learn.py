@@ -244,9 +244,20 @@ class Learner:
             self.lasting = {ready.replayed.key}
             self.readings.keep({ready.replayed.key: {"h": state.tensors["h"]}})
 
+    def resume_keeping(self) -> None:
+        """The store can be written again."""
+        self._texts.resume()
+        if self.readings is not None:
+            self.readings.resume()
+
     def forget(self) -> None:
         """Drop the state (what was read stays cached, and is of use to the next)."""
         self.state, self.records = None, {}
+
+    @property
+    def overlay(self) -> dict[str, str]:
+        """Texts of unsaved buffers by path."""
+        return dict(self._overlay)
 
     @property
     def seen(self) -> dict[str, tuple[bytes, int, int]]:

@@ -2,7 +2,8 @@
 
 Readings live in one SQLite file; each row carries its own checksum and a lost row is read again from the text.
 A generation is a directory written aside, its manifest with the checksums last, then one atomic pointer switch: a load
-takes a whole generation or none. Everything is private to the user (0700/0600) and outside the workspace.
+takes a whole generation or none. Everything is private to the user (0700/0600) and outside the workspace. One process
+at a time writes (the one that holds the lock); another that has the same folder open reads what is there.
 """
 
 from __future__ import annotations
@@ -19,19 +20,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import filelock
 import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor
 
-from c2l_lsp.errors import StateError, StorageError
+from c2l_lsp.errors import Severity, StateError, StorageError
 from c2l_lsp.model.hypernet import Reading, RepoState
 
 SCHEMA = 1
 KEPT_GENERATIONS = 2
 _POINTER = "CURRENT"
+_LOCK = "lock"
+_READINGS = "readings.sqlite"
 _BATCH = 500
+_BUSY_S = 2.0
 _BROKEN = (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError, SafetensorError)
 
 
@@ -41,6 +46,12 @@ def folder_key(folder: Path) -> str:
     digest = hashlib.blake2b(os.path.normcase(real).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
     readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(real).name)[:40] or "root"
     return f"{readable}-{digest}"
+
+
+class InUse(StorageError):
+    """Another process keeps this folder's state; nothing is wrong, and nothing may be written."""
+
+    severity = Severity.INFO
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +80,32 @@ class FolderStore:
 
     root: Path
     _db: sqlite3.Connection | None = field(default=None, init=False, repr=False)
+    _lock: filelock.BaseFileLock | None = field(default=None, init=False, repr=False)
+
+    # --- whose it is -----------------------------------------------------------------------------------------------
+
+    def own(self) -> bool:
+        """Whether this process may write here; tries to become the one that may. StorageError if no file can be made.
+
+        The lock is the operating system's: it ends with the process that holds it, however that ends.
+        """
+        if self._lock is not None:
+            return True
+        try:
+            _private(self.root)
+            lock = filelock.FileLock(self.root / _LOCK, mode=0o600, thread_local=False)
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return False
+        except (OSError, NotImplementedError) as error:
+            raise _cannot(self.root, error) from error
+        self._lock = lock
+        self._disconnect()  # it was open for reading at most
+        return True
+
+    def _required(self) -> None:
+        if not self.own():
+            raise InUse(f"Another server keeps what is learned in {self.root}; this one keeps nothing there meanwhile.")
 
     # --- readings --------------------------------------------------------------------------------------------------
 
@@ -77,6 +114,8 @@ class FolderStore:
         wanted = list(dict.fromkeys(keys))
         found: dict[bytes, Reading] = {}
         with self._errors():
+            if self._nothing_to_read():
+                return found
             for start in range(0, len(wanted), _BATCH):
                 part = wanted[start : start + _BATCH]
                 marks = ",".join("?" * len(part))
@@ -93,13 +132,16 @@ class FolderStore:
         for key, reading in readings.items():
             value = tensors_to(dict(reading))
             rows.append((key, rule, value, _sum(value)))
+        self._required()
         with self._errors(), self._open() as db:
             db.executemany("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)", rows)
 
     def texts(self, digests: Iterable[bytes]) -> dict[bytes, str]:
         """Kept texts of files by digest (only a hypernetwork that reads diffs has them kept)."""
-        found = {}
+        found: dict[bytes, str] = {}
         with self._errors():
+            if self._nothing_to_read():
+                return found
             for digest in dict.fromkeys(digests):
                 row = self._open().execute("SELECT value, sum FROM text WHERE digest = ?", [digest]).fetchone()
                 if row is not None and _sum(row[0]) == row[1]:
@@ -108,6 +150,7 @@ class FolderStore:
 
     def put_texts(self, texts: Mapping[bytes, str], alive: set[bytes]) -> None:
         """Keep texts of files; those that are not `alive` any more are deleted."""
+        self._required()
         packed = {digest: zlib.compress(text.encode("utf-8")) for digest, text in texts.items()}
         with self._errors(), self._open() as db:
             rows = [(digest, value, _sum(value)) for digest, value in packed.items()]
@@ -117,25 +160,41 @@ class FolderStore:
 
     def prune(self, alive: set[bytes], rule: str) -> None:
         """Delete readings that no file needs any more."""
+        self._required()
         with self._errors(), self._open() as db:
             stored = [row[0] for row in db.execute("SELECT key FROM reading WHERE rule = ?", [rule])]
             gone = [(key, rule) for key in stored if key not in alive]
             db.executemany("DELETE FROM reading WHERE key = ? AND rule = ?", gone)
             db.execute("DELETE FROM reading WHERE rule <> ?", [rule])
 
+    def _nothing_to_read(self) -> bool:
+        return not self.own() and not (self.root / _READINGS).is_file()
+
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
-            _private(self.root)
-            path = self.root / "readings.sqlite"
+            path = self.root / _READINGS
+            if not self.own():
+                self._db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0.5, check_same_thread=False)
+                self._db.text_factory = bytes
+                return self._db
             try:
                 self._db = _connect(path)
+            except sqlite3.OperationalError:  # a disk that fails, not a file that is damaged
+                raise
             except sqlite3.DatabaseError:  # a damaged cache is set aside; everything in it can be read again
-                path.unlink(missing_ok=True)
+                for part in ("", "-wal", "-shm"):
+                    path.with_name(path.name + part).unlink(missing_ok=True)
                 self._db = _connect(path)
         return self._db
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files, and of the right to write them."""
+        self._disconnect()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _disconnect(self) -> None:
         if self._db is not None:
             self._db.close()
             self._db = None
@@ -145,13 +204,14 @@ class FolderStore:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
-            self.close()
-            raise StorageError(f"What was learned cannot be kept in {self.root}: {error}.") from error
+            self._disconnect()
+            raise _cannot(self.root, error) from error
 
     # --- generations -----------------------------------------------------------------------------------------------
 
     def save(self, saved: Saved, state: RepoState, extra: Mapping[str, Tensor]) -> None:
         """Write a generation and switch to it. `extra` are more tensors it needs (a prior of the user's own base)."""
+        self._required()
         name = f"gen-{saved.generation:08d}-{time.time_ns():x}"
         target = self.root / name
         try:
@@ -173,19 +233,34 @@ class FolderStore:
             (self.root / f".{_POINTER}.tmp").replace(self.root / _POINTER)
             _sync(self.root)
         except OSError as error:
-            raise StorageError(f"What was learned cannot be kept in {self.root}: {error.strerror or error}.") from error
+            raise _cannot(self.root, error) from error
         self._sweep(name)
 
     def load(self) -> tuple[Saved, RepoState, dict[str, Tensor]] | None:
-        """The newest whole generation; None if there is none yet. StateError after setting a broken one aside."""
+        """The newest whole generation; None if there is none yet. StateError after setting a broken one aside.
+
+        Without the right to write nothing is set aside: it may be the other process that is just replacing it.
+        """
+        writer = self._may_write()
+        for last in (False, True):
+            try:
+                directory = self._current()
+                return None if directory is None else self._read(directory)
+            except _BROKEN as error:
+                if not (writer or last):
+                    continue  # two saves may have come between pointer and files
+                if writer:
+                    self.set_aside()
+                raise StateError(
+                    f"The state in {self.root} is damaged ({error}); it was set aside and is built again."
+                ) from error
+        return None  # pragma: no cover - the loop returns or raises
+
+    def _may_write(self) -> bool:
         try:
-            directory = self._current()
-            return None if directory is None else self._read(directory)
-        except _BROKEN as error:
-            self.set_aside()
-            raise StateError(
-                f"The state in {self.root} is damaged ({error}); it was set aside and is built again."
-            ) from error
+            return self.own()
+        except StorageError:  # saving will tell
+            return False
 
     def peek(self) -> Saved | None:
         """What the newest generation stands for, without its tensors and without touching anything."""
@@ -234,7 +309,8 @@ class FolderStore:
                 directory.rename(directory.with_suffix(".bad"))
 
     def clear(self) -> None:
-        """Forget everything about the folder."""
+        """Forget everything about the folder; with another process that keeps it, nothing (InUse)."""
+        self._required()
         self.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
@@ -248,7 +324,7 @@ class FolderStore:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
     with contextlib.suppress(OSError):
         path.chmod(0o600)
     db.text_factory = bytes  # a damaged row must reach the checksum, not fail to decode
@@ -259,6 +335,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     db.execute("CREATE TABLE IF NOT EXISTS text (digest BLOB PRIMARY KEY, value BLOB, sum BLOB)")
     return db
+
+
+def _cannot(root: Path, error: Exception) -> StorageError:
+    why = getattr(error, "strerror", None) or error
+    return StorageError(f"What was learned cannot be kept in {root}: {why}.")
 
 
 def _private(root: Path) -> None:

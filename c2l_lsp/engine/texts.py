@@ -15,6 +15,7 @@ class Texts:
     def __init__(self, store: FolderStore | None, on_trouble: Callable[[StorageError], None]) -> None:
         self._store, self._on_trouble = store, on_trouble
         self._held: dict[bytes, str] = {}
+        self._paused = False
 
     def of(self, records: Mapping[str, Record]) -> dict[bytes, str]:
         """The kept texts of some files, by digest; a lost one is not in the answer."""
@@ -31,10 +32,17 @@ class Texts:
         """Keep the texts that came with a plan; those of no file any more are forgotten."""
         came = {planned.records[path].entry.digest: text for path, text in planned.came.items()}
         alive = {record.entry.digest for record in planned.records.values()}
-        if self._store is None:
+        if self._store is None or self._paused:
             self._held = {digest: text for digest, text in (self._held | came).items() if digest in alive}
             return
         try:
-            self._store.put_texts(came, alive)
+            self._store.put_texts(self._held | came, alive)
+            self._held = {}
         except StorageError as error:
+            self._held |= came
+            self._paused = True
             self._on_trouble(error)
+
+    def resume(self) -> None:
+        """The store can be written again; it gets what is held with the next texts."""
+        self._paused = False

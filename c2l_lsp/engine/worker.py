@@ -13,24 +13,32 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
-from c2l_lsp.engine import wire
-from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, WireError
+from c2l_lsp.engine import device, wire
+from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError
 
 log = logging.getLogger("c2l.engine")
+DEVICE_LOST = 70
+"""Exit code: the device cannot be used by this process any more; whoever started it starts another."""
+_MODEL_FAULTS = (RuntimeError, MemoryError, ArithmeticError)  # torch's own: out of memory, a device error; NaN
 _REST_S = 0.25  # longest sleep of the loop: a hint from a watcher thread is seen at the latest then
 
 
 class Inbox:
-    """Requests from the reader thread: completions apart from the rest, and who was cancelled."""
+    """Requests from the reader thread: completions apart from the rest, and who was cancelled.
+
+    Of the texts of one buffer only the latest is held; the requests of the older ones are answered all the same.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._completions: deque[wire.Request] = deque()
-        self._others: deque[wire.Request] = deque()
+        self._others: deque[list[wire.Request]] = deque()
+        self._texts: dict[tuple[object, object], list[wire.Request]] = {}
         self._cancelled: set[int] = set()
         self._pending: set[int] = set()
         self.closed = False
@@ -43,8 +51,20 @@ class Inbox:
                 if target in self._pending:  # a reply already sent cannot be cancelled; do not collect ids for ever
                     self._cancelled.add(target)
             self._pending.add(request.id)
-            (self._completions if request.method == "complete" else self._others).append(request)
+            if request.method == "complete":
+                self._completions.append(request)
+            else:
+                self._others.append(self._held(request))
             self._condition.notify()
+
+    def _held(self, request: wire.Request) -> list[wire.Request]:
+        held = [request]
+        if request.method == "buffer":
+            place = _place(request)
+            if (older := self._texts.get(place)) is not None:
+                older[0] = wire.Request(id=older[0].id, method="ping", params={})
+            self._texts[place] = held
+        return held
 
     def close(self) -> None:
         """The stream has ended."""
@@ -58,7 +78,10 @@ class Inbox:
             if not (self._completions or self._others or self.closed) and wait_s > 0:
                 self._condition.wait(wait_s)
             if self._others:  # cheap by design, and a closed buffer must not wait behind a long completion
-                return self._others.popleft()
+                held = self._others.popleft()
+                if held[0].method == "buffer":
+                    self._texts.pop(_place(held[0]), None)
+                return held[0]
             return self._completions.popleft() if self._completions else None
 
     def cancelled(self, request_id: int) -> bool:
@@ -72,6 +95,10 @@ class Inbox:
             self._cancelled.discard(request_id)
 
 
+def _place(request: wire.Request) -> tuple[object, object]:
+    return str(request.params.get("folder")), str(request.params.get("path"))
+
+
 class Worker:
     """One engine behind one pair of streams."""
 
@@ -81,6 +108,8 @@ class Worker:
         self._writing = threading.Lock()
         self._engine: Any = None  # core.Engine; imported at hello, so that a wrong frame is answered without torch
         self._running = True
+        self._faults = 0
+        self._code = 0
 
     def run(self) -> int:
         """Serve until shutdown or the end of stdin; the process' exit code."""
@@ -97,7 +126,7 @@ class Worker:
                 self._work(engine)
         if self._engine is not None:
             self._engine.close()
-        return 0
+        return self._code
 
     def _read(self) -> None:
         try:
@@ -115,17 +144,36 @@ class Worker:
             engine.idle_step()
         except C2LError as error:
             self._emit(wire.Trouble(folder="", code=error.code, severity=error.severity.value, message=str(error)))
+        except _MODEL_FAULTS as error:  # a folder's own are told by it; this is a device that is lost
+            self._failed(error)
 
     def _serve(self, request: wire.Request) -> None:
         try:
             result: wire.Reply = wire.Reply(id=request.id, result=wire.to_params(self._answer(request)))
+            if request.method == "complete" and self._faults:
+                self._faults = 0
+                self._tell(Severity.INFO, "The model answers again.")
         except C2LError as error:
             result = wire.Reply(id=request.id, error=(error.code, str(error)))
-        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a device error
-            log.exception("request %s failed", request.method)
-            result = wire.Reply(id=request.id, error=("engine", f"The model failed: {str(error).splitlines()[0]}"))
+        except _MODEL_FAULTS as error:
+            result = wire.Reply(id=request.id, error=("engine", self._failed(error)))
         self._inbox.done(request.id)
         self._send(result)
+
+    def _failed(self, error: Exception) -> str:
+        """The model failed: a sentence for it, also told as a trouble; the process ends if nothing else can help."""
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        sentence = f"The model failed: {first}"
+        self._faults += 1
+        log.error("%s", sentence)
+        if device.lost(error) or self._faults >= device.FAULTS_IN_A_ROW:
+            self._running, self._code = False, DEVICE_LOST
+            log.error("The device cannot be used any more; the engine ends to be started again: %s", first)
+        self._tell(Severity.WARNING, sentence)
+        return sentence
+
+    def _tell(self, severity: Severity, sentence: str) -> None:
+        self._emit(wire.Trouble(folder="", code=EngineError.code, severity=severity.value, message=sentence))
 
     def _answer(self, request: wire.Request) -> msgspec.Struct:
         if request.method not in wire.METHODS:
@@ -234,6 +282,7 @@ def main() -> int:
 
         msvcrt.setmode(0, os.O_BINARY)  # type: ignore[attr-defined]
         msvcrt.setmode(frames_out.fileno(), os.O_BINARY)  # type: ignore[attr-defined]
+    os.chdir(Path(__file__).parent)  # a model's Hub name must not be taken for a folder of the workspace
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")

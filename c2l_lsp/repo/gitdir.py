@@ -74,7 +74,9 @@ def git_busy(root: Path) -> bool:
 
 
 def _age(path: Path) -> float:
+    """Seconds since a file was written; infinite if it is not there, or so far in the future that clocks jumped."""
     try:
-        return max(0.0, time.time() - path.lstat().st_mtime)
+        age = time.time() - path.lstat().st_mtime
     except OSError:
         return float("inf")
+    return max(0.0, age) if age > -STALE_LOCK_S else float("inf")

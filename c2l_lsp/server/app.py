@@ -77,8 +77,9 @@ def _wire(
     policy: Policy | None,
 ) -> tuple[Server, Session]:
     from c2l_lsp.server import commands, features
+    from c2l_lsp.server.engine_client import ENGINE_COMMAND
     from c2l_lsp.server.rpc import Server
-    from c2l_lsp.server.session import ENGINE_COMMAND, Session
+    from c2l_lsp.server.session import Session
 
     server = Server(ended, lost)
     server.protocol.set_writer(writer)

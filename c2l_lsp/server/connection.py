@@ -116,6 +116,11 @@ class Connection:
             self.process.kill()
         await self._finish()
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that the engine has not read yet, apart from what is in the pipe."""
+        return self.process.stdin.transport.get_write_buffer_size() if self.process.stdin is not None else 0
+
     def epitaph(self) -> str:
         """Why the process ended, for a user: our own reason, else its exit code and last words."""
         if self.fault:

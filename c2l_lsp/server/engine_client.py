@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import TypeVar
 
 from msgspec import Struct
@@ -23,6 +24,18 @@ from c2l_lsp.errors import C2LError, EngineError, ModelError, SettingError
 from c2l_lsp.server.connection import Connection
 
 log = logging.getLogger("c2l.engine")
+_ROOT = str(Path(__file__).resolve().parents[2])
+ENGINE_COMMAND = (
+    sys.executable,
+    "-c",
+    f"import sys; sys.path = [p for p in sys.path if p]; sys.path.append({_ROOT!r}); "
+    "from c2l_lsp.engine.worker import main; sys.exit(main())",
+)
+"""Not `-m`: Python would look for every module in the current folder first, and that is the workspace."""
+
+_BACKLOG = 8 * 1024 * 1024
+"""Bytes an engine has not read yet above which texts of buffers wait, the latest of each."""
+_LATE = 0.5
 _T = TypeVar("_T", bound=Struct)
 
 
@@ -60,7 +73,7 @@ class EngineClient:
 
     on_life: Callable[[Life, str], None]
     on_event: Callable[[Struct], None]
-    command: Sequence[str] = (sys.executable, "-m", "c2l_lsp.engine.worker")
+    command: Sequence[str] = ENGINE_COMMAND
     policy: Policy = Policy()
     env: dict[str, str] | None = None
     life: Life = Life.OFF
@@ -76,6 +89,8 @@ class EngineClient:
     _used: float = 0.0
     _ready_since: float | None = None
     _unloading: asyncio.Task[None] | None = None
+    _late: dict[tuple[str, str], wire.Buffer] = field(default_factory=dict)
+    _later: asyncio.TimerHandle | None = None
 
     # --- life ---
 
@@ -93,6 +108,9 @@ class EngineClient:
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close(self.policy.close_grace)
@@ -160,7 +178,7 @@ class EngineClient:
         self._tell("open_folder", record)
         for buffer in list(self.buffers.values()):
             if buffer.folder == record.folder:
-                self._tell("buffer", buffer)
+                self._tell_buffer(buffer)
         return True
 
     def close_folder(self, folder: str) -> None:
@@ -177,7 +195,23 @@ class EngineClient:
                 return
         else:
             self.buffers[key] = record
-        self._tell("buffer", record)
+        self._tell_buffer(record)
+
+    def _tell_buffer(self, record: wire.Buffer) -> None:
+        """Send a text; to an engine that does not read just now, later: texts must not pile up without bound."""
+        if self._connection is None or self._connection.backlog <= _BACKLOG:
+            self._late.pop((record.folder, record.path), None)
+            self._tell("buffer", record)
+            return
+        self._late[record.folder, record.path] = record
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_LATE, self._tell_late)
+
+    def _tell_late(self) -> None:
+        self._later = None
+        late, self._late = self._late, {}
+        for record in late.values():
+            self._tell_buffer(record)
 
     # --- questions ---
 
@@ -238,6 +272,7 @@ class EngineClient:
         connection = self._connection = await _spawn(self.command, self.on_event, self.env)
         self._set(Life.LOADING)
         self.model = await self._load(connection)
+        self._late.clear()  # everything is told below
         for folder in list(self.folders.values()):
             connection.send("open_folder", folder)
         for buffer in list(self.buffers.values()):

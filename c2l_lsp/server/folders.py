@@ -100,6 +100,9 @@ def _normal(path: str) -> str:
 
 
 def _inside(path: str, folder: str) -> str | None:
+    if os.name != "nt":  # both are normalised: a comparison tells, and a thousand folders are compared at each key
+        start = folder if folder.endswith("/") else f"{folder}/"
+        return path[len(start) :] if path.startswith(start) and path != start else None
     try:
         relative = os.path.relpath(path, folder)
     except ValueError:  # another drive

@@ -30,6 +30,7 @@ from c2l_lsp.server import greeting
 
 log = logging.getLogger("c2l.rpc")
 NOT_INITIALIZED, INVALID_REQUEST, PARSE_ERROR, INVALID_PARAMS = -32002, -32600, -32700, -32602
+_LONGEST_SENTENCE = 1000
 Steps = Generator[Any, Any, Any]
 
 
@@ -70,6 +71,11 @@ class Protocol(LanguageServerProtocol):
     """Id of an `initialize` that was answered before this object was there."""
     _greeting: dict[str, Any] | None = None
 
+    def __init__(self, server: Any, converter: Converter) -> None:  # noqa: ANN401 - pygls' own signature
+        super().__init__(server, converter)
+        self._open: set[int | str] = set()
+        """Ids of the editor's requests that are not answered yet."""
+
     def receive(self, body: bytes) -> None:
         """Handle one message body. Every request in it is answered, whatever it holds."""
         try:
@@ -80,8 +86,10 @@ class Protocol(LanguageServerProtocol):
         if not isinstance(message, dict) or message.get("jsonrpc") != self.VERSION:
             self._refuse(None, INVALID_REQUEST, "The message is not a JSON-RPC 2.0 object.")
             return
-        msg_id = message.get("id") if "method" in message else None
-        method = message.get("method")
+        if "method" not in message:
+            self._answered(message)
+            return
+        msg_id, method = message.get("id"), message["method"]
         if msg_id is not None and not isinstance(msg_id, (int, str)):
             self._refuse(None, INVALID_REQUEST, "The request's id is neither a number nor a string.")
         elif msg_id is not None and self._shutdown:
@@ -90,6 +98,8 @@ class Protocol(LanguageServerProtocol):
             self._refuse(msg_id, NOT_INITIALIZED, "The first request must be initialize.")
         elif msg_id is not None and self._workspace is not None and method == t.INITIALIZE:
             self._refuse(msg_id, INVALID_REQUEST, "The server is initialized already.")
+        elif msg_id is not None and msg_id in self._open:
+            self._refuse(msg_id, INVALID_REQUEST, "Another request of this id is not answered yet.", open_still=True)
         else:
             self._dispatch(message, msg_id)
 
@@ -102,6 +112,17 @@ class Protocol(LanguageServerProtocol):
         self.exit_code = 1
         self._refuse(None, PARSE_ERROR, sentence)
 
+    def _answered(self, message: dict[str, Any]) -> None:
+        """The editor's answer to a request of ours; pygls would let it end a request of the editor's by its id."""
+        number = message.get("id")
+        if not isinstance(number, str) or number in self._open:
+            log.warning("An answer to no request of ours was dropped.")
+            return
+        self._dispatch(message, None)
+        for stale in [key for key, future in self._request_futures.items() if future.cancelled()]:
+            self._request_futures.pop(stale, None)  # the editor never answered these, and nobody waits any more
+            self._result_types.pop(stale, None)
+
     def _dispatch(self, message: dict[str, Any], msg_id: int | str | None) -> None:
         if message.get("method") == t.INITIALIZE and isinstance(message.get("params"), dict):
             self._greeting = greeting.result(message["params"])
@@ -112,10 +133,20 @@ class Protocol(LanguageServerProtocol):
             if msg_id is not None:
                 self._refuse(msg_id, INVALID_PARAMS, "The request's parameters do not fit its method.")
             return
-        self.handle_message(structured)
+        if msg_id is not None:
+            if not hasattr(structured, "id"):  # a notification's method with an id: whoever sent it waits
+                self._refuse(msg_id, INVALID_REQUEST, "This method is a notification and takes no id.")
+                return
+            self._open.add(msg_id)
+        try:
+            self.handle_message(structured)
+        except Exception as error:
+            log.error("%s in a message's handling.", type(error).__name__)
 
-    def _refuse(self, msg_id: int | str | None, code: int, sentence: str) -> None:
+    def _refuse(self, msg_id: int | str | None, code: int, sentence: str, open_still: bool = False) -> None:
         self._send_response(msg_id, error=t.ResponseError(code=code, message=sentence))  # type: ignore[arg-type]
+        if open_still and msg_id is not None:
+            self._open.add(msg_id)
 
     def _send_response(
         self,
@@ -123,6 +154,9 @@ class Protocol(LanguageServerProtocol):
         result: object = None,
         error: t.ResponseError | None = None,
     ) -> None:
+        self._open.discard(msg_id)
+        if error is not None and len(error.message) > _LONGEST_SENTENCE:  # it may quote what was sent: 64 MB, say
+            error.message = error.message[:_LONGEST_SENTENCE] + "…"
         if msg_id is None or msg_id != self.answered:
             super()._send_response(msg_id, result, error)
             return

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from c2l_lsp.server import gate
 from c2l_lsp.server.buffers import BufferFeed
 from c2l_lsp.server.completions import Completions, Insertion
 from c2l_lsp.server.documents import Documents, Edit
-from c2l_lsp.server.engine_client import EngineClient, Life, Policy
+from c2l_lsp.server.engine_client import ENGINE_COMMAND, EngineClient, Life, Policy
 from c2l_lsp.server.folders import Folders
 from c2l_lsp.server.items import Selected
 from c2l_lsp.server.messages import Messages
@@ -36,7 +35,6 @@ from c2l_lsp.server.suggest import Suggester
 
 log = logging.getLogger("c2l.session")
 Notify = Callable[[str, dict[str, Any]], None]
-ENGINE_COMMAND = (sys.executable, "-m", "c2l_lsp.engine.worker")
 _SAVE_EVERY = 60.0
 _LOADING = "load"
 

@@ -108,6 +108,8 @@ class Board:
                 self.adapters[event.folder] = structs.replace(info, deep=f"failed: {event.message}")
             if event.severity != Severity.INFO.value:
                 self._troubles[event.folder, event.code] = event.message
+            else:  # the same thing is well again, or was never wrong
+                self._troubles.pop((event.folder, event.code), None)
         self.publish()
 
     def switch(self, off: Reason | None) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine import wire
+from c2l_lsp.engine import adapt, wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import folder_key
 from c2l_lsp.errors import AdapterError
@@ -444,3 +444,123 @@ def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folde
     with Session(chosen) as again:
         again.open(folder)
         assert live(again, folder).adapter.digest == digest  # evo after a restart goes on bit-equal
+
+
+def drive(session: Session, holds, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        due = session.engine.due_in()
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+        else:
+            time.sleep(0.005)
+
+
+def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeypatch):
+    """A full disk once must not cost everything that is learned afterwards."""
+    monkeypatch.setattr(adapt, "KEEP_AGAIN_S", 0.2)
+    state_root().parent.mkdir(parents=True, exist_ok=True)
+    state_root().write_text("a file where the folder should be")
+    with Session(settings) as session:
+        assert session.open(folder).generation == 1
+        state_root().unlink()
+        time.sleep(0.2)
+        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+        wait(session, folder, 2)
+        drive(session, lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
+    with Session(settings) as second:
+        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
+        life = second.engine.life(str(folder.resolve()))
+        assert life.info().generation == 2
+        keys = [key for record in life._learner.records.values() for key in record.keys]
+        life._learner.readings = None
+        assert len(life._store.get(keys, life._learner.network.digest)) == len(set(keys))  # held in memory meanwhile
+
+
+def test_the_second_server_on_a_folder_learns_and_writes_nothing(settings, folder):
+    with Session(settings) as first, Session(settings) as second:
+        first.open(folder)
+        kept = sorted((p.name, p.stat().st_mtime_ns) for p in (state_root() / folder_key(folder)).glob("gen-*/*"))
+        info = second.open(folder)
+        assert (info.generation, info.state) == (1, "ready")
+        assert live(second, folder).adapter.digest == live(first, folder).adapter.digest
+        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+        assert wait(second, folder, 2).state == "ready"
+        assert [(t.code, t.severity) for t in troubles(second)] == [("storage", "info")]
+        after = sorted((p.name, p.stat().st_mtime_ns) for p in (state_root() / folder_key(folder)).glob("gen-*/*"))
+        assert after == kept
+
+
+def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(session, folder, monkeypatch):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    monkeypatch.setattr(adapt, "RETRY_S", 0.1)
+    real, calls = life._learner.network.update, []
+
+    def failing(states, changes):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory, the first time")
+        return real(states, changes)
+
+    monkeypatch.setattr(life._learner.network, "update", failing)
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    assert wait(session, folder, 2).state == "ready"
+    assert "the first time" in troubles(session)[0].message
+
+
+def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+
+    def lost(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(life._learner.network, "update", lost)
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        wait(session, folder, 2)
+
+
+def question(folder, **changes) -> wire.Complete:
+    plain = {"folder": str(folder.resolve()), "path": "pkg/new.py", "language": "python", "suffix": ""}
+    return wire.Complete(**{**plain, "prefix": "def f(a):\n    return ", "max_new_tokens": 4, **changes})
+
+
+def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folder):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    bad = live(session, folder).adapter.scaled(1.0)
+    bad.final_map.fill_(float("nan"))
+    life.live = adapt.Live(7, bad)
+    answer = session.complete(question(folder))
+    assert (answer.generation, answer.new_tokens) == (life.info().generation, 4)
+    assert "no numbers" in life.info().message
+    assert [t.severity for t in troubles(session)] == ["error"]
+    assert session.complete(question(folder, adapter=False)).texts == answer.texts
+
+
+def test_a_model_that_computes_no_numbers_says_so(session, monkeypatch, tmp_path):
+    from c2l_lsp.engine.decode import Decoder
+
+    real = Decoder._scores
+    monkeypatch.setattr(Decoder, "_scores", lambda self, logits, owed: real(self, logits * float("nan"), owed))
+    with pytest.raises(FloatingPointError, match="no numbers"):
+        session.complete(msgspec.structs.replace(question(tmp_path), folder=""))
+    monkeypatch.setattr(Decoder, "_scores", real)
+    session.engine._decoder.forget()
+    assert session.complete(msgspec.structs.replace(question(tmp_path), folder="")).new_tokens == 4
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("path", [".env", "deploy/id_rsa", "hidden/a.py", "own.py", "node_modules/x.js", "../up.py"])
+def test_a_file_that_is_left_out_is_in_no_prompt(session, folder, path, trusted):
+    (folder / ".gitignore").write_text("hidden/\n")
+    (folder / ".c2lignore").write_text("own.py\n")
+    request = wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings, trusted=trusted)
+    session.engine.open_folder(request)
+    answer = session.complete(question(folder, path=path))
+    assert (answer.texts, answer.prompt_tokens) == ([], 0)
+    assert "left out" in answer.reason
+    assert session.complete(question(folder, path="pkg/m0.py")).new_tokens == 4

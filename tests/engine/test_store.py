@@ -9,7 +9,7 @@ import stat
 import pytest
 import torch
 
-from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved, folder_key
+from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved, folder_key
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet import RepoState
 
@@ -190,3 +190,58 @@ def test_a_folder_has_one_key_however_it_is_named(tmp_path):
     (tmp_path / "link").symlink_to(real)
     assert folder_key(real) == folder_key(tmp_path / "link")
     assert folder_key(real) != folder_key(tmp_path)
+
+
+def test_one_of_two_writes_and_the_other_reads(store):
+    store.save(saved(1), state(1), {})
+    store.put({b"a": reading(1)}, "rule")
+    other = FolderStore(store.root)
+    try:
+        assert not other.own()
+        assert other.load()[0].generation == 1
+        assert set(other.get([b"a", b"b"], "rule")) == {b"a"}
+        for write in (
+            lambda: other.save(saved(9), state(9), {}),
+            lambda: other.put({b"b": reading(2)}, "rule"),
+            lambda: other.put_texts({b"d": "text"}, {b"d"}),
+            lambda: other.prune(set(), "rule"),
+            other.clear,
+        ):
+            with pytest.raises(InUse, match="Another server"):
+                write()
+        store.save(saved(2), state(2), {})
+        assert other.load()[0].generation == 2
+        store.close()
+        other.save(saved(3), state(3), {})  # the first has gone: now it may
+        with pytest.raises(InUse):
+            store.put({b"c": reading(3)}, "rule")
+    finally:
+        other.close()
+    assert store.load()[0].generation == 3
+
+
+def test_a_reader_sets_nothing_aside(store):
+    store.save(saved(1), state(1), {})
+    (store.root / "CURRENT").write_text("gen-nowhere")
+    other = FolderStore(store.root)
+    with pytest.raises(StateError):
+        other.load()
+    assert (store.root / "CURRENT").exists()
+    with pytest.raises(StateError):
+        store.load()
+    assert not (store.root / "CURRENT").exists()
+
+
+def test_a_cache_that_is_locked_is_not_deleted(store):
+    """sqlite says "locked" by a subclass of what it says of a damaged file."""
+    store.put({b"a": reading(1)}, "rule")
+    store.close()
+    blocker = sqlite3.connect(store.root / "readings.sqlite", isolation_level=None)
+    blocker.execute("PRAGMA locking_mode=EXCLUSIVE")
+    blocker.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(StorageError):
+            store.put({b"b": reading(2)}, "rule")
+    finally:
+        blocker.close()
+    assert set(store.get([b"a"], "rule")) == {b"a"}

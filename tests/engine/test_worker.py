@@ -167,3 +167,17 @@ def test_cancels_of_finished_requests_are_not_collected():
         inbox.done(inbox.take(0).id)
     assert not inbox._cancelled
     assert not inbox._pending
+
+
+def test_only_the_latest_text_of_a_buffer_waits_and_every_request_is_answered():
+    inbox = Inbox()
+    for number in range(1, 1001):
+        place = {"folder": "/w", "path": f"{number % 2}.py", "text": str(number) * 100}
+        inbox.add(wire.Request(id=number, method="buffer", params=place))
+    inbox.add(wire.Request(id=1001, method="close_folder", params={"folder": "/w"}))
+    inbox.add(wire.Request(id=1002, method="buffer", params={"folder": "/w", "path": "0.py", "text": "after"}))
+    taken = [inbox.take(0) for _ in range(1002)]
+    assert [request.id for request in taken] == list(range(1, 1003))
+    held = [(request.id, request.params["text"]) for request in taken if request.method == "buffer"]
+    assert held == [(999, "999" * 100), (1002, "after")]
+    assert inbox._texts == {}

@@ -486,3 +486,17 @@ MOUNTS = """\
 )
 def test_the_file_system_of_a_path(path: str, kind: str):
     assert mounts.file_system(MOUNTS.splitlines(), path) == kind
+
+
+def test_a_lock_from_the_future_is_not_waited_for(git_repo: GitRepo):
+    """The clock was set back after git was killed: its lock would count as fresh until that time comes again."""
+    git_repo.commit({"a.py": "1\n"})
+    lock = git_repo.root / ".git/index.lock"
+    lock.write_text("")
+    assert git_busy(git_repo.root)
+    ahead = time.time() + 10.0
+    os.utime(lock, (ahead, ahead))  # another machine's clock
+    assert git_busy(git_repo.root)
+    ahead = time.time() + 86_400.0
+    os.utime(lock, (ahead, ahead))
+    assert not git_busy(git_repo.root)

@@ -30,11 +30,3 @@ def asked(tmp_path: Path) -> Callable[..., list[dict]]:
         return notes if method is None else [note for note in notes if note.get("method") == method]
 
     return read
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long forms run when asked for (-m slow)."""
-    if not config.option.markexpr:
-        for item in items:
-            if "slow" in item.keywords and Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason="long form; run with -m slow"))

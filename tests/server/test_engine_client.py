@@ -232,3 +232,25 @@ async def test_errors_keep_their_kind(make: Callable[..., Watched]) -> None:
         await asyncio.wait_for(future, 5)
     with pytest.raises(C2LError, match="over the limit"):
         connection.send("complete", question("x" * (wire.MAX_FRAME + 1)))
+
+
+async def test_an_engine_that_does_not_read_gets_the_latest_texts_later(
+    make: Callable[..., Watched], asked: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process stands still while texts come; they wait by document, not one after the other in memory."""
+    engine = make(Policy(ping_every=60.0))
+    await engine.client.ready(10)
+    process = psutil.Process(engine.client.pid)
+    process.suspend()
+    try:
+        for number in range(60):
+            text = f"{number:03}" + "x" * 500_000
+            engine.client.set_buffer(wire.Buffer(folder="/w", path=f"{number % 3}.py", text=text))
+        assert engine.client._connection.backlog < 10_000_000
+        assert {key[1] for key in engine.client._late} == {"0.py", "1.py", "2.py"}
+    finally:
+        process.resume()
+    await engine.until(lambda: not engine.client._late, 30)
+    await engine.until(lambda: len(last := {n["params"]["path"]: n for n in asked("buffer")}) == 3 and all(
+        note["params"]["text"][:2] == "05" for note in last.values()
+    ), 30)  # fmt: skip

@@ -151,3 +151,64 @@ def test_plain_parameters_of_our_own_requests(server: Server) -> None:
     answer = ask(server, request("c2l/test", {"class": 1, "a b": {"c": []}}))
     assert seen == [{"class": 1, "a b": {"c": []}}]
     assert answer["result"] == {"class": {"def": [1, None]}}
+
+
+@pytest.fixture
+async def waiting(server: Server) -> Server:
+    """With a request 5 that waits."""
+
+    @server.feature("c2l/slow")
+    async def slow(_: Any) -> None:
+        await asyncio.sleep(60)
+
+    ask(server, request("initialize", INITIALIZE))
+    assert ask(server, request("c2l/slow", {}, 5)) is None
+    await asyncio.sleep(0)
+    return server
+
+
+async def settled(server: Server) -> list[dict]:
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return server.protocol.writer.messages
+
+
+@pytest.mark.parametrize("answer", [{"result": 1}, {"error": {"code": 1, "message": "x"}}, {}])
+@pytest.mark.parametrize("number", [5, "5", None, {}])
+async def test_an_answer_cannot_end_a_request_of_the_editors(waiting: Server, answer: dict, number: object) -> None:
+    assert ask(waiting, {"jsonrpc": "2.0", "id": number, **answer}) is None
+    ask(waiting, {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 5}})
+    assert [(m["id"], m["error"]["code"]) for m in await settled(waiting)] == [(5, -32800)]
+
+
+async def test_two_requests_of_one_id_have_two_answers(waiting: Server) -> None:
+    assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32600
+    assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32600
+    ask(waiting, {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 5}})
+    assert [(m["id"], m["error"]["code"]) for m in await settled(waiting)] == [(5, -32800)]
+    assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32601
+
+
+def test_a_refusal_does_not_send_everything_back(server: Server) -> None:
+    """An answer larger than what may wait to be sent would pass for a lost editor."""
+    ask(server, request("initialize", INITIALIZE))
+    assert len(ask(server, request("nobody/" + "x" * 100_000, None))["error"]["message"]) < 1100
+
+
+def test_a_notification_with_an_id_is_answered(server: Server) -> None:
+    ask(server, request("initialize", INITIALIZE))
+    item = {"uri": "file:///a", "languageId": "python", "version": 1, "text": ""}
+    for method, params in (("textDocument/didOpen", {"textDocument": item}), ("$/cancelRequest", {"id": 1})):
+        assert ask(server, request(method, params, 7))["error"]["code"] == -32600
+
+
+async def test_an_answer_that_comes_too_late_does_no_harm(server: Server) -> None:
+    """The editor answers a question after nobody waits for it any more."""
+    ask(server, request("initialize", INITIALIZE))
+    asked = server.protocol.send_request_async("workspace/configuration", t.ConfigurationParams(items=[]))
+    (question,) = server.protocol.writer.messages[-1:]
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(asked, 0.01)
+    ask(server, {"jsonrpc": "2.0", "id": question["id"], "result": [{}]})
+    assert ask(server, request("nobody/knows", None))["error"]["code"] == -32601
+    assert server.protocol._request_futures == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -36,11 +38,37 @@ def test_bodies_however_the_bytes_are_cut() -> None:
         b"Content-Type: x\r\n\r\n",
         b"\r\n\r\n",
         b"x" * 10_000,
+        b"x" * 65,
+        b"{",
+        b"\x00",
+        b"Content-Length: 2\n\n{}",
+        b"Content-Length: 2\r\nnonsense\r\n",
+        b"Content-Length: 2\r\nCont\xc3\xa9nt: 1\r\n\r\n{}",
+        b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"Content-Length: 1_0\r\n\r\n",
+        b"Content-Length : 2\r\n\r\n{}",
+        b"\r\nContent-Length: 2\r\n\r\n{}",
+        framed(b"{}") + b"}",  # the body was longer than announced
+        b"Content-Length: 3\r\n\r\n{}" + framed(b"{}"),  # or shorter, and so on into the next message
+        b"Content-Length: 90000\r\n\r\n{}" + framed(b"{}"),
+        b"Content-Length: 90000\r\n\r\n{}" + framed(b"{}", b"content-type: x\r\ncontent-length:%d\r\n\r\n"),
+        b"Content-Length: 90000\r\n\r\n" + b"[" * 70_000 + framed(b"{}"),
     ],
 )
 def test_a_stream_that_cannot_be_cut_ends(stream: bytes) -> None:
-    with pytest.raises(FramingError):
-        list(Framer().feed(stream))
+    """At once: an editor that waits for an answer must not find the server alive and deaf."""
+    for size in (1, 7, len(stream)) if len(stream) < 1000 else (65536,):
+        framer = Framer()
+        pieces = (stream[at : at + size] for at in range(0, len(stream), size))
+        with pytest.raises(FramingError):
+            list(itertools.chain.from_iterable(map(framer.feed, pieces)))
+
+
+def test_a_header_may_come_in_pieces_and_a_body_may_talk_of_headers() -> None:
+    body = json.dumps({"text": "Content-Length: 5\r\n\r\n{}"}).encode() + b"\r\n\r\n \r\n\r\n"
+    stream = framed(body, b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\nCONTENT-LENGTH:\t%d \r\n\r\n")
+    framer = Framer()
+    assert [found for at in range(len(stream)) for found in framer.feed(stream[at : at + 1])] == [body]
 
 
 def test_prints_of_any_kind_miss_the_protocol() -> None:

@@ -1,0 +1,126 @@
+"""The table: every bar with its full count, its short one, and its planted faults. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from c2l_lsp.bench.soak.bar import Bar
+from c2l_lsp.errors import RequestError
+
+BARS: tuple[Bar, ...] = (
+    Bar(
+        "frames", "malformed frames and JSON-RPC bodies, a 64 MB message, a header without length",
+        "a clear answer ≤ 1 s or exit ≤ 2 s; never alive but deaf",
+        500, 12, "hostile inputs", "frames:run", ("lenient", "silent"),
+    ),
+    Bar(
+        "documents", "random documents × 50 edits in utf-8, utf-16 and utf-32",
+        "text equal to the editor's, always",
+        10_000, 60, "documents", "documents:run", ("splitlines", "codepoints"),
+    ),
+    Bar(
+        "replies", "random messages in any order: requests, edits, cancels, closes, repeated ids",
+        "one reply per request, none for anything else",
+        2_000, 6, "sessions of 40 messages", "replies:run", ("forget", "twice"),
+    ),
+    Bar(
+        "save_styles", "editors' ways of saving (in place, rename-over, backup and rename, swap files)",
+        "exactly one edit each",
+        700, 7, "saves", "saves:run", ("blind",),
+    ),
+    Bar(
+        "odd_files", "1 GB, FIFO, device, link loop, link out of it, bad UTF-8, NUL, endings, astral characters",
+        "≤ 1 MiB read, ≤ 100 ms each, no block, no escape",
+        200, 1, "rounds", "odd:run", ("follow", "unbounded"),
+    ),
+    Bar(
+        "torn_saves", "kill −9 at random moments of saving state, and at each write, rename, fsync",
+        "0 corrupt loads, 0 mixed generations, ≤ 1 generation lost",
+        200, 6, "random kills", "torn:run", ("in_place",),
+    ),
+    Bar(
+        "damaged_state", "bit flips, a fifth as many truncations, NaN, an older schema",
+        "all set aside with a message, rebuilt from the repository",
+        1_000, 60, "bit flips", "damaged:run", ("unchecked",),
+    ),
+    Bar(
+        "two_servers", "two servers on one folder",
+        "one writes, the other only reads; nothing is mixed",
+        100, 3, "races", "torn:two", ("unlocked",),
+    ),
+    Bar(
+        "full_disk", "disk full, state directory that cannot be written",
+        "completions go on; status says so; kept again once there is room",
+        20, 1, "rounds", "disk:run", ("quiet",),
+    ),
+    Bar(
+        "hot_swaps", "hot swaps of adapters under load",
+        "one generation per reply; logits equal to a fresh load",
+        1_000, 12, "swaps", "swaps:run", ("half",),
+    ),
+    Bar(
+        "secrets", "planted secrets in 40 kinds of places",
+        "0 in state, prompt, log, wire: raw, base64, or as token ids",
+        200, 40, "canaries", "secrets:run", ("open_filter",),
+    ),
+    Bar(
+        "excluded_change", "a change in an excluded file only",
+        "state and adapter bit-identical",
+        100, 4, "changes", "secrets:excluded", ("open_filter",),
+    ),
+    Bar(
+        "no_network", "remote off",
+        "0 network connections of server and engine",
+        3, 1, "sessions", "network:run", ("calls_home",),
+    ),
+    Bar(
+        "hostile", "hostile model folder, adapter, checkpoint, state, workspace settings, URIs, git configuration",
+        "nothing executed; refused with the key named",
+        20, 1, "rounds", "hostile:run", ("trusting",),
+    ),
+    Bar(
+        "cancels", "cancels at random times",
+        "a reply each, work stopped ≤ 1 decode step + 50 ms",
+        1_000, 8, "cancels", "cancels:run", ("deaf",),
+    ),
+    Bar(
+        "editor_killed", "the editor killed (pipe closed, or only its process gone)",
+        "server and engine gone ≤ 5 s, no orphan",
+        100, 2, "kills", "ends:run", ("stays",),
+    ),
+    Bar(
+        "engine_faults", "engine killed, out of memory, CUDA error, NaN, hang at call 1–50",
+        "the editor sees a status, engine back ≤ 10 s or safe mode; no request hangs",
+        50, 2, "faults", "faults:run", ("given_up",),
+    ),
+    Bar(
+        "edit_storm", "10,000 edits a minute",
+        "lag p99 ≤ 2 s; queues bounded; RSS ≤ +5 % after warm-up",
+        100_000, 300, "edits", "storm:run", ("hoards",),
+    ),
+    Bar(
+        "checkout", "a checkout of 50,000 files while the watcher stands still for 5 s",
+        "overflow seen; every change folded ≤ 60 s; ≤ 1 bulk update; completions' p95 ≤ 1.5× idle",
+        50_000, 400, "files", "checkout:run", ("unseen",),
+    ),
+    Bar(
+        "folders", "many workspace folders",
+        "all answered; descriptors, threads and watches per folder bounded, and given back",
+        1_000, 8, "folders", "folders:run", ("kept_open",),
+    ),
+    Bar(
+        "day", "24 h of events compressed",
+        "RSS ≤ +5 %; descriptors, threads, watches flat",
+        30_000, 60, "events", "day:run", ("leaks",),
+    ),
+)  # fmt: skip
+
+
+def select(names: str) -> list[Bar]:
+    """The bars of a comma-separated list; "" is all. RequestError names one that is not there."""
+    if not names:
+        return list(BARS)
+    known = {bar.name: bar for bar in BARS}
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise RequestError(f"There is no bar {unknown[0]}; there are {', '.join(known)}.")
+    return [known[name] for name in wanted]

@@ -1,0 +1,83 @@
+"""The engine dies, has no memory left, loses its device, computes NaN or hangs: the editor is told, it comes back."""
+
+from __future__ import annotations
+
+import time
+
+from c2l_lsp.bench.soak.bar import Finding, Task
+from c2l_lsp.bench.soak.fixtures import project
+from c2l_lsp.bench.soak.proc import Editor, Plain, planted
+
+BACK_S = 10.0
+HANG_S = 35.0
+"""A hang is known only by silence: pings are sent every 5 s and waited for 20 s."""
+
+KINDS = ("die", "oom", "cuda", "nan", "hang")
+
+
+def run(task: Task) -> Finding:
+    """Fault after fault, each in a server of its own, at the first to the fiftieth completion."""
+    finding = Finding()
+    root = project(task.work / "project", 4)
+    slowest = 0.0
+    for number in range(task.count):
+        kind = KINDS[number % (4 if task.count < 5 or number % 10 != 4 else 5)]
+        call = 1 + number * 49 // max(task.count - 1, 1)
+        faults = f"{kind}:{call}" + (f"+{task.plant}" if task.plant else "")
+        with Editor(task.work, planted(faults, "server")) as editor:
+            try:
+                editor.initialize([root], {"completion": {"speculative": False, "cacheSize": 0, "maxNewTokens": 1}})
+                editor.ready(180 * task.patience)
+                slowest = max(slowest, _fault(task, finding, editor, kind, call))
+            except TimeoutError as error:
+                finding.fail(f"{kind} at call {call}: {error}")
+        finding.tried += 1
+        task.say(f"  {kind} at call {call}")
+    finding.figures["back_max_s"] = (slowest, "s")
+    return finding
+
+
+def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -> float:
+    """Ask until the fault comes and goes; how long it took to come back."""
+    what = f"{kind} at call {call}"
+    uri = "file:///soak/fault.py"
+    editor.open(uri, "import os\n")
+    for _ in range(call - 1):
+        _ask(task, editor, uri)
+    pid = [process.pid for process in editor.family()[1:]]
+    told = len(editor.told)
+    began = time.monotonic()
+    first = _ask(task, editor, uri)
+    finding.expect("result" in first or "error" in first, f"{what}: no reply")
+    limit = (HANG_S if kind == "hang" else BACK_S) * task.patience
+    while time.monotonic() - began < limit + 1.0:
+        _ask(task, editor, uri)
+        if _well(task, editor, uri) or _safe_mode(editor):
+            break
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    said = [message["params"]["state"] for message in editor.told[told:] if message["method"] == "c2l/didChangeStatus"]
+    finding.expect(set(said) & {"starting", "degraded", "failed"}, f"{what}: the editor saw {said}")
+    finding.expect(took <= limit, f"{what}: not back within {limit:.0f} s")
+    if kind in ("die", "cuda", "hang"):
+        now = [process.pid for process in editor.family()[1:]]
+        finding.expect(now != pid or _safe_mode(editor), f"{what}: the same engine goes on")
+    return took
+
+
+def _well(task: Task, editor: Editor, uri: str) -> bool:
+    """Whether the last request got an answer of the model, if only that it suggests nothing."""
+    asked = {"command": "c2l.showReport", "arguments": [{"textDocument": {"uri": uri}}]}
+    report = editor.ask("workspace/executeCommand", asked, 40 * task.patience)["result"]
+    return (report["lastReason"] or {}).get("code") in (None, "empty")
+
+
+def _safe_mode(editor: Editor) -> bool:
+    return any(status["state"] == "failed" for status in editor.statuses()[-1:])
+
+
+def _ask(task: Task, editor: Editor, uri: str) -> Plain:
+    text = f"import os\n\nx{time.monotonic_ns()} = "
+    edit = {"textDocument": {"uri": uri, "version": 2}, "contentChanges": [{"text": text}]}
+    editor.notify("textDocument/didChange", edit)
+    return editor.reply(editor.complete(uri, 2, 40), 40 * task.patience)

@@ -1,0 +1,13 @@
+"""Telling a device that refused one request from a device that is lost: after the second only a new process helps."""
+
+from __future__ import annotations
+
+_LOST = ("CUDA error", "device-side assert", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED", "MPS: ")
+FAULTS_IN_A_ROW = 3
+"""So many failures of the model one after the other count as a lost device, whatever they say."""
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error of torch says that the device cannot be used by this process any more."""
+    text = str(error)
+    return not isinstance(error, MemoryError) and "out of memory" not in text and any(mark in text for mark in _LOST)

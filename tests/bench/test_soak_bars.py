@@ -1,0 +1,47 @@
+"""Every bar in its short form, and every planted fault: a bar that holds under its fault measures nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from c2l_lsp.bench.soak import bars as table
+from c2l_lsp.bench.soak.run import measure
+
+BARS = {bar.name: bar for bar in table.BARS}
+LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout"}
+PLANTED_COUNT = {"documents": 60, "frames": 6, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3}
+SLOW = {("edit_storm", "hoards"), ("day", "leaks"), ("folders", "kept_open"), ("checkout", "unseen")}
+"""Planted faults that take a whole engine and a minute; -m slow runs them, and `bench soak --plant` at any time."""
+
+PLANTED = [
+    pytest.param(bar, plant, marks=pytest.mark.slow if (bar.name, plant) in SLOW else (), id=f"{bar.name}-{plant}")
+    for bar in table.BARS
+    for plant in bar.plants
+]
+
+
+@pytest.fixture(autouse=True)
+def small_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real processes with the tiny model; one thread each."""
+    Path(os.environ["C2L_CONFIG"]).write_text(f'[model]\npath = "{tiny_folder}"\ndtype = "float32"\n')
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.parametrize("name", BARS)
+def test_the_bar_holds(name: str):
+    if name in LINUX and sys.platform != "linux":
+        pytest.skip("fork, inotify, resource limits")
+    finding = measure(BARS[name], BARS[name].short)
+    assert finding.holds, finding.failures
+
+
+@pytest.mark.parametrize(("bar", "plant"), PLANTED)
+def test_the_planted_fault_is_found(bar: table.Bar, plant: str):
+    if bar.name in LINUX and sys.platform != "linux":
+        pytest.skip("fork, inotify, resource limits")
+    finding = measure(bar, PLANTED_COUNT.get(bar.name, bar.short), plant)
+    assert not finding.holds

@@ -1,0 +1,56 @@
+"""`make licences`: every package that is installed has a licence that lets everybody use and pass it on."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import tomllib
+
+PERMISSIVE = re.compile(
+    r"apache|\bmit\b|\bbsd\b|0bsd|isc|psf|python software foundation|unlicense|zlib|cc0|mpl|mozilla|hpnd|cnri|blueoak",
+    re.IGNORECASE,
+)
+FORBIDDEN = re.compile(r"\bgpl|agpl|lgpl|general public|sspl|busl|proprietary|commercial", re.IGNORECASE)
+KNOWN = {"torch": "BSD-3-Clause", "nvidia": "of CUDA builds of torch: NVIDIA's own, passed on unchanged"}
+"""Where the metadata says nothing that can be read, and what a person found."""
+
+
+def needed() -> set[str]:
+    """Names that this project depends on by itself, normalised."""
+    plain = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    return {re.split(r"[<>=~!; \[]", line)[0].lower().replace("_", "-") for line in plain}
+
+
+def refused(rows: list[dict[str, str]]) -> list[str]:
+    """A sentence for each package whose licence is none of the permissive ones."""
+    found = []
+    for row in rows:
+        name, licence = row["Name"].lower().replace("_", "-"), row["License"]
+        if any(name.startswith(known) for known in KNOWN):
+            continue
+        if FORBIDDEN.search(licence) and not re.search(r"\bor\b", licence, re.IGNORECASE):
+            found.append(f"{row['Name']} {row['Version']}: {licence}")
+        elif not PERMISSIVE.search(licence):
+            found.append(f"{row['Name']} {row['Version']}: {licence or 'no licence'}; look, and add it to KNOWN")
+    return found
+
+
+def main() -> int:
+    """Every installed package but this one."""
+    command = [sys.executable, "-m", "piplicenses", "--format=json", "--from=mixed", "--ignore-packages", "c2l-lsp"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = json.loads(done.stdout)
+    missing = needed() - {row["Name"].lower().replace("_", "-") for row in rows} - {"tomli"}
+    found = refused(rows) + [f"{name} is not installed, so its licence is not known" for name in sorted(missing)]
+    for sentence in found:
+        print(sentence, file=sys.stderr)
+    print(f"licences: {len(rows)} packages looked at, {len(found)} refused")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
