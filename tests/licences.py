@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 
 PERMISSIVE = re.compile(
     r"apache|\bmit\b|\bbsd\b|0bsd|isc|psf|python software foundation|unlicense|zlib|cc0|mpl|mozilla|hpnd|cnri|blueoak",

@@ -330,6 +330,11 @@ class EngineClient:
             self.on_life(life, message)
 
 
+def machine(hello: wire.Hello) -> tuple[object, ...]:
+    """What a running engine cannot change about itself."""
+    return hello.settings.model, hello.settings.remote
+
+
 def _learned_under(record: wire.OpenFolder) -> tuple[object, ...]:
     return record.trusted, record.settings.adapter, record.settings.files
 

@@ -30,3 +30,8 @@ class Messages:
     def error(self, error: C2LError) -> None:
         """An error of the closed set."""
         self.tell(error.severity, str(error))
+
+
+def severity(name: str) -> Severity:
+    """The severity of a name on the wire; a warning if it is none."""
+    return next((one for one in Severity if one.value == name), Severity.WARNING)

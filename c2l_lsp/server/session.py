@@ -21,10 +21,10 @@ from c2l_lsp.server import gate
 from c2l_lsp.server.buffers import BufferFeed
 from c2l_lsp.server.completions import Completions, Insertion
 from c2l_lsp.server.documents import Documents, Edit
-from c2l_lsp.server.engine_client import ENGINE_COMMAND, EngineClient, Life, Policy
+from c2l_lsp.server.engine_client import ENGINE_COMMAND, EngineClient, Life, Policy, machine
 from c2l_lsp.server.folders import Folders
 from c2l_lsp.server.items import Selected
-from c2l_lsp.server.messages import Messages
+from c2l_lsp.server.messages import Messages, severity
 from c2l_lsp.server.progress import Bars
 from c2l_lsp.server.protocol import Reason
 from c2l_lsp.server.settings import EVERYWHERE, SettingsLayers
@@ -104,7 +104,7 @@ class Session:
             self._changing = asyncio.ensure_future(self.engine.stop())
         elif self.engine.life is Life.OFF:
             self.engine.start(hello)
-        elif old is not None and _machine(old) != _machine(hello):
+        elif old is not None and machine(old) != machine(hello):
             self._changing = asyncio.ensure_future(self.engine.restart(hello))
 
     def _wanted(self) -> bool:
@@ -256,7 +256,7 @@ class Session:
             self.suggester.adapter_changed(folder)
         elif isinstance(event, wire.Trouble):
             folder = event.folder
-            self.messages.tell(_severity(event.severity), event.message)
+            self.messages.tell(severity(event.severity), event.message)
         work = self.board.work(folder)
         if work is None:
             self.bars.end(folder)
@@ -295,11 +295,3 @@ class Session:
             self.statistics.save()
         except C2LError as error:
             self.messages.error(error)
-
-
-def _machine(hello: wire.Hello) -> tuple[object, ...]:
-    return hello.settings.model, hello.settings.remote
-
-
-def _severity(name: str) -> Severity:
-    return next((one for one in Severity if one.value == name), Severity.WARNING)

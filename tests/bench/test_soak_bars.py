@@ -11,10 +11,14 @@ import pytest
 from c2l_lsp.bench.soak import bars as table
 from c2l_lsp.bench.soak.run import measure
 
+pytestmark = pytest.mark.timeout(900)  # real processes, and a machine that may be busy
 BARS = {bar.name: bar for bar in table.BARS}
 LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout"}
 PLANTED_COUNT = {"documents": 60, "frames": 6, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3}
-SLOW = {("edit_storm", "hoards"), ("day", "leaks"), ("folders", "kept_open"), ("checkout", "unseen")}
+SLOW = {
+    ("edit_storm", "hoards"), ("day", "leaks"), ("folders", "kept_open"), ("checkout", "unseen"),
+    ("engine_faults", "given_up"), ("cancels", "deaf"), ("full_disk", "quiet"),
+}  # fmt: skip
 """Planted faults that take a whole engine and a minute; -m slow runs them, and `bench soak --plant` at any time."""
 
 PLANTED = [

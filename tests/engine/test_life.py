@@ -564,3 +564,13 @@ def test_a_file_that_is_left_out_is_in_no_prompt(session, folder, path, trusted)
     assert (answer.texts, answer.prompt_tokens) == ([], 0)
     assert "left out" in answer.reason
     assert session.complete(question(folder, path="pkg/m0.py")).new_tokens == 4
+
+
+def test_a_state_of_the_first_version_is_gone_on_with(settings, folder):
+    """Made by another hypernetwork: built anew, and the counter of generations goes on from there."""
+    kept = Path(__file__).parent / "kept_state_1"
+    shutil.copytree(kept, state_root() / folder_key(folder))
+    with Session(settings) as session:
+        info = session.open(folder)
+        assert (info.generation, info.files, info.state) == (42, 12, "ready")
+        assert troubles(session) == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -245,3 +247,19 @@ def test_a_cache_that_is_locked_is_not_deleted(store):
     finally:
         blocker.close()
     assert set(store.get([b"a"], "rule")) == {b"a"}
+
+
+KEPT = Path(__file__).parent / "kept_state_1"
+"""A state as the first version wrote it, before `seen`, `touched` and `first` were kept."""
+
+
+def test_a_state_of_the_first_version_is_read(tmp_path):
+    root = tmp_path / "state"
+    shutil.copytree(KEPT, root)
+    store = FolderStore(root)
+    back, kept, extra = store.load()
+    assert (back.generation, back.gate, back.seen, back.touched, back.first) == (41, 0.7, {}, [], {})
+    assert back.files == {"a.py": (b"d" * 16, 10, 5, [b"k" * 16])}
+    assert torch.equal(kept.tensors["S"], 3 * torch.eye(4, dtype=torch.float64))
+    assert torch.equal(extra["P"], torch.eye(2))
+    store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import struct
@@ -13,7 +14,7 @@ import time
 import pytest
 
 from c2l_lsp.engine import wire
-from c2l_lsp.engine.worker import Inbox
+from c2l_lsp.engine.worker import DEVICE_LOST, Inbox, Worker
 
 WAIT = 90.0
 
@@ -181,3 +182,67 @@ def test_only_the_latest_text_of_a_buffer_waits_and_every_request_is_answered():
     held = [(request.id, request.params["text"]) for request in taken if request.method == "buffer"]
     assert held == [(999, "999" * 100), (1002, "after")]
     assert inbox._texts == {}
+
+
+class Failing:
+    """Stands where an engine does; every completion fails."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors = list(errors)
+
+    def due_in(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def complete(self, *_: object) -> wire.Completion:
+        error = self.errors.pop(0)
+        if error is not None:
+            raise error
+        return wire.Completion(texts=[], generation=0, prompt_tokens=0, new_tokens=0, ms=wire.Timing())
+
+
+def frames(*errors: Exception | None) -> tuple[int, list[wire.Frame], int]:
+    """Exit code of a worker whose model fails like this, what it said, and how many requests it left unanswered."""
+    asked = b"".join(
+        wire.pack(wire.Request(id=number, method="complete", params=wire.to_params(ask())))
+        for number in range(1, len(errors) + 1)
+    )
+    out = io.BytesIO()
+    worker = Worker(io.BytesIO(asked), out)
+    worker._engine = Failing(*errors)
+    worker._read()  # the whole stream, so that nothing depends on a thread
+    worker._inbox.closed = False
+    worker._stdin = io.BytesIO()
+    for _ in errors:
+        if worker._running:
+            worker._serve(worker._inbox.take(0))
+    said = io.BytesIO(out.getvalue())
+    told = []
+    while (frame := wire.read(said)) is not None:
+        told.append(frame)
+    return worker._code if not worker._running else 0, told, len(worker._inbox._pending)
+
+
+def severities(told: list[wire.Frame]) -> list[str]:
+    return [frame.data["severity"] for frame in told if isinstance(frame, wire.Event)]
+
+
+def test_a_device_that_is_lost_ends_the_process():
+    code, told, _ = frames(RuntimeError("CUDA error: an illegal memory access was encountered"), None)
+    assert code == DEVICE_LOST
+    assert severities(told) == ["warning"]
+    assert told[-1].error[0] == "engine"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried"), MemoryError(), FloatingPointError("NaN")])
+def test_a_failure_that_passes_is_told_and_so_is_its_end(error: Exception):
+    code, told, left = frames(error, None, error, None)
+    assert (code, left) == (0, 0)
+    assert severities(told) == ["warning", "info", "warning", "info"]
+    assert [frame.error is not None for frame in told if isinstance(frame, wire.Reply)] == [True, False, True, False]
+
+
+def test_a_model_that_keeps_failing_ends_the_process():
+    code, told, _ = frames(*[FloatingPointError("NaN")] * 5)
+    assert code == DEVICE_LOST
+    assert len([frame for frame in told if isinstance(frame, wire.Reply)]) == 3

@@ -9,7 +9,7 @@ import pytest
 
 from c2l_lsp.engine import wire
 from c2l_lsp.server.engine_client import Life
-from c2l_lsp.server.protocol import Reason
+from c2l_lsp.server.protocol import Reason, State
 from c2l_lsp.server.statistics import Statistics
 from c2l_lsp.server.status import Board
 
@@ -138,3 +138,14 @@ async def test_a_closed_folder_is_forgotten(board: Board) -> None:
     board.forget("/w")
     assert board.state().value == "ready"
     assert board.snapshot("/w").adapter is None
+
+
+async def test_a_trouble_that_is_over_is_taken_back(board: Board) -> None:
+    board.life(Life.READY, "", "m")
+    trouble = {"folder": "/w", "code": "storage", "message": "No space."}
+    board.event(wire.Trouble(severity="warning", **trouble))
+    assert board.state() is State.DEGRADED
+    board.event(wire.Trouble(severity="info", **{**trouble, "code": "git"}))
+    assert board.state() is State.DEGRADED
+    board.event(wire.Trouble(severity="info", **trouble))
+    assert board.state() is State.READY

@@ -1,0 +1,84 @@
+"""More folders than are followed at a time, states that are too many, and one that is in use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from c2l_lsp.config import state_root
+from c2l_lsp.engine import core, inventory, wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved, folder_key
+from c2l_lsp.errors import RequestError, StorageError
+from c2l_lsp.model.hypernet import RepoState
+
+
+def keep(root: Path, age: float) -> Path:
+    """A small state, written that many seconds ago."""
+    store = FolderStore(root)
+    saved = Saved(
+        schema=SCHEMA, folder=str(root), hypernetwork="", filter_digest="", generation=1, gate=1.0, files={}
+    )  # fmt: skip
+    store.save(saved, RepoState({"S": torch.zeros(64, 64)}), {})
+    store.close()
+    when = (root / "CURRENT").stat().st_mtime - age
+    os.utime(root / "CURRENT", (when, when))
+    return root
+
+
+def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_path: Path, monkeypatch, sources):
+    monkeypatch.setattr(core, "AWAKE", 2)
+    names = []
+    for number in range(4):
+        root = (tmp_path / f"f{number}").resolve()
+        root.mkdir()
+        (root / "a.py").write_text(sources[number], encoding="utf-8")
+        names.append(str(root))
+        session.open(root)
+    engine = session.engine
+    assert list(engine._folders) == names[2:]
+    assert [info.folder for info in engine.status().folders] == [*names[2:], *names[:2]]
+    asleep = [e.folder for e in session.events if isinstance(e, wire.Trouble)]
+    assert asleep == names[:2]
+    assert {e.severity for e in session.events if isinstance(e, wire.Trouble)} == {"info"}
+    engine.life(names[2]).buffer("b.py", "value = 1\n")
+    woken = engine.life(names[0])  # as for a completion
+    assert woken.info().generation == 1  # from disk, not read again
+    assert list(engine._folders) == [names[2], names[0]]
+    engine.life(names[1])
+    assert engine.life(names[2]).buffers == {"b.py": "value = 1\n"}
+    for name in names:
+        engine.close_folder(name)
+    assert not engine._folders
+    assert not engine._asleep
+    with pytest.raises(RequestError, match="not open"):
+        engine.life(names[0])
+
+
+def test_states_learned_longest_ago_go_when_there_are_too_many(tmp_path: Path):
+    roots = [keep(tmp_path / f"s{age}", age) for age in (50, 10, 90, 30)]
+    size = sum(path.stat().st_size for path in roots[0].rglob("*") if path.is_file()) / 2**20
+    assert inventory.prune(tmp_path, 5 * size) == []
+    held = FolderStore(tmp_path / "s90")
+    assert held.own()
+    assert [path.name for path in inventory.prune(tmp_path, 2.5 * size)] == ["s50", "s30"]  # the oldest is in use
+    held.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if (path / "CURRENT").exists()) == ["s10", "s90"]
+    assert inventory.prune(tmp_path / "nowhere", 0.0) == []
+
+
+def test_forget_does_not_delete_under_a_running_server(tmp_path: Path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    root = keep(state_root() / folder_key(folder), 0)
+    held = FolderStore(root)
+    assert held.own()
+    with pytest.raises(StorageError, match="open in a running server"):
+        inventory.forget(folder)
+    held.close()
+    assert inventory.forget(folder) > 0
+    assert not root.exists()
+    assert inventory.forget(folder) == 0

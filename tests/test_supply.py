@@ -1,0 +1,48 @@
+"""The checks of dependencies judge as they should, without asking anybody."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"c2l_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("licence", "well"),
+    [
+        ("MIT License", True), ("BSD-3-Clause", True), ("Apache-2.0 OR BSD-2-Clause", True), ("MPL-2.0", True),
+        ("GPL-3.0-only", False), ("GNU Affero General Public License v3", False), ("UNKNOWN", False), ("", False),
+        ("GPL-2.0 OR MIT", True), ("Proprietary", False),
+    ],
+)  # fmt: skip
+def test_licences(licence: str, well: bool):
+    refused = script("licences").refused([{"Name": "some", "Version": "1", "License": licence}])
+    assert (refused == []) is well
+
+
+def test_what_was_not_looked_up_is_not_called_well():
+    verdict = script("audit").verdict
+    skipped = {"name": "a", "skip_reason": "not found"}
+    clean = {"name": "b", "version": "1", "vulns": []}
+    bad = {"name": "c", "version": "2", "vulns": [{"id": "X-1", "fix_versions": ["3"]}]}
+    assert verdict("")[0] == 0
+    assert "NOTHING WAS CHECKED" in verdict("")[1][-1]
+    assert "NOTHING WAS CHECKED" in verdict(json.dumps({"dependencies": [skipped]}))[1][-1]
+    assert verdict(json.dumps({"dependencies": [skipped, clean]}))[1] == [
+        "audit: 1 of 2 packages looked up, 0 known vulnerabilities"
+    ]
+    code, lines = verdict(json.dumps({"dependencies": [clean, bad]}))
+    assert code == 1
+    assert lines[0] == "c 2: X-1, fixed in ['3']"
