@@ -1,7 +1,6 @@
 """A server or an engine with a fault planted: `python -m c2l_lsp.bench.soak.plant FAULTS server|engine`.
 
-FAULTS are names joined by "+", some with a number (`oom:3`). A server hands them on to its engine. A bar that does not
-fail under its planted fault measures nothing; that is all these are for.
+FAULTS are names joined by "+", some with a number (`oom:3`). A server hands them on to its engine.
 """
 
 from __future__ import annotations
@@ -139,9 +138,8 @@ def quiet(_: str) -> None:
     session.Session._on_event = heard  # type: ignore[method-assign]
 
 
-def noted(where: str) -> None:
+def noted(_: str) -> None:
     """No fault: every network address that is connected to goes into the file named by C2L_SOAK_NOTES."""
-    del where
     out = os.environ["C2L_SOAK_NOTES"]
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -272,10 +270,7 @@ def die(number: str) -> None:
 def hang(number: str) -> None:
     """The engine's loop stands still for good at the nth completion."""
 
-    def happens() -> None:
-        threading.Event().wait()
-
-    _at_call(number, happens)
+    _at_call(number, lambda: time.sleep(1e6))
 
 
 _SERVER = {f.__name__: f for f in (lenient, silent, forget, twice, stays, given_up, hoards, calls_home, quiet, noted)}
