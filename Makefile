@@ -29,7 +29,7 @@ test: install  ## the test suite, without real editors
 
 test-editors: install  ## real VS Code, Neovim and Emacs against the real server, set up in build/editors (Debian packages, npm)
 	tests/editors/setup.sh
-	$(BIN)/python -m pytest -m editors tests/editors
+	tests/editors/run.sh
 
 lint: install  ## formatter, linter, types
 	$(BIN)/ruff format --check .

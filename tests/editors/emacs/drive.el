@@ -50,7 +50,7 @@
 
 (defvar drive-fault (not (string= (or (getenv "C2L_FAULT") "") "")))
 (defvar drive-text (getenv "C2L_TEXT"))
-(defvar drive-patience (if drive-fault 15 (string-to-number (or (getenv "C2L_WAIT") "180"))) "Seconds; with a fault, what is waited for does not come.")
+(defvar drive-patience (if drive-fault 10 (string-to-number (or (getenv "C2L_WAIT") "180"))) "Seconds; with a fault, what is waited for does not come.")
 
 (defun drive-wait (what predicate &optional seconds)
   "Wait for PREDICATE for SECONDS at most, else fail saying WHAT."

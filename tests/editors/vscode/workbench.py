@@ -30,7 +30,7 @@ GHOST = (
 )
 PATIENCE = float(os.environ.get("C2L_PATIENCE", "1"))
 """Factor on every wait, for busy machines."""
-HURRY = 0.3
+HURRY = 0.15
 """Factor while a fault is planted: what is waited for then does not come."""
 
 USER = {
