@@ -168,7 +168,7 @@ def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:
     elif isinstance(params, wire.Deepen):
         DEEP[params.folder] = "" if params.cancel else "waiting"
         if not params.cancel:
-            threading.Thread(target=deepen, args=(params.folder, params.steps or 400), daemon=True).start()
+            threading.Thread(target=deepen, args=(params.folder, params.steps or 4000), daemon=True).start()
         return info(params.folder)
     elif isinstance(params, wire.SetEnabled):
         ENABLED[params.folder] = params.enabled

@@ -521,7 +521,7 @@ function S.deepen()
   d.open({ '' })
   d.plant('require("c2l.protocol").Method.ADAPTER_DEEPEN = "c2l/adapter/regenerate"')
   d.lua('vim.cmd("C2L adapter deepen")')
-  local training = '(require("c2l").status().adapter.deep or ""):match("^training, %d+ of 400 steps$")'
+  local training = '(require("c2l").status().adapter.deep or ""):match("^training, %d+ of 4000 steps$")'
   d.wait('return ' .. training)
   d.keys('ipsi')
   d.shown('_psi_g1_0()') -- completions go on meanwhile

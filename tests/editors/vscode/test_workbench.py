@@ -163,13 +163,20 @@ def the_panel_tells(shown: Workbench) -> None:
 
 
 def training_is_begun_and_stopped(shown: Workbench) -> None:
-    """Training on request is announced with a button; the command, run again, stops it."""
+    """Training on request is followed by the extension, and the command, run again, stops it."""
+    before = len(shown.passed(method="c2l/adapter/didChange"))
+
+    def training() -> bool:
+        told = shown.passed(answer="c2l/adapter/info")
+        return bool(told) and (told[-1]["result"] or {}).get("deep", "").startswith("training")
+
     shown.command("Train on the Folder, or Stop That")
-    shown.until("the training's progress", lambda: "training on" in shown.notified(), 60)
-    told = [one["params"]["adapter"] for one in shown.passed(method="c2l/didChangeStatus")]
-    assert any((one or {}).get("deep", "").startswith(("waiting", "training")) for one in told), told[-1:]
+    shown.until("the training", training, 60)
+    shown.picture("training")
     shown.command("Train on the Folder, or Stop That")
-    shown.until("the end of it", lambda: "training on" not in shown.notified(), 60)
+    shown.until("the end of it", lambda: not training(), 60)
+    changes = [one["params"]["trigger"] for one in shown.passed(method="c2l/adapter/didChange")[before:]]
+    assert "deep" not in changes, changes
 
 
 def settings_apply_live(shown: Workbench) -> None:

@@ -139,10 +139,6 @@ class Workbench:
         """The ghost text in the editor, as one line."""
         return "".join(self.do("texts", selector=GHOST)).replace("\xa0", " ")
 
-    def notified(self) -> str:
-        """Text of the notifications on screen."""
-        return " ".join(self.do("texts", selector=".notifications-toasts .notification-list-item"))
-
     def file(self, name: str) -> None:
         """Open a file from the explorer, cursor at its end."""
         self.do("click", selector=f'.explorer-folders-view .monaco-list-row[aria-label*="{name}"]')
