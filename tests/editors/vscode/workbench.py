@@ -140,9 +140,8 @@ class Workbench:
         return "".join(self.do("texts", selector=GHOST)).replace("\xa0", " ")
 
     def file(self, name: str) -> None:
-        """Open a file from the explorer, cursor at its end."""
-        self.do("click", selector=f'.explorer-folders-view .monaco-list-row[aria-label*="{name}"]')
-        self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
+        """Open a file, cursor at its end."""
+        self.tab(name)
         self.to_end()
 
     def tab(self, name: str) -> None:
