@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, EngineError, ModelError, SettingError
+from c2l_lsp.server import pulse
 from c2l_lsp.server.connection import Connection
 
 log = logging.getLogger("c2l.engine")
@@ -63,6 +64,7 @@ class Policy:
     load_silence: float = 600.0
     ping_every: float = 5.0
     ping_timeout: float = 20.0
+    starved_pings: int = 6
     call_timeout: float = 30.0
     close_grace: float = 1.0
 
@@ -307,11 +309,25 @@ class EngineClient:
             if self.idle_minutes and _now() - self._used > self.idle_minutes * 60:
                 self._unloading = asyncio.ensure_future(self.unload())
                 await connection.closed.wait()  # `unload` cancels this task, and ends the process in order
-            if _now() - connection.heard >= self.policy.ping_every:
-                try:
-                    await connection.call("ping", wire.Nothing(), wire.Nothing, self.policy.ping_timeout)
-                except EngineError:
-                    await connection.kill("The engine hung and was ended.")
+            if _now() - connection.heard >= self.policy.ping_every and not await self._answers(connection):
+                await connection.kill("The engine hung and was ended.")
+
+    async def _answers(self, connection: Connection) -> bool:
+        """Whether the engine answers a ping in its time. One that gets no processor has several times as long."""
+        for _ in range(self.policy.starved_pings):
+            used, pid = pulse.cpu_seconds(connection.process.pid), connection.process.pid
+            began, heard = _now(), connection.heard
+            try:
+                await connection.call("ping", wire.Nothing(), wire.Nothing, self.policy.ping_timeout)
+            except EngineError:
+                if connection.heard > heard:  # it says something, if not this
+                    return True
+                if connection.closed.is_set() or not pulse.starved(pid, used, _now() - began):
+                    return False
+                log.warning("The engine gets no processor; it is waited for.")
+            else:
+                return True
+        return False
 
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
