@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.complete import Completer
-from c2l_lsp.engine.decode import Decoder
+from c2l_lsp.engine.decode import Decoder, Prefilled, Step
 from c2l_lsp.engine.prompt import build
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.lora import Adapter, AdapterSlot
@@ -113,3 +114,36 @@ def test_what_was_typed_of_a_word_is_not_said_again(tiny, sources):
         for said in completer.complete(request, generation=0, kv_key="", cancelled=lambda: False).texts:
             assert whole[len(asked.owed) :].startswith(said)
     assert healed > 20
+
+
+class Says:
+    """A decoder that says a text, a token at a time."""
+
+    def __init__(self, model, text):
+        self._ids = model.encode(text)
+        self.said = 0
+
+    def prefill(self, ids, kv_key="", owed=""):
+        return Prefilled(None, torch.zeros(1), len(ids), 0)
+
+    def likeliest(self, start, count):
+        return self._ids[:1]
+
+    def stream(self, start, first=None, elsewhere=None):
+        for token in self._ids:
+            self.said += 1
+            yield Step(token, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"), [("a = 1\n    b = 2\n    c = wha", "a = 1\n    b = 2"), ("a = 1\n    b", "a = 1")]
+)
+def test_when_time_runs_out_the_complete_lines_are_shown(tiny, monkeypatch, written, shown):
+    """The clock goes on by 1 ms a token, and the budget ends where `written` does."""
+    says = Says(tiny, f"{written}tever\n    d = 4\n")
+    budget = len(tiny.encode(written))
+    monkeypatch.setattr("c2l_lsp.engine.complete.time", SimpleNamespace(perf_counter=lambda: says.said / 1e3))
+    request = ask(max_latency_ms=budget, max_new_tokens=64, multiline="always", prefix="def f(a):\n    ", suffix="")
+    answer = run(Completer(tiny, says), request)
+    assert (answer.texts, answer.stop) == ([shown], "latency")
+    assert says.said == budget
