@@ -87,7 +87,7 @@ def typing_along_keeps_it(shown: Workbench) -> None:
 def turned_off_shows_nothing_and_why(shown: Workbench) -> None:
     """The menu turns everything off: no grey text, and the status says why."""
     begin(shown, "toggle.py")
-    shown.choose("Turn completions off")
+    shown.choose("Turn completions off", picture="menu")
     try:
         shown.until("the status to say off", lambda: "off" in shown.status(), 20)
         assert "Completions are off" in shown.status_spoken()

@@ -174,12 +174,13 @@ class Workbench:
         self.wait(row, 20)
         self.press("Enter")
 
-    def choose(self, label: str) -> None:
+    def choose(self, label: str, picture: str = "") -> None:
         """An entry of the status item's menu."""
         self.do("click", selector=STATUS)
         row = f'.quick-input-list .monaco-list-row[aria-label*="{label}"]'
         self.wait(row, 20)
-        self.picture("menu")
+        if picture:
+            self.picture(picture)
         self.do("click", selector=row)
 
     def picture(self, name: str) -> Path:

@@ -97,11 +97,12 @@ function table(kind: string, head: Row, rows: Row[]): Node {
 }
 
 function chart(points: PanelData["points"]): Node {
-  const [width, height, left, bottom] = [600, 140, 44, 20];
+  const [width, height, left, bottom] = [600, 110, 44, 20];
   const norms = points.map(({ norm }) => norm);
   const [low, high] = [Math.min(...norms), Math.max(...norms)];
   const x = (index: number): number => left + (index * (width - left - 12)) / (points.length - 1);
-  const y = (norm: number): number => 12 + ((height - bottom - 24) * (high - norm)) / (high - low || 1);
+  const share = (norm: number): number => (high > low ? (high - norm) / (high - low) : 0.5);
+  const y = (norm: number): number => 12 + (height - bottom - 24) * share(norm);
   const [first, last] = [points[0]?.generation ?? 0, points.at(-1)?.generation ?? 0];
   const label = `Norm of the adapter from generation ${first} to ${last}, between ${short(low)} and ${short(high)}`;
   const box = { preserveAspectRatio: "xMinYMid", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label };
