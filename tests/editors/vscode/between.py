@@ -79,6 +79,8 @@ def to_editor(message: dict[str, Any]) -> dict[str, Any] | None:
     method = message.get("method")
     if method is None:
         method = asked.pop(message.get("id", ""), "")
+        if method == COMPLETE and fault() == "stale":
+            _as_first(message)
         if method.startswith("c2l/") or method == COMPLETE:
             note(answer=method, result=message.get("result"), error=message.get("error"))
         if method == COMPLETE:
@@ -89,13 +91,16 @@ def to_editor(message: dict[str, Any]) -> dict[str, Any] | None:
     return None if method.startswith("c2l/") and fault() == "mute" else message
 
 
+def _as_first(message: dict[str, Any]) -> None:
+    """As if no adapter had come after the first."""
+    for item in (message.get("result") or {}).get("items", []):
+        item["insertText"] = re.sub(r"_g\d+", "_g1", item["insertText"])
+
+
 def _spoilt(message: dict[str, Any]) -> dict[str, Any]:
     items = (message.get("result") or {}).get("items", [])
     if fault() == "no-answers":
         items.clear()
-    if fault() == "stale":
-        for item in items:  # as if no adapter had come after the first
-            item["insertText"] = re.sub(r"_g\d+", "_g1", item["insertText"])
     if fault() == "wrong-text":
         for item in items:
             item["insertText"] = "wrong" + item["insertText"]

@@ -124,9 +124,16 @@ def suggested(shown: Workbench) -> list[str]:
         shown.press("Control+a")
         shown.type(prompt)
         shown.press("Alt+Backslash")
-        shown.until("an answer", lambda asked=asked: len(shown.passed(answer=COMPLETE)) > asked, 30)
-        time.sleep(1.5)
-        texts.append(shown.ghost())
+
+        def told(asked: int = asked, at: int = len(prompt)) -> list[str]:
+            answers = [one["result"]["items"] for one in shown.passed(answer=COMPLETE)[asked:] if one["result"]]
+            firsts = [items[0] for items in answers if items]
+            return [one["insertText"] for one in firsts if one["range"]["start"]["character"] == at]
+
+        end = time.monotonic() + 10 * shown.patience
+        while not told() and time.monotonic() < end:
+            time.sleep(0.2)
+        texts.append((told() or [""])[0])
         shown.press("Escape")
     assert any(texts), "nothing is suggested anywhere"
     discard(shown)
