@@ -45,8 +45,11 @@ def run(task: Task) -> Finding:
                 time.sleep(due - time.monotonic())
         editor.ask("c2l/status", {}, 120 * task.patience)
         _measure(editor, series)
-        unanswered = [n for n in range(1, editor._id + 1) if n not in editor.replies]
-        finding.expect(len(unanswered) <= 1, f"{len(unanswered)} requests without a reply")
+        try:
+            asked = range(1, editor._id + 1)
+            editor.until(lambda: all(n in editor.replies for n in asked), 60 * task.patience, "requests unanswered")
+        except TimeoutError as error:
+            finding.fail(str(error))
     for name, values in series.items():
         _flat(finding, name, values)
     return finding

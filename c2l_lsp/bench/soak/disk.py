@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def run(task: Task) -> Finding:
                     _room(task, finding, editor, root, state if blocked else None)
             except TimeoutError as error:
                 finding.fail(f"round {number}: {error}")
-        if blocked:
-            state.unlink(missing_ok=True)
+        if blocked and state.is_dir():
+            shutil.rmtree(state)
         finding.tried += 1
     return finding
 

@@ -168,11 +168,12 @@ def deaf(_: str) -> None:
 
 
 def unseen(_: str) -> None:
-    """An overflow of the watcher's queue that nobody is told of."""
+    """Events of the watcher are lost, and nobody is told."""
     from c2l_lsp.engine import adapt
     from c2l_lsp.repo import watch
 
     watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
+    watch.Watcher._event = lambda self, event: None  # type: ignore[method-assign]
     adapt.RECONCILE_S = 1e9
 
 
