@@ -14,15 +14,13 @@ from c2l_lsp.bench.soak.run import measure
 pytestmark = pytest.mark.timeout(900)  # real processes, and a machine that may be busy
 BARS = {bar.name: bar for bar in table.BARS}
 LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout"}
-PLANTED_COUNT = {"documents": 60, "frames": 6, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3}
-SLOW = {
-    ("edit_storm", "hoards"), ("day", "leaks"), ("folders", "kept_open"), ("checkout", "unseen"),
-    ("engine_faults", "given_up"), ("cancels", "deaf"), ("full_disk", "quiet"),
-}  # fmt: skip
-"""Planted faults that take a whole engine and a minute; -m slow runs them, and `bench soak --plant` at any time."""
+PLANTED_COUNT = {"documents": 60, "frames": 60, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3}
+QUICK = {"documents", "save_styles", "odd_files"}
+"""Bars whose planted faults run with every test. Those of the others take processes and minutes: -m slow runs them, and
+`bench soak --bars NAME --plant FAULT` at any time."""
 
 PLANTED = [
-    pytest.param(bar, plant, marks=pytest.mark.slow if (bar.name, plant) in SLOW else (), id=f"{bar.name}-{plant}")
+    pytest.param(bar, plant, marks=() if bar.name in QUICK else pytest.mark.slow, id=f"{bar.name}-{plant}")
     for bar in table.BARS
     for plant in bar.plants
 ]
@@ -35,7 +33,11 @@ def small_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-@pytest.mark.parametrize("name", BARS)
+LONG = {"engine_faults", "day"}
+"""Bars whose short form takes minutes of an engine, too."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in BARS])
 def test_the_bar_holds(name: str):
     if name in LINUX and sys.platform != "linux":
         pytest.skip("fork, inotify, resource limits")
