@@ -33,8 +33,8 @@ def small_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-LONG = {"engine_faults", "day"}
-"""Bars whose short form takes minutes of an engine, too."""
+LONG = {"engine_faults"}
+"""Bars whose short form takes minutes of real engines, too."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in BARS])
