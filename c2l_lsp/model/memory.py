@@ -38,7 +38,7 @@ SUMS = ("S", "F_e", "F_h", "n")
 Sums = dict[str, Tensor]
 """What is added up over readings, by the names of SUMS: fp64, [R, R] and [] (n)."""
 
-_ROWS = 2048  # positions whose logits are held at once
+_ROWS = 512  # positions whose logits are held at once: 2048 of them took 200 MB with their softmax
 
 
 @dataclass(frozen=True)
