@@ -95,7 +95,8 @@ Done = dict[Run, "Future[subprocess.CompletedProcess[str]]"]
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     """Every selected run, started."""
-    selected = [item.callspec.params["run"] for item in request.session.items if item.path == Path(__file__)]
+    here = [item for item in request.session.items if item.path == Path(__file__) and hasattr(item, "callspec")]
+    selected = [item.callspec.params["run"] for item in here]
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         yield {run: pool.submit(run.drive, tmp_path_factory.mktemp("run")) for run in selected if _possible(run)}
         pool.shutdown(cancel_futures=True)
