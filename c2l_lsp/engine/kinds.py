@@ -35,8 +35,16 @@ def shipped_prior(model: BaseModel) -> MemoryPrior | None:
 def memory(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hypernetwork | None:
     """`memory` with the shipped prior, or with one estimated earlier from the folder's own text; None: estimate it."""
     del offline
-    prior = shipped_prior(model) or (priors.from_tensors(extra) if extra else None)
+    prior = shipped_prior(model) or _kept_prior(extra)
     return Memory(model, prior) if prior is not None else None
+
+
+def _kept_prior(extra: Mapping[str, Tensor]) -> MemoryPrior | None:
+    """A prior that was kept with a state; None for one of another version, which costs an estimate and nothing else."""
+    try:
+        return priors.from_tensors(extra) if extra else None
+    except CheckpointError:
+        return None
 
 
 def own_prior(
