@@ -33,13 +33,15 @@ Values = dict[str, Any]
 @dataclass(frozen=True)
 class Amounts:
     """How much is measured of a repository: tokens scored at the longest prefix and at each shorter one, of adapters
-    with pairs against others', for staleness; spans to be written, and those asked of states of every age."""
+    with pairs against others', for staleness; spans to be written at the longest prefix, at each shorter one, and under
+    states of every age."""
 
     scored: int = 4096
     short_scored: int = 1024
     pair_scored: int = 512
     aged: int = 1024
     spans: int = 24
+    short_spans: int = 8
     aged_spans: int = 12
 
     def at(self, prefix: int) -> int:
@@ -76,11 +78,16 @@ def loss(bench: Bench, case: Case, method: Method) -> Values:
 
 
 def line(bench: Bench, case: Case, method: Method) -> Values:
-    """Rests of lines under the method."""
+    """Rests of lines under the method; by prefix, "1024" being as much of the file as fits."""
     fitted = bench.adapters.fitted(method, case.name)
-    spans = spans_of(case.targets, names_of(case.state.values()), bench.amounts.spans)
-    answers = bench.lines.ask(case.targets, spans, fitted.adapter, fitted.context, fitted.budget)
-    return {"answers": [answer.plain() for answer in answers]}
+    known = names_of(case.state.values())
+    found: Values = {}
+    for prefix in PREFIXES:
+        count, seen = (bench.amounts.spans, None) if prefix == LAST else (bench.amounts.short_spans, prefix)
+        spans = spans_of(case.targets, known, count)
+        answers = bench.lines.ask(case.targets, spans, fitted.adapter, fitted.context, fitted.budget, seen)
+        found[str(prefix)] = [answer.plain() for answer in answers]
+    return found
 
 
 def others(bench: Bench, case: Case, method: Method, rivals: Sequence[str]) -> Values:

@@ -52,19 +52,27 @@ class Lines:
         adapter: Adapter | None = None,
         context: Context | None = None,
         budget: int = 0,
+        seen: int | None = None,
     ) -> list[Answer]:
-        """The answers at some spans, in order; a context of at most `budget` tokens goes before the file's text."""
+        """The answers at some spans, in order; a context of at most `budget` tokens goes before the file's text.
+
+        `seen`: tokens of the file before the span's line that are shown (None: as many as fit).
+        """
         if adapter is not None:
             adapter.check(self._model)
         self._decoder.forget()
         self._slot.use(adapter)
         try:
-            return [self._one(targets[span.path], span, context, budget) for span in spans]
+            return [self._one(targets[span.path], span, context, budget, seen) for span in spans]
         finally:
             self._slot.use(None)
 
-    def _one(self, text: str, span: Span, context: Context | None, budget: int) -> Answer:
+    def _one(self, text: str, span: Span, context: Context | None, budget: int, seen: int | None) -> Answer:
         prefix, suffix = text[: span.start], text[span.end :]
+        if seen is not None:
+            above = prefix.rfind("\n") + 1
+            ids = self._model.encode(prefix[:above])
+            prefix = self._model.decode(ids[max(0, len(ids) - seen) :]) + prefix[above:]
         if context is not None:
             prefix = self._before(context(prefix, span.path), prefix, suffix, budget)
         request = wire.Complete(

@@ -35,7 +35,7 @@ from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.train import corpus
 
-RULES = 1  # part of every unit's name: raise when a measurement changes its meaning
+RULES = 2  # part of every unit's name: raise when a measurement changes its meaning
 OTHERS, NEAREST = 15, 5
 
 

@@ -15,6 +15,7 @@ from c2l_lsp.bench.spans import STRATA
 from c2l_lsp.bench.stats import RESAMPLES, Row, row
 
 CEILING = "sgd"
+RETRIEVAL = "retrieval"
 COST_BAR = 1 / 50
 
 
@@ -39,11 +40,11 @@ class Results:
             if value.get(str(prefix), {}).get("tokens")
         }
 
-    def lines(self, method: str, key: str, stratum: str = "") -> dict[str, float]:
-        """Repository → mean of a key of its answers, of one stratum or all."""
+    def lines(self, method: str, key: str, stratum: str = "", prefix: int = LAST) -> dict[str, float]:
+        """Repository → mean of a key of its answers at a prefix, of one stratum or all."""
         means = {}
         for name, value in self.of("line", method).items():
-            kept = [float(a[key]) for a in value["answers"] if not stratum or a["stratum"] == stratum]
+            kept = [float(a[key]) for a in value[str(prefix)] if not stratum or a["stratum"] == stratum]
             if kept:
                 means[name] = float(np.mean(kept))
         return means
@@ -108,17 +109,26 @@ def _lines(results: Results, method: str) -> list[Row]:
     found = []
     for name, key in (("exact_match", "exact"), ("edit_similarity", "similarity")):
         for stratum in ("", *STRATA):
-            tag = f"/{stratum}" if stratum else ""
-            mine, base = results.lines(method, key, stratum), results.lines("base", key, stratum)
-            if mine:
-                found.append(row(name + tag, method, list(mine.values()), "of 1"))
-            if method == "base" or not mine:
-                continue
-            gain = row(f"{name}_gain{tag}", method, [mine[n] - base[n] for n in mine if n in base], "against base")
-            if name == "exact_match" and not stratum:
-                gain = replace(gain, bar="interval > 0 (goal +0.03)", holds=bool(gain.low is not None and gain.low > 0))
-            found.append(gain)
+            found += _written(results, method, (name, key), f"/{stratum}" if stratum else "", stratum, LAST)
+        for prefix in PREFIXES:
+            if prefix != LAST:
+                found += _written(results, method, (name, key), f"/prefix{prefix}", "", prefix)
     return found
+
+
+def _written(results: Results, method: str, measure: tuple[str, str], tag: str, stratum: str, prefix: int) -> list[Row]:
+    """A measure of the answers, and what it is above the bare model's on the same spans."""
+    name, key = measure
+    mine, base = results.lines(method, key, stratum, prefix), results.lines("base", key, stratum, prefix)
+    if not mine:
+        return []
+    found = [row(name + tag, method, list(mine.values()), "of 1")]
+    if method == "base":
+        return found
+    gain = row(f"{name}_gain{tag}", method, [mine[n] - base[n] for n in mine if n in base], "against base")
+    if name == "exact_match" and not tag:
+        gain = replace(gain, bar="interval > 0 (goal +0.03)", holds=bool(gain.low is not None and gain.low > 0))
+    return [*found, gain]
 
 
 def conditioning(values: Mapping[str, Values], method: str) -> list[Row]:
@@ -206,6 +216,7 @@ def _costs(results: Results, method: str) -> list[Row]:
         means = results.lines(method, key)
         if means:
             found.append(row(name, method, list(means.values()), unit))
+    found += _worth(results, method)
     seconds = {name: value["seconds"] for name, value in results.of("loss", method).items()}
     top = {name: value["seconds"] for name, value in results.of("loss", CEILING).items()}
     if any(seconds.values()):
@@ -215,3 +226,20 @@ def _costs(results: Results, method: str) -> list[Row]:
             share = row(f"adapter_seconds_of_{CEILING}", method, shares, "of 1")
             found.append(replace(share, bar="≤ 0.02", holds=share.value <= COST_BAR))
     return found
+
+
+def _worth(results: Results, method: str) -> list[Row]:
+    """Gain for each millisecond of a request: nat/token below the bare model, over what the request takes."""
+    worth = {}
+    for one in (method, RETRIEVAL):
+        gains, times = results.gains(one, LAST), results.lines(one, "ms")
+        worth[one] = {name: -gains[name] / times[name] for name in gains if times.get(name)}
+    mine = list(worth[method].values())
+    if method == "base" or not mine:
+        return []
+    made = row(f"gain_per_ms/prefix{LAST}", method, mine, "nat/token for each ms of a request")
+    against = list(worth[RETRIEVAL].values())
+    if not against or method == RETRIEVAL:
+        return [made]
+    least = float(np.mean(against))
+    return [replace(made, bar=f"> {RETRIEVAL}'s {least:.2g}", holds=made.value > least)]

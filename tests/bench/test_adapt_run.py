@@ -22,7 +22,7 @@ from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.sgd import fit_lora
 
 SIZES = Sizes(state=3000, targets=3000, least_state=500, least_targets=500, least_file=300, most_file=3000, newest=1)
-AMOUNTS = Amounts(scored=48, short_scored=48, pair_scored=48, aged=48, spans=3, aged_spans=2)
+AMOUNTS = Amounts(scored=48, short_scored=48, pair_scored=48, aged=48, spans=3, short_spans=2, aged_spans=2)
 METHODS = "base,memory,gated,mean,retrieval,dependencies,static,evo,text2lora,shared,sgd"
 
 
@@ -43,8 +43,9 @@ def _scores(work: Path) -> dict[str, object]:
         value = json.loads(path.read_text())
         value.pop("cost")
         value.pop("seconds", None)
-        for answer in value.get("answers", []):
-            answer.pop("ms")
+        for cell in value.values():
+            for answer in cell if isinstance(cell, list) else []:
+                answer.pop("ms")
         found[str(path.relative_to(work))] = value
     return found
 

@@ -68,20 +68,20 @@ def _loss(base: float, loss: float, seconds: float = 1.0) -> dict:
     return {"seconds": seconds, "norm": 1.0, "0": cell, "256": cell, "1024": cell}
 
 
-def _lines(*exact: bool) -> dict:
+def _lines(*exact: bool, ms: float = 10.0) -> dict:
     strata = ("unseen", "attribute", "literal", "other")
     answers = [
         {
             "stratum": strata[i % 4],
             "exact": e,
             "similarity": 0.5 + 0.5 * e,
-            "ms": 10.0,
+            "ms": ms,
             "prompt_tokens": 100,
             "text": "",
         }
         for i, e in enumerate(exact)
     ]
-    return {"answers": answers}
+    return {"0": answers[:1], "256": answers[:2], "1024": answers}
 
 
 def _results() -> Results:
@@ -93,6 +93,8 @@ def _results() -> Results:
         values[Unit(name, "memory", "line")] = _lines(True, False, True, False)
         values[Unit(name, "sgd", "loss")] = _loss(3.0, 2.95, 40.0)
         values[Unit(name, "sgd", "line")] = _lines(False, False, True, False)
+        values[Unit(name, "retrieval", "loss")] = _loss(3.0, 2.97, 0.1)
+        values[Unit(name, "retrieval", "line")] = _lines(False, False, True, False, ms=20.0)
     return Results(values)
 
 
@@ -107,6 +109,17 @@ def test_rows_hold_gains_worst_repository_ceiling_and_costs():
     assert by["exact_match_gain", "sgd"].holds is False
     assert by["adapter_seconds_of_sgd", "memory"].holds and by["adapter_seconds_of_sgd", "memory"].value == 0.0025
     assert ("delta_ce/prefix0", "base") not in by
+    assert by["exact_match/prefix256", "memory"].value == 0.5 and by["exact_match/prefix0", "base"].value == 0.0
+    assert (
+        by["exact_match_gain/prefix0", "memory"].value == 1.0 and by["exact_match_gain/prefix0", "memory"].bar is None
+    )
+
+
+def test_a_gain_is_weighed_against_the_time_a_request_takes():
+    by = {(row.name, row.method): row for row in table.rows(_results())}
+    assert by["gain_per_ms/prefix1024", "memory"].value == pytest.approx(0.004)
+    assert by["gain_per_ms/prefix1024", "memory"].holds and "0.0015" in by["gain_per_ms/prefix1024", "memory"].bar
+    assert by["gain_per_ms/prefix1024", "retrieval"].bar is None and ("gain_per_ms/prefix1024", "base") not in by
 
 
 def test_staleness_compares_updated_with_twenty_commits_old():

@@ -274,11 +274,12 @@ def test_each_repository_is_judged_under_its_own_adapter(tiny, repositories):
     assert abs(apart.own) > 1e-4
 
 
-def test_harm_earns_nothing():
+def test_conditioning_is_chosen_for_but_not_over_a_gain_nor_for_nothing():
     helpful = Judgement(own=-0.1, mean=-0.05, other=0.0, rank=1.0, worst=0.0, norm=1.0)
-    assert helpful.score == pytest.approx(-0.05)
+    assert helpful.score == pytest.approx(-0.15)
     harmful = replace(helpful, own=0.1, mean=0.15)  # as much conditioning, but worse than no adapter
-    assert harmful.score == pytest.approx(0.05)
+    untrained, collapsed = replace(helpful, own=0.0, mean=0.0), replace(helpful, own=-0.1, mean=-0.1)
+    assert helpful.score < collapsed.score < untrained.score < harmful.score
 
 
 def test_a_resumed_run_is_the_same_run(tiny, repositories, tmp_path):

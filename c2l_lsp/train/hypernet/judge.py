@@ -32,8 +32,12 @@ class Judgement:
 
     @property
     def score(self) -> float:
-        """What checkpoints are chosen by, the lower the better: conditioning, and no credit for it where it harms."""
-        return self.own_minus_mean + max(self.own, 0.0)
+        """What checkpoints are chosen by, the lower the better: the gain, and what of it is the repository's own.
+
+        Conditioning alone would choose a network that was never trained over one that collapsed: neither is a success,
+        and only the second does anything.
+        """
+        return self.own + self.own_minus_mean
 
     def to_json(self) -> dict[str, float]:
         """Names and rounded numbers."""
