@@ -1,7 +1,9 @@
 """Other forms of a fused matrix: int8 for decoding on a CPU; low-rank factors beside it, where merging costs too much.
 
-int8: one scale per row, W ≈ s·Q with |Q| ≤ 127, activations stay bf16. A row of the product has the same bits however
-many rows are multiplied at once, so a checked draft equals single steps. What it costs is measured by `bench perf`.
+int8: one scale per row, W ≈ s·Q with |Q| ≤ 127, activations bf16 (rounded to it where the model runs in fp32, because
+the CPU multiplies no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of the product has the same
+bits however many rows are multiplied at once, so a checked draft equals single steps. What it costs is measured by
+`bench perf`.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from torch.nn import functional
 from c2l_lsp.model.lora import Pair
 from c2l_lsp.model.native_weights import PROJECTIONS, Layer, Linear, Matrix, Weights, by_layer, reorder
 
+_VECTORS = ("AVX2", "AVX512")  # where the kernel was measured: 1.5–3 times as fast as fp32 on one core of Zen 3
 _MULTIPLE = 32  # PyTorch's kernel reads rows in vectors of this many numbers, and does not check
 
 
 @dataclass(frozen=True)
 class Int8:
-    """x ↦ (x Qᵀ)·s + b; Q int8 [out, in], s bf16 [out]."""
+    """x ↦ (x Qᵀ)·s + b; Q int8 [out, in], s bf16 [out]; x and y in the model's dtype."""
 
     weight: Tensor
     scale: Tensor
@@ -30,7 +33,7 @@ class Int8:
 
     @classmethod
     def of(cls, matrix: Matrix) -> Linear:
-        """The int8 form of a plain bf16 matrix; the matrix itself where the kernel does not fit its shape."""
+        """The int8 form of a plain matrix; the matrix itself where the kernel does not fit its shape."""
         W = matrix.weight.float()
         if W.shape[1] % _MULTIPLE:
             return matrix
@@ -40,7 +43,7 @@ class Int8:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[n, in] → [n, out]."""
-        y = torch._weight_int8pack_mm(x, self.weight, self.scale)
+        y = torch._weight_int8pack_mm(x.to(torch.bfloat16), self.weight, self.scale).to(x.dtype)
         return y if self.bias is None else y + self.bias
 
 
@@ -58,13 +61,12 @@ class Beside:
 
 
 def quantises(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
-    """Whether decoding in int8 pays: bf16 on a CPU that multiplies it, where PyTorch has the kernel."""
-    return (
-        lm.device.type == "cpu"
-        and lm.dtype == torch.bfloat16
-        and torch.cpu._is_avx512_bf16_supported()
-        and hasattr(torch, "_weight_int8pack_mm")
-    )
+    """Whether decoding in int8 pays: on a CPU with vectors, for a model in the dtype that is its fastest there."""
+    if lm.device.type != "cpu" or not hasattr(torch, "_weight_int8pack_mm"):
+        return False
+    if torch.cpu._is_avx512_bf16_supported():
+        return lm.dtype == torch.bfloat16
+    return lm.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() in _VECTORS
 
 
 def beside(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`

@@ -24,7 +24,7 @@ from transformers import (
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.native import NativeReader
-from c2l_lsp.model.native_forms import Beside, Int8
+from c2l_lsp.model.native_forms import Beside, Int8, quantises
 from c2l_lsp.model.native_weights import Matrix, fuse, packs, why_not
 from c2l_lsp.model.reader import TransformersReader, reader_of
 
@@ -268,7 +268,7 @@ def test_logits_equal_transformers_with_peft(family: str, adapted: bool, tmp_pat
     lm = make(family, **changes)
     model, ids = wrap(lm), tokens(90)
     slot = AdapterSlot(model)
-    reader = NativeReader(lm, slot)
+    reader = NativeReader(lm, slot, int8=False)
     want = expected(lm, ids)
     if adapted:
         slot.use(adapter(1))
@@ -341,8 +341,9 @@ def test_int8_steps_have_the_same_bits_however_many_tokens_are_drafted(name: str
     assert torch.equal(steps(reader, ids, 5, 1, 9, 5, 1, 1, 2, 16, 8), single)
 
 
-def test_int8_is_close_and_leaves_prompts_alone():
-    lm = make("qwen2", torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_int8_is_close_and_leaves_prompts_alone(dtype: torch.dtype):
+    lm = make("qwen2", dtype)
     slot = AdapterSlot(wrap(lm))
     plain, quick = NativeReader(lm, slot, int8=False), NativeReader(lm, slot, int8=True)
     ids = tokens(100)
@@ -353,6 +354,28 @@ def test_int8_is_close_and_leaves_prompts_alone():
         assert not torch.equal(want, got)
         assert (got - want).square().mean().sqrt() <= 0.1 * want.square().mean().sqrt()
     assert (plain.exact, quick.exact) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("native", "capability", "dtype", "pays"),
+    [
+        (True, "AVX512", torch.bfloat16, True),
+        (True, "AVX512", torch.float32, False),  # somebody asked for fp32 where bf16 is faster: they get it
+        (False, "AVX2", torch.float32, True),
+        (False, "AVX2", torch.bfloat16, False),
+        (False, "DEFAULT", torch.float32, False),
+    ],
+)
+def test_int8_is_for_the_dtype_that_a_cpu_is_fastest_in(native, capability, dtype, pays, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert quantises(make("llama", dtype, num_hidden_layers=1)) is pays
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_int8_rows_have_the_same_bits_alone_and_together(dtype: torch.dtype):
+    quick, x = Int8.of(Matrix(torch.randn(96, 64, dtype=dtype))), torch.randn(7, 64, dtype=dtype)
+    assert torch.equal(torch.cat([quick(row[None]) for row in x]), quick(x)) and quick(x).dtype == dtype
 
 
 def test_a_shape_the_int8_kernel_would_overrun_stays_as_it_is():
