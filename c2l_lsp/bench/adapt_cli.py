@@ -63,7 +63,7 @@ def bench_train_shared(
     shared_tokens: Tokens = 400_000,
 ) -> None:
     """Train the one shared LoRA that `bench adapt` compares with, into its work folder."""
-    from c2l_lsp.bench.methods.trained import shared_file, train_shared
+    from c2l_lsp.bench.methods.shared import shared_file, train_shared
 
     kit = _kit(model, work, train, [], shared_tokens)
     file = shared_file(kit.model, kit.options)

@@ -15,8 +15,8 @@ import torch
 
 from c2l_lsp.bench import plug
 from c2l_lsp.bench.cases import Case
-from c2l_lsp.bench.methods.hypernetworks import Networked
 from c2l_lsp.bench.methods.mean import mean_without
+from c2l_lsp.bench.methods.networked import Networked
 from c2l_lsp.bench.methods.protocol import Adapters, Fitted, Method
 from c2l_lsp.bench.rest import Lines
 from c2l_lsp.bench.scoring import PREFIXES, Reader, read, windows

@@ -24,6 +24,7 @@ def corpora(tmp_path: Path, make_repository: MakeRepository) -> Path:
     return tmp_path / "corpora"
 
 
+@pytest.mark.timeout(600)  # nine processes that each load torch: three minutes on a busy small machine
 def test_legs_lead_to_a_model_and_what_is_over_is_not_done_again(tmp_path: Path, corpora: Path) -> None:
     said: list[str] = []
     made = plan.Plan(

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from c2l_lsp.bench.methods import hypernetworks
 from c2l_lsp.bench.methods.bare import Bare
 from c2l_lsp.bench.methods.dependencies import Dependencies
+from c2l_lsp.bench.methods.evo import evo
+from c2l_lsp.bench.methods.full import FullTuning
+from c2l_lsp.bench.methods.gated import Gated
 from c2l_lsp.bench.methods.mean import Mean
+from c2l_lsp.bench.methods.memory import Memorised
 from c2l_lsp.bench.methods.protocol import Kit, Method, NotTrained
 from c2l_lsp.bench.methods.retrieval import Retrieval
-from c2l_lsp.bench.methods.trained import FullTuning, RepositoryLora, SharedLora
+from c2l_lsp.bench.methods.sgd import RepositoryLora
+from c2l_lsp.bench.methods.shared import SharedLora
+from c2l_lsp.bench.methods.static import static
+from c2l_lsp.bench.methods.text2lora import text2lora
 from c2l_lsp.errors import AdapterError
 
 TABLE: dict[str, Callable[[Kit], Method]] = {
     "base": Bare,
-    "memory": lambda kit: kit.once("memory", lambda: hypernetworks.Memorised(kit)),
-    "gated": hypernetworks.Gated,
+    "memory": lambda kit: kit.once("memory", lambda: Memorised(kit)),
+    "gated": Gated,
     "mean": Mean,
     "retrieval": Retrieval,
     "dependencies": Dependencies,
-    "static": hypernetworks.static,
-    "evo": hypernetworks.evo,
-    "text2lora": hypernetworks.text2lora,
+    "static": static,
+    "evo": evo,
+    "text2lora": text2lora,
     "shared": SharedLora,
     "sgd": RepositoryLora,
     "full": FullTuning,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from c2l_lsp.bench import plug
 from c2l_lsp.bench.cases import Case
-from c2l_lsp.bench.methods.hypernetworks import Memorised
+from c2l_lsp.bench.methods.memory import Memorised
 from c2l_lsp.bench.methods.protocol import Adapters, Fitted, Kit, Method
 from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.lora import Adapter

@@ -1,5 +1,4 @@
-"""`sgd`, `full`, `shared`: by gradient descent, on each repository's own state (a LoRA; all projections' weights) and
-one LoRA on many training repositories."""
+"""`shared`: one LoRA by gradient descent on many training repositories, the same for everybody."""
 
 from __future__ import annotations
 
@@ -18,48 +17,7 @@ from c2l_lsp.model.lora import Adapter
 from c2l_lsp.model.sgd import fit_lora
 from c2l_lsp.train import corpus
 
-LARGEST = 200_000_000
-"""Weights of a base above which full fine-tuning is left out."""
-
 _PIECE = 6000  # characters taken of a training file: many files rather than whole ones
-
-
-class RepositoryLora:
-    """Rank and epochs of the options on the state's text: what the cheap adapters are measured against."""
-
-    name, own, network = "sgd", True, None
-
-    def __init__(self, kit: Kit) -> None:
-        self._model, self._options = kit.model, kit.options
-        self.digest = f"1/{kit.options.rank}/{kit.options.rate}/{kit.options.epochs}"
-
-    def fit(self, case: Case, adapters: Adapters) -> Fitted:
-        """Train it."""
-        del adapters
-        started, options = time.perf_counter(), self._options
-        texts = [case.state[path] for path in sorted(case.state)]
-        adapter = fit_lora(self._model, texts, rank=options.rank, rate=options.rate, epochs=options.epochs)
-        return Fitted(adapter, seconds=time.perf_counter() - started)
-
-
-class FullTuning:
-    """All weights of all projections on the state's text: what a LoRA is the cheap form of."""
-
-    name, own, network = "full", True, None
-
-    def __init__(self, kit: Kit) -> None:
-        self._model, self._options = kit.model, kit.options
-        if kit.model.parameters > LARGEST:
-            raise NotTrained(f"{kit.model.parameters / 1e6:.0f}M weights with their moments do not fit every machine")
-        self.digest = f"1/{kit.options.full_rate}/{kit.options.epochs}"
-
-    def fit(self, case: Case, adapters: Adapters) -> Fitted:
-        """Train it."""
-        del adapters
-        started, options = time.perf_counter(), self._options
-        texts = [case.state[path] for path in sorted(case.state)]
-        adapter = fit_lora(self._model, texts, rank=None, rate=options.full_rate, epochs=options.epochs)
-        return Fitted(adapter, seconds=time.perf_counter() - started)
 
 
 class SharedLora:
