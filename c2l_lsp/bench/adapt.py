@@ -91,6 +91,7 @@ def manifest(run: Run, missing: dict[str, str], values: dict[Any, Any]) -> dict[
         "data": {case.name: case.commit for case in found},
         "cases": {case.name: {"digest": case.digest, **case.counts} for case in found},
         "left_out": run.repositories.refused,
+        "parts_left_out": sorted(run.plan.without),
         "sizes": asdict(run.plan.sizes),
         "amounts": asdict(run.plan.amounts),
         "prefix_tokens": prefixes,

@@ -28,6 +28,7 @@ def bench_adapt(
     weights: Annotated[list[str] | None, typer.Option("--weights", help="KIND=FILE or FOLDER.")] = None,
     amounts: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, e.g. scored=2048, spans=16.")] = None,
     shared_tokens: Tokens = 400_000,
+    without: Annotated[list[str] | None, typer.Option(help="A part to leave out, e.g. static.ages.")] = None,
     shard: Annotated[str, typer.Option(help="i/n: do the i-th of n shares, and assemble nothing.")] = "",
     minutes: Annotated[float, typer.Option(help="Stop after so long; the same command goes on. 0: no limit.")] = 0.0,
     json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
@@ -43,7 +44,7 @@ def bench_adapt(
     chosen, missing = build(list(TABLE) if methods == "all" else methods.split(","), kit)
     for name, why in missing.items():
         _say(f"{name}: not trained, {why}")
-    plan = Plan(corpus, mirror, work, repositories, amounts=_amounts(amounts or []))
+    plan = Plan(corpus, mirror, work, repositories, amounts=_amounts(amounts or []), without=_parts(without or []))
     run = Run(kit.model, chosen, plan, _say)
     part = _shard(shard)
     seconds, unknown = adapt.estimate(run, part)
@@ -124,6 +125,17 @@ def _pairs(items: list[str]) -> dict[str, str]:
         if "=" not in item:
             raise SettingError(f"{item} is not NAME=VALUE.")
     return dict(item.split("=", 1) for item in items)
+
+
+def _parts(items: list[str]) -> frozenset[str]:
+    from c2l_lsp.bench.methods import TABLE
+    from c2l_lsp.bench.run import PARTS
+    from c2l_lsp.errors import SettingError
+
+    known = {f"{method}.{part}" for method in TABLE for part in PARTS}
+    if unknown := sorted(set(items) - known):
+        raise SettingError(f"There is no part {', '.join(unknown)}; parts are METHOD.PART with {', '.join(PARTS)}.")
+    return frozenset(items)
 
 
 def _amounts(items: list[str]) -> Any:  # noqa: ANN401 - Amounts, whose module loads torch

@@ -37,6 +37,8 @@ from c2l_lsp.train import corpus
 
 RULES = 2  # part of every unit's name: raise when a measurement changes its meaning
 OTHERS, NEAREST = 15, 5
+PARTS = ("loss", "line", "ages", "rename", "others")
+"""What can be measured of a method; the last compares repositories."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. `mirror` None: the corpus' files, without a past."""
+    """What is compared. `mirror` None: the corpus' files, without a past. `without`: parts left out, as METHOD.PART."""
 
     corpus: Path
     mirror: Path | None
@@ -58,6 +60,7 @@ class Plan:
     repositories: int = 24
     sizes: Sizes = field(default_factory=Sizes)
     amounts: Amounts = field(default_factory=Amounts)
+    without: frozenset[str] = frozenset()
 
 
 class Repositories:
@@ -170,13 +173,13 @@ class Run:
     def units(self) -> list[Unit]:
         """All of them: first what needs a repository alone, then what compares repositories."""
         names, found = self.repositories.names, list[Unit]()
-        for part in ("loss", "line", "ages", "rename"):
+        for part in PARTS[:-1]:
             found += [Unit(name, m.name, part) for name in names for m in self.methods.values() if _has(m, part)]
         order = {name: index for index, name in enumerate(names)}
         pooled = [unit for unit in found if unit.method == "mean"]
         found = sorted((unit for unit in found if unit.method != "mean"), key=lambda unit: order[unit.repository])
         compared = [Unit(name, m.name, "others") for m in self.methods.values() if m.own for name in names]
-        return [*found, *pooled, *compared]
+        return [u for u in (*found, *pooled, *compared) if f"{u.method}.{u.part}" not in self.plan.without]
 
     def file(self, unit: Unit) -> Path:
         """Where a unit's result is."""

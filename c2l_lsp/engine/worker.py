@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from c2l_lsp.engine import device, wire
+from c2l_lsp.engine import device, heap, wire
 from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError
 
 log = logging.getLogger("c2l.engine")
@@ -282,6 +282,7 @@ def main() -> int:
 
         msvcrt.setmode(0, os.O_BINARY)  # type: ignore[attr-defined]
         msvcrt.setmode(frames_out.fileno(), os.O_BINARY)  # type: ignore[attr-defined]
+    heap.give_back()
     os.chdir(Path(__file__).parent)  # a model's Hub name must not be taken for a folder of the workspace
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

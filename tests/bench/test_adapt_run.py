@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from c2l_lsp.bench import adapt, parts, plug, scoring
+from c2l_lsp.bench import adapt, adapt_cli, parts, plug, scoring
 from c2l_lsp.bench.cases import Case, Sizes
 from c2l_lsp.bench.methods import build
 from c2l_lsp.bench.methods.protocol import Kit, Options
@@ -17,7 +17,7 @@ from c2l_lsp.bench.parts import Amounts
 from c2l_lsp.bench.rest import Lines
 from c2l_lsp.bench.run import Plan, Run
 from c2l_lsp.bench.spans import Span
-from c2l_lsp.errors import AdapterError, CorpusError
+from c2l_lsp.errors import AdapterError, CorpusError, SettingError
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.sgd import fit_lora
 
@@ -86,6 +86,16 @@ def test_a_finished_unit_is_not_measured_again_and_other_amounts_are(tiny, world
     assert adapt.work(run, (0, 1), 0.0, _tick)
     other, _ = _run(tiny, world, whole[2], "base,memory,mean", replace(AMOUNTS, spans=4))
     assert not any(other.file(unit).is_file() for unit in other.units())
+
+
+def test_a_part_that_is_left_out_is_no_unit_and_the_manifest_says_so(tiny, world, whole):
+    run, missing = _run(tiny, world, whole[2], "base,memory,mean")
+    fewer = Run(tiny, list(run.methods.values()), replace(run.plan, without=frozenset({"memory.ages"})), print)
+    gone = set(run.units()) - set(fewer.units())
+    assert gone and {(unit.method, unit.part) for unit in gone} == {("memory", "ages")}
+    assert adapt.manifest(fewer, missing, {})["parts_left_out"] == ["memory.ages"]
+    with pytest.raises(SettingError, match=r"memory\.age"):
+        adapt_cli._parts(["memory.age"])
 
 
 def test_what_is_left_is_estimated_from_what_was_done(tiny, world, tmp_path):
