@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from c2l_lsp.bench.adapt_cli import bench_adapt, bench_train_shared
+from c2l_lsp.bench.assert_cli import bench_assert
 from c2l_lsp.bench.lines_cli import bench_lines, bench_scaling, bench_vocabulary
 from c2l_lsp.bench.perf_cli import bench_perf
 from c2l_lsp.bench.repopeft.cli import repopeft_app
@@ -23,6 +24,7 @@ bench_app.command("train-shared")(bench_train_shared)
 bench_app.command("lines")(bench_lines)
 bench_app.command("scaling")(bench_scaling)
 bench_app.command("vocabulary")(bench_vocabulary)
+bench_app.command("assert")(bench_assert)
 bench_app.command("perf")(bench_perf)
 bench_app.command("soak")(bench_soak)
 bench_app.add_typer(repopeft_app, name="repopeft")

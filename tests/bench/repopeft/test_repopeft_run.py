@@ -13,8 +13,10 @@ import torch
 from repopeft_builders import MIT, Repo, grow, suite
 from typer.testing import CliRunner
 
+from c2l_lsp.bench.assert_cli import bench_assert
 from c2l_lsp.bench.repopeft import build, compare, generate, methods, run
 from c2l_lsp.bench.repopeft.cli import repopeft_app
+from c2l_lsp.bench.repopeft.generate import Generator
 from c2l_lsp.bench.repopeft.schema import Commit
 from c2l_lsp.bench.repopeft.source import open_dataset
 from c2l_lsp.errors import AdapterError, CorpusError
@@ -269,6 +271,34 @@ def test_build_run_and_score(tmp_path, mirror, tiny_folder):
     assert rows["exact_match/cr_test/strict", "right - wrong"] == 1.0
     assert found["manifest"]["p"]["exact_match/cr_test/strict"] == 0.5  # two repositories can't say more
     assert found["manifest"]["data"]["strict"] is True and len(found["manifest"]["predictions"]) == 2
+
+
+def test_assert_goes_from_git_folders_to_the_table_and_goes_on(tmp_path, mirror, tiny_folder, monkeypatch):
+    for name in ("own/a", "own/b"):
+        repo = Repo(mirror, name)
+        repo.commit({"LICENSE": MIT})
+        grow(repo, 3)
+
+    class Again(methods.Base):
+        name = "again"
+
+    monkeypatch.setitem(methods.METHODS, "again", lambda model, mirror: Again())
+    (tmp_path / "list.txt").write_text("own/a\nown/b\n")
+    out, work = tmp_path / "assert.json", tmp_path / "work"
+
+    def made(*words: str) -> dict:
+        bench_assert(tmp_path / "list.txt", mirror, work, str(tiny_folder), *words, 2, 1, False, out)
+        return json.loads(out.read_text())
+
+    found = made("again")
+    rows = {(row["name"], row["method"]): row["value"] for row in found["rows"]}
+    assert rows["exact_match/cr_test", "again - base"] == rows["exact_match/cr_test/strict", "again - base"] == 0.0
+    assert found["manifest"]["p"]["exact_match/cr_test again - base"] == 1.0
+    assert found["manifest"]["tasks"] == 4 and sorted(found["manifest"]["repositories"]) == ["own/a", "own/b"]
+    monkeypatch.setattr(Generator, "predict", None)  # would fail if a task were predicted again
+    assert made("again")["rows"] == found["rows"]
+    with pytest.raises(CorpusError, match="no method magic"):
+        made("magic")
 
 
 def test_an_unknown_method_is_said(benchmark, tmp_path):
