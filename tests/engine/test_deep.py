@@ -46,8 +46,8 @@ def trial(tiny, sources):
     return made
 
 
-def pairs_of(tiny, factor: float) -> Adapter:
-    dice = torch.Generator().manual_seed(3)
+def pairs_of(tiny, factor: float, seed: int = 3) -> Adapter:
+    dice = torch.Generator().manual_seed(seed)
     name = "model.layers.1.mlp.down_proj"
     pair = Pair(torch.randn(4, 128, generator=dice), torch.randn(64, 4, generator=dice), factor)
     return Adapter(tiny.digest, "sgd", pairs={name: pair})
@@ -57,15 +57,17 @@ def test_pairs_that_harm_are_kept_back_and_those_that_help_are_not(tiny, trial):
     digests = [bytes([n]) for n in range(3)]
     bare, slices = run(trial.loss(None, digests))
     assert slices == 3
-    harmful = pairs_of(tiny, 1.0)  # so large that the direction does not matter, at every strength that is tried
-    assert min(run(trial.loss(harmful.scaled(s), digests))[0] for s in (1.0, 0.7, 0.4, 0.2)) > bare
+
+    def losses(adapter: Adapter) -> list[float]:
+        return [run(trial.loss(adapter.scaled(s), digests))[0] for s in (1.0, 0.7, 0.4, 0.2)]
+
+    # of random directions some harm at every strength and some help
+    tried = [pairs_of(tiny, factor, seed) for seed in range(12) for factor in (0.1, -0.1)]
+    harmful = next(adapter for adapter in tried if min(losses(adapter)) > bare)
+    helpful = next(adapter for adapter in tried if losses(adapter)[0] < bare)
     verdict = trial.judge(harmful, digests)
     assert verdict.strength == 0.0 and "worse than none" in verdict.reason and verdict.tokens > 100
-    # a small step helps one way, or the other
-    losses = {factor: run(trial.loss(pairs_of(tiny, factor), digests))[0] for factor in (0.002, -0.002)}
-    helpful = min(losses, key=losses.get)
-    assert losses[helpful] < bare
-    assert trial.judge(pairs_of(tiny, helpful), digests).strength > 0
+    assert trial.judge(helpful, digests).strength > 0
 
 
 def test_pairs_that_are_no_numbers_are_kept_back(tiny, trial):
