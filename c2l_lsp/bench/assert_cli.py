@@ -47,7 +47,7 @@ def bench_assert(
 
     started, clock = dt.datetime.now(dt.timezone.utc), time.perf_counter()
     torch.set_num_threads(1)  # figures must not depend on how many cores there are
-    with cli._progress("repositories") as progress:
+    with cli.progress_bar("repositories") as progress:
         made = build.build(
             sources.read_list(list_file), mirror, work / "data", assign=SPLIT, workers=workers, progress=progress
         )
@@ -60,7 +60,7 @@ def bench_assert(
     if json_out is not None:
         tasks = list(run.selected(dataset, SPLIT, most))
         data = {"split": SPLIT, "track": "commits", "most": most, "digest": run.digest(tasks)}
-        manifest = cli._manifest(started, clock, data) | {
+        manifest = cli.manifest_of_run(started, clock, data) | {
             "weights": {"base": loaded.digest, **{m.name: m.digest for m in chosen if m.digest}},
             "repositories": {about["repo_id"]: about["commit"] for about in made["repositories"]},
             "skipped": made["skipped"],
@@ -91,7 +91,7 @@ def _predicted(dataset: Dataset, method: Method, loaded: BaseModel, work: Path, 
     about = hashlib.blake2b(f"{loaded.digest} {method.digest}".encode(), digest_size=6).hexdigest()
     file = work / f"{method.name}-{about}.jsonl"
     total = sum(len(step.tasks) for step in run.selected(dataset, SPLIT, most))
-    with cli._progress(method.name) as progress:
+    with cli.progress_bar(method.name) as progress:
         steps = run.selected(dataset, SPLIT, most)
         run.predict(steps, method, Generator(loaded), file, lambda done: progress(done, total))
     return file

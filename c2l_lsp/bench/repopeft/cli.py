@@ -72,7 +72,7 @@ def repopeft_build(
     from c2l_lsp.train import sources
 
     names, others = sources.read_list(list_file), sources.read_list(ood) if ood else []
-    with _progress("repositories") as progress:
+    with progress_bar("repositories") as progress:
         made = build.build(
             names, mirror, out, ood=others, assign=assign.value, workers=workers, encoder=_encoder(encoder),
             progress=progress,
@@ -122,7 +122,7 @@ def repopeft_score(
     if json_out is not None:
         tasks = run.digest(run.selected(dataset, split, most))
         files = [predictions, *([against] if against else [])]
-        manifest = _manifest(
+        manifest = manifest_of_run(
             started, clock, {"split": split, "track": track.value, "strict": strict, "most": most, "digest": tasks}
         )
         manifest["predictions"] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
@@ -164,14 +164,14 @@ def repopeft_run(
     made = methods.METHODS[method](loaded, mirror)
     lines = json_out.with_suffix(".jsonl")
     total = sum(len(step.tasks) for step in run.selected(dataset, split, most))
-    with _progress("tasks") as progress:
+    with progress_bar("tasks") as progress:
         steps = run.selected(dataset, split, most)
         run.predict(steps, made, Generator(loaded), lines, lambda done: progress(done, total))
     values = run.score(run.selected(dataset, split, most), run.predictions(lines), strict=strict, codebleu=codebleu)
     rows = run.rows(values, method, split, strict)
     stats.show(rows, f"RepoPeftBench {track.value} {split}: {method}, base {loaded.id}")
     tasks = run.digest(run.selected(dataset, split, most))
-    manifest = _manifest(
+    manifest = manifest_of_run(
         started, clock, {"split": split, "track": track.value, "strict": strict, "most": most, "digest": tasks}
     )
     manifest |= {
@@ -199,7 +199,8 @@ def _tasks(values: Any) -> dict[str, int]:  # noqa: ANN401 - metric → reposito
     return {name: len(found) for name, found in sorted(values["exact_match"].items())} if values else {}
 
 
-def _manifest(started: dt.datetime, clock: float, what: dict[str, Any]) -> dict[str, Any]:
+def manifest_of_run(started: dt.datetime, clock: float, what: dict[str, Any]) -> dict[str, Any]:
+    """What every result file of the benchmark says of its run."""
     return {
         "code": __version__,
         "data": what,
@@ -211,7 +212,7 @@ def _manifest(started: dt.datetime, clock: float, what: dict[str, Any]) -> dict[
 
 
 @contextmanager
-def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(words: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr (stdout stays free for data)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
