@@ -130,12 +130,12 @@ def test_a_stepper_stands_still_between_steps():
 
 
 def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, folder, monkeypatch):
-    monkeypatch.setattr(deep, "RATE", 1e-2)
+    monkeypatch.setattr(deep, "RATE", 3e-3)  # with 40 steps it wins by 0.07; at 1e-2 by 12 the text decided
     with Session(settings) as session:
         session.open(folder)
         one = life(session, folder)
         generation = one.info().generation
-        one.deepen(steps=12)
+        one.deepen(steps=40)
         info = session.settle(str(folder.resolve()))
         assert info.deep.startswith("live: -"), info.deep
         assert info.generation == generation + 1
