@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from c2l_lsp.train.devices import Devices
 from c2l_lsp.train.examples import IGNORE, Stream, StreamState, dealt
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
 from c2l_lsp.train.objective import Loss, TuneSet, packed_loss, rest_of_line, tensors
+from c2l_lsp.train.start import Start
 from c2l_lsp.train.tokenizer import CodeTokenizer
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Recipe:
     weight_decay: float = 0.1
     clip: float = 1.0
     ema: float = 0.0  # decay per step of the averaged weights, 0 = none
+    begun_from: str = ""  # sha256 of the weights it began with, none for random ones
 
 
 LEG_BY_LEG = ("examples", "rows", "accumulate")  # longer rows later are an ordinary curriculum
@@ -98,14 +100,16 @@ class Trainer:
         tokenizer: CodeTokenizer,
         tune: Sequence[Document] = (),
         devices: Devices | None = None,
+        start: Start | None = None,
     ) -> None:
-        """Begin the run in `run`, or go on from its newest checkpoint.
+        """Begin the run in `run` (with the weights of `start`), or go on from its newest checkpoint.
 
         Raises TrainingError when `recipe` is not the run's, CheckpointError when the checkpoint is not whole or of
         another shape.
         """
         if tokenizer.vocabulary != recipe.vocabulary:
             raise TrainingError(f"The tokenizer has {tokenizer.vocabulary} entries, the recipe {recipe.vocabulary}.")
+        recipe = replace(recipe, begun_from=start.digest if start else "")
         self.run, self.recipe, self.tokenizer, self.tune = run, recipe, tokenizer, tune
         self.devices = devices or Devices()
         self._check_recipe()
@@ -116,6 +120,10 @@ class Trainer:
         self.decay_from: int | None = None  # the step at which the rate began to fall
         self.averaged: dict[str, Tensor] = {}
         state = self._resume()
+        if state is None and start is not None:
+            checkpoint.restore(self.model, start.weights)
+            state = start.stream(documents, recipe.examples.seed)
+            start.keep(run)
         shard = (self.devices.rank, self.devices.count)
         self.stream = Stream(documents, tokenizer, recipe.examples, state, shard)
 

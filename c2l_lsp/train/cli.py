@@ -42,6 +42,7 @@ def train_base(
     out: Out,
     tune: Annotated[Path | None, typer.Option(help="A built corpus to measure on.")] = None,
     size: Annotated[str, typer.Option(help="nano or small.")] = "nano",
+    weights: Annotated[Path | None, typer.Option(help="An exported model to begin with, instead of nothing.")] = None,
     minutes: Annotated[float, typer.Option(help="Stop after so long; the next call goes on.")] = 9.0,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
     tokens: Annotated[float | None, typer.Option(help="Stop before the decay at so many million tokens.")] = None,
@@ -65,7 +66,7 @@ def train_base(
     import torch
 
     from c2l_lsp.errors import TrainingError
-    from c2l_lsp.train import architecture, base, corpus, examples
+    from c2l_lsp.train import architecture, base, corpus, examples, start
     from c2l_lsp.train.tokenizer import CodeTokenizer
 
     if size not in architecture.SHAPES:
@@ -85,8 +86,9 @@ def train_base(
         ema=ema,
     )
     trainer = base.Trainer(
-        out, recipe, list(corpus.documents(corpus_folder)), made, list(corpus.documents(tune)) if tune else []
-    )
+        out, recipe, list(corpus.documents(corpus_folder)), made, list(corpus.documents(tune)) if tune else [],
+        start=start.load(weights, made) if weights else None,
+    )  # fmt: skip
     leg = base.Leg(
         minutes=minutes,
         steps=steps,

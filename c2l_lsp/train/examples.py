@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,6 +186,15 @@ def dealt(states: Sequence[StreamState], rank: int, count: int) -> StreamState:
     return StreamState(epoch, seen, rows[rank::count], states[0].length)
 
 
+def order(names: Iterable[str], seed: int, epoch: int) -> list[str]:
+    """The order in which documents come in a pass over the corpus."""
+    return sorted(names, key=lambda name: _key(seed, epoch, name))
+
+
+def _key(seed: int, epoch: int, name: str) -> str:
+    return hashlib.sha256(f"{seed}/{epoch}/{name}".encode()).hexdigest()
+
+
 class Stream:
     """Gives out batches for ever, in an order drawn anew for each pass."""
 
@@ -212,19 +221,18 @@ class Stream:
         waiting = [one for row in self.state.rows for one in row if len(one) <= self._recipe.length]
         self.state.rows, self.state.length = pack(waiting, self._recipe.length), self._recipe.length
 
-    def _key(self, name: str) -> str:
-        return hashlib.sha256(f"{self._recipe.seed}/{self.state.epoch}/{name}".encode()).hexdigest()
-
     def _remaining(self) -> list[str]:
+        """What is left of this pass, the next one last."""
         seen = set(self.state.seen)
-        return sorted((name for name in self._documents if name not in seen), key=self._key, reverse=True)
+        left = (name for name in self._documents if name not in seen)
+        return order(left, self._recipe.seed, self.state.epoch)[::-1]
 
     def _refill(self) -> None:
         if not self._order:
             self.state.epoch, self.state.seen = self.state.epoch + 1, []
             self._order = self._remaining()
         group = [self._order.pop() for _ in range(min(_GROUP, len(self._order)))]
-        dice = random.Random(self._key(group[0]))  # noqa: S311 - a reproducible order, no secret
+        dice = random.Random(_key(self._recipe.seed, self.state.epoch, group[0]))  # noqa: S311 - a reproducible order, no secret
         cut: list[tuple[str, bool]] = []
         for name in group:
             parts = pieces(self._documents[name].text, self._recipe.length, dice)

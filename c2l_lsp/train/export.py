@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from c2l_lsp.errors import StorageError, TrainingError
-from c2l_lsp.train import architecture, base, checkpoint, tokenizer
+from c2l_lsp.train import architecture, base, checkpoint, start, tokenizer
 from c2l_lsp.train.corpus import manifest_of
 from c2l_lsp.train.curve import read_log
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
@@ -70,19 +70,20 @@ _SHARED = (
 
 
 def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """Data, tokens, time and measurements of a run, as plain data."""
+    """Data, tokens, time and measurements of a run, as plain data; what it was begun from is counted with it."""
     data, lines = manifest_of(corpus), read_log(run / "log.jsonl")
     measured: dict[str, Any] = {}
     for line in lines:
         measured |= {k: v for k, v in line.items() if k not in _RUNNING | {"standard_error"}}
+    before = start.parent_of(run)
     speeds = sorted(line["tokens_per_s"] for line in lines if "tokens_per_s" in line)
     recipe = json.loads((run / "run.json").read_text("utf-8"))
     return {
         "recipe": recipe,
-        "steps": state["step"],
-        "tokens": state["tokens"],
+        "steps": state["step"] + before.get("steps", 0),
+        "tokens": state["tokens"] + before.get("tokens", 0),
         "passes_over_the_corpus": state["streams"][0]["epoch"] + _part_seen(state, data),
-        "seconds": round(state["seconds"]),
+        "seconds": round(state["seconds"]) + before.get("seconds", 0),
         "tokens_per_s_median": speeds[len(speeds) // 2] if speeds else None,
         "decayed": state["decay_from"] is not None,
         "evaluation": measured,
@@ -95,6 +96,7 @@ def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[st
             ],
             "skipped": data["skipped"],
         },
+        "begun_from": before or None,
     }
 
 
@@ -125,6 +127,7 @@ def card(manifest: dict[str, Any], weights: int) -> str:
         "rate": recipe["rate"],
         "tokens": f"{manifest['tokens'] / 1e6:.1f}",
         "steps": manifest["steps"],
+        "origin": _origin(manifest),
         "passes": f"{manifest['passes_over_the_corpus']:.2f}",
         "minutes": f"{manifest['seconds'] / 60:.0f}",
         "speed": f"{manifest['tokens_per_s_median'] or 0:.0f}",
@@ -139,6 +142,13 @@ def card(manifest: dict[str, Any], weights: int) -> str:
         "rows": "\n".join(f"| {_WORDS.get(key, key)} | {value} |" for key, value in manifest["evaluation"].items()),
     }
     return _CARD.format(**facts)
+
+
+def _origin(manifest: dict[str, Any]) -> str:
+    before = manifest["begun_from"]
+    if not before:
+        return "from nothing"
+    return f"from its predecessor of {before['tokens'] / 1e6:.1f} million tokens, counted in"
 
 
 _WORDS = {
@@ -179,7 +189,7 @@ ends with `<|endoftext|>`. A prompt should not end inside a word: leave the last
 it (token healing), as the engine does.
 
 ## How it was trained
-By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, from nothing: {tokens} million tokens in
+By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, {origin}: {tokens} million tokens in
 {steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of 256 to {length}
 tokens), {minutes} minutes on shared CPU cores in bf16 at a median of {speed} tokens a second.
 {optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from c2l_lsp.errors import CheckpointError, StorageError, TrainingError
-from c2l_lsp.train import architecture, base, checkpoint, export
+from c2l_lsp.train import architecture, base, checkpoint, export, start
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
 from c2l_lsp.train.examples import to_batch
@@ -180,5 +180,62 @@ def test_an_export_loads_in_plain_transformers_and_says_the_same(
         theirs, ours = loaded(ids).logits, trained.to(torch.bfloat16).float()(ids).logits
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)  # fp32 sums in another order
     words = (tmp_path / "model" / "README.md").read_text("utf-8")
+    assert "from nothing: 0." in words
     assert "own/package" in (tmp_path / "model" / "training_manifest.json").read_text("utf-8")
     assert "bits per byte" in words
+
+
+def _exported(tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, tokenizer_folder: Path) -> Path:
+    from c2l_lsp.train import corpus as corpus_module
+
+    base.Trainer(tmp_path / "run", RECIPE, documents, tokenizer, documents[:6]).train(replace(QUICK, steps=20))
+    (tmp_path / "corpus").mkdir()
+    about = corpus_module.Repository("own/package", "c0ffee", "MIT", len(documents), 1000)
+    (tmp_path / "corpus" / "manifest.json").write_text(
+        json.dumps({"files": len(documents), "bytes": 1000, "skipped": {}, "repositories": [vars(about)]})
+    )
+    export.export(tmp_path / "run", tokenizer_folder, tmp_path / "corpus", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_run_begun_from_a_model_goes_on_where_that_stood(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, tokenizer_folder: Path
+) -> None:
+    model = _exported(tmp_path, documents, tokenizer, tokenizer_folder)
+    before = json.loads((model / "training_manifest.json").read_text())
+    begun = start.load(model, tokenizer)
+    first = base.Trainer(tmp_path / "more", RECIPE, documents, tokenizer, start=begun)
+    trained, _ = export.load_model(tmp_path / "run")
+    for name, weight in trained.named_parameters():  # an export is rounded to bf16
+        torch.testing.assert_close(dict(first.model.named_parameters())[name], weight, rtol=1e-2, atol=1e-3)
+    assert 0 < before["passes_over_the_corpus"] < 1 or first.stream.state.epoch
+    seen = set(base.Trainer(tmp_path / "run", RECIPE, documents, tokenizer).stream.state.seen)
+    again = set(begun.stream(documents, RECIPE.examples.seed).seen)  # what it has read does not come first again
+    assert again and len(seen ^ again) <= 1 + len(documents) // 100  # the manifest rounds to a hundredth of a pass
+    assert begun.stream(documents, RECIPE.examples.seed + 1).seen == []
+    first.train(replace(QUICK, steps=3))
+    second = base.Trainer(tmp_path / "more", RECIPE, documents, tokenizer, start=begun)
+    assert second.step == 3
+    with pytest.raises(TrainingError, match="another begun_from"):
+        base.Trainer(tmp_path / "more", RECIPE, documents, tokenizer)
+    made = export.export(tmp_path / "more", tokenizer_folder, tmp_path / "corpus", tmp_path / "next")
+    assert (made["tokens"], made["steps"]) == (before["tokens"] + first.tokens, 23)
+    assert made["begun_from"]["data"]["repositories"][0]["name"] == "own/package"
+    assert "from its predecessor of 0.0 million tokens" in (tmp_path / "next" / "README.md").read_text("utf-8")
+
+
+def test_a_model_of_another_shape_or_tokenizer_or_origin_is_no_start(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, tokenizer_folder: Path
+) -> None:
+    model = _exported(tmp_path, documents, tokenizer, tokenizer_folder)
+    other = replace(RECIPE, shape=replace(RECIPE.shape, ffn=128))
+    with pytest.raises(CheckpointError, match="another shape"):
+        base.Trainer(tmp_path / "other", other, documents, tokenizer, start=start.load(model, tokenizer))
+    plain = json.loads((model / "tokenizer.json").read_text("utf-8"))
+    plain["model"]["merges"] = plain["model"]["merges"][:-1]
+    (model / "tokenizer.json").write_text(json.dumps(plain), "utf-8")
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        start.load(model, tokenizer)
+    (model / "training_manifest.json").unlink()
+    with pytest.raises(CheckpointError, match="no model that this program exported"):
+        start.load(model, tokenizer)
