@@ -23,7 +23,8 @@ from c2l_lsp.bench.scoring import PREFIXES, Reader, read, windows
 from c2l_lsp.bench.spans import names_of, spans_of
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter
-from c2l_lsp.train.subjects import site_loss
+from c2l_lsp.model.recall import tails
+from c2l_lsp.train.subjects import Scored, site_loss
 
 LAMBDAS = (0.0, 0.5, 1.0, 1.5, 2.0)
 LAST = max(PREFIXES)
@@ -219,10 +220,9 @@ def _likelihood(model: BaseModel, sites: Sequence[tuple[str, str]], adapter: Ada
     with plug.merged(model, adapter):
         for before, name in sites:
             seen = [model.start, *model.encode(before)[-256:]]
-            ids = torch.tensor([[*seen, *model.encode(name)]], device=model.device)
-            hidden = model.hidden(ids[:, :-1])[0, len(seen) - 1 :]
-            if adapter.final_map is not None:
-                hidden = hidden + (hidden.float() @ adapter.final_map.T).to(hidden.dtype)
-            found = torch.log_softmax(model.logits(hidden).float(), -1)
-            total += float(found.gather(1, ids[0, len(seen) :, None]).sum())
+            ids = [*seen, *model.encode(name)]
+            rows = torch.tensor([ids], device=model.device)
+            hidden, targets = model.hidden(rows[:, :-1])[0, len(seen) - 1 :], rows[0, len(seen) :]
+            scored = Scored(hidden, targets, tails(ids, len(seen) - 1, len(ids) - 1))
+            total -= site_loss(model, scored, adapter.final_map, adapter.recall) * len(targets)
     return total / len(sites)

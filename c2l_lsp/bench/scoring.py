@@ -15,6 +15,7 @@ from torch import Tensor
 from c2l_lsp.bench.plug import merged
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.recall import tails
 from c2l_lsp.train.subjects import PREFIXES, WINDOW, Scored, site_loss
 
 LEAST = 16
@@ -62,14 +63,16 @@ def read(model: BaseModel, chosen: Sequence[Window], context: Context | None = N
     """Final hidden states and next tokens of the scored positions, under whatever weights the model has now."""
     hidden: list[Tensor] = []
     targets: list[Tensor] = []
+    before: list[Sequence[int]] = []
     for window in chosen:
         ids, seen = with_context(model, window, context, budget) if context else (window.ids, window.seen)
         row = torch.tensor([ids], device=model.device)
         hidden.append(model.hidden(row[:, :-1])[0, seen:])
         targets.append(row[0, seen + 1 :])
+        before += tails(ids, seen, len(ids) - 1)
     if not hidden:
         return Scored(torch.zeros(0, model.d, dtype=model.dtype), torch.zeros(0, dtype=torch.long))
-    return Scored(torch.cat(hidden), torch.cat(targets))
+    return Scored(torch.cat(hidden), torch.cat(targets), before)
 
 
 def with_context(model: BaseModel, window: Window, context: Context, budget: int) -> tuple[list[int], int]:
@@ -109,7 +112,7 @@ class Reader:
         if adapter.pairs:
             with merged(self.model, adapter):
                 scored = read(self.model, chosen)
-        return site_loss(self.model, scored, adapter.final_map)
+        return site_loss(self.model, scored, adapter.final_map, adapter.recall)
 
 
 __all__ = ["PREFIXES", "WINDOW", "Context", "Reader", "Window", "prefix_of", "read", "windows", "with_context"]

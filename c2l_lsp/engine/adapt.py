@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from c2l_lsp.config import Settings
@@ -212,7 +212,7 @@ class FolderLife:
         if self._learner is None or self._learner.state is None:
             raise AdapterError(f"Nothing is learned of {self.folder.name} yet; a deep adapter needs that first.")
         self.cancel_deep()
-        self._deepening = Deepening(self._model, self._slot, self._learner, self._verdict.strength, NORM_LIMIT, steps)
+        self._deepening = Deepening(self._model, self._slot, self._learner, self._verdict, NORM_LIMIT, steps)
         self._deep_work = self._deepen(self._deepening)
 
     def cancel_deep(self) -> None:
@@ -381,7 +381,7 @@ class FolderLife:
         if ready.plan.first or self._since_gate > _GATE_SHARE * learner.pieces:
             yield from self._judge(learner)
             self._since_gate = 0
-        reason = refuse(adapter, NORM_LIMIT) or self._verdict.reason
+        reason = refuse(adapter, NORM_LIMIT) or self._verdict.closed
         self.message = f"The adapter is kept back: {reason}." if reason else ""
         self._adapter = None if reason else adapter
         self._generation += 1
@@ -410,7 +410,7 @@ class FolderLife:
         digests = [learner.records[path].entry.digest for path in chosen]
         self._verdict = yield from self._trial.judging(adapter, digests)
         if self._deep.pairs:  # the files have changed since it was trained: does it still win?
-            plain = adapter.scaled(self._verdict.strength)
+            plain = adapter.scaled(self._verdict.strength, self._verdict.recall)
             without = yield from self._trial.loss(plain, digests)
             deeper = yield from self._trial.loss(self._with_pairs(plain, 1.0), digests)
             if not deeper < without:
@@ -434,8 +434,9 @@ class FolderLife:
 
     def _go_live(self) -> None:
         scale = self.settings.adapter.scale
-        factor = self._verdict.strength * scale
-        adapter = self._adapter.scaled(factor) if self._adapter is not None and factor > 0.0 else None
+        matrices, recall = self._verdict.strength * scale, self._verdict.recall * scale
+        alive = self._adapter is not None and max(matrices, recall) > 0.0
+        adapter = self._adapter.scaled(matrices, recall) if self._adapter is not None and alive else None
         if self._deep.pairs and scale > 0.0 and not self._hopeless:
             adapter = self._with_pairs(adapter, scale)
         if not self.enabled:
@@ -450,8 +451,7 @@ class FolderLife:
     def _with_pairs(self, adapter: Adapter | None, scale: float) -> Adapter:
         """The adapter with the trained pairs: they stand on its final map and in place of its own pairs."""
         pairs = {name: Pair(pair.A, pair.B, pair.scale * scale) for name, pair in self._deep.pairs.items()}
-        final = adapter.final_map if adapter is not None else None
-        return Adapter(self._model.digest, adapter.kind if adapter is not None else "sgd", final, pairs)
+        return replace(adapter or Adapter(self._model.digest, "sgd"), pairs=pairs)
 
     def _settle(self) -> None:
         self.state_name = "ready"
@@ -502,6 +502,7 @@ class FolderLife:
             filter_digest=learner.rules,
             generation=self._generation,
             gate=self._verdict.strength,
+            gate_recall=self._verdict.recall,
             files=fold.to_rows(learner.records),
             seen=learner.seen,
             touched=learner.sample.touched,
@@ -532,7 +533,7 @@ class FolderLife:
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
         self._learner.restore(network, state, saved)
-        self._verdict = Verdict(saved.gate, 0.0, 0)
+        self._verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
         if pairs:
             self._deep = Outcome(pairs, "live: trained before the last start")
         self._adapter = network.adapter(state)

@@ -17,6 +17,7 @@ from c2l_lsp.engine.shape import Shape
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.model.recall import tails
 
 
 @dataclass
@@ -98,8 +99,10 @@ class Completer:
             self._model, request.prefix, request.suffix, request.max_context_tokens, reserve=len(text), heal=False
         )
         ids = torch.tensor([[*asked.ids, *text]], device=self._model.device)
-        hidden = self._model.hidden(ids)[0, len(asked.ids) - 1 : -1]
-        found = torch.log_softmax(adapters.logits(hidden).float(), -1)
+        first, last = len(asked.ids) - 1, ids.shape[1] - 1
+        hidden = self._model.hidden(ids)[0, first:last]
+        logits = adapters.recalled(hidden, adapters.logits(hidden), tails(ids[0].tolist(), first, last))
+        found = torch.log_softmax(logits.float(), -1)
         total = float(found.gather(1, ids[0, len(asked.ids) :, None]).sum())
         return wire.Scored(logprob=total, tokens=len(text), generation=generation)
 

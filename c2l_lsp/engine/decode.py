@@ -17,6 +17,7 @@ from c2l_lsp.engine.draft import Credits, Elsewhere, Guess, Lookup
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.reader import Reader, Text, reader_of
+from c2l_lsp.model.recall import LONGEST, tails
 
 SLOTS = 4
 """Prompts whose KV is kept: about as many documents as a person edits at a time."""
@@ -78,7 +79,7 @@ class Decoder:
         draft: int = DRAFT,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self._model, self._draft, self._clock = model, draft, clock
+        self._model, self._adapters, self._draft, self._clock = model, adapters, draft, clock
         self._reader = reader or reader_of(model, adapters)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
@@ -97,7 +98,7 @@ class Decoder:
         hidden = slot.text.read(ids[reused:])
         self._count(slot, ids[reused:])
         slot.kept = len(slot.ids)
-        logits = self._reader.logits(hidden)
+        logits = self._adapters.recalled(hidden, self._reader.logits(hidden), tails(ids, len(ids) - 1, len(ids)))
         return Prefilled(slot, logits[0], len(ids), reused, owed.encode())
 
     @torch.inference_mode()
@@ -172,7 +173,10 @@ class Decoder:
     def _step(self, slot: _Slot, ids: list[int]) -> Tensor:
         """Logits [n, vocabulary] after each of the ids of a decode step."""
         began = self._clock() if self._clock is not None else 0.0
-        logits = self._reader.logits(slot.text.step(ids), step=True)
+        hidden = slot.text.step(ids)
+        logits = self._reader.logits(hidden, step=True)
+        recent = [*slot.ids[-LONGEST:], *ids]
+        logits = self._adapters.recalled(hidden, logits, tails(recent, len(recent) - len(ids), len(recent)))
         if self._clock is not None:
             self._credits.timed(len(ids) - 1, self._clock() - began)
         self._count(slot, ids)

@@ -17,7 +17,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from c2l_lsp.engine.gate import Trial, held_out, refuse
+from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.learn import Learner
 from c2l_lsp.errors import AdapterError, C2LError
 from c2l_lsp.model.base import BaseModel
@@ -94,11 +94,11 @@ class Deepening:
     """One request: `run` is its work in slices; `note` says how far it is."""
 
     def __init__(
-        self, model: BaseModel, slot: AdapterSlot, learner: Learner, strength: float, limit: float, steps: int = 0
+        self, model: BaseModel, slot: AdapterSlot, learner: Learner, verdict: Verdict, limit: float, steps: int = 0
     ) -> None:
-        """`slot` is the engine's, `strength` the hypernetwork's, `limit` the largest norm; `steps` 0 chooses them."""
+        """`slot` is the engine's, `verdict` the gate's, `limit` the largest norm; `steps` 0 chooses them."""
         self._model, self._trial, self._learner = model, Trial(model, slot), learner
-        self._strength, self._limit, self._steps = strength, limit, steps
+        self._verdict, self._limit, self._steps = verdict, limit, steps
         self._stepper: Stepper | None = None
         self.note = "waiting"
 
@@ -115,7 +115,7 @@ class Deepening:
         rest = learner.without(held) if held else None
         if rest is None or learner.network is None:
             raise AdapterError("Too few files are learned to hold some out; the deep adapter was not trained.")
-        start = learner.network.adapter(rest).scaled(self._strength)
+        start = learner.network.adapter(rest).scaled(self._verdict.strength, self._verdict.recall)
         digests = [learner.records[path].entry.digest for path in held]
         for path in held:
             self._trial.see(learner.records[path].entry.digest, learner.text(path))

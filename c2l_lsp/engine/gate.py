@@ -2,13 +2,14 @@
 
 A few whole files are left out of the state for the test only (their readings are subtracted, an exact operation), the
 adapter of what remains is scored on them at several strengths, and the best strength is used; 0 keeps it back. A final
-map is scored on hidden states computed once; pairs change the hidden states, so each strength is a forward pass.
+map is scored on hidden states computed once; pairs change the hidden states, so each strength is a forward pass. What
+is recalled is judged after the matrices, on top of them, and has a strength of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -16,9 +17,13 @@ from torch import Tensor
 
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot
+from c2l_lsp.model.recall import CEILING, Recall, tails
 from c2l_lsp.repo.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
+RECALL_STRENGTHS = (1.5, *STRENGTHS)
+"""Of λ: some repositories repeat themselves more than the average that λ was fitted to."""
+
 MAX_TOKENS = 3000
 """Held-out positions that are scored: enough to tell a loss of 0.01 nat from noise of the same text."""
 
@@ -30,12 +35,19 @@ MAX_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Verdict:
-    """`strength` to use (0: kept back), the held-out loss change at it in nat/token, positions scored, and a reason."""
+    """`strength` of the matrices to use (0: kept back), the held-out loss change at it in nat/token, positions scored,
+    a reason, and the strength of what is recalled."""
 
     strength: float
     delta: float
     tokens: int
     reason: str = ""
+    recall: float = 1.0
+
+    @property
+    def closed(self) -> str:
+        """Why nothing of the adapter goes live; "" if some of it does."""
+        return self.reason if self.recall <= 0 else ""
 
 
 class _Folded(Protocol):
@@ -97,13 +109,56 @@ class Trial:
         """Best strength of an adapter on these texts, in slices; texts not asked for are forgotten."""
         self._seen = {digest: self._seen[digest] for digest in digests if digest in self._seen}
         self._ids = {digest: self._ids[digest] for digest in self._seen}
-        if not self._seen or (adapter.final_map is None and not adapter.pairs):
+        if not self._seen or adapter.empty:
             return Verdict(1.0, 0.0, 0)
+        verdict = yield from self._judge_matrices(adapter.without_recall())
+        if adapter.recall is None:
+            return replace(verdict, recall=0.0)
+        return (yield from self._judge_recall(adapter, adapter.recall, verdict))
+
+    def _judge_matrices(self, adapter: Adapter) -> Generator[None, None, Verdict]:
         if adapter.pairs:
             return (yield from self._judge_pairs(adapter))
-        assert adapter.final_map is not None  # noqa: S101
+        if adapter.final_map is None:
+            return Verdict(0.0, 0.0, 0)
         hidden, targets = (torch.cat([pair[side] for pair in self._seen.values()])[:MAX_TOKENS] for side in (0, 1))
         return judge_final_map(self._model, adapter.final_map, hidden, targets)
+
+    def _judge_recall(self, adapter: Adapter, recall: Recall, verdict: Verdict) -> Generator[None, None, Verdict]:
+        """The strength of what is recalled, mixed into what the matrices give at theirs."""
+        plain = adapter.scaled(verdict.strength, recall=0.0)
+        bare, tokens = 0.0, 0
+        losses = dict.fromkeys(RECALL_STRENGTHS, 0.0)
+        for digest, (hidden, targets) in self._seen.items():
+            if tokens >= MAX_TOKENS:
+                break
+            base, parts = self._recalled(plain, recall, self._ids[digest], hidden, targets)
+            bare -= float(base.log().sum())
+            for strength in losses:
+                losses[strength] -= float(mixture(base, parts, strength).log().sum())
+            tokens += len(targets)
+            yield
+        best = _verdict({s: total / tokens for s, total in losses.items()}, bare / tokens, tokens)
+        both = verdict.delta if verdict.strength > 0 else 0.0
+        if best.strength > 0:
+            return replace(verdict, delta=both + best.delta, tokens=tokens, recall=best.strength)
+        return replace(verdict, recall=0.0)
+
+    @torch.inference_mode()
+    def _recalled(
+        self, plain: Adapter, recall: Recall, ids: Tensor, hidden: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The base's probability of each next token [N], and (λ at full strength, r of the next token) [2, N]."""
+        self._slot.use(plain)
+        if plain.pairs:
+            hidden = self._model.hidden(ids)[0, :-1]
+        logits = self._slot.logits(hidden).float()
+        self._slot.use(None)
+        base = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0].exp().clamp(min=1e-30)
+        found = recall.shares(hidden, logits, tails(ids[0].tolist(), 0, len(targets)))
+        wanted = targets.tolist()
+        pairs = [(0.0, 0.0) if f is None else (f[0], f[1].of(y)) for f, y in zip(found, wanted, strict=True)]
+        return base, torch.tensor(pairs, device=base.device).T
 
     def _judge_pairs(self, adapter: Adapter) -> Generator[None, None, Verdict]:
         bare = yield from self.loss(None, list(self._seen))
@@ -130,9 +185,20 @@ class Trial:
         self._slot.use(adapter)
         if adapter is not None and adapter.pairs:
             hidden = self._model.hidden(ids)[0, :-1]
-        found = _loss(self._model, self._slot.mapped(hidden), targets) * len(targets)
+        if adapter is not None and adapter.recall is not None:
+            before = tails(ids[0].tolist(), 0, len(targets))
+            logits = self._slot.recalled(hidden, self._slot.logits(hidden), before)
+            found = float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        else:
+            found = _loss(self._model, self._slot.mapped(hidden), targets) * len(targets)
         self._slot.use(None)
         return found
+
+
+def mixture(base: Tensor, parts: Tensor, strength: float) -> Tensor:
+    """(1 − λ) p + λ r of next tokens: p [N] > 0, (λ, r) [2, N], λ times `strength`."""
+    share = (parts[0] * strength).clamp(max=CEILING)
+    return (1 - share) * base + share * parts[1]
 
 
 @torch.inference_mode()

@@ -68,6 +68,7 @@ class Saved(msgspec.Struct, frozen=True, kw_only=True):
     filter_digest: str
     generation: int
     gate: float
+    gate_recall: float = 1.0
     files: dict[str, tuple[bytes, int, int, list[bytes]]]
     seen: dict[str, tuple[bytes, int, int]] = {}
     touched: list[str] = []

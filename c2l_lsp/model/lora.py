@@ -1,7 +1,8 @@
 """Adapters: what a hypernetwork makes, how it is applied to a base model, and its ordinary PEFT form.
 
-Two parts, either may be absent. The *final map* C [d, d] acts on the final hidden state before the head,
-y = E (h + C h), so ΔW of the head is E·C. *Pairs* are LoRA factors of inner projections, y += s·(x Aᵀ) Bᵀ.
+Three parts, any may be absent. The *final map* C [d, d] acts on the final hidden state before the head,
+y = E (h + C h), so ΔW of the head is E·C. *Pairs* are LoRA factors of inner projections, y += s·(x Aᵀ) Bᵀ. *Recall*
+mixes what came next in the repository into the probabilities; it is no matrix and no part of the PEFT form.
 Applying an adapter is one assignment: a running forward pass sees the old one or the new one, never half of each.
 """
 
@@ -9,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from c2l_lsp.errors import AdapterError, StorageError
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.recall import Recall
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Adapter:
     kind: str
     final_map: Tensor | None = None
     pairs: Mapping[str, Pair] = field(default_factory=dict)
+    recall: Recall | None = None
 
     @property
     def digest(self) -> str:
@@ -45,7 +48,14 @@ class Adapter:
         digest = hashlib.blake2b(f"{self.base}{self.kind}".encode(), digest_size=16)
         for tensor in self._tensors():
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        if self.recall is not None:
+            digest.update(self.recall.digest)
         return digest.hexdigest()
+
+    @property
+    def empty(self) -> bool:
+        """Whether it changes nothing."""
+        return self.final_map is None and not self.pairs and self.recall is None
 
     @property
     def norm(self) -> float:
@@ -61,11 +71,17 @@ class Adapter:
         final = 0 if self.final_map is None else int(self.final_map.shape[0])
         return max([final, *(int(pair.A.shape[0]) for pair in self.pairs.values())])
 
-    def scaled(self, factor: float) -> Adapter:
-        """The same adapter at another strength."""
+    def scaled(self, factor: float, recall: float | None = None) -> Adapter:
+        """The same adapter at another strength; `recall` is that of what is recalled, if it is another."""
         final = None if self.final_map is None else self.final_map * factor
         pairs = {name: Pair(p.A, p.B, p.scale * factor) for name, p in self.pairs.items()}
-        return Adapter(self.base, self.kind, final, pairs)
+        share = factor if recall is None else recall
+        recalled = self.recall.scaled(share) if self.recall is not None and share > 0 else None
+        return Adapter(self.base, self.kind, final, pairs, recalled)
+
+    def without_recall(self) -> Adapter:
+        """Its matrices alone."""
+        return replace(self, recall=None)
 
     def check(self, model: BaseModel) -> None:
         """AdapterError unless this adapter belongs to the model, has its shapes and is finite."""
@@ -77,6 +93,8 @@ class Adapter:
             )
         for name, pair in self.pairs.items():
             _check_pair(name, pair, model)
+        if self.recall is not None and self.recall.basis.shape[1] != model.d:
+            raise AdapterError(f"The adapter's keys are of width {self.recall.basis.shape[1]}, not {model.d}.")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self._tensors()):
             raise AdapterError("The adapter holds numbers that are not finite; it is not used.")
 
@@ -148,8 +166,13 @@ class AdapterSlot:
         return hidden if self._final is None else hidden + hidden @ self._final.T
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits of final hidden states [..., d] under the current adapter."""
+        """Logits of final hidden states [..., d] under the current adapter's matrices."""
         return self._model.logits(self.mapped(hidden))
+
+    def recalled(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
+        """Logits [n, V] with what the current adapter recalls after these tokens each; `hidden` [n, d] is unmapped."""
+        recall = self._adapter.recall if self._adapter is not None else None
+        return logits if recall is None else recall.mixed(hidden, logits, before)
 
     def _hook(self, name: str) -> Any:  # noqa: ANN401 - torch's hook signature
         def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ The adapter of the final map, y = E (h + C h), is one damped natural-gradient st
 P and Q are damped inverses of the curvature of training text and, the more of it was read, of the repository's own:
     P = ((1 − a) (F_e* + λ*I) + a (F_e/n + λI))⁻¹,    a = n / (n + n_own),    Q likewise of F_h.
 A few changed lines speak through the recent memory alone; of many changed files S itself tells more, hence φ.
-An empty state gives C = 0. Source: design of this project; K-FAC: arXiv 1503.05671; fast weights: arXiv 2102.11174.
+A sum forgets sequences, so the state also keeps a key and the next token of every position, and the adapter recalls
+them (`recall`). An empty state gives C = 0 and recalls nothing.
+Source: design of this project; K-FAC: arXiv 1503.05671; fast weights: arXiv 2102.11174.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from c2l_lsp.model import chunks
+from c2l_lsp.model import chunks, recall
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState
 from c2l_lsp.model.lora import Adapter
 from c2l_lsp.model.prior import MAX_TOKENS, MemoryPrior
+from c2l_lsp.model.recall import Recall
 
-RULE = "memory-2"
+RULE = "memory-3"
 """Version of the cutting and reading rules; part of every key and digest."""
 
 FEATURES = 5
@@ -43,11 +46,13 @@ _ROWS = 512  # positions whose logits are held at once: 2048 of them took 200 MB
 
 @dataclass(frozen=True)
 class Errors:
-    """Per-position quantities of a batch: e and h [N, d] fp32, and the piece each position belongs to [N]."""
+    """Per-position quantities of a batch: e and h [N, d] fp32, and the piece each position belongs to [N]; the token
+    ids of each piece, start token first."""
 
     e: Tensor
     h: Tensor
     piece: Tensor
+    ids: list[list[int]]
 
 
 class Memory:
@@ -80,26 +85,29 @@ class Memory:
     @torch.inference_mode()
     def read(self, pieces: Sequence[Piece]) -> list[Reading]:
         """Readings of one batch of pieces: S/n as {q: [R, R] int8, scale: [R, 1] fp32} by rows, n: [] fp32, and F_e/n,
-        F_h/n as {e, h: [R (R + 1) / 2] int8, e_scale, h_scale: [R] fp32} (see `_packed`)."""
+        F_h/n as {e, h: [R (R + 1) / 2] int8, e_scale, h_scale: [R] fp32} (see `_packed`); what is recalled as
+        {ids: [n + 2] int32, keys: [n, D] int8} (see `recall.rows_of`)."""
         found = errors(self.model, [piece.text for piece in pieces])
         v = found.e if self._B is None else found.e @ self._B
         k = found.h if self._A is None else found.h @ self._A.T
         counts = torch.bincount(found.piece, minlength=len(pieces)).tolist()
         out: list[Reading] = []
         start = 0
-        for count in counts:
+        for count, ids in zip(counts, found.ids, strict=True):
             rows = slice(start, start + count)
-            out.append({**_reading(v[rows], k[rows]), "n": torch.tensor(float(count))})
+            recalled = recall.rows_of(self.prior.keys, found.h[rows], ids)
+            out.append({**_reading(v[rows], k[rows]), **recalled, "n": torch.tensor(float(count))})
             start += count
         return out
 
     # --- the state -------------------------------------------------------------------------------------------------
 
     def empty(self) -> RepoState:
-        """Zero sums, zero recency, zero gate."""
+        """Zero sums, zero recency, zero gate, nothing to recall."""
         sums = _sum([], self.prior.R)
         recent = torch.zeros_like(sums["S"])
-        return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.gate_hidden)})
+        rows = recall.nothing(len(self.prior.keys))
+        return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.gate_hidden), **rows})
 
     @torch.inference_mode()
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
@@ -114,11 +122,12 @@ class Memory:
             sums = {name: t[name] + plus[index][name] - minus[index][name] for name in SUMS}
             sums["n"] = sums["n"].clamp(min=0)
             recent, gate = t["recent"], t["gate"]
+            rows = recall.changed(t, change.added, change.removed)
             if not change.first:
                 dS = plus[index]["S"] - minus[index]["S"]
                 recent = float(gamma[index]) * recent + float(beta[index]) * dS
                 gate = hidden[index]
-            out.append(RepoState({**sums, "recent": recent, "gate": gate}))
+            out.append(RepoState({**sums, "recent": recent, "gate": gate, **rows}))
         return out
 
     def _features(self, state: RepoState, plus: Sums, minus: Sums) -> Tensor:
@@ -134,11 +143,13 @@ class Memory:
 
     @torch.inference_mode()
     def adapter(self, state: RepoState) -> Adapter:
-        """The final map of a state, [d, d] fp32 on the CPU."""
+        """The final map of a state, [d, d] fp32 on the CPU, and what it recalls."""
         core = self.core(state)
         if core is not None and self.prior.A is not None and self.prior.B is not None:
             core = self.prior.B @ core @ self.prior.A
-        return Adapter(self.model.digest, self.kind, core)
+        t, prior = state.tensors, self.prior
+        recalled = Recall(t["ids"], t["keys"], prior.keys, prior.trust) if len(t["ids"]) else None
+        return Adapter(self.model.digest, self.kind, core, recall=recalled)
 
     def core(self, state: RepoState) -> Tensor | None:
         """C in the coordinates of the bases, [R, R]; None for an empty state."""
@@ -218,7 +229,7 @@ def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
     h = hidden[:, :-1][valid]
     e = head_errors(model, h, ids[:, 1:][valid])
     piece = torch.arange(len(rows), device=model.device)[:, None].expand_as(valid)[valid]
-    return Errors(e, h.float(), piece)
+    return Errors(e, h.float(), piece, rows)
 
 
 def head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,8 +66,9 @@ def fit_lora(
     """An adapter of kind "sgd" fitted to `texts`; `steps` of `batch` windows of `length` tokens, or `epochs` over them.
 
     `start` is an adapter of this base to go on from: its pairs keep their ranks and are trained, its final map stays in
-    place as it is. `rank` None trains whole ΔW instead: full fine-tuning of the projections. AdapterError if there is
-    no text or the model has none of the projections; RequestCancelled if `cancelled` says so, at most one step later.
+    place as it is, and what it recalls stays with it. `rank` None trains whole ΔW instead: full fine-tuning of the
+    projections. AdapterError if there is no text or the model has none of the projections; RequestCancelled if
+    `cancelled` says so, at most one step later.
     The model must not be used for anything else meanwhile.
     """
     rows = windows(model, texts, length)
@@ -92,7 +93,7 @@ def fit_lora(
                 raise AdapterError(f"The adapter's training diverged at step {step + 1}; lower its rate.")
             say(f"step {step + 1}/{total}: {loss:.3f} nat/token")
     pairs = {name: one.pair() for name, one in factors.items()}
-    return Adapter(model.digest, KIND, None if start is None else start.final_map, pairs)
+    return Adapter(model.digest, KIND, pairs=pairs) if start is None else replace(start, kind=KIND, pairs=pairs)
 
 
 def windows(model: BaseModel, texts: Sequence[str], length: int) -> list[list[int]]:

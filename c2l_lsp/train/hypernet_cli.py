@@ -78,19 +78,21 @@ def _memory(
     loaded: BaseModel, corpus_folder: Path, tune: Path, out: Path, tokens: int, repositories: int, chars: int,
     tune_repositories: int,
 ) -> None:  # fmt: skip
+    from dataclasses import replace
+
     from c2l_lsp.model import prior
     from c2l_lsp.model.memory import Memory
-    from c2l_lsp.train import corpus, memory
+    from c2l_lsp.train import corpus, memory, recall
 
-    documents = list(corpus.documents(corpus_folder))
+    documents, held_out = list(corpus.documents(corpus_folder)), list(corpus.documents(tune))
     made = memory.make_prior(loaded, documents, tokens=tokens, repositories=repositories, chars=chars, say=_say)
-    cases = memory.tune_cases(
-        Memory(loaded, made), list(corpus.documents(tune)), repositories=tune_repositories, say=_say
-    )
+    cases = memory.tune_cases(Memory(loaded, made), held_out, repositories=tune_repositories, say=_say)
     chosen = memory.choose_steps(loaded, made, cases, _say)
+    trust = recall.fit(recall.sights(Memory(loaded, chosen), held_out, _say), _say)
+    chosen = replace(chosen, trust=trust)
     note = f"{tokens} tokens, {repositories} repositories of training text; steps on {len(cases)} tuning repositories"
     prior.save(chosen, out, loaded.digest, note)
-    typer.echo(f"{out}: {chosen.steps}")
+    typer.echo(f"{out}: {chosen.steps}, {chosen.trust}")
 
 
 def _gradient(

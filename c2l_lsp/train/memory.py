@@ -48,7 +48,7 @@ def repository_means(
 ) -> list[torch.Tensor]:
     """S/n [d, d] of a number of training repositories, `chars` characters each."""
     identity = torch.eye(model.d)
-    memory = Memory(model, MemoryPrior(identity, identity, torch.zeros(model.d, model.d)))
+    memory = Memory(model, MemoryPrior(identity, identity, torch.zeros(model.d, model.d), identity[:1]))
     texts: dict[str, list[str]] = defaultdict(list)
     for document in documents:
         if sum(map(len, texts[document.repo])) < chars:

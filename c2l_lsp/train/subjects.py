@@ -17,6 +17,7 @@ from torch import Tensor
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, RepoState
 from c2l_lsp.model.memory import Memory
+from c2l_lsp.model.recall import Recall, tails
 from c2l_lsp.train.corpus import Document
 
 PREFIXES = (0, 256, 1024)
@@ -35,10 +36,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scored:
-    """Hidden states [N, d] and next tokens [N] of a subject's test text at one prefix length."""
+    """Hidden states [N, d] and next tokens [N] of a subject's test text at one prefix length, and the last tokens up
+    to each position."""
 
     hidden: Tensor
     targets: Tensor
+    before: Sequence[Sequence[int]] = ()
 
 
 def subjects(
@@ -79,7 +82,7 @@ def state_of(memory: Memory, texts: Sequence[str]) -> RepoState:
 @torch.inference_mode()
 def score_sites(model: BaseModel, subject: Subject, prefix: int, most: int) -> Scored:
     """Up to `most` positions whose window is preceded by `prefix` tokens of the same file."""
-    hidden, targets, total = [], [], 0
+    hidden, targets, before, total = [], [], list[Sequence[int]](), 0
     for text in subject.test:
         ids = [model.start, *model.encode(text)]
         for begin in range(0, max(1, len(ids) - prefix - 1), WINDOW):
@@ -90,21 +93,24 @@ def score_sites(model: BaseModel, subject: Subject, prefix: int, most: int) -> S
             states = model.hidden(rows[:, :-1])[0, prefix:]
             hidden.append(states)
             targets.append(rows[0, prefix + 1 :])
+            before += tails(window, prefix, len(window) - 1)
             total += len(states)
     if not hidden:
         empty = torch.zeros(0, dtype=torch.long)
         return Scored(torch.zeros(0, model.d, dtype=model.dtype), empty)
-    return Scored(torch.cat(hidden), torch.cat(targets))
+    return Scored(torch.cat(hidden), torch.cat(targets), before)
 
 
 @torch.inference_mode()
-def site_loss(model: BaseModel, scored: Scored, C: Tensor | None) -> float:
-    """Mean loss in nat/token under a final map."""
+def site_loss(model: BaseModel, scored: Scored, C: Tensor | None, recall: Recall | None = None) -> float:
+    """Mean loss in nat/token under a final map and with what is recalled."""
     total = 0.0
     for start in range(0, len(scored.targets), 1024):
-        h = scored.hidden[start : start + 1024]
-        if C is not None:
-            h = h + (h.float() @ C.T).to(h.dtype)
-        logits = model.logits(h).float()
-        total += float(torch.nn.functional.cross_entropy(logits, scored.targets[start : start + 1024], reduction="sum"))
+        rows = slice(start, start + 1024)
+        h = scored.hidden[rows]
+        mapped = h if C is None else h + (h.float() @ C.T).to(h.dtype)
+        logits = model.logits(mapped).float()
+        if recall is not None:
+            logits = recall.mixed(h, logits, scored.before[rows])
+        total += float(torch.nn.functional.cross_entropy(logits, scored.targets[rows], reduction="sum"))
     return total / max(len(scored.targets), 1)

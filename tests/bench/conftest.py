@@ -43,7 +43,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny) -> World:
     built = root / "corpus"
     corpus.build(names, root / "mirror", built, workers=1)
     d = tiny.d
-    made = priors.MemoryPrior(torch.eye(d), torch.eye(d), torch.zeros(d, d), steps=priors.Steps(eta=2.0, n0=10.0))
+    made = priors.MemoryPrior(
+        torch.eye(d), torch.eye(d), torch.zeros(d, d), torch.eye(d)[:64], steps=priors.Steps(eta=2.0, n0=10.0)
+    )
     priors.save(made, root / "memory.safetensors", tiny.digest)
     weights = {"memory": root / "memory.safetensors"}
     torch.manual_seed(0)

@@ -86,7 +86,7 @@ def test_redamping_is_estimating_with_another_damping():
     dice = torch.Generator().manual_seed(3)
     F = torch.randn(12, 12, generator=dice, dtype=torch.float64)
     F = F @ F.T
-    made = MemoryPrior(damped_inverse(F), damped_inverse(2 * F), torch.zeros(12, 12))
+    made = MemoryPrior(damped_inverse(F), damped_inverse(2 * F), torch.zeros(12, 12), torch.eye(12))
     again = redamped(made, 0.4)
     torch.testing.assert_close(again.P, damped_inverse(F, 0.4), rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(again.Q, damped_inverse(2 * F, 0.4), rtol=1e-3, atol=1e-6)

@@ -9,6 +9,7 @@ from c2l_lsp.bench.methods.dependencies import Dependencies
 from c2l_lsp.bench.methods.evo import evo
 from c2l_lsp.bench.methods.full import FullTuning
 from c2l_lsp.bench.methods.gated import Gated
+from c2l_lsp.bench.methods.halves import Half
 from c2l_lsp.bench.methods.mean import Mean
 from c2l_lsp.bench.methods.memory import Memorised
 from c2l_lsp.bench.methods.protocol import Kit, Method, NotTrained
@@ -23,6 +24,8 @@ TABLE: dict[str, Callable[[Kit], Method]] = {
     "base": Bare,
     "memory": lambda kit: kit.once("memory", lambda: Memorised(kit)),
     "gated": Gated,
+    "map": lambda kit: Half(kit, "map"),
+    "recall": lambda kit: Half(kit, "recall"),
     "mean": Mean,
     "retrieval": Retrieval,
     "dependencies": Dependencies,

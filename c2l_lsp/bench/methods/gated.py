@@ -35,8 +35,8 @@ class Gated:
             trial.see(files[path].entry.digest, case.state[path])
         rest = {path: text for path, text in case.state.items() if path not in held}
         judged = follower.adapter(follower.snapshot(rest))
-        strength = trial.judge(judged, [files[path].entry.digest for path in held]).strength if held else 1.0
-        adapter = None if whole.adapter is None else whole.adapter.scaled(strength)
+        verdict = trial.judge(judged, [files[path].entry.digest for path in held])
+        adapter = None if whole.adapter is None else whole.adapter.scaled(verdict.strength, verdict.recall)
         return Fitted(adapter, seconds=whole.seconds + time.perf_counter() - started)
 
 

@@ -153,7 +153,7 @@ def test_memory_s_adapter_is_that_of_the_state_s_text(mirror, tiny, monkeypatch)
 
     texts = {"a.py": "def one(x):\n    return x + 1\n", "b.py": "def two(y):\n    return y * 2\n"}
     d = tiny.d
-    made = prior.MemoryPrior(torch.eye(d), torch.eye(d), torch.zeros(d, d))
+    made = prior.MemoryPrior(torch.eye(d), torch.eye(d), torch.zeros(d, d), torch.eye(d)[:64])
     monkeypatch.setattr("c2l_lsp.engine.kinds.shipped_prior", lambda model: made)
     repo = Repo(mirror, "own/a")
     first = repo.commit({**texts, "test_a.py": suite("assert a == 1")})
