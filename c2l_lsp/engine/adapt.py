@@ -311,7 +311,7 @@ class FolderLife:
             self._deepening = self._deep_work = None
             if device.lost(error):
                 raise
-            self._deep = Outcome(self._deep.pairs, f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
+            self._deep = replace(self._deep, note=f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
             self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {self._deep.note}."))
 
     def _deepen(self, deepening: Deepening) -> Work:
@@ -412,7 +412,7 @@ class FolderLife:
         if self._deep.pairs:  # the files have changed since it was trained: does it still win?
             plain = adapter.scaled(self._verdict.strength, self._verdict.recall)
             without = yield from self._trial.loss(plain, digests)
-            deeper = yield from self._trial.loss(self._with_pairs(plain, 1.0), digests)
+            deeper = yield from self._trial.loss(self._with_pairs(adapter, 1.0), digests)
             if not deeper < without:
                 self._deep = Outcome(note=f"dropped: by now it is {deeper - without:+.3f} nat/token against without it")
 
@@ -438,7 +438,7 @@ class FolderLife:
         alive = self._adapter is not None and max(matrices, recall) > 0.0
         adapter = self._adapter.scaled(matrices, recall) if self._adapter is not None and alive else None
         if self._deep.pairs and scale > 0.0 and not self._hopeless:
-            adapter = self._with_pairs(adapter, scale)
+            adapter = self._with_pairs(self._adapter, scale)
         if not self.enabled:
             self.live = BARE
         elif adapter is None:
@@ -449,9 +449,12 @@ class FolderLife:
             self.live = Live(self._generation, adapter, kv_key)
 
     def _with_pairs(self, adapter: Adapter | None, scale: float) -> Adapter:
-        """The adapter with the trained pairs: they stand on its final map and in place of its own pairs."""
+        """The hypernetwork's adapter, as it made it, with the trained pairs: they stand on its final map and in place
+        of its own pairs, and what it recalls gets the strength that was found beside them."""
         pairs = {name: Pair(pair.A, pair.B, pair.scale * scale) for name, pair in self._deep.pairs.items()}
-        return replace(adapter or Adapter(self._model.digest, "sgd"), pairs=pairs)
+        if adapter is None:
+            return Adapter(self._model.digest, "sgd", pairs=pairs)
+        return replace(adapter.scaled(self._verdict.strength * scale, self._deep.recall * scale), pairs=pairs)
 
     def _settle(self) -> None:
         self.state_name = "ready"
@@ -509,7 +512,7 @@ class FolderLife:
             first=learner.sample.rows,
         )
         try:
-            self._store.save(saved, state, learner.extra | deep.to_tensors(self._deep.pairs))
+            self._store.save(saved, state, learner.extra | deep.to_tensors(self._deep))
         except StorageError as error:
             self._cannot_keep(error)
             return
@@ -527,15 +530,15 @@ class FolderLife:
             return
         saved, state, extra = loaded
         self._generation = saved.generation
-        extra, pairs = deep.split(extra)
+        extra, deeper = deep.split(extra)
         self._learner.extra = extra
         network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
         self._learner.restore(network, state, saved)
         self._verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
-        if pairs:
-            self._deep = Outcome(pairs, "live: trained before the last start")
+        if deeper.pairs:
+            self._deep = deeper
         self._adapter = network.adapter(state)
         self._go_live()
         self._trigger = "diff"

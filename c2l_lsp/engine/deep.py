@@ -30,15 +30,20 @@ LENGTH = 256
 EPOCHS = 2.0
 MOST_STEPS = 600
 RANK, ALPHA, RATE = 16, 32.0, 1e-3
-_PREFIX = "deep/"
+_PREFIX, _RECALL = "deep/", "deep/recall"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Pairs to go live (none: dropped) and a sentence that says why."""
+    """Pairs to go live (none: dropped), a sentence that says why, and the strength of what is recalled beside them.
+
+    Keys were made without the pairs, and these move the states that are compared with them: where they move far,
+    recall may be of no use any more.
+    """
 
     pairs: Mapping[str, Pair] = field(default_factory=dict)
     note: str = ""
+    recall: float = 1.0
 
 
 class Stepper:
@@ -128,10 +133,11 @@ class Deepening:
         made = yield from self._fit(texts, start, tell)
         if reason := refuse(made, self._limit):
             return Outcome(note=f"dropped: {reason}")
-        after = yield from self._trial.loss(made, digests)
+        recall, after = yield from self._trial.best_recall(made)
         if not after < before:
             return Outcome(note=f"dropped: on held-out files it is {after - before:+.3f} nat/token against without it")
-        return Outcome(made.pairs, f"live: {after - before:+.3f} nat/token on held-out files against without it")
+        note = f"live: {after - before:+.3f} nat/token on held-out files against without it"
+        return Outcome(made.pairs, note, recall)
 
     def _fit(
         self, texts: Sequence[str], start: Adapter, tell: Callable[[int, int, bool], None]
@@ -175,20 +181,26 @@ def private_copy(model: BaseModel) -> BaseModel:
     return dataclasses.replace(model, lm=lm)
 
 
-def to_tensors(pairs: Mapping[str, Pair]) -> dict[str, Tensor]:
-    """Pairs as named tensors, to be kept with a state."""
+def to_tensors(outcome: Outcome) -> dict[str, Tensor]:
+    """What is live as named tensors, to be kept with a state; none if nothing is."""
     found: dict[str, Tensor] = {}
-    for name, pair in pairs.items():
+    if outcome.pairs:
+        found[_RECALL] = torch.tensor(outcome.recall, dtype=torch.float64)
+    for name, pair in outcome.pairs.items():
         scale = torch.tensor(pair.scale, dtype=torch.float64)
         found |= {f"{_PREFIX}{name}/A": pair.A, f"{_PREFIX}{name}/B": pair.B, f"{_PREFIX}{name}/scale": scale}
     return found
 
 
-def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Pair]]:
-    """(other tensors, pairs) of what was kept with a state."""
+def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Outcome]:
+    """(other tensors, what was live) of what was kept with a state."""
+    rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PREFIX)}
+    if _RECALL not in tensors:
+        return rest, Outcome()
     kept = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_PREFIX)}
+    recall = float(kept.pop(_RECALL.removeprefix(_PREFIX)))
     pairs = {
         name: Pair(kept[f"{name}/A"], kept[f"{name}/B"], float(kept[f"{name}/scale"]))
         for name in sorted({name.rpartition("/")[0] for name in kept})
     }
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(_PREFIX)}, pairs
+    return rest, Outcome(pairs, "live: trained before the last start", recall)

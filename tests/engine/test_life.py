@@ -391,7 +391,7 @@ def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch
 
     def judge(*_):
         yield
-        return Verdict(0.0, 0.2, 100, "it is worse")
+        return Verdict(0.0, 0.2, 100, "it is worse", recall=0.0)
 
     monkeypatch.setattr(adapt.Trial, "judging", judge)
     info = session.open(folder)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from c2l_lsp.errors import CheckpointError
 from c2l_lsp.model import prior as priors
 from c2l_lsp.model.prior import Curvature, MemoryPrior, damped_inverse, estimate, redamped
+from c2l_lsp.model.recall import Trust
 
 
 @pytest.fixture
@@ -31,7 +34,12 @@ def test_a_scalar_from_after_the_file_was_written_has_its_default(prior, tmp_pat
     from safetensors.torch import save_file
 
     path = tmp_path / "p.safetensors"
-    about = {"format": "c2l-memory-prior-1", "base": "b", "steps": '{"eta": 0.07}'}
+    about = {
+        "format": "c2l-memory-prior-2",
+        "base": "b",
+        "steps": '{"eta": 0.07}',
+        "trust": json.dumps(Trust().plain()),
+    }
     tensors = {name: tensor.contiguous() for name, tensor in priors.to_tensors(prior).items()}
     save_file(tensors | {"steps": torch.zeros(3)}, path, metadata=about)
     assert priors.load(path, base="b").steps == priors.Steps(eta=0.07)
