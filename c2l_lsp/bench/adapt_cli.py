@@ -28,6 +28,9 @@ def bench_adapt(
     weights: Annotated[list[str] | None, typer.Option("--weights", help="KIND=FILE or FOLDER.")] = None,
     amounts: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, e.g. scored=2048, spans=16.")] = None,
     shared_tokens: Tokens = 400_000,
+    state_kb: Annotated[
+        int, typer.Option(min=20, help="Text a state is made of; an engine learns 256 by default.")
+    ] = 64,
     without: Annotated[list[str] | None, typer.Option(help="A part to leave out, e.g. static.ages.")] = None,
     shard: Annotated[str, typer.Option(help="i/n: do the i-th of n shares, and assemble nothing.")] = "",
     minutes: Annotated[float, typer.Option(help="Stop after so long; the same command goes on. 0: no limit.")] = 0.0,
@@ -37,6 +40,7 @@ def bench_adapt(
 ) -> None:
     """Every way to an adapter, on repositories it never saw: what it gives, what it costs, whether it is their own."""
     from c2l_lsp.bench import adapt, stats
+    from c2l_lsp.bench.cases import Sizes
     from c2l_lsp.bench.methods import TABLE, build
     from c2l_lsp.bench.run import Plan, Run
 
@@ -44,7 +48,9 @@ def bench_adapt(
     chosen, missing = build(list(TABLE) if methods == "all" else methods.split(","), kit)
     for name, why in missing.items():
         _say(f"{name}: not trained, {why}")
-    plan = Plan(corpus, mirror, work, repositories, amounts=_amounts(amounts or []), without=_parts(without or []))
+    sizes = Sizes(state=state_kb * 1000)
+    left_out = _parts(without or [])
+    plan = Plan(corpus, mirror, work, repositories, sizes, _amounts(amounts or []), left_out)
     run = Run(kit.model, chosen, plan, _say)
     part = _shard(shard)
     seconds, unknown = adapt.estimate(run, part)
