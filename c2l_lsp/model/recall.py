@@ -155,12 +155,14 @@ class Recall:
 
     @cached_property
     def _index(self) -> tuple[Ints, Ints, Ints, NDArray[np.int8]]:
-        """(ids, then by last token: the last tokens, their places in ids, their keys)."""
+        """(ids, then by last token: where each token's begin, their places in ids, their keys)."""
         ids = self.ids.numpy()
         places = np.flatnonzero((ids[:-1] != _CUT) & (ids[1:] != _CUT)).astype(np.int32)
         order = np.argsort(ids[places], kind="stable")
         places = places[order]
-        return ids, ids[places], places, self.keys.numpy()[order]
+        last = ids[places]
+        begins = np.searchsorted(last, np.arange(last.max(initial=0) + 2, dtype=np.int32)).astype(np.int32)
+        return ids, begins, places, self.keys.numpy()[order]
 
     @property
     def digest(self) -> bytes:
@@ -178,11 +180,13 @@ class Recall:
 
     def find(self, key: Floats, before: Sequence[int]) -> Found | None:
         """The NEAREST best candidates of a position with this unit key [D] after these tokens; None without any."""
-        ids, last, places, keys = self._index
-        low, high = np.searchsorted(last, [before[-1], before[-1] + 1])
+        ids, begins, places, keys = self._index
+        if before[-1] + 1 >= len(begins):
+            return None
+        low, high = int(begins[before[-1]]), int(begins[before[-1] + 1])
         if low == high:
             return None
-        step = -(-int(high - low) // _MOST)
+        step = -(-(high - low) // _MOST)
         at = places[low:high:step]
         cosine: Floats = (keys[low:high:step].astype(np.float32) @ key) / np.float32(127)
         run = np.ones(len(at), np.float32)
@@ -196,16 +200,21 @@ class Recall:
             score = cosine / self.trust.temperature + self.trust.run * run
             best = np.argpartition(score, -NEAREST)[-NEAREST:]
             at, cosine, run = at[best], cosine[best], run[best]
-        return Found(cosine, run, ids[at + 1], int(high - low))
+        return Found(cosine, run, ids[at + 1], high - low)
 
     @torch.inference_mode()
     def shares(
         self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, Share] | None]:
         """(λ, share) of positions with final hidden states [n, d], logits [n, V] fp32, after these tokens each."""
+        return self._shares(hidden, logits, torch.logsumexp(logits, -1), before)
+
+    def _shares(
+        self, hidden: Tensor, logits: Tensor, norms: Tensor, before: Sequence[Sequence[int]]
+    ) -> list[tuple[float, Share] | None]:
         keys = keys_of(self.basis, hidden).cpu().numpy()
         best, tokens = logits.max(-1)
-        tops = (best - torch.logsumexp(logits, -1)).exp().tolist()
+        tops = (best - norms).exp().tolist()
         out: list[tuple[float, Share] | None] = []
         for key, top, token, tail in zip(keys, tops, tokens.tolist(), before, strict=True):
             found = self.find(key, tail)
@@ -221,13 +230,17 @@ class Recall:
         """Logits [n, V] fp32 of the mixture. The base's keep their differences; tokens that are recalled rise."""
         out = logits.float().clone()
         norms = torch.logsumexp(out, -1)
-        for row, found in enumerate(self.shares(hidden, out, before)):
-            if found is None or found[0] <= 0:
-                continue
-            share = found[1]
-            tokens = torch.from_numpy(share.tokens.astype(np.int64)).to(out.device)
-            odds = torch.from_numpy(np.log(share.mass * found[0] / (1 - found[0]))).float().to(out.device)
-            out[row, tokens] = torch.logaddexp(out[row, tokens], norms[row] + odds)
+        rows, tokens, odds = list[int](), list[Ints](), list[NDArray[np.float64]]()
+        for row, found in enumerate(self._shares(hidden, out, norms, before)):
+            if found is not None and found[0] > 0:
+                part, share = found
+                rows += [row] * len(share.tokens)
+                tokens.append(share.tokens)
+                odds.append(share.mass * (part / (1 - part)))
+        if rows:
+            at = torch.tensor(rows, device=out.device), torch.from_numpy(np.concatenate(tokens)).long().to(out.device)
+            raised = torch.from_numpy(np.log(np.concatenate(odds))).float().to(out.device)
+            out[at] = torch.logaddexp(out[at], norms[at[0]] + raised)
         return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,14 @@ from c2l_lsp.model.recall import Recall
 
 def life(session, folder):
     return session.engine.life(str(folder.resolve()))
+
+
+def wait(session, folder, generation: int) -> None:
+    """Work until the folder has come to a generation."""
+    deadline = time.monotonic() + 60
+    while life(session, folder).info().generation < generation:
+        assert time.monotonic() < deadline, life(session, folder).info()
+        session.engine.idle_step()
 
 
 def recalled(session, folder) -> list[int]:
@@ -91,7 +100,7 @@ def test_it_follows_the_files_and_outlives_a_restart(settings, folder, open_gate
         ids = recalled(session, folder)
         assert not any(ids[i : i + len(new)] == new for i in range(len(ids)))
         (folder / "pkg" / "new.py").write_text("velvet_anchor = 'harvest'\n" * 3, encoding="utf-8")
-        session.settle(str(folder.resolve()))
+        wait(session, folder, 2)
         ids = recalled(session, folder)
         assert any(ids[i : i + len(new)] == new for i in range(len(ids)))
         digest = life(session, folder).live.adapter.digest
@@ -99,6 +108,6 @@ def test_it_follows_the_files_and_outlives_a_restart(settings, folder, open_gate
         again.open(folder)
         assert life(again, folder).live.adapter.digest == digest
         (folder / "pkg" / "new.py").unlink()
-        again.settle(str(folder.resolve()))
+        wait(again, folder, 3)
         ids = recalled(again, folder)
         assert not any(ids[i : i + len(new)] == new for i in range(len(ids)))
