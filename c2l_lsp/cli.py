@@ -136,7 +136,8 @@ def adapt(
             "deep": info.deep,
         },
         as_json,
-        f"{out}: rank {done.rank}, relative error of ΔW {done.error:.2e}, from {info.files} files of {root.name}.",
+        f"{out}: rank {done.rank}, relative error of ΔW {done.error:.2e}, from {info.files} files of {root.name}."
+        + (f" What the server recalls beside it ({info.recalled} tokens) is no LoRA." if info.recalled else ""),
     )
 
 
@@ -241,7 +242,14 @@ def _print_completion(answer: wire.Completion, info: wire.AdapterInfo | None, as
         "ms": {name: round(getattr(answer.ms, name), 2) for name in ("prefill", "decode", "total")},
         "adapter": None
         if info is None
-        else {"kind": info.kind, "files": info.files, "scale": info.scale, "norm": info.norm, "message": info.message},
+        else {
+            "kind": info.kind,
+            "files": info.files,
+            "scale": info.scale,
+            "norm": info.norm,
+            "recalled": info.recalled,
+            "message": info.message,
+        },
         "stop": answer.stop,
         "reason": answer.reason,
     }

@@ -112,6 +112,11 @@ class FolderLife:
         return self.trusted and self.settings.adapter.enable and self.settings.adapter.hypernetwork != "none"
 
     @property
+    def _recalled(self) -> float:
+        """The strength of what is recalled: 0 without anything to recall."""
+        return self._verdict.recall if self._adapter is not None and self._adapter.recall is not None else 0.0
+
+    @property
     def network_digest(self) -> str:
         """Names the hypernetwork, so that folders of the same one are updated together."""
         network = self._learner.network if self._learner else None
@@ -239,7 +244,8 @@ class FolderLife:
             chunks=learner.pieces if learner else 0,
             pending_files=self._hints.pending + (self.ready.plan.changed_files if self.ready else 0),
             norm=self._adapter.norm if self._adapter else 0.0,
-            scale=self._verdict.strength * self.settings.adapter.scale,
+            scale=max(self._verdict.strength, self._recalled) * self.settings.adapter.scale,
+            recalled=len(self._adapter.recall.keys) if self._adapter and self._adapter.recall else 0,
             updated_at=self._updated_at,
             state=self.state_name,
             message=self.message,

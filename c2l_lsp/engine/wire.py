@@ -147,7 +147,8 @@ class Cancel(_Record, frozen=True, kw_only=True):
 
 
 class AdapterInfo(_Record, frozen=True, kw_only=True):
-    """A folder's adapter as it stands. `deep` says what became of training on request, "" if nobody asked for it."""
+    """A folder's adapter as it stands. `scale` is the strength of its stronger half (matrices, recall), `recalled` how
+    many positions it recalls; `deep` says what became of training on request, "" if nobody asked for it."""
 
     folder: str
     generation: int
@@ -165,6 +166,7 @@ class AdapterInfo(_Record, frozen=True, kw_only=True):
     learned_bytes: int = 0
     sampled: bool = False
     deep: str = ""
+    recalled: int = 0
 
 
 DEEP = "deep"

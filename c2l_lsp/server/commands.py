@@ -80,7 +80,7 @@ async def _accepted(session: Session, params: AcceptParams) -> object:
 async def _info(session: Session, params: FolderParams) -> object:
     info = await session.engine.call("adapter_info", wire.Folder(folder=_needed(session, params)), wire.AdapterInfo)
     session.board.adapter(info)
-    return plain(adapter_status(info)) | {"norm": info.norm, "rank": info.rank}
+    return plain(adapter_status(info)) | {"norm": info.norm, "rank": info.rank, "recalled": info.recalled}
 
 
 async def _regenerate(session: Session, params: FolderParams) -> object:

@@ -85,6 +85,7 @@ function facts(status: Status | undefined, info: AdapterInfo | undefined, now: D
   rows.push(["Norm", number(info.norm)]);
   rows.push(["Strength", number(info.scale)]);
   if (info.rank > 0) rows.push(["Rank", String(info.rank)]);
+  if (info.recalled > 0) rows.push(["Recalls", `${info.recalled} tokens in their places`]);
   if (info.updatedAt > 0) rows.push(["Last learned", ago(info.updatedAt * 1000, now)]);
   if (info.deep !== "") rows.push(["Training on request", info.deep]);
   if (info.message !== "") rows.push(["Note", info.message]);

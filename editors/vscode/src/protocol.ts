@@ -244,6 +244,8 @@ export interface StatisticsReport extends Totals {
 export interface AdapterInfo extends AdapterStatus {
   norm: number;
   rank: number;
+  /** Positions of the folder that completions recall, token by token. */
+  recalled: number;
 }
 
 /** The answer to `c2l/adapter/export`: `error` is the relative error of the written ΔW. */

@@ -28,7 +28,7 @@ local function use(one)
 end
 
 --- `one` may also be the answer to `c2l/adapter/info`, which has the norm.
----@param one c2l.AdapterStatus|{ norm?: number }
+---@param one c2l.AdapterStatus|{ norm?: number, recalled?: integer }
 ---@return string[]
 function M.adapter(one)
   local lines = {
@@ -39,6 +39,9 @@ function M.adapter(one)
   }
   if one.norm then
     table.insert(lines, ('norm, scale  %.3f, %.2f'):format(one.norm, one.scale or 1))
+  end
+  if (one.recalled or 0) > 0 then
+    table.insert(lines, ('recalls      %d tokens in their places'):format(one.recalled))
   end
   if (one.deep or '') ~= '' then
     table.insert(lines, 'training     ' .. one.deep)
