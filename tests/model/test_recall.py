@@ -12,6 +12,7 @@ import torch
 from c2l_lsp.bench import keep
 from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.errors import AdapterError
+from c2l_lsp.model import recall as module
 from c2l_lsp.model.hypernet import Change
 from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.model.memory import Memory
@@ -72,6 +73,23 @@ def test_only_the_nearest_speak_and_all_are_counted() -> None:
     assert found is not None
     assert (len(found.next), found.count) == (NEAREST, NEAREST + 8)
     assert 13 in found.next
+
+
+def test_a_token_that_stands_everywhere_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 50)
+    made = recall(*(rows(1, 2, 10 + n % 3, seed=n) for n in range(120)))
+    looked: list[int] = []
+
+    class Counted(np.ndarray):
+        def __matmul__(self, other: object) -> object:
+            looked.append(len(self))
+            return np.asarray(self) @ other
+
+    ids, begins, places, keys = made._index
+    made.__dict__["_index"] = (ids, begins, places, keys.view(Counted))
+    found = made.find(key(rows(1, 2, 10), 1), [1, 2])
+    assert found is not None
+    assert (found.count, looked) == (120, [40])  # every third of 120: at most 50
 
 
 def test_the_mixture_is_what_it_says() -> None:
