@@ -25,8 +25,9 @@ def asked(tmp_path: Path) -> Callable[..., list[dict]]:
 
     def read(method: str | None = None) -> list[dict]:
         path = tmp_path / "engine.log"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        notes = [json.loads(line) for line in lines]
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # a line may be half written by the process that writes it
+        notes = [json.loads(line) for line in whole.splitlines()]
         return notes if method is None else [note for note in notes if note.get("method") == method]
 
     return read
