@@ -27,6 +27,7 @@ ENABLED: dict[str, bool] = {}
 BUFFERS: dict[tuple[str, str], str] = {}
 CANCELLED: set[int] = set()
 DEEP: dict[str, str] = {}
+WISHES = threading.Lock()
 OUT = threading.Lock()
 HUNG = threading.Event()
 
@@ -67,8 +68,10 @@ def learn(folder: str, trigger: str) -> None:
 def deepen(folder: str, steps: int) -> None:
     """Training of `steps` steps of 50 ms, until somebody empties the folder's note."""
     for done in range(steps):
-        if not DEEP[folder]:
-            break
+        with WISHES:
+            if not DEEP[folder]:
+                break
+            DEEP[folder] = f"training, {done} of {steps} steps"
         emit(wire.Progress(folder=folder, task="deep", done=done, total=steps, unit="steps"))
         time.sleep(0.05)
     emit(wire.Progress(folder=folder, task="deep", done=done, total=steps, unit="steps", finished=True))
@@ -166,7 +169,8 @@ def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:
     elif request.method in ("regenerate", "reset"):
         learn(params.folder, request.method)
     elif isinstance(params, wire.Deepen):
-        DEEP[params.folder] = "" if params.cancel else "waiting"
+        with WISHES:
+            DEEP[params.folder] = "" if params.cancel else "waiting"
         if not params.cancel:
             threading.Thread(target=deepen, args=(params.folder, params.steps or 4000), daemon=True).start()
         return info(params.folder)

@@ -175,6 +175,17 @@ def the_panel_tells(shown: Workbench) -> None:
 
 def training_is_begun_and_stopped(shown: Workbench) -> None:
     """Training on request is followed by the extension, and the command, run again, stops it."""
+    now, bulk = shown.generation(0), shown.folder / "bulk.py"
+    bulk.write_text("".join(ZOO.format(name="walrus", number=number) for number in range(900)))  # a minute's training
+    now = shown.generation(now)
+    try:
+        train_and_stop(shown)
+    finally:
+        bulk.unlink()
+        shown.generation(now)
+
+
+def train_and_stop(shown: Workbench) -> None:
     before = len(shown.passed(method="c2l/adapter/didChange"))
 
     def training() -> bool:
