@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from c2l_lsp.bench.perf import measure
@@ -21,7 +23,11 @@ from c2l_lsp.model.hypernet import Piece, Reading
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.native import NativeReader
-from c2l_lsp.model.prior import MAX_TOKENS
+from c2l_lsp.model.prior import KEY_WIDTH, MAX_TOKENS
+from c2l_lsp.model.recall import Recall, Trust
+
+RECALLED = 70_000
+"""Tokens of 256 kB of code, about: what an engine learns of a folder by default."""
 
 _RANK = 16
 
@@ -29,6 +35,21 @@ _RANK = 16
 def final_adapter(model: BaseModel) -> Adapter:
     """A full final map, the kind `memory` makes; its numbers do not matter to its cost."""
     return Adapter(model.digest, "bench", 1e-4 * torch.randn(model.d, model.d))
+
+
+def recalling_adapter(model: BaseModel) -> Adapter:
+    """A final map and RECALLED positions to look up, as `memory` makes them of a folder of 256 kB.
+
+    Tokens are drawn as often as text has them (Zipf), keys at random: what is compared at a step is what a real folder
+    would have compared, and what comes of it does not matter to its cost.
+    """
+    dice = np.random.default_rng(0)
+    rank = np.arange(1, model.vocabulary + 1)
+    drawn = dice.choice(model.vocabulary, RECALLED, p=(1 / rank) / (1 / rank).sum())
+    ids = [token for part in np.array_split(drawn, RECALLED // 400) for token in (-1, *part.tolist())]
+    keys = torch.from_numpy(dice.integers(-60, 60, (RECALLED - RECALLED // 400, KEY_WIDTH)).astype(np.int8))
+    recall = Recall(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), Trust())
+    return replace(final_adapter(model), recall=recall)
 
 
 def paired_adapter(model: BaseModel) -> Adapter:
@@ -46,9 +67,20 @@ def cost_per_token(load: Workload) -> list[PerfRow]:
     model = load.model
     count, length = (4, 64) if load.small else (24, min(400, model.max_context - 64))
     (ids,) = load.prompts(1, length)
-    adapters = {"": final_adapter(model), "/merged": paired_adapter(model), "/unmerged": paired_adapter(model)}
-    bars = {"": Bar(1.02), "/merged": Bar(1.02), "/unmerged": Bar(1.15)}
-    notes = {"": "final map, as memory makes it", "/merged": "rank 16 everywhere", "/unmerged": "rank 16 everywhere"}
+    adapters = {
+        "": recalling_adapter(model),
+        "/map": final_adapter(model),
+        "/merged": paired_adapter(model),
+        "/unmerged": paired_adapter(model),
+    }
+    bars = {"": Bar(1.02), "/map": Bar(1.02), "/merged": Bar(1.02), "/unmerged": Bar(1.15)}
+    memory = f"as memory makes it: final map and recall of {RECALLED} tokens"
+    notes = {
+        "": memory,
+        "/map": "its final map alone",
+        "/merged": "rank 16 everywhere",
+        "/unmerged": "rank 16 everywhere",
+    }
     rows = []
     for name, adapter in adapters.items():
         slot = AdapterSlot(model)
