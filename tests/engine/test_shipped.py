@@ -106,6 +106,35 @@ def test_a_rename_in_the_folder_moves_both_names(session):
     assert after[old] < before[old]
 
 
+def test_a_new_name_is_written_where_it_is_needed_next(session):
+    """Two files import what a third has just got: the next that imports from there is offered it, and not before."""
+    texts = {
+        "repo/parcels.py": EDIT.lstrip(),
+        "repo/months.py": f"from .parcels import {NAME}\n\n\ndef month(ledger):\n    return {NAME}(ledger, [])\n",
+        "repo/years.py": f"from .parcels import {NAME}\n\n\ndef year(ledger):\n    return {NAME}(ledger, [])\n",
+    }
+
+    def offered() -> str:
+        request = wire.Complete(
+            folder=str(session.folder), path="repo/weeks.py", language="python", multiline="never",
+            prefix='"""Weeks."""\n\nfrom .parcels import ', suffix="\n", max_new_tokens=16, max_latency_ms=60000,
+        )  # fmt: skip
+        return "".join(session.complete(request).texts[:1]).strip()
+
+    generation = session.engine.life(str(session.folder)).info().generation
+    before = offered()
+    for name, text in texts.items():
+        (session.folder / name).write_text(text, encoding="utf-8")
+    settle(session, generation + 1)
+    after = offered()
+    for name in texts:
+        (session.folder / name).unlink()
+    life = session.engine.life(str(session.folder))
+    settle(session, life.info().generation + 1)
+    assert (before != NAME, after) == (True, NAME), (before, after)
+    assert offered() == before
+
+
 def test_the_adapter_costs_no_prompt_tokens(session):
     def ask(adapter: bool) -> wire.Completion:
         return session.complete(

@@ -38,7 +38,8 @@ def test_decoding(load: Workload):
 def test_a_reused_prefix_and_the_cost_of_adapters(load: Workload):
     finite(decoding.prefix_reuse(load))
     assert set(finite(adapting.cost_per_token(load))) == {
-        "adapter_cost_per_token", "adapter_cost_per_token/map", "adapter_cost_per_token/merged", "adapter_cost_per_token/unmerged",
+        "adapter_cost_per_token", "adapter_cost_per_token/map", "adapter_cost_per_token/merged",
+        "adapter_cost_per_token/unmerged",
     }  # fmt: skip
     assert len(finite(adapting.swap_pause(load))) == 2
 
