@@ -28,6 +28,7 @@ MAX_TOKENS = 3000
 """Held-out positions that are scored: enough to tell a loss of 0.01 nat from noise of the same text."""
 
 _TEXT_CHARS, _TEXT_TOKENS = 4000, 768
+_ROWS = 128  # positions of a slice in which what is recalled is judged: about 30 ms
 
 MAX_SHARE = 0.25
 """At most this share of the folder's files is held out; a folder of fewer than 4 files is not tested."""
@@ -144,34 +145,36 @@ class Trial:
     def _by_recall(
         self, plain: Adapter, recall: Recall
     ) -> Generator[None, None, tuple[dict[float, float], float, int]]:
-        """(loss at each strength of what is recalled, loss without, positions), one text a slice."""
+        """(loss at each strength of what is recalled, loss without, positions), _ROWS positions a slice."""
         bare, tokens = 0.0, 0
         losses = dict.fromkeys(RECALL_STRENGTHS, 0.0)
-        for digest, (hidden, targets) in self._seen.items():
-            if tokens >= MAX_TOKENS:
-                break
-            base, parts = self._recalled(plain, recall, self._ids[digest], hidden, targets)
+        places = [
+            (digest, slice(start, start + _ROWS))
+            for digest, (_, targets) in self._seen.items()
+            for start in range(0, len(targets), _ROWS)
+        ]
+        for digest, rows in places[: MAX_TOKENS // _ROWS]:
+            base, parts = self._recalled(plain, recall, digest, rows)
             bare -= float(base.log().sum())
             for strength in losses:
                 losses[strength] -= float(mixture(base, parts, strength).log().sum())
-            tokens += len(targets)
+            tokens += len(base)
             yield
         return {s: total / max(tokens, 1) for s, total in losses.items()}, bare / max(tokens, 1), tokens
 
     @torch.inference_mode()
-    def _recalled(
-        self, plain: Adapter, recall: Recall, ids: Tensor, hidden: Tensor, targets: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The base's probability of each next token [N], and (λ at full strength, r of the next token) [2, N]."""
+    def _recalled(self, plain: Adapter, recall: Recall, digest: bytes, rows: slice) -> tuple[Tensor, Tensor]:
+        """The base's probability of each next token [n], and (λ at full strength, r of the next token) [2, n]."""
+        ids, (hidden, targets) = self._ids[digest], self._seen[digest]
         self._slot.use(plain)
         if plain.pairs:
             hidden = self._model.hidden(ids)[0, :-1]
-        logits = self._slot.logits(hidden).float()
+        logits, wanted = self._slot.logits(hidden[rows]).float(), targets[rows]
         self._slot.use(None)
-        base = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0].exp().clamp(min=1e-30)
-        found = recall.shares(hidden, logits, tails(ids[0].tolist(), 0, len(targets)))
-        wanted = targets.tolist()
-        pairs = [(0.0, 0.0) if f is None else (f[0], f[1].of(y)) for f, y in zip(found, wanted, strict=True)]
+        base = (logits.gather(1, wanted[:, None])[:, 0] - torch.logsumexp(logits, -1)).exp().clamp(min=1e-30)
+        before = tails(ids[0].tolist(), rows.start, rows.start + len(wanted))
+        found = recall.shares(hidden[rows], logits, before)
+        pairs = [(0.0, 0.0) if f is None else (f[0], f[1].of(y)) for f, y in zip(found, wanted.tolist(), strict=True)]
         return base, torch.tensor(pairs, device=base.device).T
 
     def _judge_pairs(self, adapter: Adapter) -> Generator[None, None, Verdict]:
