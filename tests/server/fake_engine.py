@@ -171,9 +171,10 @@ def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:
     elif isinstance(params, wire.Deepen):
         with WISHES:
             DEEP[params.folder] = "" if params.cancel else "waiting"
+        told = info(params.folder)  # as it is now: the thread says at once that it trains
         if not params.cancel:
             threading.Thread(target=deepen, args=(params.folder, params.steps or 4000), daemon=True).start()
-        return info(params.folder)
+        return told
     elif isinstance(params, wire.SetEnabled):
         ENABLED[params.folder] = params.enabled
         return info(params.folder)
