@@ -440,7 +440,7 @@ class FolderLife:
 
     def _go_live(self) -> None:
         scale = self.settings.adapter.scale
-        matrices, recall = self._verdict.strength * scale, self._verdict.recall * scale
+        matrices, recall = self._verdict.strength * scale, self._recalled * scale
         alive = self._adapter is not None and max(matrices, recall) > 0.0
         adapter = self._adapter.scaled(matrices, recall) if self._adapter is not None and alive else None
         if self._deep.pairs and scale > 0.0 and not self._hopeless:

@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from c2l_lsp.errors import AdapterError
+
 LONGEST = 8
 """Tokens of context that are compared one by one."""
 
@@ -155,14 +157,17 @@ class Recall:
 
     @cached_property
     def _index(self) -> tuple[Ints, Ints, Ints, NDArray[np.int8]]:
-        """(ids, then by last token: where each token's begin, their places in ids, their keys)."""
+        """(ids, then by last token: the last tokens, their places in ids, their keys). AdapterError if keys are missing
+        or left over: a state that was tampered with."""
         ids = self.ids.numpy()
         places = np.flatnonzero((ids[:-1] != _CUT) & (ids[1:] != _CUT)).astype(np.int32)
         order = np.argsort(ids[places], kind="stable")
+        if len(order) != len(self.keys):
+            raise AdapterError(
+                f"What is recalled holds {len(self.keys)} keys for {len(order)} positions; c2l.resetAdapter learns the folder anew."
+            )
         places = places[order]
-        last = ids[places]
-        begins = np.searchsorted(last, np.arange(last.max(initial=0) + 2, dtype=np.int32)).astype(np.int32)
-        return ids, begins, places, self.keys.numpy()[order]
+        return ids, ids[places], places, self.keys.numpy()[order]
 
     @property
     def digest(self) -> bytes:
@@ -180,10 +185,9 @@ class Recall:
 
     def find(self, key: Floats, before: Sequence[int]) -> Found | None:
         """The NEAREST best candidates of a position with this unit key [D] after these tokens; None without any."""
-        ids, begins, places, keys = self._index
-        if before[-1] + 1 >= len(begins):
-            return None
-        low, high = int(begins[before[-1]]), int(begins[before[-1] + 1])
+        ids, last, places, keys = self._index
+        wanted = np.array([before[-1], before[-1] + 1], last.dtype)  # of another type, all of `last` would be converted
+        low, high = (int(at) for at in np.searchsorted(last, wanted))
         if low == high:
             return None
         step = -(-(high - low) // _MOST)

@@ -85,8 +85,8 @@ def test_a_token_that_stands_everywhere_costs_no_more_than_the_limit(monkeypatch
             looked.append(len(self))
             return np.asarray(self) @ other
 
-    ids, begins, places, keys = made._index
-    made.__dict__["_index"] = (ids, begins, places, keys.view(Counted))
+    ids, last, places, keys = made._index
+    made.__dict__["_index"] = (ids, last, places, keys.view(Counted))
     found = made.find(key(rows(1, 2, 10), 1), [1, 2])
     assert found is not None
     assert (found.count, looked) == (120, [40])  # every third of 120: at most 50
@@ -169,6 +169,14 @@ def test_what_was_read_is_written_again_and_what_was_taken_away_is_not(tiny, mem
     piece = memory.pieces(SEEN)
     gone = memory.update([state], [Change(removed=memory.read(piece))])[0]
     assert memory.adapter(gone).recall is None
+
+
+def test_rows_that_do_not_belong_together_are_refused_and_wild_tokens_cost_nothing() -> None:
+    a = rows(1, 2, 3)
+    with pytest.raises(AdapterError, match="1 keys for 2 positions"):
+        Recall(a["ids"], a["keys"][:1], torch.eye(D), SURE).scaled(0.5)
+    wild = Recall(torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32), a["keys"], torch.eye(D), SURE)
+    assert wild.find(key(a, 0), [3]) is None  # and no table as long as the largest token was made
 
 
 def test_tails_are_the_last_tokens_up_to_each_position() -> None:
