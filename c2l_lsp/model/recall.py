@@ -164,7 +164,8 @@ class Recall:
         order = np.argsort(ids[places], kind="stable")
         if len(order) != len(self.keys):
             raise AdapterError(
-                f"What is recalled holds {len(self.keys)} keys for {len(order)} positions; c2l.resetAdapter learns the folder anew."
+                f"What is recalled holds {len(self.keys)} keys for {len(order)} positions; "
+                "c2l.resetAdapter learns the folder anew."
             )
         places = places[order]
         return ids, ids[places], places, self.keys.numpy()[order]
