@@ -112,10 +112,13 @@ def answer(model: BaseModel, ids: Sequence[int], owed: str) -> str:
 
 
 class Model:
-    """A base LM behind the engine's own prompts and decoder; `fills` = False shows it only what stands before."""
+    """A base LM behind the engine's own prompts and decoder; `fills` = False shows it only what stands before.
 
-    def __init__(self, model: BaseModel, fills: bool = True) -> None:
-        self._model, self._fills = model, fills
+    `told` = True tells it how many lines are missing, as whoever can't see what follows is told: it may not end before.
+    """
+
+    def __init__(self, model: BaseModel, fills: bool = True, told: bool = False) -> None:
+        self._model, self._fills, self._told = model, fills, told
         self._decoder = Decoder(model, AdapterSlot(model))
 
     @torch.inference_mode()
@@ -137,15 +140,28 @@ class Model:
         """See Method."""
         suffix = hole.suffix if self._fills else ""
         asked = build(self._model, hole.prefix, suffix, context, RESERVE[hole.span])
+        most = RESERVE[hole.span]
+        ids = self._answer(asked.ids, asked.owed, hole, most)
+        while self._told and (left := most - len(ids)) > 0 and self._lines(ids) < hole.target.count("\n") + 1:
+            ids += self._answer([*asked.ids, *ids], "" if ids else asked.owed, hole, left, goes_on=True)
+        text = answer(self._model, ids, asked.owed)
+        return text if asked.fim and not self._told else first_lines(text, hole)
+
+    def _answer(self, prompt: list[int], owed: str, hole: Hole, most: int, goes_on: bool = False) -> list[int]:
+        """Greedy tokens up to a stop, at most `most`; an answer that `goes_on` does not begin with one."""
+        start = self._decoder.prefill(prompt, owed=owed)
+        first = next(token for token in self._decoder.likeliest(start, 8) if token not in self._model.stops)
         ids: list[int] = []
-        for step in self._decoder.stream(self._decoder.prefill(asked.ids, owed=asked.owed)):
-            if step.token in self._model.stops or len(ids) >= RESERVE[hole.span]:
+        for step in self._decoder.stream(start, first if goes_on else None):
+            if step.token in self._model.stops or len(ids) >= most:
                 break
             ids.append(step.token)
             if hole.span != "lines_3_to_5" and "\n" in self._model.decode(ids[-1:]):
                 break
-        text = answer(self._model, ids, asked.owed)
-        return text if asked.fim else first_lines(text, hole)
+        return ids
+
+    def _lines(self, ids: list[int]) -> int:
+        return self._model.decode(ids).count("\n") + 1
 
 
 class Grams:

@@ -50,6 +50,11 @@ def bench_lines(
         rows += holes.measure(
             before, f"{loaded.id}, prefix only", repos, tasks=tasks, contexts=(256,), tokens=0, say=_say
         )
+        told = holes.Model(loaded, told=True)  # as the 5-gram is: where an answer ends is half of several lines
+        rows += holes.measure(
+            told, f"{loaded.id}, told the number of lines", repos, tasks=tasks, spans=("lines_3_to_5",), tokens=0,
+            say=_say,
+        )  # fmt: skip
     if train is not None:
         grams = _grams(loaded, train, gram_tokens, cache_share)
         rows += holes.measure(grams, "5-gram + cache", repos, tasks=tasks, tokens=tokens, say=_say)

@@ -9,7 +9,9 @@ import pytest
 
 from c2l_lsp.bench import holes, scaling
 from c2l_lsp.bench.ngram import Cache, CachedNGram, NGram
+from c2l_lsp.config import Model
 from c2l_lsp.errors import CorpusError, TrainingError
+from c2l_lsp.model import base
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.train.corpus import Document
 
@@ -100,6 +102,20 @@ def test_a_model_is_asked_within_its_budget_and_measured_in_windows(tiny: BaseMo
     assert bits / size == pytest.approx(math.log2(tiny.vocabulary) * 1500 / size, rel=0.2)  # random weights
     (hole,) = holes.holes("a/b", sources[:8], "whole_line", 1)
     assert method.fill(hole, 256) == method.fill(hole, 256)
+
+
+def test_a_model_that_is_told_how_many_lines_are_missing_does_not_end_before(sources: list[str]) -> None:
+    shipped = base.load(Model())
+    repos = {"a/a": sources[:8]}
+    short = reached = 0
+    for hole in holes.holes("a/b", repos["a/a"], "lines_3_to_5", 4):
+        free, told = (holes.Model(shipped, told=told).fill(hole, 256) for told in (False, True))
+        missing = hole.target.count("\n")
+        short += free.count("\n") < missing
+        assert free.count("\n") <= told.count("\n") <= missing or free.count("\n") > missing
+        reached += told.count("\n") == missing
+        assert told.startswith(free.split("\n")[0])
+    assert short >= 1 and reached >= 3  # a line that repeats itself may use up the room
 
 
 def test_too_little_text_is_an_error() -> None:
