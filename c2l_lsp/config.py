@@ -60,6 +60,14 @@ class Completion(_Group, frozen=True, kw_only=True):
     speculative: Annotated[bool, Meta(description="After a completion is shown, compute the next one ahead.")] = True
     cache_size: Annotated[int, _i(0, 100000, "How many results are kept for typing back and forth.")] = 250
     in_comments: Annotated[bool, Meta(description="Complete inside comments too.")] = True
+    min_confidence: Annotated[
+        float,
+        Meta(
+            ge=0.0, le=1.0,
+            description="Least probability of being right for a line that is shown unasked; "
+            "below it only the sure part of the line is. 0 shows every guess.",
+        ),
+    ] = 0.1  # fmt: skip
 
 
 class Context(_Group, frozen=True, kw_only=True):

@@ -35,8 +35,8 @@ def bench_lines(
     """A base model without adapter: bits per byte and holes filled exactly, against a cached 5-gram."""
     import datetime as dt
 
-    from c2l_lsp.bench import holes, stats
-    from c2l_lsp.config import Model
+    from c2l_lsp.bench import holes, stats, unasked
+    from c2l_lsp.config import Model, Settings
     from c2l_lsp.model import base
     from c2l_lsp.train import corpus as corpora
 
@@ -55,6 +55,8 @@ def bench_lines(
             told, f"{loaded.id}, told the number of lines", repos, tasks=tasks, spans=("lines_3_to_5",), tokens=0,
             say=_say,
         )  # fmt: skip
+    confidence = Settings().completion.min_confidence
+    rows += unasked.measure(loaded, repos, (0.0, confidence), tasks=tasks, say=_say)
     if train is not None:
         grams = _grams(loaded, train, gram_tokens, cache_share)
         rows += holes.measure(grams, "5-gram + cache", repos, tasks=tasks, tokens=tokens, say=_say)

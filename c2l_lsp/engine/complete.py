@@ -14,6 +14,7 @@ from c2l_lsp.engine import wire
 from c2l_lsp.engine.decode import Decoder, Prefilled
 from c2l_lsp.engine.draft import Elsewhere
 from c2l_lsp.engine.shape import Shape
+from c2l_lsp.engine.sure import Sure
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
@@ -86,7 +87,7 @@ class Completer:
                 prefill=(prefilled - started) * 1e3, decode=(ended - prefilled) * 1e3, total=(ended - started) * 1e3
             ),
             stop=best.stop,
-            reason="" if texts else "The model suggests nothing here.",
+            reason="" if texts else wire.UNSURE if best.stop == "unsure" else "The model suggests nothing here.",
             reused_tokens=start.reused,
             mean_logprob=best.logprob / max(best.tokens, 1),
         )
@@ -120,7 +121,8 @@ class Completer:
     def _decode(self, task: _Task, first: int | None) -> _Text:
         request, shape, start = task.request, task.shape, task.start
         ids: list[int] = []
-        total, stop, text = 0.0, "tokens", ""
+        total, stop = 0.0, "tokens"
+        sure = Sure(request.min_confidence)
         for step in self._decoder.stream(start, first, task.elsewhere):
             if task.cancelled():
                 raise RequestCancelled("The completion was cancelled.")
@@ -128,12 +130,15 @@ class Completer:
                 raise FloatingPointError("it computed no numbers (NaN); c2l.model.dtype float32 may help.")
             if step.token in self._model.stops:
                 stop = "eos"
+                sure.end(total + step.logprob)
                 break
             ids.append(step.token)
             total += step.logprob if math.isfinite(step.logprob) else 0.0
             new = self._new_text(ids, start)
-            text = new or ""
-            if new is not None and (reason := shape.stop(text)):
+            if new is not None and not sure.add(new, total):
+                stop = "unsure"
+                break
+            if new is not None and (reason := shape.stop(new)):
                 stop = reason
                 break
             if len(ids) >= request.max_new_tokens:
@@ -141,7 +146,8 @@ class Completer:
             if time.perf_counter() >= task.deadline:
                 stop = "latency"
                 break
-        return _Text(shape.finish(text, stop), stop, len(ids), total)
+        unfinished = stop if sure.everything else ""  # else only what is finished, or sure, is left
+        return _Text(shape.finish(sure.shown(), unfinished), stop, len(ids), total)
 
     def _new_text(self, ids: list[int], start: Prefilled) -> str | None:
         """What is new in an answer's tokens: what was owed is there already. None until all of it is paid."""

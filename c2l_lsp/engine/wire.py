@@ -20,6 +20,7 @@ from c2l_lsp.errors import WireError
 
 MAX_FRAME = 16 * 1024 * 1024
 SCHEMA = 1
+UNSURE = "The model is not sure enough of anything here; asked for a suggestion, it gives its best guess."
 _LENGTH = struct.Struct(">I")
 
 
@@ -77,7 +78,8 @@ class Complete(_Record, frozen=True, kw_only=True):
     """One completion. `prefix`/`suffix` are the document's text around the cursor, clipped by the server.
 
     `folder` "" means no folder (base model). `invoked` is an explicit request.
-    `must_start` is text the completion has to begin with (a selected popup entry's remainder).
+    `must_start` is text the completion has to begin with (a selected popup entry's remainder). Only what is right
+    with a probability of `min_confidence` is answered; 0 = all (see engine.sure).
     """
 
     folder: str
@@ -93,6 +95,7 @@ class Complete(_Record, frozen=True, kw_only=True):
     max_latency_ms: int = 300
     multiline: str = "auto"
     max_context_tokens: int = 1536
+    min_confidence: float = 0.0
 
 
 class Timing(_Record, frozen=True, kw_only=True):
@@ -107,7 +110,7 @@ class Completion(_Record, frozen=True, kw_only=True):
     """The answer: candidate texts (best first, may be empty) and what they were computed under.
 
     `generation` is the adapter's counter, 0 for the bare model. `stop` says why decoding ended (eos, scope, lines,
-    tokens, latency, repeat, suffix); `reason` why there is no text, else "".
+    tokens, latency, repeat, suffix, unsure); `reason` why there is no text, else "".
     """
 
     texts: list[str]

@@ -242,6 +242,7 @@ def parameters(query: Query) -> Complete:
         max_latency_ms=completion.max_latency_invoked_ms if query.invoked else completion.max_latency_ms,
         multiline=completion.multiline,
         max_context_tokens=tokens,
+        min_confidence=0.0 if query.invoked else completion.min_confidence,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from c2l_lsp.bench import holes, scaling
+from c2l_lsp.bench import holes, scaling, unasked
 from c2l_lsp.bench.ngram import Cache, CachedNGram, NGram
 from c2l_lsp.config import Model
 from c2l_lsp.errors import CorpusError, TrainingError
@@ -116,6 +116,19 @@ def test_a_model_that_is_told_how_many_lines_are_missing_does_not_end_before(sou
         reached += told.count("\n") == missing
         assert told.startswith(free.split("\n")[0])
     assert short >= 1 and reached >= 3  # a line that repeats itself may use up the room
+
+
+def test_what_is_shown_unasked_is_weighed_by_characters(tiny: BaseModel, sources: list[str]) -> None:
+    scores = [unasked._score("return x", text) for text in ("return", "", "return y", "return x\n")]
+    assert [right for _, right, _ in scores] == [True, True, False, False]
+    found = unasked._means(scores)
+    assert {name: values[0] for name, values in found.items()} == pytest.approx(
+        {"shown": 3 / 4, "right": 1 / 3, "right_chars": 6 / 4, "wrong_chars": (8 + 9) / 4}
+    )
+    rows = unasked.measure(tiny, {"a/a": sources[:5], "b/b": sources[5:10]}, (0.0, 0.1), tasks=2, context=128)
+    values = {(row.name, row.method.split()[-1]): row.value for row in rows}
+    assert values["unasked/shown", "0"] > 0 == values["unasked/shown", "0.1"]  # random weights are sure of nothing
+    assert ("unasked/right", "0.1") not in values
 
 
 def test_too_little_text_is_an_error() -> None:

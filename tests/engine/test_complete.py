@@ -56,6 +56,13 @@ def test_the_same_question_gives_the_same_answer_and_reuses_the_prompt(completer
     assert second.reused_tokens >= first.prompt_tokens - 1
 
 
+def test_what_is_not_sure_is_not_shown_and_costs_no_more_steps(completer):
+    """Random weights are sure of nothing."""
+    everything, sure = run(completer, ask()), run(completer, ask(min_confidence=0.1))
+    assert (sure.texts, sure.stop, sure.reason) == ([], "unsure", wire.UNSURE)
+    assert everything.texts and sure.new_tokens <= 2 < everything.new_tokens
+
+
 def test_cancelled_before_it_began(completer):
     with pytest.raises(RequestCancelled):
         run(completer, ask(), cancelled=lambda: True)

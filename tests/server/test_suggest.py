@@ -93,6 +93,7 @@ async def test_a_question_goes_out_with_the_settings(suggester: Suggester, engin
     assert (params.max_new_tokens, params.multiline, params.candidates) == (5, "never", 1)
     assert params.max_latency_ms == 300
     await suggester.suggest(query(invoked=True))
+    assert [asked.min_confidence for asked in engine.asked[:2]] == [0.1, 0.0]  # asked for, every guess is given
     assert (engine.asked[1].candidates, engine.asked[1].max_latency_ms) == (3, 2000)
 
 

@@ -28,6 +28,8 @@
 ---@field cacheSize? integer
 --- Complete inside comments too. Default: `true`.
 ---@field inComments? boolean
+--- Least probability of being right for a line that is shown unasked; below it only the sure part of the line is. 0 shows every guess. Default: `0.1`.
+---@field minConfidence? number
 
 --- `context`.
 ---@class c2l.settings.context
