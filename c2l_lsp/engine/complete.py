@@ -19,6 +19,7 @@ from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.recall import tails
+from c2l_lsp.repo.content import holds_secret
 
 
 @dataclass
@@ -77,7 +78,8 @@ class Completer:
         found = self._candidates(task)
         ended = time.perf_counter()
         best = found[0]
-        texts = _distinct(request.must_start + item.text for item in found if item.text.strip())
+        shown = (request.must_start + item.text for item in found if item.text.strip())
+        texts = [text for text in _distinct(shown) if not holds_secret(shape.line + text)]
         return wire.Completion(
             texts=texts,
             generation=generation,

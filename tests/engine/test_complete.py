@@ -154,3 +154,12 @@ def test_when_time_runs_out_the_complete_lines_are_shown(tiny, monkeypatch, writ
     answer = run(Completer(tiny, says), request)
     assert (answer.texts, answer.stop) == ([shown], "latency")
     assert says.said == budget
+
+
+@pytest.mark.parametrize("line", ["AWS_KEY = ", "password = "])
+def test_a_credential_is_never_suggested(tiny, line):
+    """Whatever the base model remembers: ours was trained without, another one may not have been."""
+    key = "AKIA" + "Q7ZTW4PB9XKD2MLV" if "AWS" in line else "x9Kq2Lw8Zr4Tn6Vb1Mc5"
+    for text, shown in ((f'"{key}"\n', []), ('os.environ["KEY"]\n', ['os.environ["KEY"]'])):
+        answer = run(Completer(tiny, Says(tiny, text)), ask(prefix=line, suffix="", max_new_tokens=64))
+        assert answer.texts == shown
