@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -54,18 +55,20 @@ class Trust:
         """What the candidates say. `top` is the base's highest probability, `token` the one that has it."""
         score = found.cosine / self.temperature + self.run * found.run
         weight = np.exp(score - score.max())
-        tokens, place = np.unique(found.next, return_inverse=True)
-        mass: NDArray[np.float64] = np.bincount(place, weights=weight / weight.sum()).astype(np.float64)
-        best = int(mass.argmax())
+        total = float(weight.sum())
+        shares: dict[int, float] = {}  # for a few dozen candidates quicker than np.unique
+        for said, part in zip(found.next.tolist(), weight.tolist(), strict=True):
+            shares[said] = shares.get(said, 0.0) + part / total
+        best, most = max(shares.items(), key=itemgetter(1))
         features = (
-            mass[best], found.cosine.max(), found.run.max() / LONGEST, top, float(tokens[best] == token),
-            math.log1p(found.count) / 8, mass[best] * (1 - top),
+            most, float(found.cosine.max()), float(found.run.max()) / LONGEST, top, float(best == token),
+            math.log1p(found.count) / 8, most * (1 - top),
         )  # fmt: skip
-        return Share(tokens, mass, np.array(features))
+        return Share(np.array([*shares], np.int32), np.array([*shares.values()]), np.array(features))
 
     def believed(self, features: NDArray[np.float64]) -> float:
         """λ at full strength."""
-        at = self.bias + float(np.dot(self.weights, features))
+        at = self.bias + sum(weight * value for weight, value in zip(self.weights, features.tolist(), strict=True))
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, at))))
 
     def plain(self) -> list[float]:
@@ -194,13 +197,12 @@ class Recall:
         step = -(-(high - low) // _MOST)
         at = places[low:high:step]
         cosine: Floats = (keys[low:high:step].astype(np.float32) @ key) / np.float32(127)
-        run = np.ones(len(at), np.float32)
-        same = np.ones(len(at), bool)
+        run, agree = np.ones(len(at), np.float32), np.arange(len(at))
         for back in range(1, min(LONGEST, len(before))):
-            same &= ids[at - back] == before[-1 - back]
-            if not same.any():
+            agree = agree[ids[at[agree] - back] == before[-1 - back]]
+            if not len(agree):
                 break
-            run += same
+            run[agree] += 1
         if len(at) > NEAREST:
             score = cosine / self.trust.temperature + self.trust.run * run
             best = np.argpartition(score, -NEAREST)[-NEAREST:]
@@ -212,16 +214,14 @@ class Recall:
         self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, Share] | None]:
         """(λ, share) of positions with final hidden states [n, d], logits [n, V] fp32, after these tokens each."""
-        return self._shares(hidden, logits, torch.logsumexp(logits, -1), before)
+        return self._shares(hidden, _summed(logits), before)
 
     def _shares(
-        self, hidden: Tensor, logits: Tensor, norms: Tensor, before: Sequence[Sequence[int]]
+        self, hidden: Tensor, summed: Summed, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, Share] | None]:
         keys = keys_of(self.basis, hidden).cpu().numpy()
-        best, tokens = logits.max(-1)
-        tops = (best - norms).exp().tolist()
         out: list[tuple[float, Share] | None] = []
-        for key, top, token, tail in zip(keys, tops, tokens.tolist(), before, strict=True):
+        for key, top, token, tail in zip(keys, summed.tops.tolist(), summed.tokens.tolist(), before, strict=True):
             found = self.find(key, tail)
             if found is None:
                 out.append(None)
@@ -234,19 +234,48 @@ class Recall:
     def mixed(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
         """Logits [n, V] fp32 of the mixture. The base's keep their differences; tokens that are recalled rise."""
         out = logits.float().clone()
-        norms = torch.logsumexp(out, -1)
-        rows, tokens, odds = list[int](), list[Ints](), list[NDArray[np.float64]]()
-        for row, found in enumerate(self._shares(hidden, out, norms, before)):
+        summed = _summed(out)
+        rows, tokens, raised = list[int](), list[Ints](), list[NDArray[np.float64]]()
+        for row, found in enumerate(self._shares(hidden, summed, before)):
             if found is not None and found[0] > 0:
                 part, share = found
                 rows += [row] * len(share.tokens)
                 tokens.append(share.tokens)
-                odds.append(share.mass * (part / (1 - part)))
+                raised.append(np.log(share.mass * (part / (1 - part))) + summed.norms[row])
         if rows:
-            at = torch.tensor(rows, device=out.device), torch.from_numpy(np.concatenate(tokens)).long().to(out.device)
-            raised = torch.from_numpy(np.log(np.concatenate(odds))).float().to(out.device)
-            out[at] = torch.logaddexp(out[at], norms[at[0]] + raised)
+            _raise(out, rows, np.concatenate(tokens), np.concatenate(raised))
         return out
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Of logits [n, V]: their log-sum-exp [n], the likeliest tokens [n] and the probabilities of these [n]."""
+
+    norms: Floats
+    tokens: NDArray[np.int64]
+    tops: Floats
+
+
+def _summed(logits: Tensor) -> Summed:
+    """On a CPU by numpy: for the one row of a decode step its calls cost a third of torch's."""
+    if logits.device.type != "cpu":
+        best, token = logits.max(-1)
+        norm = torch.logsumexp(logits, -1)
+        return Summed(norm.cpu().numpy(), token.cpu().numpy(), (best - norm).exp().cpu().numpy())
+    plain = logits.numpy()
+    tokens = plain.argmax(1)
+    tops = 1 / np.exp(plain - plain[np.arange(len(plain)), tokens][:, None]).sum(1)
+    return Summed(plain[np.arange(len(plain)), tokens] - np.log(tops), tokens, tops)
+
+
+def _raise(out: Tensor, rows: list[int], tokens: Ints, raised: NDArray[np.float64]) -> None:
+    """Add log-odds to logits [n, V] fp32, in place: out[row, token] = logaddexp(out[row, token], raised)."""
+    if out.device.type == "cpu":
+        plain = out.numpy()
+        plain[rows, tokens] = np.logaddexp(plain[rows, tokens], raised)
+        return
+    at = torch.tensor(rows, device=out.device), torch.from_numpy(tokens).long().to(out.device)
+    out[at] = torch.logaddexp(out[at], torch.from_numpy(raised).float().to(out.device))
 
 
 def tails(ids: Sequence[int], begin: int, end: int) -> list[Sequence[int]]:
