@@ -22,6 +22,7 @@ from c2l_lsp.errors import C2LError
 from c2l_lsp.server.connection import EngineTimeout
 from c2l_lsp.server.documents import sendable
 from c2l_lsp.server.items import covered
+from c2l_lsp.server.pace import Pace
 from c2l_lsp.server.protocol import Reason
 from c2l_lsp.server.shown import Given, Shown
 from c2l_lsp.server.statistics import Statistics
@@ -84,6 +85,7 @@ class Suggester:
         self._working: dict[str, asyncio.Task[Completion | Reason]] = {}
         self._ahead: tuple[bytes, asyncio.Task[Completion | Reason]] | None = None
         self._results: OrderedDict[bytes, Completion] = OrderedDict()
+        self._paces: dict[str, Pace] = {}
 
     async def suggest(self, query: Query) -> Answer | None:
         """The answer, or None if a newer request for the document overtook this one."""
@@ -99,6 +101,8 @@ class Suggester:
             self._results.move_to_end(self._key(params))
             return self._answer(query, cached, "cache")
         outcome = await self._work(query, params)
+        if not query.invoked:
+            self._pace(query.uri).note(overtaken=outcome is None)
         if outcome is None:
             self._statistics.superseded()
             return None
@@ -111,6 +115,7 @@ class Suggester:
     def forget(self, uri: str) -> None:
         """The document was closed."""
         self._supersede(uri)
+        self._paces.pop(uri, None)
         self._shown.forget(uri)
 
     def stop(self) -> None:
@@ -119,6 +124,9 @@ class Suggester:
             self._supersede(uri)
         if self._ahead is not None:
             self._ahead[1].cancel()
+
+    def _pace(self, uri: str) -> Pace:
+        return self._paces.setdefault(uri, Pace())
 
     def _supersede(self, uri: str) -> None:
         work = self._working.pop(uri, None)
@@ -130,8 +138,10 @@ class Suggester:
         self._working[query.uri] = work
         try:
             await asyncio.wait([work])
-        except asyncio.CancelledError:  # the editor cancelled
+        except asyncio.CancelledError:  # the editor cancelled, as VS Code does at each keystroke
             work.cancel()
+            if not query.invoked:
+                self._pace(query.uri).note(overtaken=True)
             raise
         finally:
             if self._working.get(query.uri) is work:
@@ -142,7 +152,7 @@ class Suggester:
         budget = params.max_latency_ms / 1000
         self._engine.wake()
         if not query.invoked:
-            await asyncio.sleep(query.settings.completion.debounce_ms / 1000)
+            await asyncio.sleep(self._pace(query.uri).wait(query.settings.completion.debounce_ms))
         if not await self._engine.ready(budget if query.invoked else 0.0):
             return Reason.STARTING
         began, key = asyncio.get_running_loop().time(), self._key(params)

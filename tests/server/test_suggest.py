@@ -121,6 +121,23 @@ async def test_an_editor_that_cancels_ends_the_work(suggester: Suggester, engine
     assert engine.cancelled == 1
 
 
+async def test_whoever_types_on_is_waited_for_longer(suggester: Suggester, engine: Engine) -> None:
+    values = {"completion.debounceMs": 50, "completion.cacheSize": 0}
+    clock = asyncio.get_running_loop().time
+
+    async def took() -> float:
+        began = clock()
+        await suggester.suggest(query("last", values=values))
+        return clock() - began
+
+    first = await took()
+    burst = [asyncio.ensure_future(suggester.suggest(query(str(at), values=values))) for at in range(30)]
+    assert [await one for one in burst[:-1]] == [None] * 29
+    await burst[-1]
+    assert 0.045 < first
+    assert await took() > 0.08  # nearly twice the setting; a sleep is never shorter than asked
+
+
 async def test_debounce_is_for_automatic_requests_only(suggester: Suggester, engine: Engine) -> None:
     slow = {"completion.debounceMs": 5000}
     waiting = asyncio.ensure_future(suggester.suggest(query("a", values=slow)))
