@@ -12,9 +12,9 @@ BARS: tuple[Bar, ...] = (
         500, 12, "hostile inputs", "frames:run", ("lenient", "silent"),
     ),
     Bar(
-        "documents", "random documents × 50 edits in utf-8, utf-16 and utf-32",
+        "documents", "random documents × 50 edits, each in utf-8, utf-16 and utf-32, halves of surrogates too",
         "text equal to the editor's, always",
-        10_000, 60, "documents", "documents:run", ("splitlines", "codepoints"),
+        10_000, 60, "documents", "documents:run", ("splitlines", "codepoints", "unpaired"),
     ),
     Bar(
         "replies", "random messages in any order: requests, edits, cancels, closes, repeated ids",
