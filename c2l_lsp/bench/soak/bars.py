@@ -78,8 +78,8 @@ BARS: tuple[Bar, ...] = (
     ),
     Bar(
         "cancels", "cancels at random times",
-        "a reply each, work stopped ≤ 1 decode step + 50 ms",
-        1_000, 8, "cancels", "cancels:run", ("deaf",),
+        "a reply each, work stopped ≤ 1 decode step + 50 ms: no step begins later (a prompt under way is read)",
+        1_000, 8, "cancels", "cancels:run", ("deaf", "forget"),
     ),
     Bar(
         "editor_killed", "the editor killed (pipe closed, or only its process gone)",

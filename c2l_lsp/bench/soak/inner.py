@@ -1,0 +1,66 @@
+"""No faults, but what a bar must be able to see or do inside of a server or an engine: planted as faults are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+
+def noted(_: str) -> None:
+    """No fault: every network address that is connected to goes into the file named by C2L_SOAK_NOTES."""
+    out = os.environ["C2L_SOAK_NOTES"]
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname"):
+            address = args[1] if event in ("socket.connect", "socket.bind") else args
+            if isinstance(address, tuple):
+                descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                os.write(descriptor, f"{event} {address[:2]}\n".encode())
+                os.close(descriptor)
+
+    sys.addaudithook(hook)
+
+
+def stalls(_: str) -> None:
+    """SIGUSR1 stops the thread that reads the watcher's events for 5 s; nothing else stands still."""
+    from watchdog.observers.inotify_c import InotifyFD
+
+    until = [0.0]
+    signal.signal(signal.SIGUSR1, lambda *_: until.__setitem__(0, time.monotonic() + 5.0))
+    real = InotifyFD._read_event_buffer
+
+    def read(self: InotifyFD, event_buffer_size: int) -> bytes:
+        while self._check_inotify_fd() and time.monotonic() < until[0]:
+            time.sleep(0.05)
+        return real(self, event_buffer_size)
+
+    InotifyFD._read_event_buffer = read  # type: ignore[method-assign]
+
+
+def steps(least_ms: str) -> None:
+    """When each prompt was read and each decode step was made goes into the file named by C2L_SOAK_NOTES.
+
+    A step lasts at least so long: the answer of a tiny model would be there before it can be cancelled.
+    """
+    from c2l_lsp.engine import decode
+
+    out = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def timed(name: str, kind: str, least_s: float = 0.0) -> None:
+        real: Any = getattr(decode.Decoder, name)
+
+        def call(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+            began = time.monotonic()
+            try:
+                return real(*args, **more)
+            finally:
+                time.sleep(max(0.0, began + least_s - time.monotonic()))
+                os.write(out, f"{kind} {began!r} {time.monotonic()!r}\n".encode())
+
+        setattr(decode.Decoder, name, call)
+
+    timed("prefill", "read")
+    timed("_step", "step", int(least_ms or "0") / 1e3)
