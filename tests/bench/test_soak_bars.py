@@ -26,6 +26,14 @@ PLANTED = [
 ]
 
 
+SAYS = {
+    "secrets-peeks": "opened", "secrets-remembers": "in the state", "secrets-prompts": "seen by the model",
+    "secrets-quotes": "on the wire", "secrets-chatty": "in the log", "secrets-open_filter": "still learned",
+    "cancels-deaf": "steps began", "cancels-forget": "no reply",
+}  # fmt: skip
+"""What a bar says of a fault: the check that is meant found it, and not another beside it."""
+
+
 @pytest.fixture(autouse=True)
 def small_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Real processes with the tiny model; one thread each."""
@@ -51,3 +59,4 @@ def test_the_planted_fault_is_found(bar: table.Bar, plant: str):
         pytest.skip("fork, inotify, resource limits")
     finding = measure(bar, PLANTED_COUNT.get(bar.name, bar.short), plant)
     assert not finding.holds
+    assert any(SAYS.get(f"{bar.name}-{plant}", "") in failure for failure in finding.failures), finding.failures

@@ -59,7 +59,8 @@ BARS: tuple[Bar, ...] = (
     Bar(
         "secrets", "planted secrets in 40 kinds of places",
         "0 in state, prompt, log, wire: raw, base64, or as token ids",
-        200, 40, "canaries", "secrets:run", ("open_filter",),
+        200, 40, "canaries", "secrets:run",
+        ("open_filter", "peeks", "remembers", "prompts", "quotes", "chatty"),
     ),
     Bar(
         "excluded_change", "a change in an excluded file only",

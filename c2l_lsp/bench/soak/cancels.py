@@ -78,7 +78,9 @@ def _judge(
         if under_way:  # what was read when the cancel came; a step after it is one too many
             reads.append(max(under_way) - sent)
             late = [began for began in late if began + sent > max(under_way) + grace]
-        finding.expect(not late, f"cancel {number}: {len(late)} steps began {max(late, default=0.0) * 1e3:.0f} ms later")
+        finding.expect(
+            not late, f"cancel {number}: {len(late)} steps began {max(late, default=0.0) * 1e3:.0f} ms later"
+        )
         last = max((ended for _, _, ended in within), default=sent)
         finding.expect(at - last <= grace, f"cancel {number}: the reply came {(at - last) * 1e3:.0f} ms after the work")
     finding.figures["read_to_its_end_max_ms"] = (max(reads, default=0.0) * 1e3, "ms")

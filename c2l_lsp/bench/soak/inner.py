@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -64,3 +65,8 @@ def steps(least_ms: str) -> None:
 
     timed("prefill", "read")
     timed("_step", "step", int(least_ms or "0") / 1e3)
+
+
+def loud(_: str) -> None:
+    """Everything that is logged goes to stderr; pygls keeps the silence that the server asks of it."""
+    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s %(message)s")

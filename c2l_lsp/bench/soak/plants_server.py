@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -129,3 +130,16 @@ def quiet(_: str) -> None:
             real(self, event)
 
     session.Session._on_event = heard  # type: ignore[method-assign]
+
+
+def chatty(_: str) -> None:
+    """What an editor opens is logged."""
+    from c2l_lsp.server import documents
+
+    real: Any = documents.Document.of
+
+    def of(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+        logging.getLogger("c2l.server").debug("opened %s", args)
+        return real(*args, **more)
+
+    documents.Document.of = of  # type: ignore[method-assign]
