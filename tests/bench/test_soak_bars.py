@@ -29,6 +29,7 @@ PLANTED = [
 SAYS = {
     "secrets-peeks": "opened", "secrets-remembers": "in the state", "secrets-prompts": "seen by the model",
     "secrets-quotes": "on the wire", "secrets-chatty": "in the log", "secrets-open_filter": "still learned",
+    "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not whole",
     "cancels-deaf": "steps began", "cancels-forget": "no reply",
 }  # fmt: skip
 """What a bar says of a fault: the check that is meant found it, and not another beside it."""

@@ -32,9 +32,9 @@ BARS: tuple[Bar, ...] = (
         200, 1, "rounds", "odd:run", ("follow", "unbounded"),
     ),
     Bar(
-        "torn_saves", "kill −9 at random moments of saving state, and at each write, rename, fsync",
-        "0 corrupt loads, 0 mixed generations, ≤ 1 generation lost",
-        200, 6, "random kills", "torn:run", ("in_place",),
+        "torn_saves", "kill −9 at random moments of saving state, and kill, ENOSPC, EIO at each write, rename, fsync",
+        "0 corrupt loads, 0 mixed generations, ≤ 1 generation lost, no reading lost; errors told, then saved again",
+        200, 6, "random kills", "torn:run", ("in_place", "swallows"),
     ),
     Bar(
         "damaged_state", "bit flips, a fifth as many truncations, NaN, an older schema",
