@@ -37,9 +37,9 @@ BARS: tuple[Bar, ...] = (
         200, 6, "random kills", "torn:run", ("in_place", "swallows"),
     ),
     Bar(
-        "damaged_state", "bit flips, a fifth as many truncations, NaN, an older schema",
+        "damaged_state", "bit flips, a fifth as many truncations, NaN in each tensor, an older schema, a damaged cache",
         "all set aside with a message, rebuilt from the repository",
-        1_000, 60, "bit flips", "damaged:run", ("unchecked",),
+        1_000, 60, "bit flips", "damaged:run", ("unchecked", "believing"),
     ),
     Bar(
         "two_servers", "two servers on one folder",
@@ -47,9 +47,9 @@ BARS: tuple[Bar, ...] = (
         100, 3, "races", "torn:two", ("unlocked",),
     ),
     Bar(
-        "full_disk", "disk full, state directory that cannot be written",
+        "full_disk", "a full disk (ENOSPC), a read-only one",
         "completions go on; status says so; kept again once there is room",
-        20, 1, "rounds", "disk:run", ("quiet",),
+        10, 1, "rounds of both", "disk:run", ("quiet", "resigned"),
     ),
     Bar(
         "hot_swaps", "hot swaps of adapters under load",

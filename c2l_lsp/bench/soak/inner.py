@@ -70,3 +70,10 @@ def steps(least_ms: str) -> None:
 def loud(_: str) -> None:
     """Everything that is logged goes to stderr; pygls keeps the silence that the server asks of it."""
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s %(message)s")
+
+
+def eager(_: str) -> None:
+    """What could not be kept is tried again after two seconds, not after a minute."""
+    from c2l_lsp.engine import adapt
+
+    adapt.KEEP_AGAIN_S = 2.0

@@ -111,3 +111,10 @@ def hang(number: str) -> None:
     """The engine's loop stands still for good at the nth completion."""
 
     _at_call(number, lambda: time.sleep(1e6))
+
+
+def resigned(_: str) -> None:
+    """What could not be kept once is never tried again."""
+    from c2l_lsp.engine import adapt
+
+    adapt.KEEP_AGAIN_S = 1e9
