@@ -12,6 +12,12 @@ from c2l_lsp.bench.soak.proc import Editor, planted
 from c2l_lsp.bench.soak.small_disk import Disk, Limited, SmallDisk, mountable
 
 KINDS = ("no room", "read-only")
+WHY = {
+    "no room": ("No space left", "File too large", "disk"),
+    "read-only": ("Read-only", "readonly", "Permission", "File exists"),
+}
+"""What the status must say, in the system's words or in the database's."""
+
 REAL_MINUTES = 10
 """From so many rounds on, the first one waits as long as everybody does until keeping is tried again."""
 
@@ -49,13 +55,20 @@ def _full(task: Task, finding: Finding, editor: Editor, root: Path, kind: str) -
     wait = 5.0 if task.plant == "quiet" else 30 * task.patience
     editor.until(lambda: _state(editor) == "degraded", wait, "the status does not say that nothing can be kept")
     message = editor.statuses()[-1]["message"]
-    why = {"no room": ("No space left", "File too large", "disk"), "read-only": ("Read-only", "Permission", "File exists")}
+    why = {
+        "no room": ("No space left", "File too large", "disk"),
+        "read-only": ("Read-only", "Permission", "File exists"),
+    }
     finding.expect("cannot be kept" in message, f"{kind}: the status says {message!r}")
     finding.expect(any(word in message for word in why[kind]), f"{kind}: another fault than was made: {message!r}")
-    (root / "pkg0" / "m2.py").write_text("def learned_without_a_disk():\n    return 1\n")
-    seen = len(editor.changes())
-    editor.until(lambda: len(editor.changes()) > seen, 60 * task.patience, "what changes is not learned any more")
+    _learned(task, editor, root / "pkg0" / "m2.py", "def learned_without_a_disk():\n    return 1\n")
     _complete(task, finding, editor, root, kind)
+
+
+def _learned(task: Task, editor: Editor, path: Path, text: str) -> None:
+    seen = len(editor.changes())
+    path.write_text(text)
+    editor.until(lambda: len(editor.changes()) > seen, 60 * task.patience, "what changes is not learned any more")
 
 
 def _complete(task: Task, finding: Finding, editor: Editor, root: Path, kind: str) -> None:
@@ -70,9 +83,7 @@ def _room(task: Task, finding: Finding, editor: Editor, root: Path, disk: Disk) 
     disk.open(editor.process.pid)
     until = time.monotonic() + (20 if task.plant else 120) * task.patience
     while _state(editor) != "ready" and time.monotonic() < until:
-        seen = len(editor.changes())
-        (root / "pkg0" / "m1.py").write_text(f"def later():\n    return {time.monotonic_ns()}\n")
-        editor.until(lambda n=seen: len(editor.changes()) > n, 60 * task.patience, "a change is not learned")
+        _learned(task, editor, root / "pkg0" / "m1.py", f"def later():\n    return {time.monotonic_ns()}\n")
         with editor.news:
             editor.news.wait_for(lambda: _state(editor) == "ready", 0.5)
     finding.expect(_state(editor) == "ready", "not kept again once there is room")

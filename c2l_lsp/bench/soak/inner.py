@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
+import struct
 import sys
 import time
 from typing import Any
@@ -25,20 +27,42 @@ def noted(_: str) -> None:
     sys.addaudithook(hook)
 
 
-def stalls(_: str) -> None:
-    """SIGUSR1 stops the thread that reads the watcher's events for 5 s; nothing else stands still."""
-    from watchdog.observers.inotify_c import InotifyFD
+def stalls(lossy: str) -> None:
+    """SIGUSR1 stops the thread that reads the watcher's events for 5 s; nothing else stands still.
+
+    `stalls:1`: what came meanwhile is lost, and the kernel's word for that is all that is read of it, as if its queue
+    had been too short. Every overflow that reaches the watcher is noted in the file named by C2L_SOAK_NOTES.
+    """
+    from watchdog.observers.inotify_c import InotifyConstants, InotifyFD
+
+    from c2l_lsp.repo import watch
 
     until = [0.0]
     signal.signal(signal.SIGUSR1, lambda *_: until.__setitem__(0, time.monotonic() + 5.0))
     real = InotifyFD._read_event_buffer
+    lost: Any = watch.Watcher._lost
+    overflow = struct.pack("iIII", -1, InotifyConstants.IN_Q_OVERFLOW, 0, 0)
 
     def read(self: InotifyFD, event_buffer_size: int) -> bytes:
+        stood = False
         while self._check_inotify_fd() and time.monotonic() < until[0]:
+            stood = True
             time.sleep(0.05)
-        return real(self, event_buffer_size)
+        data = real(self, event_buffer_size)
+        if not (lossy and stood):
+            return data
+        while select.select([self._inotify_fd], [], [], 0)[0] and os.read(self._inotify_fd, event_buffer_size):
+            continue
+        return overflow
+
+    def told(self: watch.Watcher, loss: str) -> None:
+        descriptor = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(descriptor, f"{loss}\n".encode())
+        os.close(descriptor)
+        lost(self, loss)
 
     InotifyFD._read_event_buffer = read  # type: ignore[method-assign]
+    watch.Watcher._lost = told  # type: ignore[method-assign]
 
 
 def steps(least_ms: str) -> None:

@@ -32,6 +32,15 @@ def unseen(_: str) -> None:
     adapt.RECONCILE_S = 1e9
 
 
+def shrugs(_: str) -> None:
+    """That events were lost is heard and not heeded."""
+    from c2l_lsp.engine import adapt
+    from c2l_lsp.repo import watch
+
+    watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
+    adapt.RECONCILE_S = 1e9
+
+
 def leaks(_: str) -> None:
     """A descriptor is left open by every look at a folder."""
     from c2l_lsp.engine import adapt
