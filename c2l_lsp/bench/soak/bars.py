@@ -69,8 +69,8 @@ BARS: tuple[Bar, ...] = (
     ),
     Bar(
         "no_network", "remote off",
-        "0 network connections of server and engine",
-        3, 1, "sessions", "network:run", ("calls_home",),
+        "0 network connections of server and engine; all works in a namespace without a network",
+        3, 1, "sessions", "network:run", ("calls_home", "calls_natively"),
     ),
     Bar(
         "hostile", "hostile model folder, adapter, checkpoint, state, workspace settings, URIs, git configuration",

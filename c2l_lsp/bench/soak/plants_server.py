@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
+import os
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -143,3 +147,18 @@ def chatty(_: str) -> None:
         return real(*args, **more)
 
     documents.Document.of = of  # type: ignore[method-assign]
+
+
+def calls_natively(_: str) -> None:
+    """Native code, which no hook of Python sees, asks another program again and again."""
+    libc = ctypes.CDLL(None)
+    address = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", 9, b"\x7f\0\0\x01")
+
+    def call() -> None:
+        while True:
+            descriptor = libc.socket(socket.AF_INET, socket.SOCK_DGRAM, 0)
+            libc.connect(descriptor, address, len(address))
+            time.sleep(0.2)
+            os.close(descriptor)
+
+    threading.Thread(target=call, daemon=True).start()
