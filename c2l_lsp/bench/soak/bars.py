@@ -75,7 +75,8 @@ BARS: tuple[Bar, ...] = (
     Bar(
         "hostile", "hostile model folder, adapter, checkpoint, state, workspace settings, URIs, git configuration",
         "nothing executed; refused with the key named",
-        20, 1, "rounds", "hostile:run", ("trusting",),
+        20, 1, "rounds", "hostile:run",
+        ("trusting", "unpickles", "trusts_code", "obeys_git"),
     ),
     Bar(
         "cancels", "cancels at random times",
@@ -90,12 +91,12 @@ BARS: tuple[Bar, ...] = (
     Bar(
         "engine_faults", "engine killed, out of memory, CUDA error, NaN, hang at call 1–50",
         "the editor sees a status, engine back ≤ 10 s or safe mode; no request hangs",
-        50, 2, "faults", "faults:run", ("given_up",),
+        250, 2, "faults", "faults:run", ("given_up",),
     ),
     Bar(
         "edit_storm", "10,000 edits a minute",
-        "lag p99 ≤ 2 s; queues bounded; RSS ≤ +5 % after warm-up",
-        100_000, 300, "edits", "storm:run", ("hoards",),
+        "lag p99 ≤ 2 s; texts as typed; queue ≤ 3 a document; RSS ≤ +5 % after warm-up",
+        100_000, 300, "edits", "storm:run", ("hoards", "drops"),
     ),
     Bar(
         "checkout", "a checkout of 50,000 files while the watcher stands still for 5 s",

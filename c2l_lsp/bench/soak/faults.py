@@ -16,13 +16,12 @@ KINDS = ("die", "oom", "cuda", "nan", "hang")
 
 
 def run(task: Task) -> Finding:
-    """Fault after fault, each in a server of its own, at the first to the fiftieth completion."""
+    """Fault after fault, each in a server of its own: each kind at each of the first fifty completions, at full counts."""
     finding = Finding()
     root = project(task.work / "project", 4)
     slowest = 0.0
     for number in range(task.count):
-        kind = KINDS[number % (4 if task.count < 5 or number % 10 != 4 else 5)]
-        call = 1 + number * 49 // max(task.count - 1, 1)
+        kind, call = _which(number, task.count)
         faults = f"{kind}:{call}" + (f"+{task.plant}" if task.plant else "")
         with Editor(task.work, planted(faults, "server")) as editor:
             try:
@@ -35,6 +34,14 @@ def run(task: Task) -> Finding:
         task.say(f"  {kind} at call {call}")
     finding.figures["back_max_s"] = (slowest, "s")
     return finding
+
+
+def _which(number: int, count: int) -> tuple[str, int]:
+    """Every kind at calls spread over 1 to 50, each with as many of them; of a few faults one at each of the first."""
+    if count < len(KINDS):
+        return KINDS[number], number + 1
+    rounds = -(-count // len(KINDS))
+    return KINDS[number % len(KINDS)], 1 + (number // len(KINDS)) * 49 // max(rounds - 1, 1)
 
 
 def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -> float:

@@ -162,3 +162,19 @@ def calls_natively(_: str) -> None:
             os.close(descriptor)
 
     threading.Thread(target=call, daemon=True).start()
+
+
+def drops(_: str) -> None:
+    """Every fiftieth edit is not applied."""
+    from c2l_lsp.server import documents
+
+    real: Any = documents.Document.apply
+    count = 0
+
+    def apply(self: documents.Document, edits: Any, version: int) -> None:  # noqa: ANN401
+        nonlocal count
+        count += 1
+        if count % 50:
+            real(self, edits, version)
+
+    documents.Document.apply = apply  # type: ignore[method-assign]
