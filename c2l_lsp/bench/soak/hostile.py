@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def run(task: Task) -> Finding:
                 attack(task, finding, work, marker)
             finding.expect(not marker.exists(), f"{attack.__name__.strip('_')}: something was executed")
             marker.unlink(missing_ok=True)
+            if task.plant and finding.failed:
+                return replace(finding, tried=1)
         finding.tried += 1
     return finding
 

@@ -105,8 +105,8 @@ def eager(_: str) -> None:
 
 
 def census(_: str) -> None:
-    """SIGUSR1 has a server write the sums of its documents' texts into the file named by C2L_SOAK_NOTES; an engine writes
-    every length of its queue there that is the largest so far."""
+    """SIGUSR1 has a server write the sums of its documents' texts into the file named by C2L_SOAK_NOTES; an engine
+    writes there every length of its queue that is the largest so far."""
     from c2l_lsp.engine import worker
     from c2l_lsp.server import documents
 
