@@ -20,9 +20,9 @@ PLANTED_COUNT = {
 }  # fmt: skip
 QUICK = {
     "documents-splitlines", "documents-codepoints", "documents-unpaired", "save_styles-blind", "odd_files-follow",
-    "odd_files-unbounded", "damaged_state-unchecked", "torn_saves-in_place", "two_servers-unlocked", "hot_swaps-half",
+    "odd_files-unbounded", "damaged_state-unchecked", "torn_saves-in_place", "hot_swaps-half",
     "secrets-peeks", "secrets-remembers", "secrets-prompts", "secrets-quotes", "hostile-trusting", "hostile-unpickles",
-    "hostile-trusts_code", "replies-forget", "replies-twice", "frames-silent",
+    "hostile-trusts_code", "replies-twice",
 }  # fmt: skip
 """Planted faults that are found with every test. Those of the others take more processes and minutes: -m slow runs
 them, and `bench soak --bars NAME --plant FAULT` at any time."""

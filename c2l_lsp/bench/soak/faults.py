@@ -16,7 +16,7 @@ KINDS = ("die", "oom", "cuda", "nan", "hang")
 
 
 def run(task: Task) -> Finding:
-    """Fault after fault, each in a server of its own; at full counts each kind at each of the first fifty completions."""
+    """Fault after fault, each in a server of its own; at full counts every kind at each of the first 50 completions."""
     finding = Finding()
     root = project(task.work / "project", 4)
     slowest = 0.0
