@@ -162,7 +162,7 @@ def test_an_excluded_file_changes_nothing(folder: Path):
 
 
 HINTED_TWICE = (
-    "a hinted path is opened without a look at what it is called: both names count until everything is compared"
+    "a hinted path is opened without a look at its name: both count until everything is compared"
 )
 
 
