@@ -161,9 +161,7 @@ def test_an_excluded_file_changes_nothing(folder: Path):
     assert Scan(rules(folder), before, only=frozenset({"hidden.py", ".env"})).finish() == before == settled(folder)
 
 
-HINTED_TWICE = (
-    "a hinted path is opened without a look at its name: both count until everything is compared"
-)
+HINTED_TWICE = "a hinted path is opened without a look at its name: both count until everything is compared"
 
 
 @pytest.mark.parametrize(
