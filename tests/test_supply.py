@@ -46,3 +46,9 @@ def test_what_was_not_looked_up_is_not_called_well():
     code, lines = verdict(json.dumps({"dependencies": [clean, bad]}))
     assert code == 1
     assert lines[0] == "c 2: X-1, fixed in ['3']"
+
+
+def test_a_mutant_that_was_not_tried_counts_as_one_that_lives():
+    figures = script("mutation").count({"a": 1, "b": 0, "c": None, "d": 33})  # failed, passed, untried, no test
+    assert (figures["mutants"], figures["killed"], figures["untried"], figures["share"]) == (4, 1, 1, 0.25)
+    assert figures["alive"] == ["b", "c", "d"]

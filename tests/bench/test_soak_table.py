@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,46 @@ def test_rows_are_kept_and_gone_on_with(calls: list[int], tmp_path: Path):
     out.write_text("{}")
     with pytest.raises(RequestError, match="not a result"):
         runner.soak([BAR], runner.Choice(), out)
+
+
+def test_rows_of_other_code_are_measured_again(calls: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "soak.json"
+    runner.soak([BAR], runner.Choice(short=True), out)
+    monkeypatch.setattr(runner, "code_digest", lambda: "another")
+    runner.soak([BAR], runner.Choice(short=True), out)
+    runner.soak([BAR], runner.Choice(short=True), out)
+    assert calls == [3, 3]
+    old = json.loads(out.read_text())
+    del old["manifest"]["bars"]["made_up"]["code"]  # written before rows knew their code
+    out.write_text(json.dumps(old))
+    runner.soak([BAR], runner.Choice(short=True), out)
+    assert calls == [3, 3, 3]
+
+
+def test_the_code_is_named_by_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a.py").write_text("x = 1\n")
+    monkeypatch.setattr(runner, "PACKAGE", tmp_path)
+    digest = runner.code_digest.__wrapped__
+    before = digest()
+    assert digest() == before
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert digest() != before
+
+
+def test_a_row_says_which_limits_were_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (10.0 * (os.cpu_count() or 1), 0.0, 0.0))
+
+    def waiting(task: Task) -> Finding:
+        return Finding(tried=int(task.patience >= 10.0))
+
+    monkeypatch.setattr("c2l_lsp.bench.soak.day.run", waiting)
+    bar = dataclasses.replace(BAR, run="day:run")
+    out = tmp_path / "soak.json"
+    (row,) = runner.soak([bar], runner.Choice(), out)
+    assert row.holds
+    assert row.bar is not None
+    assert row.bar.startswith("nothing happens (limits in seconds × 1")
+    assert json.loads(out.read_text())["manifest"]["bars"]["made_up"]["patience"] >= 10.0
 
 
 def test_a_planted_fault_is_a_bar_that_does_not_hold(calls: list[int], tmp_path: Path):

@@ -159,3 +159,27 @@ def test_an_excluded_file_changes_nothing(folder: Path):
     before = settled(folder)
     write(folder, {"hidden.py": "y\n", ".env": "A=2\n"})
     assert Scan(rules(folder), before, only=frozenset({"hidden.py", ".env"})).finish() == before == settled(folder)
+
+
+HINTED_TWICE = "a hinted path is opened without a look at its name: both count until everything is compared"
+
+
+@pytest.mark.parametrize(
+    "only",
+    [
+        pytest.param(frozenset({"a.py", "A.py"}), marks=pytest.mark.xfail(reason=HINTED_TWICE, strict=True)),
+        None,
+    ],
+)
+def test_a_rename_of_letters_case_where_case_does_not_count(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, only: frozenset[str] | None
+):
+    """There the old name still opens the file, and only the listing tells what it is called."""
+    held = Scan(FileFilter(folder, config.Files()), {}).finish()
+    assert "a.py" in held
+    os.link(folder / "a.py", folder / "A.py")  # both names open it
+    real = FileFilter._listed
+    monkeypatch.setattr(FileFilter, "_listed", lambda self, path: [p for p in real(self, path) if p != "a.py"])
+    found = Scan(FileFilter(folder, config.Files()), held, only=only).finish()
+    assert "A.py" in found
+    assert "a.py" not in found

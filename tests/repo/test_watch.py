@@ -92,6 +92,32 @@ def test_a_moved_folder_is_hinted_at_both_ends(watched: Watcher, folder: Path, s
     fence(folder, seen, "lib/after.py")
 
 
+def test_a_rename_of_letters_case_is_one_file_gone_and_one_come(watched: Watcher, folder: Path, seen: Seen):
+    held: Snapshot = Scan(watched.filter, {}).finish()
+    (folder / "a.py").rename(folder / "A.py")
+    seen.until(lambda paths, _: {"a.py", "A.py"} <= paths)
+    found = Scan(watched.filter, held, only=frozenset({"a.py", "A.py"})).finish()
+    listed = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
+    assert set(found) == listed == {"A.py", "pkg/b.py"}
+    assert found == Scan(watched.filter, {}).finish()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes")
+def test_modes_that_change_while_a_file_is_watched(watched: Watcher, folder: Path, seen: Seen):
+    """A mode alone is no edit; a file that cannot be read is none of the folder's until it can be read again."""
+    held: Snapshot = Scan(watched.filter, {}).finish()
+    (folder / "a.py").chmod(0o755)
+    assert diff.between(held, Scan(watched.filter, held, only=frozenset({"a.py"})).finish()).diffs == ()
+    (folder / "a.py").chmod(0)
+    if not os.access(folder / "a.py", os.R_OK):  # root reads everything
+        assert set(Scan(watched.filter, held, only=frozenset({"a.py"})).finish()) == {"pkg/b.py"}
+    (folder / "a.py").chmod(0o644)
+    write(folder, {"a.py": "a = 2\n"})
+    seen.until(lambda paths, _: "a.py" in paths)
+    found = Scan(watched.filter, held, only=frozenset({"a.py"})).finish()
+    assert [(change.kind, change.path) for change in diff.between(held, found).diffs] == [("modified", "a.py")]
+
+
 def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch):
     """Not even events that are thrown away: they would fill the system's queue."""
     from watchdog.observers.inotify_c import InotifyEvent, InotifyFD

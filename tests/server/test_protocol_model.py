@@ -8,9 +8,16 @@ import logging
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from c2l_lsp.server.rpc import INVALID_PARAMS, INVALID_REQUEST, Server
 
@@ -146,7 +153,17 @@ class Protocol(RuleBasedStateMachine):
         logging.disable(logging.NOTSET)
 
 
-Protocol.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
-)
+def of_size(examples: int, steps: int) -> settings:
+    return settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+
+
+Protocol.TestCase.settings = of_size(12, 20)
 test_any_order_of_messages = Protocol.TestCase
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_any_order_of_messages_at_length():
+    run_state_machine_as_test(Protocol, settings=of_size(1000, 60))

@@ -22,6 +22,8 @@ class Task:
     work: Path
     plant: str = ""
     say: Callable[[str], None] = lambda line: None
+    stretched: float = 1.0
+    """The most that a limit of this run was multiplied with; it stands beside the bar in every row."""
 
     @property
     def patience(self) -> float:
@@ -34,7 +36,9 @@ class Task:
         while time.thread_time() - own < 0.02:
             pass
         starved = (time.perf_counter() - wall) / (time.thread_time() - own)
-        return max(1.0, load / (os.cpu_count() or 1), starved)
+        factor = max(1.0, load / (os.cpu_count() or 1), starved)
+        self.stretched = max(self.stretched, factor)
+        return factor
 
     def planted(self, name: str) -> bool:
         """Whether this fault is planted."""
@@ -50,6 +54,8 @@ class Finding:
     failed: int = 0
     figures: dict[str, tuple[float, str]] = field(default_factory=dict)
     note: str = ""
+    stretched: float = 1.0
+    """What the limits in seconds were multiplied with at most, for the machine was busy."""
 
     def fail(self, sentence: str) -> None:
         """One violation."""
@@ -87,7 +93,12 @@ class Bar:
         module, _, name = self.run.partition(":")
         function: Any = getattr(importlib.import_module(f"c2l_lsp.bench.soak.{module}"), name)
         finding: Finding = function(task)
+        finding.stretched = task.stretched
         return finding
+
+    def applied(self, stretched: float) -> str:
+        """What passes, as it was held: on a busy machine limits in seconds are longer than they are written."""
+        return self.passes if stretched < 1.05 else f"{self.passes} (limits in seconds × {stretched:.1f}: busy machine)"
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -12,9 +12,9 @@ BARS: tuple[Bar, ...] = (
         500, 12, "hostile inputs", "frames:run", ("lenient", "silent"),
     ),
     Bar(
-        "documents", "random documents × 50 edits in utf-8, utf-16 and utf-32",
+        "documents", "random documents × 50 edits, each in utf-8, utf-16 and utf-32, halves of surrogates too",
         "text equal to the editor's, always",
-        10_000, 60, "documents", "documents:run", ("splitlines", "codepoints"),
+        10_000, 60, "documents", "documents:run", ("splitlines", "codepoints", "unpaired"),
     ),
     Bar(
         "replies", "random messages in any order: requests, edits, cancels, closes, repeated ids",
@@ -32,14 +32,14 @@ BARS: tuple[Bar, ...] = (
         200, 1, "rounds", "odd:run", ("follow", "unbounded"),
     ),
     Bar(
-        "torn_saves", "kill −9 at random moments of saving state, and at each write, rename, fsync",
-        "0 corrupt loads, 0 mixed generations, ≤ 1 generation lost",
-        200, 6, "random kills", "torn:run", ("in_place",),
+        "torn_saves", "kill −9 at random moments of saving state, and kill, ENOSPC, EIO at each write, rename, fsync",
+        "0 corrupt loads, 0 mixed generations, ≤ 1 generation lost, no reading lost; errors told, then saved again",
+        200, 6, "random kills", "torn:run", ("in_place", "swallows"),
     ),
     Bar(
-        "damaged_state", "bit flips, a fifth as many truncations, NaN, an older schema",
+        "damaged_state", "bit flips, a fifth as many truncations, NaN in each tensor, an older schema, a damaged cache",
         "all set aside with a message, rebuilt from the repository",
-        1_000, 60, "bit flips", "damaged:run", ("unchecked",),
+        1_000, 60, "bit flips", "damaged:run", ("unchecked", "believing"),
     ),
     Bar(
         "two_servers", "two servers on one folder",
@@ -47,9 +47,9 @@ BARS: tuple[Bar, ...] = (
         100, 3, "races", "torn:two", ("unlocked",),
     ),
     Bar(
-        "full_disk", "disk full, state directory that cannot be written",
+        "full_disk", "a full disk (ENOSPC), a read-only one",
         "completions go on; status says so; kept again once there is room",
-        20, 1, "rounds", "disk:run", ("quiet",),
+        10, 1, "rounds of both", "disk:run", ("quiet", "resigned"),
     ),
     Bar(
         "hot_swaps", "hot swaps of adapters under load",
@@ -59,7 +59,8 @@ BARS: tuple[Bar, ...] = (
     Bar(
         "secrets", "planted secrets in 40 kinds of places",
         "0 in state, prompt, log, wire: raw, base64, or as token ids",
-        200, 40, "canaries", "secrets:run", ("open_filter",),
+        200, 40, "canaries", "secrets:run",
+        ("open_filter", "peeks", "remembers", "prompts", "quotes", "chatty"),
     ),
     Bar(
         "excluded_change", "a change in an excluded file only",
@@ -68,18 +69,19 @@ BARS: tuple[Bar, ...] = (
     ),
     Bar(
         "no_network", "remote off",
-        "0 network connections of server and engine",
-        3, 1, "sessions", "network:run", ("calls_home",),
+        "0 network connections of server and engine; all works in a namespace without a network",
+        3, 1, "sessions", "network:run", ("calls_home", "calls_natively"),
     ),
     Bar(
         "hostile", "hostile model folder, adapter, checkpoint, state, workspace settings, URIs, git configuration",
         "nothing executed; refused with the key named",
-        20, 1, "rounds", "hostile:run", ("trusting",),
+        20, 1, "rounds", "hostile:run",
+        ("trusting", "unpickles", "trusts_code", "obeys_git"),
     ),
     Bar(
         "cancels", "cancels at random times",
-        "a reply each, work stopped ≤ 1 decode step + 50 ms",
-        1_000, 8, "cancels", "cancels:run", ("deaf",),
+        "a reply each, work stopped ≤ 1 decode step + 50 ms: no step begins later (a prompt under way is read)",
+        1_000, 8, "cancels", "cancels:run", ("deaf", "forget"),
     ),
     Bar(
         "editor_killed", "the editor killed (pipe closed, or only its process gone)",
@@ -89,17 +91,17 @@ BARS: tuple[Bar, ...] = (
     Bar(
         "engine_faults", "engine killed, out of memory, CUDA error, NaN, hang at call 1–50",
         "the editor sees a status, engine back ≤ 10 s or safe mode; no request hangs",
-        50, 2, "faults", "faults:run", ("given_up",),
+        250, 2, "faults", "faults:run", ("given_up",),
     ),
     Bar(
         "edit_storm", "10,000 edits a minute",
-        "lag p99 ≤ 2 s; queues bounded; RSS ≤ +5 % after warm-up",
-        100_000, 300, "edits", "storm:run", ("hoards",),
+        "lag p99 ≤ 2 s; texts as typed; queue ≤ 3 a document; RSS ≤ +5 % after warm-up",
+        100_000, 300, "edits", "storm:run", ("hoards", "drops"),
     ),
     Bar(
         "checkout", "a checkout of 50,000 files while the watcher stands still for 5 s",
         "overflow seen; every change folded ≤ 60 s; ≤ 1 bulk update; completions' p95 ≤ 1.5× idle",
-        50_000, 400, "files", "checkout:run", ("unseen",),
+        50_000, 400, "files", "checkout:run", ("unseen", "shrugs"),
     ),
     Bar(
         "folders", "many workspace folders",

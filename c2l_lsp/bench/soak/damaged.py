@@ -7,16 +7,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from c2l_lsp.bench.soak import damaged_live
 from c2l_lsp.bench.soak.bar import Finding, Task
-from c2l_lsp.errors import StateError
+from c2l_lsp.errors import StateError, StorageError
 
 FILES = ("state.safetensors", "extra.safetensors", "saved.msgpack", "manifest.json", "CURRENT")
 
 
 def run(task: Task) -> Finding:
     """`count` flips, a fifth as many truncations, and each other damage once; then one folder through all of it."""
-    import torch
-
     from c2l_lsp.bench.soak import saver
     from c2l_lsp.engine import store as stores
     from c2l_lsp.engine.store import FolderStore
@@ -37,6 +36,9 @@ def run(task: Task) -> Finding:
     def bit(data: bytearray) -> None:
         data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
 
+    def begun(data: bytearray) -> None:
+        data[dice.randrange(4096)] ^= 1 << dice.randrange(8)  # the page that says what is in a database
+
     def cut(data: bytearray) -> None:
         del data[dice.randrange(len(data)) :]
 
@@ -46,17 +48,12 @@ def run(task: Task) -> Finding:
         for number in range(task.count // 5):
             _try(finding, sound, task.work / "cut", FILES[number % len(FILES)], cut, f"cut {number}")
         _try(finding, sound, task.work / "old", "manifest.json", _older, "older schema")
-        for value in (float("nan"), float("inf")):
-            saved, state, extra = saver.content(1)
-            state.tensors["S"][3, 3] = torch.tensor(value)
-            bad = FolderStore(task.work / f"bad-{value}")
-            bad.save(saved, state, extra)
-            bad.close()
-            _refused(finding, task.work / f"bad-{value}", f"{value} in the state")
+        for number in range(max(4, task.count // 5)):
+            _cache(finding, task.work / "cache", (bit, begun, cut)[number % 3], f"damage {number}")
     finally:
         stores._sum = real
-    if not task.plant:
-        _rebuilt(task, finding)
+    if not task.plant or task.plant in damaged_live.PLANTS:
+        damaged_live.run(task, finding)
     return finding
 
 
@@ -91,24 +88,33 @@ def _refused(finding: Finding, root: Path, what: str) -> None:
         store.close()
 
 
-def _rebuilt(task: Task, finding: Finding) -> None:
-    """One folder of real text, learned; its state damaged; learned again at the next start, with a word about it."""
-    from c2l_lsp.bench.soak import inside
-    from c2l_lsp.bench.soak.fixtures import project
-    from c2l_lsp.engine import wire
-    from c2l_lsp.engine.session import Session
+def _cache(finding: Finding, root: Path, damage: Callable[[bytearray], None], what: str) -> None:
+    """The database of readings: what comes out of it is what was put in, and after one complaint it is of use again."""
+    from c2l_lsp.bench.soak.saver import RULE, reading
+    from c2l_lsp.engine.store import FolderStore
 
-    with inside.state_in(task.work / "state"):
-        root = project(task.work / "project", 6)
-        settings = inside.settings()
-        with Session(settings) as session:
-            made = session.open(root).generation
-        pointer = next((task.work / "state").glob("*/CURRENT"))
-        tensors = pointer.parent / pointer.read_text(encoding="ascii") / "state.safetensors"
-        tensors.write_bytes(tensors.read_bytes()[:-7] + b"damaged")
-        with Session(settings) as session:
-            info = session.open(root)
-            told = [event.code for event in session.events if isinstance(event, wire.Trouble)]
-        finding.tried += 1
-        finding.expect(info.generation >= made and info.files == 6, f"not rebuilt: {info.generation}, {info.files}")
-        finding.expect("state" in told, f"nothing was said of the damage, only {told}")
+    finding.tried += 1
+    shutil.rmtree(root, ignore_errors=True)
+    wanted = dict(reading(number) for number in range(12))
+    store = FolderStore(root)
+    store.put(wanted, RULE)
+    store.close()
+    path = root / "readings.sqlite"
+    data = bytearray(path.read_bytes())
+    damage(data)
+    path.write_bytes(data)
+    store, complaints = FolderStore(root), 0
+    try:
+        for _ in range(3):
+            try:
+                found = store.get(wanted, RULE)
+                wrong = [key for key, value in found.items() if not value["q"].equal(wanted[key]["q"])]
+                finding.expect(not wrong, f"{what} in readings.sqlite: {len(wrong)} other readings than were kept")
+                store.put(wanted, RULE)
+            except StorageError:
+                complaints += 1
+        finding.expect(complaints <= 1, f"{what} in readings.sqlite: refused {complaints} times and not built anew")
+    except Exception as error:  # what is damaged is a sentence or nothing, never this
+        finding.fail(f"{what} in readings.sqlite: {type(error).__name__}: {error}")
+    finally:
+        store.close()

@@ -2,66 +2,94 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 import time
 from pathlib import Path
-
-import psutil
 
 from c2l_lsp.bench.soak.bar import Finding, Task
 from c2l_lsp.bench.soak.fixtures import project
 from c2l_lsp.bench.soak.proc import Editor, planted
+from c2l_lsp.bench.soak.small_disk import Disk, Limited, SmallDisk, mountable
 
-_ROOM = 4096
-"""Bytes that a file may have at most, by the process' own limit: every larger write fails in the middle."""
+KINDS = ("no room", "read-only")
+WHY = {
+    "no room": ("No space left", "File too large", "disk"),
+    "read-only": ("Read-only", "readonly", "Permission", "File exists"),
+}
+"""What the status must say, in the system's words or in the database's."""
+
+REAL_MINUTES = 10
+"""From so many rounds on, the first one waits as long as everybody does until keeping is tried again."""
 
 
 def run(task: Task) -> Finding:
-    """In turn: no room, and a state directory that is none. With more than one round also the way back."""
+    """Both kinds in each round, and the way back from each."""
     finding = Finding()
-    for number in range(task.count):
-        root = project(task.work / f"project-{number}", 5)
-        blocked = number % 2 == 1
-        state = task.work / "blocked" if blocked else task.work / f"state-{number}"
-        if blocked:
-            state.write_text("a file where the folder should be")
-        with Editor(task.work, planted(task.plant, "server"), C2L_STATE_DIR=str(state)) as editor:
-            if not blocked:
-                psutil.Process(editor.process.pid).rlimit(psutil.RLIMIT_FSIZE, (_ROOM, -1))  # children inherit it
-            editor.initialize([root])
+    reason = mountable()
+    if reason:
+        finding.note = f"no small disk could be mounted ({reason}): a limit of size and a blocked folder stand for it"
+    for number, kind in itertools.product(range(task.count), KINDS):
+        root = project(task.work / f"project-{number}-{kind[:2]}", 5)
+        state = task.work / f"state-{number}-{kind[:2]}"
+        patient = task.count >= REAL_MINUTES and number == 0
+        faults = "+".join(filter(None, ("" if patient else "eager", task.plant)))
+        disk: Disk = Limited(state, kind) if reason else SmallDisk(state, kind)
+        with Editor(task.work, disk.command(planted(faults, "server")), C2L_STATE_DIR=str(state)) as editor:
             try:
-                _full(task, finding, editor, root)
-                if task.count > 1 and not task.plant:
-                    _room(task, finding, editor, root, state if blocked else None)
+                disk.close(editor.process.pid)
+                editor.initialize([root])
+                _full(task, finding, editor, root, kind)
+                if task.plant != "quiet":
+                    _room(task, finding, editor, root, disk)
             except TimeoutError as error:
-                finding.fail(f"round {number}: {error}")
-        if blocked and state.is_dir():
-            shutil.rmtree(state)
+                finding.fail(f"round {number}, {kind}: {error}")
         finding.tried += 1
+        if task.plant and finding.failed:
+            break
     return finding
 
 
-def _full(task: Task, finding: Finding, editor: Editor, root: Path) -> None:
+def _full(task: Task, finding: Finding, editor: Editor, root: Path, kind: str) -> None:
     editor.until(lambda: editor.changes(), 180 * task.patience, "no adapter")
-    uri = (root / "pkg0" / "new.py").as_uri()
-    editor.open(uri, "import os\n\n\ndef main():\n    return os.")
-    answer = editor.reply(editor.complete(uri, 4, 14), 60 * task.patience)
-    finding.expect("result" in answer, f"no completion: {answer}")
-    wait = 5.0 if task.plant else 30 * task.patience
+    _complete(task, finding, editor, root, kind)
+    wait = 5.0 if task.plant == "quiet" else 30 * task.patience
     editor.until(lambda: _state(editor) == "degraded", wait, "the status does not say that nothing can be kept")
     message = editor.statuses()[-1]["message"]
-    finding.expect("cannot be kept" in message, f"the status says {message!r}")
+    why = {
+        "no room": ("No space left", "File too large", "disk"),
+        "read-only": ("Read-only", "Permission", "File exists"),
+    }
+    finding.expect("cannot be kept" in message, f"{kind}: the status says {message!r}")
+    finding.expect(any(word in message for word in why[kind]), f"{kind}: another fault than was made: {message!r}")
+    _learned(task, editor, root / "pkg0" / "m2.py", "def learned_without_a_disk():\n    return 1\n")
+    _complete(task, finding, editor, root, kind)
 
 
-def _room(task: Task, finding: Finding, editor: Editor, root: Path, blocked: Path | None) -> None:
-    if blocked is not None:
-        blocked.unlink()
-    for process in editor.family():
-        process.rlimit(psutil.RLIMIT_FSIZE, (-1, -1))
-    time.sleep(61)  # it is tried again after a minute
-    (root / "pkg0" / "m1.py").write_text("def later():\n    return 1\n")
-    editor.until(lambda: _state(editor) == "ready", 120 * task.patience, "not kept again once there is room")
-    finding.expect(_state(editor) == "ready", "still degraded")
+def _learned(task: Task, editor: Editor, path: Path, text: str) -> None:
+    seen = len(editor.changes())
+    path.write_text(text)
+    editor.until(lambda: len(editor.changes()) > seen, 60 * task.patience, "what changes is not learned any more")
+
+
+def _complete(task: Task, finding: Finding, editor: Editor, root: Path, kind: str) -> None:
+    uri = (root / "pkg0" / "new.py").as_uri()
+    editor.open(uri, f"import os\n\n\ndef main():\n    return os.  # {time.monotonic_ns()}")
+    answer = editor.reply(editor.complete(uri, 4, 14), 60 * task.patience)
+    finding.expect("result" in answer, f"{kind}: no completion: {answer}")
+
+
+def _room(task: Task, finding: Finding, editor: Editor, root: Path, disk: Disk) -> None:
+    """There is room again: with one of the next changes everything is kept, and the status is well."""
+    disk.open(editor.process.pid)
+    until = time.monotonic() + (20 if task.plant else 120) * task.patience
+    while _state(editor) != "ready" and time.monotonic() < until:
+        _learned(task, editor, root / "pkg0" / "m1.py", f"def later():\n    return {time.monotonic_ns()}\n")
+        with editor.news:
+            editor.news.wait_for(lambda: _state(editor) == "ready", 0.5)
+    finding.expect(_state(editor) == "ready", "not kept again once there is room")
+    if not task.plant:
+        kept = disk.kept(editor.process.pid)
+        finding.expect(kept > 0, "there is room, the status is well, and nothing is on the disk")
 
 
 def _state(editor: Editor) -> str:

@@ -13,16 +13,17 @@ CODECS = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-
 ALPHABET = (
     "a", "b", "(", " ", "\t", "\n", "\n", "\r\n", "\r", "é", "漢", "𝄞", "👩‍🚀", "e\u0301", "\u0bcd", "\u202e", "\ufeff",
     "\x00", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x7f", "\x85", "\u2028", "\u2029", "\ud7ff", "\ue000", "\uffff",
-    "\U00010000", "\U0010ffff",
+    "\U00010000", "\U0010ffff", "\ud800", "\udbff", "\udc00", "\udfff",
 )  # fmt: skip
-"""Every line ending of the protocol, what other rules take for one, astral, combining, control and edge characters."""
+"""Every line ending of the protocol, what other rules take for one, astral, combining, control and edge characters, and
+halves of surrogate pairs alone: JSON can say them, and editors that cut a pair do."""
 
 
 class Model:
     """The whole text, cut into lines by hand, positions counted in bytes of the encoding."""
 
     def __init__(self, text: str, encoding: str) -> None:
-        self.text = text
+        self.text = _joined(text)
         self._codec, self._unit = CODECS[encoding]
 
     def _offset(self, line: int, units: int) -> int:
@@ -33,7 +34,7 @@ class Model:
         if line > 0:
             return len(self.text)
         while at < len(self.text) and self.text[at] not in "\r\n":
-            size = len(self.text[at].encode(self._codec)) // self._unit
+            size = len(self.text[at].encode(self._codec, "surrogatepass")) // self._unit
             if size > units:
                 break
             units, at = units - size, at + 1
@@ -42,10 +43,15 @@ class Model:
     def apply(self, edit: Edit) -> None:
         """One change, as an editor makes it."""
         if edit.start is None:
-            self.text = edit.text
+            self.text = _joined(edit.text)
             return
         start, end = self._offset(*edit.start), self._offset(*edit.end)
-        self.text = self.text[:start] + edit.text + self.text[max(start, end) :]
+        self.text = _joined(self.text[:start] + edit.text + self.text[max(start, end) :])
+
+
+def _joined(text: str) -> str:
+    """As an editor holds it, in UTF-16: there two halves that come to stand side by side are one character."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def words(dice: random.Random, most: int) -> str:
@@ -63,23 +69,25 @@ def edit(dice: random.Random) -> Edit:
 
 
 def run(task: Task) -> Finding:
-    """Every document through 50 edits; the first difference ends it."""
+    """Every document through 50 edits in each encoding; the first difference ends it."""
     finding = Finding()
-    real = documents.split_lines, documents._WIDTH
+    real = documents.split_lines, documents._WIDTH, documents._paired
     try:
         if task.planted("splitlines"):
             documents.split_lines = lambda text: text.splitlines(keepends=True) or [""]
         if task.planted("codepoints"):
             documents._WIDTH = dict.fromkeys(CODECS, lambda _: 1)
+        if task.planted("unpaired"):
+            documents._paired = lambda text: text
         for number in range(task.count):
             finding.tried += 1
-            encoding = sorted(CODECS)[number % len(CODECS)]
-            _follow(finding, encoding, random.Random(number))  # noqa: S311 - the same documents in every run
+            for encoding in sorted(CODECS):
+                _follow(finding, encoding, random.Random(number))  # noqa: S311 - the same documents in every run
             if number % 1000 == 999:
                 task.say(f"  {number + 1} documents")
     finally:
-        documents.split_lines, documents._WIDTH = real
-    finding.figures["edits"] = (float(finding.tried * EDITS), "edits")
+        documents.split_lines, documents._WIDTH, documents._paired = real
+    finding.figures["edits"] = (float(finding.tried * EDITS * len(CODECS)), "edits")
     return finding
 
 

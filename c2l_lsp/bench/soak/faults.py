@@ -16,13 +16,12 @@ KINDS = ("die", "oom", "cuda", "nan", "hang")
 
 
 def run(task: Task) -> Finding:
-    """Fault after fault, each in a server of its own, at the first to the fiftieth completion."""
+    """Fault after fault, each in a server of its own; at full counts every kind at each of the first 50 completions."""
     finding = Finding()
     root = project(task.work / "project", 4)
     slowest = 0.0
     for number in range(task.count):
-        kind = KINDS[number % (4 if task.count < 5 or number % 10 != 4 else 5)]
-        call = 1 + number * 49 // max(task.count - 1, 1)
+        kind, call = _which(number, task.count)
         faults = f"{kind}:{call}" + (f"+{task.plant}" if task.plant else "")
         with Editor(task.work, planted(faults, "server")) as editor:
             try:
@@ -37,6 +36,14 @@ def run(task: Task) -> Finding:
     return finding
 
 
+def _which(number: int, count: int) -> tuple[str, int]:
+    """Every kind at calls spread over 1 to 50, each with as many of them; of a few faults one at each of the first."""
+    if count < len(KINDS):
+        return KINDS[number], number + 1
+    rounds = -(-count // len(KINDS))
+    return KINDS[number % len(KINDS)], 1 + (number // len(KINDS)) * 49 // max(rounds - 1, 1)
+
+
 def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -> float:
     """Ask until the fault comes and goes; how long it took to come back."""
     what = f"{kind} at call {call}"
@@ -49,8 +56,9 @@ def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -
     began = time.monotonic()
     first = _ask(task, editor, uri)
     finding.expect("result" in first or "error" in first, f"{what}: no reply")
-    limit = (HANG_S if kind == "hang" else BACK_S) * task.patience
-    while time.monotonic() - began < limit + 1.0:
+    limit = HANG_S if kind == "hang" else BACK_S
+    while time.monotonic() - began <= limit:
+        limit = max(limit, (HANG_S if kind == "hang" else BACK_S) * task.patience)  # the machine may get busier
         _ask(task, editor, uri)
         if _well(task, editor, uri) or _safe_mode(editor):
             break

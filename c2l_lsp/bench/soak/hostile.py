@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from c2l_lsp.bench.soak import inside
 from c2l_lsp.bench.soak.bar import Finding, Task
 from c2l_lsp.bench.soak.fixtures import PACKAGE, project
 from c2l_lsp.bench.soak.proc import Editor
-from c2l_lsp.config import Model, Settings, merge
+from c2l_lsp.config import Model, Settings, load_user, merge
 from c2l_lsp.errors import C2LError, CheckpointError, ModelError, StateError
 from c2l_lsp.server.folders import Folders, to_path
 
@@ -42,10 +48,13 @@ def run(task: Task) -> Finding:
         work = task.work / f"round-{number}"
         work.mkdir()
         marker = work / "executed"
-        for attack in (_settings, _uris, _checkpoint, _state, _model, _adapter_settings, _git):
-            attack(task, finding, work, marker)
+        for attack in (_settings, _uris, _checkpoint, _state, _model, _adapter, _modules, _git):
+            with executing(task.plant):
+                attack(task, finding, work, marker)
             finding.expect(not marker.exists(), f"{attack.__name__.strip('_')}: something was executed")
             marker.unlink(missing_ok=True)
+            if task.plant and finding.failed:
+                return replace(finding, tried=1)
         finding.tried += 1
     return finding
 
@@ -80,14 +89,16 @@ def _checkpoint(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     del task
     from c2l_lsp.model import checkpoint
 
-    command = f"touch '{marker}'"
-    pickled = b"cposix\nsystem\n(V" + command.encode() + b"\ntR."  # an old-style pickle: os.system(command)
+    pickled = _pickled(marker)
     for name in ("model.pt", "pytorch_model.bin", "model.safetensors", "checkpoint.pt"):
         (work / name).write_bytes(pickled)
     refused: tuple[type[Exception], ...] = (CheckpointError, C2LError)
     with contextlib.suppress(*refused):
         checkpoint.load(work)
         finding.fail("a folder of pickles was loaded as a checkpoint")
+    with contextlib.suppress(*refused):
+        checkpoint.convert(work / "checkpoint.pt", work / "converted")
+        finding.fail("a pickle that runs something was converted")
 
 
 def _state(task: Task, finding: Finding, work: Path, marker: Path) -> None:
@@ -96,7 +107,7 @@ def _state(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     from c2l_lsp.bench.soak import saver
     from c2l_lsp.engine.store import FolderStore
 
-    pickled = b"cposix\nsystem\n(V" + f"touch '{marker}'".encode() + b"\ntR."
+    pickled = _pickled(marker)
     for file, data in (("saved.msgpack", pickled), ("state.safetensors", pickled), ("manifest.json", b"")):
         root = work / f"state-{file}"
         store = FolderStore(root)
@@ -130,21 +141,86 @@ def _model(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["evil.T", None]}}))
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
-    (folder / "pytorch_model.bin").write_bytes(b"cposix\nsystem\n(V" + f"touch '{marker}'".encode() + b"\ntR.")
+    (folder / "pytorch_model.bin").write_bytes(_pickled(marker))
     try:
         base.load(Model(path=str(folder)))
         finding.fail("a model that brings code was loaded")
     except ModelError as error:
         finding.expect(str(folder) in str(error), f"the model is not named: {error}")
+    except Exception as error:  # it came as far as the model's own code
+        finding.fail(f"a model that brings code: {type(error).__name__}: {error}")
 
 
-def _adapter_settings(task: Task, finding: Finding, work: Path, marker: Path) -> None:
+def _adapter(task: Task, finding: Finding, work: Path, marker: Path) -> None:
+    """A sound model beside which a PEFT adapter lies: its weights a pickle, its base another folder, its library a
+    module that runs something. The product's own loading finds it there, as transformers would take it in."""
+    del task
+    from c2l_lsp.model import base
+
+    settings = load_user()[0].model
+    sound = base.load(settings)
+    folder, evil = work / "adapted", work / "evil-base"
+    for place in (folder, evil):
+        place.mkdir()
+        sound.lm.save_pretrained(place)
+        sound.tokenizer.save_pretrained(place)
+    (evil / "model.safetensors").unlink()
+    (evil / "pytorch_model.bin").write_bytes(_pickled(marker))
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "target_modules": ["q_proj"],
+        "base_model_name_or_path": str(evil),
+        "auto_mapping": {"base_model_class": "Evil", "parent_library": "evil"},
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_model.bin").write_bytes(_pickled(marker))
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    try:
+        loaded = base.load(msgspec.structs.replace(settings, path=str(folder)))
+    except ModelError as error:
+        finding.expect(str(folder) in str(error), f"the model is not named: {error}")
+        return
+    finding.expect(loaded.digest == sound.digest, "an adapter that lay beside a model was taken into it")
+
+
+def _pickled(marker: Path) -> bytes:
+    """An old-style pickle: os.system(command)."""
+    return b"cposix\nsystem\n(V" + f"touch '{marker}'".encode() + b"\ntR."
+
+
+@contextlib.contextmanager
+def executing(plant: str) -> Iterator[None]:
+    """The planted executions: pickles are unpickled, a model's code is trusted, git obeys its configuration."""
+    import transformers
+
+    from c2l_lsp.model import checkpoint
+    from c2l_lsp.repo import git
+
+    real = checkpoint.load, transformers.AutoTokenizer.from_pretrained, git._SAFE
+
+    def unpickled(folder: Path) -> checkpoint.Checkpoint:
+        pickle.loads((folder / "checkpoint.pt").read_bytes())  # noqa: S301 - this is the fault
+        raise CheckpointError("unpickled")
+
+    def trusted(*args: Any, **more: Any) -> Any:  # noqa: ANN401
+        return real[1](*args, **{**more, "trust_remote_code": True})
+
+    if plant == "unpickles":
+        checkpoint.load = unpickled
+    if plant == "trusts_code":
+        transformers.AutoTokenizer.from_pretrained = trusted
+    if plant == "obeys_git":
+        git._SAFE = ()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        checkpoint.load, transformers.AutoTokenizer.from_pretrained, git._SAFE = real
+
+
+def _modules(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     """A folder whose files have the names of our own modules, as the current folder of server and engine."""
     evil = f"open({str(marker)!r}, 'w').close()\n"
     for name in ("sitecustomize.py", "usercustomize.py", "conftest.py", "torch.py", "msgspec.py", "c2l_lsp.py"):
         (work / name).write_text(evil)
-    config = {"peft_type": "LORA", "auto_mapping": {"parent_library": "evil"}}
-    (work / "adapter_config.json").write_text(json.dumps(config))
     script = (  # what the installed c2l-lsp does: its own folder is searched, the current one is not
         f"import sys; sys.path = [p for p in sys.path if p]; sys.path.append({str(PACKAGE.parent)!r}); "
         "from c2l_lsp.server.app import serve; serve()"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _LETTERS = string.ascii_lowercase + string.digits
+LANGUAGES = ["python", "javascript", "json", "toml", "yaml", "shellscript", "markdown"]
 
 
 @dataclass

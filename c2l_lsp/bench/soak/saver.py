@@ -1,11 +1,13 @@
 """A process that saves states and is killed at it: `python -m c2l_lsp.bench.soak.saver [FAULT]`, commands on stdin.
 
-`loop ROOT`: a child saves generation after generation until it is killed. `point N ROOT`: a child saves one generation
-and kills itself at the Nth system call of it that changes the disk. Every line of output is `PID WORD [NUMBER]`.
+`loop ROOT`: a child saves generation after generation, readings and state, until it is killed. `point N ROOT`: a child
+saves one generation and kills itself at the Nth system call of it that changes the disk. `error N ERRNO ROOT`: that
+call fails instead, once. Every line of output is `PID WORD [NUMBER]`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -16,10 +18,15 @@ from typing import Any
 import torch
 
 from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
-from c2l_lsp.model.hypernet import RepoState
+from c2l_lsp.errors import StorageError
+from c2l_lsp.model.hypernet import Reading, RepoState
 
 CALLS = ("write", "fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir", "chmod", "close")
 """What of `os` a save goes through; a kill comes before the call."""
+
+PIECE = 16384
+RULE = "soak"
+_say = os.write
 
 
 def content(generation: int) -> tuple[Saved, RepoState, dict[str, torch.Tensor]]:
@@ -70,9 +77,41 @@ def in_place(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> N
     (self.root / "CURRENT").write_text(target.name)
 
 
+def reading(generation: int) -> tuple[bytes, Reading]:
+    """What is kept in the database of a generation: key and value, larger than a page."""
+    return b"%08d" % generation, {"q": torch.full((64, 64), generation, dtype=torch.int32)}
+
+
+class Pieces:
+    """A file as `os.fdopen` gives it, that hands its bytes on piece by piece: so a kill can come between two."""
+
+    def __init__(self, descriptor: int, mode: str) -> None:
+        assert mode == "wb"  # noqa: S101
+        self._descriptor = descriptor
+
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, data: bytes) -> int:
+        """All of it."""
+        for start in range(0, len(data), PIECE):
+            os.write(self._descriptor, data[start : start + PIECE])
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+
 def tell(word: str, number: int | str = "") -> None:
     """A line, at once and whole."""
-    os.write(1, f"{os.getpid()} {word} {number}\n".encode())
+    _say(1, f"{os.getpid()} {word} {number}\n".encode())
 
 
 def loop(root: Path) -> None:
@@ -82,6 +121,7 @@ def loop(root: Path) -> None:
     while generation < 100_000:
         generation += 1
         try:
+            store.put(dict([reading(generation)]), RULE)
             store.save(*content(generation))
         except InUse:
             tell("busy")
@@ -89,27 +129,78 @@ def loop(root: Path) -> None:
         tell("saved", generation)
 
 
-def point(number: int, root: Path) -> None:
-    """Save generation 1 in peace, then generation 2 with a kill at a system call."""
-    store = FolderStore(root)
-    store.save(*content(1))
-    tell("saved", 1)
+def at_call(number: int, happens: Callable[[str], None]) -> Callable[[], int]:
+    """Something happens before the Nth call that changes the disk; the answer tells how many are left to come."""
     left = [number]
 
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:  # noqa: ANN401
             left[0] -= 1
             if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                happens(name)
             return real(*args, **more)
 
         return call
 
     for name in CALLS:
-        setattr(os, name, counted(getattr(os, name)))
+        setattr(os, name, counted(name, getattr(os, name)))
+    opened: Callable[[int, str], Any] = Pieces
+    os.fdopen = opened  # type: ignore[assignment]
+    return lambda: left[0]
+
+
+def point(number: int, root: Path) -> None:
+    """Save generation 1 in peace, then generation 2 with a kill at a system call."""
+    store = FolderStore(root)
+    store.save(*content(1))
+    tell("saved", 1)
+
+    def kill(name: str) -> None:
+        tell("at", name)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    left = at_call(number, kill)
     store.save(*content(2))
-    left[0] = 1 << 30
-    tell("survived", number)
+    if left() > 0:
+        tell("survived", number)
+
+
+def error(number: int, code: int, root: Path) -> None:
+    """Save generation 1 in peace, generation 2 with an error at a system call, and generation 3 in peace again."""
+    store = FolderStore(root)
+    store.save(*content(1))
+    tell("saved", 1)
+
+    def fail(name: str) -> None:
+        tell("at", name)
+        raise OSError(code, os.strerror(code))
+
+    left = at_call(number, fail)
+    least = 1
+    try:
+        store.save(*content(2))
+        tell("saved", 2)
+        least = 2
+    except StorageError as refused:
+        tell("refused" if "cannot be kept" in str(refused) else "unclear")
+    loaded = FolderStore(root).load()
+    tell("kept" if loaded is not None and whole(loaded) and loaded[0].generation >= least else "torn")
+    if left() > 0:
+        tell("survived", number)
+    store.save(*content(3))
+    tell("saved", 3)
+
+
+ACTS: dict[str, Callable[..., None]] = {"loop": loop, "point": point, "error": error}
+
+
+def swallows(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> None:  # noqa: ANN401
+    """The planted fault: an error while saving is not told."""
+    with contextlib.suppress(StorageError):
+        saves(self, saved, state, extra)
+
+
+saves = FolderStore.save
 
 
 def main(fault: str = "") -> None:
@@ -117,21 +208,20 @@ def main(fault: str = "") -> None:
     torch.set_num_threads(1)
     if fault == "in_place":
         FolderStore.save = in_place  # type: ignore[method-assign]
+    if fault == "swallows":
+        FolderStore.save = swallows  # type: ignore[method-assign]
     if fault == "unlocked":
         FolderStore.own = lambda self: True  # type: ignore[method-assign]
     tell("ready")
     for line in sys.stdin:
-        what, *words = line.split(maxsplit=2 if line.startswith("point") else 1)
+        what, *words = line.rstrip("\n").split(" ", maxsplit={"loop": 1, "point": 2, "error": 3}[line.split(" ")[0]])
         child = os.fork()
         if child == 0:
             try:
-                if what == "loop":
-                    loop(Path(words[0].strip()))
-                else:
-                    point(int(words[0]), Path(words[1].strip()))
+                ACTS[what](*map(int, words[:-1]), Path(words[-1]))
             finally:
                 os._exit(0)
-        if what == "point":
+        if what != "loop":
             os.waitpid(child, 0)
             tell("over", child)
 

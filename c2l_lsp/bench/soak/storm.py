@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import signal
 import time
+from pathlib import Path
 
 import psutil
 
 from c2l_lsp.bench.soak.bar import Finding, Task, percentile
+from c2l_lsp.bench.soak.documents import Model
 from c2l_lsp.bench.soak.fixtures import project, sources
 from c2l_lsp.bench.soak.proc import Editor, planted
+from c2l_lsp.server.documents import Edit
 
 RATE = 10_000 / 60
 DOCUMENTS = 20
 LAG_S, GROWTH = 2.0, 0.05
+QUEUE = 3 * DOCUMENTS
+"""Of each document one text and a word or two may wait for the engine."""
 
 
 def run(task: Task) -> Finding:
     """Edits at that rate over 20 documents, a question every half second and a completion every two."""
     finding = Finding()
     root = project(task.work / "project", DOCUMENTS)
-    with Editor(task.work, planted(task.plant, "server")) as editor:
+    notes = task.work / "census"
+    faults = "census" + (f"+{task.plant}" if task.plant else "")
+    with Editor(task.work, planted(faults, "server"), None, C2L_SOAK_NOTES=str(notes)) as editor:
         editor.initialize([root])
         editor.ready(180 * task.patience)
         uris = [(root / "pkg0" / f"m{number}.py").as_uri() for number in range(DOCUMENTS)]
         texts = [sources()[number][:5000].replace("\r", "") for number in range(DOCUMENTS)]
         for uri, text in zip(uris, texts, strict=True):
             editor.open(uri, text)
-        lags, memory = _type(task, finding, editor, uris)
+        models = {uri: Model(text, "utf-16") for uri, text in zip(uris, texts, strict=True)}
+        lags, memory = _type(task, finding, editor, models)
+        _compare(task, finding, editor, models, notes)
         finding.figures["lag_p99_s"] = (percentile(lags, 0.99), "s")
         finding.expect(percentile(lags, 0.99) <= LAG_S * task.patience, f"lag p99 {percentile(lags, 0.99):.1f} s")
         for name, values in memory.items():
@@ -35,8 +47,30 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _type(task: Task, finding: Finding, editor: Editor, uris: list[str]) -> tuple[list[float], dict[str, list[float]]]:
-    dice = random.Random(0)  # noqa: S311
+def _compare(task: Task, finding: Finding, editor: Editor, models: dict[str, Model], notes: Path) -> None:
+    """The server's texts are the editor's, and the engine's queue was never long."""
+    editor.ask("c2l/statistics", {}, 60 * task.patience)  # the last edit has arrived
+    os.kill(editor.process.pid, signal.SIGUSR1)
+    until, rows = time.monotonic() + 30 * task.patience, []
+    while ["end"] not in rows and time.monotonic() < until:
+        time.sleep(0.02)
+        rows = [line.split() for line in notes.read_text(encoding="utf-8").splitlines()]
+    found = {row[1]: row[2] for row in rows if row[0] == "text"}
+    wrong = [
+        uri
+        for uri, model in models.items()
+        if found.get(uri) != hashlib.blake2b(model.text.encode(), digest_size=16).hexdigest()
+    ]
+    finding.expect(not wrong, f"{len(wrong)} of {len(models)} texts are not the editor's: {wrong[:2]}")
+    queue = max((int(row[1]) for row in rows if row[0] == "queue"), default=0)
+    finding.expect(0 < queue <= QUEUE, f"{queue} requests stood in the engine's queue at a time")
+    finding.figures["queue_max"] = (float(queue), "requests")
+
+
+def _type(
+    task: Task, finding: Finding, editor: Editor, models: dict[str, Model]
+) -> tuple[list[float], dict[str, list[float]]]:
+    dice, uris = random.Random(0), list(models)  # noqa: S311
     lags: list[float] = []
     memory: dict[str, list[float]] = {"server": [], "engine": []}
     began = time.monotonic()
@@ -48,6 +82,7 @@ def _type(task: Task, finding: Finding, editor: Editor, uris: list[str]) -> tupl
         change = {"range": place, "text": f"x{number % 97} = {number}\n"[: 3 + number % 5]}
         edit = {"textDocument": {"uri": uri, "version": number + 2}, "contentChanges": [change]}
         editor.notify("textDocument/didChange", edit)
+        models[uri].apply(Edit(str(change["text"]), (line, 0), (line, number % 3)))
         finding.tried += 1
         now = time.monotonic()
         if now - asked >= 0.5:

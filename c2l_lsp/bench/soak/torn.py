@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
+
+import psutil
 
 from c2l_lsp.bench.soak.bar import Finding, Task
 from c2l_lsp.bench.soak.proc import environment
 from c2l_lsp.errors import StateError
+
+EVERY = 50
+"""From so many kills on, every call fails in each way; before, one in four."""
 
 
 class Saver:
@@ -25,6 +33,7 @@ class Saver:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(task.work)
         )
+        self.work = task.work
         self.lines: list[tuple[int, str, str]] = []
         self.news = threading.Condition()
         threading.Thread(target=self._read, daemon=True).start()
@@ -91,32 +100,70 @@ def _check(finding: Finding, root: Path, acknowledged: int, what: str) -> None:
     finding.expect(lost <= 0, f"{what}: {lost} generations lost that were saved")
 
 
+def _check_readings(finding: Finding, root: Path, acknowledged: int, what: str) -> None:
+    """The database is sound, and has every reading that was said to be kept, as it was."""
+    from c2l_lsp.bench.soak.saver import RULE, reading
+    from c2l_lsp.engine.store import FolderStore
+
+    wanted = dict(reading(number) for number in range(1, acknowledged + 1))
+    store = FolderStore(root)
+    try:
+        found = store.get(wanted, RULE)
+    finally:
+        store.close()
+    lost = [key for key, value in wanted.items() if key not in found or not found[key]["q"].equal(value["q"])]
+    finding.expect(not lost, f"{what}: {len(lost)} of {len(wanted)} readings lost or changed")
+    with contextlib.closing(sqlite3.connect(root / "readings.sqlite")) as db:
+        (said,) = db.execute("PRAGMA integrity_check").fetchone()
+    finding.expect(said == "ok", f"{what}: the database says {said!r}")
+
+
 def run(task: Task) -> Finding:
-    """A kill at each system call of a save, then `count` kills at random moments."""
+    """A kill and two kinds of errors at each call of a save that changes the disk, then `count` kills at random."""
     finding = Finding()
     saver = Saver(task, task.plant)
     dice = random.Random(0)  # noqa: S311
     try:
-        points = _points(task, finding, saver)
+        calls = _points(task, finding, saver)
+        finding.figures["system_calls"] = (float(len(calls)), "calls")
+        finding.figures["writes"] = (float(calls.count("write")), "calls")
+        for kind in {"write", "fsync", "rename", "replace", "mkdir", "open"} - set(calls) if not task.plant else set():
+            finding.fail(f"no {kind} was ever met: a save does not go through what is watched")
+        for turn, code in enumerate((errno.ENOSPC, errno.EIO)):
+            few = range(1 + turn, len(calls) + 1, 4)  # one in four of each kind where there is little time
+            _errors(finding, saver, range(1, len(calls) + 1) if task.count >= EVERY else few, code)
         for number in range(task.count):
             root = task.work / f"random-{number}"
-            children = len({pid for pid, word, _ in saver.lines if word == "saved"})
-            saver.say(f"loop {root}")
-            saver.until(lambda n=children: len({p for p, word, _ in saver.lines if word == "saved"}) > n, 60.0)
-            pid = next(p for p, word, _ in reversed(saver.lines) if word == "saved")
-            time.sleep(dice.random() * 0.1)
-            os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)  # its last line may still be in the pipe; one that comes later only makes this laxer
+            saved = _killed(saver, root, dice.random() * 0.1)
             finding.tried += 1
-            _check(finding, root, saver.saved_by(pid), f"kill {number}")
+            _check(finding, root, saved, f"kill {number}")
+            if task.plant != "in_place":
+                _check_readings(finding, root, saved, f"kill {number}")
     finally:
         saver.end()
-    finding.figures["system_calls"] = (float(points), "calls")
     return finding
 
 
-def _points(task: Task, finding: Finding, saver: Saver) -> int:
-    """Kill at the first, second, … call until a save survives; how many calls there are."""
+def _killed(saver: Saver, root: Path, after: float) -> int:
+    """A child that saves on and on and is killed from outside; the last generation it said was saved.
+
+    The database writes in C: only a kill from outside meets it in the middle.
+    """
+    children = len({pid for pid, word, _ in saver.lines if word == "saved"})
+    saver.say(f"loop {root}")
+    saver.until(lambda: len({p for p, word, _ in saver.lines if word == "saved"}) > children, 60.0)
+    pid = next(p for p, word, _ in reversed(saver.lines) if word == "saved")
+    time.sleep(after)
+    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process, until = psutil.Process(pid), time.monotonic() + 10.0
+        while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+            time.sleep(0.001)
+    return saver.saved_by(pid)
+
+
+def _points(task: Task, finding: Finding, saver: Saver) -> list[str]:
+    """Kill at the first, second, … call until a save survives; the names of the calls."""
     for number in range(1, 500):
         root = task.work / f"point-{number}"
         saver.say(f"point {number} {root}")
@@ -124,9 +171,28 @@ def _points(task: Task, finding: Finding, saver: Saver) -> int:
         finding.tried += 1
         _check(finding, root, 1, f"killed at call {number}")
         if saver.of("survived"):
-            return number - 1
+            return [name for _, _, name in saver.of("at")]
     finding.fail("a save of more than 500 system calls")
-    return 500
+    return []
+
+
+def _errors(finding: Finding, saver: Saver, calls: Iterable[int], code: int) -> None:
+    """The first, second, … call fails: it is said so, what was there stays whole, and the next save is as any other."""
+    for number in calls:
+        root = saver.work / f"error-{code}-{number}"
+        over, start = len(saver.of("over")), len(saver.lines)
+        saver.say(f"error {number} {code} {root}")
+        saver.until(lambda n=over: len(saver.of("over")) > n, 60.0)
+        said = [(word, value) for _, word, value in saver.lines[start:]]
+        at = next((value for word, value in said if word == "at"), "no call")
+        what = f"{errno.errorcode[code]} at call {number} ({at})"
+        finding.tried += 1
+        finding.expect(at != "no call", f"{what}: nothing failed")
+        finding.expect(("saved", "3") in said, f"{what}: nothing could be saved afterwards")
+        refused = ("refused", "") in said
+        finding.expect(refused or ("saved", "2") in said, f"{what}: neither saved nor refused with a sentence")
+        finding.expect(("torn", "") not in said, f"{what}: what was kept is not whole")
+        _check(finding, root, 3, what)
 
 
 def two(task: Task) -> Finding:
