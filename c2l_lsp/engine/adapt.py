@@ -16,6 +16,7 @@ from c2l_lsp.config import Settings
 from c2l_lsp.engine import deep, device, fold, kinds, wire
 from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
+from c2l_lsp.engine.keeper import Job, Keeper
 from c2l_lsp.engine.learn import Learner, Ready
 from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
 from c2l_lsp.errors import (
@@ -25,6 +26,7 @@ from c2l_lsp.errors import (
     FolderError,
     NothingToLearn,
     Severity,
+    StateError,
     StorageError,
 )
 from c2l_lsp.model.base import BaseModel
@@ -45,6 +47,8 @@ RETRY_S = 30.0
 """After a fault of the device the folder is looked at again."""
 
 NORM_LIMIT = 100.0
+_LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
+_END_S = 1.0  # a folder that is closed waits so long for what is being written
 _GIT_PAUSE_S = 0.5
 _GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
 
@@ -99,6 +103,7 @@ class FolderLife:
         self._deep_work: Work | None = None
         self._deep = Outcome()
         self._generation, self._updated_at = 0, 0.0
+        self._keeper = Keeper(store)
         self._keep, self._keep_again = trusted, 0.0
         self._shown_filter: FileFilter | None = None
         self._hopeless = False
@@ -141,11 +146,12 @@ class FolderLife:
                 )
         except StorageError as error:
             self._cannot_keep(error)
+        assert self._learner is not None  # noqa: S101 - just made
+        self._learner.purge = self._store.purging
         try:
-            self._restore()
+            self._restore(self._learner)
         except C2LError as error:
             self._tell(error)
-        assert self._learner is not None  # noqa: S101 - just made
         self._watcher = Watcher(self.folder, self._learner.filter, self._hints.add, on_trouble=self._tell)
         self._watch()
         self.state_name = "indexing" if self._learner.state is None else "ready"
@@ -156,7 +162,7 @@ class FolderLife:
         self.cancel_deep()
         if self._watcher is not None:
             self._watcher.stop()
-        self._store.close()
+        self._keeper.end(_END_S)
 
     def buffer(self, path: str, text: str | None) -> None:
         """An open document's text (None: closed); counts instead of the file if the settings say so."""
@@ -199,18 +205,23 @@ class FolderLife:
         self._trigger, self._next_reconcile = "regenerate", time.monotonic()
 
     def reset(self) -> None:
-        """Forget what was learned, on disk too, and learn it again."""
+        """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
         self.cancel_deep()
         self._deep = Outcome()
+        self._keeper.drop()
+        failed: StorageError | None = None
         try:
             self._store.clear()
         except StorageError as error:
-            self._tell(error)
+            failed = error
         if self._learner is not None:
             self._begin_learning()
             self._adapter, self._verdict, self.ready, self._work = None, OPEN, None, None
             self._go_live()
         self._trigger, self._next_reconcile = "reset", time.monotonic()
+        if failed is not None:
+            self._tell(failed)
+            raise failed
 
     def deepen(self, steps: int = 0) -> None:
         """Train a LoRA of the folder by gradient descent behind everything else. AdapterError if it cannot begin."""
@@ -261,14 +272,17 @@ class FolderLife:
     def pending(self) -> bool:
         """Whether something was hinted or begun that is not live yet."""
         begun = self._work is not None or self.ready is not None or self._deep_work is not None
+        begun = begun or self._keeper.busy or self._keeper.done
         return begun or self._hints.due() is not None
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: nothing is planned."""
         if self._learner is None or self._hopeless:
             return None
-        if self._work is not None or self.ready is not None:
+        if self._work is not None or self.ready is not None or self._keeper.done:
             return 0.0
+        if self._keeper.busy:
+            return min(self._planned_in(now), _LOOK_S)
         trained = max(0.0, self.rest_until - now) if self._deep_work is not None else float("inf")
         return min(self._planned_in(now), trained)
 
@@ -279,6 +293,9 @@ class FolderLife:
 
     def step(self, now: float) -> None:
         """One slice of work, about `fold.SLICE_S` long. A fault of the folder becomes a trouble, never more."""
+        if self._keeper.done:
+            self._was_kept()
+            return
         if self._work is None and self._deep_work is not None and self._planned_in(now) > 0:
             self._deep_slice(self._deep_work)
             return
@@ -293,19 +310,19 @@ class FolderLife:
         except C2LError as error:
             self._work = None
             self._failed(error)
-        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a device error
+        except Exception as error:  # torch's own (out of memory, a device error), and what nobody foresaw
             self.not_folded(error)
 
     def not_folded(self, error: Exception) -> None:
-        """The device failed at the folder's work: the last adapter stays, and the folder is looked at again.
+        """The folder's work failed: the last adapter stays, and the folder is looked at again.
 
         The error goes on if the device is lost: only a new process helps then.
         """
         self._work = self.ready = None
         if device.lost(error):
             raise error
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        self._failed(EngineError(f"{self.folder.name} could not be learned just now ({first}); it is tried again."))
+        what = device.said(error)
+        self._failed(EngineError(f"{self.folder.name} could not be learned just now ({what}); it is tried again."))
         self._next_reconcile = min(self._next_reconcile, time.monotonic() + RETRY_S)
 
     def _deep_slice(self, work: Work) -> None:
@@ -313,11 +330,11 @@ class FolderLife:
             next(work)
         except StopIteration:
             self._deepening = self._deep_work = None
-        except (C2LError, RuntimeError, MemoryError) as error:
+        except Exception as error:
             self._deepening = self._deep_work = None
             if device.lost(error):
                 raise
-            self._deep = replace(self._deep, note=f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
+            self._deep = replace(self._deep, note=f"failed: {device.said(error)}")
             self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {self._deep.note}."))
 
     def _deepen(self, deepening: Deepening) -> Work:
@@ -371,10 +388,14 @@ class FolderLife:
             self._next_reconcile = now + RECONCILE_S
             self._watch()
         self.state_name = "indexing" if self._learner.state is None else "updating"
-        self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
+        try:
+            self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
+        except NothingToLearn:
+            self._keep_nothing(self._learner)
+            raise
         if self.ready is None:
             self._settle()
-            if not self._keep and self._learner.state is not None:
+            if (not self._keep or self._learner.purge) and self._learner.state is not None:
                 self._save(self._learner, self._learner.state)
 
     def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
@@ -427,7 +448,7 @@ class FolderLife:
     def _begin_learning(self) -> None:
         store = self._store if self.trusted else None
         self._learner = Learner(
-            self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell
+            self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell, self._purge
         )
 
     def _watch(self) -> None:
@@ -517,35 +538,78 @@ class FolderLife:
             touched=learner.sample.touched,
             first=learner.sample.rows,
         )
+        purge = learner.purge and learner.prune()
+        if not learner.purge and self._generation % 16 == 0:
+            learner.prune()
+        self._keeper.keep(Job(saved, state, learner.extra | deep.to_tensors(self._deep), purge))
+
+    def _was_kept(self) -> None:
+        """What was being written is written, or could not be."""
+        done = self._keeper.take()
+        if done is None or self._learner is None:
+            return
+        if done.error is not None:
+            self._cannot_keep(done.error)
+            return
+        if done.purged:
+            self._learner.purge = False
+        if not self._keep:
+            self._kept_again(self._learner)
+
+    def _purge(self) -> None:
+        """The rules are other ones than what was learned was made under: from now on it is used nowhere, and what is
+        kept of it goes at once, so that it does not come back with the next start."""
+        if self._deepening is not None or self._deep.pairs:
+            self._deep = Outcome(note="dropped: other ignore rules hold than when it was trained")
+        self.cancel_deep()
+        self._adapter, self._verdict = None, OPEN
+        if self.live is not BARE:
+            self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
+            self._go_live()
+        self._keeper.drop()
         try:
-            self._store.save(saved, state, learner.extra | deep.to_tensors(self._deep))
+            self._store.purge()
         except StorageError as error:
             self._cannot_keep(error)
-            return
-        if not self._keep:
-            self._kept_again(learner)
-        if learner.readings is not None and (learner.purge or self._generation % 16 == 0):
-            learner.purge = False
-            alive = {key for record in learner.records.values() for key in record.keys}
-            learner.readings.prune(alive | learner.lasting)
 
-    def _restore(self) -> None:
-        assert self._learner is not None  # noqa: S101
+    def _keep_nothing(self, learner: Learner) -> None:
+        """The rules left nothing to learn: no generation will take the place of what was kept."""
+        if not learner.purge:
+            return
+        try:
+            self._store.purge()
+            self._store.prune(set(), "")
+            learner.purge = not self._store.purged(self._store.epoch)
+        except StorageError as error:
+            self._cannot_keep(error)
+
+    def _restore(self, learner: Learner) -> None:
         loaded = self._store.load()
         if loaded is None:
             return
         saved, state, extra = loaded
-        self._generation = saved.generation
-        extra, deeper = deep.split(extra)
-        self._learner.extra = extra
+        self._generation, learner.rules = saved.generation, saved.filter_digest
+        try:
+            extra, deeper = deep.split(extra)
+        except StateError as error:
+            raise self._store.refuse(error) from error
+        learner.extra = extra
         network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
-        self._learner.restore(network, state, saved)
+        try:
+            network.check(state)
+            deep.check(deeper, self._model)
+            adapter = network.adapter(state)
+            adapter.check(self._model)
+        except Exception as error:
+            learner.extra = {}
+            raise self._store.refuse(StateError(device.said(error))) from error
+        learner.restore(network, state, saved)
         self._verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
         if deeper.pairs:
             self._deep = deeper
-        self._adapter = network.adapter(state)
+        self._adapter = adapter
         self._go_live()
         self._trigger = "diff"
         self._updated_at = time.time()
