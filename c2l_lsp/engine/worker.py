@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from c2l_lsp.engine import device, heap, wire
+from c2l_lsp.engine import device, heap, orphan, wire
 from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError
 
 log = logging.getLogger("c2l.engine")
@@ -102,8 +102,9 @@ def _place(request: wire.Request) -> tuple[object, object]:
 class Worker:
     """One engine behind one pair of streams."""
 
-    def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
-        self._stdin, self._stdout = stdin, stdout
+    def __init__(self, stdin: BinaryIO, stdout: BinaryIO, on_end: Callable[[], None] = lambda: None) -> None:
+        """`on_end` is called by the reading thread after the last frame."""
+        self._stdin, self._stdout, self._on_end = stdin, stdout, on_end
         self._inbox = Inbox()
         self._writing = threading.Lock()
         self._engine: Any = None  # core.Engine; imported at hello, so that a wrong frame is answered without torch
@@ -138,6 +139,7 @@ class Worker:
             log.error("the server's frames cannot be read: %s", error)
         finally:
             self._inbox.close()
+            self._on_end()
 
     def _work(self, engine: Any) -> None:  # noqa: ANN401 - core.Engine, imported late
         try:
@@ -274,6 +276,7 @@ class Worker:
 
 def main() -> int:
     """Seal stdout (a private duplicate carries the frames, prints go to stderr) and serve."""
+    orphan.end_with_parent()
     frames_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -287,7 +290,7 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")
-    return Worker(sys.stdin.buffer, frames_out).run()
+    return Worker(sys.stdin.buffer, frames_out, orphan.end_soon).run()
 
 
 if __name__ == "__main__":
