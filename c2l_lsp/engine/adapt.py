@@ -103,6 +103,7 @@ class FolderLife:
         self._deep_work: Work | None = None
         self._deep = Outcome()
         self._generation, self._updated_at = 0, 0.0
+        self._unfinished: Ready | None = None  # folded, and no adapter made of it yet
         self._keeper = Keeper(store)
         self._keep, self._keep_again = trusted, 0.0
         self._shown_filter: FileFilter | None = None
@@ -216,7 +217,7 @@ class FolderLife:
             failed = error
         if self._learner is not None:
             self._begin_learning()
-            self._adapter, self._verdict, self.ready, self._work = None, OPEN, None, None
+            self._adapter, self._verdict, self.ready, self._work, self._unfinished = None, OPEN, None, None, None
             self._go_live()
         self._trigger, self._next_reconcile = "reset", time.monotonic()
         if failed is not None:
@@ -307,10 +308,7 @@ class FolderLife:
         except StopIteration:
             if self._work is work:
                 self._work = None
-        except C2LError as error:
-            self._work = None
-            self._failed(error)
-        except Exception as error:  # torch's own (out of memory, a device error), and what nobody foresaw
+        except Exception as error:  # a reason to learn nothing, torch's own (memory, device), and what nobody foresaw
             self.not_folded(error)
 
     def not_folded(self, error: Exception) -> None:
@@ -321,6 +319,11 @@ class FolderLife:
         self._work = self.ready = None
         if device.lost(error):
             raise error
+        if isinstance(error, StateError) and self._learner is not None:
+            self._learner.forget()  # it does not fit what is to be folded: built anew
+        elif isinstance(error, C2LError):
+            self._failed(error)
+            return
         what = device.said(error)
         self._failed(EngineError(f"{self.folder.name} could not be learned just now ({what}); it is tried again."))
         self._next_reconcile = min(self._next_reconcile, time.monotonic() + RETRY_S)
@@ -371,6 +374,7 @@ class FolderLife:
         self._learner.fold(ready, state)
         if ready.replayed is not None:  # the state stands for HEAD: what differs on disk is the next change
             self._next_reconcile = time.monotonic()
+        self._unfinished = ready
         self._work = self._finish(ready, self._learner, state)
 
     def _begin(self, now: float) -> Work:
@@ -393,7 +397,9 @@ class FolderLife:
         except NothingToLearn:
             self._keep_nothing(self._learner)
             raise
-        if self.ready is None:
+        if self.ready is None and self._unfinished is not None and self._learner.state is not None:
+            yield from self._finish(self._unfinished, self._learner, self._learner.state)
+        elif self.ready is None:
             self._settle()
             if (not self._keep or self._learner.purge) and self._learner.state is not None:
                 self._save(self._learner, self._learner.state)
@@ -411,6 +417,7 @@ class FolderLife:
         reason = refuse(adapter, NORM_LIMIT) or self._verdict.closed
         self.message = f"The adapter is kept back: {reason}." if reason else ""
         self._adapter = None if reason else adapter
+        self._unfinished = None
         self._generation += 1
         self._updated_at = time.time()
         self._go_live()
@@ -562,7 +569,7 @@ class FolderLife:
         if self._deepening is not None or self._deep.pairs:
             self._deep = Outcome(note="dropped: other ignore rules hold than when it was trained")
         self.cancel_deep()
-        self._adapter, self._verdict = None, OPEN
+        self._adapter, self._verdict, self._unfinished = None, OPEN, None
         if self.live is not BARE:
             self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
             self._go_live()

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from c2l_lsp.config import Settings, state_root
-from c2l_lsp.engine import wire
+from c2l_lsp.engine import device, wire
 from c2l_lsp.engine.adapt import BARE, Emit, FolderLife, Live
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
@@ -154,7 +154,10 @@ class Engine:
         self._folders[request.folder] = life
         self._hoards[request.folder] = Hoard(self.model.encode)
         self._turn.append(request.folder)
-        life.start()
+        try:
+            life.start()
+        except Exception as error:  # of this folder alone; it says so, and the others go on
+            life.not_folded(error)
         return life
 
     def _end(self, folder: str) -> None:
@@ -250,9 +253,13 @@ class Engine:
             if life.live is not self._prepared.get(name, BARE):
                 self._prepared[name] = life.live
                 if life.live.adapter is not None and life.live.adapter.pairs:
-                    self._slot.use(life.live.adapter)
-                    self._decoder.prepare()
-                    self._slot.use(None)
+                    try:
+                        self._slot.use(life.live.adapter)
+                        self._decoder.prepare()
+                    except Exception as error:
+                        life.not_folded(error)
+                    finally:
+                        self._slot.use(None)
                     return True
         return False
 
@@ -265,11 +272,14 @@ class Engine:
         """Make one more of a folder's texts known to its drafts."""
         life, hoard = self._folders[folder], self._hoards[folder]
         versions = life.texts()
-        path = hoard.stale(versions.items())
-        if path is None:
-            self._hoarded[folder] = life.live.generation
-        else:
-            hoard.put(path, versions[path], life.text(path))
+        try:
+            path = hoard.stale(versions.items())
+            if path is not None:
+                hoard.put(path, versions[path], life.text(path))
+                return
+        except Exception as error:
+            life.not_folded(error)
+        self._hoarded[folder] = life.live.generation
 
     def _update(self) -> None:
         """Fold all waiting changes: one `update` call per hypernetwork, whatever the number of folders."""
@@ -278,14 +288,25 @@ class Engine:
             if life.ready is not None:
                 groups.setdefault(life.network_digest, []).append(life)
         for lives in groups.values():
-            started = time.perf_counter()
+            self._update_together(lives)
+
+    def _update_together(self, lives: list[FolderLife]) -> None:
+        """One call for some folders; if it fails, one for each, so that no folder's fault is another's."""
+        started = time.perf_counter()
+        try:
             states, changes = zip(*(life.update_input() for life in lives), strict=True)
-            try:
-                folded = lives[0].update(list(states), list(changes))
-            except (RuntimeError, MemoryError) as error:  # torch's own; a folder's fault must not end the engine
+            folded = lives[0].update(list(states), list(changes))
+        except Exception as error:
+            if len(lives) == 1 or device.lost(error):
                 for life in lives:
                     life.not_folded(error)
-                continue
-            spent = (time.perf_counter() - started) * 1e3
-            for life, state in zip(lives, folded, strict=True):
+                return
+            for life in lives:
+                self._update_together([life])
+            return
+        spent = (time.perf_counter() - started) * 1e3
+        for life, state in zip(lives, folded, strict=True):
+            try:
                 life.folded(state, spent)
+            except Exception as error:
+                life.not_folded(error)

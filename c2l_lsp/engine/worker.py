@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,13 @@ from typing import Any, BinaryIO
 import msgspec
 
 from c2l_lsp.engine import device, heap, orphan, wire
-from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError
+from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, place
 
 log = logging.getLogger("c2l.engine")
 DEVICE_LOST = 70
 """Exit code: the device cannot be used by this process any more; whoever started it starts another."""
 _MODEL_FAULTS = (RuntimeError, MemoryError, ArithmeticError)  # torch's own: out of memory, a device error; NaN
+_PAUSE_S = 1.0
 _REST_S = 0.25  # longest sleep of the loop: a hint from a watcher thread is seen at the latest then
 
 
@@ -99,6 +101,13 @@ def _place(request: wire.Request) -> tuple[object, object]:
     return str(request.params.get("folder")), str(request.params.get("path"))
 
 
+def _unforeseen(what: str, error: Exception) -> str:
+    """A sentence for an error that nobody foresaw, logged too. Its text may hold source, so it says where it was."""
+    sentence = f"{what} failed: {place(error)}. This is a fault of c2l-lsp; please report it."
+    log.error("%s", sentence)
+    return sentence
+
+
 class Worker:
     """One engine behind one pair of streams."""
 
@@ -111,6 +120,7 @@ class Worker:
         self._running = True
         self._faults = 0
         self._code = 0
+        self._pause_until = 0.0
 
     def run(self) -> int:
         """Serve until shutdown or the end of stdin; the process' exit code."""
@@ -118,6 +128,8 @@ class Worker:
         while self._running:
             engine = self._engine
             due = engine.due_in() if engine is not None else None
+            if due is not None:
+                due = max(due, self._pause_until - time.monotonic())
             request = self._inbox.take(_REST_S if due is None else max(0.0, min(due, _REST_S)))
             if request is not None:
                 self._serve(request)
@@ -148,6 +160,9 @@ class Worker:
             self._emit(wire.Trouble(folder="", code=error.code, severity=error.severity.value, message=str(error)))
         except _MODEL_FAULTS as error:  # a folder's own are told by it; this is a device that is lost
             self._failed(error)
+        except Exception as error:
+            self._pause_until = time.monotonic() + _PAUSE_S  # it may fail again at once, and requests come first
+            self._tell(Severity.WARNING, _unforeseen("Adapter work", error))
 
     def _serve(self, request: wire.Request) -> None:
         try:
@@ -159,12 +174,17 @@ class Worker:
             result = wire.Reply(id=request.id, error=(error.code, str(error)))
         except _MODEL_FAULTS as error:
             result = wire.Reply(id=request.id, error=("engine", self._failed(error)))
+        except Exception as error:  # of this request alone: the next one is served
+            result = wire.Reply(id=request.id, error=("engine", _unforeseen(f"The request {request.method}", error)))
         self._inbox.done(request.id)
-        self._send(result)
+        try:
+            self._send(result)
+        except WireError as error:
+            self._send(wire.Reply(id=request.id, error=(error.code, str(error))))
 
     def _failed(self, error: Exception) -> str:
         """The model failed: a sentence for it, also told as a trouble; the process ends if nothing else can help."""
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = device.said(error)
         sentence = f"The model failed: {first}"
         self._faults += 1
         log.error("%s", sentence)
