@@ -8,7 +8,7 @@ from typing import Any
 
 from c2l_lsp.config import state_root
 from c2l_lsp.engine import disk
-from c2l_lsp.engine.store import FolderStore, folder_key
+from c2l_lsp.engine.store import MARKS, FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 
 MOST_MB = 4096.0
@@ -18,8 +18,16 @@ MOST_MB = 4096.0
 def inventory() -> dict[str, Any]:
     """{"root", "folders": [{folder, generation, files, mb, updated, readable}]} of the state root."""
     root = state_root()
-    rows = [_row(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+    rows = [_row(path) for path in sorted(_states(root))]
     return {"root": str(root), "folders": [row for row in rows if row is not None]}
+
+
+def _states(root: Path) -> list[Path]:
+    """The folders' state directories, also those without a whole generation; other things are kept beside them."""
+    try:
+        return [path for path in root.iterdir() if any((path / mark).exists() for mark in MARKS)]
+    except OSError:
+        return []
 
 
 def _row(directory: Path) -> dict[str, Any] | None:
@@ -68,11 +76,7 @@ def prune(root: Path, most_mb: float = MOST_MB) -> list[Path]:
 
     One that a process holds is left alone, and so is what cannot be deleted.
     """
-    try:
-        found = [path for path in root.iterdir() if path.is_dir()]
-    except OSError:
-        return []
-    ages = {path: written for path in found if (written := _written(path)) is not None}
+    ages = {path: written for path in _states(root) if (written := _written(path)) is not None}
     sizes = {path: disk.size(path) / 2**20 for path in ages}
     over, gone = sum(sizes.values()) - most_mb, []
     for path in sorted(ages, key=lambda path: ages[path]):

@@ -38,6 +38,9 @@ _POINTER = "CURRENT"
 _LOCK = "lock"
 _PURGE = "purge"  # stands for as long as something may be kept that the rules leave out by now
 _READINGS = "readings.sqlite"
+MARKS = (_POINTER, _LOCK, _READINGS, _PURGE)
+"""Files of which every state directory has one, whatever happened to it."""
+
 _BATCH = 500
 _BUSY_S = 2.0
 _LOG_BYTES = 16 << 20  # of SQLite's log, above which it is folded into the database
