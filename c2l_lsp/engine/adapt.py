@@ -50,6 +50,10 @@ NORM_LIMIT = 100.0
 _LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
 _END_S = 1.0  # a folder that is closed waits so long for what is being written
 _GIT_PAUSE_S = 0.5
+FIRST_WAIT_S = 300.0
+"""The first index waits so long for git at most: what a clone or checkout left half-way is better than nothing."""
+
+_GIT_TASK = "waiting for git"
 _GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
 
 Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
@@ -95,6 +99,7 @@ class FolderLife:
         self._work: Work | None = None
         self._next_reconcile = 0.0
         self._trigger = "index"
+        self._changed_at, self._begun, self._waits = float("-inf"), 0.0, False
         self._adapter: Adapter | None = None
         self._trial, self._verdict, self._since_gate = Trial(model, slot), OPEN, 0
         self._slot = slot
@@ -153,7 +158,7 @@ class FolderLife:
             self._restore(self._learner)
         except C2LError as error:
             self._tell(error)
-        self._watcher = Watcher(self.folder, self._learner.filter, self._hints.add, on_trouble=self._tell)
+        self._watcher = Watcher(self.folder, self._learner.filter, self._hinted, on_trouble=self._tell)
         self._watch()
         self.state_name = "indexing" if self._learner.state is None else "ready"
         self._next_reconcile = time.monotonic()
@@ -383,11 +388,11 @@ class FolderLife:
         due = self._hints.due()
         hints = self._hints.take() if due is not None and due <= 0 else frozenset()
         everything = hints is None or now >= self._next_reconcile
-        trigger, self._trigger = self._trigger, "diff"
-        if git_busy(self.folder) and self._learner.state is not None:  # look again when git is done
+        if self._git_at_work(now, first=self._learner.state is None):  # look again when git is done
             self._hints.add(hints)
             self._next_reconcile = max(self._next_reconcile, now + _GIT_PAUSE_S)
             return
+        trigger, self._trigger = self._trigger, "diff"
         if everything:
             self._next_reconcile = now + RECONCILE_S
             self._watch()
@@ -403,6 +408,21 @@ class FolderLife:
             self._settle()
             if (not self._keep or self._learner.purge) and self._learner.state is not None:
                 self._save(self._learner, self._learner.state)
+
+    def _git_at_work(self, now: float, *, first: bool) -> bool:
+        """Whether to wait for git; says so while it does."""
+        self._begun = self._begun or now
+        busy = git_busy(self.folder, now - self._changed_at) and not (first and now - self._begun > FIRST_WAIT_S)
+        if busy != self._waits:
+            self._waits = busy
+            self.message = "git is at work in the folder; it is learned when git is done." if busy else ""
+            self._progress(_GIT_TASK, 0, 0, "", not busy)
+        return busy
+
+    def _hinted(self, hint: frozenset[str] | None) -> None:
+        """The watcher's word that files changed."""
+        self._changed_at = time.monotonic()
+        self._hints.add(hint)
 
     def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101

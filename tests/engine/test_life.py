@@ -265,6 +265,59 @@ def test_while_git_is_at_work_nothing_is_read(session, folder):
     assert wait(session, folder, 2).generation == 2
 
 
+def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> int:
+    """Drive the engine until something holds; how many steps that took."""
+    steps, deadline = 0, time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        due = session.engine.due_in()
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+            steps += 1
+        else:
+            time.sleep(0.005)
+    return steps
+
+
+def test_a_checkout_of_minutes_is_waited_for_as_long_as_files_change(session, folder):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    lock, past = folder / ".git" / "index.lock", time.time() - 200
+    lock.write_text("")
+    for path in (lock, folder / ".git" / "HEAD"):
+        os.utime(path, (past, past))
+    (folder / "pkg" / "m0.py").write_text("def half_way():\n    return 2\n")
+    at_work(session, folder, lambda: life.info().message)
+    assert "git is at work" in life.info().message
+    until = time.monotonic() + 1.0
+    at_work(session, folder, lambda: time.monotonic() > until)
+    assert life.info().generation == 1
+    lock.unlink()
+    assert wait(session, folder, 2).message == ""
+
+
+def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings, folder, monkeypatch):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    lock, name, told = folder / ".git" / "index.lock", str(folder.resolve()), []
+    lock.write_text("")
+    with Session(settings, told.append) as session:
+        session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
+        life = session.engine.life(name)
+        until = time.monotonic() + 1.5
+        assert at_work(session, folder, lambda: time.monotonic() > until) < 100
+        info = life.info()
+        assert (info.generation, info.files, info.state) == (0, 0, "indexing")
+        assert "git is at work" in info.message
+        tasks = [event.task for event in told if isinstance(event, wire.Progress)]
+        assert tasks == ["waiting for git"]
+        monkeypatch.setattr(adapt, "FIRST_WAIT_S", 0.1)
+        info = wait(session, folder, 1)
+        assert (info.files, info.message) == (12, "")
+        assert changes(session)[0].trigger == "index"
+        assert lock.exists()
+
+
 def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))

@@ -453,8 +453,16 @@ def test_git_is_busy_while_it_holds_its_lock(git_repo: GitRepo):
     assert git_busy(git_repo.root)
     (git_repo.root / "sub").mkdir()
     assert git_busy(git_repo.root / "sub")
-    os.utime(lock, (time.time() - 60, time.time() - 60))  # left behind by a killed git
-    assert not git_busy(git_repo.root)
+    past = time.time() - 200
+    for path in (lock, git_repo.root / ".git/index", git_repo.root / ".git/HEAD"):
+        os.utime(path, (past, past))
+    assert not git_busy(git_repo.root)  # left behind by a killed git
+    assert git_busy(git_repo.root, quiet_s=5.0)  # a long checkout: files are still being written
+    os.utime(git_repo.root / ".git/index")
+    assert git_busy(git_repo.root)
+    past = time.time() - 4000
+    os.utime(lock, (past, past))
+    assert not git_busy(git_repo.root, quiet_s=5.0)
 
 
 def test_a_rebase_that_waits_for_the_user_is_not_busy(git_repo: GitRepo, tmp_path: Path):
