@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import deep, device, fold, kinds, wire
 from c2l_lsp.engine.deep import Deepening, Outcome
-from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
+from c2l_lsp.engine.gate import Verdict
 from c2l_lsp.engine.keeper import Job, Keeper
 from c2l_lsp.engine.learn import Learner, Ready
+from c2l_lsp.engine.making import BARE, NORM_LIMIT, Making
 from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
 from c2l_lsp.errors import (
     AdapterError,
@@ -31,7 +32,7 @@ from c2l_lsp.errors import (
 )
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.repo.coalesce import Coalescer
 from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.gitdir import git_busy
@@ -46,7 +47,6 @@ KEEP_AGAIN_S = 60.0
 RETRY_S = 30.0
 """After a fault of the device the folder is looked at again."""
 
-NORM_LIMIT = 100.0
 _LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
 _END_S = 1.0  # a folder that is closed waits so long for what is being written
 _GIT_PAUSE_S = 0.5
@@ -54,23 +54,9 @@ FIRST_WAIT_S = 300.0
 """The first index waits so long for git at most: what a clone or checkout left half-way is better than nothing."""
 
 _GIT_TASK = "waiting for git"
-_GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
 
 Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 Work = Generator[None, None, None]
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a completion runs under: swapped as one reference. `kv_key` names what the KV depends on besides ids."""
-
-    generation: int
-    adapter: Adapter | None
-    kv_key: str = ""
-
-
-BARE = Live(0, None)
-OPEN = Verdict(1.0, 0.0, 0)
 
 
 class FolderLife:
@@ -100,13 +86,11 @@ class FolderLife:
         self._next_reconcile = 0.0
         self._trigger = "index"
         self._changed_at, self._begun, self._waits = float("-inf"), 0.0, False
-        self._adapter: Adapter | None = None
-        self._trial, self._verdict, self._since_gate = Trial(model, slot), OPEN, 0
+        self.made = Making(model, slot, settings.adapter.scale)
         self._slot = slot
         self.rest_until = 0.0
         self._deepening: Deepening | None = None
         self._deep_work: Work | None = None
-        self._deep = Outcome()
         self._generation, self._updated_at = 0, 0.0
         self._unfinished: Ready | None = None  # folded, and no adapter made of it yet
         self._keeper = Keeper(store)
@@ -121,11 +105,6 @@ class FolderLife:
     def learns(self) -> bool:
         """Whether this folder has an adapter at all."""
         return self.trusted and self.settings.adapter.enable and self.settings.adapter.hypernetwork != "none"
-
-    @property
-    def _recalled(self) -> float:
-        """The strength of what is recalled: 0 without anything to recall."""
-        return self._verdict.recall if self._adapter is not None and self._adapter.recall is not None else 0.0
 
     @property
     def network_digest(self) -> str:
@@ -196,7 +175,7 @@ class FolderLife:
 
     def distrust(self) -> None:
         """The adapter that is live made the model compute no numbers: go on without it until the next one."""
-        self._adapter, self._deep = None, Outcome()
+        self.made.adapter, self.made.deep = None, Outcome()
         self._go_live()
         self.message = "The adapter is kept back: with it the model computed no numbers."
         self._tell(EngineError(f"{self.folder.name}: {self.message}"))
@@ -213,7 +192,7 @@ class FolderLife:
     def reset(self) -> None:
         """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
         self.cancel_deep()
-        self._deep = Outcome()
+        self.made.deep = Outcome()
         self._keeper.drop()
         failed: StorageError | None = None
         try:
@@ -222,7 +201,8 @@ class FolderLife:
             failed = error
         if self._learner is not None:
             self._begin_learning()
-            self._adapter, self._verdict, self.ready, self._work, self._unfinished = None, OPEN, None, None, None
+            self.ready, self._work, self._unfinished = None, None, None
+            self.made.drop()
             self._go_live()
         self._trigger, self._next_reconcile = "reset", time.monotonic()
         if failed is not None:
@@ -234,7 +214,7 @@ class FolderLife:
         if self._learner is None or self._learner.state is None:
             raise AdapterError(f"Nothing is learned of {self.folder.name} yet; a deep adapter needs that first.")
         self.cancel_deep()
-        self._deepening = Deepening(self._model, self._slot, self._learner, self._verdict, NORM_LIMIT, steps)
+        self._deepening = Deepening(self._model, self._slot, self._learner, self.made.verdict, NORM_LIMIT, steps)
         self._deep_work = self._deepen(self._deepening)
 
     def cancel_deep(self) -> None:
@@ -260,16 +240,16 @@ class FolderLife:
             files=len(records),
             chunks=learner.pieces if learner else 0,
             pending_files=self._hints.pending + (self.ready.plan.changed_files if self.ready else 0),
-            norm=self._adapter.norm if self._adapter else 0.0,
-            scale=max(self._verdict.strength, self._recalled) * self.settings.adapter.scale,
-            recalled=len(self._adapter.recall.keys) if self._adapter and self._adapter.recall else 0,
+            norm=self.made.adapter.norm if self.made.adapter else 0.0,
+            scale=self.made.strength,
+            recalled=len(self.made.adapter.recall.keys) if self.made.adapter and self.made.adapter.recall else 0,
             updated_at=self._updated_at,
             state=self.state_name,
             message=self.message,
-            rank=self._adapter.rank if self._adapter else 0,
+            rank=self.made.adapter.rank if self.made.adapter else 0,
             learned_bytes=sum(record.entry.size for record in records.values()),
             sampled=learner.sample.partial if learner else False,
-            deep=self._deepening.note if self._deepening else self._deep.note,
+            deep=self._deepening.note if self._deepening else self.made.deep.note,
         )
 
     # --- the scheduler's side ----------------------------------------------------------------------------------------
@@ -342,11 +322,12 @@ class FolderLife:
             self._deepening = self._deep_work = None
             if device.lost(error):
                 raise
-            self._deep = replace(self._deep, note=f"failed: {device.said(error)}")
-            self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {self._deep.note}."))
+            note = f"failed: {device.said(error)}"
+            self.made.deep = replace(self.made.deep, note=note)
+            self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
 
     def _deepen(self, deepening: Deepening) -> Work:
-        self._deep = yield from deepening.run(
+        self.made.deep = yield from deepening.run(
             lambda done, total, finished: self._progress(wire.DEEP, done, total, "steps", finished)
         )
         self._generation += 1
@@ -430,13 +411,8 @@ class FolderLife:
         adapter = learner.network.adapter(state)
         made = time.perf_counter()
         yield
-        self._since_gate += sum(ready.plan.added.values()) + sum(ready.plan.removed.values())
-        if ready.plan.first or self._since_gate > _GATE_SHARE * learner.pieces:
-            yield from self._judge(learner)
-            self._since_gate = 0
-        reason = refuse(adapter, NORM_LIMIT) or self._verdict.closed
+        reason = yield from self.made.take(adapter, ready, learner)
         self.message = f"The adapter is kept back: {reason}." if reason else ""
-        self._adapter = None if reason else adapter
         self._unfinished = None
         self._generation += 1
         self._updated_at = time.time()
@@ -447,28 +423,6 @@ class FolderLife:
         self._emit(wire.AdapterChanged(info=self.info(), trigger=ready.trigger, changed_files=changed, ms=ready.ms))
         yield
         self._save(learner, state)
-
-    def _judge(self, learner: Learner) -> Work:
-        """Let the gate choose the strength on files held out of the state for this purpose."""
-        assert learner.network is not None  # noqa: S101
-        chosen = held_out(learner.records)
-        rest = learner.without(chosen) if chosen else None
-        if rest is None:
-            self._verdict = OPEN
-            return
-        for path in chosen:
-            self._trial.see(learner.records[path].entry.digest, learner.text(path))
-            yield
-        adapter = learner.network.adapter(rest)
-        yield
-        digests = [learner.records[path].entry.digest for path in chosen]
-        self._verdict = yield from self._trial.judging(adapter, digests)
-        if self._deep.pairs:  # the files have changed since it was trained: does it still win?
-            plain = adapter.scaled(self._verdict.strength, self._verdict.recall)
-            without = yield from self._trial.loss(plain, digests)
-            deeper = yield from self._trial.loss(self._with_pairs(adapter, 1.0), digests)
-            if not deeper < without:
-                self._deep = Outcome(note=f"dropped: by now it is {deeper - without:+.3f} nat/token against without it")
 
     # --- small steps -------------------------------------------------------------------------------------------------
 
@@ -487,28 +441,8 @@ class FolderLife:
                 self._tell(error)
 
     def _go_live(self) -> None:
-        scale = self.settings.adapter.scale
-        matrices, recall = self._verdict.strength * scale, self._recalled * scale
-        alive = self._adapter is not None and max(matrices, recall) > 0.0
-        adapter = self._adapter.scaled(matrices, recall) if self._adapter is not None and alive else None
-        if self._deep.pairs and scale > 0.0 and not self._hopeless:
-            adapter = self._with_pairs(self._adapter, scale)
-        if not self.enabled:
-            self.live = BARE
-        elif adapter is None:
-            self.live = Live(self._generation, None)
-        else:
-            adapter.check(self._model)
-            kv_key = f"{self.folder}#{self._generation}" if adapter.pairs else ""
-            self.live = Live(self._generation, adapter, kv_key)
-
-    def _with_pairs(self, adapter: Adapter | None, scale: float) -> Adapter:
-        """The hypernetwork's adapter, as it made it, with the trained pairs: they stand on its final map and in place
-        of its own pairs, and what it recalls gets the strength that was found beside them."""
-        pairs = {name: Pair(pair.A, pair.B, pair.scale * scale) for name, pair in self._deep.pairs.items()}
-        if adapter is None:
-            return Adapter(self._model.digest, "sgd", pairs=pairs)
-        return replace(adapter.scaled(self._verdict.strength * scale, self._deep.recall * scale), pairs=pairs)
+        bare = not self.enabled
+        self.live = BARE if bare else self.made.live(self._generation, str(self.folder), hopeless=self._hopeless)
 
     def _settle(self) -> None:
         self.state_name = "ready"
@@ -520,7 +454,7 @@ class FolderLife:
         self._hopeless = isinstance(error, AdapterError)
         self.message = str(error)
         if isinstance(error, NothingToLearn | FolderError):
-            self._adapter = None
+            self.made.adapter = None
             self._go_live()
         self._tell(error)
 
@@ -558,8 +492,8 @@ class FolderLife:
             hypernetwork=learner.network.digest,
             filter_digest=learner.rules,
             generation=self._generation,
-            gate=self._verdict.strength,
-            gate_recall=self._verdict.recall,
+            gate=self.made.verdict.strength,
+            gate_recall=self.made.verdict.recall,
             files=fold.to_rows(learner.records),
             seen=learner.seen,
             touched=learner.sample.touched,
@@ -568,7 +502,7 @@ class FolderLife:
         purge = learner.purge and learner.prune()
         if not learner.purge and self._generation % 16 == 0:
             learner.prune()
-        self._keeper.keep(Job(saved, state, learner.extra | deep.to_tensors(self._deep), purge))
+        self._keeper.keep(Job(saved, state, learner.extra | deep.to_tensors(self.made.deep), purge))
 
     def _was_kept(self) -> None:
         """What was being written is written, or could not be."""
@@ -586,10 +520,11 @@ class FolderLife:
     def _purge(self) -> None:
         """The rules are other ones than what was learned was made under: from now on it is used nowhere, and what is
         kept of it goes at once, so that it does not come back with the next start."""
-        if self._deepening is not None or self._deep.pairs:
-            self._deep = Outcome(note="dropped: other ignore rules hold than when it was trained")
+        if self._deepening is not None or self.made.deep.pairs:
+            self.made.deep = Outcome(note="dropped: other ignore rules hold than when it was trained")
         self.cancel_deep()
-        self._adapter, self._verdict, self._unfinished = None, OPEN, None
+        self.made.drop()
+        self._unfinished = None
         if self.live is not BARE:
             self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
             self._go_live()
@@ -633,10 +568,10 @@ class FolderLife:
             learner.extra = {}
             raise self._store.refuse(StateError(device.said(error))) from error
         learner.restore(network, state, saved)
-        self._verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
+        self.made.verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
         if deeper.pairs:
-            self._deep = deeper
-        self._adapter = adapter
+            self.made.deep = deeper
+        self.made.adapter = adapter
         self._go_live()
         self._trigger = "diff"
         self._updated_at = time.time()

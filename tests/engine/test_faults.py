@@ -237,7 +237,7 @@ def test_a_state_that_is_not_what_the_engine_expects_is_set_aside_and_built_agai
             assert [(told.code, told.severity) for told in troubles(second)] == [("state", "warning")], what
             assert "set aside" in troubles(second)[0].message
             assert list(kept.glob("*.bad"))
-            assert not life(second, folder)._deep.pairs
+            assert not life(second, folder).made.deep.pairs
     with Session(settings) as last:
         last.open(folder)
         assert life(last, folder).live.adapter is not None

@@ -13,6 +13,7 @@ import pytest
 
 from c2l_lsp.config import state_root
 from c2l_lsp.engine import adapt, wire
+from c2l_lsp.engine.making import Live
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import folder_key
 from c2l_lsp.errors import AdapterError
@@ -439,14 +440,13 @@ def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settin
 
 
 def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch):
-    from c2l_lsp.engine import adapt
-    from c2l_lsp.engine.gate import Verdict
+    from c2l_lsp.engine.gate import Trial, Verdict
 
     def judge(*_):
         yield
         return Verdict(0.0, 0.2, 100, "it is worse", recall=0.0)
 
-    monkeypatch.setattr(adapt.Trial, "judging", judge)
+    monkeypatch.setattr(Trial, "judging", judge)
     info = session.open(folder)
     assert "kept back: it is worse" in info.message
     assert live(session, folder).adapter is None
@@ -586,7 +586,7 @@ def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folde
     life = session.engine.life(str(folder.resolve()))
     bad = live(session, folder).adapter.scaled(1.0)
     bad.final_map.fill_(float("nan"))
-    life.live = adapt.Live(7, bad)
+    life.live = Live(7, bad)
     answer = session.complete(question(folder))
     assert (answer.generation, answer.new_tokens) == (life.info().generation, 4)
     assert "no numbers" in life.info().message

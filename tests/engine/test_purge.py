@@ -55,7 +55,7 @@ def go_deep(session: Session, folder: Path) -> None:
     """Pairs as training on request leaves them, live and kept."""
     one = life(session, folder)
     pair = Pair(torch.randn(4, 128) * 0.01, torch.randn(64, 4) * 0.01, 0.1)
-    one._deep = deep.Outcome({"model.layers.1.mlp.down_proj": pair}, "live: for this test")
+    one.made.deep = deep.Outcome({"model.layers.1.mlp.down_proj": pair}, "live: for this test")
     one._go_live()
     one._save(one._learner, one._learner.state)
     session.settle(str(folder.resolve()))
@@ -85,7 +85,7 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
         info = session.settle(str(folder.resolve()))
         assert "dropped" in info.deep
         one = life(session, folder)
-        assert not (one._deep.pairs or (one.live.adapter is not None and one.live.adapter.pairs))
+        assert not (one.made.deep.pairs or (one.live.adapter is not None and one.live.adapter.pairs))
         assert CANARY not in "".join(one.text(path) for path in one.texts())
         assert (one.live.adapter is None) == only
         assert only or not torch.equal(one._learner.extra["P"], prior)  # sums over the text: estimated again
@@ -96,7 +96,7 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
         again.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
         assert (life(again, folder).live.adapter is None) == only  # before any look at the files
         again.settle(str(folder.resolve()))
-        assert not life(again, folder)._deep.pairs
+        assert not life(again, folder).made.deep.pairs
         assert (life(again, folder).live.adapter is None) == only
     assert kept(wanted, folder) == []
 
@@ -110,7 +110,7 @@ def test_rules_that_became_stricter_while_it_was_off_are_seen_at_the_next_start(
     (folder / ".c2lignore").write_text("later.py\n")
     with Session(settings) as again:
         again.open(folder)
-        assert not life(again, folder)._deep.pairs
+        assert not life(again, folder).made.deep.pairs
     assert kept(wanted, folder) == []
 
 
