@@ -17,8 +17,9 @@ from c2l_lsp.engine import deep, device, fold, kinds, wire
 from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Verdict
 from c2l_lsp.engine.keeper import Job, Keeper
-from c2l_lsp.engine.learn import Learner, Ready
+from c2l_lsp.engine.learn import Learner
 from c2l_lsp.engine.making import BARE, NORM_LIMIT, Making
+from c2l_lsp.engine.ready import Ready
 from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
 from c2l_lsp.errors import (
     AdapterError,

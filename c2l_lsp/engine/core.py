@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from c2l_lsp.config import Settings, state_root
-from c2l_lsp.engine import device, wire
+from c2l_lsp.engine import together, wire
 from c2l_lsp.engine.adapt import Emit, FolderLife
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
@@ -289,25 +289,4 @@ class Engine:
             if life.ready is not None:
                 groups.setdefault(life.network_digest, []).append(life)
         for lives in groups.values():
-            self._update_together(lives)
-
-    def _update_together(self, lives: list[FolderLife]) -> None:
-        """One call for some folders; if it fails, one for each, so that no folder's fault is another's."""
-        started = time.perf_counter()
-        try:
-            states, changes = zip(*(life.update_input() for life in lives), strict=True)
-            folded = lives[0].update(list(states), list(changes))
-        except Exception as error:
-            if len(lives) == 1 or device.lost(error):
-                for life in lives:
-                    life.not_folded(error)
-                return
-            for life in lives:
-                self._update_together([life])
-            return
-        spent = (time.perf_counter() - started) * 1e3
-        for life, state in zip(lives, folded, strict=True):
-            try:
-                life.folded(state, spent)
-            except Exception as error:
-                life.not_folded(error)
+            together.fold(lives)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +15,8 @@ from torch import Tensor
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import fold, kinds
 from c2l_lsp.engine.fold import Plan, Readings, Record
-from c2l_lsp.engine.replay import Replay, Replayed
+from c2l_lsp.engine.ready import Ready
+from c2l_lsp.engine.replay import Replay
 from c2l_lsp.engine.sample import Sample
 from c2l_lsp.engine.store import FolderStore, Saved
 from c2l_lsp.engine.texts import Texts
@@ -30,20 +30,6 @@ from c2l_lsp.repo.snapshot import Entry, Scan, Snapshot
 
 Progress = Callable[[str, int, int, str, bool], None]
 """(task, done, total, unit, finished)"""
-
-
-@dataclass
-class Ready:
-    """A change that waits for the batched update, and what belongs to it. `ms` are milliseconds by stage.
-
-    `replayed` is the history it comes from: then the files are HEAD's, and those on disk are compared next.
-    """
-
-    plan: Plan
-    change: Change
-    trigger: str
-    ms: dict[str, float]
-    replayed: Replayed | None = None
 
 
 class Learner:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from c2l_lsp.engine.deep import Outcome
 from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
-from c2l_lsp.engine.learn import Learner, Ready
+from c2l_lsp.engine.learn import Learner
+from c2l_lsp.engine.ready import Ready
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 
