@@ -6,6 +6,8 @@ holds source text, and it names the path, key or value that is at fault.
 
 from __future__ import annotations
 
+import os
+import traceback
 from enum import Enum
 from typing import ClassVar
 
@@ -130,3 +132,10 @@ BY_CODE: dict[str, type[C2LError]] = {kind.code: kind for kind in C2LError.__sub
 def from_code(code: str, sentence: str) -> C2LError:
     """The error that crossed the wire as (code, sentence); an unknown code becomes an EngineError."""
     return BY_CODE.get(code, EngineError)(sentence)
+
+
+def place(error: BaseException) -> str:
+    """An unforeseen error without its text, which may hold source: its type, and the file and line it came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if f"{os.sep}c2l_lsp{os.sep}" in frame.filename] or frames
+    return type(error).__name__ + (f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else "")  # noqa: PTH119 - a str from a traceback

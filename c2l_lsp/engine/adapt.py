@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import deep, device, fold, kinds, wire
 from c2l_lsp.engine.deep import Deepening, Outcome
-from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
-from c2l_lsp.engine.learn import Learner, Ready
+from c2l_lsp.engine.gate import Verdict
+from c2l_lsp.engine.keeper import Job, Keeper
+from c2l_lsp.engine.learn import Learner
+from c2l_lsp.engine.making import BARE, NORM_LIMIT, Making
+from c2l_lsp.engine.ready import Ready
 from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
 from c2l_lsp.errors import (
     AdapterError,
@@ -25,11 +28,12 @@ from c2l_lsp.errors import (
     FolderError,
     NothingToLearn,
     Severity,
+    StateError,
     StorageError,
 )
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.repo.coalesce import Coalescer
 from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.gitdir import git_busy
@@ -44,25 +48,16 @@ KEEP_AGAIN_S = 60.0
 RETRY_S = 30.0
 """After a fault of the device the folder is looked at again."""
 
-NORM_LIMIT = 100.0
+_LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
+_END_S = 1.0  # a folder that is closed waits so long for what is being written
 _GIT_PAUSE_S = 0.5
-_GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
+FIRST_WAIT_S = 300.0
+"""The first index waits so long for git at most: what a clone or checkout left half-way is better than nothing."""
+
+_GIT_TASK = "waiting for git"
 
 Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 Work = Generator[None, None, None]
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a completion runs under: swapped as one reference. `kv_key` names what the KV depends on besides ids."""
-
-    generation: int
-    adapter: Adapter | None
-    kv_key: str = ""
-
-
-BARE = Live(0, None)
-OPEN = Verdict(1.0, 0.0, 0)
 
 
 class FolderLife:
@@ -91,14 +86,15 @@ class FolderLife:
         self._work: Work | None = None
         self._next_reconcile = 0.0
         self._trigger = "index"
-        self._adapter: Adapter | None = None
-        self._trial, self._verdict, self._since_gate = Trial(model, slot), OPEN, 0
+        self._changed_at, self._begun, self._waits = float("-inf"), 0.0, False
+        self.made = Making(model, slot, settings.adapter.scale)
         self._slot = slot
         self.rest_until = 0.0
         self._deepening: Deepening | None = None
         self._deep_work: Work | None = None
-        self._deep = Outcome()
         self._generation, self._updated_at = 0, 0.0
+        self._unfinished: Ready | None = None  # folded, and no adapter made of it yet
+        self._keeper = Keeper(store)
         self._keep, self._keep_again = trusted, 0.0
         self._shown_filter: FileFilter | None = None
         self._hopeless = False
@@ -110,11 +106,6 @@ class FolderLife:
     def learns(self) -> bool:
         """Whether this folder has an adapter at all."""
         return self.trusted and self.settings.adapter.enable and self.settings.adapter.hypernetwork != "none"
-
-    @property
-    def _recalled(self) -> float:
-        """The strength of what is recalled: 0 without anything to recall."""
-        return self._verdict.recall if self._adapter is not None and self._adapter.recall is not None else 0.0
 
     @property
     def network_digest(self) -> str:
@@ -141,12 +132,13 @@ class FolderLife:
                 )
         except StorageError as error:
             self._cannot_keep(error)
+        assert self._learner is not None  # noqa: S101 - just made
+        self._learner.purge = self._store.purging
         try:
-            self._restore()
+            self._restore(self._learner)
         except C2LError as error:
             self._tell(error)
-        assert self._learner is not None  # noqa: S101 - just made
-        self._watcher = Watcher(self.folder, self._learner.filter, self._hints.add, on_trouble=self._tell)
+        self._watcher = Watcher(self.folder, self._learner.filter, self._hinted, on_trouble=self._tell)
         self._watch()
         self.state_name = "indexing" if self._learner.state is None else "ready"
         self._next_reconcile = time.monotonic()
@@ -156,7 +148,7 @@ class FolderLife:
         self.cancel_deep()
         if self._watcher is not None:
             self._watcher.stop()
-        self._store.close()
+        self._keeper.end(_END_S)
 
     def buffer(self, path: str, text: str | None) -> None:
         """An open document's text (None: closed); counts instead of the file if the settings say so."""
@@ -184,7 +176,7 @@ class FolderLife:
 
     def distrust(self) -> None:
         """The adapter that is live made the model compute no numbers: go on without it until the next one."""
-        self._adapter, self._deep = None, Outcome()
+        self.made.adapter, self.made.deep = None, Outcome()
         self._go_live()
         self.message = "The adapter is kept back: with it the model computed no numbers."
         self._tell(EngineError(f"{self.folder.name}: {self.message}"))
@@ -199,25 +191,31 @@ class FolderLife:
         self._trigger, self._next_reconcile = "regenerate", time.monotonic()
 
     def reset(self) -> None:
-        """Forget what was learned, on disk too, and learn it again."""
+        """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
         self.cancel_deep()
-        self._deep = Outcome()
+        self.made.deep = Outcome()
+        self._keeper.drop()
+        failed: StorageError | None = None
         try:
             self._store.clear()
         except StorageError as error:
-            self._tell(error)
+            failed = error
         if self._learner is not None:
             self._begin_learning()
-            self._adapter, self._verdict, self.ready, self._work = None, OPEN, None, None
+            self.ready, self._work, self._unfinished = None, None, None
+            self.made.drop()
             self._go_live()
         self._trigger, self._next_reconcile = "reset", time.monotonic()
+        if failed is not None:
+            self._tell(failed)
+            raise failed
 
     def deepen(self, steps: int = 0) -> None:
         """Train a LoRA of the folder by gradient descent behind everything else. AdapterError if it cannot begin."""
         if self._learner is None or self._learner.state is None:
             raise AdapterError(f"Nothing is learned of {self.folder.name} yet; a deep adapter needs that first.")
         self.cancel_deep()
-        self._deepening = Deepening(self._model, self._slot, self._learner, self._verdict, NORM_LIMIT, steps)
+        self._deepening = Deepening(self._model, self._slot, self._learner, self.made.verdict, NORM_LIMIT, steps)
         self._deep_work = self._deepen(self._deepening)
 
     def cancel_deep(self) -> None:
@@ -243,16 +241,16 @@ class FolderLife:
             files=len(records),
             chunks=learner.pieces if learner else 0,
             pending_files=self._hints.pending + (self.ready.plan.changed_files if self.ready else 0),
-            norm=self._adapter.norm if self._adapter else 0.0,
-            scale=max(self._verdict.strength, self._recalled) * self.settings.adapter.scale,
-            recalled=len(self._adapter.recall.keys) if self._adapter and self._adapter.recall else 0,
+            norm=self.made.adapter.norm if self.made.adapter else 0.0,
+            scale=self.made.strength,
+            recalled=len(self.made.adapter.recall.keys) if self.made.adapter and self.made.adapter.recall else 0,
             updated_at=self._updated_at,
             state=self.state_name,
             message=self.message,
-            rank=self._adapter.rank if self._adapter else 0,
+            rank=self.made.adapter.rank if self.made.adapter else 0,
             learned_bytes=sum(record.entry.size for record in records.values()),
             sampled=learner.sample.partial if learner else False,
-            deep=self._deepening.note if self._deepening else self._deep.note,
+            deep=self._deepening.note if self._deepening else self.made.deep.note,
         )
 
     # --- the scheduler's side ----------------------------------------------------------------------------------------
@@ -261,14 +259,17 @@ class FolderLife:
     def pending(self) -> bool:
         """Whether something was hinted or begun that is not live yet."""
         begun = self._work is not None or self.ready is not None or self._deep_work is not None
+        begun = begun or self._keeper.busy or self._keeper.done
         return begun or self._hints.due() is not None
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: nothing is planned."""
         if self._learner is None or self._hopeless:
             return None
-        if self._work is not None or self.ready is not None:
+        if self._work is not None or self.ready is not None or self._keeper.done:
             return 0.0
+        if self._keeper.busy:
+            return min(self._planned_in(now), _LOOK_S)
         trained = max(0.0, self.rest_until - now) if self._deep_work is not None else float("inf")
         return min(self._planned_in(now), trained)
 
@@ -279,6 +280,9 @@ class FolderLife:
 
     def step(self, now: float) -> None:
         """One slice of work, about `fold.SLICE_S` long. A fault of the folder becomes a trouble, never more."""
+        if self._keeper.done:
+            self._was_kept()
+            return
         if self._work is None and self._deep_work is not None and self._planned_in(now) > 0:
             self._deep_slice(self._deep_work)
             return
@@ -290,22 +294,24 @@ class FolderLife:
         except StopIteration:
             if self._work is work:
                 self._work = None
-        except C2LError as error:
-            self._work = None
-            self._failed(error)
-        except (RuntimeError, MemoryError) as error:  # torch's own: out of memory, a device error
+        except Exception as error:  # a reason to learn nothing, torch's own (memory, device), and what nobody foresaw
             self.not_folded(error)
 
     def not_folded(self, error: Exception) -> None:
-        """The device failed at the folder's work: the last adapter stays, and the folder is looked at again.
+        """The folder's work failed: the last adapter stays, and the folder is looked at again.
 
         The error goes on if the device is lost: only a new process helps then.
         """
         self._work = self.ready = None
         if device.lost(error):
             raise error
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        self._failed(EngineError(f"{self.folder.name} could not be learned just now ({first}); it is tried again."))
+        if isinstance(error, StateError) and self._learner is not None:
+            self._learner.forget()  # it does not fit what is to be folded: built anew
+        elif isinstance(error, C2LError):
+            self._failed(error)
+            return
+        what = device.said(error)
+        self._failed(EngineError(f"{self.folder.name} could not be learned just now ({what}); it is tried again."))
         self._next_reconcile = min(self._next_reconcile, time.monotonic() + RETRY_S)
 
     def _deep_slice(self, work: Work) -> None:
@@ -313,15 +319,16 @@ class FolderLife:
             next(work)
         except StopIteration:
             self._deepening = self._deep_work = None
-        except (C2LError, RuntimeError, MemoryError) as error:
+        except Exception as error:
             self._deepening = self._deep_work = None
             if device.lost(error):
                 raise
-            self._deep = replace(self._deep, note=f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
-            self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {self._deep.note}."))
+            note = f"failed: {device.said(error)}"
+            self.made.deep = replace(self.made.deep, note=note)
+            self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
 
     def _deepen(self, deepening: Deepening) -> Work:
-        self._deep = yield from deepening.run(
+        self.made.deep = yield from deepening.run(
             lambda done, total, finished: self._progress(wire.DEEP, done, total, "steps", finished)
         )
         self._generation += 1
@@ -354,6 +361,7 @@ class FolderLife:
         self._learner.fold(ready, state)
         if ready.replayed is not None:  # the state stands for HEAD: what differs on disk is the next change
             self._next_reconcile = time.monotonic()
+        self._unfinished = ready
         self._work = self._finish(ready, self._learner, state)
 
     def _begin(self, now: float) -> Work:
@@ -362,20 +370,41 @@ class FolderLife:
         due = self._hints.due()
         hints = self._hints.take() if due is not None and due <= 0 else frozenset()
         everything = hints is None or now >= self._next_reconcile
-        trigger, self._trigger = self._trigger, "diff"
-        if git_busy(self.folder) and self._learner.state is not None:  # look again when git is done
+        if self._git_at_work(now, first=self._learner.state is None):  # look again when git is done
             self._hints.add(hints)
             self._next_reconcile = max(self._next_reconcile, now + _GIT_PAUSE_S)
             return
+        trigger, self._trigger = self._trigger, "diff"
         if everything:
             self._next_reconcile = now + RECONCILE_S
             self._watch()
         self.state_name = "indexing" if self._learner.state is None else "updating"
-        self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
-        if self.ready is None:
+        try:
+            self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
+        except NothingToLearn:
+            self._keep_nothing(self._learner)
+            raise
+        if self.ready is None and self._unfinished is not None and self._learner.state is not None:
+            yield from self._finish(self._unfinished, self._learner, self._learner.state)
+        elif self.ready is None:
             self._settle()
-            if not self._keep and self._learner.state is not None:
+            if (not self._keep or self._learner.purge) and self._learner.state is not None:
                 self._save(self._learner, self._learner.state)
+
+    def _git_at_work(self, now: float, *, first: bool) -> bool:
+        """Whether to wait for git; says so while it does."""
+        self._begun = self._begun or now
+        busy = git_busy(self.folder, now - self._changed_at) and not (first and now - self._begun > FIRST_WAIT_S)
+        if busy != self._waits:
+            self._waits = busy
+            self.message = "git is at work in the folder; it is learned when git is done." if busy else ""
+            self._progress(_GIT_TASK, 0, 0, "", not busy)
+        return busy
+
+    def _hinted(self, hint: frozenset[str] | None) -> None:
+        """The watcher's word that files changed."""
+        self._changed_at = time.monotonic()
+        self._hints.add(hint)
 
     def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101
@@ -383,13 +412,9 @@ class FolderLife:
         adapter = learner.network.adapter(state)
         made = time.perf_counter()
         yield
-        self._since_gate += sum(ready.plan.added.values()) + sum(ready.plan.removed.values())
-        if ready.plan.first or self._since_gate > _GATE_SHARE * learner.pieces:
-            yield from self._judge(learner)
-            self._since_gate = 0
-        reason = refuse(adapter, NORM_LIMIT) or self._verdict.closed
+        reason = yield from self.made.take(adapter, ready, learner)
         self.message = f"The adapter is kept back: {reason}." if reason else ""
-        self._adapter = None if reason else adapter
+        self._unfinished = None
         self._generation += 1
         self._updated_at = time.time()
         self._go_live()
@@ -400,34 +425,12 @@ class FolderLife:
         yield
         self._save(learner, state)
 
-    def _judge(self, learner: Learner) -> Work:
-        """Let the gate choose the strength on files held out of the state for this purpose."""
-        assert learner.network is not None  # noqa: S101
-        chosen = held_out(learner.records)
-        rest = learner.without(chosen) if chosen else None
-        if rest is None:
-            self._verdict = OPEN
-            return
-        for path in chosen:
-            self._trial.see(learner.records[path].entry.digest, learner.text(path))
-            yield
-        adapter = learner.network.adapter(rest)
-        yield
-        digests = [learner.records[path].entry.digest for path in chosen]
-        self._verdict = yield from self._trial.judging(adapter, digests)
-        if self._deep.pairs:  # the files have changed since it was trained: does it still win?
-            plain = adapter.scaled(self._verdict.strength, self._verdict.recall)
-            without = yield from self._trial.loss(plain, digests)
-            deeper = yield from self._trial.loss(self._with_pairs(adapter, 1.0), digests)
-            if not deeper < without:
-                self._deep = Outcome(note=f"dropped: by now it is {deeper - without:+.3f} nat/token against without it")
-
     # --- small steps -------------------------------------------------------------------------------------------------
 
     def _begin_learning(self) -> None:
         store = self._store if self.trusted else None
         self._learner = Learner(
-            self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell
+            self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell, self._purge
         )
 
     def _watch(self) -> None:
@@ -439,28 +442,8 @@ class FolderLife:
                 self._tell(error)
 
     def _go_live(self) -> None:
-        scale = self.settings.adapter.scale
-        matrices, recall = self._verdict.strength * scale, self._recalled * scale
-        alive = self._adapter is not None and max(matrices, recall) > 0.0
-        adapter = self._adapter.scaled(matrices, recall) if self._adapter is not None and alive else None
-        if self._deep.pairs and scale > 0.0 and not self._hopeless:
-            adapter = self._with_pairs(self._adapter, scale)
-        if not self.enabled:
-            self.live = BARE
-        elif adapter is None:
-            self.live = Live(self._generation, None)
-        else:
-            adapter.check(self._model)
-            kv_key = f"{self.folder}#{self._generation}" if adapter.pairs else ""
-            self.live = Live(self._generation, adapter, kv_key)
-
-    def _with_pairs(self, adapter: Adapter | None, scale: float) -> Adapter:
-        """The hypernetwork's adapter, as it made it, with the trained pairs: they stand on its final map and in place
-        of its own pairs, and what it recalls gets the strength that was found beside them."""
-        pairs = {name: Pair(pair.A, pair.B, pair.scale * scale) for name, pair in self._deep.pairs.items()}
-        if adapter is None:
-            return Adapter(self._model.digest, "sgd", pairs=pairs)
-        return replace(adapter.scaled(self._verdict.strength * scale, self._deep.recall * scale), pairs=pairs)
+        bare = not self.enabled
+        self.live = BARE if bare else self.made.live(self._generation, str(self.folder), hopeless=self._hopeless)
 
     def _settle(self) -> None:
         self.state_name = "ready"
@@ -472,7 +455,7 @@ class FolderLife:
         self._hopeless = isinstance(error, AdapterError)
         self.message = str(error)
         if isinstance(error, NothingToLearn | FolderError):
-            self._adapter = None
+            self.made.adapter = None
             self._go_live()
         self._tell(error)
 
@@ -510,42 +493,86 @@ class FolderLife:
             hypernetwork=learner.network.digest,
             filter_digest=learner.rules,
             generation=self._generation,
-            gate=self._verdict.strength,
-            gate_recall=self._verdict.recall,
+            gate=self.made.verdict.strength,
+            gate_recall=self.made.verdict.recall,
             files=fold.to_rows(learner.records),
             seen=learner.seen,
             touched=learner.sample.touched,
             first=learner.sample.rows,
         )
+        purge = learner.purge and learner.prune()
+        if not learner.purge and self._generation % 16 == 0:
+            learner.prune()
+        self._keeper.keep(Job(saved, state, learner.extra | deep.to_tensors(self.made.deep), purge))
+
+    def _was_kept(self) -> None:
+        """What was being written is written, or could not be."""
+        done = self._keeper.take()
+        if done is None or self._learner is None:
+            return
+        if done.error is not None:
+            self._cannot_keep(done.error)
+            return
+        if done.purged:
+            self._learner.purge = False
+        if not self._keep:
+            self._kept_again(self._learner)
+
+    def _purge(self) -> None:
+        """The rules are other ones than what was learned was made under: from now on it is used nowhere, and what is
+        kept of it goes at once, so that it does not come back with the next start."""
+        if self._deepening is not None or self.made.deep.pairs:
+            self.made.deep = Outcome(note="dropped: other ignore rules hold than when it was trained")
+        self.cancel_deep()
+        self.made.drop()
+        self._unfinished = None
+        if self.live is not BARE:
+            self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
+            self._go_live()
+        self._keeper.drop()
         try:
-            self._store.save(saved, state, learner.extra | deep.to_tensors(self._deep))
+            self._store.purge()
         except StorageError as error:
             self._cannot_keep(error)
-            return
-        if not self._keep:
-            self._kept_again(learner)
-        if learner.readings is not None and (learner.purge or self._generation % 16 == 0):
-            learner.purge = False
-            alive = {key for record in learner.records.values() for key in record.keys}
-            learner.readings.prune(alive | learner.lasting)
 
-    def _restore(self) -> None:
-        assert self._learner is not None  # noqa: S101
+    def _keep_nothing(self, learner: Learner) -> None:
+        """The rules left nothing to learn: no generation will take the place of what was kept."""
+        if not learner.purge:
+            return
+        try:
+            self._store.purge()
+            self._store.prune(set(), "")
+            learner.purge = not self._store.purged(self._store.epoch)
+        except StorageError as error:
+            self._cannot_keep(error)
+
+    def _restore(self, learner: Learner) -> None:
         loaded = self._store.load()
         if loaded is None:
             return
         saved, state, extra = loaded
-        self._generation = saved.generation
-        extra, deeper = deep.split(extra)
-        self._learner.extra = extra
+        self._generation, learner.rules = saved.generation, saved.filter_digest
+        try:
+            extra, deeper = deep.split(extra)
+        except StateError as error:
+            raise self._store.refuse(error) from error
+        learner.extra = extra
         network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
             return  # another model or hypernetwork: built anew, the counter goes on
-        self._learner.restore(network, state, saved)
-        self._verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
+        try:
+            network.check(state)
+            deep.check(deeper, self._model)
+            adapter = network.adapter(state)
+            adapter.check(self._model)
+        except Exception as error:
+            learner.extra = {}
+            raise self._store.refuse(StateError(device.said(error))) from error
+        learner.restore(network, state, saved)
+        self.made.verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
         if deeper.pairs:
-            self._deep = deeper
-        self._adapter = network.adapter(state)
+            self.made.deep = deeper
+        self.made.adapter = adapter
         self._go_live()
         self._trigger = "diff"
         self._updated_at = time.time()

@@ -15,12 +15,13 @@ from pathlib import Path
 import psutil
 
 from c2l_lsp.config import Settings, state_root
-from c2l_lsp.engine import wire
-from c2l_lsp.engine.adapt import BARE, Emit, FolderLife, Live
+from c2l_lsp.engine import together, wire
+from c2l_lsp.engine.adapt import Emit, FolderLife
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.engine.hoard import Hoard
 from c2l_lsp.engine.inventory import prune
+from c2l_lsp.engine.making import BARE, Live
 from c2l_lsp.engine.store import FolderStore, folder_key
 from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model import base
@@ -154,7 +155,10 @@ class Engine:
         self._folders[request.folder] = life
         self._hoards[request.folder] = Hoard(self.model.encode)
         self._turn.append(request.folder)
-        life.start()
+        try:
+            life.start()
+        except Exception as error:  # of this folder alone; it says so, and the others go on
+            life.not_folded(error)
         return life
 
     def _end(self, folder: str) -> None:
@@ -250,9 +254,13 @@ class Engine:
             if life.live is not self._prepared.get(name, BARE):
                 self._prepared[name] = life.live
                 if life.live.adapter is not None and life.live.adapter.pairs:
-                    self._slot.use(life.live.adapter)
-                    self._decoder.prepare()
-                    self._slot.use(None)
+                    try:
+                        self._slot.use(life.live.adapter)
+                        self._decoder.prepare()
+                    except Exception as error:
+                        life.not_folded(error)
+                    finally:
+                        self._slot.use(None)
                     return True
         return False
 
@@ -265,11 +273,14 @@ class Engine:
         """Make one more of a folder's texts known to its drafts."""
         life, hoard = self._folders[folder], self._hoards[folder]
         versions = life.texts()
-        path = hoard.stale(versions.items())
-        if path is None:
-            self._hoarded[folder] = life.live.generation
-        else:
-            hoard.put(path, versions[path], life.text(path))
+        try:
+            path = hoard.stale(versions.items())
+            if path is not None:
+                hoard.put(path, versions[path], life.text(path))
+                return
+        except Exception as error:
+            life.not_folded(error)
+        self._hoarded[folder] = life.live.generation
 
     def _update(self) -> None:
         """Fold all waiting changes: one `update` call per hypernetwork, whatever the number of folders."""
@@ -278,14 +289,4 @@ class Engine:
             if life.ready is not None:
                 groups.setdefault(life.network_digest, []).append(life)
         for lives in groups.values():
-            started = time.perf_counter()
-            states, changes = zip(*(life.update_input() for life in lives), strict=True)
-            try:
-                folded = lives[0].update(list(states), list(changes))
-            except (RuntimeError, MemoryError) as error:  # torch's own; a folder's fault must not end the engine
-                for life in lives:
-                    life.not_folded(error)
-                continue
-            spent = (time.perf_counter() - started) * 1e3
-            for life, state in zip(lives, folded, strict=True):
-                life.folded(state, spent)
+            together.fold(lives)

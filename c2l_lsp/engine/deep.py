@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.learn import Learner
-from c2l_lsp.errors import AdapterError, C2LError
+from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.sgd import fit_lora, windows
@@ -88,7 +89,7 @@ class Stepper:
         try:
             if not self._stop:
                 self._made = work(self._pause)
-        except (C2LError, RuntimeError, MemoryError) as error:
+        except Exception as error:  # whoever calls `step` gets it
             self._error = error
         finally:
             self.done = True
@@ -193,14 +194,33 @@ def to_tensors(outcome: Outcome) -> dict[str, Tensor]:
 
 
 def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Outcome]:
-    """(other tensors, what was live) of what was kept with a state."""
+    """(other tensors, what was live) of what was kept with a state. StateError if parts of it are missing."""
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PREFIX)}
     if _RECALL not in tensors:
         return rest, Outcome()
     kept = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_PREFIX)}
-    recall = float(kept.pop(_RECALL.removeprefix(_PREFIX)))
-    pairs = {
-        name: Pair(kept[f"{name}/A"], kept[f"{name}/B"], float(kept[f"{name}/scale"]))
-        for name in sorted({name.rpartition("/")[0] for name in kept})
-    }
+    try:
+        recall = float(kept.pop(_RECALL.removeprefix(_PREFIX)))
+        pairs = {
+            name: Pair(kept[f"{name}/A"], kept[f"{name}/B"], float(kept[f"{name}/scale"]))
+            for name in sorted({name.rpartition("/")[0] for name in kept})
+        }
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise StateError("the deep adapter is not whole") from error
+    if len(kept) != 3 * len(pairs):
+        raise StateError("the deep adapter holds what does not belong to it")
     return rest, Outcome(pairs, "live: trained before the last start", recall)
+
+
+def check(outcome: Outcome, model: BaseModel) -> None:
+    """StateError unless what was live fits the model and is finite."""
+    numbers = [outcome.recall, *(pair.scale for pair in outcome.pairs.values())]
+    if not all(map(math.isfinite, numbers)) or outcome.recall < 0:
+        raise StateError("the deep adapter has a strength that is none")
+    for name, pair in outcome.pairs.items():
+        if any(factor.dim() != 2 or factor.dtype != torch.float32 for factor in (pair.A, pair.B)):
+            raise StateError(f"the deep adapter's factors for {name} are no matrices of fp32")
+    try:
+        Adapter(model.digest, "sgd", pairs=outcome.pairs).check(model)
+    except (AdapterError, AttributeError) as error:
+        raise StateError(f"the deep adapter does not fit the model: {error}") from error

@@ -188,14 +188,15 @@ class Readings:
             progress(done, total)
             yield
 
-    def prune(self, alive: set[bytes]) -> None:
-        """Forget readings nobody needs."""
+    def prune(self, alive: set[bytes], texts: set[bytes]) -> bool:
+        """Forget readings nobody needs, and kept texts other than `texts`; whether they are gone from the disk."""
         self._held = {key: reading for key, reading in self._held.items() if key in alive}
         if self._store is not None and not self._paused:
             try:
-                self._store.prune(alive, self._network.digest)
+                self._store.prune(alive, self._network.digest, texts)
             except StorageError as error:
                 self._give_up(error)
+        return not self._paused
 
     def keep(self, readings: dict[bytes, Reading]) -> None:
         """Keep readings under their keys."""

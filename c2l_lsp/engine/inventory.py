@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
 from pathlib import Path
 from typing import Any
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine.store import FolderStore, folder_key
+from c2l_lsp.engine import disk
+from c2l_lsp.engine.store import MARKS, FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 
 MOST_MB = 4096.0
@@ -18,24 +18,44 @@ MOST_MB = 4096.0
 def inventory() -> dict[str, Any]:
     """{"root", "folders": [{folder, generation, files, mb, updated, readable}]} of the state root."""
     root = state_root()
-    rows = [_row(path) for path in sorted(root.iterdir()) if path.is_dir()] if root.is_dir() else []
+    rows = [_row(path) for path in sorted(_states(root))]
     return {"root": str(root), "folders": [row for row in rows if row is not None]}
 
 
+def _states(root: Path) -> list[Path]:
+    """The folders' state directories, also those without a whole generation; other things are kept beside them."""
+    try:
+        return [path for path in root.iterdir() if any((path / mark).exists() for mark in MARKS)]
+    except OSError:
+        return []
+
+
 def _row(directory: Path) -> dict[str, Any] | None:
-    pointer = directory / "CURRENT"
-    if not pointer.exists():
-        return None
-    when = dt.datetime.fromtimestamp(pointer.stat().st_mtime, tz=dt.timezone.utc).astimezone()
-    row = {"mb": _size(directory) / 2**20, "updated": when.strftime("%Y-%m-%d %H:%M"), "key": directory.name}
+    """A folder's row; one without a whole generation (learning was interrupted) is kept too, and takes room."""
+    written = _written(directory)
+    if written is None:
+        return None  # deleted meanwhile
+    when = dt.datetime.fromtimestamp(written, tz=dt.timezone.utc).astimezone()
+    row = {"mb": disk.size(directory) / 2**20, "updated": when.strftime("%Y-%m-%d %H:%M"), "key": directory.name}
+    unknown = {**row, "folder": directory.name, "generation": 0, "files": 0, "readable": False}
     try:
         loaded = FolderStore(directory).peek()
     except StateError as error:
-        return {**row, "folder": directory.name, "generation": 0, "files": 0, "readable": False, "error": str(error)}
+        return {**unknown, "error": str(error)}
     if loaded is None:
-        return None
+        return {**unknown, "error": "No whole generation is kept."}
     generation, files = loaded.generation, len(loaded.files)
     return {**row, "folder": loaded.folder, "generation": generation, "files": files, "readable": True}
+
+
+def _written(directory: Path) -> float | None:
+    """When a state was written last; None if it is not there."""
+    for path in (directory / "CURRENT", directory):
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            continue
+    return None
 
 
 def forget(folder: Path) -> int:
@@ -43,15 +63,11 @@ def forget(folder: Path) -> int:
     directory = state_root() / folder_key(folder)
     if not directory.is_dir():
         return 0
-    freed = _size(directory)
+    freed = disk.size(directory)
     store = FolderStore(directory)
     if not store.own():
         raise StorageError(f"{folder} is open in a running server, which would learn it again; close it there first.")
-    store.close()
-    try:
-        shutil.rmtree(directory)
-    except OSError as error:
-        raise StorageError(f"{directory} cannot be deleted: {error.strerror or error}.") from error
+    store.clear()
     return freed
 
 
@@ -60,14 +76,10 @@ def prune(root: Path, most_mb: float = MOST_MB) -> list[Path]:
 
     One that a process holds is left alone, and so is what cannot be deleted.
     """
-    try:
-        kept = [path for path in root.iterdir() if (path / "CURRENT").is_file()]
-        ages = {path: (path / "CURRENT").stat().st_mtime for path in kept}
-        sizes = {path: _size(path) / 2**20 for path in kept}
-    except OSError:
-        return []
+    ages = {path: written for path in _states(root) if (written := _written(path)) is not None}
+    sizes = {path: disk.size(path) / 2**20 for path in ages}
     over, gone = sum(sizes.values()) - most_mb, []
-    for path in sorted(kept, key=lambda path: ages[path]):
+    for path in sorted(ages, key=lambda path: ages[path]):
         if over <= 0:
             break
         store = FolderStore(path)
@@ -81,7 +93,3 @@ def prune(root: Path, most_mb: float = MOST_MB) -> list[Path]:
         finally:
             store.close()
     return gone
-
-
-def _size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())

@@ -35,16 +35,20 @@ def shipped_prior(model: BaseModel) -> MemoryPrior | None:
 def memory(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hypernetwork | None:
     """`memory` with the shipped prior, or with one estimated earlier from the folder's own text; None: estimate it."""
     del offline
-    prior = shipped_prior(model) or _kept_prior(extra)
+    prior = shipped_prior(model) or _kept_prior(extra, model.d)
     return Memory(model, prior) if prior is not None else None
 
 
-def _kept_prior(extra: Mapping[str, Tensor]) -> MemoryPrior | None:
+def _kept_prior(extra: Mapping[str, Tensor], d: int) -> MemoryPrior | None:
     """A prior that was kept with a state; None for one of another version, which costs an estimate and nothing else."""
     try:
-        return priors.from_tensors(extra) if extra else None
-    except CheckpointError:
+        if not extra:
+            return None
+        prior = priors.from_tensors(extra)
+        priors.check(prior, d)
+    except (CheckpointError, IndexError, RuntimeError):  # of no shape that can be looked at
         return None
+    return prior
 
 
 def own_prior(

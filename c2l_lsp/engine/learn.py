@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -16,7 +15,8 @@ from torch import Tensor
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import fold, kinds
 from c2l_lsp.engine.fold import Plan, Readings, Record
-from c2l_lsp.engine.replay import Replay, Replayed
+from c2l_lsp.engine.ready import Ready
+from c2l_lsp.engine.replay import Replay
 from c2l_lsp.engine.sample import Sample
 from c2l_lsp.engine.store import FolderStore, Saved
 from c2l_lsp.engine.texts import Texts
@@ -32,20 +32,6 @@ Progress = Callable[[str, int, int, str, bool], None]
 """(task, done, total, unit, finished)"""
 
 
-@dataclass
-class Ready:
-    """A change that waits for the batched update, and what belongs to it. `ms` are milliseconds by stage.
-
-    `replayed` is the history it comes from: then the files are HEAD's, and those on disk are compared next.
-    """
-
-    plan: Plan
-    change: Change
-    trigger: str
-    ms: dict[str, float]
-    replayed: Replayed | None = None
-
-
 class Learner:
     """What one folder holds and what was learned from it."""
 
@@ -58,7 +44,9 @@ class Learner:
         on_progress: Progress,
         on_trouble: Callable[[StorageError], None],
         tell: Callable[[C2LError], None] = lambda error: None,
+        on_purge: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_purge` is called when other rules hold than what was learned was made under: it may not be used again."""
         self.filter = FileFilter(folder, settings.files)
         self.network: Hypernetwork | None = None
         self.state: RepoState | None = None
@@ -66,9 +54,11 @@ class Learner:
         self.extra: dict[str, Tensor] = {}
         self.rules = ""
         self.purge = False
+        """Whether something may be kept that was learned under other rules."""
         self.readings: Readings | None = None
         self._folder, self._settings, self._model, self._store = folder, settings, model, store
         self._on_progress, self._on_trouble, self._tell = on_progress, on_trouble, tell
+        self._on_purge = on_purge
         self.lasting: set[bytes] = set()
         self.sample = Sample()
         self._budget = settings.adapter.max_index_kb * 1024
@@ -228,11 +218,18 @@ class Learner:
         self.network = Memory(self._model, prior)
 
     def _obey_rules(self) -> None:
-        """Other rules than what the state was made under: build it anew, so that nothing now excluded stays in it."""
+        """Other rules than what was made before: build all of it anew, so that nothing now excluded stays in it."""
         digest = self.filter.digest
-        if self.rules and digest != self.rules and self.state is not None:
+        if self.rules and digest != self.rules:
             self.forget()
+            self.sample.only(self._snapshot)
+            self.lasting = set()
+            if (
+                self.extra
+            ):  # a prior estimated from this folder's own text: sums over it, and what is excluded is in them
+                self.extra, self.network, self.readings = {}, None, None
             self.purge = True
+            self._on_purge()
         self.rules = digest
 
     # --- the state ---------------------------------------------------------------------------------------------------
@@ -243,6 +240,14 @@ class Learner:
         if ready.replayed is not None and self.readings is not None and "h" in state.tensors:
             self.lasting = {ready.replayed.key}
             self.readings.keep({ready.replayed.key: {"h": state.tensors["h"]}})
+
+    def prune(self) -> bool:
+        """Delete kept readings and texts that nothing learned needs any more; whether that could be done."""
+        if self.readings is None:
+            return False
+        records = self.records.values()
+        texts = {record.entry.digest for record in records} if self.network and self.network.reads_diffs else set()
+        return self.readings.prune({key for record in records for key in record.keys} | self.lasting, texts)
 
     def resume_keeping(self) -> None:
         """The store can be written again."""

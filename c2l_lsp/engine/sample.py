@@ -61,6 +61,11 @@ class Sample:
                 found.append(piece)
         return found
 
+    def only(self, snapshot: Snapshot) -> None:
+        """Forget files that are not to be known any more."""
+        self.touched = [path for path in self.touched if path in snapshot]
+        self._first = {path: names for path, names in self._first.items() if path in snapshot}
+
     def restore(self, snapshot: Snapshot, budget: int) -> None:
         """The choice as it was for files that are already folded."""
         self._whole = fold.select(snapshot, budget)

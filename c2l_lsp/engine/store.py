@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
-import shutil
 import sqlite3
+import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor
 
+from c2l_lsp.engine import disk
 from c2l_lsp.errors import Severity, StateError, StorageError
 from c2l_lsp.model.hypernet import Reading, RepoState
 
@@ -34,9 +36,14 @@ SCHEMA = 1
 KEPT_GENERATIONS = 2
 _POINTER = "CURRENT"
 _LOCK = "lock"
+_PURGE = "purge"  # stands for as long as something may be kept that the rules leave out by now
 _READINGS = "readings.sqlite"
+MARKS = (_POINTER, _LOCK, _READINGS, _PURGE)
+"""Files of which every state directory has one, whatever happened to it."""
+
 _BATCH = 500
 _BUSY_S = 2.0
+_LOG_BYTES = 16 << 20  # of SQLite's log, above which it is folded into the database
 _BROKEN = (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError, SafetensorError)
 
 
@@ -82,6 +89,9 @@ class FolderStore:
     root: Path
     _db: sqlite3.Connection | None = field(default=None, init=False, repr=False)
     _lock: filelock.BaseFileLock | None = field(default=None, init=False, repr=False)
+    _switching: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+    _epoch: int = field(default=0, init=False, repr=False)
+    _folding: threading.Thread | None = field(default=None, init=False, repr=False)
 
     # --- whose it is -----------------------------------------------------------------------------------------------
 
@@ -90,19 +100,20 @@ class FolderStore:
 
         The lock is the operating system's: it ends with the process that holds it, however that ends.
         """
-        if self._lock is not None:
+        with self._switching:
+            if self._lock is not None:
+                return True
+            try:
+                disk.private(self.root)
+                lock = filelock.FileLock(self.root / _LOCK, mode=0o600, thread_local=False)
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                return False
+            except (OSError, NotImplementedError) as error:
+                raise disk.cannot(self.root, error) from error
+            self._lock = lock
+            self._disconnect()  # it was open for reading at most
             return True
-        try:
-            _private(self.root)
-            lock = filelock.FileLock(self.root / _LOCK, mode=0o600, thread_local=False)
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            return False
-        except (OSError, NotImplementedError) as error:
-            raise _cannot(self.root, error) from error
-        self._lock = lock
-        self._disconnect()  # it was open for reading at most
-        return True
 
     def _required(self) -> None:
         if not self.own():
@@ -136,6 +147,7 @@ class FolderStore:
         self._required()
         with self._errors(), self._open() as db:
             db.executemany("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)", rows)
+        self._fold_soon()
 
     def texts(self, digests: Iterable[bytes]) -> dict[bytes, str]:
         """Kept texts of files by digest (only a hypernetwork that reads diffs has them kept)."""
@@ -159,14 +171,16 @@ class FolderStore:
             stored = [row[0] for row in db.execute("SELECT digest FROM text")]
             db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in alive])
 
-    def prune(self, alive: set[bytes], rule: str) -> None:
-        """Delete readings that no file needs any more."""
+    def prune(self, alive: set[bytes], rule: str, texts: Collection[bytes] = ()) -> None:
+        """Delete readings, and texts other than `texts`, that no file needs any more."""
         self._required()
         with self._errors(), self._open() as db:
             stored = [row[0] for row in db.execute("SELECT key FROM reading WHERE rule = ?", [rule])]
             gone = [(key, rule) for key in stored if key not in alive]
             db.executemany("DELETE FROM reading WHERE key = ? AND rule = ?", gone)
             db.execute("DELETE FROM reading WHERE rule <> ?", [rule])
+            stored = [row[0] for row in db.execute("SELECT digest FROM text")]
+            db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in texts])
 
     def _nothing_to_read(self) -> bool:
         return not self.own() and not (self.root / _READINGS).is_file()
@@ -197,8 +211,31 @@ class FolderStore:
 
     def _disconnect(self) -> None:
         if self._db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA synchronous=NORMAL")  # the last to close folds the log into the database
             self._db.close()
             self._db = None
+
+    def _fold_soon(self) -> None:
+        """Fold the log into the database once it is long, in a thread: it waits for the disk, and nothing else may."""
+        log = self.root / f"{_READINGS}-wal"
+        with contextlib.suppress(OSError):
+            idle = self._folding is None or not self._folding.is_alive()
+            if idle and log.stat().st_size > _LOG_BYTES:
+                self._folding = threading.Thread(target=self._fold, name="c2l-fold", daemon=True)
+                self._folding.start()
+
+    def _fold(self, how: str = "PASSIVE") -> bool:
+        """Whether all of the log could be folded in; a connection of its own, so that any thread may."""
+        path = self.root / _READINGS
+        if not path.is_file():
+            return True
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=_BUSY_S)) as db:
+                db.execute("PRAGMA synchronous=NORMAL")
+                return not db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()[0]
+        except sqlite3.Error:
+            return False
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -206,18 +243,22 @@ class FolderStore:
             yield
         except (OSError, sqlite3.Error) as error:
             self._disconnect()
-            raise _cannot(self.root, error) from error
+            raise disk.cannot(self.root, error) from error
 
     # --- generations -----------------------------------------------------------------------------------------------
 
-    def save(self, saved: Saved, state: RepoState, extra: Mapping[str, Tensor]) -> None:
-        """Write a generation and switch to it. `extra` are more tensors it needs (a prior of the user's own base)."""
+    def save(self, saved: Saved, state: RepoState, extra: Mapping[str, Tensor]) -> bool:
+        """Write a generation and switch to it. `extra` are more tensors it needs (a prior of the user's own base).
+
+        Any thread may, while others read and write readings. False if all was cleared or purged meanwhile: then
+        nothing is left of it.
+        """
         self._required()
+        epoch = self._epoch
         name = f"gen-{saved.generation:08d}-{time.time_ns():x}"
-        target = self.root / name
+        target, aside, pointer = self.root / name, self.root / f".{name}.tmp", self.root / f".{_POINTER}.tmp"
         try:
-            _private(self.root)
-            aside = self.root / f".{name}.tmp"
+            disk.private(self.root)
             aside.mkdir(mode=0o700)
             files = {
                 "state.safetensors": tensors_to({k: t.contiguous() for k, t in state.tensors.items()}),
@@ -225,17 +266,76 @@ class FolderStore:
                 "saved.msgpack": msgspec.msgpack.encode(saved),
             }
             for file, content in files.items():
-                _write(aside / file, content)
+                disk.write(aside / file, content)
             manifest = {"schema": SCHEMA, "sums": {file: _sum(content).hex() for file, content in files.items()}}
-            _write(aside / "manifest.json", json.dumps(manifest).encode())
-            _sync(aside)
-            aside.rename(target)
-            _write(self.root / f".{_POINTER}.tmp", name.encode())
-            (self.root / f".{_POINTER}.tmp").replace(self.root / _POINTER)
-            _sync(self.root)
+            disk.write(aside / "manifest.json", json.dumps(manifest).encode())
+            disk.sync(aside)
+            disk.write(pointer, name.encode())
+            with self._switching:  # short: nobody waits for the disk here
+                if epoch == self._epoch:
+                    aside.rename(target)
+                    pointer.replace(self.root / _POINTER)
+            disk.sync(self.root)
         except OSError as error:
-            raise _cannot(self.root, error) from error
-        self._sweep(name)
+            if epoch != self._epoch:
+                return False
+            raise disk.cannot(self.root, error) from error
+        if epoch != self._epoch:
+            with contextlib.suppress(StorageError):
+                disk.delete(aside, pointer)
+            return False
+        with contextlib.suppress(StorageError):  # the next save tries again
+            disk.delete(*self._others(name))
+        return True
+
+    def _others(self, current: str) -> list[Path]:
+        """Old generations, one left out, and what interrupted saves left."""
+        generations = sorted((p for p in self.root.glob("gen-*") if p.suffix != ".bad"), key=lambda p: p.name)
+        old = [path for path in generations if path.name != current][: -(KEPT_GENERATIONS - 1) or None]
+        return old + list(self.root.glob(".gen-*.tmp"))
+
+    # --- deleting --------------------------------------------------------------------------------------------------
+
+    @property
+    def purging(self) -> bool:
+        """Whether a purge was begun, by this process or an earlier one, and not ended."""
+        return (self.root / _PURGE).exists()
+
+    def purge(self) -> None:
+        """Other rules: delete every generation, also those set aside, and note that readings are yet to be pruned.
+
+        StorageError if some of it cannot be deleted; it is no current generation any more in any case.
+        """
+        self._required()
+        with self._switching:
+            self._epoch += 1
+            try:
+                (self.root / _PURGE).touch(mode=0o600)
+                (self.root / _POINTER).unlink(missing_ok=True)
+            except OSError as error:
+                raise disk.cannot(self.root, error) from error
+        disk.delete(*self.root.glob("gen-*"), *self.root.glob(".gen-*.tmp"))
+
+    @property
+    def epoch(self) -> int:
+        """Counts what was cleared and purged: what was begun in an earlier one is no use."""
+        return self._epoch
+
+    def purged(self, epoch: int) -> bool:
+        """End the purge of an epoch (if that is still the last): readings were pruned, and nothing of them may stay in
+        SQLite's log either. StorageError if that cannot be."""
+        self._required()
+        try:
+            current = self._current()
+        except _BROKEN as error:
+            raise disk.cannot(self.root, error) from error
+        disk.delete(*(path for path in self.root.glob("gen-*") if path != current), *self.root.glob(".gen-*.tmp"))
+        if not self._fold("TRUNCATE"):
+            raise StorageError(f"What the rules leave out by now cannot be deleted from {self.root} yet.")
+        with self._switching:
+            if epoch == self._epoch:
+                disk.delete(self.root / _PURGE)
+            return epoch == self._epoch
 
     def load(self) -> tuple[Saved, RepoState, dict[str, Tensor]] | None:
         """The newest whole generation; None if there is none yet. StateError after setting a broken one aside.
@@ -250,12 +350,14 @@ class FolderStore:
             except _BROKEN as error:
                 if not (writer or last):
                     continue  # two saves may have come between pointer and files
-                if writer:
-                    self.set_aside()
-                raise StateError(
-                    f"The state in {self.root} is damaged ({error}); it was set aside and is built again."
-                ) from error
+                raise self.refuse(error) from error
         return None  # pragma: no cover - the loop returns or raises
+
+    def refuse(self, error: Exception) -> StateError:
+        """The sentence for a generation that cannot be used; who may write sets it aside."""
+        if self._may_write():
+            self.set_aside()
+        return StateError(f"The state in {self.root} is damaged ({error}); it was set aside and is built again.")
 
     def _may_write(self) -> bool:
         try:
@@ -292,36 +394,36 @@ class FolderStore:
             if _sum(content[file]).hex() != checksum:
                 raise ValueError(f"{file} does not match its checksum")
         saved = msgspec.msgpack.decode(content["saved.msgpack"], type=Saved, strict=True)
-        state = RepoState(tensors_from(content["state.safetensors"]))
-        if not all(bool(tensor.isfinite().all()) for tensor in state.tensors.values()):
-            raise ValueError("numbers that are not finite")
-        return saved, state, tensors_from(content["extra.safetensors"])
+        numbers = [saved.gate, saved.gate_recall]
+        state, extra = tensors_from(content["state.safetensors"]), tensors_from(content["extra.safetensors"])
+        finite = all(bool(tensor.isfinite().all()) for tensor in [*state.values(), *extra.values()])
+        if not (finite and all(math.isfinite(number) and number >= 0 for number in numbers) and saved.generation >= 0):
+            raise ValueError("numbers that are not finite, or below 0")
+        return saved, RepoState(state), extra
 
     def set_aside(self) -> None:
         """Take the current generation out of use, keeping it for a look (`*.bad`)."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StorageError):
             pointer = self.root / _POINTER
             name = pointer.read_text(encoding="ascii", errors="replace").strip()
             pointer.unlink()
             directory = self.root / Path(name).name
             if name.startswith("gen-") and directory.is_dir():
-                for old in self.root.glob("*.bad"):
-                    shutil.rmtree(old, ignore_errors=True)
+                disk.delete(*self.root.glob("*.bad"))
                 directory.rename(directory.with_suffix(".bad"))
 
     def clear(self) -> None:
-        """Forget everything about the folder; with another process that keeps it, nothing (InUse)."""
-        self._required()
-        self.close()
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Forget everything about the folder; with another process that keeps it, nothing (InUse).
 
-    def _sweep(self, current: str) -> None:
-        """Remove old generations and what interrupted saves left."""
-        generations = sorted((p for p in self.root.glob("gen-*") if p.suffix != ".bad"), key=lambda p: p.name)
-        for old in [p for p in generations if p.name != current][: -(KEPT_GENERATIONS - 1) or None]:
-            shutil.rmtree(old, ignore_errors=True)
-        for left in self.root.glob(".gen-*.tmp"):
-            shutil.rmtree(left, ignore_errors=True)
+        StorageError if some of it cannot be deleted.
+        """
+        self._required()
+        with self._switching:
+            self._epoch += 1
+            self.close()
+            with contextlib.suppress(OSError):  # first, so that what cannot be deleted is not loaded either
+                (self.root / _POINTER).unlink()
+        disk.delete(self.root)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -330,7 +432,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         path.chmod(0o600)
     db.text_factory = bytes  # a damaged row must reach the checksum, not fail to decode
     db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=NORMAL")
+    db.execute("PRAGMA synchronous=OFF")  # nor is the disk waited for here: `_fold` does, and only that writes the file
+    db.execute("PRAGMA wal_autocheckpoint=0")
+    db.execute("PRAGMA secure_delete=ON")
     db.execute(
         "CREATE TABLE IF NOT EXISTS reading (key BLOB, rule TEXT, value BLOB, sum BLOB, PRIMARY KEY (key, rule))"
     )
@@ -338,35 +442,5 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _cannot(root: Path, error: Exception) -> StorageError:
-    why = getattr(error, "strerror", None) or error
-    return StorageError(f"What was learned cannot be kept in {root}: {why}.")
-
-
-def _private(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with contextlib.suppress(OSError):  # a file system without modes
-        root.chmod(0o700)
-
-
 def _sum(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    """Make a rename durable where directories can be synced (not on Windows)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

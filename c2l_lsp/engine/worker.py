@@ -11,105 +11,45 @@ import logging
 import os
 import sys
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
-from c2l_lsp.engine import device, heap, wire
-from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError
+from c2l_lsp.engine import device, heap, orphan, wire
+from c2l_lsp.engine.inbox import Inbox
+from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, place
 
 log = logging.getLogger("c2l.engine")
 DEVICE_LOST = 70
 """Exit code: the device cannot be used by this process any more; whoever started it starts another."""
 _MODEL_FAULTS = (RuntimeError, MemoryError, ArithmeticError)  # torch's own: out of memory, a device error; NaN
+_PAUSE_S = 1.0
 _REST_S = 0.25  # longest sleep of the loop: a hint from a watcher thread is seen at the latest then
 
 
-class Inbox:
-    """Requests from the reader thread: completions apart from the rest, and who was cancelled.
-
-    Of the texts of one buffer only the latest is held; the requests of the older ones are answered all the same.
-    """
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._completions: deque[wire.Request] = deque()
-        self._others: deque[list[wire.Request]] = deque()
-        self._texts: dict[tuple[object, object], list[wire.Request]] = {}
-        self._cancelled: set[int] = set()
-        self._pending: set[int] = set()
-        self.closed = False
-
-    def add(self, request: wire.Request) -> None:
-        """Called by the reader for each request."""
-        with self._condition:
-            if request.method == "cancel":
-                target = request.params.get("id")
-                if target in self._pending:  # a reply already sent cannot be cancelled; do not collect ids for ever
-                    self._cancelled.add(target)
-            self._pending.add(request.id)
-            if request.method == "complete":
-                self._completions.append(request)
-            else:
-                self._others.append(self._held(request))
-            self._condition.notify()
-
-    def _held(self, request: wire.Request) -> list[wire.Request]:
-        held = [request]
-        if request.method == "buffer":
-            place = _place(request)
-            if (older := self._texts.get(place)) is not None:
-                older[0] = wire.Request(id=older[0].id, method="ping", params={})
-            self._texts[place] = held
-        return held
-
-    def close(self) -> None:
-        """The stream has ended."""
-        with self._condition:
-            self.closed = True
-            self._condition.notify()
-
-    def take(self, wait_s: float) -> wire.Request | None:
-        """The next request, control messages before completions; None after `wait_s` seconds without one."""
-        with self._condition:
-            if not (self._completions or self._others or self.closed) and wait_s > 0:
-                self._condition.wait(wait_s)
-            if self._others:  # cheap by design, and a closed buffer must not wait behind a long completion
-                held = self._others.popleft()
-                if held[0].method == "buffer":
-                    self._texts.pop(_place(held[0]), None)
-                return held[0]
-            return self._completions.popleft() if self._completions else None
-
-    def cancelled(self, request_id: int) -> bool:
-        """Whether nobody waits for this request any more (or for anything)."""
-        return request_id in self._cancelled or self.closed
-
-    def done(self, request_id: int) -> None:
-        """The request is answered."""
-        with self._condition:
-            self._pending.discard(request_id)
-            self._cancelled.discard(request_id)
-
-
-def _place(request: wire.Request) -> tuple[object, object]:
-    return str(request.params.get("folder")), str(request.params.get("path"))
+def _unforeseen(what: str, error: Exception) -> str:
+    """A sentence for an error that nobody foresaw, logged too. Its text may hold source, so it says where it was."""
+    sentence = f"{what} failed: {place(error)}. This is a fault of c2l-lsp; please report it."
+    log.error("%s", sentence)
+    return sentence
 
 
 class Worker:
     """One engine behind one pair of streams."""
 
-    def __init__(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
-        self._stdin, self._stdout = stdin, stdout
+    def __init__(self, stdin: BinaryIO, stdout: BinaryIO, on_end: Callable[[], None] = lambda: None) -> None:
+        """`on_end` is called by the reading thread after the last frame."""
+        self._stdin, self._stdout, self._on_end = stdin, stdout, on_end
         self._inbox = Inbox()
         self._writing = threading.Lock()
         self._engine: Any = None  # core.Engine; imported at hello, so that a wrong frame is answered without torch
         self._running = True
         self._faults = 0
         self._code = 0
+        self._pause_until = 0.0
 
     def run(self) -> int:
         """Serve until shutdown or the end of stdin; the process' exit code."""
@@ -117,6 +57,8 @@ class Worker:
         while self._running:
             engine = self._engine
             due = engine.due_in() if engine is not None else None
+            if due is not None:
+                due = max(due, self._pause_until - time.monotonic())
             request = self._inbox.take(_REST_S if due is None else max(0.0, min(due, _REST_S)))
             if request is not None:
                 self._serve(request)
@@ -138,6 +80,7 @@ class Worker:
             log.error("the server's frames cannot be read: %s", error)
         finally:
             self._inbox.close()
+            self._on_end()
 
     def _work(self, engine: Any) -> None:  # noqa: ANN401 - core.Engine, imported late
         try:
@@ -146,6 +89,9 @@ class Worker:
             self._emit(wire.Trouble(folder="", code=error.code, severity=error.severity.value, message=str(error)))
         except _MODEL_FAULTS as error:  # a folder's own are told by it; this is a device that is lost
             self._failed(error)
+        except Exception as error:
+            self._pause_until = time.monotonic() + _PAUSE_S  # it may fail again at once, and requests come first
+            self._tell(Severity.WARNING, _unforeseen("Adapter work", error))
 
     def _serve(self, request: wire.Request) -> None:
         try:
@@ -157,12 +103,17 @@ class Worker:
             result = wire.Reply(id=request.id, error=(error.code, str(error)))
         except _MODEL_FAULTS as error:
             result = wire.Reply(id=request.id, error=("engine", self._failed(error)))
+        except Exception as error:  # of this request alone: the next one is served
+            result = wire.Reply(id=request.id, error=("engine", _unforeseen(f"The request {request.method}", error)))
         self._inbox.done(request.id)
-        self._send(result)
+        try:
+            self._send(result)
+        except WireError as error:
+            self._send(wire.Reply(id=request.id, error=(error.code, str(error))))
 
     def _failed(self, error: Exception) -> str:
         """The model failed: a sentence for it, also told as a trouble; the process ends if nothing else can help."""
-        first = (str(error) or type(error).__name__).splitlines()[0]
+        first = device.said(error)
         sentence = f"The model failed: {first}"
         self._faults += 1
         log.error("%s", sentence)
@@ -274,6 +225,7 @@ class Worker:
 
 def main() -> int:
     """Seal stdout (a private duplicate carries the frames, prints go to stderr) and serve."""
+    orphan.end_with_parent()
     frames_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -287,7 +239,7 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")
-    return Worker(sys.stdin.buffer, frames_out).run()
+    return Worker(sys.stdin.buffer, frames_out, orphan.end_soon).run()
 
 
 if __name__ == "__main__":

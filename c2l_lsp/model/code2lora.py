@@ -17,7 +17,7 @@ from torch import Tensor
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.encoder import EmbeddingEncoder, pool_diff, pool_files
 from c2l_lsp.model.head import Code2LoRAHead, CommitGRU, expand
-from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState
+from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState, require
 from c2l_lsp.model.lora import Adapter
 
 
@@ -60,6 +60,17 @@ class _Published:
     def empty(self) -> RepoState:
         """No tensors: the adapter of this state has no weights."""
         return RepoState()
+
+    def check(self, state: RepoState) -> None:
+        """The file vectors and a key for each, or nothing."""
+        if state.tensors:
+            self._check_files(state.tensors)
+
+    def _check_files(self, tensors: Mapping[str, Tensor]) -> None:
+        files, keys = torch.empty(0, self.encoder.hidden), torch.empty(0, dtype=torch.long)
+        require(tensors, {"files": files, "keys": keys}, rows=("files", "keys"))
+        if len(tensors["files"]) != len(tensors["keys"]):
+            raise StateError(f"{len(tensors['keys'])} keys do not belong to {len(tensors['files'])} files")
 
     def _fold(self, tensors: Mapping[str, Tensor], change: Change) -> dict[str, Tensor]:
         """The set of file vectors after a change, ordered by key."""
@@ -120,6 +131,15 @@ class Evo(_Published):
     def __init__(self, head: Code2LoRAHead, gru: CommitGRU, encoder: EmbeddingEncoder, binding: Binding) -> None:
         super().__init__(head, encoder, binding)
         self.gru = gru.eval()
+
+    def check(self, state: RepoState) -> None:
+        """h, the file vectors and a key for each, or both; or nothing."""
+        tensors = dict(state.tensors)
+        h = tensors.pop("h", None)
+        if h is not None:
+            require({"h": h}, {"h": torch.empty(self.gru.config.hidden_dim)})
+        if tensors:
+            self._check_files(tensors)
 
     @torch.no_grad()
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:

@@ -8,12 +8,13 @@ A reading depends on its piece alone, so it is cached by the piece's key and sub
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
+from c2l_lsp.errors import StateError
 from c2l_lsp.model.lora import Adapter
 
 
@@ -55,6 +56,23 @@ class RepoState:
         return RepoState({name: tensor.clone() for name, tensor in self.tensors.items()})
 
 
+def require(found: Mapping[str, Tensor], like: Mapping[str, Tensor], rows: Collection[str] = ()) -> None:
+    """StateError unless `found` has the names, shapes and dtypes of `like` (of `rows` any number) and is finite."""
+    if found.keys() != like.keys():
+        raise StateError(f"it holds {', '.join(sorted(found))} where {', '.join(sorted(like))} are expected")
+    for name, wanted in like.items():
+        tensor = found[name]
+        shape, expected = tuple(tensor.shape), tuple(wanted.shape)
+        if name in rows:
+            shape, expected = shape[1:], expected[1:]
+        if tensor.dtype != wanted.dtype or tensor.dim() != wanted.dim() or shape != expected:
+            raise StateError(
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {wanted.dtype} {tuple(wanted.shape)}"
+            )
+        if not bool(tensor.isfinite().all()):
+            raise StateError(f"{name} holds numbers that are not finite")
+
+
 class Hypernetwork(Protocol):
     """One way of turning a repository into an adapter. A new way is a new file and a row in `engine.adapt.KINDS`.
 
@@ -80,6 +98,10 @@ class Hypernetwork(Protocol):
 
     def empty(self) -> RepoState:
         """The state of a folder without any text; its adapter changes nothing."""
+        ...
+
+    def check(self, state: RepoState) -> None:
+        """StateError unless a state that was read from a disk is one of this hypernetwork, whole and finite."""
         ...
 
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:

@@ -26,9 +26,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from c2l_lsp.errors import StateError
 from c2l_lsp.model import chunks, recall
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState
+from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState, require
 from c2l_lsp.model.lora import Adapter
 from c2l_lsp.model.prior import MAX_TOKENS, MemoryPrior
 from c2l_lsp.model.recall import Recall
@@ -108,6 +109,13 @@ class Memory:
         recent = torch.zeros_like(sums["S"])
         rows = recall.nothing(len(self.prior.keys))
         return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.gate_hidden), **rows})
+
+    def check(self, state: RepoState) -> None:
+        """Names, shapes, dtypes and numbers as `empty` and `update` make them; a key for every recalled position."""
+        require(state.tensors, self.empty().tensors, rows=("ids", "keys"))
+        if float(state.tensors["n"]) < 0:
+            raise StateError("n is below 0")
+        recall.check(state.tensors, self.model.vocabulary)
 
     @torch.inference_mode()
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:

@@ -256,3 +256,20 @@ def from_tensors(tensors: Mapping[str, Tensor], steps: Steps | None = None, trus
         return MemoryPrior(*matrices, steps, gate, trust or Trust.of(tensors["trust"].tolist()))
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error
+
+
+def check(prior: MemoryPrior, d: int) -> None:
+    """CheckpointError unless a prior that was kept with a state fits a model of width `d` and is finite."""
+    R, found = prior.R, to_tensors(prior)
+    wanted: dict[str, tuple[int, ...]] = dict.fromkeys(("P", "Q", "mean"), (R, R))
+    wanted |= {name: tuple(tensor.shape) for name, tensor in constant_gate().items()}
+    wanted |= {"keys": (prior.keys.shape[0], d), "A": (R, d), "B": (d, R)}
+    if prior.A is None and prior.B is None and d == R:  # full rank: no bases
+        del wanted["A"], wanted["B"]
+    for name, shape in wanted.items():
+        if name not in found or found[name].dtype != torch.float32 or tuple(found[name].shape) != shape:
+            raise CheckpointError(f"A stored memory prior's {name} does not fit the model.")
+    if found.keys() != {*wanted, "steps", "trust"}:
+        raise CheckpointError("A stored memory prior holds what does not belong to it.")
+    if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
+        raise CheckpointError("A stored memory prior holds numbers that are not finite.")

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from c2l_lsp.errors import AdapterError
+from c2l_lsp.errors import AdapterError, StateError
 
 LONGEST = 8
 """Tokens of context that are compared one by one."""
@@ -120,6 +120,17 @@ def rows_of(basis: Tensor, hidden: Tensor, ids: Sequence[int]) -> dict[str, Tens
 def nothing(width: int) -> dict[str, Tensor]:
     """The rows of an empty folder."""
     return {"ids": torch.zeros(0, dtype=torch.int32), "keys": torch.zeros(0, width, dtype=torch.int8)}
+
+
+def check(rows: Mapping[str, Tensor], vocabulary: int) -> None:
+    """StateError unless rows from a disk are pieces of tokens the model has, with a key for every position."""
+    ids, count = rows["ids"], len(rows["keys"])
+    cuts = (ids == _CUT).nonzero()[:, 0]
+    if len(ids) and (int(ids.min()) < _CUT or int(ids.max()) >= vocabulary):
+        raise StateError("ids name tokens that the model does not have")
+    whole = bool((torch.diff(cuts, append=torch.tensor([len(ids)])) >= 2).all())
+    if (len(ids) > 0 and int(ids[0]) != _CUT) or not whole or len(ids) - 2 * len(cuts) != count:
+        raise StateError(f"{count} keys do not belong to its {len(ids)} ids")
 
 
 def changed(

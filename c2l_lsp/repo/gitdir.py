@@ -10,8 +10,13 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-STALE_LOCK_S = 30.0
-"""A lock older than this was left behind by a killed git; waiting for it would stop learning for good."""
+STALE_LOCK_S = 120.0
+"""A lock was left behind by a killed git if nothing has changed for so long: not it, the index, HEAD or the files."""
+
+LONGEST_LOCK_S = 3600.0
+"""Older than this it is stale whatever changes; waiting for it would stop learning for good."""
+
+_CLOCK_S = 30.0  # how far another machine's clock may be ahead
 
 _LOCKS = ("index.lock", "HEAD.lock")
 _REPLAYS = ("rebase-merge", "rebase-apply", "sequencer")
@@ -61,16 +66,20 @@ def _first_line(path: Path) -> str:
         return ""
 
 
-def git_busy(root: Path) -> bool:
+def git_busy(root: Path, quiet_s: float = float("inf")) -> bool:
     """Whether git is changing the working tree at this moment (checkout, merge, a rebase between two picks).
 
-    A rebase that stopped for the user is not busy: it may stay so for days. A lock older than STALE_LOCK_S is not.
+    `quiet_s` is for how long no file has changed: git takes its lock once and then may write files for many minutes.
+    A rebase that stopped for the user is not busy: it may stay so for days.
     """
     place = find(root)
     if place is None:
         return False
-    locked = any(_age(place.dir / name) < STALE_LOCK_S for name in _LOCKS)
-    return locked or any(_age(place.dir / name) < _REPLAY_STEP_S for name in _REPLAYS)
+    if any(_age(place.dir / name) < _REPLAY_STEP_S for name in _REPLAYS):
+        return True
+    lock = min(_age(place.dir / name) for name in _LOCKS)
+    moved = min(lock, quiet_s, *(_age(place.dir / name) for name in ("index", "HEAD")))
+    return lock < LONGEST_LOCK_S and moved < STALE_LOCK_S
 
 
 def _age(path: Path) -> float:
@@ -79,4 +88,4 @@ def _age(path: Path) -> float:
         age = time.time() - path.lstat().st_mtime
     except OSError:
         return float("inf")
-    return max(0.0, age) if age > -STALE_LOCK_S else float("inf")
+    return max(0.0, age) if age > -_CLOCK_S else float("inf")

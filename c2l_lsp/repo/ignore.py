@@ -96,14 +96,15 @@ class Ignores:
         """What git's own files and the directories above the root say about the root."""
         if place is None:
             return Folder(off=False)
-        sources = [(path, "") for path in (history.global_excludes(), place.common / "info" / "exclude") if path]
+        own = [path for path in (history.global_excludes(), place.common / "info" / "exclude") if path]
         parts = self._prefix.split("/") if self._prefix else []
         above = ["/".join(parts[:n]) for n in range(len(parts))]
-        sources += [(place.top / base / ".gitignore", base) for base in above]
+        sources = [(path, "", True) for path in own]
+        sources += [(place.top / base / ".gitignore", base, False) for base in above]
         folder = Folder(off=False)
         try:
-            for path, base in sources:
-                data = _rule_file(path)
+            for path, base, linked in sources:
+                data = _rule_file(path, linked=linked)
                 folder = Folder(off=False, git=_with(data, base, folder.git), stamp=folder.stamp + data + b"\0")
         except OSError:
             return _OFF
@@ -161,18 +162,27 @@ def _with(data: bytes, base: str, chain: Chain) -> Chain:
     return ((base, rules.parse_all(lines)), *chain)
 
 
-def _rule_file(path: Path) -> bytes:
-    """An ignore file's content, empty when there is none. Raises OSError when there is one that cannot be used."""
+def _rule_file(path: Path, *, linked: bool = False) -> bytes:
+    """An ignore file's content, empty when there is none. Raises OSError when there is one that cannot be used.
+
+    A link is followed only where it is `linked`, the user's own files: one in the folder may lead anywhere, and git
+    does not take its rules. What it was meant to leave out is not known then.
+    """
     try:
-        descriptor = os.open(path, reading.FLAGS)
+        before = path.stat() if linked else path.lstat()  # asked before opening too: that of a device can do things
+        if stat.S_ISDIR(before.st_mode):
+            return b""
+        _require_usable(before)
+        descriptor = os.open(path, reading.FLAGS if linked else reading.FLAGS | reading.NO_LINK)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            return b""
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _RULE_FILE_LIMIT:
-            raise OSError(errno.EFBIG, "not a usable ignore file")
+        _require_usable(os.fstat(descriptor))
         return reading.read_up_to(descriptor, _RULE_FILE_LIMIT)
     finally:
         os.close(descriptor)
+
+
+def _require_usable(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _RULE_FILE_LIMIT:
+        raise OSError(errno.EFBIG, "not a usable ignore file")

@@ -22,15 +22,17 @@ Loss: TypeAlias = Literal["overflow", "limit", "moved"]
 """The kernel's queue was full; no more watches are allowed; the root was moved away."""
 
 MASK = Mask(
-    InotifyConstants.IN_CREATE
+    InotifyConstants.IN_ATTRIB
+    | InotifyConstants.IN_CREATE
     | InotifyConstants.IN_CLOSE_WRITE
     | InotifyConstants.IN_MOVE
     | InotifyConstants.IN_DELETE
     | InotifyConstants.IN_DELETE_SELF
     | InotifyConstants.IN_MOVE_SELF
 )
-"""Not IN_MODIFY: every write of a long save would fill the queue, and closing tells of it. Not IN_OPEN, IN_ACCESS,
-IN_CLOSE_NOWRITE: our own reading would feed the watcher."""
+"""IN_ATTRIB: a file that may be read from now on, or no more; reading makes none. Not IN_MODIFY: every write of a long
+save would fill the queue, and closing tells of it. Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reading would feed
+the watcher."""
 
 
 class InotifyTree(BaseObserver):
@@ -92,6 +94,7 @@ class _Emitter(InotifyEmitter):
 class _Group(InotifyWatchGroup):
     wanted: Callable[[str], bool] = field(default=bool)
     on_loss: Callable[[Loss], None] = field(default=print)
+    _shut: set[bytes] = field(default_factory=set, init=False)
 
     def on_event(self, event: InotifyEvent) -> None:
         path = self._build_event_source_path(event)
@@ -101,9 +104,25 @@ class _Group(InotifyWatchGroup):
             if path == self.path:
                 self.on_loss("moved")
             return
+        if event.is_attrib and event.is_directory and not self._opened_or_shut(path):
+            return
         arrived = event.is_directory and (event.is_create or event.is_moved_to)
         if not (arrived and not self.wanted(os.fsdecode(path))):
             super().on_event(_unpaired(event))
+
+    def _opened_or_shut(self, path: bytes) -> bool:
+        """Whether a directory can be read from now on or no more. Its times and owners are nobody's concern."""
+        readable = os.access(path, os.R_OK | os.X_OK)
+        if readable == (path in self._active_callbacks_by_path and path not in self._shut):
+            return False
+        if not readable:
+            self._shut.add(path)
+        elif path in self._shut:
+            self._shut.discard(path)
+        elif self.wanted(os.fsdecode(path)):
+            with self._lock:
+                self._add_all_callbacks(path)
+        return True
 
     def rebuild(self) -> None:
         """What watchdog does after an overflow: all watches anew."""

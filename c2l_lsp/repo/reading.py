@@ -19,7 +19,7 @@ from c2l_lsp.repo.content import Refusal
 _PLAIN = ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in _PLAIN)
 """Opening never waits for a FIFO's writer and never takes over a terminal."""
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _BY_DESCRIPTOR = hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY") and os.open in os.supports_dir_fd
 _LINK_ERRORS = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 
@@ -75,7 +75,7 @@ def _open(root: Path, path: str) -> int:
             below = inner
         # Asked before opening as well: opening a device can do things by itself.
         _require_regular(os.stat(name, dir_fd=below, follow_symlinks=False))
-        return os.open(name, FLAGS | _NO_LINK, dir_fd=below)
+        return os.open(name, FLAGS | NO_LINK, dir_fd=below)
     finally:
         os.close(below)
 
@@ -86,7 +86,7 @@ def _open_checked(root: Path, path: str) -> int:
     _require_regular(full.lstat())
     if linked(root, path):
         raise _Refused(Refusal.LINK)
-    return os.open(full, FLAGS | _NO_LINK)
+    return os.open(full, FLAGS | NO_LINK)
 
 
 def linked(root: Path, path: str) -> bool:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from watchdog.events import (
+    DirAttribEvent,
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
+    FileAttribEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
@@ -40,7 +42,7 @@ __all__ = ["Coalescer", "Watcher", "git_busy"]
 
 POLL_S = 5.0
 _KINDS: list[type[FileSystemEvent]] = [
-    DirCreatedEvent, DirDeletedEvent, DirMovedEvent,
+    DirCreatedEvent, DirDeletedEvent, DirMovedEvent, DirAttribEvent, FileAttribEvent,
     FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileDeletedEvent, FileMovedEvent,
 ]  # fmt: skip
 _LIMITS = {errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOSYS}

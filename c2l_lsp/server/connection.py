@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -122,12 +123,11 @@ class Connection:
         return self.process.stdin.transport.get_write_buffer_size() if self.process.stdin is not None else 0
 
     def epitaph(self) -> str:
-        """Why the process ended, for a user: our own reason, else its exit code and last words."""
+        """Why the process ended, for a user: our own reason, else its exit code and what kind of error came last."""
         if self.fault:
             return self.fault
-        last = next((line for line in reversed(self.errors) if line.strip()), "")
-        code = self.process.returncode
-        return f"The engine ended with code {code}" + (f": {last}" if last else ".")
+        code, last = self.process.returncode, last_words(self.errors)
+        return f"The engine ended with code {code}" + (f": {last}." if last else ".")
 
     async def _finish(self) -> None:
         await self.process.wait()
@@ -192,6 +192,27 @@ class Connection:
         for future in pending.values():
             if not future.done():
                 future.set_exception(EngineError(self.epitaph()))
+
+
+_ERROR = re.compile(r"(?:[\w.]+\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Lost))(?::.*)?")
+_IMPORT = re.compile(r"(?:ModuleNotFound|Import)Error: (No module named '[\w.]+')")
+_FRAME = re.compile(r'  File ".*?([^/\\"]+)", line (\d+), in .*')
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """The type of the error that a traceback ends with, and where it was; "" without one.
+
+    Only that: an error's own text, and whatever else a library prints, may hold source. A module's name cannot.
+    """
+    kind = where = ""
+    for line in lines:
+        if frame := _FRAME.fullmatch(line):
+            where = f" at {frame[1]}:{frame[2]}"
+        elif missing := _IMPORT.fullmatch(line):
+            kind = missing[1]
+        elif error := _ERROR.fullmatch(line):
+            kind = error[1]
+    return kind and kind + where
 
 
 def _seen(future: asyncio.Future[dict[str, Any]]) -> None:

@@ -44,9 +44,11 @@ async def test_safe_mode_says_why_and_can_be_left(start: Start, folder: Path, ur
     status = await editor.status(lambda status: status["state"] == "failed")
     assert status["kind"] == "Error"
     assert status["disabledReason"] == "failed"
-    assert "no module named torch" in status["message"]
+    assert "No module named 'torch' at worker.py:12" in status["message"]
     assert len(editor.asked("hello")) == 3
-    assert ["no module named torch" in message.message for message in editor.client.messages] == [True]
+    assert ["No module named 'torch' at worker.py:12" in message.message for message in editor.client.messages] == [
+        True
+    ]
     editor.open(uri, "foo")
     assert await editor.complete(uri, 0, 3) == []
     editor.statuses.clear()

@@ -89,7 +89,7 @@ def test_the_trial_leaves_nothing_plugged_in(tiny, trial, sources):
 def test_files_are_read_by_the_bare_model_whatever_the_last_completion_ran_under(session, folder):
     session.open(folder)
     one = life(session, folder)
-    one._deep = deep.Outcome(pairs_of(session.engine.model, 5.0).pairs, "live")
+    one.made.deep = deep.Outcome(pairs_of(session.engine.model, 5.0).pairs, "live")
     one._go_live()
     session.complete(request(folder))
     assert session.engine._slot.pairs
@@ -135,7 +135,9 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
     with Session(settings) as session:
         session.open(folder)
         one = life(session, folder)
-        one._verdict = replace(one._verdict, recall=0.0)  # random weights recall better than 40 steps could teach
+        one.made.verdict = replace(
+            one.made.verdict, recall=0.0
+        )  # random weights recall better than 40 steps could teach
         generation = one.info().generation
         one.deepen(steps=40)
         info = session.settle(str(folder.resolve()))

@@ -13,6 +13,7 @@ import pytest
 
 from c2l_lsp.config import state_root
 from c2l_lsp.engine import adapt, wire
+from c2l_lsp.engine.making import Live
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import folder_key
 from c2l_lsp.errors import AdapterError
@@ -265,6 +266,59 @@ def test_while_git_is_at_work_nothing_is_read(session, folder):
     assert wait(session, folder, 2).generation == 2
 
 
+def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> int:
+    """Drive the engine until something holds; how many steps that took."""
+    steps, deadline = 0, time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        due = session.engine.due_in()
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+            steps += 1
+        else:
+            time.sleep(0.005)
+    return steps
+
+
+def test_a_checkout_of_minutes_is_waited_for_as_long_as_files_change(session, folder):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    lock, past = folder / ".git" / "index.lock", time.time() - 200
+    lock.write_text("")
+    for path in (lock, folder / ".git" / "HEAD"):
+        os.utime(path, (past, past))
+    (folder / "pkg" / "m0.py").write_text("def half_way():\n    return 2\n")
+    at_work(session, folder, lambda: life.info().message)
+    assert "git is at work" in life.info().message
+    until = time.monotonic() + 1.0
+    at_work(session, folder, lambda: time.monotonic() > until)
+    assert life.info().generation == 1
+    lock.unlink()
+    assert wait(session, folder, 2).message == ""
+
+
+def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings, folder, monkeypatch):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    lock, name, told = folder / ".git" / "index.lock", str(folder.resolve()), []
+    lock.write_text("")
+    with Session(settings, told.append) as session:
+        session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
+        life = session.engine.life(name)
+        until = time.monotonic() + 1.5
+        assert at_work(session, folder, lambda: time.monotonic() > until) < 100
+        info = life.info()
+        assert (info.generation, info.files, info.state) == (0, 0, "indexing")
+        assert "git is at work" in info.message
+        tasks = [event.task for event in told if isinstance(event, wire.Progress)]
+        assert tasks == ["waiting for git"]
+        monkeypatch.setattr(adapt, "FIRST_WAIT_S", 0.1)
+        info = wait(session, folder, 1)
+        assert (info.files, info.message) == (12, "")
+        assert changes(session)[0].trigger == "index"
+        assert lock.exists()
+
+
 def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))
@@ -386,14 +440,13 @@ def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settin
 
 
 def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch):
-    from c2l_lsp.engine import adapt
-    from c2l_lsp.engine.gate import Verdict
+    from c2l_lsp.engine.gate import Trial, Verdict
 
     def judge(*_):
         yield
         return Verdict(0.0, 0.2, 100, "it is worse", recall=0.0)
 
-    monkeypatch.setattr(adapt.Trial, "judging", judge)
+    monkeypatch.setattr(Trial, "judging", judge)
     info = session.open(folder)
     assert "kept back: it is worse" in info.message
     assert live(session, folder).adapter is None
@@ -533,7 +586,7 @@ def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folde
     life = session.engine.life(str(folder.resolve()))
     bad = live(session, folder).adapter.scaled(1.0)
     bad.final_map.fill_(float("nan"))
-    life.live = adapt.Live(7, bad)
+    life.live = Live(7, bad)
     answer = session.complete(question(folder))
     assert (answer.generation, answer.new_tokens) == (life.info().generation, 4)
     assert "no numbers" in life.info().message

@@ -14,7 +14,8 @@ import time
 import pytest
 
 from c2l_lsp.engine import wire
-from c2l_lsp.engine.worker import DEVICE_LOST, Inbox, Worker
+from c2l_lsp.engine.inbox import Inbox
+from c2l_lsp.engine.worker import DEVICE_LOST, Worker
 
 WAIT = 90.0
 

@@ -1,5 +1,6 @@
 """Ignore rules against git itself, and the names that no setting brings back."""
 
+import os
 import random
 import subprocess
 from pathlib import Path
@@ -144,3 +145,49 @@ def test_random_rules_give_gits_verdict(git_repo: GitRepo):
         )
         expected = sorted(path for path in listed.stdout.decode().split("\0") if path.endswith(".py"))
         assert admitted(base) == expected, [p.read_text() for p in sorted(base.rglob(".gitignore"))]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+@pytest.mark.parametrize("name", [".gitignore", ".c2lignore"])
+@pytest.mark.parametrize("kind", ["link in the folder", "link to nothing", "link out", "link to a device", "FIFO"])
+def test_a_rule_file_that_is_no_plain_file_shuts_its_folder_unopened(
+    git_repo: GitRepo, monkeypatch, tmp_path, kind, name
+):
+    """git takes no rules from a linked .gitignore; what it was to leave out is not known, so nothing is read there."""
+    root = git_repo.root
+    write(root, {"rules": "later.py\n", "a/later.py": "x\n", "a/b/c.py": "x\n", "top.py": "x\n"})
+    (tmp_path / "outside").write_text("later.py\n")
+    path = root / "a" / name
+    targets = {"link in the folder": "../rules", "link to nothing": "nowhere", "link to a device": "/dev/zero"}
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(targets.get(kind, tmp_path / "outside"))
+    opened, real = [], os.open
+    monkeypatch.setattr(os, "open", lambda path, *args, **more: opened.append(str(path)) or real(path, *args, **more))
+    assert admitted(root) == ["top.py"]
+    assert not [path for path in opened if path.endswith(name) and "/a/" in path]
+
+
+def test_a_rule_file_that_became_a_link_meanwhile_is_not_followed(git_repo: GitRepo, monkeypatch):
+    write(git_repo.root, {".gitignore": "later.py\n", "rules": "", "later.py": "x\n", "top.py": "x\n"})
+    real = os.open
+
+    def swapped(path, *args, **more):
+        if str(path) == str(git_repo.root / ".gitignore"):
+            (git_repo.root / ".gitignore").unlink()
+            (git_repo.root / ".gitignore").symlink_to("rules")
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", swapped)
+    assert admitted(git_repo.root) == []
+
+
+def test_the_users_own_excludes_may_be_a_link(git_repo: GitRepo, tmp_path):
+    (tmp_path / "dotfiles").write_text("later.py\n")
+    exclude = git_repo.root / ".git" / "info" / "exclude"
+    exclude.parent.mkdir(exist_ok=True)
+    exclude.unlink(missing_ok=True)
+    exclude.symlink_to(tmp_path / "dotfiles")
+    write(git_repo.root, {"later.py": "x\n", "top.py": "x\n"})
+    assert admitted(git_repo.root) == ["top.py"]

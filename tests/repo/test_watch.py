@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, mon
     """Not even events that are thrown away: they would fill the system's queue."""
     from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-    write(folder, {f"many/m{i}.py": f"x = {i}\n" for i in range(200)})
+    write(folder, {f"many/m{i}.py": f"x = {i}\n" for i in range(1000)})
     fence(folder, seen)
     before = len(seen.hints)
     names: set[bytes] = set()
@@ -138,6 +139,46 @@ def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, mon
     fence(folder, seen, "fence2.py")
     assert names <= {b"fence.py", b"fence2.py"}
     assert {path for hint in seen.hints[before:] for path in hint or ("everything",)} <= {"fence.py", "fence2.py"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
+def test_a_file_that_may_be_read_from_now_on_is_hinted(watched: Watcher, folder: Path, seen: Seen):
+    (folder / "a.py").chmod(0o200)
+    seen.until(lambda paths, _: "a.py" in paths)
+    fence(folder, seen)
+    seen.hints.clear()
+    (folder / "a.py").chmod(0o600)
+    seen.until(lambda paths, _: "a.py" in paths)
+    assert None not in seen.hints
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
+def test_a_folder_that_opens_is_hinted_and_watched_and_its_times_are_not(
+    folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever runs this may be allowed to read everything, so the system's answers are given here."""
+    real, shut = os.access, {os.fsencode(folder / "pkg")}
+    monkeypatch.setattr(os, "access", lambda path, mode: os.fsencode(path) not in shut and real(path, mode))
+    watcher = Watcher(folder, FileFilter(folder, config.Files()), seen.add)
+    watcher.start()
+    try:
+        (folder / "pkg").chmod(0o700)
+        seen.until(lambda paths, _: "pkg" in paths)  # shut
+        shut.clear()
+        fence(folder, seen)
+        seen.hints.clear()
+        (folder / "pkg").chmod(0o755)
+        seen.until(lambda paths, _: "pkg" in paths)  # open again
+        fence(folder, seen, "pkg/inside.py")
+        seen.hints.clear()
+        for _ in range(50):
+            os.utime(folder / "pkg")
+            os.utime(folder)
+        fence(folder, seen, "fence2.py")
+        assert seen.paths <= {"fence2.py", "pkg/inside.py"}
+        assert None not in seen.hints
+    finally:
+        watcher.stop()
 
 
 def test_ignored_folders_are_not_watched(tmp_path: Path, seen: Seen):
@@ -479,8 +520,16 @@ def test_git_is_busy_while_it_holds_its_lock(git_repo: GitRepo):
     assert git_busy(git_repo.root)
     (git_repo.root / "sub").mkdir()
     assert git_busy(git_repo.root / "sub")
-    os.utime(lock, (time.time() - 60, time.time() - 60))  # left behind by a killed git
-    assert not git_busy(git_repo.root)
+    past = time.time() - 200
+    for path in (lock, git_repo.root / ".git/index", git_repo.root / ".git/HEAD"):
+        os.utime(path, (past, past))
+    assert not git_busy(git_repo.root)  # left behind by a killed git
+    assert git_busy(git_repo.root, quiet_s=5.0)  # a long checkout: files are still being written
+    os.utime(git_repo.root / ".git/index")
+    assert git_busy(git_repo.root)
+    past = time.time() - 4000
+    os.utime(lock, (past, past))
+    assert not git_busy(git_repo.root, quiet_s=5.0)
 
 
 def test_a_rebase_that_waits_for_the_user_is_not_busy(git_repo: GitRepo, tmp_path: Path):

@@ -50,6 +50,12 @@ def note(**fields: object) -> None:
             log.write(json.dumps({"pid": os.getpid(), **fields}) + "\n")
 
 
+def traceback(line: int, last: str) -> None:
+    """As Python prints one that nobody caught."""
+    frame = f'  File "/opt/c2l_lsp/engine/worker.py", line {line}, in main\n    import torch\n'
+    print(f"Traceback (most recent call last):\n{frame}{last}", file=sys.stderr, flush=True)
+
+
 def info(folder: str) -> wire.AdapterInfo:
     return wire.AdapterInfo(
         folder=folder, generation=GENERATION.get(folder, 0), kind="memory", enabled=ENABLED.get(folder, True),
@@ -97,6 +103,7 @@ def text_for(request: wire.Complete) -> list[str]:
 def complete(request_id: int, request: wire.Complete) -> None:
     prefix = request.prefix
     if "DIE" in prefix:
+        traceback(34, f"KeyError: {prefix!r}")
         os._exit(9)
     if "HANG" in prefix:
         HUNG.set()
@@ -133,7 +140,7 @@ def complete(request_id: int, request: wire.Complete) -> None:
 def hello(params: wire.Hello) -> wire.Struct | tuple[str, str]:
     how = os.environ.get("FAKE_START", "")
     if how == "die":
-        print("Traceback: no module named torch", file=sys.stderr, flush=True)
+        traceback(12, "ModuleNotFoundError: No module named 'torch'")
         os._exit(3)
     if how == "die-twice":
         marks = Path(os.environ["FAKE_LOG"]).read_text(encoding="utf-8").count('"method": "hello"')

@@ -138,7 +138,7 @@ async def test_three_failed_starts_are_enough_and_say_why(make: Callable[..., Wa
     engine = make(FAKE_START="die")
     await engine.until(lambda: engine.client.life is Life.FAILED)
     assert len(asked("hello")) == 3
-    assert "no module named torch" in engine.client.message
+    assert "No module named 'torch' at worker.py:12" in engine.client.message
     assert not await engine.client.ready(1)
     with pytest.raises(EngineError, match="torch"):
         await engine.client.complete(question("a"), 5)

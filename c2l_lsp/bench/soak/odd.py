@@ -68,7 +68,7 @@ READ: dict[str, bytes] = {
 def _counted(task: Task) -> Iterator[list[int]]:
     """How many bytes are read, and the planted fault."""
     counts: list[int] = []
-    real, flags, judged = os.read, reading._NO_LINK, reading._require_regular
+    real, flags, judged = os.read, reading.NO_LINK, reading._require_regular
 
     def counting(descriptor: int, size: int) -> bytes:
         data = real(descriptor, size)
@@ -78,11 +78,11 @@ def _counted(task: Task) -> Iterator[list[int]]:
     os.read = counting
     try:
         if task.planted("follow"):
-            reading._NO_LINK = 0
+            reading.NO_LINK = 0
             reading._require_regular = lambda status: None
         yield counts
     finally:
-        os.read, reading._NO_LINK, reading._require_regular = real, flags, judged
+        os.read, reading.NO_LINK, reading._require_regular = real, flags, judged
 
 
 def run(task: Task) -> Finding:

@@ -17,9 +17,9 @@ def kept_open(_: str) -> None:
 
 def deaf(_: str) -> None:
     """An engine that does not heed a cancel."""
-    from c2l_lsp.engine import worker
+    from c2l_lsp.engine import inbox
 
-    worker.Inbox.cancelled = lambda self, request_id: False  # type: ignore[method-assign]
+    inbox.Inbox.cancelled = lambda self, request_id: False  # type: ignore[method-assign]
 
 
 def unseen(_: str) -> None:

@@ -52,7 +52,7 @@ def whole(loaded: tuple[Saved, RepoState, dict[str, torch.Tensor]]) -> bool:
     return same and list(saved.files) == [f"{saved.generation}.py"]
 
 
-def in_place(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> None:  # noqa: ANN401
+def in_place(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> bool:  # noqa: ANN401
     """The planted fault: files are written over one another."""
     import msgspec
     from safetensors.torch import save as tensors_to
@@ -75,6 +75,7 @@ def in_place(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> N
     }
     (target / "manifest.json").write_text(json.dumps({"schema": SCHEMA, "sums": sums}))
     (self.root / "CURRENT").write_text(target.name)
+    return True
 
 
 def reading(generation: int) -> tuple[bytes, Reading]:

@@ -52,7 +52,7 @@ def _swap(
     wanted: list[Any],
 ) -> float:
     from c2l_lsp.engine import wire
-    from c2l_lsp.engine.adapt import Live
+    from c2l_lsp.engine.making import Live
 
     dice, worst = random.Random(0), 0.0  # noqa: S311
     life = session.engine.life(str(root))

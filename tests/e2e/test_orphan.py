@@ -1,0 +1,84 @@
+"""A server that is killed takes its engine with it, also one that hangs, loads or computes and hears nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .editor import slack
+from .test_end import frame
+
+LIMIT = 5.0 * slack()
+
+ENGINE = """
+import ctypes, sys, time
+from c2l_lsp.engine import orphan, worker
+{unknown_parent}
+def stuck(self, params, request_id):
+    open({mark!r}, "w").close()
+    {does}
+worker.Worker._on_hello = stuck
+sys.exit(worker.main())
+"""
+SERVER = "import sys; from c2l_lsp.server.app import serve; sys.exit(serve(command=[sys.executable, '-c', {engine!r}]))"
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it on Linux only")
+
+
+@pytest.mark.parametrize(
+    ("does", "by_kernel"),
+    [
+        ("while True: pass", False),
+        ("time.sleep(600)", False),
+        ("ctypes.CDLL(None).sleep(600)", False),
+        pytest.param("ctypes.PyDLL(None).sleep(600)", True, marks=linux, id="native code that holds the lock"),
+    ],
+)
+def test_an_engine_that_is_stuck_ends_with_a_killed_server(does: str, by_kernel: bool, folder: Path, tmp_path: Path):
+    mark = tmp_path / "stuck"
+    unknown = "" if by_kernel else "orphan.end_with_parent = lambda: None"  # as where no kernel helps
+    engine = ENGINE.format(unknown_parent=unknown, mark=str(mark), does=does)
+    command = [sys.executable, "-c", SERVER.format(engine=engine)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    left: list[psutil.Process] = []
+    try:
+        folders = [{"uri": folder.as_uri(), "name": "w"}]
+        params = {"capabilities": {}, "processId": None, "rootUri": None, "workspaceFolders": folders}
+        server.stdin.write(frame({"id": 1, "method": "initialize", "params": params}))
+        server.stdin.write(frame({"method": "initialized", "params": {}}))
+        server.stdin.flush()
+        deadline = time.monotonic() + 30 * slack()
+        while not mark.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        left = psutil.Process(server.pid).children(recursive=True)
+        assert len(left) == 1
+        server.kill()
+        server.wait()
+        assert all(ended(process) for process in left)
+    finally:
+        server.kill()
+        server.wait()
+        for process in left:
+            if process.is_running():
+                process.kill()
+        server.stdin.close()
+        server.stdout.close()
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it ends in time. It has no parent here any more, so a first process that reaps nobody shows a zombie."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        try:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False

@@ -1,0 +1,254 @@
+"""What nobody foresaw: one folder or one request fails, says where, and nothing else does; its text is not repeated."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from c2l_lsp.config import state_root
+from c2l_lsp.engine import adapt, store, wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.engine.store import folder_key
+from c2l_lsp.engine.worker import Worker
+
+CANARY = "zq_source_line_canary = 'text of a file'"
+UNFORESEEN = [KeyError(CANARY), ValueError(CANARY), OSError(5, CANARY), AssertionError(CANARY), RuntimeError(CANARY)]
+
+
+def life(session: Session, folder: Path) -> adapt.FolderLife:
+    return session.engine.life(str(folder.resolve()))
+
+
+def troubles(session: Session) -> list[wire.Trouble]:
+    return [event for event in session.events if isinstance(event, wire.Trouble)]
+
+
+def raising(error: Exception):
+    def call(*_: object, **__: object):
+        raise error
+
+    return call
+
+
+def until(session: Session, holds, timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        due = session.engine.due_in()
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+        else:
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def other(folder: Path) -> Path:
+    """A second folder, where nothing is wrong."""
+    made = folder.with_name("other")
+    shutil.copytree(folder, made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [*(("read", error) for error in UNFORESEEN), *((w, UNFORESEEN[0]) for w in ("update", "adapter", "pieces"))],
+)
+def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, other, monkeypatch, where, error):
+    session.open(folder)
+    session.open(other)
+    one, sound = life(session, folder), life(session, other)
+    monkeypatch.setattr(one._learner.network, where, raising(error))
+    for root in (folder, other):
+        (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
+        life(session, root).regenerate()
+    until(session, lambda: troubles(session) and sound.info().generation == 2)
+    (told,) = troubles(session)
+    assert (told.folder, told.severity) == (str(folder.resolve()), "error")
+    assert f"({type(error).__name__} at " in told.message
+    assert told.message == one.info().message
+    assert "canary" not in repr(session.events)
+    assert one.live.adapter is not None or one.info().scale == 0  # the last one stays
+    monkeypatch.undo()
+    one.regenerate()
+    until(session, lambda: one.info().generation == 2)
+    assert one.info().message == "" or "kept back" in one.info().message
+
+
+def test_of_folders_updated_together_only_the_one_that_fails_fails(session, folder, other, monkeypatch):
+    session.open(folder)
+    session.open(other)
+    one, sound = life(session, folder), life(session, other)
+    sound._learner.network = one._learner.network  # as with a shipped prior: one call for both
+    real, bad = one._learner.network.update, one._learner
+
+    def update(states, changes):
+        if any(state is bad.state for state in states):
+            raise KeyError(CANARY)
+        return real(states, changes)
+
+    monkeypatch.setattr(one._learner.network, "update", update)
+    for root in (folder, other):
+        (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
+    until(session, lambda: troubles(session) and sound.info().generation == 2)
+    assert {told.folder for told in troubles(session)} == {str(folder.resolve())}
+
+
+@pytest.mark.parametrize("where", ["start", "_restore"])
+def test_a_folder_that_cannot_even_begin_does_not_stop_another(session, folder, other, monkeypatch, where):
+    with monkeypatch.context() as patched:
+        patched.setattr(adapt.FolderLife, where, raising(KeyError(CANARY)))
+        session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings))
+    assert "KeyError" in life(session, folder).info().message
+    assert session.open(other).generation == 1
+
+
+class Stub:
+    """Stands where an engine does."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def due_in(self) -> float:
+        return 0.0
+
+    def close(self) -> None: ...
+
+    def idle_step(self) -> None:
+        self.steps += 1
+        raise KeyError(CANARY)
+
+    def status(self) -> wire.Status:
+        raise ValueError(CANARY)
+
+
+def said(out: bytes) -> list[wire.Frame]:
+    stream, frames = io.BytesIO(out), []
+    while (frame := wire.read(stream)) is not None:
+        frames.append(frame)
+    return frames
+
+
+def test_a_request_that_fails_is_answered_and_the_process_goes_on(caplog):
+    theirs, ours = os.pipe()
+    back, out = os.pipe()
+    with os.fdopen(theirs, "rb") as stdin, os.fdopen(out, "wb") as stdout, os.fdopen(ours, "wb") as send:
+        worker, stub = Worker(stdin, stdout), Stub()
+        worker._engine = stub
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        for number, method in enumerate(["status", "ping", "status", "status", "status", "ping", "shutdown"], 1):
+            send.write(wire.pack(wire.Request(id=number, method=method, params={})))
+        send.flush()
+        thread.join(30)
+    with os.fdopen(back, "rb") as reading:
+        frames = said(reading.read())
+    replies = {frame.id: frame.error for frame in frames if isinstance(frame, wire.Reply)}
+    assert [replies[number] is None for number in range(1, 8)] == [False, True, False, False, False, True, True]
+    assert "The request status failed: ValueError at worker.py" in replies[1][1]
+    assert worker._code == 0
+    assert stub.steps <= 2  # what fails at once is not tried again at once
+    assert "canary" not in repr(frames) + caplog.text
+
+
+# --- kept state ------------------------------------------------------------------------------------------------------
+
+
+def forged(folder: Path, file: str, change) -> None:
+    """Change tensors of the kept state, with checksums that agree."""
+    root = state_root() / folder_key(folder)
+    generation = root / (root / "CURRENT").read_text()
+    tensors = load_file(generation / file)
+    change(tensors)
+    save_file(tensors, generation / file)
+    manifest = json.loads((generation / "manifest.json").read_text())
+    manifest["sums"][file] = store._sum((generation / file).read_bytes()).hex()
+    (generation / "manifest.json").write_text(json.dumps(manifest))
+
+
+def put(name: str, value):
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name] = value(tensors[name]) if callable(value) else value
+
+    return change
+
+
+DEEP = "deep/model.layers.1.mlp.down_proj"
+
+
+def whole_deep(**changes: torch.Tensor):
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        made = {"A": torch.zeros(4, 128), "B": torch.zeros(64, 4), "scale": torch.tensor(1.0, dtype=torch.float64)}
+        for part, tensor in {**made, **changes}.items():
+            tensors[f"{DEEP}/{part}"] = tensor
+        tensors.setdefault("deep/recall", torch.tensor(1.0, dtype=torch.float64))
+
+    return change
+
+
+def several_ids(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["ids"] = tensors["ids"].clone()
+    tensors["ids"][5] = -1
+
+
+FORGED = {
+    "a tensor is missing": ("state", lambda tensors: tensors.pop("F_e")),
+    "a tensor too many": ("state", put("more", torch.zeros(2))),
+    "another shape": ("state", put("S", lambda t: t[:-1].clone())),
+    "another dtype": ("state", put("recent", lambda t: t.float())),
+    "not finite": ("state", put("gate", lambda t: t * float("nan"))),
+    "below zero": ("state", put("n", lambda t: -t)),
+    "keys of another width": ("state", put("keys", lambda t: t[:, 1:].clone())),
+    "too few keys": ("state", put("keys", lambda t: t[1:].clone())),
+    "a token there is not": ("state", put("ids", lambda t: t + 100_000)),
+    "a cut in a piece": ("state", several_ids),
+    "a prior that is not finite": ("extra", put("P", lambda t: t * float("inf"))),
+    "deep pairs of another shape": ("extra", whole_deep(A=torch.zeros(4, 127))),
+    "deep pairs in a row": ("extra", whole_deep(A=torch.zeros(4))),
+    "deep pairs that are not finite": ("extra", whole_deep(B=torch.full((64, 4), float("nan")))),
+    "a deep recall below zero": ("extra", lambda t: (t.update({"deep/recall": torch.tensor(-1.0)}), whole_deep()(t))),
+    "half a deep pair": ("extra", lambda t: (whole_deep()(t), t.pop(f"{DEEP}/B"))),
+    "deep pairs for nothing": ("extra", lambda t: (whole_deep()(t), t.update({"deep/other": torch.zeros(1)}))),
+}
+
+
+def test_a_state_that_is_not_what_the_engine_expects_is_set_aside_and_built_again(open_gate, settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+        want = life(first, folder)._learner.state.tensors["S"]
+    name, kept = str(folder.resolve()), state_root() / folder_key(folder)
+    sound = kept.with_name("sound")
+    shutil.copytree(kept, sound)
+    for what, (file, change) in FORGED.items():
+        shutil.rmtree(kept)
+        shutil.copytree(sound, kept)
+        forged(folder, f"{file}.safetensors", change)
+        with Session(settings) as second:
+            second.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
+            assert life(second, folder).live.adapter is None, what  # not used for a moment
+            assert [(told.code, told.severity) for told in troubles(second)] == [("state", "warning")], what
+            assert "set aside" in troubles(second)[0].message
+            assert list(kept.glob("*.bad"))
+            assert not life(second, folder).made.deep.pairs
+    with Session(settings) as last:
+        last.open(folder)
+        assert life(last, folder).live.adapter is not None
+        assert torch.allclose(life(last, folder)._learner.state.tensors["S"], want)
+
+
+def test_a_prior_that_does_not_fit_is_estimated_again(open_gate, settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+    forged(folder, "extra.safetensors", put("P", lambda tensor: tensor[:-1].clone()))
+    with Session(settings) as second:
+        assert second.open(folder).state == "ready"
+        assert life(second, folder)._learner.extra["P"].shape == (64, 64)
+        assert life(second, folder).live.adapter is not None
