@@ -107,19 +107,19 @@ def eager(_: str) -> None:
 def census(_: str) -> None:
     """SIGUSR1 has a server write the sums of its documents' texts into the file named by C2L_SOAK_NOTES; an engine
     writes there every length of its queue that is the largest so far."""
-    from c2l_lsp.engine import worker
+    from c2l_lsp.engine import inbox
     from c2l_lsp.server import documents
 
     out = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     held: list[documents.Documents] = []
-    made, add = documents.Documents.__init__, worker.Inbox.add
+    made, add = documents.Documents.__init__, inbox.Inbox.add
     longest = [0]
 
     def begun(self: documents.Documents) -> None:
         made(self)
         held.append(self)
 
-    def counted(self: worker.Inbox, request: Any) -> None:  # noqa: ANN401
+    def counted(self: inbox.Inbox, request: Any) -> None:  # noqa: ANN401
         add(self, request)
         length = len(self._others) + len(self._completions)
         if length > longest[0]:
@@ -134,5 +134,5 @@ def census(_: str) -> None:
         os.write(out, b"end\n")
 
     documents.Documents.__init__ = begun  # type: ignore[method-assign]
-    worker.Inbox.add = counted  # type: ignore[method-assign]
+    inbox.Inbox.add = counted  # type: ignore[method-assign]
     signal.signal(signal.SIGUSR1, told)

@@ -195,10 +195,11 @@ def error(number: int, code: int, root: Path) -> None:
 ACTS: dict[str, Callable[..., None]] = {"loop": loop, "point": point, "error": error}
 
 
-def swallows(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> None:  # noqa: ANN401
+def swallows(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> bool:  # noqa: ANN401
     """The planted fault: an error while saving is not told."""
     with contextlib.suppress(StorageError):
         saves(self, saved, state, extra)
+    return True
 
 
 saves = FolderStore.save
