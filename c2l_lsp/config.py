@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -187,14 +187,25 @@ class Settings(_Group, frozen=True, kw_only=True):
 MACHINE_ONLY = frozenset({"model", "server", "remote"})
 """Groups a workspace must not set: they name paths, addresses, commands and devices."""
 
+TIGHTENED: dict[str, Callable[[Any, Any], Any]] = {
+    "files.exclude": lambda own, wished: [*(one for one in wished if one not in own), *own],  # the last one decides
+    "files.respectGitignore": lambda own, wished: own or wished,
+    "files.ignoreFile": lambda own, _wished: own,
+    "files.maxSizeKb": min,
+    "adapter.maxIndexKb": min,
+}
+"""What may be read at all, and how much: the user's value and a workspace's wish give what holds in the workspace. A
+repository's own settings can leave more out; none can let in what the user leaves out, or make the index huge."""
+
 
 def merge(
-    base: Settings, values: Mapping[str, Any], *, source: str, machine: bool
+    base: Settings, values: Mapping[str, Any], *, source: str, machine: bool, file: str = ""
 ) -> tuple[Settings, list[SettingError]]:
     """`base` overlaid with `values`, and an error for each key that was wrong and therefore skipped.
 
     `values` is nested or dotted ("completion.debounceMs"), with or without the leading "c2l". None means unset.
-    `machine` says whether the source may set machine-scoped groups. Never raises for a user's mistake.
+    `machine` says whether the source is the user: any other may not set machine-scoped groups, and only tighten what
+    is read. `file`: the source, if it is one to correct by hand. Never raises for a user's mistake.
     """
     plain = msgspec.to_builtins(base)
     errors: list[SettingError] = []
@@ -203,7 +214,7 @@ def merge(
             continue  # an empty table of Lua, which cannot tell a list from a map
         dotted = ".".join(path)
         if not machine and path[0] in MACHINE_ONLY:
-            errors.append(SettingError(f"c2l.{dotted} is set in {source}: only user settings may set it."))
+            errors.append(SettingError(f"c2l.{dotted} is set in {source}: only user settings may set it.", file))
             continue
         trial = _with(plain, path, value)
         try:
@@ -211,8 +222,15 @@ def merge(
         except msgspec.ValidationError as error:
             reason = str(error).split(" - at ")[0]
             wrong = "is not a setting" if "unknown field" in reason else f"is left as it was: {reason}"
-            errors.append(SettingError(f"c2l.{dotted} in {source} {wrong}."))
+            errors.append(SettingError(f"c2l.{dotted} in {source} {wrong}.", file))
             continue
+        if not machine and dotted in TIGHTENED:
+            held = TIGHTENED[dotted](_at(plain, path), value)
+            echoed = value == _at(msgspec.to_builtins(Settings()), path)
+            if held != value and not isinstance(held, list) and not echoed:
+                sentence = f"c2l.{dotted} in {source} is left as it was: only user settings may let more be read."
+                errors.append(SettingError(sentence, file))
+            trial = _with(plain, path, held)
         plain = trial
     return msgspec.convert(plain, Settings, strict=True), errors
 
@@ -265,8 +283,8 @@ def load_user(path: Path | None = None) -> tuple[Settings, list[SettingError]]:
     except FileNotFoundError:
         return Settings(), []
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return Settings(), [SettingError(f"{path} cannot be read ({error}); defaults are used.")]
-    return merge(Settings(), values, source=str(path), machine=True)
+        return Settings(), [SettingError(f"{path} cannot be read ({error}); defaults are used.", str(path))]
+    return merge(Settings(), values, source=str(path), machine=True, file=str(path))
 
 
 def describe() -> list[dict[str, Any]]:

@@ -103,6 +103,10 @@ class Timing(_Record, frozen=True, kw_only=True):
     total: float = 0.0
 
 
+LEFT_OUT = "The file is left out: it is ignored (.gitignore, .c2lignore, c2l.files.exclude) or its name says secret."
+"""Reason of a completion without text: nothing of this file may be read."""
+
+
 class Completion(_Record, frozen=True, kw_only=True):
     """The answer: candidate texts (best first, may be empty) and what they were computed under.
 
