@@ -1,9 +1,9 @@
 /** Everything the panel "What has it learned" shows, as plain strings and numbers. Knows neither `vscode` nor the DOM. */
 
-import { drift, type Generation, type Latencies } from "./history";
+import { drift, type Generation } from "./history";
 import { type AdapterInfo, type Counts, sentenceOf, type StatisticsReport, type Status } from "./protocol";
 import { isTraining, modelText } from "./statusText";
-import { percent, rate, thisWeek, weekLine } from "./statistics";
+import { milliseconds, percent, rate, rejected, thisWeek, weekLine } from "./statistics";
 
 export interface Known {
   folders: readonly { path: string; name: string }[];
@@ -12,7 +12,6 @@ export interface Known {
   info: AdapterInfo | undefined;
   statistics: StatisticsReport | undefined;
   generations: readonly Generation[];
-  latencies: Latencies;
   /** Size of the folder's state on disk in MB, once known. */
   diskMb: number | undefined;
   now: Date;
@@ -64,7 +63,7 @@ export function panelData(known: Known): PanelData {
     facts: facts(status, info, known.now),
     points: rows.flatMap((row) => (row.norm === undefined ? [] : [{ generation: row.generation, norm: row.norm }])),
     generations: rows.map((row, index) => generationRow(row, drift(rows, index), known.now)).reverse(),
-    compare: known.statistics === undefined ? [] : compare(known.statistics, known.latencies),
+    compare: known.statistics === undefined ? [] : compare(known.statistics),
     resources: resources(status, known.diskMb),
     reasons: reasons(known.statistics),
     week: known.statistics === undefined ? "" : weekLine(thisWeek(known.statistics, known.now)),
@@ -109,23 +108,22 @@ function took(ms: number): string {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-function compare(report: StatisticsReport, latencies: Latencies): Row[] {
+function compare(report: StatisticsReport): Row[] {
   const row = (name: string, value: (counts: Counts) => string | number): Row => [
     name,
     String(value(report.withAdapter)),
     String(value(report.withoutAdapter)),
   ];
   const time = (share: "p50" | "p95"): Row => [
-    share === "p50" ? "Latency in this window, median" : "Latency in this window, p95",
-    ...[true, false].map((adapted) => {
-      const latency = latencies.of(adapted);
-      return latency === undefined ? "–" : `${Math.round(latency[share])} ms`;
-    }),
+    share === "p50" ? "Latency, median" : "Latency, p95",
+    milliseconds(report.latencyMsWithAdapter, share),
+    milliseconds(report.latencyMsWithoutAdapter, share),
   ];
   return [
     row("Shown", (counts) => counts.shown),
     row("Accepted", (counts) => counts.accepted),
     row("Accepted in part", (counts) => counts.partlyAccepted),
+    row("Rejected", rejected),
     row("Acceptance", (counts) => percent(rate(counts))),
     row("Characters accepted", (counts) => counts.acceptedChars),
     time("p50"),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { drift, Generations, type Keep, Latencies } from "../src/history";
+import { drift, Generations, type Keep } from "../src/history";
 import { ago, type Known, panelData } from "../src/panelModel";
 import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../src/protocol";
 import { acceptance, page, thisWeek, weekLine, weekOf } from "../src/statistics";
@@ -36,7 +36,8 @@ function counts(shown: number, accepted: number, acceptedChars = 0): Counts {
 
 function report(withAdapter: Counts, withoutAdapter: Counts): StatisticsReport {
   return {
-    enabled: true, latencyMs: { p50: 10, p95: 20, count: 4 }, withAdapter, withoutAdapter, requests: 9, fromCache: 1,
+    enabled: true, latencyMs: { p50: 10, p95: 20, count: 4 },
+    latencyMsWithAdapter: { p50: 12, p95: 20, count: 4 }, latencyMsWithoutAdapter: { p50: 0, p95: 0, count: 0 }, withAdapter, withoutAdapter, requests: 9, fromCache: 1,
     typedThrough: 2, superseded: 3, reasons: { "line-suffix": 2, manual: 5 }, weeks: {},
   };
 }
@@ -44,7 +45,7 @@ function report(withAdapter: Counts, withoutAdapter: Counts): StatisticsReport {
 function known(change: Partial<Known>): Known {
   return {
     folders: [{ path: "/f", name: "f" }], folder: "/f", status: undefined, info: undefined, statistics: undefined,
-    generations: [], latencies: new Latencies(), diskMb: undefined, now: NOW, trouble: "", ...change,
+    generations: [], diskMb: undefined, now: NOW, trouble: "", ...change,
   };
 }
 
@@ -70,13 +71,6 @@ test("drift is the relative change of the norm", () => {
   assert.equal(drift(rows, 0), undefined);
 });
 
-test("latencies are kept apart by adapter", () => {
-  const latencies = new Latencies();
-  for (const ms of [30, 10, 20]) latencies.add(ms, true);
-  assert.deepEqual(latencies.of(true), { p50: 20, p95: 30, count: 3 });
-  assert.equal(latencies.of(false), undefined);
-});
-
 test("the panel shows the newest generation first and names its cause", () => {
   const generations = new Generations(memento(), () => NOW.getTime());
   generations.record(change(1, "index"));
@@ -91,11 +85,10 @@ test("the panel shows the newest generation first and names its cause", () => {
 });
 
 test("the comparison puts both sides beside each other", () => {
-  const latencies = new Latencies();
-  latencies.add(12, true);
-  const data = panelData(known({ statistics: report(counts(10, 4), counts(5, 1)), latencies }));
+  const data = panelData(known({ statistics: report(counts(10, 4), counts(5, 1)) }));
   assert.deepEqual(data.compare.find((row) => row[0] === "Acceptance"), ["Acceptance", "40 %", "20 %"]);
   assert.deepEqual(data.compare.find((row) => row[0]?.endsWith("median"))?.slice(1), ["12 ms", "–"]);
+  assert.deepEqual(data.compare.find((row) => row[0] === "Rejected"), ["Rejected", "6", "4"]);
   assert.deepEqual(data.reasons[0]?.[1], "5");
 });
 
