@@ -46,6 +46,8 @@ RETRY_S = 30.0
 
 NORM_LIMIT = 100.0
 _GIT_PAUSE_S = 0.5
+_TOLD_PATHS = 8
+"""Files that a new generation names, of those that changed."""
 _GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
 
 Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
@@ -389,14 +391,23 @@ class FolderLife:
             self._since_gate = 0
         reason = refuse(adapter, NORM_LIMIT) or self._verdict.closed
         self.message = f"The adapter is kept back: {reason}." if reason else ""
+        moved = adapter.moved(self._adapter) if self._adapter is not None else 0.0
         self._adapter = None if reason else adapter
         self._generation += 1
         self._updated_at = time.time()
         self._go_live()
         self._settle()
         ready.ms |= {"adapter": (made - started) * 1e3, "gate": (time.perf_counter() - made) * 1e3}
-        changed = ready.plan.changed_files
-        self._emit(wire.AdapterChanged(info=self.info(), trigger=ready.trigger, changed_files=changed, ms=ready.ms))
+        self._emit(
+            wire.AdapterChanged(
+                info=self.info(),
+                trigger=ready.trigger,
+                changed_files=ready.plan.changed_files,
+                ms=ready.ms,
+                paths=ready.plan.largest(_TOLD_PATHS),
+                moved=moved,
+            )
+        )
         yield
         self._save(learner, state)
 

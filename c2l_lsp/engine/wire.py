@@ -259,12 +259,17 @@ class Progress(_Record, frozen=True, kw_only=True):
 
 
 class AdapterChanged(_Record, frozen=True, kw_only=True):
-    """A new adapter generation is live. `trigger` is index, diff, settings, reset, restore or deep; `ms` per stage."""
+    """A new adapter generation is live. `trigger` is index, diff, settings, reset, restore or deep; `ms` per stage.
+
+    `paths`: the largest of the changed files; `moved`: relative distance from the adapter before, 0 without one.
+    """
 
     info: AdapterInfo
     trigger: str
     changed_files: int
     ms: dict[str, float]
+    paths: list[str] = []
+    moved: float = 0.0
 
 
 class Trouble(_Record, frozen=True, kw_only=True):

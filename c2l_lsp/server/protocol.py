@@ -194,7 +194,10 @@ class Status(_Payload):
 
 
 class AdapterChange(_Payload):
-    """`c2l/adapter/didChange`: a new generation is live."""
+    """`c2l/adapter/didChange`: a new generation is live.
+
+    `paths`: the largest of the changed files; `moved`: relative distance from the adapter before, 0 without one.
+    """
 
     folder: str
     generation: int
@@ -202,6 +205,8 @@ class AdapterChange(_Payload):
     changed_files: int
     ms: dict[str, float]
     adapter: AdapterStatus
+    paths: list[str] = []
+    moved: float = 0.0
 
 
 class DocumentId(_Payload):

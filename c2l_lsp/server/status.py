@@ -231,6 +231,8 @@ class Board:
             changed_files=event.changed_files,
             ms=event.ms,
             adapter=self.told(event.info),
+            paths=event.paths,
+            moved=event.moved,
         )
         self._notify(ADAPTER_DID_CHANGE, plain(change))
 

@@ -63,7 +63,11 @@ def learn(folder: str, trigger: str) -> None:
     for done in (0, 1, 2):
         emit(wire.Progress(folder=folder, task="index", done=done, total=2, unit="files", finished=done == 2))
     GENERATION[folder] = GENERATION.get(folder, 0) + 1
-    emit(wire.AdapterChanged(info=info(folder), trigger=trigger, changed_files=3, ms={"update": 1.0}))
+    emit(
+        wire.AdapterChanged(
+            info=info(folder), trigger=trigger, changed_files=3, ms={"update": 1.0}, paths=["a.py", "b.py"], moved=0.25
+        )
+    )
 
 
 def deepen(folder: str, steps: int) -> None:

@@ -10,6 +10,9 @@ export interface Generation {
   changedFiles: number;
   files: number;
   ms: number;
+  /** The largest of the files that were read, and how far the adapter moved; absent in rows of older versions. */
+  paths?: string[];
+  moved?: number;
   norm?: number;
   rank?: number;
 }
@@ -46,6 +49,8 @@ export class Generations {
       changedFiles: change.changedFiles,
       files: change.adapter.files,
       ms: total(change.ms),
+      paths: change.paths,
+      moved: change.moved,
     };
     // A server that starts again tells the generation it restored: that is no new one.
     const rows = this.of(change.folder).filter((known) => known.generation !== row.generation);
@@ -72,13 +77,6 @@ export class Generations {
   private save(): void {
     void this.keep.update(KEY, this.rows);
   }
-}
-
-/** How far a generation is from the one before: relative change of the adapter's norm. */
-export function drift(rows: readonly Generation[], index: number): number | undefined {
-  const norm = rows[index]?.norm;
-  const before = rows[index - 1]?.norm;
-  return norm === undefined || !before ? undefined : (norm - before) / before;
 }
 
 function total(ms: Record<string, number>): number {

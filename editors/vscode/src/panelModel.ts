@@ -1,6 +1,6 @@
 /** Everything the panel "What has it learned" shows, as plain strings and numbers. Knows neither `vscode` nor the DOM. */
 
-import { drift, type Generation } from "./history";
+import type { Generation } from "./history";
 import { type AdapterInfo, type Counts, sentenceOf, type StatisticsReport, type Status } from "./protocol";
 import { isTraining, modelText } from "./statusText";
 import { milliseconds, percent, rate, rejected, thisWeek, weekLine } from "./statistics";
@@ -39,9 +39,11 @@ export interface PanelData {
   hasAdapter: boolean;
 }
 
-export const GENERATION_HEAD = ["Generation", "When", "Because of", "Files changed", "Files in all", "Took", "Norm", "Drift"];
+export const GENERATION_HEAD = ["Generation", "When", "Because of", "What was read", "Files in all", "Took", "Norm", "Moved"];
 export const COMPARE_HEAD = ["", "With the adapter", "Without"];
 
+/** Files of a generation that are named in its row. */
+const NAMED = 3;
 const TRIGGERS: Record<string, string> = {
   index: "first reading",
   diff: "edited files",
@@ -62,7 +64,7 @@ export function panelData(known: Known): PanelData {
     busy: status?.busy ?? false,
     facts: facts(status, info, known.now),
     points: rows.flatMap((row) => (row.norm === undefined ? [] : [{ generation: row.generation, norm: row.norm }])),
-    generations: rows.map((row, index) => generationRow(row, drift(rows, index), known.now)).reverse(),
+    generations: rows.map((row) => generationRow(row, known.now)).reverse(),
     compare: known.statistics === undefined ? [] : compare(known.statistics),
     resources: resources(status, known.diskMb),
     reasons: reasons(known.statistics),
@@ -91,17 +93,25 @@ function facts(status: Status | undefined, info: AdapterInfo | undefined, now: D
   return rows;
 }
 
-function generationRow(row: Generation, moved: number | undefined, now: Date): Row {
+function generationRow(row: Generation, now: Date): Row {
   return [
     String(row.generation),
     ago(row.at, now),
     TRIGGERS[row.trigger] ?? row.trigger,
-    String(row.changedFiles),
+    reading(row),
     String(row.files),
     row.ms > 0 ? took(row.ms) : "–",
     row.norm === undefined ? "–" : number(row.norm),
-    moved === undefined ? "–" : `${moved >= 0 ? "+" : "−"}${(100 * Math.abs(moved)).toFixed(1)} %`,
+    row.moved === undefined || row.moved === 0 ? "–" : `${(100 * row.moved).toFixed(1)} %`,
   ];
+}
+
+/** "a.py, b.py and 3 more": the largest first. */
+function reading({ paths = [], changedFiles }: Generation): string {
+  if (paths.length === 0) return changedFiles === 1 ? "1 file" : `${changedFiles} files`;
+  const named = paths.slice(0, NAMED).join(", ");
+  const more = changedFiles - Math.min(paths.length, NAMED);
+  return more > 0 ? `${named} and ${more} more` : named;
 }
 
 function took(ms: number): string {

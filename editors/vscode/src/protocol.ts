@@ -135,7 +135,6 @@ export interface Problem {
   file: string;
 }
 
-/** Time of recent completions, in ms. */
 export interface Latency {
   p50: number;
   p95: number;
@@ -173,7 +172,7 @@ export interface Status {
   memoryMb?: number;
 }
 
-/** `c2l/adapter/didChange`: a new generation is live. */
+/** `c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the adapter before. */
 export interface AdapterChange {
   folder: string;
   generation: number;
@@ -181,6 +180,8 @@ export interface AdapterChange {
   changedFiles: number;
   ms: Record<string, number>;
   adapter: AdapterStatus;
+  paths: string[];
+  moved: number;
 }
 
 export interface DocumentId {
@@ -204,7 +205,6 @@ export interface ExportParams extends FolderParams {
   rank?: number;
 }
 
-/** `cancel`: stop the training that runs; `steps` 0 chooses their number. */
 export interface DeepenParams extends FolderParams {
   cancel?: boolean;
   steps?: number;

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { drift, Generations, type Keep } from "../src/history";
+import { Generations, type Keep } from "../src/history";
 import { ago, type Known, panelData } from "../src/panelModel";
 import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../src/protocol";
 import { acceptance, page, thisWeek, weekLine, weekOf } from "../src/statistics";
@@ -23,7 +23,7 @@ function memento(): Keep & { kept: Record<string, unknown> } {
 }
 
 function change(generation: number, trigger = "diff"): AdapterChange {
-  return { folder: "/f", generation, trigger, changedFiles: 2, ms: { embed: 3, update: 4 }, adapter: { ...ADAPTER, generation } };
+  return { folder: "/f", generation, trigger, changedFiles: 2, ms: { embed: 3, update: 4 }, adapter: { ...ADAPTER, generation }, paths: ["a.py", "b.py"], moved: 0.25 };
 }
 
 function info(generation: number, norm: number): AdapterInfo {
@@ -65,10 +65,12 @@ test("generations survive the window, and a restored one is no new one", () => {
   assert.equal(new Generations(keep).of("/f").length, 0);
 });
 
-test("drift is the relative change of the norm", () => {
-  const rows = [1, 2].map((generation) => ({ at: 0, generation, trigger: "diff", changedFiles: 1, files: 1, ms: 1, norm: generation * 2 }));
-  assert.equal(drift(rows, 1), 1);
-  assert.equal(drift(rows, 0), undefined);
+test("what an update read is named, the largest first, and rows of older versions still show", () => {
+  const row = { at: 0, generation: 1, trigger: "diff", changedFiles: 9, files: 9, ms: 1 };
+  const read = (change: object): string | undefined => panelData(known({ generations: [{ ...row, ...change }] })).generations[0]?.[3];
+  assert.equal(read({ paths: ["a.py", "b.py", "c.py", "d.py"] }), "a.py, b.py, c.py and 6 more");
+  assert.deepEqual([read({}), read({ changedFiles: 1 })], ["9 files", "1 file"]);
+  assert.deepEqual(panelData(known({ generations: [row] })).generations[0]?.at(-1), "–");
 });
 
 test("the panel shows the newest generation first and names its cause", () => {
@@ -78,7 +80,7 @@ test("the panel shows the newest generation first and names its cause", () => {
   generations.measured(info(1, 1));
   generations.measured(info(2, 1.5));
   const data = panelData(known({ generations: generations.of("/f"), info: info(2, 1.5), diskMb: 1.25 }));
-  assert.deepEqual(data.generations[0], ["2", "just now", "edited files", "2", "9", "7 ms", "1.50", "+50.0 %"]);
+  assert.deepEqual(data.generations[0], ["2", "just now", "edited files", "a.py, b.py", "9", "7 ms", "1.50", "25.0 %"]);
   assert.deepEqual(data.points, [{ generation: 1, norm: 1 }, { generation: 2, norm: 1.5 }]);
   assert.deepEqual(data.resources, [["What was learned, on disk", "1.3 MB"]]);
   assert.equal(data.hasAdapter, true);

@@ -160,6 +160,8 @@ M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', '
 ---@field changedFiles integer
 ---@field ms table<string, number>
 ---@field adapter c2l.AdapterStatus
+---@field paths? string[]
+---@field moved? number
 
 --- Which folder a request is about: a folder's URI or path, else the one of the document, else the first.
 ---@class c2l.FolderParams
