@@ -4,6 +4,7 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { commands, type ExtensionContext, Uri, window, workspace } from "vscode";
 import { AdapterCommands } from "./adapterCommands";
+import { Again } from "./again";
 import { registerCommands } from "./commands";
 import { findServer, type Launch, pythonOf } from "./discovery";
 import { diskUse } from "./diskUse";
@@ -30,6 +31,7 @@ export function activate(context: ExtensionContext): void {
   const store = new Store();
   store.update({ trusted: workspace.isTrusted });
   const notifications = new Notifications();
+  const again = new Again();
   const missing = new Missing(context.globalState);
   const switches = new Switches(context.workspaceState);
   const generations = new Generations(context.workspaceState);
@@ -68,7 +70,10 @@ export function activate(context: ExtensionContext): void {
         refresher.soon();
       },
       onAnswered: (uri, items, invoked) => {
-        if (items === 0 && invoked) tellWhy(uri).catch(() => undefined); // the server ended, which is told elsewhere
+        if (items === 0 && invoked) {
+          again.allow();
+          tellWhy(uri).catch(() => undefined); // the server ended, which is told elsewhere
+        }
         refresher.soon();
       },
     }),
@@ -121,6 +126,7 @@ export function activate(context: ExtensionContext): void {
     log,
     server,
     refresher,
+    again,
     pages,
     panel,
     ...createStatusItems(store),
