@@ -173,6 +173,40 @@ def the_panel_tells(shown: Workbench) -> None:
     assert unsafe == 0
 
 
+def the_panels_buttons_work(shown: Workbench) -> None:
+    """Forget asks and forgets, Export asks where to and writes: by clicks in the panel."""
+    shown.generation(0)
+    before = len(shown.passed(method="c2l/adapter/didChange"))
+    shown.command("What Has It Learned?")
+    try:
+        shown.do("frameClick", selector="#forget:enabled", timeout=20_000)
+        shown.wait(".monaco-dialog-box", 20)
+        shown.do("click", selector='.monaco-dialog-box .monaco-button:text-is("Forget")')
+
+        def triggers() -> list[str]:
+            return [one["params"]["trigger"] for one in shown.passed(method="c2l/adapter/didChange")[before:]]
+
+        shown.until("the folder to be forgotten", lambda: "reset" in triggers(), 60)
+        live = shown.generation(0)
+
+        def listed() -> list[str]:
+            return shown.do("frameTexts", selector="tbody tr th", timeout=20_000)
+
+        shown.until("the rows of before to be gone", lambda: listed()[:1] == [str(live)], 30)
+        exported = len(shown.passed(answer="c2l/adapter/export"))
+        shown.do("frameClick", selector="#export:enabled", timeout=20_000)
+        shown.wait(".quick-input-widget input", 20)
+        shown.press("Enter")
+        shown.until("the export", lambda: len(shown.passed(answer="c2l/adapter/export")) > exported, 60)
+        told = shown.passed(answer="c2l/adapter/export")[-1]
+        assert told["error"] is None
+        assert told["result"]["out"].endswith("project-adapter")
+    finally:
+        for _ in range(3):
+            shown.press("Escape")
+        shown.do("click", selector='.tab.active [aria-label^="Close"]')
+
+
 def training_is_begun_and_stopped(shown: Workbench) -> None:
     """Training on request is followed by the extension, and the command, run again, stops it."""
     now, bulk = shown.generation(0), shown.folder / "bulk.py"
@@ -276,6 +310,7 @@ CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
     (training_is_begun_and_stopped, "untrained"),
     (a_changed_file_changes_completions, "stale"),
     (the_panel_tells, "mute"),
+    (the_panels_buttons_work, "unforgotten"),
     (a_killed_server_comes_back, "stay-dead"),
     (two_folders_are_kept_apart, "mute"),
 ]
