@@ -105,6 +105,22 @@ def turned_off_shows_nothing_and_why(shown: Workbench) -> None:
         discard(shown)
 
 
+def a_switch_outlives_server_and_window(shown: Workbench) -> None:
+    """What is turned off stays off when the server dies, and when the window is loaded anew."""
+    shown.choose("Turn completions off")
+    try:
+        shown.until("the status to say off", lambda: "off" in shown.status(), 20)
+        for again in (shown.kill_server, lambda: shown.begin("other.py")):
+            starts = len(shown.passed(method="initialize"))
+            again()
+            shown.until("a new server", lambda starts=starts: len(shown.passed(method="initialize")) > starts, 120)
+            shown.until("the status to say off still", lambda: shown.status().endswith("off"), 60)
+    finally:
+        if "off" in shown.status():
+            shown.choose("Turn completions on")
+    shown.generation(0)
+
+
 def a_changed_file_changes_completions(shown: Workbench) -> None:
     """A file changes on disk, outside of the editor: the status shows a new generation, and other text is suggested."""
     now, before = shown.generation(0), suggested(shown)
@@ -307,6 +323,7 @@ CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
     (typing_along_keeps_it, "wrong-text"),
     (turned_off_shows_nothing_and_why, "deaf"),
     (settings_apply_live, "frozen"),
+    (a_switch_outlives_server_and_window, "forgetful"),
     (training_is_begun_and_stopped, "untrained"),
     (a_changed_file_changes_completions, "stale"),
     (the_panel_tells, "mute"),
