@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -18,6 +18,7 @@ from msgspec import Meta, Struct, field
 from platformdirs import user_config_path, user_state_path
 
 from c2l_lsp.errors import SettingError
+from c2l_lsp.tightened import REFUSED, TIGHTENED, laxer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -187,16 +188,6 @@ class Settings(_Group, frozen=True, kw_only=True):
 MACHINE_ONLY = frozenset({"model", "server", "remote"})
 """Groups a workspace must not set: they name paths, addresses, commands and devices."""
 
-TIGHTENED: dict[str, Callable[[Any, Any], Any]] = {
-    "files.exclude": lambda own, wished: [*(one for one in wished if one not in own), *own],  # the last one decides
-    "files.respectGitignore": lambda own, wished: own or wished,
-    "files.ignoreFile": lambda own, _wished: own,
-    "files.maxSizeKb": min,
-    "adapter.maxIndexKb": min,
-}
-"""What may be read at all, and how much: the user's value and a workspace's wish give what holds in the workspace. A
-repository's own settings can leave more out; none can let in what the user leaves out, or make the index huge."""
-
 
 def merge(
     base: Settings, values: Mapping[str, Any], *, source: str, machine: bool, file: str = ""
@@ -204,8 +195,8 @@ def merge(
     """`base` overlaid with `values`, and an error for each key that was wrong and therefore skipped.
 
     `values` is nested or dotted ("completion.debounceMs"), with or without the leading "c2l". None means unset.
-    `machine` says whether the source is the user: any other may not set machine-scoped groups, and only tighten what
-    is read. `file`: the source, if it is one to correct by hand. Never raises for a user's mistake.
+    `machine`: the source is the user; others set no machine groups and only tighten what is read. `file`: the source,
+    if it is one to correct by hand. Never raises for a user's mistake.
     """
     plain = msgspec.to_builtins(base)
     errors: list[SettingError] = []
@@ -226,10 +217,8 @@ def merge(
             continue
         if not machine and dotted in TIGHTENED:
             held = TIGHTENED[dotted](_at(plain, path), value)
-            echoed = value == _at(msgspec.to_builtins(Settings()), path)
-            if held != value and not isinstance(held, list) and not echoed:
-                sentence = f"c2l.{dotted} in {source} is left as it was: only user settings may let more be read."
-                errors.append(SettingError(sentence, file))
+            if laxer(held, value, _at(msgspec.to_builtins(Settings()), path)):
+                errors.append(SettingError(f"c2l.{dotted} in {source} {REFUSED}.", file))
             trial = _with(plain, path, held)
         plain = trial
     return msgspec.convert(plain, Settings, strict=True), errors
@@ -301,16 +290,11 @@ def describe() -> list[dict[str, Any]]:
             if ref in defs:
                 walk(ref, f"{prefix}{key}.")
                 continue
-            group = prefix.split(".")[0]
-            rows.append(
-                {"key": f"c2l.{prefix}{key}", "scope": "machine" if group in MACHINE_ONLY else "resource", **schema}
-            )
+            scope = "machine" if prefix.split(".")[0] in MACHINE_ONLY else "resource"
+            rows.append({"key": f"c2l.{prefix}{key}", "scope": scope, **schema})
 
     walk("Settings", "")
     defaults = msgspec.to_builtins(Settings())
     for row in rows:
-        value: Any = defaults
-        for part in row["key"].split(".")[1:]:
-            value = value[part]
-        row["default"] = value
+        row["default"] = _at(defaults, row["key"].split(".")[1:])
     return rows

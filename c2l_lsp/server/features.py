@@ -77,9 +77,12 @@ def _lifecycle(server: Server, session: Session) -> None:
 
 def _restore(session: Session, switches: object) -> None:
     try:
-        session.restore(parse(switches, Switched))
+        switched = parse(switches, Switched)
     except C2LError as error:  # a session without them is better than none
         log.warning("What was switched off before is not known: %s", error)
+        return
+    session.switches.restore(switched)
+    session.engine.disabled.update(switched.adapters_off)
 
 
 def _documents(server: Server, session: Session) -> None:

@@ -141,10 +141,7 @@ class Latency(_Payload):
 
 
 class Problem(_Payload):
-    """`c2l/problem`: something the user should know. `code` is the error's, and tells what would fix it.
-
-    `setting`: the key to correct, and `file` where it stands if not in the editor's settings; else empty.
-    """
+    """`c2l/problem`. `code` is the error's; `setting` the key to correct, in `file` or in the editor's settings."""
 
     severity: str
     code: str
@@ -194,10 +191,7 @@ class Status(_Payload):
 
 
 class AdapterChange(_Payload):
-    """`c2l/adapter/didChange`: a new generation is live.
-
-    `paths`: the largest of the changed files; `moved`: relative distance from the adapter before, 0 without one.
-    """
+    """`c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the one before."""
 
     folder: str
     generation: int
@@ -272,8 +266,7 @@ class ToggleParams(_Payload):
 class Switched(_Payload):
     """`initializationOptions.switches`: what the user turned on or off while a former server ran.
 
-    `off`: everything; `documents` and `languages`: by URI and language id; `snoozedUntil`: seconds since the epoch;
-    `adaptersOff`: folders, by path.
+    `off`: everything; `documents`: by URI; `snoozedUntil`: seconds since the epoch; `adaptersOff`: folders, by path.
     """
 
     off: bool = False

@@ -26,7 +26,7 @@ from c2l_lsp.server.folders import Folders
 from c2l_lsp.server.items import Selected
 from c2l_lsp.server.messages import Messages, severity
 from c2l_lsp.server.progress import Bars
-from c2l_lsp.server.protocol import Reason, Switched
+from c2l_lsp.server.protocol import Reason
 from c2l_lsp.server.settings import EVERYWHERE, SettingsLayers
 from c2l_lsp.server.shown import Shown
 from c2l_lsp.server.statistics import Statistics
@@ -199,14 +199,6 @@ class Session:
             await self.deepen(key[1], cancel=True)
 
     # --- switches ---
-
-    def restore(self, switched: Switched) -> None:
-        """What the user had turned on and off when a former server of the same editor ended."""
-        self.switches.everything = not switched.off
-        self.switches.documents.update(switched.documents)
-        self.switches.languages.update(switched.languages)
-        self.switches.snoozed_until = switched.snoozed_until
-        self.engine.disabled.update(switched.adapters_off)
 
     def trust(self, trusted: bool) -> None:
         """The user granted or withdrew trust in the workspace."""

@@ -15,6 +15,7 @@ import msgspec
 
 from c2l_lsp import config, errors
 from c2l_lsp.server import protocol
+from c2l_lsp.tightened import TIGHTENED
 
 FOLDER = Path(__file__).parent
 HELP = FOLDER / "doc" / "c2l.txt"
@@ -74,7 +75,7 @@ def protocol_lua() -> str:
         *_list("MACHINE_GROUPS", sorted(config.MACHINE_ONLY)),
         "",
         "--- Settings of what may be read: a workspace may only tighten them.",
-        *_list("TIGHTENED", config.TIGHTENED),
+        *_list("TIGHTENED", TIGHTENED),
     ]
     for payload in PAYLOADS:
         lines += ["", *_class(payload)]

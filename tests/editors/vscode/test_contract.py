@@ -15,6 +15,7 @@ import pytest
 
 from c2l_lsp import config, errors
 from c2l_lsp.server import protocol, statistics
+from c2l_lsp.tightened import TIGHTENED
 
 EXTENSION = Path(__file__).resolve().parents[3] / "editors" / "vscode"
 SOURCE = (EXTENSION / "src" / "protocol.ts").read_text(encoding="utf-8")
@@ -123,7 +124,7 @@ def test_a_workspace_cannot_set_what_names_paths_and_commands() -> None:
     groups = re.search(r"MACHINE_GROUPS = \[(.*?)\]", settings)[1]
     assert set(re.findall(r'"(\w+)"', groups)) == config.MACHINE_ONLY
     tightened = re.search(r"TIGHTENED = \[(.*?)\]", settings, re.S)[1]
-    assert set(re.findall(r'"([\w.]+)"', tightened)) == set(config.TIGHTENED)
+    assert set(re.findall(r'"([\w.]+)"', tightened)) == set(TIGHTENED)
     untrusted = MANIFEST["capabilities"]["untrustedWorkspaces"]
     assert untrusted["supported"] == "limited"
     assert {key.split(".")[1] for key in untrusted["restrictedConfigurations"]} == config.MACHINE_ONLY

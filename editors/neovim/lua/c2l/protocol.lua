@@ -152,7 +152,7 @@ M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', '
 ---@field folders? c2l.AdapterStatus[]
 ---@field memoryMb? number
 
---- `c2l/adapter/didChange`: a new generation is live.
+--- `c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the one before.
 ---@class c2l.AdapterChange
 ---@field folder string
 ---@field generation integer
@@ -208,7 +208,7 @@ M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', '
 ---@field language? string
 ---@field enabled? boolean
 
---- `c2l/problem`: something the user should know. `code` is the error's, and tells what would fix it.
+--- `c2l/problem`. `code` is the error's; `setting` the key to correct, in `file` or in the editor's settings.
 ---@class c2l.Problem
 ---@field severity string
 ---@field code string
