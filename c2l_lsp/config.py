@@ -18,6 +18,7 @@ from msgspec import Meta, Struct, field
 from platformdirs import user_config_path, user_state_path
 
 from c2l_lsp.errors import SettingError
+from c2l_lsp.tightened import REFUSED, TIGHTENED, laxer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -197,12 +198,13 @@ MACHINE_ONLY = frozenset({"model", "server", "remote"})
 
 
 def merge(
-    base: Settings, values: Mapping[str, Any], *, source: str, machine: bool
+    base: Settings, values: Mapping[str, Any], *, source: str, machine: bool, file: str = ""
 ) -> tuple[Settings, list[SettingError]]:
     """`base` overlaid with `values`, and an error for each key that was wrong and therefore skipped.
 
     `values` is nested or dotted ("completion.debounceMs"), with or without the leading "c2l". None means unset.
-    `machine` says whether the source may set machine-scoped groups. Never raises for a user's mistake.
+    `machine`: the source is the user; others set no machine groups and only tighten what is read. `file`: the source,
+    if it is one to correct by hand. Never raises for a user's mistake.
     """
     plain = msgspec.to_builtins(base)
     errors: list[SettingError] = []
@@ -211,7 +213,7 @@ def merge(
             continue  # an empty table of Lua, which cannot tell a list from a map
         dotted = ".".join(path)
         if not machine and path[0] in MACHINE_ONLY:
-            errors.append(SettingError(f"c2l.{dotted} is set in {source}: only user settings may set it."))
+            errors.append(SettingError(f"c2l.{dotted} is set in {source}: only user settings may set it.", file))
             continue
         trial = _with(plain, path, value)
         try:
@@ -219,8 +221,13 @@ def merge(
         except msgspec.ValidationError as error:
             reason = str(error).split(" - at ")[0]
             wrong = "is not a setting" if "unknown field" in reason else f"is left as it was: {reason}"
-            errors.append(SettingError(f"c2l.{dotted} in {source} {wrong}."))
+            errors.append(SettingError(f"c2l.{dotted} in {source} {wrong}.", file))
             continue
+        if not machine and dotted in TIGHTENED:
+            held = TIGHTENED[dotted](_at(plain, path), value)
+            if laxer(held, value, _at(msgspec.to_builtins(Settings()), path)):
+                errors.append(SettingError(f"c2l.{dotted} in {source} {REFUSED}.", file))
+            trial = _with(plain, path, held)
         plain = trial
     return msgspec.convert(plain, Settings, strict=True), errors
 
@@ -273,8 +280,8 @@ def load_user(path: Path | None = None) -> tuple[Settings, list[SettingError]]:
     except FileNotFoundError:
         return Settings(), []
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return Settings(), [SettingError(f"{path} cannot be read ({error}); defaults are used.")]
-    return merge(Settings(), values, source=str(path), machine=True)
+        return Settings(), [SettingError(f"{path} cannot be read ({error}); defaults are used.", str(path))]
+    return merge(Settings(), values, source=str(path), machine=True, file=str(path))
 
 
 def describe() -> list[dict[str, Any]]:
@@ -291,16 +298,11 @@ def describe() -> list[dict[str, Any]]:
             if ref in defs:
                 walk(ref, f"{prefix}{key}.")
                 continue
-            group = prefix.split(".")[0]
-            rows.append(
-                {"key": f"c2l.{prefix}{key}", "scope": "machine" if group in MACHINE_ONLY else "resource", **schema}
-            )
+            scope = "machine" if prefix.split(".")[0] in MACHINE_ONLY else "resource"
+            rows.append({"key": f"c2l.{prefix}{key}", "scope": scope, **schema})
 
     walk("Settings", "")
     defaults = msgspec.to_builtins(Settings())
     for row in rows:
-        value: Any = defaults
-        for part in row["key"].split(".")[1:]:
-            value = value[part]
-        row["default"] = value
+        row["default"] = _at(defaults, row["key"].split(".")[1:])
     return rows

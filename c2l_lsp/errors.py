@@ -7,6 +7,7 @@ holds source text, and it names the path, key or value that is at fault.
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from enum import Enum
 from typing import ClassVar
@@ -20,6 +21,9 @@ class Severity(str, Enum):
     ERROR = "error"
 
 
+_KEY = re.compile(r"\bc2l(?:\.[A-Za-z]+)+")
+
+
 class C2LError(Exception):
     """Base of the closed set; only its subclasses are raised."""
 
@@ -28,10 +32,23 @@ class C2LError(Exception):
 
 
 class SettingError(C2LError):
-    """A setting is unknown, ill-typed, out of range, or not allowed from its source. Names the key."""
+    """A setting is unknown, ill-typed, out of range, or not allowed from its source. Names the key.
+
+    `file`: the user's file that holds it; empty if an editor's settings do.
+    """
 
     code = "setting"
     severity = Severity.WARNING
+
+    def __init__(self, sentence: str, file: str = "") -> None:
+        super().__init__(sentence)
+        self.file = file
+
+    @property
+    def key(self) -> str:
+        """The first key that the sentence names, such as c2l.model.id; empty if it names none."""
+        named = _KEY.search(str(self))
+        return named.group() if named is not None else ""
 
 
 class FolderError(C2LError):

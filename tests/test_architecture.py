@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "c2l_lsp"
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "config": {"errors"},
+    "tightened": set(),
+    "config": {"errors", "tightened"},
     "config_docs": {"config"},
     "repo": {"config", "errors"},
     "model": {"config", "errors"},

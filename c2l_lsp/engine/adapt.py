@@ -55,6 +55,8 @@ FIRST_WAIT_S = 300.0
 """The first index waits so long for git at most: what a clone or checkout left half-way is better than nothing."""
 
 _GIT_TASK = "waiting for git"
+_TOLD_PATHS = 8
+"""Files that a new generation names, of those that changed."""
 
 Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 Work = Generator[None, None, None]
@@ -412,6 +414,7 @@ class FolderLife:
         adapter = learner.network.adapter(state)
         made = time.perf_counter()
         yield
+        moved = adapter.moved(self.made.adapter) if self.made.adapter is not None else 0.0
         reason = yield from self.made.take(adapter, ready, learner)
         self.message = f"The adapter is kept back: {reason}." if reason else ""
         self._unfinished = None
@@ -420,8 +423,16 @@ class FolderLife:
         self._go_live()
         self._settle()
         ready.ms |= {"adapter": (made - started) * 1e3, "gate": (time.perf_counter() - made) * 1e3}
-        changed = ready.plan.changed_files
-        self._emit(wire.AdapterChanged(info=self.info(), trigger=ready.trigger, changed_files=changed, ms=ready.ms))
+        self._emit(
+            wire.AdapterChanged(
+                info=self.info(),
+                trigger=ready.trigger,
+                changed_files=ready.plan.changed_files,
+                ms=ready.ms,
+                paths=ready.plan.largest(_TOLD_PATHS),
+                moved=moved,
+            )
+        )
         yield
         self._save(learner, state)
 

@@ -27,7 +27,6 @@ from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model import base
 from c2l_lsp.model.lora import AdapterSlot, export_peft
 
-LEFT_OUT = "The file is left out: it is ignored (.gitignore, .c2lignore, c2l.files.exclude) or its name says secret."
 _LATENCIES = 200
 REST_S = 2.0
 """Training on request stands still for so long after a completion was asked for."""
@@ -75,7 +74,7 @@ class Engine:
         found = self.life(request.folder) if request.folder in self._requests else None
         if found is not None and not found.permits(request.path):
             return wire.Completion(
-                texts=[], generation=0, prompt_tokens=0, new_tokens=0, ms=wire.Timing(), reason=LEFT_OUT
+                texts=[], generation=0, prompt_tokens=0, new_tokens=0, ms=wire.Timing(), reason=wire.LEFT_OUT
             )
         live = self._live(request.folder, request.adapter)
         try:

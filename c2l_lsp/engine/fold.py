@@ -46,6 +46,13 @@ class Plan:
     first: bool = False
     came: dict[str, str] = field(default_factory=dict)
     """Path → new text of each file that changed, for hypernetworks that read diffs."""
+    paths: list[str] = field(default_factory=list)
+    """Every file that changed, came or went."""
+
+    def largest(self, most: int) -> list[str]:
+        """The files that changed with the most text now, for people."""
+        sizes = {path: self.records[path].entry.size if path in self.records else 0 for path in self.paths}
+        return sorted(sizes, key=lambda path: (-sizes[path], path))[:most]
 
     @property
     def empty(self) -> bool:
@@ -117,13 +124,13 @@ def plan(
     target: dict[str, Record] = {}
     texts: dict[bytes, Piece] = {}
     came: dict[str, str] = {}
-    changed = 0
+    paths: list[str] = []
     for path in sorted(chosen):
         old = records.get(path)
         if old is not None and old.entry.digest == snapshot[path].digest and path not in anew:
             target[path] = Record(snapshot[path], old.keys)
             continue
-        changed += 1
+        paths.append(path)
         text = overlay.get(path)
         if text is None:
             read = files.read(path)
@@ -139,9 +146,9 @@ def plan(
         texts.update((piece.key, piece) for piece in pieces)
         target[path] = Record(entry, tuple(piece.key for piece in pieces))
         yield
-    changed += len(records.keys() - target.keys())
+    paths += sorted(records.keys() - target.keys() - set(paths))
     before, after = _count(records.values()), _count(target.values())
-    return Plan(target, after - before, before - after, texts, changed, came=came)
+    return Plan(target, after - before, before - after, texts, len(paths), came=came, paths=paths)
 
 
 def _count(records: Iterable[Record]) -> Counter[bytes]:

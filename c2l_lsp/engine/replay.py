@@ -137,7 +137,9 @@ class Replay:
             for path, file in texts.items()
         }
         came = {path: file.text for path, file in texts.items()}
-        return Plan(records, Counter(), Counter(), changed_files=len(records), first=True, came=came)
+        return Plan(
+            records, Counter(), Counter(), changed_files=len(records), first=True, came=came, paths=list(records)
+        )
 
 
 def _decoded(content: bytes | None) -> str | None:

@@ -106,6 +106,10 @@ class Timing(_Record, frozen=True, kw_only=True):
     total: float = 0.0
 
 
+LEFT_OUT = "The file is left out: it is ignored (.gitignore, .c2lignore, c2l.files.exclude) or its name says secret."
+"""Reason of a completion without text: nothing of this file may be read."""
+
+
 class Completion(_Record, frozen=True, kw_only=True):
     """The answer: candidate texts (best first, may be empty) and what they were computed under.
 
@@ -258,12 +262,17 @@ class Progress(_Record, frozen=True, kw_only=True):
 
 
 class AdapterChanged(_Record, frozen=True, kw_only=True):
-    """A new adapter generation is live. `trigger` is index, diff, settings, reset, restore or deep; `ms` per stage."""
+    """A new adapter generation is live. `trigger` is index, diff, settings, reset, restore or deep; `ms` per stage.
+
+    `paths`: the largest of the changed files; `moved`: relative distance from the adapter before, 0 without one.
+    """
 
     info: AdapterInfo
     trigger: str
     changed_files: int
     ms: dict[str, float]
+    paths: list[str] = []
+    moved: float = 0.0
 
 
 class Trouble(_Record, frozen=True, kw_only=True):

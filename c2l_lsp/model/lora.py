@@ -65,6 +65,18 @@ class Adapter:
             total += float((pair.scale**2) * ((pair.B.T @ pair.B) * (pair.A @ pair.A.T)).sum())
         return total**0.5
 
+    def moved(self, before: Adapter) -> float:
+        """How far it is from another: the norm of their difference, relative to the larger norm. 0 to 2, exact."""
+        inner = 0.0
+        if self.final_map is not None and before.final_map is not None:
+            inner = float((self.final_map.float() * before.final_map.float()).sum())
+        for name in self.pairs.keys() & before.pairs.keys():  # ⟨BA, B′A′⟩ = tr((BᵀB′)(A′Aᵀ)), without forming either
+            new, old = self.pairs[name], before.pairs[name]
+            inner += float(new.scale * old.scale * ((new.B.T @ old.B) * (new.A @ old.A.T)).sum())
+        norm, other = self.norm, before.norm
+        largest = max(norm, other)
+        return max(0.0, norm**2 + other**2 - 2 * inner) ** 0.5 / largest if largest > 0 else 0.0
+
     @property
     def rank(self) -> int:
         """Largest rank of its parts; a final map counts as full."""

@@ -17,6 +17,7 @@ from c2l_lsp.server.gate import language_on
 from c2l_lsp.server.protocol import (
     SENTENCES,
     AcceptParams,
+    AdapterStatus,
     Command,
     DeepenParams,
     ExplainParams,
@@ -32,7 +33,6 @@ from c2l_lsp.server.protocol import (
 from c2l_lsp.server.rpc import INVALID_PARAMS, Server
 from c2l_lsp.server.session import Session
 from c2l_lsp.server.settings import EVERYWHERE
-from c2l_lsp.server.status import adapter_status
 
 _EXPORT_WITHIN = 600.0
 _SNOOZE_MINUTES = 5.0
@@ -54,7 +54,10 @@ async def _status(session: Session, params: FolderParams) -> object:
     reason = session.completions.reason_for(uri) if uri is not None else None
     status = session.board.snapshot(_folder(session, params), reason)
     status.memory_mb = round(session.engine.memory_mb, 1)
-    status.folders = [adapter_status(info) for info in session.board.adapters.values()]
+    status.folders = [session.board.told(info) for info in session.board.adapters.values()]
+    last = session.completions.last_reasons.get(uri or "")
+    if last is not None:
+        status.last_reason = last.value
     return plain(status)
 
 
@@ -80,7 +83,7 @@ async def _accepted(session: Session, params: AcceptParams) -> object:
 async def _info(session: Session, params: FolderParams) -> object:
     info = await session.engine.call("adapter_info", wire.Folder(folder=_needed(session, params)), wire.AdapterInfo)
     session.board.adapter(info)
-    return plain(adapter_status(info)) | {"norm": info.norm, "rank": info.rank, "recalled": info.recalled}
+    return plain(session.board.told(info)) | {"norm": info.norm, "rank": info.rank, "recalled": info.recalled}
 
 
 async def _regenerate(session: Session, params: FolderParams) -> object:
@@ -103,18 +106,20 @@ async def _export(session: Session, params: ExportParams) -> object:
 
 async def _deepen(session: Session, params: DeepenParams) -> object:
     info = await session.deepen(_needed(session, params), cancel=params.cancel, steps=params.steps)
-    return plain(adapter_status(info))
+    return plain(session.board.told(info))
 
 
 async def _set_enabled(session: Session, params: SetEnabledParams) -> object:
     folder = _needed(session, params)
-    off = session.completions.adapter_off
+    off = session.engine.disabled
     enabled = folder in off if params.enabled is None else params.enabled
     (off.discard if enabled else off.add)(folder)
-    request = wire.SetEnabled(folder=folder, enabled=enabled)
-    info = await session.engine.call("set_enabled", request, wire.AdapterInfo)
-    session.board.adapter(info)
-    return plain(adapter_status(info))
+    if session.engine.up:  # else it is told when it starts
+        request = wire.SetEnabled(folder=folder, enabled=enabled)
+        session.board.adapter(await session.engine.call("set_enabled", request, wire.AdapterInfo))
+    session.board.publish()
+    info = session.board.adapters.get(folder)
+    return plain(session.board.told(info) if info is not None else AdapterStatus(folder=folder, enabled=enabled))
 
 
 async def _load(session: Session, _: _Nothing) -> object:

@@ -19,22 +19,23 @@ from c2l_lsp.server.suggest import Answer, Query, Suggester
 
 @dataclass(frozen=True)
 class Insertion:
-    """One candidate as an edit of one line, in the editor's units."""
+    """One candidate as an edit of one line, in the editor's units. `word`, from `word_start` on, stands before it."""
 
     id: str
     text: str
     line: int
     start: int
     end: int
+    word: str = ""
+    word_start: int = 0
 
 
 @dataclass
 class Completions:
     """Answers the editor's requests.
 
-    `adapter_off`: folders whose adapter the user switched off. `last_reasons`: why the last request of a document that
-    was answered got nothing (None: it got something), for the question "why do I see nothing?". A request that is under
-    way or was overtaken says nothing about that.
+    `last_reasons`: why the last request of a document that was answered got nothing (None: it got something), for the
+    question "why do I see nothing?". A request that is under way or was overtaken says nothing about that.
     """
 
     documents: Documents
@@ -44,7 +45,6 @@ class Completions:
     engine: EngineClient
     suggester: Suggester
     statistics: Statistics
-    adapter_off: set[str] = field(default_factory=set)
     last_reasons: dict[str, Reason | None] = field(default_factory=dict)
 
     async def at(
@@ -80,6 +80,8 @@ class Completions:
             return Reason.NO_DOCUMENT
         settings = self.settings(self.folders.place(uri).folder)
         reason = gate.closed_for_document(settings, self.switches, uri, document.language, time.time())
+        if reason is None and self.last_reasons.get(uri) is Reason.LEFT_OUT:
+            return Reason.LEFT_OUT  # which holds for the whole file, and only the engine knows
         if reason is not None or self.engine.life is Life.READY:
             return reason
         return Reason.FAILED if self.engine.life is Life.FAILED else Reason.STARTING
@@ -103,7 +105,7 @@ class Completions:
             suffix=document.around(goal.line, max(goal.cursor, goal.end))[1],
             eol=document.eol,
             invoked=invoked,
-            adapter=settings.adapter.enable and place.folder not in self.adapter_off,
+            adapter=settings.adapter.enable and place.folder not in self.engine.disabled,
             settings=settings,
             must_start=goal.must_start,
         )
@@ -114,10 +116,19 @@ def _insertions(document: Document, goal: Target, answer: Answer) -> list[Insert
         return []
     rest = document.line_around(goal.line, goal.cursor)[1]
     made = []
+    word = _word_at_end(document.lines[goal.line][: goal.start])
+    word_start = document.units(goal.line, goal.start - len(word))
     for name, text in zip(answer.given.ids, answer.given.texts, strict=True):
         if not text.startswith(goal.must_start):
             continue
         end = goal.end if goal.fixed else goal.cursor + covered(text, rest)
         start, stop = document.units(goal.line, goal.start), document.units(goal.line, end)
-        made.append(Insertion(name, goal.head + text, goal.line, start, stop))
+        made.append(Insertion(name, goal.head + text, goal.line, start, stop, word, word_start))
     return made
+
+
+def _word_at_end(text: str) -> str:
+    start = len(text)
+    while start and (text[start - 1].isalnum() or text[start - 1] == "_"):
+        start -= 1
+    return text[start:]

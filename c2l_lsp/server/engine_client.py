@@ -71,7 +71,10 @@ class Policy:
 
 @dataclass
 class EngineClient:
-    """Supervisor of one engine process. `on_life` is told every change, `on_event` every event of the engine."""
+    """Supervisor of one engine process. `on_life` is told every change, `on_event` every event of the engine.
+
+    `code`: of the error behind `message`, where that tells of one. `disabled`: folders whose adapter is switched off.
+    """
 
     on_life: Callable[[Life, str], None]
     on_event: Callable[[Struct], None]
@@ -80,10 +83,12 @@ class EngineClient:
     env: dict[str, str] | None = None
     life: Life = Life.OFF
     message: str = ""
+    code: str = EngineError.code
     model: wire.ModelInfo | None = None
     hello: wire.Hello | None = None
     idle_minutes: float = 0.0
     folders: dict[str, wire.OpenFolder] = field(default_factory=dict)
+    disabled: set[str] = field(default_factory=set)
     buffers: dict[tuple[str, str], wire.Buffer] = field(default_factory=dict)
     _connection: Connection | None = None
     _task: asyncio.Task[None] | None = None
@@ -178,6 +183,8 @@ class EngineClient:
         if old is not None and _learned_under(old) == _learned_under(record):
             return False
         self._tell("open_folder", record)
+        if record.folder in self.disabled:
+            self._tell("set_enabled", wire.SetEnabled(folder=record.folder, enabled=False))
         for buffer in list(self.buffers.values()):
             if buffer.folder == record.folder:
                 self._tell_buffer(buffer)
@@ -249,7 +256,7 @@ class EngineClient:
                 why = await self._session()
             except (ModelError, SettingError) as error:  # starting again would not help
                 await self._drop()
-                self._set(Life.FAILED, str(error))
+                self._set(Life.FAILED, str(error), error.code)
                 return
             except C2LError as error:
                 why = str(error)
@@ -277,6 +284,8 @@ class EngineClient:
         self._late.clear()  # everything is told below
         for folder in list(self.folders.values()):
             connection.send("open_folder", folder)
+            if folder.folder in self.disabled:
+                connection.send("set_enabled", wire.SetEnabled(folder=folder.folder, enabled=False))
         for buffer in list(self.buffers.values()):
             connection.send("buffer", buffer)
         self._ready_since = _now()
@@ -337,9 +346,9 @@ class EngineClient:
     def _touch(self) -> None:
         self._used = _now()
 
-    def _set(self, life: Life, message: str = "") -> None:
+    def _set(self, life: Life, message: str = "", code: str = EngineError.code) -> None:
         if (life, message) != (self.life, self.message):
-            self.life, self.message = life, message
+            self.life, self.message, self.code = life, message, code
             if life is not Life.READY:
                 self.model = None
             self._changed.set()

@@ -8,12 +8,13 @@ from typing import Any
 
 from lsprotocol import types as t
 
+from c2l_lsp.errors import C2LError
 from c2l_lsp.server import parent
 from c2l_lsp.server.completions import Insertion
 from c2l_lsp.server.documents import Edit
 from c2l_lsp.server.greeting import encoding
 from c2l_lsp.server.items import Selected
-from c2l_lsp.server.protocol import DID_CHANGE_TRUST, SECTION, Command, TrustParams, parse
+from c2l_lsp.server.protocol import DID_CHANGE_TRUST, SECTION, Command, Switched, TrustParams, parse
 from c2l_lsp.server.rpc import Server
 from c2l_lsp.server.session import Session
 from c2l_lsp.server.settings import EVERYWHERE
@@ -35,9 +36,11 @@ def _lifecycle(server: Server, session: Session) -> None:
     def initialize(params: t.InitializeParams) -> None:
         general = params.capabilities.general
         session.documents.encoding = encoding(general.position_encodings if general is not None else None)
-        options = params.initialization_options
+        options = params.initialization_options if isinstance(params.initialization_options, dict) else {}
+        session.messages.structured = options.get("showsProblems") is True
+        session.shown.infers = options.get("reportsPartialAccept") is not True
         session.layers.set_initial(options)
-        session.shown.infers = not (isinstance(options, dict) and options.get("reportsPartialAccept") is True)
+        _restore(session, options.get("switches"))
         window = params.capabilities.window
         session.bars.supported = bool(window is not None and window.work_done_progress)
         folders = [folder.uri for folder in params.workspace_folders or []]
@@ -70,6 +73,16 @@ def _lifecycle(server: Server, session: Session) -> None:
     @server.feature(DID_CHANGE_TRUST)
     def trust_changed(params: Any) -> None:  # noqa: ANN401 - plain values, parsed below
         session.trust(parse(params, TrustParams).trusted)
+
+
+def _restore(session: Session, switches: object) -> None:
+    try:
+        switched = parse(switches, Switched)
+    except C2LError as error:  # a session without them is better than none
+        log.warning("What was switched off before is not known: %s", error)
+        return
+    session.switches.restore(switched)
+    session.engine.disabled.update(switched.adapters_off)
 
 
 def _documents(server: Server, session: Session) -> None:
@@ -187,8 +200,11 @@ def _inline_item(one: Insertion) -> t.InlineCompletionItem:
 
 
 def _popup_item(one: Insertion) -> t.CompletionItem:
-    label = one.text.strip().splitlines()[0][:80]
-    edit = t.TextEdit(range=_range(one), new_text=one.text)
+    # Clients drop what does not begin with the word at the cursor: the entry is that word and how it goes on.
+    whole = one.word + one.text
+    label = whole.strip().splitlines()[0][:80]
+    place = t.Range(t.Position(one.line, one.word_start), t.Position(one.line, one.end))
+    edit = t.TextEdit(range=place, new_text=whole)
     return t.CompletionItem(
         label=label,
         kind=t.CompletionItemKind.Text,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from c2l_lsp.config import Settings
-from c2l_lsp.server.protocol import Reason
+from c2l_lsp.server.protocol import Reason, Switched
 
 _CLOSERS = set(" \t)]}>\"'`,;:")
 _HASH = ("#",)
@@ -31,6 +31,13 @@ class Switches:
     languages: dict[str, bool] = field(default_factory=dict)
     documents: dict[str, bool] = field(default_factory=dict)
     snoozed_until: float = 0.0
+
+    def restore(self, switched: Switched) -> None:
+        """What the user had turned on and off when a former server of the same editor ended."""
+        self.everything = not switched.off
+        self.documents.update(switched.documents)
+        self.languages.update(switched.languages)
+        self.snoozed_until = switched.snoozed_until
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,8 @@ class Method(str, Enum):
 
 DID_CHANGE_STATUS = "c2l/didChangeStatus"
 ADAPTER_DID_CHANGE = "c2l/adapter/didChange"
+PROBLEM = "c2l/problem"
+"""Server → editor notification, in place of `window/showMessage` for editors that start us with `showsProblems`."""
 DID_CHANGE_TRUST = "c2l/didChangeTrust"
 """Editor → server notification {trusted}: the user granted or withdrew trust in the workspace."""
 
@@ -104,6 +106,7 @@ class Reason(str, Enum):
     FAILED = "failed"
     TIMEOUT = "timeout"
     ENGINE = "engine"
+    LEFT_OUT = "left-out"
     EMPTY = "empty"
 
 
@@ -121,6 +124,7 @@ SENTENCES = {
     Reason.FAILED: "The engine is not running. c2l.restartServer starts it again.",
     Reason.TIMEOUT: "The engine did not answer in time.",
     Reason.ENGINE: "The engine refused the request.",
+    Reason.LEFT_OUT: "This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.",
     Reason.EMPTY: "The model had nothing to suggest here.",
 }
 
@@ -134,6 +138,16 @@ class Latency(_Payload):
 
     p50: float = 0.0
     p95: float = 0.0
+
+
+class Problem(_Payload):
+    """`c2l/problem`. `code` is the error's; `setting` the key to correct, in `file` or in the editor's settings."""
+
+    severity: str
+    code: str
+    message: str
+    setting: str = ""
+    file: str = ""
 
 
 class AdapterStatus(_Payload):
@@ -158,7 +172,8 @@ class AdapterStatus(_Payload):
 class Status(_Payload):
     """`c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document).
 
-    `device` is empty until the model is loaded; `memoryMb`, what the engine's process holds, is only in the answer.
+    `device` is empty until the model is loaded. Only in the answer: `memoryMb`, what the engine's process holds, and
+    `lastReason`, why the last request of the document got nothing, if it got nothing.
     """
 
     kind: str
@@ -170,12 +185,13 @@ class Status(_Payload):
     adapter: AdapterStatus | None = None
     latency_ms: Latency = msgspec.field(name="latencyMs", default_factory=Latency)
     disabled_reason: str | UnsetType = UNSET
+    last_reason: str | UnsetType = UNSET
     folders: list[AdapterStatus] | UnsetType = UNSET
     memory_mb: float | UnsetType = UNSET
 
 
 class AdapterChange(_Payload):
-    """`c2l/adapter/didChange`: a new generation is live."""
+    """`c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the one before."""
 
     folder: str
     generation: int
@@ -183,6 +199,8 @@ class AdapterChange(_Payload):
     changed_files: int
     ms: dict[str, float]
     adapter: AdapterStatus
+    paths: list[str] = []
+    moved: float = 0.0
 
 
 class DocumentId(_Payload):
@@ -243,6 +261,19 @@ class ToggleParams(_Payload):
     uri: str | None = None
     language: str | None = None
     enabled: bool | None = None
+
+
+class Switched(_Payload):
+    """`initializationOptions.switches`: what the user turned on or off while a former server ran.
+
+    `off`: everything; `documents`: by URI; `snoozedUntil`: seconds since the epoch; `adaptersOff`: folders, by path.
+    """
+
+    off: bool = False
+    documents: dict[str, bool] = {}
+    languages: dict[str, bool] = {}
+    snoozed_until: float = 0.0
+    adapters_off: list[str] = []
 
 
 class TrustParams(_Payload):

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import wire
-from c2l_lsp.errors import C2LError, Severity
+from c2l_lsp.errors import C2LError, FolderError, Severity, from_code
 from c2l_lsp.server import gate
 from c2l_lsp.server.buffers import BufferFeed
 from c2l_lsp.server.completions import Completions, Insertion
@@ -55,9 +55,9 @@ class Session:
         self.messages = Messages(notify, lambda: self.settings(EVERYWHERE).show_notifications)
         self.layers = SettingsLayers(self.messages.error)
         self.statistics = Statistics(state_root() / "statistics.json")
-        self.board = Board(notify, self.statistics)
-        self.bars = Bars(create_bar, notify)
         self.engine = EngineClient(self._on_life, self._on_event, command, policy or Policy())
+        self.board = Board(notify, self.statistics, self.engine.disabled)
+        self.bars = Bars(create_bar, notify)
         self.shown = Shown(self.statistics)
         self.suggester = Suggester(self.engine, self.shown, self.statistics)
         self.completions = Completions(
@@ -137,7 +137,9 @@ class Session:
     def add_folder(self, uri: str) -> None:
         """A workspace folder was opened."""
         if self.folders.add(uri) is None:
-            self.messages.tell(Severity.INFO, f"{uri} is not a folder on this machine; it is not learned.")
+            self.messages.error(
+                FolderError(f"{uri} is not a folder on this machine; it is not learned."), Severity.INFO
+            )
 
     def remove_folder(self, uri: str) -> None:
         """A workspace folder was closed."""
@@ -238,9 +240,9 @@ class Session:
             for folder, record in self.engine.folders.items():
                 self._expect(folder, record)
         if life is Life.FAILED:
-            self.messages.tell(Severity.ERROR, message)
+            self.messages.error(from_code(self.engine.code, message), Severity.ERROR)
         elif life is Life.RESTARTING:
-            self.messages.tell(Severity.WARNING, message)
+            self.messages.error(from_code(self.engine.code, message), Severity.WARNING)
         self.board.life(life, message, model.id if model else None, model.device if model else "")
 
     def _on_event(self, event: Struct) -> None:
@@ -256,7 +258,7 @@ class Session:
             self.suggester.adapter_changed(folder)
         elif isinstance(event, wire.Trouble):
             folder = event.folder
-            self.messages.tell(severity(event.severity), event.message)
+            self.messages.error(from_code(event.code, event.message), severity(event.severity))
         work = self.board.work(folder)
         if work is None:
             self.bars.end(folder)

@@ -41,11 +41,11 @@ class SettingsLayers:
         self._merged.clear()
 
     def set_initial(self, options: object) -> None:
-        """`initializationOptions`: settings, and beside them `trusted`, `userSettings` and two that others heed."""
+        """`initializationOptions`: settings, and beside them `trusted`, `userSettings` and some that others heed."""
         values = dict(options) if isinstance(options, Mapping) else {}
         self.trusted = values.pop("trusted", True) is not False
         self._machine = _mapping(values.pop("userSettings", None))
-        for name in ("clientCommands", "reportsPartialAccept"):  # the greeting's and the features'
+        for name in ("clientCommands", "reportsPartialAccept", "showsProblems", "switches"):  # of others
             values.pop(name, None)
         self._initial = values
         self.read_user()

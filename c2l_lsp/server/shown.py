@@ -126,8 +126,9 @@ class Shown:
         fate = self._fates.get(name)
         if fate is None or fate.wholly:
             return fate
-        first, fate.partly, fate.wholly = not (partly and fate.partly), fate.partly or partly, not partly
-        self._count(fate, chars or len(fate.text) - fate.accepted - fate.typed, partly=partly, first=first)
+        first, before = not (partly and fate.partly), fate.partly
+        fate.partly, fate.wholly = fate.partly or partly, not partly
+        self._count(fate, chars or len(fate.text) - fate.accepted - fate.typed, partly=partly, first=first, rest=before)
         if not partly:
             self._alive.pop(fate.given.uri, None)
         return fate
@@ -168,16 +169,16 @@ class Shown:
                 continue
             if typed == text:
                 fate.wholly = True
-                self._count(fate, taken, partly=False, first=True)
+                self._count(fate, taken, partly=False, first=True, rest=fate.partly)
             else:
                 first, fate.partly = not fate.partly, True
-                self._count(fate, taken, partly=True, first=first)
+                self._count(fate, taken, partly=True, first=first, rest=False)
             return
 
-    def _count(self, fate: Fate, chars: int, *, partly: bool, first: bool) -> None:
+    def _count(self, fate: Fate, chars: int, *, partly: bool, first: bool, rest: bool) -> None:
         saved = max(0, min(chars, len(fate.text) - fate.accepted))  # taken back and taken again it is saved once
         fate.accepted += saved
-        self.statistics.accepted(fate.given.adapted, saved, partly=partly, first=first)
+        self.statistics.accepted(fate.given.adapted, saved, partly=partly, first=first, rest=rest)
 
 
 def _ends_word(text: str, at: int) -> bool:

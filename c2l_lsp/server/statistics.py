@@ -16,10 +16,16 @@ from msgspec import ValidationError as _Invalid
 from c2l_lsp.errors import StorageError
 
 _WEEKS = 8
+_RECENT = 200
+"""Latencies that are remembered; older ones say little about now."""
 
 
 class Counts(Struct, rename="camel"):
-    """Counts of one kind of completion (with or without an adapter)."""
+    """Counts of one kind of completion (with or without an adapter).
+
+    `accepted` were taken wholly, at once or piece by piece; `partly_accepted` in part and no further. What was shown
+    and is neither was rejected.
+    """
 
     shown: int = 0
     accepted: int = 0
@@ -58,16 +64,16 @@ class Statistics:
         self._path = path
         self.enabled = True
         self.totals = _load(path)
-        self._latencies: deque[float] = deque(maxlen=200)
+        self._latencies: deque[tuple[float, bool]] = deque(maxlen=_RECENT)
         self._dirty = False
 
-    def latency(self, ms: float) -> None:
-        """A completion was computed in this time."""
-        self._latencies.append(ms)
+    def latency(self, ms: float, *, adapted: bool = False) -> None:
+        """A completion was computed in this time, under an adapter or by the bare model."""
+        self._latencies.append((ms, adapted))
 
-    def percentile(self, share: float) -> float:
-        """Latency that this share of recent completions stayed within, in ms; 0 without any."""
-        ordered = sorted(self._latencies)
+    def percentile(self, share: float, adapted: bool | None = None) -> float:
+        """Latency that this share of recent completions stayed within, in ms; 0 without any. None: of both kinds."""
+        ordered = self._ordered(adapted)
         return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
 
     def requested(self, source: str) -> None:
@@ -94,8 +100,11 @@ class Statistics:
             counts.shown_chars += chars
             self._dirty = True
 
-    def accepted(self, adapted: bool, chars: int, *, partly: bool, first: bool) -> None:
-        """`chars` more of a completion were taken over; `first` for the first such event of its kind."""
+    def accepted(self, adapted: bool, chars: int, *, partly: bool, first: bool, rest: bool = False) -> None:
+        """`chars` more of a completion were taken over.
+
+        `first` for the first such event of its kind; `rest`: it was counted as partly accepted before, and now wholly.
+        """
         if self.enabled:
             counts = self._of(adapted)
             counts.accepted_chars += chars
@@ -104,12 +113,14 @@ class Statistics:
                 counts.partly_accepted += 1
             elif first:
                 counts.accepted += 1
+                counts.partly_accepted = max(0, counts.partly_accepted - rest)
             self._dirty = True
 
     def report(self) -> dict[str, Any]:
         """Everything, for an editor to show."""
-        latency = {"p50": self.percentile(0.5), "p95": self.percentile(0.95), "count": len(self._latencies)}
-        return {"enabled": self.enabled, "latencyMs": latency, **to_builtins(self.totals)}
+        kinds: dict[str, bool | None] = {"": None, "WithAdapter": True, "WithoutAdapter": False}
+        latencies = {f"latencyMs{kind}": self._latency(adapted) for kind, adapted in kinds.items()}
+        return {"enabled": self.enabled, **latencies, **to_builtins(self.totals)}
 
     def reset(self) -> None:
         """Start counting anew."""
@@ -136,6 +147,13 @@ class Statistics:
         except OSError as error:
             raise StorageError(f"The statistics cannot be saved in {self._path}: {error.strerror}.") from error
         self._dirty = False
+
+    def _latency(self, adapted: bool | None) -> dict[str, float]:
+        p50, p95 = (self.percentile(share, adapted) for share in (0.5, 0.95))
+        return {"p50": p50, "p95": p95, "count": len(self._ordered(adapted))}
+
+    def _ordered(self, adapted: bool | None) -> list[float]:
+        return sorted(ms for ms, kind in self._latencies if adapted is None or kind is adapted)
 
     def _saved(self, adapted: bool, chars: int) -> None:
         weeks = self.totals.weeks

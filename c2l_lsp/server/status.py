@@ -6,7 +6,7 @@ Computes and sends; decides nothing. `notify` is the only way out, so the board 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from msgspec import UNSET, Struct, structs
@@ -54,10 +54,19 @@ _BEGUN, _JUDGED = "waiting", "being judged"
 
 
 class Board:
-    """The status as last computed and sent. `focus` is the folder the editor works in."""
+    """The status as last computed and sent. `focus` is the folder the editor works in.
 
-    def __init__(self, notify: Callable[[str, dict[str, Any]], None], statistics: Statistics) -> None:
+    `disabled`: folders whose adapter is switched off; an engine that has just started may not know it yet.
+    """
+
+    def __init__(
+        self,
+        notify: Callable[[str, dict[str, Any]], None],
+        statistics: Statistics,
+        disabled: Collection[str] = frozenset(),
+    ) -> None:
         self._notify = notify
+        self._disabled = disabled
         self._statistics = statistics
         self._life, self._life_message = Life.STARTING, ""
         self._model: str | None = None
@@ -113,9 +122,9 @@ class Board:
         self.publish()
 
     def switch(self, off: Reason | None) -> None:
-        """The user turned everything off or on."""
+        """A switch or setting has changed: told in any case, since it may concern one document alone."""
         self.off = off
-        self.publish()
+        self._send(self.snapshot())
 
     def focus_on(self, folder: str) -> None:
         """The user works in this folder ("": in none, which changes nothing)."""
@@ -161,7 +170,7 @@ class Board:
             state=state,
             model=self._model,
             device=self._device,
-            adapter=adapter_status(info) if info is not None else None,
+            adapter=self.told(info) if info is not None else None,
             latency_ms=latency,
             disabled_reason=UNSET if reason is None else reason.value,
         )
@@ -179,14 +188,32 @@ class Board:
                 if self._later is None:
                     self._later = asyncio.get_running_loop().call_later(quiet, self._publish_late)
                 return
-        status.latency_ms = self.snapshot().latency_ms
-        self._sent, self._sent_at = status, _now()
-        self._notify(DID_CHANGE_STATUS, plain(status))
+        self._send(self.snapshot())
+
+    def told(self, info: wire.AdapterInfo) -> AdapterStatus:
+        """An adapter as editors are told of it."""
+        return AdapterStatus(
+            folder=info.folder,
+            generation=info.generation,
+            pending_files=info.pending_files,
+            updated_at=info.updated_at,
+            enabled=info.enabled and info.folder not in self._disabled,
+            kind=info.kind,
+            state=info.state,
+            files=info.files,
+            scale=info.scale,
+            message=info.message,
+            deep=info.deep,
+        )
 
     def close(self) -> None:
         """Send nothing more."""
         if self._later is not None:
             self._later.cancel()
+
+    def _send(self, status: Status) -> None:
+        self._sent, self._sent_at = status, _now()
+        self._notify(DID_CHANGE_STATUS, plain(status))
 
     def _publish_late(self) -> None:
         self._later = None
@@ -203,7 +230,9 @@ class Board:
             trigger=event.trigger,
             changed_files=event.changed_files,
             ms=event.ms,
-            adapter=adapter_status(event.info),
+            adapter=self.told(event.info),
+            paths=event.paths,
+            moved=event.moved,
         )
         self._notify(ADAPTER_DID_CHANGE, plain(change))
 
@@ -237,23 +266,6 @@ def describe(progress: wire.Progress) -> str:
     if progress.total:
         return f"{progress.task}: {progress.done} of {progress.total} {progress.unit}".rstrip()
     return f"{progress.task}: {progress.done} {progress.unit}".rstrip() if progress.done else progress.task
-
-
-def adapter_status(info: wire.AdapterInfo) -> AdapterStatus:
-    """An adapter as editors are told."""
-    return AdapterStatus(
-        folder=info.folder,
-        generation=info.generation,
-        pending_files=info.pending_files,
-        updated_at=info.updated_at,
-        enabled=info.enabled,
-        kind=info.kind,
-        state=info.state,
-        files=info.files,
-        scale=info.scale,
-        message=info.message,
-        deep=info.deep,
-    )
 
 
 def _now() -> float:

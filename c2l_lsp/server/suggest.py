@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from c2l_lsp.config import Settings
-from c2l_lsp.engine.wire import Complete, Completion
+from c2l_lsp.engine.wire import LEFT_OUT, Complete, Completion
 from c2l_lsp.errors import C2LError
 from c2l_lsp.server.connection import EngineTimeout
 from c2l_lsp.server.documents import sendable
@@ -158,7 +158,8 @@ class Suggester:
         began, key = asyncio.get_running_loop().time(), self._key(params)
         outcome = await self._ask(params, budget + _SLACK)
         if isinstance(outcome, Completion):
-            self._statistics.latency((asyncio.get_running_loop().time() - began) * 1000)
+            took = (asyncio.get_running_loop().time() - began) * 1000
+            self._statistics.latency(took, adapted=outcome.generation > 0)
             self._keep(key, params, outcome, query.settings.completion.cache_size)
         return outcome
 
@@ -177,8 +178,9 @@ class Suggester:
             return Answer(reason=outcome)
         texts = tuple(dict.fromkeys(text for raw in outcome.texts if (text := _shaped(raw, query))))
         if not texts:
-            self._statistics.withheld(Reason.EMPTY.value)
-            return Answer(reason=Reason.EMPTY)
+            reason = Reason.LEFT_OUT if outcome.reason == LEFT_OUT else Reason.EMPTY
+            self._statistics.withheld(reason.value)
+            return Answer(reason=reason)
         number = next(self._ids)
         ids = tuple(f"{number}-{index}" for index in range(len(texts)))
         given = Given(query.uri, query.prefix, query.suffix, texts, ids, source, outcome, query.adapter)
@@ -194,8 +196,8 @@ class Suggester:
         return hashlib.blake2b(plain, digest_size=16).digest()
 
     def _keep(self, key: bytes, params: Complete, answer: Completion, size: int) -> None:
-        if key != self._key(params):
-            return  # the adapter changed meanwhile, and nobody knows under which one this was computed
+        if key != self._key(params) or answer.reason == LEFT_OUT:
+            return  # computed under nobody knows which adapter; or the user may let the file in at any time
         self._results[key] = answer
         while len(self._results) > size:
             self._results.popitem(last=False)

@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
-from c2l_lsp import config
+from c2l_lsp import config, errors
 from c2l_lsp.server import protocol
+from c2l_lsp.tightened import TIGHTENED
 
 FOLDER = Path(__file__).parent
 HELP = FOLDER / "doc" / "c2l.txt"
@@ -32,6 +33,8 @@ PAYLOADS = (
     protocol.AcceptParams,
     protocol.StatisticsParams,
     protocol.ToggleParams,
+    protocol.Problem,
+    protocol.Switched,
 )
 _PLAIN = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean", "null": "nil"}
 
@@ -46,6 +49,7 @@ def protocol_lua() -> str:
         f"M.SECTION = {_quoted(protocol.SECTION)}",
         f"M.DID_CHANGE_STATUS = {_quoted(protocol.DID_CHANGE_STATUS)}",
         f"M.ADAPTER_DID_CHANGE = {_quoted(protocol.ADAPTER_DID_CHANGE)}",
+        f"M.PROBLEM = {_quoted(protocol.PROBLEM)}",
         f"M.DID_CHANGE_TRUST = {_quoted(protocol.DID_CHANGE_TRUST)}",
         "",
         "--- Commands of `workspace/executeCommand`.",
@@ -64,8 +68,14 @@ def protocol_lua() -> str:
         *_table("Reason", {one.name: one.value for one in protocol.Reason}),
         *_table("SENTENCES", {one.value: text for one, text in protocol.SENTENCES.items()}),
         "",
+        "--- Kinds of errors: the `code` of a problem.",
+        *_table("ErrorCode", {code.upper().replace("-", "_"): code for code in errors.BY_CODE}),
+        "",
         "--- Groups of settings that only a user may set, never a workspace.",
         *_list("MACHINE_GROUPS", sorted(config.MACHINE_ONLY)),
+        "",
+        "--- Settings of what may be read: a workspace may only tighten them.",
+        *_list("TIGHTENED", TIGHTENED),
     ]
     for payload in PAYLOADS:
         lines += ["", *_class(payload)]

@@ -60,12 +60,13 @@ def _client() -> Client:
 
 @dataclass
 class Editor:
-    """One connection. `statuses`, `adapters`, `registered`: what the server told, in order."""
+    """One connection. `statuses`, `adapters`, `problems`, `registered`: what the server told, in order."""
 
     client: Client
     log: Path
     statuses: list[dict] = field(default_factory=list)
     adapters: list[dict] = field(default_factory=list)
+    problems: list[dict] = field(default_factory=list)
     registered: list[t.Registration] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)
     result: t.InitializeResult | None = None
@@ -81,6 +82,7 @@ class Editor:
         editor = cls(client, log)
         client.feature("c2l/didChangeStatus")(lambda params: editor.statuses.append(params))
         client.feature("c2l/adapter/didChange")(lambda params: editor.adapters.append(params))
+        client.feature("c2l/problem")(lambda params: editor.problems.append(params))
 
         @client.feature(t.CLIENT_REGISTER_CAPABILITY)
         def register(params: t.RegistrationParams) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,26 @@ async def test_the_popup_gets_the_text_only_without_inline_completion(
     if inline:
         assert answer is None
     else:
-        assert [item.text_edit.new_text for item in answer.items] == ["_foo_g1_0()"]
+        assert [item.text_edit.new_text for item in answer.items] == ["foo_foo_g1_0()"]
         assert answer.items[0].command.command == "c2l.didAcceptCompletion"
     assert await editor.texts(uri, 0, 3)
+
+
+async def test_a_client_that_filters_by_the_word_at_the_cursor_keeps_the_entry(start: Start, folder: Path) -> None:
+    """As Helix, eglot and VS Code do: what the edit's range holds up to the cursor must begin the filter text."""
+    editor = await start()
+    await editor.initialize([folder], inline=False)
+    await editor.ready()
+    for number, text in enumerate(("x = foo", "größe", "foo(", "")):
+        uri = (folder / f"{number}.py").as_uri()
+        editor.open(uri, text)
+        place = t.CompletionParams(text_document=t.TextDocumentIdentifier(uri=uri), position=t.Position(0, len(text)))
+        item = (await editor.client.text_document_completion_async(place)).items[0]
+        typed = text[item.text_edit.range.start.character :]
+        assert typed == re.search(r"\w*$", text)[0]
+        assert item.filter_text.startswith(typed)
+        assert item.text_edit.new_text.startswith(typed)
+        assert item.text_edit.range.end.character == len(text)
 
 
 async def test_acceptance_statistics_and_explanation(editor: Editor, uri: str) -> None:

@@ -39,7 +39,8 @@ async def test_settings_of_a_folder_are_pulled_and_followed_live(
     assert len(logged) == len(set(logged)) == 3
     assert [key for key in ("c2l.completion.colour", "c2l.completion.debounceMs", "c2l.model.path")
             if not any(key in line for line in logged)] == []  # fmt: skip
-    assert editor.client.messages == []  # warnings do not pop up by default
+    shown = [message.message.removeprefix("C2L: ") for message in editor.client.messages]
+    assert shown == logged, "only the user can correct them: each pops up once"
 
 
 async def test_a_client_that_pushes_and_starts_with_options(start: Start, folder: Path, uri: str) -> None:

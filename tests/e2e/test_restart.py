@@ -63,3 +63,45 @@ async def test_a_model_that_cannot_be_found_is_said_at_once(start: Start, folder
     status = await editor.status(lambda status: status["state"] == "failed")
     assert status["message"] == "The model c2l-default cannot be found."
     assert len(editor.asked("hello")) == 1
+    assert [message.message for message in editor.client.messages] == [f"C2L: {status['message']}"]
+
+
+async def test_an_editor_with_buttons_is_told_what_kind_of_problem_it_is(start: Start, folder: Path) -> None:
+    for how, code in (("error", "model"), ("die", "engine")):
+        editor = await start(FAKE_START=how)
+        await editor.initialize([folder], options={"showsProblems": True, "completion": {"candidates": "many"}})
+        await editor.until(lambda editor=editor: len(editor.problems) > 1)
+        told = [(one["code"], one["setting"]) for one in editor.problems]
+        assert told == [("setting", "c2l.completion.candidates"), (code, "")]
+        assert editor.client.messages == []
+
+
+async def test_a_switched_off_adapter_stays_off_in_the_next_engine(editor: Editor, uri: str, folder: Path) -> None:
+    assert (await editor.command("c2l.toggleAdapter"))["enabled"] is False
+    for engine in editor.engines():
+        engine.kill()
+    editor.statuses.clear()
+    assert (await editor.ready())["adapter"]["enabled"] is False
+    await editor.command("c2l.unloadModel")
+    await editor.until(lambda: editor.engines() == [])
+    assert (await editor.command("c2l.toggleAdapter"))["enabled"] is True, "also while no engine runs"
+    assert (await editor.command("c2l.toggleAdapter"))["enabled"] is False
+    editor.statuses.clear()
+    assert await editor.texts(uri, 0, 3) == ["_foo_0()", "_foo_1()", "_foo_2()"]
+    assert (await editor.ready())["adapter"]["enabled"] is False
+    told = [note["params"] for note in editor.asked("set_enabled")]
+    assert told == [{"folder": str(folder), "enabled": False}] * 3, "each engine is told"
+
+
+async def test_what_was_switched_off_survives_the_server(start: Start, folder: Path, uri: str) -> None:
+    switches = {"off": True, "documents": {uri: False}, "adaptersOff": [str(folder)], "languages": {"lua": False}}
+    editor = await start()
+    await editor.initialize([folder], options={"switches": switches})
+    status = await editor.status(lambda status: status["state"] == "disabled" and status["adapter"])
+    assert (status["disabledReason"], status["adapter"]["enabled"]) == ("off", False)
+    editor.open(uri, "foo")
+    await editor.command("c2l.toggle")
+    assert (await editor.command("c2l.showStatus", {"textDocument": {"uri": uri}}))["disabledReason"] == "buffer"
+    broken = await start()
+    await broken.initialize([folder], options={"switches": {"off": "perhaps"}})
+    await broken.ready()

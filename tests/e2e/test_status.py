@@ -7,6 +7,7 @@ from pathlib import Path
 from lsprotocol import types as t
 
 from .conftest import Start
+from .editor import Editor
 
 
 async def test_from_start_to_ready_with_progress(start: Start, folder: Path) -> None:
@@ -56,3 +57,28 @@ async def test_unloading_gives_the_memory_back_until_it_is_needed(start: Start, 
     await editor.ready()
     newest = editor.engines()[0].pid
     await editor.until(lambda: [n["params"]["path"] for n in editor.asked("buffer") if n["pid"] == newest] == ["a.py"])
+
+
+async def test_why_a_request_was_in_vain(editor: Editor, uri: str) -> None:
+    async def why() -> tuple[str | None, str | None]:
+        told = await editor.request("c2l/status", {"textDocument": {"uri": uri}})
+        return told.get("lastReason"), told.get("disabledReason")
+
+    assert await why() == (None, None)
+    editor.change(uri, "NOTHING")
+    assert await editor.texts(uri, 0, 7) == []
+    assert await why() == ("empty", None)
+    editor.change(uri, "LEFT_OUT")
+    for _ in range(2):
+        assert await editor.texts(uri, 0, 8) == []
+    assert await why() == ("left-out", "left-out"), "an ignored file is no poor guess, and stays ignored"
+    assert len(editor.asked("complete")) == 3, "that it is left out is not kept: it may be let in"
+    editor.change(uri, "foo")
+    assert await editor.texts(uri, 0, 3) != []
+    assert await why() == (None, None)
+
+
+async def test_a_switch_of_one_document_is_told_too(editor: Editor, uri: str) -> None:
+    before = len(editor.statuses)
+    await editor.command("c2l.toggle", {"uri": uri})
+    await editor.until(lambda: len(editor.statuses) > before)

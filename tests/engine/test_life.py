@@ -52,6 +52,7 @@ def test_a_folder_is_indexed_into_generation_1(session, folder):
     assert info.rank == session.engine.model.d
     (event,) = changes(session)
     assert event.trigger == "index"
+    assert (len(event.paths), event.moved) == (8, 0.0)
     assert {"scan", "read", "update", "adapter", "gate"} <= event.ms.keys()
 
 
@@ -64,6 +65,8 @@ def test_an_edit_on_disk_becomes_the_next_generation(session, folder):
     assert info.generation == 2
     assert changes(session)[-1].trigger == "diff"
     assert changes(session)[-1].changed_files == 1
+    assert changes(session)[-1].paths == ["pkg/m3.py"]
+    assert 0.0 < changes(session)[-1].moved < 2.0
     assert live(session, folder).adapter.digest != before.digest
 
 
@@ -71,6 +74,7 @@ def test_a_deleted_and_a_renamed_file_follow(session, folder):
     session.open(folder)
     (folder / "pkg" / "m1.py").unlink()
     assert wait(session, folder, 2).files == 11
+    assert changes(session)[-1].paths == ["pkg/m1.py"]
     (folder / "pkg" / "m2.py").rename(folder / "pkg" / "renamed.py")
     deadline = time.monotonic() + 20
     life = session.engine.life(str(folder.resolve()))

@@ -96,6 +96,18 @@ def test_norm_is_that_of_delta_w(adapter):
     assert only.norm == pytest.approx(float((pair.scale * pair.B @ pair.A).norm()), rel=1e-4)
 
 
+def test_how_far_it_moved_sees_a_turn_that_keeps_the_norm(adapter):
+    assert adapter.moved(adapter) == pytest.approx(0.0, abs=1e-3)
+    assert adapter.moved(adapter.scaled(0.5)) == pytest.approx(0.5, rel=1e-3)
+    assert adapter.moved(adapter.scaled(-1.0)) == pytest.approx(2.0, rel=1e-3)
+    pair = adapter.pairs[TARGET]
+    turned = Adapter(adapter.base, "test", None, {TARGET: Pair(pair.A.flip(1), pair.B, pair.scale)})
+    only = Adapter(adapter.base, "test", None, {TARGET: pair})
+    assert turned.norm == pytest.approx(only.norm, rel=1e-4)
+    change = pair.scale * (pair.B @ pair.A.flip(1) - pair.B @ pair.A)
+    assert turned.moved(only) == pytest.approx(float(change.norm()) / only.norm, rel=1e-3)
+
+
 def test_scaling_and_digest(adapter):
     assert adapter.scaled(0.5).norm == pytest.approx(0.5 * adapter.norm, rel=1e-5)
     assert adapter.scaled(1.0).digest == adapter.digest

@@ -2,7 +2,8 @@
 
 Completions derive from the prefix alone: `word` → `word_done()`. Words found anywhere in the prefix steer it:
 `SLOW:0.4` waits that long (cancellable), `DIE` ends the process, `HANG` stops answering anything, `MUTE` never answers
-this request, `CLOSE` closes brackets, `LINES` gives three lines, `NOTHING` gives none, `REFUSE` is an error,
+this request, `CLOSE` closes brackets, `LINES` gives three lines, `NOTHING` gives none, `LEFT_OUT` says that the file
+is left out, `REFUSE` is an error,
 `GARBAGE` writes bytes that are no frame, `HUGE` announces a frame over the limit.
 Environment: FAKE_LOG (a file that gets one JSON line per request), FAKE_START (die | error | slow | mute | die-twice),
 FAKE_FOLDER (trouble | silent).
@@ -68,7 +69,11 @@ def learn(folder: str, trigger: str) -> None:
     for done in (0, 1, 2):
         emit(wire.Progress(folder=folder, task="index", done=done, total=2, unit="files", finished=done == 2))
     GENERATION[folder] = GENERATION.get(folder, 0) + 1
-    emit(wire.AdapterChanged(info=info(folder), trigger=trigger, changed_files=3, ms={"update": 1.0}))
+    emit(
+        wire.AdapterChanged(
+            info=info(folder), trigger=trigger, changed_files=3, ms={"update": 1.0}, paths=["a.py", "b.py"], moved=0.25
+        )
+    )
 
 
 def deepen(folder: str, steps: int) -> None:
@@ -88,7 +93,7 @@ def deepen(folder: str, steps: int) -> None:
 
 
 def text_for(request: wire.Complete) -> list[str]:
-    if "NOTHING" in request.prefix:
+    if "NOTHING" in request.prefix or "LEFT_OUT" in request.prefix:
         return []
     word = (re.findall(r"\w+", request.prefix) or ["start"])[-1]
     tag = f"_g{GENERATION.get(request.folder, 0)}" if request.adapter and request.folder else ""
@@ -133,6 +138,7 @@ def complete(request_id: int, request: wire.Complete) -> None:
     answer = wire.Completion(
         texts=text_for(request), generation=generation, prompt_tokens=7, new_tokens=3,
         ms=wire.Timing(prefill=1.0, decode=2.0, total=3.0), stop="eos",
+        reason=wire.LEFT_OUT if "LEFT_OUT" in prefix else "",
     )  # fmt: skip
     send(wire.Reply(id=request_id, result=wire.to_params(answer)))
 

@@ -80,3 +80,29 @@ def test_a_user_file_that_is_no_toml_is_an_error_and_no_end() -> None:
     made.set_initial("not even a map")
     assert made.of(EVERYWHERE).completion.debounce_ms == 75
     assert len(errors) == 1
+
+
+def test_a_workspace_can_leave_more_out_and_let_nothing_in() -> None:
+    made, errors = layers('[files]\nexclude = ["private/"]\nmaxSizeKb = 100\n[adapter]\nmaxIndexKb = 64\n')
+    loose = {"respectGitignore": False, "exclude": ["!private/", "vendor/"], "maxSizeKb": 65536, "ignoreFile": "x"}
+    made.set_pulled({EVERYWHERE: {"files": loose, "adapter": {"maxIndexKb": 1048576}}})
+    settings = made.of(EVERYWHERE)
+    assert settings.files.exclude == ["!private/", "vendor/", "private/"]
+    assert (settings.files.respect_gitignore, settings.files.ignore_file) == (True, ".c2lignore")
+    assert (settings.files.max_size_kb, settings.adapter.max_index_kb) == (100, 64)
+    keys = ["respectGitignore", "maxSizeKb", "ignoreFile"]
+    assert [error.split()[0] for error in errors] == [*(f"c2l.files.{key}" for key in keys), "c2l.adapter.maxIndexKb"]
+    made.set_pulled({EVERYWHERE: {"files": {"maxSizeKb": 10}, "adapter.maxIndexKb": 16}})
+    assert (made.of(EVERYWHERE).files.max_size_kb, made.of(EVERYWHERE).adapter.max_index_kb) == (10, 16)
+    assert len(errors) == 4
+    made.set_pulled({EVERYWHERE: {"files": {"maxSizeKb": 512, "exclude": []}, "adapter": {"maxIndexKb": 256}}})
+    assert made.of(EVERYWHERE).files.max_size_kb == 100, "an editor that echoes every default"
+    assert len(errors) == 4
+
+
+def test_the_user_may_let_more_be_read() -> None:
+    made, errors = layers("[files]\nrespectGitignore = false\n")
+    made.set_initial({"userSettings": {"files": {"maxSizeKb": 1000, "exclude": ["a/"]}}})
+    files = made.of("/a").files
+    assert (files.respect_gitignore, files.max_size_kb, files.exclude) == (False, 1000, ["a/"])
+    assert errors == []

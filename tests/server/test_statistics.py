@@ -89,3 +89,14 @@ def test_starting_anew(tmp_path: Path) -> None:
     statistics.requested("engine")
     statistics.reset()
     assert statistics.report()["requests"] == 0
+
+
+def test_latencies_with_and_without_the_adapter_are_told_apart(tmp_path: Path) -> None:
+    one = Statistics(tmp_path / "s.json")
+    for ms in (10.0, 20.0, 30.0):
+        one.latency(ms, adapted=True)
+    one.latency(5.0, adapted=False)
+    told = one.report()
+    assert told["latencyMsWithAdapter"] == {"p50": 20.0, "p95": 30.0, "count": 3}
+    assert told["latencyMsWithoutAdapter"] == {"p50": 5.0, "p95": 5.0, "count": 1}
+    assert told["latencyMs"] == {"p50": 20.0, "p95": 30.0, "count": 4}

@@ -36,7 +36,9 @@ def progress(task: str = "index", done: int = 1, *, finished: bool = False) -> w
 
 
 def changed(generation: int = 1) -> wire.AdapterChanged:
-    return wire.AdapterChanged(info=info(generation=generation), trigger="diff", changed_files=2, ms={"read": 1.0})
+    return wire.AdapterChanged(
+        info=info(generation=generation), trigger="diff", changed_files=2, ms={"read": 1.0}, paths=["a.py"], moved=0.5
+    )
 
 
 def trouble(code: str = "git", severity: str = "warning") -> wire.Trouble:
@@ -83,6 +85,7 @@ async def test_a_new_generation_is_told(board: Board, sent: list) -> None:
     method, params = sent[0]
     assert method == "c2l/adapter/didChange"
     assert (params["generation"], params["trigger"], params["changedFiles"]) == (7, "diff", 2)
+    assert (params["paths"], params["moved"]) == (["a.py"], 0.5)
 
 
 async def test_troubles_degrade_until_the_next_adapter(board: Board, sent: list) -> None:

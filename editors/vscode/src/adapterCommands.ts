@@ -7,6 +7,7 @@ import type { Action } from "./panel";
 import { type AdapterStatus, type Exported, Method } from "./protocol";
 import { isTraining } from "./statusText";
 import type { Server } from "./server";
+import type { Switches } from "./switches";
 
 const FOLLOW_MS = 1_000;
 
@@ -14,6 +15,7 @@ export interface AdapterParts {
   server: Server;
   notifications: Notifications;
   generations: Generations;
+  switches: Switches;
   refresh: () => void;
 }
 
@@ -96,6 +98,7 @@ export class AdapterCommands {
 
   private async toggle(folder: string): Promise<void> {
     const adapter = await this.parts.server.request<AdapterStatus>(Method.ADAPTER_SET_ENABLED, { folder });
+    this.parts.switches.adapter(adapter.folder, adapter.enabled);
     const text = adapter.enabled ? "C2L answers with the adapter." : "C2L answers without the adapter.";
     window.setStatusBarMessage(text, 4000);
     // What is shown came from the other side of the comparison.

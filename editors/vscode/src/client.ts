@@ -12,7 +12,6 @@ import {
   type Middleware,
   type ShowMessageParams,
 } from "vscode-languageclient/node";
-import type { Latencies } from "./history";
 import type { Level } from "./problems";
 import {
   ADAPTER_DID_CHANGE,
@@ -20,29 +19,30 @@ import {
   ClientCommand,
   Command,
   DID_CHANGE_STATUS,
+  PROBLEM,
+  type Problem,
   SECTION,
   type Status,
 } from "./protocol";
-import { enabledFor, explicit, machine } from "./settings";
+import { enabledFor, explicit, users } from "./settings";
+import type { Switches } from "./switches";
 
 export interface ClientContext {
   log: LogOutputChannel;
   /** All keys of `c2l.*`, without the prefix. */
   keys: readonly string[];
-  latencies: Latencies;
-  /** Documents the user turned on although their language is off. */
-  turnedOn: ReadonlySet<string>;
+  switches: Switches;
   onStatus(status: Status): void;
   onAdapter(change: AdapterChange): void;
+  onProblem(problem: Problem): void;
+  /** What the server asks to show without saying what it is. */
   onMessage(level: Level, sentence: string): void;
   /** The server process ended without being asked to. */
   onEnded(): void;
   /** The server asks for the settings: it knows them in a moment. */
   onPulled(): void;
-  /** A completion request was answered with this many items. */
-  onAnswered(items: number, invoked: boolean): void;
-  /** Whether the focused adapter is in use. */
-  adapted(): boolean;
+  /** A completion request for a document was answered with this many items. */
+  onAnswered(uri: string, items: number, invoked: boolean): void;
 }
 
 /** A language client that leaves all notifications to us; it would show its own beside ours. */
@@ -61,6 +61,9 @@ export function createClient(serve: () => Promise<ChildProcess>, context: Client
   client.onNotification(ADAPTER_DID_CHANGE, (change: AdapterChange) => {
     context.onAdapter(change);
   });
+  client.onNotification(PROBLEM, (problem: Problem) => {
+    context.onProblem(problem);
+  });
   client.onNotification("window/showMessage", (params: ShowMessageParams) => {
     context.onMessage(params.type === 1 ? "error" : params.type === 2 ? "warning" : "info", params.message);
   });
@@ -75,7 +78,9 @@ function options(context: ClientContext): LanguageClientOptions {
     ...(trace === undefined ? {} : { traceOutputChannel: trace }),
     initializationOptions: () => ({
       trusted: workspace.isTrusted,
-      userSettings: machine(configuration(), context.keys),
+      showsProblems: true,
+      userSettings: users(configuration(), context.keys),
+      switches: context.switches.state(),
       clientCommands: [...Object.values(Command), ...Object.values(ClientCommand)].filter(
         (command) => command !== Command.DID_ACCEPT,
       ),
@@ -106,13 +111,9 @@ function middleware(context: ClientContext): Middleware {
     async provideInlineCompletionItems(document, position, inline, token, next) {
       const invoked = inline.triggerKind === InlineCompletionTriggerKind.Invoke;
       if (!invoked && (isSelecting(document) || isOff(document, context))) return undefined;
-      const began = performance.now();
       const answer = await next(document, position, inline, token);
       const items = Array.isArray(answer) ? answer : (answer?.items ?? []);
-      if (!token.isCancellationRequested) {
-        if (items.length > 0) context.latencies.add(performance.now() - began, context.adapted());
-        context.onAnswered(items.length, invoked);
-      }
+      if (!token.isCancellationRequested) context.onAnswered(document.uri.toString(), items.length, invoked);
       return answer;
     },
     workspace: {
@@ -133,7 +134,7 @@ function isSelecting(document: TextDocument): boolean {
 
 function isOff(document: TextDocument, context: ClientContext): boolean {
   const map = workspace.getConfiguration(SECTION, document).get<Record<string, boolean>>("enable", {});
-  return !enabledFor(map, document.languageId) && !context.turnedOn.has(document.uri.toString());
+  return !enabledFor(map, document.languageId) && !context.switches.isOn(document.uri.toString());
 }
 
 function configuration(scope?: string) {

@@ -11,6 +11,7 @@ import type { Server } from "./server";
 import { enabledFor } from "./settings";
 import { page, thisWeek } from "./statistics";
 import { statusPage } from "./statusPage";
+import type { Switches } from "./switches";
 import type { Store } from "./view";
 
 export interface CommandParts {
@@ -20,8 +21,7 @@ export interface CommandParts {
   notifications: Notifications;
   pages: Pages;
   panel: Panel;
-  /** Documents the user turned on although their language is off. */
-  turnedOn: Set<string>;
+  switches: Switches;
   showLog: () => void;
   refresh: () => void;
 }
@@ -67,9 +67,10 @@ export function registerCommands(parts: CommandParts): Disposable[] {
   );
 }
 
-async function toggle({ server, turnedOn, refresh }: CommandParts, params: ToggleParams = {}): Promise<void> {
+async function toggle({ server, switches, refresh }: CommandParts, params: ToggleParams = {}): Promise<void> {
   const { enabled } = await server.execute<{ enabled: boolean }>(Command.TOGGLE, params);
-  if (params.uri) turnedOn[enabled ? "add" : "delete"](params.uri);
+  if (params.uri) switches.document(params.uri, enabled);
+  else switches.everything(enabled);
   if (!enabled) await commands.executeCommand("editor.action.inlineSuggest.hide");
   refresh();
 }
@@ -91,9 +92,11 @@ async function toggleLanguage(params: ToggleParams = {}): Promise<void> {
   await configuration.update("enable", { ...before, [language]: enabled }, target);
 }
 
-async function snooze({ server, store, refresh }: CommandParts, params: { minutes?: number } = {}): Promise<void> {
+async function snooze({ server, store, switches, refresh }: CommandParts, params: { minutes?: number } = {}): Promise<void> {
   const snoozed = store.view.status?.disabledReason === Reason.SNOOZED;
-  await server.execute(Command.SNOOZE, { minutes: params.minutes ?? (snoozed ? 0 : 5) });
+  const minutes = params.minutes ?? (snoozed ? 0 : 5);
+  const { until } = await server.execute<{ until: number }>(Command.SNOOZE, { minutes });
+  switches.snoozed(until);
   await commands.executeCommand("editor.action.inlineSuggest.hide");
   refresh();
 }

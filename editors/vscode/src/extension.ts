@@ -2,24 +2,28 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { commands, type ExtensionContext, window, workspace } from "vscode";
+import { commands, type ExtensionContext, Uri, window, workspace } from "vscode";
 import { AdapterCommands } from "./adapterCommands";
+import { Again } from "./again";
 import { registerCommands } from "./commands";
 import { findServer, type Launch, pythonOf } from "./discovery";
 import { diskUse } from "./diskUse";
-import { Generations, Latencies } from "./history";
+import { Generations } from "./history";
 import { SET_UP } from "./menu";
+import { Missing, MISSING_FIXES, SILENCE } from "./missing";
 import { Notifications } from "./notify";
 import { Pages } from "./pages";
 import { Panel } from "./panel";
+import { type Fix, OPEN_FILE } from "./problems";
 import { hasServer, which } from "./processes";
-import { Reason, SECTION, sentenceOf } from "./protocol";
+import { ClientCommand, Command, Method, Reason, SECTION, sentenceOf, type Status } from "./protocol";
 import { activePython, onPythonChanged } from "./python";
 import { Refresher } from "./refresher";
-import { missingFixes, Server } from "./server";
+import { Server } from "./server";
 import { setUpCommand } from "./setUpCommand";
-import { keysOf, needsRestart } from "./settings";
+import { enabledFor, keysOf, users } from "./settings";
 import { createStatusItems } from "./statusItems";
+import { Switches } from "./switches";
 import { Store } from "./view";
 
 export function activate(context: ExtensionContext): void {
@@ -27,9 +31,10 @@ export function activate(context: ExtensionContext): void {
   const store = new Store();
   store.update({ trusted: workspace.isTrusted });
   const notifications = new Notifications();
-  const latencies = new Latencies();
+  const again = new Again();
+  const missing = new Missing(context.globalState);
+  const switches = new Switches(context.workspaceState);
   const generations = new Generations(context.workspaceState);
-  const turnedOn = new Set<string>();
   const keys = keysOf(context.extension.packageJSON);
   const cwd = context.globalStorageUri.fsPath;
   const environment = join(cwd, "python");
@@ -47,8 +52,7 @@ export function activate(context: ExtensionContext): void {
     context: (onEnded) => ({
       log,
       keys,
-      latencies,
-      turnedOn,
+      switches,
       onEnded,
       onStatus: (status) => {
         // The server tells of the folder it works in; which document is in front, the refresher asks.
@@ -58,38 +62,59 @@ export function activate(context: ExtensionContext): void {
       onAdapter: (change) => {
         generations.record(change);
         refresher.adapter(change.folder);
+        panel.measure();
       },
-      onMessage: (level, sentence) => void notifications.problem(level, sentence),
+      onProblem: (problem) => void notifications.told(problem),
+      onMessage: (level, sentence) => void notifications.problem(level, sentence, [LOG]),
       onPulled: () => {
         refresher.soon();
       },
-      onAnswered: (items, invoked) => {
-        if (items === 0 && invoked) window.setStatusBarMessage(`C2L: ${why()}`, 4000);
+      onAnswered: (uri, items, invoked) => {
+        if (items === 0 && invoked) {
+          again.allow();
+          tellWhy(uri).catch(() => undefined); // the server ended, which is told elsewhere
+        }
         refresher.soon();
       },
-      adapted: () => store.view.adapter?.enabled === true && store.view.adapter.generation > 0,
     }),
-    onProblem: (sentence, missing) =>
-      void notifications.problem("error", sentence, missing ? missingFixes(SET_UP) : undefined),
+    onProblem: (sentence, isMissing) => {
+      if (!isMissing) void notifications.problem("error", sentence, [RESTART, LOG]);
+      else if (missing.tells()) void notifications.problem("error", sentence, MISSING_FIXES);
+    },
   });
-  const why = (): string => sentenceOf(store.view.documentReason ?? Reason.EMPTY);
+  /** The user asked for a completion and got none. */
+  const tellWhy = async (uri: string): Promise<void> => {
+    const { lastReason, disabledReason } = await server.request<Status>(Method.STATUS, { textDocument: { uri } });
+    window.setStatusBarMessage(`C2L: ${sentenceOf(lastReason ?? disabledReason ?? Reason.EMPTY)}`, 4000);
+  };
   const refresher = new Refresher(store, server, generations);
   const refresh = (): void => {
     refresher.soon();
   };
-  const adapters = new AdapterCommands({ server, notifications, generations, refresh });
+  const adapters = new AdapterCommands({ server, notifications, generations, switches, refresh });
   const pages = new Pages();
   const panel = new Panel({
     context,
     store,
     server,
     generations,
-    latencies,
     disk: () => diskUse(cwd, launch),
     onAction: (action, folder) => adapters.run(action, folder).catch((error: unknown) => {
       void notifications.answer("error", error instanceof Error ? error.message : String(error));
     }),
   });
+  /** Settings that a server reads once, when it starts. */
+  const readAtStart = (): string => {
+    const configuration = workspace.getConfiguration(SECTION);
+    return JSON.stringify([users(configuration, keys), configuration.get("trace.server")]);
+  };
+  let read = readAtStart();
+  /** Start the server with the first thing it can serve: a window without one needs no model in memory. */
+  const begin = (): void => {
+    if (store.view.life !== "idle" || !isWanted()) return;
+    store.update({ life: "starting" });
+    void server.restart();
+  };
   const install = async (): Promise<void> => {
     if (await setUpCommand(cwd, environment, notifications, log)) await server.restart();
   };
@@ -101,30 +126,61 @@ export function activate(context: ExtensionContext): void {
     log,
     server,
     refresher,
+    again,
     pages,
     panel,
     ...createStatusItems(store),
     ...registerCommands({
-      store, server, adapters, notifications, pages, panel, turnedOn, showLog, refresh,
+      store, server, adapters, notifications, pages, panel, switches, showLog, refresh,
     }),
     commands.registerCommand(SET_UP, install),
-    workspace.onDidChangeConfiguration((event) => {
-      if (needsRestart((section) => event.affectsConfiguration(section))) void server.restart();
-      else refresh();
+    commands.registerCommand(SILENCE, () => {
+      missing.silence();
     }),
+    commands.registerCommand(OPEN_FILE, (path: string) => commands.executeCommand("vscode.open", Uri.file(path))),
+    store.listen(({ life }) => {
+      if (life === "running") missing.found();
+    }),
+    workspace.onDidChangeConfiguration((event) => {
+      const before = read;
+      read = readAtStart();
+      if (read !== before && store.view.life !== "idle") void server.restart();
+      else if (event.affectsConfiguration(SECTION)) {
+        refresh();
+        begin();
+      }
+    }),
+    workspace.onDidOpenTextDocument(begin),
+    workspace.onDidChangeWorkspaceFolders(begin),
     workspace.onDidGrantWorkspaceTrust(() => {
       store.update({ trusted: true });
       if (store.view.life === "missing") void server.restart();
       else void server.tellTrust({ trusted: true });
     }),
     window.onDidChangeActiveTextEditor(refresh),
-    workspace.onDidCloseTextDocument((document) => turnedOn.delete(document.uri.toString())),
+    workspace.onDidCloseTextDocument((document) => {
+      switches.closed(document.uri.toString());
+    }),
   );
-  void server.restart();
+  store.update({ life: "idle" });
+  begin();
   void onPythonChanged(() => {
+    if (store.view.life === "idle") return;
     const fromThere = launch === undefined || launch.from === "python-extension";
     if (fromThere) void server.restart();
   }).then((listening) => context.subscriptions.push(listening));
+}
+
+const LOG: Fix = { title: "Show Log", command: ClientCommand.SHOW_LOGS };
+const RESTART: Fix = { title: "Restart", command: Command.RESTART_SERVER };
+
+/** Whether this window has a folder, or a document of a language that is on. */
+function isWanted(): boolean {
+  if ((workspace.workspaceFolders ?? []).length > 0) return true;
+  return workspace.textDocuments.some((document) => {
+    const map = workspace.getConfiguration(SECTION, document).get<Record<string, boolean>>("enable", {});
+    return ["file", "untitled"].includes(document.uri.scheme) && enabledFor(map, document.languageId);
+  });
 }
 
 function places(cwd: string, environment: string): Parameters<typeof findServer>[0] {

@@ -1,6 +1,6 @@
-/** What the panel remembers beyond the server's answers: generations over time, and latencies by adapter. No `vscode`. */
+/** What the panel remembers beyond the server's answers: generations over time. Knows no `vscode`. */
 
-import type { AdapterChange, AdapterInfo, Latency } from "./protocol";
+import type { AdapterChange, AdapterInfo } from "./protocol";
 
 /** One adapter generation of a folder. `at` is ms since the epoch; norm is known once the server was asked. */
 export interface Generation {
@@ -10,6 +10,9 @@ export interface Generation {
   changedFiles: number;
   files: number;
   ms: number;
+  /** The largest of the files that were read, and how far the adapter moved; absent in rows of older versions. */
+  paths?: string[];
+  moved?: number;
   norm?: number;
   rank?: number;
 }
@@ -46,6 +49,8 @@ export class Generations {
       changedFiles: change.changedFiles,
       files: change.adapter.files,
       ms: total(change.ms),
+      paths: change.paths,
+      moved: change.moved,
     };
     // A server that starts again tells the generation it restored: that is no new one.
     const rows = this.of(change.folder).filter((known) => known.generation !== row.generation);
@@ -71,30 +76,6 @@ export class Generations {
 
   private save(): void {
     void this.keep.update(KEY, this.rows);
-  }
-}
-
-/** How far a generation is from the one before: relative change of the adapter's norm. */
-export function drift(rows: readonly Generation[], index: number): number | undefined {
-  const norm = rows[index]?.norm;
-  const before = rows[index - 1]?.norm;
-  return norm === undefined || !before ? undefined : (norm - before) / before;
-}
-
-/** Time from the editor's request to its answer, for this window's recent completions. */
-export class Latencies {
-  private readonly times: Record<"with" | "without", number[]> = { with: [], without: [] };
-
-  add(ms: number, adapted: boolean): void {
-    const times = this.times[adapted ? "with" : "without"];
-    times.push(ms);
-    if (times.length > MOST) times.shift();
-  }
-
-  of(adapted: boolean): (Latency & { count: number }) | undefined {
-    const sorted = [...this.times[adapted ? "with" : "without"]].sort((a, b) => a - b);
-    const at = (share: number): number => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
-    return sorted.length === 0 ? undefined : { p50: at(0.5), p95: at(0.95), count: sorted.length };
   }
 }
 

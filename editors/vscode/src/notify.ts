@@ -1,14 +1,19 @@
 /** Notifications: one per problem, with the button that fixes it, as far as c2l.showNotifications lets them. */
 
 import { commands, window, workspace } from "vscode";
-import { type Fix, fixesFor, isWanted, type Level, Open, type Wanted } from "./problems";
-import { SECTION } from "./protocol";
+import { type Fix, fixesFor, isWanted, type Level, levelOf, Open, type Wanted } from "./problems";
+import { type Problem, SECTION } from "./protocol";
 
 export class Notifications {
   private readonly open = new Open();
 
-  /** A problem seen by this extension or told by the server. Answers when the user has dealt with it. */
-  async problem(level: Level, sentence: string, fixes: Fix[] = fixesFor(sentence)): Promise<void> {
+  /** A problem told by the server, which knows already that it is to be shown. */
+  async told(problem: Problem): Promise<void> {
+    await this.show(levelOf(problem), problem.message, fixesFor(problem));
+  }
+
+  /** A problem seen by this extension. Answers when the user has dealt with it. */
+  async problem(level: Level, sentence: string, fixes: Fix[]): Promise<void> {
     const wanted = workspace.getConfiguration(SECTION).get<Wanted>("showNotifications", "onError");
     if (isWanted(level, wanted)) await this.show(level, sentence, fixes);
   }

@@ -2,9 +2,10 @@
 
 import { randomBytes } from "node:crypto";
 import { type Disposable, type ExtensionContext, Uri, ViewColumn, type WebviewPanel, window, workspace } from "vscode";
-import type { Generations, Latencies } from "./history";
+import type { Generations } from "./history";
 import { type Known, panelData } from "./panelModel";
 import { type AdapterInfo, Method, type StatisticsReport, type Status } from "./protocol";
+import { Restarts } from "./restarts";
 import type { Server } from "./server";
 import type { Store } from "./view";
 import styles from "./webview/panel.css";
@@ -14,7 +15,6 @@ export interface PanelParts {
   store: Store;
   server: Server;
   generations: Generations;
-  latencies: Latencies;
   /** Size of each folder's state on disk in MB. */
   disk: () => Promise<Map<string, number>>;
   /** A button was pressed, for a folder. */
@@ -31,6 +31,10 @@ export class Panel implements Disposable {
   private folder = "";
   private disk = new Map<string, number>();
   private timer: NodeJS.Timeout | undefined;
+  private readonly measurements = new Restarts(async () => {
+    this.disk = await this.parts.disk();
+    this.later(0);
+  });
 
   constructor(private readonly parts: PanelParts) {}
 
@@ -39,10 +43,12 @@ export class Panel implements Disposable {
     if (this.view === undefined) this.open();
     else this.view.reveal();
     this.later(0);
-    void this.parts.disk().then((disk) => {
-      this.disk = disk;
-      this.later(0);
-    });
+    this.measure();
+  }
+
+  /** What is on disk may have changed. Many calls while it is being measured make one more measurement. */
+  measure(): void {
+    if (this.view?.visible === true) void this.measurements.request();
   }
 
   dispose(): void {
@@ -65,13 +71,16 @@ export class Panel implements Disposable {
       clearTimeout(this.timer);
       this.view = undefined;
     });
-    view.webview.html = html(view.webview.asWebviewUri(Uri.joinPath(code, "panel.js")).toString(), view.webview.cspSource);
+    view.webview.html = html(view.webview.asWebviewUri(Uri.joinPath(code, "panel.js")).toString());
     this.view = view;
   }
 
   private async receive(message: Message): Promise<void> {
     if (message.kind === "folder") this.folder = message.folder;
-    if (message.kind === "action") await this.parts.onAction(message.action, this.folder);
+    if (message.kind === "action") {
+      await this.parts.onAction(message.action, this.folder);
+      this.measure();
+    }
     this.later(0);
   }
 
@@ -88,7 +97,7 @@ export class Panel implements Disposable {
   }
 
   private async gather(): Promise<Known> {
-    const { store, server, generations, latencies } = this.parts;
+    const { store, server, generations } = this.parts;
     const folders = (workspace.workspaceFolders ?? []).map(({ uri, name }) => ({ path: uri.fsPath, name }));
     const folder = folders.some(({ path }) => path === this.folder) ? this.folder : (folders[0]?.path ?? "");
     const known: Known = {
@@ -98,7 +107,6 @@ export class Panel implements Disposable {
       info: undefined,
       statistics: undefined,
       generations: [],
-      latencies,
       diskMb: this.disk.get(folder),
       now: new Date(),
       trouble: folder === "" ? "No folder is open, so there is nothing to learn from." : "",
@@ -117,9 +125,10 @@ export class Panel implements Disposable {
   }
 }
 
-function html(script: string, source: string): string {
+/** Only what carries this page's nonce runs: not even other files of the extension. */
+function html(script: string): string {
   const nonce = randomBytes(18).toString("base64");
-  const policy = `default-src 'none'; script-src 'nonce-${nonce}' ${source}; style-src 'nonce-${nonce}'`;
+  const policy = `default-src 'none'; script-src 'nonce-${nonce}'; style-src 'nonce-${nonce}'`;
   return `<!DOCTYPE html>
 <html lang="en">
 <head>

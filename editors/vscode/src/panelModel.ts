@@ -1,9 +1,9 @@
 /** Everything the panel "What has it learned" shows, as plain strings and numbers. Knows neither `vscode` nor the DOM. */
 
-import { drift, type Generation, type Latencies } from "./history";
+import type { Generation } from "./history";
 import { type AdapterInfo, type Counts, sentenceOf, type StatisticsReport, type Status } from "./protocol";
 import { isTraining, modelText } from "./statusText";
-import { percent, rate, thisWeek, weekLine } from "./statistics";
+import { milliseconds, percent, rate, rejected, thisWeek, weekLine } from "./statistics";
 
 export interface Known {
   folders: readonly { path: string; name: string }[];
@@ -12,7 +12,6 @@ export interface Known {
   info: AdapterInfo | undefined;
   statistics: StatisticsReport | undefined;
   generations: readonly Generation[];
-  latencies: Latencies;
   /** Size of the folder's state on disk in MB, once known. */
   diskMb: number | undefined;
   now: Date;
@@ -40,9 +39,11 @@ export interface PanelData {
   hasAdapter: boolean;
 }
 
-export const GENERATION_HEAD = ["Generation", "When", "Because of", "Files changed", "Files in all", "Took", "Norm", "Drift"];
+export const GENERATION_HEAD = ["Generation", "When", "Because of", "What was read", "Files in all", "Took", "Norm", "Moved"];
 export const COMPARE_HEAD = ["", "With the adapter", "Without"];
 
+/** Files of a generation that are named in its row. */
+const NAMED = 3;
 const TRIGGERS: Record<string, string> = {
   index: "first reading",
   diff: "edited files",
@@ -63,8 +64,8 @@ export function panelData(known: Known): PanelData {
     busy: status?.busy ?? false,
     facts: facts(status, info, known.now),
     points: rows.flatMap((row) => (row.norm === undefined ? [] : [{ generation: row.generation, norm: row.norm }])),
-    generations: rows.map((row, index) => generationRow(row, drift(rows, index), known.now)).reverse(),
-    compare: known.statistics === undefined ? [] : compare(known.statistics, known.latencies),
+    generations: rows.map((row) => generationRow(row, known.now)).reverse(),
+    compare: known.statistics === undefined ? [] : compare(known.statistics),
     resources: resources(status, known.diskMb),
     reasons: reasons(known.statistics),
     week: known.statistics === undefined ? "" : weekLine(thisWeek(known.statistics, known.now)),
@@ -92,40 +93,47 @@ function facts(status: Status | undefined, info: AdapterInfo | undefined, now: D
   return rows;
 }
 
-function generationRow(row: Generation, moved: number | undefined, now: Date): Row {
+function generationRow(row: Generation, now: Date): Row {
   return [
     String(row.generation),
     ago(row.at, now),
     TRIGGERS[row.trigger] ?? row.trigger,
-    String(row.changedFiles),
+    reading(row),
     String(row.files),
     row.ms > 0 ? took(row.ms) : "–",
     row.norm === undefined ? "–" : number(row.norm),
-    moved === undefined ? "–" : `${moved >= 0 ? "+" : "−"}${(100 * Math.abs(moved)).toFixed(1)} %`,
+    row.moved === undefined || row.moved === 0 ? "–" : `${(100 * row.moved).toFixed(1)} %`,
   ];
+}
+
+/** "a.py, b.py and 3 more": the largest first. */
+function reading({ paths = [], changedFiles }: Generation): string {
+  if (paths.length === 0) return changedFiles === 1 ? "1 file" : `${changedFiles} files`;
+  const named = paths.slice(0, NAMED).join(", ");
+  const more = changedFiles - Math.min(paths.length, NAMED);
+  return more > 0 ? `${named} and ${more} more` : named;
 }
 
 function took(ms: number): string {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-function compare(report: StatisticsReport, latencies: Latencies): Row[] {
+function compare(report: StatisticsReport): Row[] {
   const row = (name: string, value: (counts: Counts) => string | number): Row => [
     name,
     String(value(report.withAdapter)),
     String(value(report.withoutAdapter)),
   ];
   const time = (share: "p50" | "p95"): Row => [
-    share === "p50" ? "Latency in this window, median" : "Latency in this window, p95",
-    ...[true, false].map((adapted) => {
-      const latency = latencies.of(adapted);
-      return latency === undefined ? "–" : `${Math.round(latency[share])} ms`;
-    }),
+    share === "p50" ? "Latency, median" : "Latency, p95",
+    milliseconds(report.latencyMsWithAdapter, share),
+    milliseconds(report.latencyMsWithoutAdapter, share),
   ];
   return [
     row("Shown", (counts) => counts.shown),
     row("Accepted", (counts) => counts.accepted),
     row("Accepted in part", (counts) => counts.partlyAccepted),
+    row("Rejected", rejected),
     row("Acceptance", (counts) => percent(rate(counts))),
     row("Characters accepted", (counts) => counts.acceptedChars),
     time("p50"),

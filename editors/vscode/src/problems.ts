@@ -1,6 +1,6 @@
 /** Which button fixes a problem, and when a problem is shown at all. Knows no `vscode`. */
 
-import { ClientCommand, Command } from "./protocol";
+import { ClientCommand, Command, ErrorCode, type Problem } from "./protocol";
 
 export type Level = "error" | "warning" | "info";
 export type Wanted = "off" | "onError" | "onWarning" | "always";
@@ -14,6 +14,7 @@ export interface Fix {
 
 const LOG: Fix = { title: "Show Log", command: ClientCommand.SHOW_LOGS };
 const RESTART: Fix = { title: "Restart", command: Command.RESTART_SERVER };
+const WHY: Fix = { title: "Why", command: Command.SHOW_STATUS };
 const MODEL: Fix = { title: "Select Model…", command: ClientCommand.SELECT_MODEL };
 const LOUDNESS: Record<Wanted, readonly Level[]> = {
   off: [],
@@ -26,14 +27,28 @@ export function isWanted(level: Level, wanted: Wanted): boolean {
   return LOUDNESS[wanted].includes(level);
 }
 
-/** Buttons for a sentence of the server, the fixing one first. */
-export function fixesFor(sentence: string): Fix[] {
-  const setting = /\bc2l(?:\.[A-Za-z]+)+\b/.exec(sentence)?.[0];
-  if (setting !== undefined && /\bis (?:left at its default|set in)\b/.test(sentence)) {
-    return [{ title: "Open Settings", command: "workbench.action.openSettings", args: [setting] }, LOG];
+/** Button that opens a file of the user's; by path, since this module knows no `vscode`. */
+export const OPEN_FILE = "c2l.internal.openFile";
+
+/** How loud a problem of the server is; a severity of a newer server is taken for a warning. */
+export function levelOf(problem: Problem): Level {
+  return problem.severity === "error" || problem.severity === "info" ? problem.severity : "warning";
+}
+
+/** Buttons for a problem of the server, the fixing one first. What a restart cannot mend does not offer one. */
+export function fixesFor({ code, setting, file }: Problem): Fix[] {
+  switch (code) {
+    case ErrorCode.SETTING:
+      if (file !== "") return [{ title: "Open File", command: OPEN_FILE, args: [file] }, LOG];
+      return [{ title: "Open Settings", command: "workbench.action.openSettings", args: [setting || "c2l"] }, LOG];
+    case ErrorCode.MODEL:
+      return [MODEL, LOG];
+    case ErrorCode.ENGINE:
+    case ErrorCode.WIRE:
+      return [RESTART, LOG];
+    default:
+      return [WHY, LOG];
   }
-  if (/\bmodel\b/i.test(sentence) && /cannot be (?:found|read|run)|not found/i.test(sentence)) return [MODEL, LOG];
-  return [RESTART, LOG];
 }
 
 /** Remembers what is on screen, so that a problem that comes again while shown is not shown twice. */

@@ -25,7 +25,6 @@ export const Command = {
   RESTART_SERVER: "c2l.restartServer",
 } as const;
 
-/** Commands of the contract that only an editor can carry out. */
 export const ClientCommand = {
   TRIGGER_COMPLETION: "c2l.triggerCompletion",
   SHOW_MENU: "c2l.showMenu",
@@ -33,7 +32,6 @@ export const ClientCommand = {
   SHOW_LOGS: "c2l.showLogs",
 } as const;
 
-/** Requests beyond the standard. */
 export const Method = {
   STATUS: "c2l/status",
   STATISTICS: "c2l/statistics",
@@ -50,9 +48,9 @@ export const Method = {
 
 export const DID_CHANGE_STATUS = "c2l/didChangeStatus";
 export const ADAPTER_DID_CHANGE = "c2l/adapter/didChange";
+export const PROBLEM = "c2l/problem";
 export const DID_CHANGE_TRUST = "c2l/didChangeTrust";
 
-/** What the whole is doing, in one word. */
 export const State = {
   STARTING: "starting",
   LOADING: "loading",
@@ -81,6 +79,7 @@ export const Reason = {
   FAILED: "failed",
   TIMEOUT: "timeout",
   ENGINE: "engine",
+  LEFT_OUT: "left-out",
   EMPTY: "empty",
 } as const;
 export type Reason = (typeof Reason)[keyof typeof Reason];
@@ -99,6 +98,7 @@ export const SENTENCES: Record<Reason, string> = {
   [Reason.FAILED]: "The engine is not running. c2l.restartServer starts it again.",
   [Reason.TIMEOUT]: "The engine did not answer in time.",
   [Reason.ENGINE]: "The engine refused the request.",
+  [Reason.LEFT_OUT]: "This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.",
   [Reason.EMPTY]: "The model had nothing to suggest here.",
 };
 
@@ -107,7 +107,34 @@ export function sentenceOf(reason: string): string {
   return reason in SENTENCES ? SENTENCES[reason as Reason] : `No completions: ${reason}.`;
 }
 
-/** Time of recent completions, in ms. */
+/** Kinds of errors: the `code` of a problem. */
+export const ErrorCode = {
+  SETTING: "setting",
+  FOLDER: "folder",
+  NOTHING_TO_LEARN: "nothing-to-learn",
+  GIT: "git",
+  MODEL: "model",
+  ADAPTER: "adapter",
+  CHECKPOINT: "checkpoint",
+  STATE: "state",
+  STORAGE: "storage",
+  ENGINE: "engine",
+  WIRE: "wire",
+  CORPUS: "corpus",
+  TRAINING: "training",
+  REQUEST: "request",
+  CANCELLED: "cancelled",
+} as const;
+
+/** `c2l/problem`. `setting`: the key to correct, and `file` where it stands if not in VS Code's settings; else empty. */
+export interface Problem {
+  severity: string;
+  code: string;
+  message: string;
+  setting: string;
+  file: string;
+}
+
 export interface Latency {
   p50: number;
   p95: number;
@@ -140,11 +167,12 @@ export interface Status {
   adapter: AdapterStatus | null;
   latencyMs: Latency;
   disabledReason?: string;
+  lastReason?: string;
   folders?: AdapterStatus[];
   memoryMb?: number;
 }
 
-/** `c2l/adapter/didChange`: a new generation is live. */
+/** `c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the adapter before. */
 export interface AdapterChange {
   folder: string;
   generation: number;
@@ -152,6 +180,8 @@ export interface AdapterChange {
   changedFiles: number;
   ms: Record<string, number>;
   adapter: AdapterStatus;
+  paths: string[];
+  moved: number;
 }
 
 export interface DocumentId {
@@ -175,7 +205,6 @@ export interface ExportParams extends FolderParams {
   rank?: number;
 }
 
-/** `cancel`: stop the training that runs; `steps` 0 chooses their number. */
 export interface DeepenParams extends FolderParams {
   cancel?: boolean;
   steps?: number;
@@ -203,11 +232,20 @@ export interface ToggleParams {
   enabled?: boolean | null;
 }
 
+/** `initializationOptions.switches`: what the user turned on or off while a former server ran. */
+export interface Switched {
+  off?: boolean;
+  documents?: Record<string, boolean>;
+  languages?: Record<string, boolean>;
+  snoozedUntil?: number;
+  adaptersOff?: string[];
+}
+
 export interface TrustParams {
   trusted: boolean;
 }
 
-/** Counts of one kind of completion (with or without an adapter). */
+/** Counts of one kind of completion. What was shown and is neither accepted nor partly accepted was rejected. */
 export interface Counts {
   shown: number;
   accepted: number;
@@ -234,10 +272,15 @@ export interface Totals {
   weeks: Record<string, Week>;
 }
 
+/** Latency of the last `count` completions. */
+export type Timed = Latency & { count: number };
+
 /** The answer to `c2l/statistics`. */
 export interface StatisticsReport extends Totals {
   enabled: boolean;
-  latencyMs: Latency & { count: number };
+  latencyMs: Timed;
+  latencyMsWithAdapter: Timed;
+  latencyMsWithoutAdapter: Timed;
 }
 
 /** The answer to `c2l/adapter/info`. */

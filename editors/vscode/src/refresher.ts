@@ -53,12 +53,13 @@ export class Refresher implements Disposable {
       const status = await this.server.request<Status>(Method.STATUS, { textDocument });
       if (number !== this.asked) return; // a later question has, or will have, the newer answer
       const documentReason = known ? status.disabledReason : undefined;
+      const lastReason = known ? status.lastReason : undefined;
       const adapter = status.adapter ?? undefined;
-      this.store.update({ documentReason, adapter, language: document?.languageId });
+      this.store.update({ documentReason, lastReason, adapter, language: document?.languageId });
       if (adapter !== undefined && adapter.pendingFiles > 0 && !status.busy) this.askAgain(adapter.folder);
       await this.count();
     } catch {
-      if (number === this.asked) this.store.update({ documentReason: undefined, language: document?.languageId });
+      if (number === this.asked) this.store.update({ documentReason: undefined, lastReason: undefined, language: document?.languageId });
     }
   }
 

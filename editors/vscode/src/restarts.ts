@@ -1,4 +1,4 @@
-/** When the server is started again: one run at a time, at most one waiting, and never in a tight circle. */
+/** When a job such as starting the server is run again: one at a time, at most one waiting, never in a tight circle. */
 
 /** Runs one job at a time. Whoever asks meanwhile shares the one run that follows. */
 export class Restarts {

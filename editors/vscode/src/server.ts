@@ -5,7 +5,6 @@ import type { Disposable, LogOutputChannel } from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
 import type { ClientContext } from "./client";
 import type { Launch } from "./discovery";
-import type { Fix } from "./problems";
 import { start } from "./processes";
 import { DID_CHANGE_TRUST, type TrustParams } from "./protocol";
 import { CrashBudget, Restarts } from "./restarts";
@@ -84,7 +83,7 @@ export class Server implements Disposable {
     const { store, log } = this.parts;
     await this.stop();
     if (this.disposed) return;
-    const gone = { status: undefined, adapter: undefined, documentReason: undefined, serverVersion: undefined };
+    const gone = { status: undefined, adapter: undefined, documentReason: undefined, lastReason: undefined, serverVersion: undefined };
     store.update({ ...gone, life: store.view.life === "restarting" ? "restarting" : "starting", lifeMessage: "" });
     const launch = await this.parts.find();
     if (launch === undefined) {
@@ -147,14 +146,6 @@ export class Server implements Disposable {
     store.update({ life: "restarting", lifeMessage: `${why} It is being started again.`, status: undefined });
     this.retry = setTimeout(() => void this.restarts.request(), wait);
   }
-}
-
-/** Buttons for a server that cannot be found. */
-export function missingFixes(setUp: string): Fix[] {
-  return [
-    { title: "Set Up…", command: setUp },
-    { title: "Choose Python…", command: "workbench.action.openSettings", args: ["c2l.server"] },
-  ];
 }
 
 async function within<T>(ms: number, work: Promise<T>, onLate: () => void): Promise<T> {

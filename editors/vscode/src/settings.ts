@@ -3,8 +3,10 @@
 /** Groups only the user may set: they name paths, addresses, commands and devices. */
 export const MACHINE_GROUPS = ["model", "server", "remote"] as const;
 
-/** Settings the running server cannot take over; everything else is pulled by it and applies live. */
-export const RESTART_SECTIONS = [...MACHINE_GROUPS.map((group) => `c2l.${group}`), "c2l.trace.server"];
+/** Settings of what may be read: the user's own value goes another way than a workspace's, which may only tighten it. */
+export const TIGHTENED = [
+  "files.exclude", "files.respectGitignore", "files.ignoreFile", "files.maxSizeKb", "adapter.maxIndexKb",
+];
 
 /** As `WorkspaceConfiguration.inspect` answers. */
 export interface Inspected {
@@ -34,25 +36,24 @@ export function explicit(source: Source, keys: readonly string[]): Tree {
   for (const key of keys) {
     if (isMachine(key)) continue;
     const found = source.inspect(key);
-    const values = [found?.globalValue, found?.workspaceValue, found?.workspaceFolderValue];
+    const values = [found?.workspaceValue, found?.workspaceFolderValue];
+    if (!TIGHTENED.includes(key)) values.push(found?.globalValue);
     if (values.some((value) => value !== undefined)) put(tree, key, source.get(key));
   }
   return tree;
 }
 
-/** Machine settings of the user, nested. A workspace's values are not even looked at. */
-export function machine(source: Source, keys: readonly string[]): Tree {
+/**
+ * What only the user may say, nested: machine settings, and what may be read at all. A workspace's values are not even
+ * looked at. The server reads these once, when it starts.
+ */
+export function users(source: Source, keys: readonly string[]): Tree {
   const tree: Tree = {};
   for (const key of keys) {
-    const value = isMachine(key) ? source.inspect(key)?.globalValue : undefined;
+    const value = isMachine(key) || TIGHTENED.includes(key) ? source.inspect(key)?.globalValue : undefined;
     if (value !== undefined) put(tree, key, value);
   }
   return tree;
-}
-
-/** Whether a change of settings needs a fresh server. */
-export function needsRestart(affects: (section: string) => boolean): boolean {
-  return RESTART_SECTIONS.some(affects);
 }
 
 /** On or off for a language, by the map of `c2l.enable`. */

@@ -1,6 +1,6 @@
 /** Counts in words: rates, a week's saved keystrokes, the statistics page. Knows no `vscode`. */
 
-import { sentenceOf, type Counts, type StatisticsReport, type Week } from "./protocol";
+import { sentenceOf, type Counts, type Latency, type StatisticsReport, type Timed, type Week } from "./protocol";
 
 /** ISO week of a day, such as 2026-W47. */
 export function weekOf(day: Date): string {
@@ -27,6 +27,15 @@ export function rate(counts: Counts): number | undefined {
   return counts.shown > 0 ? counts.accepted / counts.shown : undefined;
 }
 
+export function rejected(counts: Counts): number {
+  return Math.max(0, counts.shown - counts.accepted - counts.partlyAccepted);
+}
+
+/** "12 ms", or a dash where nothing was computed. */
+export function milliseconds(latency: Timed, share: keyof Latency): string {
+  return latency.count === 0 ? "–" : `${Math.round(latency[share])} ms`;
+}
+
 export function percent(share: number | undefined): string {
   return share === undefined ? "–" : `${Math.round(100 * share)} %`;
 }
@@ -42,7 +51,9 @@ export function page(report: StatisticsReport, week: Week): string {
   const columns = [report.withAdapter, report.withoutAdapter, sum(report.withAdapter, report.withoutAdapter)];
   const row = (name: string, value: (counts: Counts) => string | number): string =>
     `| ${name} | ${columns.map(value).join(" | ")} |`;
-  const latency = report.latencyMs;
+  const times = [report.latencyMsWithAdapter, report.latencyMsWithoutAdapter, report.latencyMs];
+  const timed = (name: string, share: keyof Latency): string =>
+    `| ${name} | ${times.map((latency) => milliseconds(latency, share)).join(" | ")} |`;
   const reasons = Object.entries(report.reasons).sort((a, b) => b[1] - a[1]);
   return [
     "# C2L statistics",
@@ -58,16 +69,17 @@ export function page(report: StatisticsReport, week: Week): string {
     row("shown", (c) => c.shown),
     row("accepted", (c) => c.accepted),
     row("accepted in part", (c) => c.partlyAccepted),
-    row("rejected", (c) => Math.max(0, c.shown - c.accepted - c.partlyAccepted)),
+    row("rejected", rejected),
     row("acceptance", (c) => percent(rate(c))),
     row("characters accepted", (c) => c.acceptedChars),
+    timed("latency, median", "p50"),
+    timed("latency, p95", "p95"),
     "",
     `Requests: ${report.requests}, of them ${report.fromCache} answered from the cache, ` +
       `${report.typedThrough} by typing along, ${report.superseded} overtaken by the next keystroke.`,
     "",
-    latency.count > 0
-      ? `Latency of the last ${latency.count} computed completions: ` +
-        `${Math.round(latency.p50)} ms median, ${Math.round(latency.p95)} ms p95.`
+    report.latencyMs.count > 0
+      ? `The latencies are of the last ${report.latencyMs.count} computed completions.`
       : "No completion has been computed yet since the server started.",
     ...(reasons.length === 0 ? [] : ["", "## When nothing was shown", "", "| why | times |", "|---|--:|"]),
     ...reasons.map(([reason, times]) => `| ${sentenceOf(reason)} | ${times} |`),

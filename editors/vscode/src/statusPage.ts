@@ -34,6 +34,8 @@ function documentLines(status: Status | undefined, place: Place): string[] {
     const reason = status?.disabledReason;
     const why = reason === undefined ? "completions are on." : sentenceOf(reason);
     lines.push(`## ${place.document}`, "", status === undefined ? "The server is not running." : capital(why), "");
+    const last = status?.lastReason;
+    if (last !== undefined && last !== reason) lines.push(`The last request got nothing: ${sentenceOf(last)}`, "");
   }
   if (!place.inlineSuggestEnabled) {
     lines.push("The editor itself shows no inline suggestions: `editor.inlineSuggest.enabled` is off.", "");

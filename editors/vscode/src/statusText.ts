@@ -41,6 +41,8 @@ function head(view: View): Head {
       return still("warning", "C2L set up", "warning", view.lifeMessage);
     case "crashed":
       return still("error", "C2L stopped", "error", view.lifeMessage);
+    case "idle":
+      return still("circle-outline", "C2L", "inactive", "The server starts with the first folder or file that it can serve.");
     case "stopped":
       return still("circle-slash", "C2L stopped", "inactive", "The server is not running.");
     case "starting":
@@ -68,11 +70,13 @@ function ofStatus(status: Status, view: View): Head {
   return still("sparkle", text, "normal", message);
 }
 
+const WHOLE_DOCUMENT: readonly string[] = [
+  Reason.LANGUAGE, Reason.BUFFER, Reason.MANUAL, Reason.SNOOZED, Reason.LEFT_OUT,
+];
+
 /** Reasons that hold for the whole document; those of one place come and go with the cursor. */
 function blocking(reason: string | undefined): string | undefined {
-  return reason === Reason.LANGUAGE || reason === Reason.BUFFER || reason === Reason.MANUAL || reason === Reason.SNOOZED
-    ? reason
-    : undefined;
+  return reason !== undefined && WHOLE_DOCUMENT.includes(reason) ? reason : undefined;
 }
 
 function short(reason: string): string {

@@ -2,8 +2,11 @@
 
 import type { AdapterStatus, StatisticsReport, Status } from "./protocol";
 
-/** The server process as this extension sees it. `missing`: no Python with the server was found. */
-export type Life = "stopped" | "missing" | "starting" | "running" | "restarting" | "crashed";
+/**
+ * The server process as this extension sees it. `missing`: no Python with the server was found. `idle`: nothing is open
+ * that it could serve, so it was not started yet.
+ */
+export type Life = "idle" | "stopped" | "missing" | "starting" | "running" | "restarting" | "crashed";
 
 export interface View {
   life: Life;
@@ -14,6 +17,8 @@ export interface View {
   adapter: AdapterStatus | undefined;
   /** Why the active document gets nothing, by the server's last word. */
   documentReason: string | undefined;
+  /** Why its last request got nothing, if it got nothing. */
+  lastReason: string | undefined;
   /** Language id of the active document. */
   language: string | undefined;
   statistics: StatisticsReport | undefined;
@@ -31,6 +36,7 @@ export class Store {
     status: undefined,
     adapter: undefined,
     documentReason: undefined,
+    lastReason: undefined,
     language: undefined,
     statistics: undefined,
     serverVersion: undefined,

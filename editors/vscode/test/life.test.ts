@@ -3,8 +3,12 @@ import { test } from "node:test";
 import { findServer, type Places, pythonOf } from "../src/discovery";
 import { parse } from "../src/diskUse";
 import { setUp, SetUpError, type Work } from "../src/environment";
-import { fixesFor, isWanted, Open } from "../src/problems";
+import type { Keep } from "../src/history";
+import { Missing } from "../src/missing";
+import { fixesFor, isWanted, levelOf, Open } from "../src/problems";
 import { CrashBudget, Restarts } from "../src/restarts";
+import { Switches } from "../src/switches";
+import told from "./problems.json"; // what the server sends: tests/editors/vscode/test_problems.py
 
 function places(change: Partial<Places>): Places {
   return {
@@ -137,10 +141,65 @@ test("what failed or was cancelled is removed", async () => {
 });
 
 test("each problem has its fixing button", () => {
-  assert.equal(fixesFor("c2l.completion.debounceMs in the workspace settings is left at its default: Expected `int`.")[0]?.args?.[0], "c2l.completion.debounceMs");
-  assert.equal(fixesFor("c2l.server.path is set in the workspace settings: only user settings may set it.")[0]?.title, "Open Settings");
-  assert.equal(fixesFor("The model x/y cannot be found.")[0]?.command, "c2l.selectModel");
-  assert.equal(fixesFor("The engine is not running. c2l.restartServer starts it again.")[0]?.command, "c2l.restartServer");
+  const first = Object.fromEntries(Object.entries(told).map(([name, problem]) => [name, fixesFor(problem)[0]?.title]));
+  assert.deepEqual(first, {
+    "unknown key": "Open Settings",
+    "wrong value": "Open Settings",
+    "not for a workspace": "Open Settings",
+    "looser than the user's": "Open Settings",
+    "wrong in the user's file": "Open File",
+    "wrong for a folder": "Open Settings",
+    "no model in the folder": "Select Model…",
+    "no such model": "Select Model…",
+    "the engine ended": "Restart",
+    "disk full": "Why",
+  });
+  assert.deepEqual(fixesFor(told["wrong value"])[0]?.args, ["c2l.completion.debounceMs"]);
+  assert.deepEqual(fixesFor(told["wrong for a folder"])[0]?.args, ["c2l.files.ignoreFile"]);
+  assert.deepEqual(fixesFor(told["wrong in the user's file"])[0]?.args, [told["wrong in the user's file"].file]);
+  assert.deepEqual([levelOf(told["no such model"]), levelOf(told["disk full"])], ["error", "warning"]);
+});
+
+function memento(): Keep {
+  const kept: Record<string, unknown> = {};
+  return {
+    get: <T>(key: string) => kept[key] as T | undefined,
+    update: (key, value) => {
+      kept[key] = structuredClone(value);
+      return Promise.resolve();
+    },
+  };
+}
+
+test("switches outlive the window, and a snooze ends", () => {
+  const keep = memento();
+  const first = new Switches(keep, () => 0);
+  first.everything(false);
+  first.document("file:///a", true);
+  first.document("file:///b", false);
+  first.document("file:///c", false);
+  first.closed("file:///c");
+  first.snoozed(60);
+  first.adapter("/f", false);
+  first.adapter("/g", false);
+  first.adapter("/g", true);
+  const documents = { "file:///a": true, "file:///b": false };
+  assert.deepEqual(new Switches(keep, () => 0).state(), { off: true, documents, snoozedUntil: 60, adaptersOff: ["/f"] });
+  const later = new Switches(keep, () => 61_000);
+  assert.equal(later.state().snoozedUntil, 0);
+  assert.deepEqual([later.isOn("file:///a"), later.isOn("file:///b")], [true, false]);
+  for (let number = 0; number < 300; number += 1) later.document(`file:///${number}`, false);
+  assert.equal(Object.keys(later.state().documents ?? {}).length, 200);
+});
+
+test("that the server is missing is told once, and not to who does not want to hear it", () => {
+  const keep = memento();
+  const missing = new Missing(keep);
+  assert.deepEqual([missing.tells(), missing.tells(), new Missing(keep).tells()], [true, false, true]);
+  missing.silence();
+  assert.equal(new Missing(keep).tells(), false);
+  missing.found();
+  assert.equal(missing.tells(), true, "lost after it was there");
 });
 
 test("notifications are as loud as wished, and one at a time", () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { drift, Generations, type Keep, Latencies } from "../src/history";
+import { Generations, type Keep } from "../src/history";
 import { ago, type Known, panelData } from "../src/panelModel";
 import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../src/protocol";
 import { acceptance, page, thisWeek, weekLine, weekOf } from "../src/statistics";
@@ -23,7 +23,7 @@ function memento(): Keep & { kept: Record<string, unknown> } {
 }
 
 function change(generation: number, trigger = "diff"): AdapterChange {
-  return { folder: "/f", generation, trigger, changedFiles: 2, ms: { embed: 3, update: 4 }, adapter: { ...ADAPTER, generation } };
+  return { folder: "/f", generation, trigger, changedFiles: 2, ms: { embed: 3, update: 4 }, adapter: { ...ADAPTER, generation }, paths: ["a.py", "b.py"], moved: 0.25 };
 }
 
 function info(generation: number, norm: number): AdapterInfo {
@@ -36,7 +36,8 @@ function counts(shown: number, accepted: number, acceptedChars = 0): Counts {
 
 function report(withAdapter: Counts, withoutAdapter: Counts): StatisticsReport {
   return {
-    enabled: true, latencyMs: { p50: 10, p95: 20, count: 4 }, withAdapter, withoutAdapter, requests: 9, fromCache: 1,
+    enabled: true, latencyMs: { p50: 10, p95: 20, count: 4 },
+    latencyMsWithAdapter: { p50: 12, p95: 20, count: 4 }, latencyMsWithoutAdapter: { p50: 0, p95: 0, count: 0 }, withAdapter, withoutAdapter, requests: 9, fromCache: 1,
     typedThrough: 2, superseded: 3, reasons: { "line-suffix": 2, manual: 5 }, weeks: {},
   };
 }
@@ -44,7 +45,7 @@ function report(withAdapter: Counts, withoutAdapter: Counts): StatisticsReport {
 function known(change: Partial<Known>): Known {
   return {
     folders: [{ path: "/f", name: "f" }], folder: "/f", status: undefined, info: undefined, statistics: undefined,
-    generations: [], latencies: new Latencies(), diskMb: undefined, now: NOW, trouble: "", ...change,
+    generations: [], diskMb: undefined, now: NOW, trouble: "", ...change,
   };
 }
 
@@ -64,17 +65,12 @@ test("generations survive the window, and a restored one is no new one", () => {
   assert.equal(new Generations(keep).of("/f").length, 0);
 });
 
-test("drift is the relative change of the norm", () => {
-  const rows = [1, 2].map((generation) => ({ at: 0, generation, trigger: "diff", changedFiles: 1, files: 1, ms: 1, norm: generation * 2 }));
-  assert.equal(drift(rows, 1), 1);
-  assert.equal(drift(rows, 0), undefined);
-});
-
-test("latencies are kept apart by adapter", () => {
-  const latencies = new Latencies();
-  for (const ms of [30, 10, 20]) latencies.add(ms, true);
-  assert.deepEqual(latencies.of(true), { p50: 20, p95: 30, count: 3 });
-  assert.equal(latencies.of(false), undefined);
+test("what an update read is named, the largest first, and rows of older versions still show", () => {
+  const row = { at: 0, generation: 1, trigger: "diff", changedFiles: 9, files: 9, ms: 1 };
+  const read = (change: object): string | undefined => panelData(known({ generations: [{ ...row, ...change }] })).generations[0]?.[3];
+  assert.equal(read({ paths: ["a.py", "b.py", "c.py", "d.py"] }), "a.py, b.py, c.py and 6 more");
+  assert.deepEqual([read({}), read({ changedFiles: 1 })], ["9 files", "1 file"]);
+  assert.deepEqual(panelData(known({ generations: [row] })).generations[0]?.at(-1), "–");
 });
 
 test("the panel shows the newest generation first and names its cause", () => {
@@ -84,18 +80,17 @@ test("the panel shows the newest generation first and names its cause", () => {
   generations.measured(info(1, 1));
   generations.measured(info(2, 1.5));
   const data = panelData(known({ generations: generations.of("/f"), info: info(2, 1.5), diskMb: 1.25 }));
-  assert.deepEqual(data.generations[0], ["2", "just now", "edited files", "2", "9", "7 ms", "1.50", "+50.0 %"]);
+  assert.deepEqual(data.generations[0], ["2", "just now", "edited files", "a.py, b.py", "9", "7 ms", "1.50", "25.0 %"]);
   assert.deepEqual(data.points, [{ generation: 1, norm: 1 }, { generation: 2, norm: 1.5 }]);
   assert.deepEqual(data.resources, [["What was learned, on disk", "1.3 MB"]]);
   assert.equal(data.hasAdapter, true);
 });
 
 test("the comparison puts both sides beside each other", () => {
-  const latencies = new Latencies();
-  latencies.add(12, true);
-  const data = panelData(known({ statistics: report(counts(10, 4), counts(5, 1)), latencies }));
+  const data = panelData(known({ statistics: report(counts(10, 4), counts(5, 1)) }));
   assert.deepEqual(data.compare.find((row) => row[0] === "Acceptance"), ["Acceptance", "40 %", "20 %"]);
   assert.deepEqual(data.compare.find((row) => row[0]?.endsWith("median"))?.slice(1), ["12 ms", "–"]);
+  assert.deepEqual(data.compare.find((row) => row[0] === "Rejected"), ["Rejected", "6", "4"]);
   assert.deepEqual(data.reasons[0]?.[1], "5");
 });
 

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { enabledFor, explicit, type Inspected, isMachine, keysOf, machine, needsRestart, type Source } from "../src/settings";
+import { enabledFor, explicit, type Inspected, isMachine, keysOf, type Source, users } from "../src/settings";
 
 function source(values: Record<string, Inspected & { defaultValue?: unknown }>): Source {
   return {
@@ -25,13 +25,17 @@ test("set values are nested and the nearest scope wins", () => {
 test("a workspace cannot reach the machine's settings by any way", () => {
   const given = source({ "server.path": { workspaceValue: "/evil" }, "model.device": { globalValue: "cpu" } });
   assert.deepEqual(explicit(given, ["server.path", "model.device"]), {});
-  assert.deepEqual(machine(given, ["server.path", "model.device", "adapter.scale"]), { model: { device: "cpu" } });
+  assert.deepEqual(users(given, ["server.path", "model.device", "adapter.scale"]), { model: { device: "cpu" } });
 });
 
-test("only what the server reads once needs a fresh one", () => {
-  assert.equal(needsRestart((section) => section === "c2l.model"), true);
-  assert.equal(needsRestart((section) => section === "c2l.trace.server"), true);
-  assert.equal(needsRestart((section) => section === "c2l.completion"), false);
+test("what may be read is told as the user's own, apart from what a workspace wishes", () => {
+  const given = source({
+    "files.maxSizeKb": { globalValue: 900, workspaceValue: 9 },
+    "files.exclude": { globalValue: ["a/"] },
+  });
+  const keys = ["files.maxSizeKb", "files.exclude"];
+  assert.deepEqual(users(given, keys), { files: { maxSizeKb: 900, exclude: ["a/"] } });
+  assert.deepEqual(explicit(given, keys), { files: { maxSizeKb: 9 } });
   assert.equal(isMachine("modelling.x"), false);
 });
 

@@ -87,6 +87,19 @@ test("the status page says why, and that the editor itself may be the reason", (
   assert.match(text, /\| \/f \| 3 \| 9 \|/);
 });
 
+test("the status page says why the last request was in vain", () => {
+  const place = { document: "a.py", inlineSuggestEnabled: true };
+  const told = (change: Partial<Status>): string => statusPage(view(), { ...STATUS, ...change }, place);
+  assert.match(told({ lastReason: Reason.EMPTY }), /Completions are on.\n\nThe last request got nothing: The model had/);
+  assert.doesNotMatch(told({}), /last request/);
+  assert.equal(told({ lastReason: Reason.LEFT_OUT, disabledReason: Reason.LEFT_OUT }).match(/left out/g)?.length, 1);
+});
+
+test("a file that is left out is off, and a window without anything to serve is idle", () => {
+  assert.equal(text({ documentReason: Reason.LEFT_OUT }), "C2L off here");
+  assert.deepEqual([look(view({ life: "idle" })).severity, text({ life: "idle" })], ["inactive", "C2L"]);
+});
+
 test("a message of others stays inside its table cell", () => {
   const folders = [{ ...ADAPTER, message: "a | b\n# c" }];
   assert.match(statusPage(view(), { ...STATUS, folders }, { document: undefined, inlineSuggestEnabled: true }), /a \\\| b # c/);

@@ -99,7 +99,7 @@ function S.word_and_line()
   local kinds = vim.tbl_map(function(one) return { one.data.kind, one.data.text } end, d.lua('return _G.events'))
   d.equal(kinds, { { 'word', 'if_one' }, { 'word', '\n    two' }, { 'line', '\n    three' } })
   local counts = counted('accepted', 1)
-  d.equal({ counts.partlyAccepted, counts.acceptedChars }, { 1, 24 }, 'what the server counts')
+  d.equal({ counts.partlyAccepted, counts.acceptedChars }, { 0, 24 }, 'what the server counts')
 end
 
 function S.typing_through()
@@ -207,7 +207,7 @@ end
 
 function S.toggle()
   d.open({ '' })
-  d.plant('require("c2l.switch").enabled = function() return true end')
+  d.plant('require("c2l.switch").set = function() end')
   d.listen('C2lStatus')
   d.keys('izeta')
   d.shown('_zeta_g1_0()')
@@ -581,6 +581,123 @@ function S.invoked_in_vain()
   d.lua('vim.cmd("C2L status")')
   d.wait('return vim.bo.filetype == "c2l"')
   assert(table.concat(d.lines(), '\n'):find('last request The model had nothing'), vim.inspect(d.lines()))
+end
+
+function S.problems()
+  d.start()
+  d.lua([[
+    _G.told = {}
+    vim.notify = function(message, level) table.insert(_G.told, { message, level }) end
+  ]])
+  d.plant('require("c2l.status").problem = function() end')
+  local path = d.write('demo.py', { '' })
+  d.lua('require("c2l").setup(...)', d.options({ settings = { completion = { colour = 1 } } }))
+  d.edit(path)
+  d.ready()
+  d.wait('return #_G.told > 0')
+  local want = 'c2l: c2l.completion.colour in the workspace settings is not a setting. See :help c2l-settings.'
+  d.equal(d.lua('return _G.told'), { { want, vim.log.levels.WARN } }, 'once, with what to do')
+end
+
+local LINE = 'return require("c2l").statusline()'
+
+function S.line_says_why()
+  d.open({ '' })
+  d.plant('require("c2l.status").refresh = function() end')
+  d.equal(d.lua(LINE), 'C2L ready #1')
+  d.lua('vim.cmd("C2L language")')
+  d.wait(LINE .. ' == "C2L off"')
+  d.lua('vim.cmd("C2L toggle buffer")')
+  d.wait(LINE .. ' == "C2L ready #1"') -- on here although the language is off
+  d.lua('vim.cmd("C2L toggle buffer | unlet b:c2l_enabled | C2L language")')
+  d.lua('require("c2l").configure({ completion = { trigger = "manual" } })')
+  d.lua('vim.cmd("C2L enable buffer")')
+  d.wait(LINE .. ' == "C2L manual #1"')
+  d.lua('require("c2l").configure({ completion = { trigger = "automatic" } })')
+  d.wait(LINE .. ' == "C2L ready #1"')
+  d.keys('iLEFT_OUT')
+  d.wait(LINE .. ' == "C2L off"')
+  d.lua('require("c2l").status(nil, function(status) _G.status = status end)')
+  d.wait('return _G.status and _G.status.disabledReason == "left-out"')
+end
+
+function S.switches_survive()
+  d.open({ '' })
+  d.plant('require("c2l.switch").state = function() return { documents = vim.empty_dict() } end')
+  d.lua('vim.cmd("C2L adapter toggle")')
+  d.wait('return require("c2l").status().adapter.enabled == false')
+  d.lua('vim.cmd("C2L language")')
+  d.wait(LINE .. ' == "C2L off"')
+  d.lua('vim.cmd("C2L snooze 9")')
+  d.wait('return require("c2l").status().disabledReason == "snoozed"')
+  d.lua('require("c2l").restart()')
+  d.wait('return require("c2l").status().state == "starting"')
+  d.wait('return require("c2l").status().disabledReason == "snoozed"')
+  d.lua('vim.cmd("C2L snooze 0")')
+  d.wait('local status = require("c2l").status() return status.state == "ready" and status.adapter.enabled == false')
+  d.wait(LINE .. ' == "C2L off"')
+  d.lua('vim.cmd("C2L language")')
+  d.wait(LINE .. ' == "C2L ready base"')
+  d.keys('ikappa')
+  d.shown('_kappa_0()') -- the bare model, as before
+end
+
+function S.trust()
+  d.start()
+  d.lua('vim.env.FAKE_LOG = ... .. "/engine.log"', d.work)
+  d.plant('require("c2l.config").options.trusted = true; require("c2l.config").set = function() return {} end')
+  local path = d.write('demo.py', { '' })
+  d.lua('require("c2l").setup(...)', d.options({ trusted = false }))
+  d.edit(path)
+  local function told()
+    local notes = {}
+    for _, line in ipairs(vim.fn.filereadable(d.work .. '/engine.log') == 1 and vim.fn.readfile(d.work .. '/engine.log') or {}) do
+      local ok, note = pcall(vim.json.decode, line)
+      if ok and note.method == 'open_folder' then
+        table.insert(notes, note.params.trusted)
+      end
+    end
+    return notes
+  end
+  d.wait('return require("c2l").status().state == "ready"')
+  vim.wait(20000, function() return #told() > 0 end)
+  d.equal(told(), { false })
+  d.lua('require("c2l").trust(true)')
+  vim.wait(20000, function() return #told() > 1 end)
+  d.equal(told(), { false, true })
+end
+
+function S.careful_commands()
+  d.open({ '' })
+  d.plant('vim.fn.confirm = function() return 1 end; require("c2l.switch").toggle = function() end')
+  d.lua([[
+    _G.told, _G.asked = {}, 0
+    vim.notify = function(message) table.insert(_G.told, message) end
+    local confirm = vim.fn.confirm
+    vim.fn.confirm = function(...)
+      _G.asked = _G.asked + 1
+      return _G.answer
+    end
+  ]])
+  d.listen('C2lAdapter')
+  d.lua('_G.answer = 2; vim.cmd("C2L adapter reset")')
+  d.equal(d.lua('return _G.asked'), 1, 'asked first')
+  d.lua('vim.cmd("C2L adapter regenerate")')
+  d.wait('return #(_G.events or {}) > 0')
+  d.equal(d.lua('return _G.events[1].data.trigger'), 'regenerate', 'nothing was forgotten')
+  d.lua('_G.answer = 1; vim.cmd("C2L adapter reset")')
+  d.wait('return #_G.events > 1 and _G.events[2].data.trigger == "reset"')
+  d.lua('vim.cmd("C2L adapter reset force")')
+  d.wait('return #_G.events > 2 and _G.asked == 2')
+  d.lua('vim.cmd("C2L trigger")')
+  assert(d.lua('return _G.told[1]'):find('insert mode'), 'says why nothing happens')
+  d.lua('vim.cmd("C2L language")')
+  d.wait(LINE .. ' == "C2L off"')
+  d.lua('vim.cmd("C2L toggle buffer")')
+  d.equal(d.lua('return vim.b.c2l_enabled'), true, 'what is off is turned on')
+  d.lua('require("c2l.config").options.settings.model = { path = "/old" }; require("c2l").restart = function() end')
+  d.lua('vim.cmd("C2L model select other")')
+  d.equal(d.lua('return require("c2l.config").machine_settings().model'), { id = 'other', path = '' })
 end
 
 function S.health()

@@ -4,8 +4,8 @@
 not there), FOLDER/passed.jsonl gets one line per message worth knowing, FOLDER/pid the id of this process. Faults:
 `wrong-text` changes what is inserted, `deaf` swallows every toggle, `mute` swallows status and adapter notifications,
 `stay-dead` ends every new process at once, `no-answers` empties the answers to completions, `frozen` swallows changes
-of settings, `untrained` answers a wish for training itself,
-`stale` gives the fake engine's texts as of the first generation.
+of settings, `untrained` answers a wish for training itself, `unforgotten` one to forget, `forgetful` tells a new
+server nothing of switches, `stale` gives the fake engine's texts as of the first generation.
 """
 
 from __future__ import annotations
@@ -66,6 +66,12 @@ def to_server(message: dict[str, Any], editor: BinaryIO) -> dict[str, Any] | Non
     if method == "c2l/adapter/deepen" and fault() == "untrained":
         with lock:
             write(editor, {"jsonrpc": "2.0", "id": message["id"], "result": {"deep": ""}})
+        return None
+    if method == "initialize" and fault() == "forgetful":
+        message["params"]["initializationOptions"]["switches"] = {}
+    if method == "c2l/adapter/reset" and fault() == "unforgotten":
+        with lock:
+            write(editor, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
         return None
     toggled = method == EXECUTE and str(message["params"]["command"]).startswith("c2l.toggle")
     if toggled and fault() == "deaf":

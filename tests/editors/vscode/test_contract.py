@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from c2l_lsp import config
+from c2l_lsp import config, errors
 from c2l_lsp.server import protocol, statistics
+from c2l_lsp.tightened import TIGHTENED
 
 EXTENSION = Path(__file__).resolve().parents[3] / "editors" / "vscode"
 SOURCE = (EXTENSION / "src" / "protocol.ts").read_text(encoding="utf-8")
@@ -23,9 +24,10 @@ PAYLOADS = [
     protocol.Latency, protocol.AdapterStatus, protocol.Status, protocol.AdapterChange, protocol.DocumentId,
     protocol.FolderParams, protocol.SetEnabledParams, protocol.ExportParams, protocol.DeepenParams,
     protocol.ExplainParams, protocol.AcceptParams, protocol.StatisticsParams, protocol.ToggleParams,
-    protocol.TrustParams, statistics.Counts, statistics.Week, statistics.Totals,
+    protocol.TrustParams, protocol.Switched, protocol.Problem, statistics.Counts, statistics.Week, statistics.Totals,
 ]  # fmt: skip
 TO_SERVER = (protocol.FolderParams, protocol.ExplainParams, protocol.StatisticsParams, protocol.ToggleParams)
+TO_SERVER += (protocol.Switched,)
 
 
 def table(name: str) -> dict[str, str]:
@@ -65,9 +67,18 @@ def test_names_are_equal(kind: type[Enum]) -> None:
 
 
 def test_single_names_are_equal() -> None:
-    for name in ("SECTION", "DID_CHANGE_STATUS", "ADAPTER_DID_CHANGE", "DID_CHANGE_TRUST"):
+    for name in ("SECTION", "DID_CHANGE_STATUS", "ADAPTER_DID_CHANGE", "DID_CHANGE_TRUST", "PROBLEM"):
         assert re.search(rf'^export const {name} = "([^"]*)";', SOURCE, re.M)[1] == getattr(protocol, name)
     assert sorted(table("ClientCommand").values()) == sorted(protocol.CLIENT_COMMANDS)
+
+
+def test_kinds_of_errors_are_equal() -> None:
+    assert table("ErrorCode") == {code.upper().replace("-", "_"): code for code in errors.BY_CODE}
+
+
+def test_the_report_of_statistics_is_equal(tmp_path: Path) -> None:
+    report = statistics.Statistics(tmp_path / "s.json").report()
+    assert set(interface("StatisticsReport")) == set(report)
 
 
 def test_sentences_are_equal() -> None:
@@ -109,10 +120,11 @@ def test_settings_are_generated() -> None:
 
 
 def test_a_workspace_cannot_set_what_names_paths_and_commands() -> None:
-    groups = re.search(r"MACHINE_GROUPS = \[(.*?)\]", (EXTENSION / "src" / "settings.ts").read_text(encoding="utf-8"))[
-        1
-    ]
+    settings = (EXTENSION / "src" / "settings.ts").read_text(encoding="utf-8")
+    groups = re.search(r"MACHINE_GROUPS = \[(.*?)\]", settings)[1]
     assert set(re.findall(r'"(\w+)"', groups)) == config.MACHINE_ONLY
+    tightened = re.search(r"TIGHTENED = \[(.*?)\]", settings, re.S)[1]
+    assert set(re.findall(r'"([\w.]+)"', tightened)) == set(TIGHTENED)
     untrusted = MANIFEST["capabilities"]["untrustedWorkspaces"]
     assert untrusted["supported"] == "limited"
     assert {key.split(".")[1] for key in untrusted["restrictedConfigurations"]} == config.MACHINE_ONLY

@@ -105,6 +105,22 @@ def turned_off_shows_nothing_and_why(shown: Workbench) -> None:
         discard(shown)
 
 
+def a_switch_outlives_server_and_window(shown: Workbench) -> None:
+    """What is turned off stays off when the server dies, and when the window is loaded anew."""
+    shown.choose("Turn completions off")
+    try:
+        shown.until("the status to say off", lambda: "off" in shown.status(), 20)
+        for again in (shown.kill_server, lambda: shown.begin("other.py")):
+            starts = len(shown.passed(method="initialize"))
+            again()
+            shown.until("a new server", lambda starts=starts: len(shown.passed(method="initialize")) > starts, 120)
+            shown.until("the status to say off still", lambda: shown.status().endswith("off"), 60)
+    finally:
+        if "off" in shown.status():
+            shown.choose("Turn completions on")
+    shown.generation(0)
+
+
 def a_changed_file_changes_completions(shown: Workbench) -> None:
     """A file changes on disk, outside of the editor: the status shows a new generation, and other text is suggested."""
     now, before = shown.generation(0), suggested(shown)
@@ -171,6 +187,40 @@ def the_panel_tells(shown: Workbench) -> None:
     shown.do("click", selector='.tab.active [aria-label^="Close"]')
     assert focused in ("regenerate", "toggle", "export", "forget"), f"Tab leads to {focused!r}"
     assert unsafe == 0
+
+
+def the_panels_buttons_work(shown: Workbench) -> None:
+    """Forget asks and forgets, Export asks where to and writes: by clicks in the panel."""
+    shown.generation(0)
+    before = len(shown.passed(method="c2l/adapter/didChange"))
+    shown.command("What Has It Learned?")
+    try:
+        shown.do("frameClick", selector="#forget:enabled", timeout=20_000)
+        shown.wait(".monaco-dialog-box", 20)
+        shown.do("click", selector='.monaco-dialog-box .monaco-button:text-is("Forget")')
+
+        def triggers() -> list[str]:
+            return [one["params"]["trigger"] for one in shown.passed(method="c2l/adapter/didChange")[before:]]
+
+        shown.until("the folder to be forgotten", lambda: "reset" in triggers(), 60)
+        live = shown.generation(0)
+
+        def listed() -> list[str]:
+            return shown.do("frameTexts", selector="tbody tr th", timeout=20_000)
+
+        shown.until("the rows of before to be gone", lambda: listed()[:1] == [str(live)], 30)
+        exported = len(shown.passed(answer="c2l/adapter/export"))
+        shown.do("frameClick", selector="#export:enabled", timeout=20_000)
+        shown.wait(".quick-input-widget input", 20)
+        shown.press("Enter")
+        shown.until("the export", lambda: len(shown.passed(answer="c2l/adapter/export")) > exported, 60)
+        told = shown.passed(answer="c2l/adapter/export")[-1]
+        assert told["error"] is None
+        assert told["result"]["out"].endswith("project-adapter")
+    finally:
+        for _ in range(3):
+            shown.press("Escape")
+        shown.do("click", selector='.tab.active [aria-label^="Close"]')
 
 
 def training_is_begun_and_stopped(shown: Workbench) -> None:
@@ -273,9 +323,11 @@ CHECKS: list[tuple[Callable[[Workbench], None], str]] = [
     (typing_along_keeps_it, "wrong-text"),
     (turned_off_shows_nothing_and_why, "deaf"),
     (settings_apply_live, "frozen"),
+    (a_switch_outlives_server_and_window, "forgetful"),
     (training_is_begun_and_stopped, "untrained"),
     (a_changed_file_changes_completions, "stale"),
     (the_panel_tells, "mute"),
+    (the_panels_buttons_work, "unforgotten"),
     (a_killed_server_comes_back, "stay-dead"),
     (two_folders_are_kept_apart, "mute"),
 ]

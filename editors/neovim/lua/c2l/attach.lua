@@ -12,6 +12,7 @@ local function bind(buf)
   vim.api.nvim_clear_autocmds({ group = bound, buffer = buf })
   local function on(events, run) vim.api.nvim_create_autocmd(events, { group = bound, buffer = buf, callback = run }) end
   on({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, function() suggest.update() end)
+  on('BufEnter', function() require('c2l.status').refresh(buf) end)
   on('InsertEnter', function() vim.schedule(suggest.enter) end) -- the mode is not insert yet
   on('CompleteDone', function() vim.schedule(suggest.update) end) -- the menu is not closed yet
   on({ 'InsertLeave', 'BufLeave', 'BufUnload' }, function() suggest.leave() end)
@@ -40,7 +41,8 @@ function M.follow()
         return
       end
       bind(event.buf)
-      require('c2l.switch').attached(client, event.buf)
+      require('c2l.switch').attached(event.buf)
+      require('c2l.status').refresh(event.buf)
       if vim.lsp.inline_completion then
         -- Neovim's own renderer would show the same text a second time. Other servers keep it.
         vim.lsp.inline_completion.enable(false, { client_id = client.id })

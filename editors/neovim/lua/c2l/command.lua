@@ -59,7 +59,12 @@ local ADAPTER = {
   regenerate = function()
     request(protocol.Method.ADAPTER_REGENERATE, here(), function() say('The adapter is made anew.') end)
   end,
-  reset = function() request(protocol.Method.ADAPTER_RESET, here(), function() say('What was learned is forgotten.') end) end,
+  reset = function(words)
+    local question = 'Forget everything that was learned from this folder? Your files are not touched.'
+    if words[1] == 'force' or vim.fn.confirm(question, '&Forget\n&Keep', 2) == 1 then
+      request(protocol.Method.ADAPTER_RESET, here(), function() say('What was learned is forgotten.') end)
+    end
+  end,
   deepen = function(words)
     local cancel = words[1] == 'cancel'
     request(protocol.Method.ADAPTER_DEEPEN, vim.tbl_extend('error', here(), { cancel = cancel }), function()
@@ -68,6 +73,7 @@ local ADAPTER = {
   end,
   toggle = function()
     request(protocol.Method.ADAPTER_SET_ENABLED, here(), function(info)
+      require('c2l.switch').adapter(info.folder, info.enabled)
       say(info.enabled and 'The adapter is in use.' or 'The bare model is in use.')
     end)
   end,
@@ -87,7 +93,7 @@ local MODEL = {
   select = function(words)
     local function set(id)
       if id and id ~= '' then
-        require('c2l').configure({ model = { id = id } })
+        require('c2l').configure({ model = { id = id, path = '' } }) -- a path would win over the id
       end
     end
     if words[1] then
@@ -156,6 +162,7 @@ M.subs = {
     text = 'on or off for the language of this buffer',
     run = function()
       execute(protocol.Command.TOGGLE_LANGUAGE, { uri = vim.uri_from_bufnr(0) }, function(result)
+        require('c2l.switch').language(result.language, result.enabled)
         say(('Completions are %s for %s.'):format(result.enabled and 'on' or 'off', result.language))
         require('c2l.suggest').switched()
       end)
@@ -165,14 +172,22 @@ M.subs = {
     text = 'silent for some minutes (5); 0 ends it',
     run = function(words)
       local minutes = tonumber(words[1]) or 5
-      execute(protocol.Command.SNOOZE, { minutes = minutes }, function()
+      execute(protocol.Command.SNOOZE, { minutes = minutes }, function(result)
+        require('c2l.switch').snoozed(result['until'])
         say(minutes > 0 and ('Silent for %g minutes.'):format(minutes) or 'Awake.')
       end)
     end,
   },
-  trigger = { text = 'ask now', run = function() require('c2l').trigger() end },
+  trigger = {
+    text = 'ask now, in insert mode',
+    run = function()
+      if server() and not require('c2l').trigger() then
+        complain('Suggestions come in insert mode only; a key for `trigger` asks there.')
+      end
+    end,
+  },
   adapter = {
-    text = 'info, regenerate, deepen, deepen cancel, reset, toggle, export {folder}',
+    text = 'info, regenerate, deepen, deepen cancel, reset, reset force, toggle, export {folder}',
     words = vim.fn.sort(vim.tbl_keys(ADAPTER)),
     run = nested('adapter', ADAPTER),
   },
@@ -229,6 +244,8 @@ function M.complete(lead, line)
     return vim.fn.getcompletion(lead, 'dir')
   elseif at == 3 and words[1] == 'adapter' and words[2] == 'deepen' then
     choices = { 'cancel' }
+  elseif at == 3 and words[1] == 'adapter' and words[2] == 'reset' then
+    choices = { 'force' }
   end
   choices = vim.tbl_filter(function(one) return vim.startswith(one, lead) end, choices)
   table.sort(choices)

@@ -20,6 +20,7 @@ local M = {}
 ---@field keymaps? c2l.Keymaps|false insert-mode keys; each falls through while no suggestion is shown
 ---@field hide_on_popup? boolean hide the suggestion while a completion menu is open
 ---@field popup_visible? fun(): boolean whether a completion menu is open
+---@field trusted? boolean false: nothing of the workspace folders is read, learned or kept
 ---@field restarts? integer how often within three minutes a server that died is started again
 
 ---@type c2l.Options
@@ -39,6 +40,7 @@ M.defaults = {
   },
   hide_on_popup = true,
   popup_visible = function() return vim.fn.pumvisible() == 1 end,
+  trusted = true,
   restarts = 3,
 }
 
@@ -50,6 +52,7 @@ local TYPES = {
   keymaps = { 'table', 'boolean' },
   hide_on_popup = { 'boolean' },
   popup_visible = { 'function' },
+  trusted = { 'boolean' },
   restarts = { 'number' },
 }
 
@@ -104,15 +107,30 @@ function M.workspace_settings()
   for _, group in ipairs(protocol.MACHINE_GROUPS) do
     settings[group] = nil
   end
+  for _, key in ipairs(protocol.TIGHTENED) do
+    local group, name = unpack(vim.split(key, '.', { plain = true }))
+    if settings[group] then
+      settings[group][name] = nil
+    end
+  end
   return settings
 end
 
---- The settings that only a user may set; the server reads them once, when it starts.
+--- The settings that count as said by the user alone, who is trusted with what may be read as well. The server reads them
+--- once, when it starts.
 ---@return c2l.Settings
 function M.machine_settings()
   local settings = {}
   for _, group in ipairs(protocol.MACHINE_GROUPS) do
     settings[group] = vim.deepcopy(M.options.settings[group])
+  end
+  for _, key in ipairs(protocol.TIGHTENED) do
+    local group, name = unpack(vim.split(key, '.', { plain = true }))
+    local value = vim.tbl_get(M.options.settings, group, name)
+    if value ~= nil then
+      settings[group] = settings[group] or {}
+      settings[group][name] = vim.deepcopy(value)
+    end
   end
   return settings
 end

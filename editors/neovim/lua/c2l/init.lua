@@ -47,6 +47,19 @@ function M.disable(where) require('c2l.switch').set(false, where and where.buf) 
 ---@param where? c2l.Where
 function M.toggle(where) require('c2l.switch').toggle(where and where.buf) end
 
+--- Trust the workspace folders or not, from now on: without trust nothing of them is read, learned or kept.
+---@param trusted boolean
+function M.trust(trusted)
+  local config, client, launch = require('c2l.config'), require('c2l.client'), require('c2l.launch')
+  config.options.trusted = trusted
+  if vim.lsp.config then
+    vim.lsp.config(launch.NAME, launch.spec())
+  end
+  for _, one in ipairs(vim.lsp.get_clients({ name = launch.NAME })) do
+    client.notify(one, require('c2l.protocol').DID_CHANGE_TRUST, { trusted = trusted })
+  end
+end
+
 --- Ask for a suggestion now. False if no server is attached or the mode is not insert.
 ---@return boolean
 function M.trigger() return require('c2l.suggest').trigger() end

@@ -61,7 +61,13 @@ function M.spec()
     filetypes = options.filetypes or nil,
     root_markers = options.root_markers,
     capabilities = capabilities(),
-    init_options = { userSettings = config.machine_settings(), reportsPartialAccept = true },
+    init_options = {
+      trusted = options.trusted,
+      userSettings = config.machine_settings(),
+      reportsPartialAccept = true,
+      showsProblems = true,
+    },
+    before_init = function(params) params.initializationOptions.switches = require('c2l.switch').state() end,
     settings = { [protocol.SECTION] = config.workspace_settings() },
     handlers = {
       [protocol.DID_CHANGE_STATUS] = function(_, status, ctx)
@@ -69,6 +75,9 @@ function M.spec()
       end,
       [protocol.ADAPTER_DID_CHANGE] = function(_, change)
         require('c2l.status').adapter_changed(require('c2l.client').plain(change))
+      end,
+      [protocol.PROBLEM] = function(_, problem)
+        require('c2l.status').problem(require('c2l.client').plain(problem))
       end,
     },
     on_init = function(client) require('c2l.folders').flush(client) end,

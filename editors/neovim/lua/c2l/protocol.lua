@@ -5,6 +5,7 @@ local M = {}
 M.SECTION = 'c2l'
 M.DID_CHANGE_STATUS = 'c2l/didChangeStatus'
 M.ADAPTER_DID_CHANGE = 'c2l/adapter/didChange'
+M.PROBLEM = 'c2l/problem'
 M.DID_CHANGE_TRUST = 'c2l/didChangeTrust'
 
 --- Commands of `workspace/executeCommand`.
@@ -71,6 +72,7 @@ M.Reason = {
   FAILED = 'failed',
   TIMEOUT = 'timeout',
   ENGINE = 'engine',
+  LEFT_OUT = 'left-out',
   EMPTY = 'empty',
 }
 M.SENTENCES = {
@@ -87,11 +89,34 @@ M.SENTENCES = {
   failed = 'The engine is not running. c2l.restartServer starts it again.',
   timeout = 'The engine did not answer in time.',
   engine = 'The engine refused the request.',
+  ['left-out'] = 'This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.',
   empty = 'The model had nothing to suggest here.',
+}
+
+--- Kinds of errors: the `code` of a problem.
+M.ErrorCode = {
+  SETTING = 'setting',
+  FOLDER = 'folder',
+  NOTHING_TO_LEARN = 'nothing-to-learn',
+  GIT = 'git',
+  MODEL = 'model',
+  ADAPTER = 'adapter',
+  CHECKPOINT = 'checkpoint',
+  STATE = 'state',
+  STORAGE = 'storage',
+  ENGINE = 'engine',
+  WIRE = 'wire',
+  CORPUS = 'corpus',
+  TRAINING = 'training',
+  REQUEST = 'request',
+  CANCELLED = 'cancelled',
 }
 
 --- Groups of settings that only a user may set, never a workspace.
 M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
+
+--- Settings of what may be read: a workspace may only tighten them.
+M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', 'files.maxSizeKb', 'adapter.maxIndexKb' }
 
 --- Time of recent completions as the editor saw them, in ms.
 ---@class c2l.Latency
@@ -123,10 +148,11 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field adapter? c2l.AdapterStatus
 ---@field latencyMs? c2l.Latency
 ---@field disabledReason? string
+---@field lastReason? string
 ---@field folders? c2l.AdapterStatus[]
 ---@field memoryMb? number
 
---- `c2l/adapter/didChange`: a new generation is live.
+--- `c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the one before.
 ---@class c2l.AdapterChange
 ---@field folder string
 ---@field generation integer
@@ -134,6 +160,8 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field changedFiles integer
 ---@field ms table<string, number>
 ---@field adapter c2l.AdapterStatus
+---@field paths? string[]
+---@field moved? number
 
 --- Which folder a request is about: a folder's URI or path, else the one of the document, else the first.
 ---@class c2l.FolderParams
@@ -179,5 +207,21 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 ---@field uri? string
 ---@field language? string
 ---@field enabled? boolean
+
+--- `c2l/problem`. `code` is the error's; `setting` the key to correct, in `file` or in the editor's settings.
+---@class c2l.Problem
+---@field severity string
+---@field code string
+---@field message string
+---@field setting? string
+---@field file? string
+
+--- `initializationOptions.switches`: what the user turned on or off while a former server ran.
+---@class c2l.Switched
+---@field off? boolean
+---@field documents? table<string, boolean>
+---@field languages? table<string, boolean>
+---@field snoozedUntil? number
+---@field adaptersOff? string[]
 
 return M

@@ -110,8 +110,12 @@ function M.statistics(counts)
       week.withoutAdapter
     )
   )
-  local latency = counts.latencyMs
-  table.insert(lines, ('latency           %.0f ms, 95 %% within %.0f ms'):format(latency.p50, latency.p95))
+  for _, kind in ipairs({ { 'latencyMsWithAdapter', 'with the adapter' }, { 'latencyMsWithoutAdapter', 'without' } }) do
+    local latency = counts[kind[1]]
+    if latency.count > 0 then
+      table.insert(lines, ('latency           %.0f ms, 95 %% within %.0f ms: %s'):format(latency.p50, latency.p95, kind[2]))
+    end
+  end
   table.insert(
     lines,
     ('requests          %d: %d from the cache, %d typed along, %d overtaken'):format(

@@ -16,6 +16,26 @@ local LABEL = { -- what the statusline shows for a state
   unloaded = 'asleep',
 }
 
+-- Reasons that hold for a whole buffer, and what the statusline shows for them.
+local OFF = {
+  [protocol.Reason.OFF] = 'off',
+  [protocol.Reason.SNOOZED] = 'snoozed',
+  [protocol.Reason.LANGUAGE] = 'off',
+  [protocol.Reason.BUFFER] = 'off',
+  [protocol.Reason.LEFT_OUT] = 'off',
+  [protocol.Reason.MANUAL] = 'manual',
+}
+
+local LEVELS = { error = vim.log.levels.ERROR, warning = vim.log.levels.WARN, info = vim.log.levels.INFO }
+local FIXES = { -- by the code of a problem, what one can do about it
+  [protocol.ErrorCode.SETTING] = 'See :help c2l-settings.',
+  [protocol.ErrorCode.MODEL] = ':C2L model select chooses another.',
+  [protocol.ErrorCode.ENGINE] = ':C2L restart starts it again.',
+  [protocol.ErrorCode.WIRE] = ':C2L restart starts it again.',
+}
+
+---@type table<integer, string> why a buffer gets nothing, as the server said last
+local reasons = {}
 ---@type table<integer, c2l.Status> by client
 local last = {}
 ---@type table<string, c2l.AdapterStatus> by folder
@@ -44,6 +64,9 @@ function M.changed(client_id, status)
     adapters[status.adapter.folder] = status.adapter
   end
   redraw()
+  for _, win in ipairs(vim.api.nvim_list_wins()) do
+    M.refresh(vim.api.nvim_win_get_buf(win))
+  end
   require('c2l.suggest').status_changed(before and before.state, status.state)
 end
 
@@ -53,6 +76,13 @@ function M.adapter_changed(change)
   adapters[change.folder] = change.adapter
   M.event('C2lAdapter', change)
   redraw()
+end
+
+--- `c2l/problem`: told once by the server, here with what one can do about it.
+---@param problem c2l.Problem
+function M.problem(problem)
+  local fix = FIXES[problem.code] or ':C2L status says more.'
+  vim.notify(('c2l: %s %s'):format(problem.message, fix), LEVELS[problem.severity] or LEVELS.warning)
 end
 
 --- The server of a client has ended.
@@ -98,10 +128,27 @@ function M.get(buf)
     local message = surrender or 'No server is attached to this buffer.'
     status = { kind = surrender and 'Error' or 'Inactive', busy = false, state = 'stopped', message = message }
   end
-  if not on then
-    status.disabledReason = reason
-  end
+  status.disabledReason = not on and reason or status.disabledReason or reasons[buf]
   return status
+end
+
+--- Ask the server why a buffer gets nothing: settings and language decide that, too.
+---@param buf integer
+function M.refresh(buf)
+  local clients = require('c2l.client')
+  local client = clients.get(buf)
+  if not client then
+    reasons[buf] = nil
+    return
+  end
+  local params = { textDocument = { uri = vim.uri_from_bufnr(buf) } }
+  clients.request(client, protocol.Method.STATUS, params, function(err, status)
+    local reason = not err and OFF[status.disabledReason] and status.disabledReason or nil
+    if reason ~= reasons[buf] then
+      reasons[buf] = reason
+      redraw()
+    end
+  end, buf)
 end
 
 --- Ask the server, which also knows what depends on settings and language.
@@ -136,15 +183,16 @@ function M.why(buf, reply)
   end)
 end
 
---- For a statusline: `C2L ready #3`, `C2L off`, `C2L learning #3 +2`.
+--- For a statusline: `C2L ready #3`, `C2L off`, `C2L manual #3`, `C2L learning #3 +2`.
 ---@param buf? integer
 ---@return string
 function M.line(buf)
   local status = M.get(buf)
-  local label = status.disabledReason and LABEL.disabled or LABEL[status.state] or status.state
+  local off = OFF[status.disabledReason]
+  local label = off or LABEL[status.state] or status.state
   local parts = { 'C2L', label }
   local adapter = status.adapter
-  if adapter and label ~= LABEL.disabled and (adapter.generation or 0) > 0 then
+  if adapter and (not off or label == OFF[protocol.Reason.MANUAL]) and (adapter.generation or 0) > 0 then
     table.insert(parts, (adapter.enabled == false and 'base' or '#' .. adapter.generation))
     if (adapter.pendingFiles or 0) > 0 then
       table.insert(parts, '+' .. adapter.pendingFiles)

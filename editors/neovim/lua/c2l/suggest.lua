@@ -115,6 +115,7 @@ local function answered(asked, items)
     elseif asked.invoked then
       explain(asked.buf)
     end
+    status.refresh(asked.buf) -- the engine may have said that the file is left out
     return draw()
   end
   if asked.invoked and left then

@@ -1,4 +1,5 @@
---- On and off: everywhere, or for one buffer by `b:c2l_enabled`. The server is told, so that its status agrees.
+--- On and off: everywhere, or for one buffer by `b:c2l_enabled`. The server is told, so that its status agrees, and what
+--- was told to one server is told to the next.
 local client = require('c2l.client')
 local protocol = require('c2l.protocol')
 
@@ -7,6 +8,11 @@ local M = {}
 local everywhere = true
 ---@type table<integer, boolean> what the server was told last, by buffer
 local told = {}
+---@type table<string, boolean>
+local languages = {}
+---@type table<string, boolean> folders whose adapter is off
+local adapters_off = {}
+local snoozed_until = 0
 
 ---@param buf integer
 ---@return boolean?
@@ -40,16 +46,45 @@ function M.sync(buf)
   end
 end
 
---- A server is attached to a buffer: it knows nothing of the switches yet.
----@param server vim.lsp.Client
+--- A server is attached to a buffer: it forgot the buffer's switch when the buffer was last closed.
 ---@param buf integer
-function M.attached(server, buf)
+function M.attached(buf)
   told[buf] = nil
   M.sync(buf)
-  if not everywhere then
-    client.execute(server, protocol.Command.TOGGLE, { { enabled = false } })
-  end
 end
+
+--- What a server that starts is told.
+---@return c2l.Switched
+function M.state()
+  local documents = vim.empty_dict()
+  for _, buf in ipairs(vim.api.nvim_list_bufs()) do
+    local value = of_buffer(buf)
+    if value ~= nil and vim.api.nvim_buf_is_loaded(buf) then
+      documents[vim.uri_from_bufnr(buf)] = value
+    end
+  end
+  return {
+    off = not everywhere,
+    documents = documents,
+    languages = next(languages) and languages or vim.empty_dict(),
+    snoozedUntil = snoozed_until,
+    adaptersOff = vim.tbl_keys(adapters_off),
+  }
+end
+
+--- The server has turned a language on or off.
+---@param language string
+---@param on boolean
+function M.language(language, on) languages[language] = on end
+
+--- The server sleeps until then, in seconds since the epoch; 0: it is awake.
+---@param till number
+function M.snoozed(till) snoozed_until = till end
+
+--- The server has turned a folder's adapter on or off.
+---@param folder string
+---@param on boolean
+function M.adapter(folder, on) adapters_off[folder] = not on or nil end
 
 --- Turn suggestions on or off, in one buffer or everywhere.
 ---@param on boolean
@@ -75,7 +110,11 @@ end
 function M.toggle(buf)
   if buf then
     buf = buf == 0 and vim.api.nvim_get_current_buf() or buf
-    M.set(of_buffer(buf) == false, buf)
+    local on = of_buffer(buf)
+    if on == nil then -- then the language decides
+      on = require('c2l.status').get(buf).disabledReason ~= protocol.Reason.LANGUAGE
+    end
+    M.set(not on, buf)
   else
     M.set(not everywhere)
   end

@@ -67,6 +67,37 @@ async function accepts() {
   assert.ok(part.length > 0 && (wanted === "" || (wanted.startsWith(part) && part !== wanted)), `a word, not ${part}`);
 }
 
+/** What is asked in vain at a place can be had there as soon as it may: VS Code itself would not ask a second time. */
+async function asksAgain() {
+  const document = await open("again.py", "# demo\nword");
+  const uri = document.uri.toString();
+  await vscode.commands.executeCommand("c2l.toggle", { uri, enabled: false });
+  await vscode.commands.executeCommand("c2l.triggerCompletion");
+  await sleep(500);
+  await vscode.commands.executeCommand("c2l.toggle", { uri, enabled: true });
+  await take(document, "editor.action.inlineSuggest.commit");
+}
+
+/** The next line of several; and of several candidates the second one. The real model may have only one of each. */
+async function takesParts() {
+  const fake = read("wanted") !== "";
+  const lines = await open("lines.py", "# LINES\nword");
+  const line = await take(lines, "editor.action.inlineSuggest.acceptNextLine");
+  if (fake) assert.strictEqual(line.trimEnd(), "word_one");
+  assert.ok(line.length > 0 && line.trimEnd().indexOf("\n", 1) < 0, `a line, not ${line}`);
+  if (!fake) return;
+  const others = await open("cycle.py", "# demo\nword");
+  await until("the second candidate", async () => {
+    await vscode.commands.executeCommand("c2l.triggerCompletion");
+    await sleep(500);
+    await vscode.commands.executeCommand("editor.action.inlineSuggest.showNext");
+    await sleep(500);
+    await vscode.commands.executeCommand("editor.action.inlineSuggest.commit");
+    return others.getText() !== "# demo\nword";
+  });
+  assert.match(others.getText(), /_word_g\d+_1\(\)$/);
+}
+
 async function switches() {
   const document = await open("off.py", "# demo\nword");
   await vscode.commands.executeCommand("c2l.toggle", { enabled: false });
@@ -96,7 +127,7 @@ async function configures() {
 exports.run = async () => {
   const log = [];
   try {
-    for (const one of [contributes, accepts, switches, configures]) {
+    for (const one of [contributes, accepts, asksAgain, takesParts, switches, configures]) {
       await one();
       log.push(`HELD ${one.name}`);
     }

@@ -1,0 +1,72 @@
+"""The problems that the extension's unit tests find buttons for are those the server sends. Needs no editor.
+
+`python tests/editors/vscode/test_problems.py` writes them again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from c2l_lsp.config import Model, Settings, merge
+from c2l_lsp.errors import C2LError, EngineError, ModelError, SettingError, StorageError
+from c2l_lsp.model import base
+from c2l_lsp.repo.ignore import Ignores
+from c2l_lsp.server.messages import Messages
+
+FILE = Path(__file__).resolve().parents[3] / "editors" / "vscode" / "test" / "problems.json"
+USERS = "/home/me/.config/c2l/config.toml"
+
+
+def wrong(values: dict, *, machine: bool = False, file: str = "") -> C2LError:
+    return merge(Settings(), values, source=file or "the workspace settings", machine=machine, file=file)[1][0]
+
+
+def refused(**settings: object) -> C2LError:
+    try:
+        base.load(Model(**settings))
+    except ModelError as error:  # transformers goes on in words of its own version
+        return ModelError(str(error).partition("): ")[0])
+    raise AssertionError(settings)
+
+
+def unreadable() -> C2LError:
+    try:
+        Ignores(Path("/"), merge(Settings(), {"files.ignoreFile": "../x"}, source="x", machine=True)[0].files)
+    except SettingError as error:
+        return error
+    raise AssertionError("it was taken")
+
+
+def problems() -> dict[str, dict]:
+    """What an editor is told of each."""
+    errors = {
+        "unknown key": wrong({"completion": {"colour": 1}}),
+        "wrong value": wrong({"completion": {"debounceMs": "soon"}}),
+        "not for a workspace": wrong({"model": {"path": "/evil"}}),
+        "looser than the user's": wrong({"files": {"respectGitignore": False}}),
+        "wrong in the user's file": wrong({"completion": {"colour": 1}}, machine=True, file=USERS),
+        "wrong for a folder": unreadable(),
+        "no model in the folder": refused(path="/nowhere"),
+        "no such model": refused(id="nobody/none", offline=True),
+        "the engine ended": EngineError("The engine ended with code 9."),
+        "disk full": StorageError("What was learned cannot be kept in /state: No space left on device."),
+    }
+    sent: list[dict] = []
+    messages = Messages(
+        lambda method, params: sent.append(params) if method == "c2l/problem" else None, lambda: "always"
+    )
+    messages.structured = True
+    for error in errors.values():
+        messages.error(error)
+    return dict(zip(errors, sent, strict=True))
+
+
+def test_the_extension_knows_what_the_server_sends() -> None:
+    assert json.loads(FILE.read_text(encoding="utf-8")) == problems()
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps(problems(), indent=2) + "\n", encoding="utf-8")
+    sys.exit()
