@@ -282,27 +282,3 @@ def load_user(path: Path | None = None) -> tuple[Settings, list[SettingError]]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         return Settings(), [SettingError(f"{path} cannot be read ({error}); defaults are used.", str(path))]
     return merge(Settings(), values, source=str(path), machine=True, file=str(path))
-
-
-def describe() -> list[dict[str, Any]]:
-    """One row per setting: key, type, default, description, scope. The editors' tables are generated from it."""
-    rows = []
-    defs = msgspec.json.schema(Settings)["$defs"]
-
-    def walk(name: str, prefix: str) -> None:
-        for key, schema in defs[name]["properties"].items():
-            ref = (
-                schema.get("$ref", "").rsplit("/", 1)[-1]
-                or (schema.get("allOf") or [{}])[0].get("$ref", "").rsplit("/")[-1]
-            )
-            if ref in defs:
-                walk(ref, f"{prefix}{key}.")
-                continue
-            scope = "machine" if prefix.split(".")[0] in MACHINE_ONLY else "resource"
-            rows.append({"key": f"c2l.{prefix}{key}", "scope": scope, **schema})
-
-    walk("Settings", "")
-    defaults = msgspec.to_builtins(Settings())
-    for row in rows:
-        row["default"] = _at(defaults, row["key"].split(".")[1:])
-    return rows

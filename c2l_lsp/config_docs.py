@@ -1,18 +1,45 @@
-"""The settings table of README, made from the settings themselves: `python -m c2l_lsp.config_docs README.md`.
+"""All settings as rows, and README's table of them: `python -m c2l_lsp.config_docs README.md`.
 
 Writes the table between two markers; `--check` only says whether it is up to date, as the test of it does.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from c2l_lsp.config import describe
+import msgspec
+
+from c2l_lsp.config import MACHINE_ONLY, Settings
 
 BEGIN, END = "<!-- settings: made by `python -m c2l_lsp.config_docs README.md` -->", "<!-- /settings -->"
+
+
+def describe() -> list[dict[str, Any]]:
+    """One row per setting: key, type, default, description, scope. The editors' tables are generated from it."""
+    rows = []
+    defs = msgspec.json.schema(Settings)["$defs"]
+
+    def walk(name: str, prefix: str) -> None:
+        for key, schema in defs[name]["properties"].items():
+            ref = (
+                schema.get("$ref", "").rsplit("/", 1)[-1]
+                or (schema.get("allOf") or [{}])[0].get("$ref", "").rsplit("/")[-1]
+            )
+            if ref in defs:
+                walk(ref, f"{prefix}{key}.")
+                continue
+            scope = "machine" if prefix.split(".")[0] in MACHINE_ONLY else "resource"
+            rows.append({"key": f"c2l.{prefix}{key}", "scope": scope, **schema})
+
+    walk("Settings", "")
+    defaults = msgspec.to_builtins(Settings())
+    for row in rows:
+        row["default"] = functools.reduce(lambda values, part: values[part], row["key"].split(".")[1:], defaults)
+    return rows
 
 
 def table() -> str:

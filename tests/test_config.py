@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from c2l_lsp import config
-from c2l_lsp.config import Settings, describe, load_user, merge
+from c2l_lsp.config import Settings, load_user, merge
+from c2l_lsp.config_docs import describe
 from c2l_lsp.errors import Severity
 
 

@@ -15,7 +15,9 @@ from c2l_lsp.engine import wire
 from c2l_lsp.server.engine_client import ENGINE_COMMAND
 
 PACKAGE = Path(__file__).resolve().parent.parent / "c2l_lsp"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+PLANTS = PACKAGE / "bench" / "soak" / "plants_hostile.py"
+"""Does what is forbidden, to files it made itself, so that the check is seen to fail. Only `hostile` imports it."""
+MODULES = sorted(set(PACKAGE.rglob("*.py")) - {PLANTS})
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "xmlrpc", "telnetlib"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "system", "popen", "getoutput", "getstatusoutput", "start_tcp"}
 UNSAFE_CALLS |= {"start_ws", "create_subprocess_shell", "execv", "spawnl"}
@@ -67,6 +69,11 @@ def test_weights_are_loaded_without_code():
                 assert ast.unparse(words["trust_remote_code"]) == "False", f"{path}:{call.lineno}"
         if "trust_remote_code" in path.read_text(encoding="utf-8"):
             assert '"trust_remote_code": True' not in path.read_text(encoding="utf-8")
+
+
+def test_only_the_check_of_it_imports_the_planted_faults():
+    word = f"soak.{PLANTS.stem}"
+    assert [path.name for path in MODULES if word in path.read_text(encoding="utf-8")] == ["hostile.py"]
 
 
 def test_the_server_listens_to_nobody():

@@ -235,6 +235,7 @@ def main() -> int:
         msvcrt.setmode(0, os.O_BINARY)  # type: ignore[attr-defined]
         msvcrt.setmode(frames_out.fileno(), os.O_BINARY)  # type: ignore[attr-defined]
     heap.give_back()
+    heap.few_kernels()
     os.chdir(Path(__file__).parent)  # a model's Hub name must not be taken for a folder of the workspace
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -107,6 +107,7 @@ class Reason(str, Enum):
     TIMEOUT = "timeout"
     ENGINE = "engine"
     LEFT_OUT = "left-out"
+    UNSURE = "unsure"
     EMPTY = "empty"
 
 
@@ -125,6 +126,7 @@ SENTENCES = {
     Reason.TIMEOUT: "The engine did not answer in time.",
     Reason.ENGINE: "The engine refused the request.",
     Reason.LEFT_OUT: "This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.",
+    Reason.UNSURE: "The model is not sure enough of anything here (c2l.completion.minConfidence). Asked, it guesses.",
     Reason.EMPTY: "The model had nothing to suggest here.",
 }
 

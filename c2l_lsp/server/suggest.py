@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from c2l_lsp.config import Settings
-from c2l_lsp.engine.wire import LEFT_OUT, Complete, Completion
+from c2l_lsp.engine.wire import LEFT_OUT, UNSURE, Complete, Completion
 from c2l_lsp.errors import C2LError
 from c2l_lsp.server.connection import EngineTimeout
 from c2l_lsp.server.documents import sendable
@@ -31,6 +31,7 @@ log = logging.getLogger("c2l.complete")
 _SLACK = 1.5
 _BLOCK = 1024
 _AHEAD_DELAY = 0.05
+_WHY = {LEFT_OUT: Reason.LEFT_OUT, UNSURE: Reason.UNSURE}
 
 
 class Engine(Protocol):
@@ -178,7 +179,7 @@ class Suggester:
             return Answer(reason=outcome)
         texts = tuple(dict.fromkeys(text for raw in outcome.texts if (text := _shaped(raw, query))))
         if not texts:
-            reason = Reason.LEFT_OUT if outcome.reason == LEFT_OUT else Reason.EMPTY
+            reason = _WHY.get(outcome.reason, Reason.EMPTY)
             self._statistics.withheld(reason.value)
             return Answer(reason=reason)
         number = next(self._ids)

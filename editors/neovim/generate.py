@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from c2l_lsp import config, errors
+from c2l_lsp import config, config_docs, errors
 from c2l_lsp.server import protocol
 from c2l_lsp.tightened import TIGHTENED
 
@@ -85,7 +85,7 @@ def protocol_lua() -> str:
 def settings_lua() -> str:
     """The settings as LuaLS classes, one per group, with defaults and descriptions."""
     groups: dict[str, list[str]] = {"": []}
-    for row in config.describe():
+    for row in config_docs.describe():
         *path, name = row["key"].split(".")[1:]
         group = ".".join(path)
         groups.setdefault(group, [])
@@ -111,7 +111,7 @@ def help_text() -> str:
     text = HELP.read_text(encoding="utf-8")
     head, rest = text.split(_BEGIN)
     lines = []
-    for row in config.describe():
+    for row in config_docs.describe():
         mark = "*" if row["scope"] == "machine" else ""
         kind, default = _type(row).replace("|", " or "), _value(row["default"])
         first = f"{row['key'].removeprefix('c2l.')}{mark}  {kind}, default {default}"

@@ -29,6 +29,7 @@ class Engine:
         self.woken = 0
         self.fault: Exception | None = None
         self.texts: list[str] | None = None
+        self.reason = ""
 
     async def ready(self, timeout: float) -> bool:
         if not self.up:
@@ -49,7 +50,9 @@ class Engine:
         if self.fault is not None:
             raise self.fault
         texts = [f"+{number}"] if self.texts is None else self.texts
-        return wire.Completion(texts=texts, generation=1, prompt_tokens=1, new_tokens=1, ms=wire.Timing(total=1.0))
+        return wire.Completion(
+            texts=texts, generation=1, prompt_tokens=1, new_tokens=1, ms=wire.Timing(total=1.0), reason=self.reason
+        )
 
 
 def made(**values: object) -> Settings:
@@ -119,6 +122,14 @@ async def test_an_editor_that_cancels_ends_the_work(suggester: Suggester, engine
         await asked
     await asyncio.sleep(0)
     assert engine.cancelled == 1
+
+
+async def test_why_nothing_is_shown_is_told(suggester: Suggester, engine: Engine) -> None:
+    engine.texts = []
+    reasons = {"": Reason.EMPTY, wire.UNSURE: Reason.UNSURE, wire.LEFT_OUT: Reason.LEFT_OUT}
+    for number, (engine.reason, reason) in enumerate(reasons.items()):
+        answer = await suggester.suggest(query(str(number)))
+        assert answer is not None and answer.reason is reason
 
 
 async def test_whoever_types_on_is_waited_for_longer(suggester: Suggester, engine: Engine) -> None:

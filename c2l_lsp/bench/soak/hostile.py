@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from c2l_lsp.bench.soak import inside
 from c2l_lsp.bench.soak.bar import Finding, Task
 from c2l_lsp.bench.soak.fixtures import PACKAGE, project
+from c2l_lsp.bench.soak.plants_hostile import executing
 from c2l_lsp.bench.soak.proc import Editor
 from c2l_lsp.config import Model, Settings, load_user, merge
 from c2l_lsp.errors import C2LError, CheckpointError, ModelError, StateError
@@ -185,35 +183,6 @@ def _adapter(task: Task, finding: Finding, work: Path, marker: Path) -> None:
 def _pickled(marker: Path) -> bytes:
     """An old-style pickle: os.system(command)."""
     return b"cposix\nsystem\n(V" + f"touch '{marker}'".encode() + b"\ntR."
-
-
-@contextlib.contextmanager
-def executing(plant: str) -> Iterator[None]:
-    """The planted executions: pickles are unpickled, a model's code is trusted, git obeys its configuration."""
-    import transformers
-
-    from c2l_lsp.model import checkpoint
-    from c2l_lsp.repo import git
-
-    real = checkpoint.load, transformers.AutoTokenizer.from_pretrained, git._SAFE
-
-    def unpickled(folder: Path) -> checkpoint.Checkpoint:
-        pickle.loads((folder / "checkpoint.pt").read_bytes())  # noqa: S301 - this is the fault
-        raise CheckpointError("unpickled")
-
-    def trusted(*args: Any, **more: Any) -> Any:  # noqa: ANN401
-        return real[1](*args, **{**more, "trust_remote_code": True})
-
-    if plant == "unpickles":
-        checkpoint.load = unpickled
-    if plant == "trusts_code":
-        transformers.AutoTokenizer.from_pretrained = trusted
-    if plant == "obeys_git":
-        git._SAFE = ()  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        checkpoint.load, transformers.AutoTokenizer.from_pretrained, git._SAFE = real
 
 
 def _modules(task: Task, finding: Finding, work: Path, marker: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from c2l_lsp import config
+from c2l_lsp import config_docs
 
 HERE = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- settings: generated -->", "<!-- /settings -->"
@@ -38,7 +38,7 @@ _ORDER = {
 
 def rows() -> list[dict[str, Any]]:
     """The server's rows, those of one section together."""
-    return sorted(config.describe(), key=lambda row: list(TITLES).index(section(row["key"])))
+    return sorted(config_docs.describe(), key=lambda row: list(TITLES).index(section(row["key"])))
 
 
 def section(key: str) -> str:

@@ -80,6 +80,7 @@ export const Reason = {
   TIMEOUT: "timeout",
   ENGINE: "engine",
   LEFT_OUT: "left-out",
+  UNSURE: "unsure",
   EMPTY: "empty",
 } as const;
 export type Reason = (typeof Reason)[keyof typeof Reason];
@@ -99,6 +100,7 @@ export const SENTENCES: Record<Reason, string> = {
   [Reason.TIMEOUT]: "The engine did not answer in time.",
   [Reason.ENGINE]: "The engine refused the request.",
   [Reason.LEFT_OUT]: "This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.",
+  [Reason.UNSURE]: "The model is not sure enough of anything here (c2l.completion.minConfidence). Asked, it guesses.",
   [Reason.EMPTY]: "The model had nothing to suggest here.",
 };
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from c2l_lsp import config
+from c2l_lsp import config_docs
 from c2l_lsp.server import protocol
 
 PLUGIN = Path(__file__).resolve().parents[3] / "editors" / "neovim"
@@ -54,7 +54,7 @@ def test_the_plugin_spells_no_name_of_the_contract_itself() -> None:
 
 def test_every_setting_is_in_the_help() -> None:
     text = HELP.read_text(encoding="utf-8")
-    for row in config.describe():
+    for row in config_docs.describe():
         assert row["key"].removeprefix("c2l.") in text
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from c2l_lsp import config, errors
+from c2l_lsp import config, config_docs, errors
 from c2l_lsp.server import protocol, statistics
 from c2l_lsp.tightened import TIGHTENED
 
@@ -116,7 +116,7 @@ def test_settings_are_generated() -> None:
         text = (EXTENSION / name).read_text(encoding="utf-8")
         assert make(text) == text, f"{name} is stale"
     properties = [key for part in MANIFEST["contributes"]["configuration"] for key in part["properties"]]
-    assert sorted(properties) == sorted(row["key"] for row in config.describe())
+    assert sorted(properties) == sorted(row["key"] for row in config_docs.describe())
 
 
 def test_a_workspace_cannot_set_what_names_paths_and_commands() -> None:

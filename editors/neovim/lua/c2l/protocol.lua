@@ -73,6 +73,7 @@ M.Reason = {
   TIMEOUT = 'timeout',
   ENGINE = 'engine',
   LEFT_OUT = 'left-out',
+  UNSURE = 'unsure',
   EMPTY = 'empty',
 }
 M.SENTENCES = {
@@ -90,6 +91,7 @@ M.SENTENCES = {
   timeout = 'The engine did not answer in time.',
   engine = 'The engine refused the request.',
   ['left-out'] = 'This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.',
+  unsure = 'The model is not sure enough of anything here (c2l.completion.minConfidence). Asked, it guesses.',
   empty = 'The model had nothing to suggest here.',
 }
 
