@@ -173,6 +173,10 @@ class FileFilter:
             return []
         return sorted(path for path in found if well_formed(path.rstrip("/")))
 
+    def lists(self, path: str) -> bool:
+        """Whether a file is called just that, letters' case included, and not only opened by that name."""
+        return path in self._listed(path.rpartition("/")[0])
+
     def _stamp(self) -> bytes:
         return repr((self._limit, self._suffixes)).encode() + self._ignores.stamp()
 

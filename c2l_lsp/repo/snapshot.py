@@ -111,8 +111,11 @@ class Scan:
         if trees:
             self._found = {path: entry for path, entry in self._found.items() if not _below(path, trees)}
         yield
+        alike = Counter(path.casefold() for path in only)
         for path in sorted(only - trees):
-            self._look(path, trust_time=False)
+            # renamed in its letters' case: where that does not count, the old name opens the file still
+            if alike[path.casefold()] == 1 or self._filter.lists(path):
+                self._look(path, trust_time=False)
             yield
         for tree in sorted(trees):
             for below in self._filter.steps(tree):

@@ -161,16 +161,7 @@ def test_an_excluded_file_changes_nothing(folder: Path):
     assert Scan(rules(folder), before, only=frozenset({"hidden.py", ".env"})).finish() == before == settled(folder)
 
 
-HINTED_TWICE = "a hinted path is opened without a look at its name: both count until everything is compared"
-
-
-@pytest.mark.parametrize(
-    "only",
-    [
-        pytest.param(frozenset({"a.py", "A.py"}), marks=pytest.mark.xfail(reason=HINTED_TWICE, strict=True)),
-        None,
-    ],
-)
+@pytest.mark.parametrize("only", [frozenset({"a.py", "A.py"}), None])
 def test_a_rename_of_letters_case_where_case_does_not_count(
     folder: Path, monkeypatch: pytest.MonkeyPatch, only: frozenset[str] | None
 ):
