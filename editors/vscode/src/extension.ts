@@ -16,7 +16,8 @@ import { Pages } from "./pages";
 import { Panel } from "./panel";
 import { type Fix, OPEN_FILE } from "./problems";
 import { hasServer, which } from "./processes";
-import { ClientCommand, Command, Method, Reason, SECTION, sentenceOf, type Status } from "./protocol";
+import { ClientCommand, Command, Method, Reason, SECTION, type Status } from "./protocol";
+import { sentenceOf } from "./reasons";
 import { activePython, onPythonChanged } from "./python";
 import { Refresher } from "./refresher";
 import { Server } from "./server";
@@ -116,7 +117,8 @@ export function activate(context: ExtensionContext): void {
     void server.restart();
   };
   const install = async (): Promise<void> => {
-    if (await setUpCommand(cwd, environment, notifications, log)) await server.restart();
+    const { version } = context.extension.packageJSON as { version: string };
+    if (await setUpCommand(cwd, environment, version, notifications, log)) await server.restart();
   };
   const showLog = (): void => {
     log.show();

@@ -1,7 +1,8 @@
 /** Everything the panel "What has it learned" shows, as plain strings and numbers. Knows neither `vscode` nor the DOM. */
 
 import type { Generation } from "./history";
-import { type AdapterInfo, type Counts, sentenceOf, type StatisticsReport, type Status } from "./protocol";
+import { type AdapterInfo, type Counts, type StatisticsReport, type Status } from "./protocol";
+import { sentenceOf } from "./reasons";
 import { isTraining, modelText } from "./statusText";
 import { milliseconds, percent, rate, rejected, thisWeek, weekLine } from "./statistics";
 

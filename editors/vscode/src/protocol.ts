@@ -104,11 +104,6 @@ export const SENTENCES: Record<Reason, string> = {
   [Reason.EMPTY]: "The model had nothing to suggest here.",
 };
 
-/** The sentence of a reason; a reason of a newer server is shown as it came. */
-export function sentenceOf(reason: string): string {
-  return reason in SENTENCES ? SENTENCES[reason as Reason] : `No completions: ${reason}.`;
-}
-
 /** Kinds of errors: the `code` of a problem. */
 export const ErrorCode = {
   SETTING: "setting",

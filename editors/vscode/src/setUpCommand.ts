@@ -9,16 +9,19 @@ import type { Notifications } from "./notify";
 import { run } from "./processes";
 import { activePython } from "./python";
 
-const REQUIREMENT = "c2l-lsp";
-
-/** Resolves to whether the environment is there now. `cwd` must be safe: Python imports from it. */
+/**
+ * Resolves to whether the environment is there now. `cwd` must be safe: Python imports from it. The server is the one of
+ * this extension's `version`: whatever is published later under that name is not installed.
+ */
 export async function setUpCommand(
   cwd: string,
   folder: string,
+  version: string,
   notifications: Notifications,
   log: LogOutputChannel,
 ): Promise<boolean> {
-  const question = `Set up a Python environment with ${REQUIREMENT}?`;
+  const requirement = `c2l-lsp==${version}`;
+  const question = `Set up a Python environment with ${requirement}?`;
   const detail =
     `It is created in ${folder}, with PyTorch about 1 GB, and touches no other Python. ` +
     "You can watch and cancel it; deleting that folder undoes it.";
@@ -40,7 +43,7 @@ export async function setUpCommand(
         bases: [...(active === undefined ? [] : [active]), "python3", "python"],
         folder,
         python: pythonOf(folder),
-        requirement: REQUIREMENT,
+        requirement,
         run: run.bind(undefined, cwd),
         remove: (gone: string) => rm(gone, { recursive: true, force: true }),
         onLine: (line: string) => {

@@ -1,6 +1,7 @@
 /** Counts in words: rates, a week's saved keystrokes, the statistics page. Knows no `vscode`. */
 
-import { sentenceOf, type Counts, type Latency, type StatisticsReport, type Timed, type Week } from "./protocol";
+import { type Counts, type Latency, type StatisticsReport, type Timed, type Week } from "./protocol";
+import { sentenceOf } from "./reasons";
 
 /** ISO week of a day, such as 2026-W47. */
 export function weekOf(day: Date): string {

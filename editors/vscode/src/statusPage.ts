@@ -1,6 +1,7 @@
 /** The page behind "Why is (nothing) shown": the state, this document, every folder. Knows no `vscode`. */
 
-import { type AdapterStatus, sentenceOf, type Status } from "./protocol";
+import { type AdapterStatus, type Status } from "./protocol";
+import { sentenceOf } from "./reasons";
 import { look } from "./statusText";
 import type { View } from "./view";
 

@@ -1,6 +1,7 @@
 /** The status in words: one short text, a tooltip, a severity. Knows no `vscode`; icons are names of codicons. */
 
-import { type AdapterStatus, Reason, State, sentenceOf, type Status } from "./protocol";
+import { type AdapterStatus, Reason, State, type Status } from "./protocol";
+import { sentenceOf } from "./reasons";
 import { acceptance } from "./statistics";
 import type { View } from "./view";
 
