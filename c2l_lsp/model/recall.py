@@ -275,15 +275,18 @@ def _summed(logits: Tensor) -> Summed:
         return Summed(norm.cpu().numpy(), token.cpu().numpy(), (best - norm).exp().cpu().numpy())
     plain = logits.numpy()
     tokens = plain.argmax(1)
-    tops = 1 / np.exp(plain - plain[np.arange(len(plain)), tokens][:, None]).sum(1)
-    return Summed(plain[np.arange(len(plain)), tokens] - np.log(tops), tokens, tops)
+    best = plain[np.arange(len(plain)), tokens]
+    with np.errstate(invalid="ignore"):
+        tops = 1 / np.exp(plain - best[:, None]).sum(1)
+    return Summed(best - np.log(tops), tokens, tops)
 
 
 def _raise(out: Tensor, rows: list[int], tokens: Ints, raised: NDArray[np.float64]) -> None:
     """Add log-odds to logits [n, V] fp32, in place: out[row, token] = logaddexp(out[row, token], raised)."""
     if out.device.type == "cpu":
         plain = out.numpy()
-        plain[rows, tokens] = np.logaddexp(plain[rows, tokens], raised)
+        with np.errstate(invalid="ignore"):  # no numbers stay none: whoever uses them says so
+            plain[rows, tokens] = np.logaddexp(plain[rows, tokens], raised)
         return
     at = torch.tensor(rows, device=out.device), torch.from_numpy(tokens).long().to(out.device)
     out[at] = torch.logaddexp(out[at], torch.from_numpy(raised).float().to(out.device))

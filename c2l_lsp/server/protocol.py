@@ -80,11 +80,8 @@ class State(str, Enum):
 
 
 KIND = {
-    State.DEGRADED: "Warning",
-    State.FAILED: "Error",
-    State.DISABLED: "Inactive",
-    State.UNLOADED: "Inactive",
-}
+    State.DEGRADED: "Warning", State.FAILED: "Error", State.DISABLED: "Inactive", State.UNLOADED: "Inactive",
+}  # fmt: skip
 """Kind of a state for the editor's status item; every other state is Normal."""
 
 BUSY = frozenset({State.STARTING, State.LOADING, State.INDEXING, State.UPDATING})
