@@ -240,7 +240,11 @@ end
 function S.buffer_variable()
   -- An ftplugin's `let b:c2l_enabled = 0` holds before any server is there.
   d.start()
-  d.plant('require("c2l.switch").enabled = function() return true end')
+  d.plant([[
+    local switch = require('c2l.switch')
+    switch.enabled, switch.sync = function() return true end, function() end
+    switch.state = function() return vim.empty_dict() end
+  ]])
   local path = d.write('demo.py', { '' })
   d.lua('vim.api.nvim_create_autocmd("FileType", { callback = function() vim.b.c2l_enabled = 0 end })')
   d.lua('require("c2l").setup(...)', d.options())
