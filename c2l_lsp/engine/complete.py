@@ -123,7 +123,7 @@ class Completer:
     def _decode(self, task: _Task, first: int | None) -> _Text:
         request, shape, start = task.request, task.shape, task.start
         ids: list[int] = []
-        total, stop = 0.0, "tokens"
+        total, paid, stop = 0.0, 0.0, "tokens"  # `paid`: of what stands before the cursor, and is no guess
         sure = Sure(request.min_confidence)
         for step in self._decoder.stream(start, first, task.elsewhere):
             if task.cancelled():
@@ -132,12 +132,14 @@ class Completer:
                 raise FloatingPointError("it computed no numbers (NaN); c2l.model.dtype float32 may help.")
             if step.token in self._model.stops:
                 stop = "eos"
-                sure.end(total + step.logprob)
+                sure.end(total - paid + step.logprob)
                 break
             ids.append(step.token)
             total += step.logprob if math.isfinite(step.logprob) else 0.0
             new = self._new_text(ids, start)
-            if new is not None and not sure.add(new, total):
+            if not new:
+                paid = total
+            elif not sure.add(new, total - paid):
                 stop = "unsure"
                 break
             if new is not None and (reason := shape.stop(new)):

@@ -127,7 +127,7 @@ class Says:
     """A decoder that says a text, a token at a time."""
 
     def __init__(self, model, text):
-        self._ids = model.encode(text)
+        self._model, self._ids = model, model.encode(text)
         self.said = 0
 
     def prefill(self, ids, kv_key="", owed=""):
@@ -154,6 +154,25 @@ def test_when_time_runs_out_the_complete_lines_are_shown(tiny, monkeypatch, writ
     answer = run(Completer(tiny, says), request)
     assert (answer.texts, answer.stop) == ([shown], "latency")
     assert says.said == budget
+
+
+class Doubts(Says):
+    """It would not have begun as what stands before the cursor does, and has no doubt about what follows."""
+
+    def prefill(self, ids, kv_key="", owed=""):
+        return Prefilled(None, torch.zeros(1), len(ids), 0, owed.encode())
+
+    def stream(self, start, first=None, elsewhere=None):
+        said = []
+        for step in super().stream(start):
+            said.append(step.token)
+            yield Step(step.token, -3.0 if len(self._model.decode(said)) <= len(start.owed) else -0.01)
+
+
+def test_a_word_that_was_begun_is_no_guess(tiny):
+    says = Doubts(tiny, " volume(a)\n")
+    answer = run(Completer(tiny, says), ask(prefix="box = vol", suffix="", min_confidence=0.1))
+    assert answer.texts == ["ume(a)"]
 
 
 @pytest.mark.parametrize("line", ["AWS_KEY = ", "password = "])
