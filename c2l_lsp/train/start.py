@@ -1,8 +1,8 @@
 """Where a run may begin besides nothing: at the weights of an exported model, with what that model has read set aside.
 
 A warm-up leads the annealed weights back to the plateau's rate; what they had learned on the way down is found again
-only when the rate falls again (Ibrahim et al. 2024, arXiv 2403.08763). Measured: the shipped model, 7.1M tokens on at its
-rate of 6e-3 and 3.8M of decay, was where it had been (0.8568 bits per byte, 0.8561 before). Go on at a lower rate.
+only when the rate falls again (Ibrahim et al. 2024, arXiv 2403.08763). Measured: the shipped model, 7.1M tokens on at
+its rate of 6e-3 and 3.8M of decay, was where it had been (0.8568 bits per byte, 0.8561 before). Go on at a lower rate.
 """
 
 from __future__ import annotations
