@@ -38,8 +38,9 @@ export class AdapterCommands {
     const question = `Forget everything that was learned from ${name(folder)}?`;
     const detail = "The folder is then read again from the beginning. Your files are not touched.";
     if ((await window.showWarningMessage(question, { modal: true, detail }, "Forget")) !== "Forget") return;
+    const last = this.parts.generations.of(folder).at(-1)?.generation ?? 0;
     await this.parts.server.request(Method.ADAPTER_RESET, { folder });
-    this.parts.generations.forget(folder);
+    this.parts.generations.forget(folder, last);
   }
 
   private async export(folder: string): Promise<void> {

@@ -69,8 +69,9 @@ export class Generations {
     }
   }
 
-  forget(folder: string): void {
-    this.rows[folder] = [];
+  /** Drop the rows up to a generation: the one that follows a reset may be there before the reset is answered. */
+  forget(folder: string, upTo: number): void {
+    this.rows[folder] = this.of(folder).filter((row) => row.generation > upTo);
     this.save();
   }
 

@@ -191,7 +191,7 @@ def the_panel_tells(shown: Workbench) -> None:
 
 def the_panels_buttons_work(shown: Workbench) -> None:
     """Forget asks and forgets, Export asks where to and writes: by clicks in the panel."""
-    shown.generation(0)
+    old = shown.generation(0)
     before = len(shown.passed(method="c2l/adapter/didChange"))
     shown.command("What Has It Learned?")
     try:
@@ -203,12 +203,12 @@ def the_panels_buttons_work(shown: Workbench) -> None:
             return [one["params"]["trigger"] for one in shown.passed(method="c2l/adapter/didChange")[before:]]
 
         shown.until("the folder to be forgotten", lambda: "reset" in triggers(), 60)
-        live = shown.generation(0)
 
-        def listed() -> list[str]:
-            return shown.do("frameTexts", selector="tbody tr th", timeout=20_000)
+        def anew() -> bool:
+            rows = shown.do("frameTexts", selector="tbody tr th", timeout=20_000)
+            return rows[:1] == [str(shown.generation(0))] and str(old) not in rows
 
-        shown.until("the rows of before to be gone", lambda: listed()[:1] == [str(live)], 30)
+        shown.until("the rows of before to be gone", anew, 60)
         exported = len(shown.passed(answer="c2l/adapter/export"))
         shown.do("frameClick", selector="#export:enabled", timeout=20_000)
         shown.wait(".quick-input-widget input", 20)
@@ -394,6 +394,9 @@ def recover(shown: Workbench) -> None:
     discard(shown)
     if not re.search(r"g\d", shown.status()):
         shown.command("Restart the Server")
+    shown.until("a status", lambda: re.search(r"g\d|off", shown.status()), 180)
+    if "off" in shown.status():  # a switch that the extension kept, and a faulty server forgot
+        shown.choose("Turn completions on")
     shown.generation(0)
 
 
