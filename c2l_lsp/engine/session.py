@@ -48,6 +48,18 @@ class Session:
             self.engine.idle_step()
         return life.info()
 
+    def until(self, holds: Callable[[], object], timeout_s: float = 30.0) -> None:
+        """Work as an engine's loop does until something holds. EngineError when it takes longer than `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            if time.monotonic() > deadline:
+                raise EngineError(f"What was waited for did not come within {timeout_s:.0f} s.")
+            due = self.engine.due_in()
+            if due is not None and due <= 0:
+                self.engine.idle_step()
+            else:
+                time.sleep(0.005)
+
     def deepen(self, folder: str, steps: int = 0, timeout_s: float = 3600.0) -> wire.AdapterInfo:
         """Train a LoRA of an open folder by gradient descent, to the end."""
         self.engine.life(folder).deepen(steps)

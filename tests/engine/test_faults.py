@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -39,17 +38,6 @@ def raising(error: Exception):
     return call
 
 
-def until(session: Session, holds, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        due = session.engine.due_in()
-        if due is not None and due <= 0:
-            session.engine.idle_step()
-        else:
-            time.sleep(0.005)
-
-
 @pytest.fixture
 def other(folder: Path) -> Path:
     """A second folder, where nothing is wrong."""
@@ -70,7 +58,7 @@ def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, othe
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
         life(session, root).regenerate()
-    until(session, lambda: troubles(session) and sound.info().generation == 2)
+    session.until(lambda: troubles(session) and sound.info().generation == 2)
     (told,) = troubles(session)
     assert (told.folder, told.severity) == (str(folder.resolve()), "error")
     assert f"({type(error).__name__} at " in told.message
@@ -79,7 +67,7 @@ def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, othe
     assert one.live.adapter is not None or one.info().scale == 0  # the last one stays
     monkeypatch.undo()
     one.regenerate()
-    until(session, lambda: one.info().generation == 2)
+    session.until(lambda: one.info().generation == 2)
     assert one.info().message == "" or "kept back" in one.info().message
 
 
@@ -98,7 +86,7 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
     monkeypatch.setattr(one._learner.network, "update", update)
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
-    until(session, lambda: troubles(session) and sound.info().generation == 2)
+    session.until(lambda: troubles(session) and sound.info().generation == 2)
     assert {told.folder for told in troubles(session)} == {str(folder.resolve())}
 
 

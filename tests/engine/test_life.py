@@ -503,17 +503,6 @@ def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folde
         assert live(again, folder).adapter.digest == digest  # evo after a restart goes on bit-equal
 
 
-def drive(session: Session, holds, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        due = session.engine.due_in()
-        if due is not None and due <= 0:
-            session.engine.idle_step()
-        else:
-            time.sleep(0.005)
-
-
 def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeypatch):
     """A full disk once must not cost everything that is learned afterwards."""
     monkeypatch.setattr(adapt, "KEEP_AGAIN_S", 0.2)
@@ -525,7 +514,7 @@ def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeyp
         time.sleep(0.2)
         (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
         wait(session, folder, 2)
-        drive(session, lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
+        session.until(lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
     with Session(settings) as second:
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         life = second.engine.life(str(folder.resolve()))

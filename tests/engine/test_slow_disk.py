@@ -47,20 +47,9 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
         life = session.engine.life(name)
         longest = 0.0
 
-        def until(holds) -> None:
-            nonlocal longest
-            deadline = time.monotonic() + 40
-            while not holds():
-                assert time.monotonic() < deadline
-                due = session.engine.due_in()
-                if due is not None and due <= 0:
-                    session.engine.idle_step()
-                else:
-                    time.sleep(0.005)
-
-        until(slow.waits.is_set)
+        session.until(slow.waits.is_set, 40)
         for generation in (1, 2, 3):  # the folder is followed, too
-            until(lambda want=generation: life.info().generation == want)
+            session.until(lambda want=generation: life.info().generation == want, 40)
             began = time.monotonic()
             answer = session.complete(question(folder))
             longest = max(longest, time.monotonic() - began)
@@ -68,7 +57,7 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
             assert (life.info().state, life.info().message) == ("ready", "")
             assert life.pending  # not kept yet
             (folder / "pkg" / "m0.py").write_text(f"def other_{generation}():\n    return {generation}\n" * 3)
-        until(lambda: life.info().generation == 4)
+        session.until(lambda: life.info().generation == 4, 40)
         assert not slow.may.is_set()
         assert longest < 20  # a save would have taken until the end of the test
         assert life._store.load() is None
