@@ -30,6 +30,7 @@ def bench_lines(
     tokens: Annotated[int, typer.Option(help="Tokens of a repository scored for bits per byte.")] = 6000,
     gram_tokens: Annotated[int, typer.Option(help="Tokens the 5-gram counts.")] = 20_000_000,
     cache_share: Annotated[float, typer.Option(help="Share of its cache (0.5 was best on tuning text).")] = 0.5,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
 ) -> None:
     """A base model without adapter: bits per byte and holes filled exactly, against a cached 5-gram."""
@@ -41,7 +42,9 @@ def bench_lines(
     from c2l_lsp.train import corpus as corpora
 
     started = dt.datetime.now(dt.timezone.utc)
-    loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or "c2l-default"))
+    loaded = base.load(
+        Model(device=device, path=model) if Path(model).is_dir() else Model(device=device, id=model or "c2l-default")
+    )
     repos = holes.repositories(corpora.documents(corpus), repositories)
 
     rows = holes.measure(holes.Model(loaded), loaded.id, repos, tasks=tasks, tokens=tokens, say=_say)
@@ -73,6 +76,7 @@ def bench_scaling(
     repositories: Annotated[int, typer.Option("--repos", help="How many repositories.")] = 32,
     tasks: Annotated[int, typer.Option(help="Holes in a repository.")] = 8,
     tokens: Annotated[int, typer.Option(help="Tokens of a repository scored for bits per byte.")] = 4000,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
 ) -> None:
     """Loss against size and tokens of several trained models, and what the law through them predicts."""
@@ -89,7 +93,7 @@ def bench_scaling(
     points: list[scaling.Point] = []
     weights: dict[str, str] = {}
     for folder in point:
-        loaded = base.load(Model(path=str(folder)))
+        loaded = base.load(Model(device=device, path=str(folder)))
         found = holes.measure(
             holes.Model(loaded), folder.name, repos, tasks=tasks, tokens=tokens, contexts=(256,),
             spans=("rest_of_line",), say=_say,

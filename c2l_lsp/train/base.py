@@ -26,6 +26,7 @@ from c2l_lsp.train.examples import IGNORE, Stream, StreamState, dealt
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
 from c2l_lsp.train.objective import Loss, TuneSet, packed_loss, rest_of_line, tensors
 from c2l_lsp.train.start import Start
+from c2l_lsp.train.supply import Supply
 from c2l_lsp.train.tokenizer import CodeTokenizer
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,11 @@ class Trainer:
         tune: Sequence[Document] = (),
         devices: Devices | None = None,
         start: Start | None = None,
+        workers: tuple[int, Path] | None = None,
     ) -> None:
         """Begin the run in `run` (with the weights of `start`), or go on from its newest checkpoint.
+
+        `workers`: how many processes make the batches, and the folder of their tokenizer.
 
         Raises TrainingError when `recipe` is not the run's, CheckpointError when the checkpoint is not whole or of
         another shape.
@@ -119,13 +123,18 @@ class Trainer:
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.decay_from: int | None = None  # the step at which the rate began to fall
         self.averaged: dict[str, Tensor] = {}
-        state = self._resume()
-        if state is None and start is not None:
+        states = self._resume()
+        if not states and start is not None:
             checkpoint.restore(self.model, start.weights)
-            state = start.stream(documents, recipe.examples.seed)
+            states = [start.stream(documents, recipe.examples.seed)]
             start.keep(run)
         shard = (self.devices.rank, self.devices.count)
-        self.stream = Stream(documents, tokenizer, recipe.examples, state, shard)
+        self.stream: Stream | Supply
+        if workers is not None:
+            self.stream = Supply(documents, workers[1], recipe.examples, recipe.rows, workers[0], states, shard)
+        else:
+            state = dealt(states, *shard) if states else None
+            self.stream = Stream(documents, tokenizer, recipe.examples, state, shard)
 
     def _check_recipe(self) -> None:
         file = self.run / "run.json"
@@ -143,10 +152,10 @@ class Trainer:
             part.write_text(json.dumps(mine, indent=1), "utf-8")
             part.replace(file)
 
-    def _resume(self) -> StreamState | None:
+    def _resume(self) -> list[StreamState]:
         folder = checkpoint.newest(self.run)
         if folder is None:
-            return None
+            return []
         weights, moments, state = checkpoint.load(folder)
         self.averaged = {n.removeprefix("ema."): w for n, w in weights.items() if n.startswith("ema.")}
         checkpoint.restore(self.model, {n: w for n, w in weights.items() if not n.startswith("ema.")})
@@ -154,14 +163,15 @@ class Trainer:
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.decay_from = state["decay_from"]
         torch.set_rng_state(torch.tensor(state["rng"], dtype=torch.uint8))
-        return dealt([StreamState(**one) for one in state["streams"]], self.devices.rank, self.devices.count)
+        return [StreamState(**one) for one in state["streams"]]
 
     def save(self) -> Path | None:
         """Write a checkpoint (the first process does)."""
-        streams: list[Any] = [self.stream.state.to_json()]
+        streams: list[Any] = [state.to_json() for state in self.stream.states()]
         if self.devices.count > 1:
-            streams = [None] * self.devices.count
-            torch.distributed.all_gather_object(streams, self.stream.state.to_json())
+            gathered: list[Any] = [None] * self.devices.count
+            torch.distributed.all_gather_object(gathered, streams)
+            streams = [state for part in gathered for state in part]
         if self.devices.rank:
             return None
         weights = dict(self.model.named_parameters())
@@ -207,7 +217,7 @@ class Trainer:
 
     def train(self, leg: Leg, say: Callable[[dict[str, Any]], None] = lambda line: None) -> dict[str, Any]:
         """Run one leg, save at its end, and return its last evaluation. Raises TrainingError when the loss diverges."""
-        with attention.by_blocks(self.model):
+        with attention.by_blocks(self.model, leg.compiled):
             found = self._steps(leg, say)
         if leg.rest_of_line and self.tune and self.devices.rank == 0:
             found |= self.complete_lines(leg.rest_of_line)
@@ -243,7 +253,7 @@ class Trainer:
                         "norm": norm,
                         "tokens_per_s": speed,
                         "fraction_of_peak": speed * work / leg.peak,
-                        "epoch": self.stream.state.epoch,
+                        "epoch": self.stream.epoch,
                         "rate": self.optimisers[0].param_groups[0]["lr"],
                     },
                 )
@@ -262,7 +272,10 @@ class Trainer:
         """The first process measures; the others wait at their next exchange."""
         if self.devices.rank:
             return {}
-        return tune.measure(loss, self.devices.device, self.recipe.rows).to_json()
+        if self.devices.device.type == "cuda":  # compiling takes longer there than the few rows do
+            loss = packed_loss(self.model)
+        with attention.plainly(self.model):
+            return tune.measure(loss, self.devices.device, min(self.recipe.rows, 32)).to_json()
 
     def complete_lines(self, count: int) -> dict[str, float]:
         """Rest-of-line completion of `count` lines of the tune files, with and without what follows the hole."""

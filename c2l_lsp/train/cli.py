@@ -56,6 +56,8 @@ def train_base(
     ema: Annotated[float, typer.Option(help="Also keep averaged weights with this decay; 0 = none.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of weights, order and holes.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 = what torch chooses.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that cut and pack text; 0 = none of their own.")] = 0,
+    peak: Annotated[float, typer.Option(help="TFLOP/s of the machine in bf16, for the reported share.")] = 0.8,
     rest_of_line: Annotated[int, typer.Option(help="Lines to complete at the end of the leg.")] = 0,
     compiled: Annotated[bool, typer.Option(help="Use torch.compile.")] = True,
     evaluate_minutes: Annotated[float, typer.Option(help="Time between measurements.")] = 5.0,
@@ -87,7 +89,7 @@ def train_base(
     )
     trainer = base.Trainer(
         out, recipe, list(corpus.documents(corpus_folder)), made, list(corpus.documents(tune)) if tune else [],
-        start=start.load(weights, made) if weights else None,
+        start=start.load(weights, made) if weights else None, workers=(workers, tokenizer_folder) if workers else None,
     )  # fmt: skip
     leg = base.Leg(
         minutes=minutes,
@@ -95,6 +97,7 @@ def train_base(
         tokens=None if tokens is None else int(tokens * 1e6),
         decay_steps=decay_steps,
         rest_of_line=rest_of_line,
+        peak=peak * 1e12,
         compiled=compiled,
         evaluate_minutes=evaluate_minutes,
     )

@@ -18,20 +18,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
 import zstandard
 
 from c2l_lsp.errors import CorpusError
-from c2l_lsp.train import filters, licence
+from c2l_lsp.train import filters, installed, licence
 from c2l_lsp.train.dedup import NearDuplicates, signature
 from c2l_lsp.train.sources import Blob, GitRepository, SourceProblem, git_folder
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 STANDARD_LIBRARY = "python/cpython"  # the name under which the installed standard library is listed
 _RULES = 4  # part of what decides whether a repository must be read again: raise when a filter changes
 _SHARD_BYTES = 16_000_000  # of text, before compression
+_DISTRIBUTION_BYTES = 1_500_000  # read of one installed distribution: some hold tens of megabytes of one style
 _NOT_STDLIB = (
     "test/",
     "tests/",
@@ -119,7 +123,20 @@ def _files_of_library(about: Repository) -> Iterator[tuple[str, int, Callable[[]
             yield path, file.stat().st_size, file.read_bytes
 
 
-def _stamp(name: str, mirror: Path) -> str:
+def _files_of_distribution(
+    distribution: Distribution, apart: Sequence[Path], about: Repository
+) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    about.commit, about.licence = distribution.version, installed.licence_of(distribution)
+    if about.licence not in licence.PERMISSIVE:
+        raise SourceProblem("no licence found" if about.licence == "unknown" else f"licence {about.licence}")
+    if reason := installed.refuse(distribution, apart):
+        raise SourceProblem(reason)
+    yield from installed.files_of(distribution, _DISTRIBUTION_BYTES)
+
+
+def _stamp(name: str, mirror: Path, distribution: Distribution | None) -> str:
+    if distribution is not None:
+        return f"{_RULES} {distribution.version}"
     commit = "" if name == STANDARD_LIBRARY else GitRepository(git_folder(name, mirror)).commit()
     return f"{_RULES} {commit}"
 
@@ -130,20 +147,26 @@ def _file_of(name: str, out: Path) -> Path:
     return out / "repositories" / f"{stem}.zst"
 
 
-def read_repository(name: str, mirror: Path, out: Path) -> Repository:
+def read_repository(
+    name: str, mirror: Path, out: Path, distribution: Distribution | None = None, apart: Sequence[Path] = ()
+) -> Repository:
     """Read, filter and sign the Python files of one list entry into `out/repositories`; a second call finds them done.
 
+    A `distribution` is read instead of a repository, unless its owner is on a list in `apart`.
     Never raises for what is wrong with the repository: `skipped` says it. A full disk raises CorpusError.
     """
     about = Repository(name)
     target = _file_of(name, out)
     try:
-        stamp = _stamp(name, mirror)
+        stamp = _stamp(name, mirror, distribution)
         if target.exists():
             head = next(_unpack(target))
             if head["stamp"] == stamp:
                 return Repository(**head["about"])
-        files = _files_of_library(about) if name == STANDARD_LIBRARY else _files_of_git(name, mirror, about)
+        if distribution is not None:
+            files = _files_of_distribution(distribution, apart, about)
+        else:
+            files = _files_of_library(about) if name == STANDARD_LIBRARY else _files_of_git(name, mirror, about)
         records: list[dict[str, Any]] = []
         skips: Counter[str] = Counter()
         for path, size, read in files:
@@ -164,16 +187,17 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
 
 
 def _read_all(
-    names: Sequence[str], mirror: Path, out: Path, workers: int, progress: Callable[[int, int], None]
-) -> dict[str, Repository]:
+    names: Sequence[str], mirror: Path, out: Path, workers: int, progress: Callable[[int, int], None],
+    found: dict[str, Distribution], apart: Sequence[Path],
+) -> dict[str, Repository]:  # fmt: skip
     done: dict[str, Repository] = {}
     if workers <= 1:
         for name in names:
-            done[name] = read_repository(name, mirror, out)
+            done[name] = read_repository(name, mirror, out, found.get(name), apart)
             progress(len(done), len(names))
         return done
     with ProcessPoolExecutor(workers) as pool:
-        waiting = [pool.submit(read_repository, name, mirror, out) for name in names]
+        waiting = [pool.submit(read_repository, name, mirror, out, found.get(name), apart) for name in names]
         for future in as_completed(waiting):
             about = future.result()
             done[about.name] = about
@@ -250,14 +274,20 @@ def build(
     workers: int = 2,
     cap: int = 3_000_000,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    site: Path | None = None,
+    apart: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Build (or bring up to date) the corpus of `names` in `out` and return its manifest.
+
+    `site`: a folder of installed distributions or unpacked wheels, added but for owners on the lists in `apart`.
 
     `against`: other built corpora none of whose files may come back here, however slightly changed. `cap`: most bytes
     of text from one repository, so that no project's style takes over. Raises CorpusError (disk, nothing usable).
     """
     (out / "repositories").mkdir(parents=True, exist_ok=True)
-    done = _read_all(names, mirror, out, workers, progress)
+    found = installed.found_in(site) if site else {}
+    names = [*names, *found]
+    done = _read_all(names, mirror, out, workers, progress, found, apart)
     used = [done[name] for name in names if not done[name].skipped]
     old = set(out.glob("text-*.zst"))
     shards = _write_shards(_kept(used, out, against, cap), out)

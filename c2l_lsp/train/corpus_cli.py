@@ -35,6 +35,9 @@ def corpus_build(
     disjoint_from: Annotated[list[Path] | None, typer.Option(help="A list that must share no owner with this.")] = None,
     against: Annotated[list[Path] | None, typer.Option(help="A built corpus whose files must not come back.")] = None,
     standard_library: Annotated[bool, typer.Option(help="Add the installed standard library (PSF licence).")] = False,
+    installed: Annotated[
+        Path | None, typer.Option(help="Add a site-packages folder, or one of unpacked wheels.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
     share: Annotated[float, typer.Option(min=0.01, help="Most text taken from one repository, in MB.")] = 3.0,
 ) -> None:
@@ -50,7 +53,15 @@ def corpus_build(
         names.append(corpus.STANDARD_LIBRARY)
     with _progress("repositories") as progress:
         made = corpus.build(
-            names, mirror, out, against=against or [], workers=workers, cap=int(share * 1e6), progress=progress
+            names,
+            mirror,
+            out,
+            against=against or [],
+            workers=workers,
+            cap=int(share * 1e6),
+            progress=progress,
+            site=installed,
+            apart=disjoint_from or [],
         )
     for name, reason in made["skipped"].items():
         typer.echo(f"skipped {name}: {reason}", err=True)
@@ -107,6 +118,9 @@ def corpus_commits(
     out: Out,
     mirror: Mirror = Path(),
     most_commits: Annotated[int, typer.Option(min=1, help="Newest commits of a repository.")] = 2000,
+    installed: Annotated[
+        Path | None, typer.Option(help="Add a site-packages folder, or one of unpacked wheels.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
 ) -> None:
     """Write the histories of the listed repositories as streams of commits with the files they change.

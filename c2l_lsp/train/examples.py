@@ -216,6 +216,15 @@ class Stream:
             self._repack()
         self._order = self._remaining()
 
+    @property
+    def epoch(self) -> int:
+        """The pass over the corpus."""
+        return self.state.epoch
+
+    def states(self) -> list[StreamState]:
+        """Where it stands, as the one of several that a `Supply` has."""
+        return [self.state]
+
     def _repack(self) -> None:
         """Fill rows of a new length with what is waiting; what no longer fits into one is left out."""
         waiting = [one for row in self.state.rows for one in row if len(one) <= self._recipe.length]

@@ -85,3 +85,12 @@ def detect(files: Mapping[str, str]) -> str:
             name for path, text in sorted(files.items()) if is_metadata_file(path) if (name := name_of(text, _METADATA))
         ]
     return next((name for name in names if name not in PERMISSIVE), names[0] if names else "unknown")
+
+
+def of_metadata(text: str) -> str:
+    """The licence that a distribution's METADATA names in its licence fields and classifiers, or "unknown"."""
+    lines = [line for line in text.splitlines() if line.startswith(("License-Expression:", "License:", "Classifier:"))]
+    flat = re.sub(r"^License(?:-Expression)?:\s*(.*)$", r'license = "\1"', "\n".join(lines), flags=re.MULTILINE)
+    if re.search(r"\bl?gpl|\bgnu\b", flat, re.IGNORECASE):
+        return "GPL"
+    return name_of(flat, _METADATA) or "unknown"

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from c2l_lsp.model.heal import owed
 from c2l_lsp.train import fim
+from c2l_lsp.train.attention import FLEX, block_mask
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.examples import IGNORE, Batch, examples, fim_tokens, pack, pieces, to_batch
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
@@ -35,9 +36,12 @@ def packed_loss(model: torch.nn.Module) -> Loss:
     """
 
     def loss(ids: Tensor, positions: Tensor, segments: Tensor, labels: Tensor) -> Tensor:
+        # transformers takes a mask that is made already in a dict, by the kind of layer
+        flex = model.config._attn_implementation == FLEX  # type: ignore[union-attr]
+        mask = {"full_attention": block_mask(segments)} if flex else mask_of(segments)
         with torch.autocast(ids.device.type, torch.bfloat16):
             hidden = model.model(  # type: ignore[operator]
-                input_ids=ids, attention_mask=mask_of(segments), position_ids=positions, use_cache=False
+                input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False
             ).last_hidden_state
             logits = model.lm_head(hidden)  # type: ignore[operator]
         return cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")

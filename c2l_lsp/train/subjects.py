@@ -108,7 +108,7 @@ def site_loss(model: BaseModel, scored: Scored, C: Tensor | None, recall: Recall
     for start in range(0, len(scored.targets), 1024):
         rows = slice(start, start + 1024)
         h = scored.hidden[rows]
-        mapped = h if C is None else h + (h.float() @ C.T).to(h.dtype)
+        mapped = h if C is None else h + (h.float() @ C.to(h.device).T).to(h.dtype)
         logits = model.logits(mapped).float()
         if recall is not None:
             logits = recall.mixed(h, logits, scored.before[rows])

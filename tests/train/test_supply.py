@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from train_builders import module
+
+from c2l_lsp.errors import TrainingError
+from c2l_lsp.train import tokenizer as tokenizers
+from c2l_lsp.train.corpus import Document
+from c2l_lsp.train.examples import Recipe, Stream, StreamState
+from c2l_lsp.train.supply import Supply, rows_of
+from c2l_lsp.train.tokenizer import CodeTokenizer
+
+RECIPE = Recipe(length=96, buffer=8)
+
+
+def documents(count: int) -> list[Document]:
+    return [Document(f"{i:08x}{i:08x}", "a/b", f"m{i}.py", module(f"name{i}", i)) for i in range(count)]
+
+
+@pytest.fixture
+def folder(tokenizer: CodeTokenizer, tmp_path: Path) -> Path:
+    tokenizers.save(tokenizer.plain(), tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+def test_rows_come_back_from_a_batch(tokenizer: CodeTokenizer) -> None:
+    stream = Stream(documents(6), tokenizer, RECIPE)
+    stream.next(2)
+    before = [list(row) for row in stream.state.rows]
+    batch = stream.next(3)
+    assert all(row in before for row in rows_of(batch))
+    assert len(rows_of(batch)) == 3
+
+
+def test_workers_give_batches_and_no_row_is_lost_over_a_stop(folder: Path) -> None:
+    supply = Supply(documents(24), folder, RECIPE, rows=2, workers=2)
+    try:
+        given = [supply.next(2) for _ in range(4)]
+        states = supply.states()
+        after = [supply.next(2) for _ in range(4)]
+    finally:
+        supply.close()
+    assert all(batch.ids.shape == (2, 96) for batch in given)
+    waiting = [row for state in states for row in state.rows]
+    for batch in after[:2]:  # what was made before the stop is still to come in the saved states
+        assert all(row in waiting for row in rows_of(batch))
+    names = [set(state.seen) for state in states]
+    assert not names[0] & names[1]
+    again = Supply(
+        documents(24), folder, RECIPE, rows=2, workers=2, states=[StreamState(**s.to_json()) for s in states]
+    )
+    try:
+        assert np.isfinite(again.next(2).ids).all()
+        with pytest.raises(TrainingError, match="batches of 2"):
+            again.next(5)
+    finally:
+        again.close()
+
+
+def test_a_worker_without_a_file_is_refused(folder: Path) -> None:
+    with pytest.raises(TrainingError, match="too few files"):
+        Supply(documents(1), folder, RECIPE, rows=2, workers=3)
