@@ -23,6 +23,8 @@ from c2l_lsp.model.fim import FimTokens, resolve
 from c2l_lsp.model.heal import Pieces, pieces_of
 
 DEFAULT_ID = "c2l-default"
+SHIPPED = (DEFAULT_ID, "c2l-small")
+"""What needs no download: folders of the package."""
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
@@ -189,8 +191,8 @@ def _where(settings: ModelSettings) -> tuple[str, str]:
         if not (folder / "config.json").is_file():
             raise ModelError(f"c2l.model.path names {folder}, which holds no config.json.")
         return str(folder), ""
-    if settings.id == DEFAULT_ID:
-        folder = ASSETS / DEFAULT_ID
+    if settings.id in SHIPPED:
+        folder = ASSETS / settings.id
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"The embedded model is missing from {folder}; install the package again.")
         return str(folder), ""

@@ -179,6 +179,7 @@ class Trainer:
         state = {
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "device": self.devices.name,
             "decay_from": self.decay_from,
             "streams": streams,
             "rng": torch.get_rng_state().tolist(),

@@ -20,6 +20,13 @@ class Devices:
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("nccl" if gpu else "gloo")
 
+    @property
+    def name(self) -> str:
+        """What a model card says a run was made on."""
+        if self.device.type == "cpu":
+            return "shared CPU cores"
+        return f"{self.count} × {torch.cuda.get_device_name(self.device)}"
+
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Add up gradients over all processes, in one exchange."""
         if self.count == 1:

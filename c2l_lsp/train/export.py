@@ -82,10 +82,11 @@ def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[st
         "recipe": recipe,
         "steps": state["step"] + before.get("steps", 0),
         "tokens": state["tokens"] + before.get("tokens", 0),
-        "passes_over_the_corpus": state["streams"][0]["epoch"] + _part_seen(state, data),
+        "passes_over_the_corpus": _passes(state, data),
         "seconds": round(state["seconds"]) + before.get("seconds", 0),
         "tokens_per_s_median": speeds[len(speeds) // 2] if speeds else None,
         "decayed": state["decay_from"] is not None,
+        "device": state.get("device", _CPU),
         "evaluation": measured,
         "data": {
             "files": data["files"],
@@ -109,16 +110,23 @@ def fills_better(manifest: dict[str, Any]) -> bool:
 _RUNNING = {"step", "tokens", "loss", "norm", "tokens_per_s", "fraction_of_peak", "epoch", "rate"}
 
 
-def _part_seen(state: dict[str, Any], data: dict[str, Any]) -> float:
-    seen = {name for stream in state["streams"] for name in stream["seen"]}  # a run dealt out anew has some in all
-    return float(round(len(seen) / max(1, data["files"]), 2))
+_CPU = "shared CPU cores"
 
 
-def card(manifest: dict[str, Any], weights: int) -> str:
+def _passes(state: dict[str, Any], data: dict[str, Any]) -> float:
+    streams = state["streams"]  # of one process or of several, which need not be in the same pass
+    seen = {(stream["epoch"], name) for stream in streams for name in stream["seen"]}  # a run dealt anew repeats some
+    epochs = sum(stream["epoch"] for stream in streams) / len(streams)
+    return float(round(epochs + len(seen) / max(1, data["files"]), 2))
+
+
+def card(manifest: dict[str, Any], weights: int, name: str = "c2l-default") -> str:
     """The model card (README.md) of an export."""
     recipe, data = manifest["recipe"], manifest["data"]
     licences = Counter(about["licence"] for about in data["repositories"])
     facts = {
+        "name": name,
+        "device": manifest.get("device", _CPU),
         "weights": f"{weights / 1e6:.1f}",
         **recipe["shape"],
         "vocabulary": recipe["vocabulary"],
@@ -173,7 +181,7 @@ language: [code]
 pipeline_tag: text-generation
 tags: [code, python, fill-in-the-middle]
 ---
-# c2l-default
+# {name}
 
 A code language model of {weights} million weights for Python, small enough to ship inside an editor's language server
 and to run on a laptop's CPU. It is meant to be adapted to a repository; by itself it knows Python's habits and little
@@ -191,7 +199,7 @@ it (token healing), as the engine does.
 ## How it was trained
 By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, {origin}: {tokens} million tokens in
 {steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of 256 to {length}
-tokens), {minutes} minutes on shared CPU cores in bf16 at a median of {speed} tokens a second.
+tokens), {minutes} minutes on {device} in bf16 at a median of {speed} tokens a second.
 {optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces
 have a hole.
 `curve.png` is the loss, `training_manifest.json` everything else.

@@ -72,7 +72,7 @@
 
 --- `model`. Machine scope: a change starts the server anew.
 ---@class c2l.settings.model
---- c2l-default (ships inside), or a Hugging Face causal LM name. Default: `'c2l-default'`.
+--- c2l-default or c2l-small (both ship inside), or a Hugging Face causal LM name. Default: `'c2l-default'`.
 ---@field id? string
 --- Folder of a model on this machine; wins over id. Default: `''`.
 ---@field path? string
