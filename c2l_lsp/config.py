@@ -115,9 +115,9 @@ class Files(_Group, frozen=True, kw_only=True):
 class Model(_Group, frozen=True, kw_only=True):
     """The frozen base model. Machine scope: a workspace cannot choose it."""
 
-    id: Annotated[str, Meta(description="c2l-default or c2l-small (both ship inside), or a Hugging Face causal LM name.")] = (
-        "c2l-default"
-    )
+    id: Annotated[
+        str, Meta(description="c2l-default or c2l-small (both ship inside), or a Hugging Face causal LM name.")
+    ] = "c2l-default"
     path: Annotated[str, Meta(description="Folder of a model on this machine; wins over id.")] = ""
     revision: Annotated[str, Meta(description="Revision of a Hub model.")] = ""
     device: Annotated[

@@ -220,10 +220,10 @@ class Trainer:
         """Run one leg, save at its end, and return its last evaluation. Raises TrainingError when the loss diverges."""
         with attention.by_blocks(self.model, leg.compiled):
             found = self._steps(leg, say)
+        self.save()  # before anything slow: a machine may be taken away meanwhile
         if leg.rest_of_line and self.tune and self.devices.rank == 0:
             found |= self.complete_lines(leg.rest_of_line)
         self._note(say, found)
-        self.save()
         self.plot()
         return found
 

@@ -126,6 +126,7 @@ def train_all(
     size: Annotated[str, typer.Option(help="nano or small.")] = "nano",
     tokens: Annotated[float, typer.Option(help="Million tokens before the rate falls.")] = 60.0,
     decay_tokens: Annotated[float, typer.Option(help="Million tokens while it falls.")] = 12.0,
+    rate: Annotated[float, typer.Option(help="Learning rate; small was trained at 0.004 on a GPU.")] = 6e-3,
     vocabulary: Annotated[int, typer.Option(help="Entries of the tokenizer.")] = 8192,
     minutes: Annotated[float, typer.Option(help="Stop after so long; the next call goes on.")] = 9.0,
     processes: Annotated[int, typer.Option(help="Processes of torchrun: cores, or GPUs.")] = 1,
@@ -135,11 +136,14 @@ def train_all(
     skip: Annotated[list[str] | None, typer.Option(help="Leave a stage out, e.g. static.")] = None,
 ) -> None:
     """Everything in order: tokenizer, base model, export, hypernetworks. The same command again goes on."""
+    import os
+
     from c2l_lsp.train import plan
 
+    workers = max(1, (os.cpu_count() or 1) - 2) // processes if gpu else 0
     made = plan.Plan(
-        corpora, out, size, tokens, decay_tokens, vocabulary=vocabulary, processes=processes,
-        batch=plan.GPU if gpu else plan.CPU, mirror=mirror, hypernet_steps=steps,
+        corpora, out, size, tokens, decay_tokens, rate=rate, vocabulary=vocabulary, processes=processes,
+        batch=plan.GPU if gpu else plan.CPU, mirror=mirror, hypernet_steps=steps, workers=workers,
     )  # fmt: skip
     left = plan.run(made, minutes, lambda line: typer.echo(line, err=True), skip or [])
     typer.echo(f"left to do: {', '.join(left)}" if left else f"all done: {out / 'model'}")

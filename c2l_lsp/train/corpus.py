@@ -36,18 +36,6 @@ STANDARD_LIBRARY = "python/cpython"  # the name under which the installed standa
 _RULES = 4  # part of what decides whether a repository must be read again: raise when a filter changes
 _SHARD_BYTES = 16_000_000  # of text, before compression
 _DISTRIBUTION_BYTES = 1_500_000  # read of one installed distribution: some hold tens of megabytes of one style
-_NOT_STDLIB = (
-    "test/",
-    "tests/",
-    "site-packages/",
-    "idlelib/",
-    "lib2to3/",
-    "config-",
-    "__pycache__/",
-    "turtledemo/",
-    "ensurepip/",
-    "pydoc_data/",
-)
 
 
 @dataclass
@@ -115,12 +103,8 @@ def _files_of_git(name: str, mirror: Path, about: Repository) -> Iterator[tuple[
 
 
 def _files_of_library(about: Repository) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    root = Path(sysconfig.get_path("stdlib"))
     about.licence, about.commit = "PSF-2.0", f"installed {sysconfig.get_python_version()}"
-    for file in sorted(root.rglob("*.py")):
-        path = file.relative_to(root).as_posix()
-        if not any(path.startswith(part) or f"/{part}" in path for part in _NOT_STDLIB):
-            yield path, file.stat().st_size, file.read_bytes
+    return installed.files_of_library(Path(sysconfig.get_path("stdlib")))
 
 
 def _files_of_distribution(

@@ -241,7 +241,7 @@ def export(run: Path, tokenizer_folder: Path, corpus: Path, out: Path, averaged:
         made: Any = as_llama(model, recipe.examples.length, fills_better(manifest)).to(torch.bfloat16)
         made.save_pretrained(part)
         (part / "training_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
-        (part / "README.md").write_text(card(manifest, sum(p.numel() for p in model.parameters())), "utf-8")
+        (part / "README.md").write_text(card(manifest, sum(p.numel() for p in model.parameters()), out.name), "utf-8")
         if (run / "curve.png").exists():
             shutil.copy(run / "curve.png", part / "curve.png")
         shutil.rmtree(out, ignore_errors=True)

@@ -20,6 +20,19 @@ OWNER = "pypi"
 
 _HOME = re.compile(r"(?:github\.com|gitlab\.com|bitbucket\.org)[/:]([\w.-]+)/([\w.-]+)", re.IGNORECASE)
 
+_NOT_STDLIB = (
+    "test/",
+    "tests/",
+    "site-packages/",
+    "idlelib/",
+    "lib2to3/",
+    "config-",
+    "__pycache__/",
+    "turtledemo/",
+    "ensurepip/",
+    "pydoc_data/",
+)
+
 
 def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -86,3 +99,11 @@ def files_of(distribution: Distribution, limit: int) -> Iterator[tuple[str, int,
         if total < limit and where.is_file():
             total += where.stat().st_size
             yield path, where.stat().st_size, where.read_bytes
+
+
+def files_of_library(root: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """(path, bytes, reader) of the standard library's files in `root`, without its tests and what is not its own."""
+    for file in sorted(root.rglob("*.py")):
+        path = file.relative_to(root).as_posix()
+        if not any(path.startswith(part) or f"/{part}" in path for part in _NOT_STDLIB):
+            yield path, file.stat().st_size, file.read_bytes

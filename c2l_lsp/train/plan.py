@@ -30,7 +30,7 @@ class Batch:
 
 
 CPU = Batch(512, 8, 2, 1152, 4, 2)
-GPU = Batch(512, 128, 1, 1152, 48, 1)
+GPU = Batch(512, 256, 1, 1152, 114, 1)
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Plan:
     mirror: Path | None = None  # git folders: adds evo
     hypernet_steps: int = 240
     compiled: bool = True
+    workers: int = 0  # processes that cut and pack text
 
     @property
     def decay_steps(self) -> int:
@@ -89,7 +90,8 @@ def stages(plan: Plan) -> list[Stage]:
     tokenizer, run, model = plan.out / "tokenizer", plan.out / "base", plan.out / "model"
     b = plan.batch
     base = ("train", "base", "--corpus", train, "--tune", tune, "--tokenizer", str(tokenizer), "--out", str(run),
-            "--size", plan.size, "--rate", str(plan.rate), *(() if plan.compiled else ("--no-compiled",)))  # fmt: skip
+            "--size", plan.size, "--rate", str(plan.rate), "--workers",
+            str(plan.workers), *(() if plan.compiled else ("--no-compiled",)))  # fmt: skip
     stable = (*base, "--tokens", str(plan.tokens), "--length", str(b.length), "--rows", str(b.rows),
               "--accumulate", str(b.accumulate))  # fmt: skip
     decay = (*base, "--decay-steps", str(plan.decay_steps), "--length", str(b.long_length), "--rows",
