@@ -273,10 +273,11 @@ class Trainer:
         """The first process measures; the others wait at their next exchange."""
         if self.devices.rank:
             return {}
+        width = self.recipe.rows  # one shape: nothing is compiled again
         if self.devices.device.type == "cuda":  # compiling takes longer there than the few rows do
-            loss = packed_loss(self.model)
+            loss, width = packed_loss(self.model), min(width, 32)
         with attention.plainly(self.model):
-            return tune.measure(loss, self.devices.device, min(self.recipe.rows, 32)).to_json()
+            return tune.measure(loss, self.devices.device, width).to_json()
 
     def complete_lines(self, count: int) -> dict[str, float]:
         """Rest-of-line completion of `count` lines of the tune files, with and without what follows the hole."""

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 STANDARD_LIBRARY = "python/cpython"  # the name under which the installed standard library is listed
-_RULES = 4  # part of what decides whether a repository must be read again: raise when a filter changes
+_RULES = 5  # part of what decides whether a repository must be read again: raise when a filter changes
 _SHARD_BYTES = 16_000_000  # of text, before compression
-_DISTRIBUTION_BYTES = 1_500_000  # read of one installed distribution: some hold tens of megabytes of one style
 
 
 @dataclass
@@ -92,9 +91,7 @@ def _files_of_git(name: str, mirror: Path, about: Repository) -> Iterator[tuple[
     git = GitRepository(git_folder(name, mirror))
     about.commit = git.commit()
     blobs = git.blobs(about.commit)
-    about.licence = _licence_of(git, blobs)
-    if about.licence not in licence.PERMISSIVE:
-        raise SourceProblem("no licence found" if about.licence == "unknown" else f"licence {about.licence}")
+    about.licence = _permissive(_licence_of(git, blobs))
     python = [blob for blob in blobs if blob.path.endswith(".py")]
     small = [blob for blob in python if filters.refuse_path(blob.path, blob.size) is None]
     content = {blob.path: raw for blob, raw in git.read(small)}
@@ -107,19 +104,23 @@ def _files_of_library(about: Repository) -> Iterator[tuple[str, int, Callable[[]
     return installed.files_of_library(Path(sysconfig.get_path("stdlib")))
 
 
+def _permissive(found: str) -> str:
+    if found not in licence.PERMISSIVE:
+        raise SourceProblem("no licence found" if found == "unknown" else f"licence {found}")
+    return found
+
+
 def _files_of_distribution(
-    distribution: Distribution, apart: Sequence[Path], about: Repository
+    distribution: Distribution, about: Repository
 ) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    about.commit, about.licence = distribution.version, installed.licence_of(distribution)
-    if about.licence not in licence.PERMISSIVE:
-        raise SourceProblem("no licence found" if about.licence == "unknown" else f"licence {about.licence}")
-    if reason := installed.refuse(distribution, apart):
-        raise SourceProblem(reason)
-    yield from installed.files_of(distribution, _DISTRIBUTION_BYTES)
+    about.commit, about.licence = distribution.version, _permissive(installed.licence_of(distribution))
+    yield from installed.files_of(distribution, installed.SHARE)
 
 
-def _stamp(name: str, mirror: Path, distribution: Distribution | None) -> str:
+def _stamp(name: str, mirror: Path, distribution: Distribution | None, apart: Sequence[Path]) -> str:
     if distribution is not None:
+        if reason := installed.refuse(distribution, apart):  # also of what was read when the lists were others
+            raise SourceProblem(reason)
         return f"{_RULES} {distribution.version}"
     commit = "" if name == STANDARD_LIBRARY else GitRepository(git_folder(name, mirror)).commit()
     return f"{_RULES} {commit}"
@@ -142,13 +143,13 @@ def read_repository(
     about = Repository(name)
     target = _file_of(name, out)
     try:
-        stamp = _stamp(name, mirror, distribution)
+        stamp = _stamp(name, mirror, distribution, apart)
         if target.exists():
             head = next(_unpack(target))
             if head["stamp"] == stamp:
                 return Repository(**head["about"])
         if distribution is not None:
-            files = _files_of_distribution(distribution, apart, about)
+            files = _files_of_distribution(distribution, about)
         else:
             files = _files_of_library(about) if name == STANDARD_LIBRARY else _files_of_git(name, mirror, about)
         records: list[dict[str, Any]] = []
@@ -264,7 +265,6 @@ def build(
     """Build (or bring up to date) the corpus of `names` in `out` and return its manifest.
 
     `site`: a folder of installed distributions or unpacked wheels, added but for owners on the lists in `apart`.
-
     `against`: other built corpora none of whose files may come back here, however slightly changed. `cap`: most bytes
     of text from one repository, so that no project's style takes over. Raises CorpusError (disk, nothing usable).
     """

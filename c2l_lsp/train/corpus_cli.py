@@ -118,9 +118,6 @@ def corpus_commits(
     out: Out,
     mirror: Mirror = Path(),
     most_commits: Annotated[int, typer.Option(min=1, help="Newest commits of a repository.")] = 2000,
-    installed: Annotated[
-        Path | None, typer.Option(help="Add a site-packages folder, or one of unpacked wheels.")
-    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
 ) -> None:
     """Write the histories of the listed repositories as streams of commits with the files they change.

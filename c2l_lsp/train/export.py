@@ -120,7 +120,7 @@ def _passes(state: dict[str, Any], data: dict[str, Any]) -> float:
     return float(round(epochs + len(seen) / max(1, data["files"]), 2))
 
 
-def card(manifest: dict[str, Any], weights: int, name: str = "c2l-default") -> str:
+def card(manifest: dict[str, Any], weights: int, name: str) -> str:
     """The model card (README.md) of an export."""
     recipe, data = manifest["recipe"], manifest["data"]
     licences = Counter(about["licence"] for about in data["repositories"])

@@ -18,6 +18,9 @@ from c2l_lsp.train.sources import SourceProblem, read_list
 OWNER = "pypi"
 """The first half of a distribution's name in a corpus."""
 
+SHARE = 1_500_000
+"""Bytes read of one distribution: some hold tens of megabytes of one style."""
+
 _HOME = re.compile(r"(?:github\.com|gitlab\.com|bitbucket\.org)[/:]([\w.-]+)/([\w.-]+)", re.IGNORECASE)
 
 _NOT_STDLIB = (
@@ -50,15 +53,18 @@ def found_in(folder: Path) -> dict[str, Distribution]:
 
 
 def licence_of(distribution: Distribution) -> str:
-    """The licence that its licence files state, else its metadata; "unknown" where neither says one."""
+    """The licence that its licence files state, else its metadata; "unknown" where neither says one.
+
+    What is not permissive by either of the two is not permissive.
+    """
     files: dict[str, str] = {}
     for file in distribution.files or ():
         if ".dist-info" in file.parts[0] and licence.is_licence_file(file.name):
             files[file.name + str(len(files))] = _text(distribution, str(file))
-    stated = licence.detect(files)
-    if stated != "unknown":
-        return stated
-    return licence.of_metadata(_metadata(distribution))
+    stated, said = licence.detect(files), licence.of_metadata(_metadata(distribution))
+    if stated == "unknown" or (said != "unknown" and said not in licence.PERMISSIVE):
+        return said
+    return stated
 
 
 def _metadata(distribution: Distribution) -> str:

@@ -16,6 +16,8 @@ PERMISSIVE = frozenset(
 _TEXTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern, re.IGNORECASE))
     for name, pattern in (
+        # names the licence that it turns into after years, so that it must be asked for first
+        ("proprietary", r"business source licen[cs]e|server side public licen[cs]e"),
         ("MPL-2.0", r"mozilla public licen[cs]e,? (version|v\.?) ?2\.0"),
         ("Apache-2.0", r"apache licen[cs]e,? version 2\.0|licensed under the apache licen[cs]e"),
         ("AGPL", r"gnu affero general public licen[cs]e"),
@@ -91,6 +93,8 @@ def of_metadata(text: str) -> str:
     """The licence that a distribution's METADATA names in its licence fields and classifiers, or "unknown"."""
     lines = [line for line in text.splitlines() if line.startswith(("License-Expression:", "License:", "Classifier:"))]
     flat = re.sub(r"^License(?:-Expression)?:\s*(.*)$", r'license = "\1"', "\n".join(lines), flags=re.MULTILINE)
-    if re.search(r"\bl?gpl|\bgnu\b", flat, re.IGNORECASE):
+    if re.search(r"gpl|\bgnu\b", flat, re.IGNORECASE):
         return "GPL"
+    if re.search(r"proprietary|business source|commercial", flat, re.IGNORECASE):
+        return "proprietary"
     return name_of(flat, _METADATA) or "unknown"

@@ -7,6 +7,7 @@ workers a `Stream` itself is used, and the order is exactly the same.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import queue
@@ -23,6 +24,7 @@ from c2l_lsp.train.tokenizer import CodeTokenizer
 
 _AHEAD = 4  # batches that a worker may be ahead
 _TIMEOUT_S = 300.0  # of one batch: a worker first fills its buffer
+_LOOK_S = 2.0  # how often it is looked whether a worker that is waited for still lives
 
 
 def rows_of(batch: Batch) -> list[list[list[int]]]:
@@ -40,11 +42,13 @@ def _work(
     asked: Event,
 ) -> None:  # fmt: skip
     """The worker: batches into `made` for ever; when `asked` is set, its state in between, once."""
+    os.environ["RAYON_NUM_THREADS"] = "1"  # before the tokenizer begins: the workers are what uses the cores
     stream = Stream(documents, CodeTokenizer(tokenizer), recipe, state)
     while True:
         if asked.is_set():
             asked.clear()
-            made.put(stream.state)
+            now = stream.state  # a copy: it is sent by a thread, while this one goes on
+            made.put(StreamState(now.epoch, list(now.seen), list(now.rows), now.length))
         made.put((stream.next(rows), stream.epoch))
 
 
@@ -65,32 +69,36 @@ class Supply:
 
         Raises TrainingError when there are fewer documents than workers.
         """
-        context = multiprocessing.get_context("spawn")
-        os.environ["RAYON_NUM_THREADS"] = "1"  # of a worker's tokenizer: the workers use the cores
         count = shard[1] * workers
+        parts: list[list[Document]] = [[] for _ in range(count)]
+        for document in documents:
+            parts[int(document.id[-8:], 16) % count].append(document)
+        if not all(parts):
+            raise TrainingError(f"There are too few files for {count} workers: take fewer (--workers).")
+        context = multiprocessing.get_context("spawn")
         self._rows, self._turn, self.epoch = rows, 0, 0  # the pass over the corpus that the last batch is of
         self._waiting: list[deque[tuple[Batch, int]]] = [deque() for _ in range(workers)]
         self._queues: list[Any] = [context.Queue(_AHEAD) for _ in range(workers)]
         self._asked = [context.Event() for _ in range(workers)]
         self._workers = []
-        for i in range(workers):
+        for i, made, asked in zip(range(workers), self._queues, self._asked, strict=True):
             place = shard[0] * workers + i
-            part = [d for d in documents if int(d.id[-8:], 16) % count == place]
-            if not part:
-                raise TrainingError(f"There are too few files for {count} workers.")
             state = dealt(states, place, count) if states else StreamState()
-            words = (part, tokenizer, recipe, state, rows, self._queues[i], self._asked[i])
+            words = (parts[place], tokenizer, recipe, state, rows, made, asked)
             worker = context.Process(target=_work, args=words, daemon=True)
             worker.start()
             self._workers.append(worker)
-        del os.environ["RAYON_NUM_THREADS"]
 
     def _from(self, i: int) -> Any:  # noqa: ANN401 - a batch or a state
-        try:
-            return self._queues[i].get(timeout=_TIMEOUT_S)
-        except queue.Empty as slow:
-            alive = self._workers[i].is_alive()
-            raise TrainingError(f"A worker that cuts text {'is stuck' if alive else 'has ended'}.") from slow
+        for _ in range(math.ceil(_TIMEOUT_S / _LOOK_S)):
+            try:
+                return self._queues[i].get(timeout=_LOOK_S)
+            except queue.Empty:
+                if not self._workers[i].is_alive():
+                    raise TrainingError("A process that cuts text has ended; its error is above.") from None
+        raise TrainingError(
+            f"A process that cuts text gave nothing for {_TIMEOUT_S:.0f} seconds: take fewer (--workers)."
+        )
 
     def next(self, count: int) -> Batch:
         """The next batch, of the workers in turn; `count` must be the number of rows they were started for."""

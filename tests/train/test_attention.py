@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from c2l_lsp.train.attention import BLOCK, block_attention
+from c2l_lsp.train.attention import BLOCK, block_attention, block_mask, flex_attention
 from c2l_lsp.train.objective import mask_of
 
 
@@ -24,3 +25,15 @@ def test_blocks_attend_as_the_plain_formula_does_with_gradients() -> None:
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@torch.no_grad()  # on a CPU it has no gradient
+def test_a_gpus_blocks_attend_as_the_plain_formula_does() -> None:
+    torch.manual_seed(0)
+    T = 2 * BLOCK + 37
+    q, k, v = (torch.randn(2, heads, T, 16) for heads in (4, 2, 2))
+    segments = torch.tensor([[0] * 100 + [1] * (T - 140) + [2] * 40, [0] * T])
+    ours, _ = flex_attention(torch.nn.Identity(), q, k, v, block_mask(segments))
+    plain = scaled_dot_product_attention(q, k, v, attn_mask=mask_of(segments), enable_gqa=True).transpose(1, 2)
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4)

@@ -55,6 +55,35 @@ def test_what_must_stay_apart_is_left_out_by_owner_and_by_name(tmp_path: Path, a
     assert "must stay apart" in made["skipped"]["pypi/good-one"]  # type: ignore[index]
 
 
+def test_lists_that_come_later_hold_for_what_was_read_before(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    unpacked(site, "early", "License: MIT", "https://github.com/held/early")
+    unpacked(site, "kept", "License: MIT")
+    assert len(build(site, tmp_path / "out")["repositories"]) == 2  # type: ignore[arg-type]
+    later = build(site, tmp_path / "out", "held/anything\n")
+    assert [about["name"] for about in later["repositories"]] == ["pypi/kept"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("words", "line", "expected"),
+    [
+        ("Business Source License 1.1\nChange License: Apache License, Version 2.0", "License: BSL", "proprietary"),
+        ("Permission is hereby granted, free of charge, to any person obtaining", "License: LGPLv3", "GPL"),
+        ("Permission is hereby granted, free of charge, to any person obtaining", "Summary: x", "MIT"),
+    ],
+)
+def test_what_either_the_text_or_the_metadata_forbids_is_not_permissive(
+    tmp_path: Path, words: str, line: str, expected: str
+) -> None:
+    folder = unpacked(tmp_path / "site", "two_voices", line)
+    info = folder / "two_voices-1.2.dist-info"
+    (info / "LICENSE").write_text(words)
+    with (info / "RECORD").open("a") as record:
+        record.write("two_voices-1.2.dist-info/LICENSE,,\n")
+    (distribution,) = installed.found_in(tmp_path / "site").values()
+    assert installed.licence_of(distribution) == expected
+
+
 def test_a_large_distribution_gives_a_share_and_nothing_outside_of_it(tmp_path: Path) -> None:
     folder = unpacked(tmp_path / "site", "large", "License: MIT", files=9)
     (tmp_path / "site" / "escape.py").write_text("x = 1\n")

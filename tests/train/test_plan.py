@@ -47,9 +47,10 @@ def test_a_stage_that_fails_ends_the_plan(tmp_path: Path) -> None:
 
 
 def test_small_is_one_command_on_a_gpu(tmp_path: Path) -> None:
-    made = plan.Plan(tmp_path, tmp_path, "small", 500.0, 80.0, batch=plan.GPU, processes=2, mirror=tmp_path)
+    made = plan.Plan(tmp_path, tmp_path, "small", 500.0, 80.0, batch=plan.GPU, processes=2, mirror=tmp_path, workers=7)
     words = {stage.name: plan._command(stage, 8.0) for stage in plan.stages(made)}
     assert list(words) == ["tokenizer", "plateau", "decay", "export", "memory", "static", "text2lora", "evo"]
     assert "torch.distributed.run" in words["plateau"] and words["plateau"][-2:] == ["--minutes", "8.00"]
+    assert words["decay"][words["decay"].index("--workers") + 1] == "7"
     assert words["evo"][words["evo"].index("--mirror") + 1] == str(tmp_path)
-    assert made.decay_steps == round(80e6 / (1152 * 48 * 2))
+    assert made.decay_steps == round(80e6 / (1152 * 114 * 2))  # rows of a step that fill one GPU

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,40 @@ def test_workers_give_batches_and_no_row_is_lost_over_a_stop(folder: Path) -> No
 def test_a_worker_without_a_file_is_refused(folder: Path) -> None:
     with pytest.raises(TrainingError, match="too few files"):
         Supply(documents(1), folder, RECIPE, rows=2, workers=3)
+
+
+def test_a_saved_state_is_of_one_moment(folder: Path) -> None:
+    """It is sent by another thread than the one that goes on: what was given, waits and is saved is all there was."""
+    supply = Supply(documents(40), folder, RECIPE, rows=1, workers=1)
+    given = []
+    try:
+        for _ in range(12):
+            given += rows_of(supply.next(1))
+            (state,) = supply.states()
+            again = Stream(documents(40), CodeTokenizer(folder), RECIPE)
+            while len(again.state.seen) < len(state.seen) or again.epoch < state.epoch:
+                again._refill()
+            if again.epoch == state.epoch:
+                everything = sorted(map(str, again.state.rows))
+                assert sorted(map(str, given + state.rows)) == everything
+    finally:
+        supply.close()
+
+
+def _until_refused(supply: Supply) -> None:
+    for _ in range(50):  # what was made before the end is still given
+        supply.next(2)
+
+
+def test_a_worker_that_has_ended_is_said_at_once(folder: Path) -> None:
+    supply = Supply(documents(24), folder, RECIPE, rows=2, workers=2)
+    begun = time.monotonic()
+    try:
+        for worker in supply._workers:
+            worker.kill()
+            worker.join(10)
+        with pytest.raises(TrainingError, match="has ended"):
+            _until_refused(supply)
+    finally:
+        supply.close()
+    assert time.monotonic() - begun < 60

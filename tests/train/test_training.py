@@ -141,6 +141,22 @@ def test_a_full_disk_keeps_the_checkpoint_before(
     assert list(tmp_path.glob("*.part")) == []
 
 
+def test_a_leg_is_saved_before_lines_are_completed(
+    tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Completing lines takes long on some machines; one that was taken away meanwhile had lost the leg."""
+    trainer = base.Trainer(tmp_path, RECIPE, documents, tokenizer, documents[:2])
+
+    def taken_away(count: int) -> dict[str, float]:
+        raise KeyboardInterrupt(count)
+
+    monkeypatch.setattr(trainer, "complete_lines", taken_away)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(replace(QUICK, steps=2, rest_of_line=3))
+    folder = checkpoint.newest(tmp_path)
+    assert folder is not None and folder.name == "step-0000002"
+
+
 def test_only_three_checkpoints_are_kept(tmp_path: Path, documents: list[Document], tokenizer: CodeTokenizer) -> None:
     trainer = base.Trainer(tmp_path, RECIPE, documents, tokenizer)
     for _ in range(5):
