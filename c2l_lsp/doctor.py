@@ -109,11 +109,11 @@ def _watches() -> Check:
 
 
 def _model() -> Check:
-    from c2l_lsp.model import base
+    from c2l_lsp.model import light
 
     settings, _ = load_user()
     try:
-        model = base.load(settings.model)
+        model = light.load(settings.model)
     except C2LError as error:
         return Check("model", False, str(error), "Set c2l.model.id to c2l-default, or c2l.model.offline to false.")
     text = f"{model.id}: {model.parameters / 1e6:.1f}M parameters on {model.device} in {model.load_ms:.0f} ms"

@@ -24,7 +24,7 @@ from c2l_lsp.engine.inventory import prune
 from c2l_lsp.engine.making import BARE, Live
 from c2l_lsp.engine.store import FolderStore, folder_key
 from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
-from c2l_lsp.model import base
+from c2l_lsp.model import light
 from c2l_lsp.model.lora import AdapterSlot, export_peft
 
 _LATENCIES = 200
@@ -43,6 +43,7 @@ class _Asleep:
 
     request: wire.OpenFolder
     info: wire.AdapterInfo
+    enabled: bool
     buffers: dict[str, str]
 
 
@@ -51,7 +52,7 @@ class Engine:
 
     def __init__(self, settings: Settings, emit: Emit) -> None:
         self._emit = emit
-        self.model = base.load(settings.model)
+        self.model = light.load(settings.model)
         self._slot = AdapterSlot(self.model)
         self._decoder = Decoder(self.model, self._slot, clock=time.perf_counter)
         self._completer = Completer(self.model, self._decoder)
@@ -141,6 +142,7 @@ class Engine:
         asleep = self._asleep.pop(folder, None)
         if asleep is not None:
             life = self._begin(asleep.request)
+            life.set_enabled(asleep.enabled)
             for path, text in asleep.buffers.items():
                 life.buffer(path, text)
             self._rest()
@@ -173,7 +175,7 @@ class Engine:
         """Let the least recently used folders sleep; what was learned of them is on disk."""
         while len(self._folders) > AWAKE:
             folder, life = next(iter(self._folders.items()))
-            self._asleep[folder] = _Asleep(self._requests[folder], life.info(), life.buffers)
+            self._asleep[folder] = _Asleep(self._requests[folder], life.info(), life.enabled, life.buffers)
             self._end(folder)
             said = f"{life.folder.name} is followed again when it is used: {AWAKE} folders are at a time."
             info = Severity.INFO.value

@@ -152,7 +152,7 @@ def load(settings: ModelSettings) -> BaseModel:
     started = time.perf_counter()
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)
-    where, revision = _where(settings)
+    where, revision = whereabouts(settings)
     offline = settings.offline or Path(where).is_dir()
     arguments: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}
     if revision:
@@ -165,11 +165,24 @@ def load(settings: ModelSettings) -> BaseModel:
             where, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **arguments
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(_why_not(settings, where, error)) from error
-    lm = lm.to(device).eval().requires_grad_(False)
+        raise refusal(settings, where, error) from error
+    return assembled(settings, lm.to(device), tokenizer, device, dtype, started)
+
+
+def assembled(
+    settings: ModelSettings,
+    lm: Any,  # noqa: ANN401 - a causal LM with transformers' names
+    tokenizer: Any,  # noqa: ANN401 - a transformers tokenizer
+    device: torch.device,
+    dtype: torch.dtype,
+    started: float,
+    kind: str = "",
+) -> BaseModel:
+    """A base of its parts, frozen; `kind` is the name of its class, `started` when its loading began (perf_counter)."""
+    lm = lm.eval().requires_grad_(False)
     return BaseModel(
         id=settings.path or settings.id,
-        digest=_digest(lm),
+        digest=_digest(lm, kind or type(lm).__name__),
         lm=lm,
         tokenizer=tokenizer,
         fim=_fim(tokenizer, getattr(lm.config, "c2l_fim", True)),
@@ -185,7 +198,8 @@ def _fim(tokenizer: transformers.PreTrainedTokenizerBase, says: object) -> FimTo
     return resolve(tokenizer, says if isinstance(says, str) else None) if says else None
 
 
-def _where(settings: ModelSettings) -> tuple[str, str]:
+def whereabouts(settings: ModelSettings) -> tuple[str, str]:
+    """(folder or Hub name, revision) of the model the settings name. ModelError if a folder holds none."""
     if settings.path:
         folder = Path(settings.path).expanduser()
         if not (folder / "config.json").is_file():
@@ -199,18 +213,19 @@ def _where(settings: ModelSettings) -> tuple[str, str]:
     return settings.id, settings.revision
 
 
-def _why_not(settings: ModelSettings, where: str, error: Exception) -> str:
+def refusal(settings: ModelSettings, where: str, error: Exception) -> ModelError:
+    """What to tell of an error while a model was loaded."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(where).is_dir():
-        return f"The model in {where} cannot be loaded: {first}"
+        return ModelError(f"The model in {where} cannot be loaded: {first}")
     hint = "c2l.model.offline is on, so it must be on this machine already" if settings.offline else "check the name"
-    return f"The model {where} cannot be had ({hint}): {first}"
+    return ModelError(f"The model {where} cannot be had ({hint}): {first}")
 
 
-def _digest(lm: Any) -> str:  # noqa: ANN401 - any transformers model
+def _digest(lm: Any, kind: str) -> str:  # noqa: ANN401 - any causal LM
     """Names the weights: a hash of the config and of a strided sample of every tensor (a whole 7B would take long)."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(type(lm).__name__.encode())
+    digest.update(kind.encode())
     for name, tensor in lm.state_dict().items():
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 4096)].float().cpu().contiguous()

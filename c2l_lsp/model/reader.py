@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.llama import LlamaLM
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.native import NativeReader
 from c2l_lsp.model.native_weights import mergeable, why_not
@@ -68,7 +68,7 @@ class TransformersReader:
 class _TransformersText:
     def __init__(self, model: BaseModel) -> None:
         self._model = model
-        self._cache = DynamicCache(config=model.lm.config)
+        self._cache = _cache_of(model.lm)
         self._length = 0
 
     @torch.inference_mode()
@@ -86,6 +86,14 @@ class _TransformersText:
         if length < self._length:
             self._cache.crop(length - self._length)  # a negative count is what every version understands
             self._length = length
+
+
+def _cache_of(lm: Any) -> Any:  # noqa: ANN401 - a model's own cache, or transformers'
+    if isinstance(lm, LlamaLM):
+        return lm.new_cache()
+    from transformers.cache_utils import DynamicCache  # takes a second, and comes with transformers' models anyway
+
+    return DynamicCache(config=lm.config)
 
 
 class _EitherReader:

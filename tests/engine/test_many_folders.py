@@ -45,11 +45,14 @@ def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_pa
     assert asleep == names[:2]
     assert {e.severity for e in session.events if isinstance(e, wire.Trouble)} == {"info"}
     engine.life(names[2]).buffer("b.py", "value = 1\n")
+    engine.life(names[2]).set_enabled(False)
     woken = engine.life(names[0])  # as for a completion
     assert woken.info().generation == 1  # from disk, not read again
     assert list(engine._folders) == [names[2], names[0]]
     engine.life(names[1])
+    assert woken.info().enabled
     assert engine.life(names[2]).buffers == {"b.py": "value = 1\n"}
+    assert not engine.life(names[2]).info().enabled, "a folder whose adapter was switched off woke with it on"
     for name in names:
         engine.close_folder(name)
     assert not engine._folders
