@@ -15,6 +15,7 @@ import torch
 from c2l_lsp.model.encoder import in_diff
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Piece, Reading, RepoState
 from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.slices import drained
 from c2l_lsp.repo.patch import unified
 
 _BATCH = 12
@@ -84,7 +85,7 @@ class Follower:
         waiting = sorted(new.values(), key=lambda piece: (len(piece.text), piece.key))
         for start in range(0, len(waiting), _BATCH):
             batch = waiting[start : start + _BATCH]
-            self._readings |= zip((piece.key for piece in batch), self.network.read(batch), strict=True)
+            self._readings |= zip((piece.key for piece in batch), drained(self.network.reading(batch)), strict=True)
 
 
 def _diff(before: Texts, after: Texts) -> str:

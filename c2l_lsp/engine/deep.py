@@ -124,7 +124,7 @@ class Deepening:
         start = learner.network.adapter(rest).scaled(self._verdict.strength, self._verdict.recall)
         digests = [learner.records[path].entry.digest for path in held]
         for path in held:
-            self._trial.see(learner.records[path].entry.digest, learner.text(path))
+            yield from self._trial.seeing(learner.records[path].entry.digest, learner.text(path))
             yield
         before = yield from self._trial.loss(start, digests)
         texts = []

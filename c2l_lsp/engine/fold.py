@@ -15,12 +15,16 @@ from c2l_lsp.engine.store import FolderStore
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.encoder import in_diff
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Piece, Reading
+from c2l_lsp.model.slices import Slices, T
 from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.patch import unified
 from c2l_lsp.repo.snapshot import Entry, Snapshot
 
 SLICE_S = 0.05
 """Aim for the longest step of adapter work: what a completion may have to wait."""
+
+PAUSE_S = 0.02
+"""The same where a batch is read, which can be left between two layers of the model."""
 
 _FIRST_BATCH_CHARS = 2000
 _MAX_BATCH_CHARS = 48000
@@ -181,16 +185,15 @@ class Readings:
         return found
 
     def make(self, pieces: Iterable[Piece], progress: Callable[[int, int], None]) -> Generator[None, None, None]:
-        """Read pieces in batches sorted by length, each about SLICE_S long, and keep what comes out."""
+        """Read pieces in batches sorted by length, of a size whose longest slice is about PAUSE_S, and keep what
+        comes out."""
         waiting = sorted(pieces, key=lambda piece: (len(piece.text), piece.key))
         total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
         while waiting:
             batch = _take(waiting, size)
-            started = time.perf_counter()
-            readings = self._network.read(batch)
-            spent = time.perf_counter() - started
+            readings, spent = yield from _timed(self._network.reading(batch))
             self.keep(dict(zip((piece.key for piece in batch), readings, strict=True)))
-            size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(spent, 1e-4)))))
+            size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, PAUSE_S / max(spent, 1e-4)))))
             done += len(batch)
             progress(done, total)
             yield
@@ -226,6 +229,19 @@ class Readings:
     def _give_up(self, error: StorageError) -> None:
         self._paused = True
         self._on_trouble(error)
+
+
+def _timed(work: Slices[T]) -> Slices[tuple[T, float]]:
+    """What work in slices gives, and the seconds of its longest slice."""
+    longest = 0.0
+    while True:
+        started = time.perf_counter()
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value, max(longest, time.perf_counter() - started)
+        longest = max(longest, time.perf_counter() - started)
+        yield
 
 
 def _take(waiting: list[Piece], chars: int) -> list[Piece]:

@@ -8,7 +8,7 @@ is recalled is judged after the matrices, on top of them, and has a strength of 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.model.recall import CEILING, Recall, tails
+from c2l_lsp.model.slices import Slices, drained
 from c2l_lsp.repo.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
@@ -86,27 +87,26 @@ class Trial:
         self._seen: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._ids: dict[bytes, Tensor] = {}
 
-    @torch.inference_mode()
     def see(self, digest: bytes, text: str) -> None:
+        """As `seeing`, in one go."""
+        drained(self.seeing(digest, text))
+
+    @torch.inference_mode()
+    def seeing(self, digest: bytes, text: str) -> Slices[None]:
         """Final hidden states and next tokens of the beginning of a text."""
         ids = [self._model.start, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
         if digest in self._seen or len(ids) < 2:
             return
         rows = torch.tensor([ids], device=self._model.device)
         self._slot.use(None)
-        self._seen[digest], self._ids[digest] = (self._model.hidden(rows)[0, :-1], rows[0, 1:]), rows
+        hidden = yield from self._model.passing(rows)
+        self._seen[digest], self._ids[digest] = (hidden[0, :-1], rows[0, 1:]), rows
 
     def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Verdict:
         """As `judging`, in one go."""
-        work = self.judging(adapter, digests)
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                verdict: Verdict = end.value
-                return verdict
+        return drained(self.judging(adapter, digests))
 
-    def judging(self, adapter: Adapter, digests: Sequence[bytes]) -> Generator[None, None, Verdict]:
+    def judging(self, adapter: Adapter, digests: Sequence[bytes]) -> Slices[Verdict]:
         """Best strength of an adapter on these texts, in slices; texts not asked for are forgotten."""
         self._seen = {digest: self._seen[digest] for digest in digests if digest in self._seen}
         self._ids = {digest: self._ids[digest] for digest in self._seen}
@@ -117,15 +117,15 @@ class Trial:
             return replace(verdict, recall=0.0)
         return (yield from self._judge_recall(adapter, adapter.recall, verdict))
 
-    def _judge_matrices(self, adapter: Adapter) -> Generator[None, None, Verdict]:
+    def _judge_matrices(self, adapter: Adapter) -> Slices[Verdict]:
         if adapter.pairs:
             return (yield from self._judge_pairs(adapter))
         if adapter.final_map is None:
             return Verdict(0.0, 0.0, 0)
         hidden, targets = (torch.cat([pair[side] for pair in self._seen.values()])[:MAX_TOKENS] for side in (0, 1))
-        return judge_final_map(self._model, adapter.final_map, hidden, targets)
+        return (yield from judging_final_map(self._model, adapter.final_map, hidden, targets))
 
-    def _judge_recall(self, adapter: Adapter, recall: Recall, verdict: Verdict) -> Generator[None, None, Verdict]:
+    def _judge_recall(self, adapter: Adapter, recall: Recall, verdict: Verdict) -> Slices[Verdict]:
         """The strength of what is recalled, mixed into what the matrices give at theirs."""
         losses, bare, tokens = yield from self._by_recall(adapter.scaled(verdict.strength, recall=0.0), recall)
         best = _verdict(losses, bare, tokens)
@@ -134,7 +134,7 @@ class Trial:
             return replace(verdict, delta=both + best.delta, tokens=tokens, recall=best.strength)
         return replace(verdict, recall=0.0)
 
-    def best_recall(self, adapter: Adapter) -> Generator[None, None, tuple[float, float]]:
+    def best_recall(self, adapter: Adapter) -> Slices[tuple[float, float]]:
         """The best strength of what an adapter recalls (0: none) on all texts seen, and the loss at it."""
         if adapter.recall is None:
             return 0.0, (yield from self.loss(adapter, list(self._seen)))
@@ -142,9 +142,7 @@ class Trial:
         best = _verdict(losses, bare, tokens)
         return best.strength, losses.get(best.strength, bare)
 
-    def _by_recall(
-        self, plain: Adapter, recall: Recall
-    ) -> Generator[None, None, tuple[dict[float, float], float, int]]:
+    def _by_recall(self, plain: Adapter, recall: Recall) -> Slices[tuple[dict[float, float], float, int]]:
         """(loss at each strength of what is recalled, loss without, positions), _ROWS positions a slice."""
         bare, tokens = 0.0, 0
         losses = dict.fromkeys(RECALL_STRENGTHS, 0.0)
@@ -177,7 +175,7 @@ class Trial:
         pairs = [(0.0, 0.0) if f is None else (f[0], f[1].of(y)) for f, y in zip(found, wanted.tolist(), strict=True)]
         return base, torch.tensor(pairs, device=base.device).T
 
-    def _judge_pairs(self, adapter: Adapter) -> Generator[None, None, Verdict]:
+    def _judge_pairs(self, adapter: Adapter) -> Slices[Verdict]:
         bare = yield from self.loss(None, list(self._seen))
         losses = {}
         for strength in STRENGTHS:
@@ -185,7 +183,7 @@ class Trial:
         tokens = sum(len(targets) for _, targets in self._seen.values())
         return _verdict(losses, bare, tokens)
 
-    def loss(self, adapter: Adapter | None, digests: Sequence[bytes]) -> Generator[None, None, float]:
+    def loss(self, adapter: Adapter | None, digests: Sequence[bytes]) -> Slices[float]:
         """Mean loss in nat/token under an adapter (None: bare) on texts that were seen, one text a slice."""
         total, tokens = 0.0, 0
         for digest in digests:
@@ -207,7 +205,7 @@ class Trial:
             logits = self._slot.recalled(hidden, self._slot.logits(hidden), before)
             found = float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         else:
-            found = _loss(self._model, self._slot.mapped(hidden), targets) * len(targets)
+            found = drained(_losing(self._model, self._slot.mapped(hidden), targets)) * len(targets)
         self._slot.use(None)
         return found
 
@@ -219,11 +217,13 @@ def mixture(base: Tensor, parts: Tensor, strength: float) -> Tensor:
 
 
 @torch.inference_mode()
-def judge_final_map(model: BaseModel, C: Tensor, hidden: Tensor, targets: Tensor) -> Verdict:
+def judging_final_map(model: BaseModel, C: Tensor, hidden: Tensor, targets: Tensor) -> Slices[Verdict]:
     """Best strength of a final map C [d, d] on held-out hidden states [N, d] and next tokens [N]."""
-    bare = _loss(model, hidden, targets)
+    bare = yield from _losing(model, hidden, targets)
     step = (hidden.float() @ C.to(model.device).T).to(hidden.dtype)
-    losses = {strength: _loss(model, hidden + strength * step, targets) for strength in STRENGTHS}
+    losses = {}
+    for strength in STRENGTHS:
+        losses[strength] = yield from _losing(model, hidden + strength * step, targets)
     return _verdict(losses, bare, len(hidden))
 
 
@@ -236,10 +236,12 @@ def _verdict(losses: Mapping[float, float], bare: float, tokens: int) -> Verdict
     return Verdict(best, delta, tokens)
 
 
-def _loss(model: BaseModel, hidden: Tensor, targets: Tensor) -> float:
+def _losing(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[float]:
+    """Mean loss of next tokens in nat, a few positions a slice."""
     total = 0.0
-    for start in range(0, len(hidden), 1024):
-        rows = slice(start, start + 1024)
+    for start in range(0, len(hidden), 2 * _ROWS):
+        rows = slice(start, start + 2 * _ROWS)
         logits = model.logits(hidden[rows]).float()
         total += float(torch.nn.functional.cross_entropy(logits, targets[rows], reduction="sum"))
+        yield
     return total / max(len(hidden), 1)

@@ -25,6 +25,7 @@ from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Reading, RepoState
 from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.prior import to_tensors
+from c2l_lsp.model.slices import Slices
 from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.snapshot import Entry, Scan, Snapshot
 
@@ -172,7 +173,7 @@ class Learner:
     def _read(self, planned: Plan, trigger: str) -> Generator[None, None, Ready | None]:
         assert self.network is not None  # noqa: S101
         self.readings = self.readings or Readings(self._store, self.network, self._on_trouble)
-        diffs = self._read_diffs(planned)
+        diffs = yield from self._read_diffs(planned)
         if diffs:
             return Ready(planned, Change(diffs=diffs), trigger, {})
         if self.network.reads_diffs and self.state is not None and "files" not in self.state.tensors:
@@ -193,7 +194,7 @@ class Learner:
             return (yield from self.reconcile(None, trigger))
         return Ready(planned, change, trigger, {})
 
-    def _read_diffs(self, planned: Plan) -> list[Reading]:
+    def _read_diffs(self, planned: Plan) -> Slices[list[Reading]]:
         """Readings of this change's diffs, where the hypernetwork reads diffs; the new texts are kept for the next."""
         network = self.network
         if network is None or not network.reads_diffs:
@@ -201,7 +202,7 @@ class Learner:
         old_texts = self._texts.of(self.records)
         self._texts.keep(planned)
         text = "" if planned.first else fold.diff_text(planned, self.records, old_texts)
-        return network.read(network.diff_pieces(text)) if text else []
+        return (yield from network.reading(network.diff_pieces(text))) if text else []
 
     def _prepare(self, snapshot: Snapshot) -> Generator[None, None, None]:
         """Build the hypernetwork; for a base without a shipped prior, estimate one from this folder's own text."""

@@ -90,7 +90,7 @@ class Making:
             self.verdict = OPEN
             return
         for path in chosen:
-            self._trial.see(learner.records[path].entry.digest, learner.text(path))
+            yield from self._trial.seeing(learner.records[path].entry.digest, learner.text(path))
             yield
         adapter = learner.network.adapter(rest)
         yield

@@ -21,6 +21,8 @@ from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.fim import FimTokens, resolve
 from c2l_lsp.model.heal import Pieces, pieces_of
+from c2l_lsp.model.llama import LlamaLM
+from c2l_lsp.model.slices import Slices
 
 DEFAULT_ID = "c2l-default"
 SHIPPED = (DEFAULT_ID, "c2l-small")
@@ -116,6 +118,13 @@ class BaseModel:
         output = self.body(input_ids=ids, use_cache=False)
         states: Tensor = output.last_hidden_state
         return states
+
+    @torch.inference_mode()
+    def passing(self, ids: Tensor) -> Slices[Tensor]:
+        """`hidden` in slices where the model can be stopped between two layers, else in one."""
+        if isinstance(self.lm, LlamaLM):
+            return (yield from self.lm.base_model.passing(ids, self.lm.new_cache()))
+        return self.hidden(ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of final hidden states [..., d], in the weights' dtype."""

@@ -19,6 +19,7 @@ from c2l_lsp.model.encoder import EmbeddingEncoder, pool_diff, pool_files
 from c2l_lsp.model.head import Code2LoRAHead, CommitGRU, expand
 from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState, require
 from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class _Published:
     def diff_pieces(self, text: str) -> list[Piece]:
         """The whole diff as one piece where diffs are read; a blank one is a piece too (its embedding is zero)."""
         return [Piece(b"d" + _name(text), text)] if self.reads_diffs else []
+
+    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
+        """As `read`, in one slice."""
+        yield from ()
+        return self.read(pieces)
 
     def read(self, pieces: Sequence[Piece]) -> list[Reading]:
         """A file gives {"file": [hidden]}, a diff {"chunks": [K, hidden]}, fp32 on the CPU; K is 0 if too short."""

@@ -1,8 +1,9 @@
 """What every hypernetwork is to the rest: a map from a repository's text to an adapter, updated by differences.
 
 Work comes in three steps so that the engine can slice, cache and batch it:
-`pieces` cuts a text (cheap), `read` turns pieces into readings on the device (the expensive step, one batch a call,
-pieces of any folders together), `update` folds readings into states (one batched call for all folders that changed).
+`pieces` cuts a text (cheap), `reading` turns pieces into readings on the device (the expensive step, one batch a call,
+pieces of any folders together; it yields where a completion may come in between), `update` folds readings into states
+(one batched call for all folders that changed).
 A reading depends on its piece alone, so it is cached by the piece's key and subtracted exactly when the piece goes.
 """
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.slices import Slices
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class Hypernetwork(Protocol):
         """The parts of a unified diff that are read; empty when `reads_diffs` is false."""
         ...
 
-    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
-        """Readings of some pieces, in their order: one batch on the device."""
+    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
+        """Readings of some pieces, in their order: one batch on the device, in slices."""
         ...
 
     def empty(self) -> RepoState:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from c2l_lsp.model.slices import Slices, drained
+
 KIND = "LlamaForCausalLM"
 
 
@@ -215,14 +217,18 @@ class Body(nn.Module):
         """States of ids [B, T], padded on the right if at all: no real position sees the padding, so that
         `attention_mask` is not asked; with a cache they stand after what it holds."""
         del attention_mask, use_cache
-        cache = Cache() if past_key_values is None else past_key_values
+        return Output(drained(self.passing(input_ids, Cache() if past_key_values is None else past_key_values)))
+
+    def passing(self, input_ids: Tensor, cache: Cache) -> Slices[Tensor]:
+        """States [B, T, d] as `forward` gives them, a layer a slice."""
         start = cache.layers[0][0].shape[2] if cache.layers else 0
         x = self.embed_tokens(input_ids)
         turn, T = self.rotary_emb(start, x), input_ids.shape[1]
         mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril_(start) if start else None
         for index, layer in enumerate(self.layers):
             x = layer(x, turn, mask, cache, index)
-        return Output(self.norm(x))
+            yield
+        return self.norm(x)
 
 
 class LlamaLM(nn.Module):

@@ -33,6 +33,7 @@ from c2l_lsp.model.hypernet import Change, Piece, Reading, RepoState, require
 from c2l_lsp.model.lora import Adapter
 from c2l_lsp.model.prior import MAX_TOKENS, MemoryPrior
 from c2l_lsp.model.recall import Recall
+from c2l_lsp.model.slices import Slices, drained
 
 RULE = "memory-3"
 """Version of the cutting and reading rules; part of every key and digest."""
@@ -84,11 +85,11 @@ class Memory:
         return []
 
     @torch.inference_mode()
-    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
         """Readings of one batch of pieces: S/n as {q: [R, R] int8, scale: [R, 1] fp32} by rows, n: [] fp32, and F_e/n,
         F_h/n as {e, h: [R (R + 1) / 2] int8, e_scale, h_scale: [R] fp32} (see `_packed`); what is recalled as
         {ids: [n + 2] int32, keys: [n, D] int8} (see `recall.rows_of`)."""
-        found = errors(self.model, [piece.text for piece in pieces])
+        found = yield from erring(self.model, [piece.text for piece in pieces])
         v = found.e if self._B is None else found.e @ self._B
         k = found.h if self._A is None else found.h @ self._A.T
         counts = torch.bincount(found.piece, minlength=len(pieces)).tolist()
@@ -99,7 +100,12 @@ class Memory:
             recalled = recall.rows_of(self.prior.keys, found.h[rows], ids)
             out.append({**_reading(v[rows], k[rows]), **recalled, "n": torch.tensor(float(count))})
             start += count
+            yield
         return out
+
+    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+        """As `reading`, in one go."""
+        return drained(self.reading(pieces))
 
     # --- the state -------------------------------------------------------------------------------------------------
 
@@ -220,6 +226,11 @@ def clip_spectrum(matrix: Tensor, ratio: float) -> Tensor:
 
 
 def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
+    """As `erring`, in one go."""
+    return drained(erring(model, texts, skip))
+
+
+def erring(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Slices[Errors]:
     """e_i and h_i of every predicted position of some texts (each on its own, ≤ MAX_TOKENS tokens, start token first).
 
     `skip` leaves out the first positions of each text. One forward pass for the batch.
@@ -230,17 +241,17 @@ def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
     ids = ids.to(model.device)
-    hidden = model.hidden(ids)
+    hidden = yield from model.passing(ids)
     lengths = torch.tensor([len(row) for row in rows], device=model.device)
     places = torch.arange(1, longest, device=model.device)
     valid = (places < lengths[:, None]) & (places > skip)
     h = hidden[:, :-1][valid]
-    e = head_errors(model, h, ids[:, 1:][valid])
+    e = yield from _head_errors(model, h, ids[:, 1:][valid])
     piece = torch.arange(len(rows), device=model.device)[:, None].expand_as(valid)[valid]
     return Errors(e, h.float(), piece, rows)
 
 
-def head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
+def _head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Tensor]:
     """e = Eᵀ(onehot(y) − softmax(E h)) for hidden [N, d] and targets [N]; [N, d] fp32."""
     E = model.head_weight
     out = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
@@ -248,6 +259,7 @@ def head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
         rows = slice(start, start + _ROWS)
         p = torch.softmax(model.logits(hidden[rows]).float(), dim=-1)
         out[rows] = E[targets[rows]].float() - (p.to(E.dtype) @ E).float()
+        yield
     return out / model.logit_divisor
 
 

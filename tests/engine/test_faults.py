@@ -48,7 +48,7 @@ def other(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("where", "error"),
-    [*(("read", error) for error in UNFORESEEN), *((w, UNFORESEEN[0]) for w in ("update", "adapter", "pieces"))],
+    [*(("reading", error) for error in UNFORESEEN), *((w, UNFORESEEN[0]) for w in ("update", "adapter", "pieces"))],
 )
 def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, other, monkeypatch, where, error):
     session.open(folder)

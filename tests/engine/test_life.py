@@ -114,7 +114,7 @@ def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
         reads = []
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         network = second.engine.life(str(folder.resolve()))._learner.network
-        network.read = lambda pieces: reads.append(pieces)  # type: ignore[method-assign]
+        network.reading = lambda pieces: reads.append(pieces)  # type: ignore[method-assign]
         assert live(second, folder).adapter.digest == digest  # before any look at the files
         info = second.settle(str(folder.resolve()))
         assert info.generation == 1
@@ -231,12 +231,12 @@ def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folde
     session.open(folder)
     life = session.engine.life(str(folder.resolve()))
     adapter = life.live.adapter
-    real = life._learner.network.read
+    real = life._learner.network.reading
 
     def failing(pieces):
         raise RuntimeError("CUDA error: out of memory\nand a long trace")
 
-    monkeypatch.setattr(life._learner.network, "read", failing)
+    monkeypatch.setattr(life._learner.network, "reading", failing)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     deadline = time.monotonic() + 20
     while not any("out of memory" in trouble.message for trouble in troubles(session)):
@@ -244,7 +244,7 @@ def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folde
         if (due := life.due_in(time.monotonic())) is not None and due <= 0:
             session.engine.idle_step()
     assert life.live.adapter is adapter
-    monkeypatch.setattr(life._learner.network, "read", real)
+    monkeypatch.setattr(life._learner.network, "reading", real)
     life.regenerate()
     assert wait(session, folder, 2).state == "ready"
 

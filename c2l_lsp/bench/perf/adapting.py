@@ -25,6 +25,7 @@ from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.native import NativeReader
 from c2l_lsp.model.prior import KEY_WIDTH, MAX_TOKENS
 from c2l_lsp.model.recall import Recall, Trust
+from c2l_lsp.model.slices import Slices
 
 RECALLED = 70_000
 """Tokens of 256 kB of code, about: what an engine learns of a folder by default."""
@@ -177,10 +178,10 @@ class _Watched(Memory):
         super().__init__(network.model, network.prior)
         self.batches: list[Sequence[Piece]] = []
 
-    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
         """See Memory."""
         self.batches.append(pieces)
-        return super().read(pieces)
+        return super().reading(pieces)
 
 
 @torch.inference_mode()
