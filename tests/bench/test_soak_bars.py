@@ -10,6 +10,7 @@ import pytest
 
 from c2l_lsp.bench.soak import bars as table
 from c2l_lsp.bench.soak.run import measure
+from c2l_lsp.repo import snapshot
 
 pytestmark = pytest.mark.timeout(900)  # real processes, and a machine that may be busy
 BARS = {bar.name: bar for bar in table.BARS}
@@ -68,3 +69,10 @@ def test_the_planted_fault_is_found(bar: table.Bar, plant: str):
     finding = measure(bar, PLANTED_COUNT.get(bar.name, bar.short), plant)
     assert not finding.holds
     assert any(SAYS.get(f"{bar.name}-{plant}", "") in failure for failure in finding.failures), finding.failures
+
+
+def test_times_that_settle_meanwhile_are_no_violation(monkeypatch: pytest.MonkeyPatch):
+    """A run of more than two seconds took every later save for a wrong one."""
+    monkeypatch.setattr(snapshot, "RACY_NS", 300_000_000)
+    finding = measure(table.select("save_styles")[0], 14)
+    assert finding.holds, finding.failures
