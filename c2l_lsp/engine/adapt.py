@@ -14,13 +14,14 @@ from pathlib import Path
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import deep, device, fold, kinds, wire
+from c2l_lsp.engine.claim import InUse
 from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Verdict
 from c2l_lsp.engine.keeper import Job, Keeper
 from c2l_lsp.engine.learn import Learner
 from c2l_lsp.engine.making import BARE, NORM_LIMIT, Making
 from c2l_lsp.engine.ready import Ready
-from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
+from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
 from c2l_lsp.errors import (
     AdapterError,
     C2LError,
@@ -439,9 +440,9 @@ class FolderLife:
     # --- small steps -------------------------------------------------------------------------------------------------
 
     def _begin_learning(self) -> None:
-        store = self._store if self.trusted else None
+        cache = self._store.cache if self.trusted else None
         self._learner = Learner(
-            self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell, self._purge
+            self.folder, self.settings, self._model, cache, self._progress, self._cannot_keep, self._tell, self._purge
         )
 
     def _watch(self) -> None:
@@ -552,7 +553,7 @@ class FolderLife:
             return
         try:
             self._store.purge()
-            self._store.prune(set(), "")
+            self._store.cache.prune(set(), "")
             learner.purge = not self._store.purged(self._store.epoch)
         except StorageError as error:
             self._cannot_keep(error)

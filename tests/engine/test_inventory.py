@@ -39,7 +39,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_state_without_a_whole_generation_is_listed_counted_and_pruned():
     half = FolderStore(state_root() / "half-0")
-    half.put({b"k": {}}, "rule")
+    half.cache.put({b"k": {}}, "rule")
     half.close()
     (state_root() / "hypernetworks").mkdir()
     (state_root() / "hypernetworks" / "weights").write_bytes(b"w" * 5000)

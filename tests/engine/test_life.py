@@ -521,7 +521,9 @@ def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeyp
         assert life.info().generation == 2
         keys = [key for record in life._learner.records.values() for key in record.keys]
         life._learner.readings = None
-        assert len(life._store.get(keys, life._learner.network.digest)) == len(set(keys))  # held in memory meanwhile
+        assert len(life._store.cache.get(keys, life._learner.network.digest)) == len(
+            set(keys)
+        )  # held in memory meanwhile
 
 
 def test_the_second_server_on_a_folder_learns_and_writes_nothing(settings, folder):

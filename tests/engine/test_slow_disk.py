@@ -79,10 +79,10 @@ def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open
         began = time.monotonic()
         session.engine.close_folder(name)
         assert time.monotonic() - began < 10
-        assert life._store._lock is not None
+        assert life._store.claim.held
         slow.may.set()
         deadline = time.monotonic() + 30
-        while life._store._lock is not None:
+        while life._store.claim.held:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert life._store.peek().generation == 1

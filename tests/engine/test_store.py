@@ -1,17 +1,19 @@
-"""What is kept on disk: whole generations or none, readings by content, private to the user."""
+"""What is kept on disk: whole generations or none, by one process at a time, private to the user."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 import torch
+from store_builders import reading, saved, state
 
-from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved, folder_key
+from c2l_lsp.engine.claim import InUse
+from c2l_lsp.engine.store import SCHEMA, FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet import RepoState
 
@@ -21,29 +23,6 @@ def store(tmp_path):
     made = FolderStore(tmp_path / "state")
     yield made
     made.close()
-
-
-def saved(generation=1, **changes):
-    plain = {
-        "schema": SCHEMA,
-        "folder": "/some/where",
-        "hypernetwork": "h",
-        "filter_digest": "f",
-        "generation": generation,
-        "gate": 0.7,
-        "files": {"a.py": (b"d" * 16, 10, 5, [b"k" * 16])},
-    }
-    return Saved(**{**plain, **changes})
-
-
-def state(seed=0):
-    torch.manual_seed(seed)
-    return RepoState({"S": torch.randn(8, 8, dtype=torch.float64), "n": torch.tensor(3.0, dtype=torch.float64)})
-
-
-def reading(seed):
-    torch.manual_seed(seed)
-    return {"q": torch.randint(-127, 127, (8, 8), dtype=torch.int8), "n": torch.tensor(4.0)}
 
 
 def test_a_generation_comes_back_bit_equal(store):
@@ -93,12 +72,28 @@ def test_every_truncation_is_refused(store):
         directory.with_suffix(".bad").rename(directory)
 
 
-def test_not_finite_is_refused(store):
+@pytest.mark.parametrize("where", ["state", "extra"])
+def test_not_finite_is_refused(store, where):
     bad = state()
     bad.tensors["S"][0, 0] = float("nan")
-    store.save(saved(), bad, {})
-    with pytest.raises(StateError, match="not finite"):
+    store.save(saved(), *((bad, {}) if where == "state" else (state(), bad.tensors)))
+    with pytest.raises(StateError, match=r"damaged \(numbers that are not finite, or below 0\)"):
         store.load()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"gate": float("inf")}, {"gate": -0.1}, {"gate_recall": float("nan")}, {"gate_recall": -1.0}, {"generation": -1}],
+)
+def test_numbers_that_cannot_be_are_refused(store, wrong):
+    store.save(saved(**wrong), state(), {})
+    with pytest.raises(StateError, match="not finite, or below 0"):
+        store.load()
+
+
+def test_numbers_at_the_edge_are_none_of_these(store):
+    store.save(saved(0, gate=0.0, gate_recall=0.0), state(), {})
+    assert store.load()[0] == saved(0, gate=0.0, gate_recall=0.0)
 
 
 def test_an_older_schema_is_refused(store):
@@ -109,11 +104,79 @@ def test_an_older_schema_is_refused(store):
         store.load()
 
 
-def test_a_pointer_that_leaves_the_directory_is_refused(store, tmp_path):
+@pytest.mark.parametrize("pointer", ["gen-../../elsewhere", "elsewhere", "", ".gen-1.tmp"])
+def test_a_pointer_that_names_no_generation_is_refused(store, pointer):
     store.save(saved(), state(), {})
-    (store.root / "CURRENT").write_text("gen-../../elsewhere")
-    with pytest.raises(StateError):
+    (store.root / "CURRENT").write_text(pointer)
+    with pytest.raises(StateError, match="a damaged pointer"):
         store.load()
+    assert store.load() is None
+
+
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(store):
+    store.save(saved(), state(), {})
+    (store.root / "elsewhere").write_bytes(b"")
+    manifest = next(store.root.glob("gen-*")) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"saved.msgpack"', '"../elsewhere"'))
+    with pytest.raises(StateError, match="leaves the directory"):
+        store.load()
+
+
+def test_of_what_was_set_aside_only_the_last_is_kept(store):
+    for number in (1, 2):
+        store.save(saved(number), state(number), {})
+        store.set_aside()
+        assert store.load() is None
+    (bad,) = store.root.glob("*.bad")
+    assert bad.name.startswith("gen-00000002-")
+    assert len(list(store.root.glob("gen-*"))) == 1
+    store.set_aside()  # nothing is current: nothing happens
+    assert bad.is_dir()
+
+
+def test_what_was_set_aside_is_no_generation_to_keep(store):
+    store.save(saved(1), state(1), {})
+    store.set_aside()
+    for number in range(2, 5):
+        store.save(saved(number), state(number), {})
+    kept = sorted(path.name[:12] for path in store.root.glob("gen-*"))
+    assert kept == ["gen-00000001", "gen-00000003", "gen-00000004"]
+
+
+def test_peeking_says_what_is_kept_and_touches_nothing(store):
+    store.save(saved(7), state(), {})
+    store.close()
+    other = FolderStore(store.root)
+    assert other.peek() == saved(7)
+    assert store.own()  # peeking took no right to write
+    manifest = next(store.root.glob("gen-*")) / "manifest.json"
+    manifest.unlink()
+    with pytest.raises(StateError, match=r"is damaged \(.*manifest.json"):
+        other.peek()
+    assert (store.root / "CURRENT").exists()
+
+
+def test_a_reader_looks_again_if_a_generation_went_while_it_read(store, monkeypatch):
+    store.save(saved(1), state(1), {})
+    other = FolderStore(store.root)
+    real = FolderStore._read
+
+    def replaced_meanwhile(self: FolderStore, directory: Path):
+        monkeypatch.setattr(FolderStore, "_read", real)
+        for number in (2, 3):
+            store.save(saved(number), state(number), {})
+        return real(self, directory)
+
+    monkeypatch.setattr(FolderStore, "_read", replaced_meanwhile)
+    assert other.load()[0].generation == 3
+
+
+def test_tensors_that_are_views_come_back(store):
+    square = torch.arange(9.0).reshape(3, 3)
+    store.save(saved(), RepoState({"S": square.T}), {"P": square[:, :2]})
+    _, kept, extra = store.load()
+    assert torch.equal(kept.tensors["S"], square.T)
+    assert torch.equal(extra["P"], square[:, :2])
 
 
 def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
@@ -136,42 +199,10 @@ def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
     assert not list(store.root.glob(".gen-*"))
 
 
-def test_readings_come_back_exactly_and_by_rule(store):
-    store.put({b"a": reading(1), b"b": reading(2)}, "rule")
-    found = store.get([b"a", b"b", b"c"], "rule")
-    assert set(found) == {b"a", b"b"}
-    assert torch.equal(found[b"a"]["q"], reading(1)["q"])
-    assert store.get([b"a"], "other rule") == {}
-
-
-def test_a_damaged_reading_is_as_good_as_none(store):
-    store.put({b"a": reading(1)}, "rule")
-    store.close()
-    with sqlite3.connect(store.root / "readings.sqlite") as db:
-        db.execute("UPDATE reading SET value = substr(value, 1, length(value) - 1) || x'00'")
-    db.close()
-    assert store.get([b"a"], "rule") == {}
-
-
-def test_a_file_that_is_no_database_is_replaced(store):
-    store.root.mkdir(parents=True)
-    (store.root / "readings.sqlite").write_bytes(b"not a database at all" * 100)
-    store.put({b"a": reading(1)}, "rule")
-    assert store.get([b"a"], "rule")
-
-
-def test_pruning_keeps_what_is_alive(store):
-    store.put({b"a": reading(1), b"b": reading(2)}, "rule")
-    store.put({b"a": reading(3)}, "old rule")
-    store.prune({b"a"}, "rule")
-    assert set(store.get([b"a", b"b"], "rule")) == {b"a"}
-    assert store.get([b"a"], "old rule") == {}
-
-
 @pytest.mark.skipif(os.name == "nt", reason="modes")
 def test_only_the_user_can_read_it(store):
     store.save(saved(), state(), {})
-    store.put({b"a": reading(1)}, "rule")
+    store.cache.put({b"a": reading(1)}, "rule")
     for path in [store.root, *store.root.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode & 0o077 == 0 or path.name.endswith(("-wal", "-shm")), path
@@ -183,7 +214,7 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
     with pytest.raises(StorageError, match="cannot be kept"):
         store.save(saved(), state(), {})
     with pytest.raises(StorageError, match="cannot be kept"):
-        store.put({b"a": reading(1)}, "rule")
+        store.cache.put({b"a": reading(1)}, "rule")
 
 
 def test_a_folder_has_one_key_however_it_is_named(tmp_path):
@@ -194,20 +225,31 @@ def test_a_folder_has_one_key_however_it_is_named(tmp_path):
     assert folder_key(real) != folder_key(tmp_path)
 
 
+def test_the_key_of_a_folder_can_be_read_and_is_a_file_name(tmp_path):
+    assert folder_key(tmp_path / "my-proj_1.2").startswith("my-proj_1.2-")
+    assert folder_key(tmp_path / "a b:c/ü*").startswith("ü--")
+    name, _, digest = folder_key(tmp_path / ("x" * 99)).rpartition("-")
+    assert (name, len(digest)) == ("x" * 40, 20)
+    assert folder_key(Path("/")).startswith("root-")
+    assert folder_key(Path("/srv/a")) == "a-" + hashlib.blake2b(b"/srv/a", digest_size=10).hexdigest()
+
+
 def test_one_of_two_writes_and_the_other_reads(store):
     store.save(saved(1), state(1), {})
-    store.put({b"a": reading(1)}, "rule")
+    store.cache.put({b"a": reading(1)}, "rule")
     other = FolderStore(store.root)
     try:
         assert not other.own()
         assert other.load()[0].generation == 1
-        assert set(other.get([b"a", b"b"], "rule")) == {b"a"}
+        assert set(other.cache.get([b"a", b"b"], "rule")) == {b"a"}
         for write in (
             lambda: other.save(saved(9), state(9), {}),
-            lambda: other.put({b"b": reading(2)}, "rule"),
-            lambda: other.put_texts({b"d": "text"}, {b"d"}),
-            lambda: other.prune(set(), "rule"),
+            lambda: other.cache.put({b"b": reading(2)}, "rule"),
+            lambda: other.cache.put_texts({b"d": "text"}, {b"d"}),
+            lambda: other.cache.prune(set(), "rule"),
             other.clear,
+            other.purge,
+            lambda: other.purged(other.epoch),
         ):
             with pytest.raises(InUse, match="Another server"):
                 write()
@@ -216,7 +258,7 @@ def test_one_of_two_writes_and_the_other_reads(store):
         store.close()
         other.save(saved(3), state(3), {})  # the first has gone: now it may
         with pytest.raises(InUse):
-            store.put({b"c": reading(3)}, "rule")
+            store.cache.put({b"c": reading(3)}, "rule")
     finally:
         other.close()
     assert store.load()[0].generation == 3
@@ -232,21 +274,6 @@ def test_a_reader_sets_nothing_aside(store):
     with pytest.raises(StateError):
         store.load()
     assert not (store.root / "CURRENT").exists()
-
-
-def test_a_cache_that_is_locked_is_not_deleted(store):
-    """sqlite says "locked" by a subclass of what it says of a damaged file."""
-    store.put({b"a": reading(1)}, "rule")
-    store.close()
-    blocker = sqlite3.connect(store.root / "readings.sqlite", isolation_level=None)
-    blocker.execute("PRAGMA locking_mode=EXCLUSIVE")
-    blocker.execute("BEGIN EXCLUSIVE")
-    try:
-        with pytest.raises(StorageError):
-            store.put({b"b": reading(2)}, "rule")
-    finally:
-        blocker.close()
-    assert set(store.get([b"a"], "rule")) == {b"a"}
 
 
 KEPT = Path(__file__).parent / "kept_state_1"
