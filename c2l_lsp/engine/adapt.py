@@ -1,8 +1,8 @@
 """One workspace folder's living adapter: from hints about files to a new generation that is live.
 
 `FolderLife` never computes unasked: the scheduler drives `step()`, one slice at a time, and folds the changes of all
-folders that are ready in one batched update (`ready` → `folded`). It owns the watcher, the generation counter, the
-adapter that is live and what is kept on disk; `learn.Learner` owns the state.
+folders that are ready in one batched update (`ready` → `folded`). It owns the generation counter, the adapter that
+is live and what is kept on disk; `learn.Learner` owns the state, `attention.Attention` says when to look.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import deep, device, fold, kinds, wire
+from c2l_lsp.engine.attention import Attention
 from c2l_lsp.engine.claim import InUse
 from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Verdict
@@ -35,13 +36,7 @@ from c2l_lsp.errors import (
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
 from c2l_lsp.model.lora import AdapterSlot
-from c2l_lsp.repo.coalesce import Coalescer
 from c2l_lsp.repo.files import FileFilter
-from c2l_lsp.repo.gitdir import git_busy
-from c2l_lsp.repo.watch import Watcher
-
-RECONCILE_S = 300.0
-"""A full comparison with the disk happens at least this often, whatever the watcher says."""
 
 KEEP_AGAIN_S = 60.0
 """After a state could not be kept, it is tried again no sooner."""
@@ -51,9 +46,6 @@ RETRY_S = 30.0
 
 _LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
 _END_S = 1.0  # a folder that is closed waits so long for what is being written
-_GIT_PAUSE_S = 0.5
-FIRST_WAIT_S = 300.0
-"""The first index waits so long for git at most: what a clone or checkout left half-way is better than nothing."""
 
 _GIT_TASK = "waiting for git"
 _TOLD_PATHS = 8
@@ -84,12 +76,9 @@ class FolderLife:
         self.ready: Ready | None = None
         self._model, self._store, self._emit = model, store, emit
         self._learner: Learner | None = None
-        self._watcher: Watcher | None = None
-        self._hints = Coalescer(settings.adapter.update_delay_ms / 1e3, settings.adapter.max_delay_ms / 1e3)
+        self._attention = Attention(folder, settings, self._tell)
         self._work: Work | None = None
-        self._next_reconcile = 0.0
         self._trigger = "index"
-        self._changed_at, self._begun, self._waits = float("-inf"), 0.0, False
         self.made = Making(model, slot, settings.adapter.scale)
         self._slot = slot
         self.rest_until = 0.0
@@ -141,22 +130,19 @@ class FolderLife:
             self._restore(self._learner)
         except C2LError as error:
             self._tell(error)
-        self._watcher = Watcher(self.folder, self._learner.filter, self._hinted, on_trouble=self._tell)
-        self._watch()
+        self._attention.start(self._learner.filter)
         self.state_name = "indexing" if self._learner.state is None else "ready"
-        self._next_reconcile = time.monotonic()
 
     def stop(self) -> None:
         """End watching and training, and let go of files."""
         self.cancel_deep()
-        if self._watcher is not None:
-            self._watcher.stop()
+        self._attention.stop()
         self._keeper.end(_END_S)
 
     def buffer(self, path: str, text: str | None) -> None:
         """An open document's text (None: closed); counts instead of the file if the settings say so."""
         if self._learner is not None and self.settings.adapter.include_unsaved and self._learner.buffer(path, text):
-            self._hints.add(frozenset([path]))
+            self._attention.hint(path)
 
     def texts(self) -> dict[str, bytes]:
         """The files that were learned, by path with a digest of their text; see `text`."""
@@ -169,8 +155,8 @@ class FolderLife:
 
     def permits(self, path: str) -> bool:
         """Whether a file may be seen at all; what the rules leave out is in no prompt either. Fails closed."""
-        if self._watcher is not None:
-            return self._watcher.filter.permits(path)
+        if self._attention.filter is not None:
+            return self._attention.filter.permits(path)
         try:
             self._shown_filter = self._shown_filter or FileFilter(self.folder, self.settings.files)
         except C2LError:
@@ -191,7 +177,8 @@ class FolderLife:
 
     def regenerate(self) -> None:
         """Compare everything with the disk now."""
-        self._trigger, self._next_reconcile = "regenerate", time.monotonic()
+        self._trigger = "regenerate"
+        self._attention.soon()
 
     def reset(self) -> None:
         """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
@@ -208,7 +195,8 @@ class FolderLife:
             self.ready, self._work, self._unfinished = None, None, None
             self.made.drop()
             self._go_live()
-        self._trigger, self._next_reconcile = "reset", time.monotonic()
+        self._trigger = "reset"
+        self._attention.soon()
         if failed is not None:
             self._tell(failed)
             raise failed
@@ -243,7 +231,7 @@ class FolderLife:
             enabled=self.enabled and self.learns,
             files=len(records),
             chunks=learner.pieces if learner else 0,
-            pending_files=self._hints.pending + (self.ready.plan.changed_files if self.ready else 0),
+            pending_files=self._attention.hinted + (self.ready.plan.changed_files if self.ready else 0),
             norm=self.made.adapter.norm if self.made.adapter else 0.0,
             scale=self.made.strength,
             recalled=len(self.made.adapter.recall.keys) if self.made.adapter and self.made.adapter.recall else 0,
@@ -263,7 +251,7 @@ class FolderLife:
         """Whether something was hinted or begun that is not live yet."""
         begun = self._work is not None or self.ready is not None or self._deep_work is not None
         begun = begun or self._keeper.busy or self._keeper.done
-        return begun or self._hints.due() is not None
+        return begun or self._attention.hinted > 0
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: nothing is planned."""
@@ -272,21 +260,16 @@ class FolderLife:
         if self._work is not None or self.ready is not None or self._keeper.done:
             return 0.0
         if self._keeper.busy:
-            return min(self._planned_in(now), _LOOK_S)
+            return min(self._attention.due_in(now), _LOOK_S)
         trained = max(0.0, self.rest_until - now) if self._deep_work is not None else float("inf")
-        return min(self._planned_in(now), trained)
-
-    def _planned_in(self, now: float) -> float:
-        """Seconds until the folder is looked at."""
-        hinted = self._hints.due()
-        return min(self._next_reconcile - now, hinted if hinted is not None else float("inf"))
+        return min(self._attention.due_in(now), trained)
 
     def step(self, now: float) -> None:
         """One slice of work, about `fold.SLICE_S` long. A fault of the folder becomes a trouble, never more."""
         if self._keeper.done:
             self._was_kept()
             return
-        if self._work is None and self._deep_work is not None and self._planned_in(now) > 0:
+        if self._work is None and self._deep_work is not None and self._attention.due_in(now) > 0:
             self._deep_slice(self._deep_work)
             return
         if self._work is None:
@@ -315,7 +298,7 @@ class FolderLife:
             return
         what = device.said(error)
         self._failed(EngineError(f"{self.folder.name} could not be learned just now ({what}); it is tried again."))
-        self._next_reconcile = min(self._next_reconcile, time.monotonic() + RETRY_S)
+        self._attention.soon(RETRY_S)
 
     def _deep_slice(self, work: Work) -> None:
         try:
@@ -363,27 +346,23 @@ class FolderLife:
         ready.ms["update"] = update_ms
         self._learner.fold(ready, state)
         if ready.replayed is not None:  # the state stands for HEAD: what differs on disk is the next change
-            self._next_reconcile = time.monotonic()
+            self._attention.soon()
         self._unfinished = ready
         self._work = self._finish(ready, self._learner, state)
 
     def _begin(self, now: float) -> Work:
         """The next piece of work: everything if that is due, else what was hinted."""
         assert self._learner is not None  # noqa: S101
-        due = self._hints.due()
-        hints = self._hints.take() if due is not None and due <= 0 else frozenset()
-        everything = hints is None or now >= self._next_reconcile
-        if self._git_at_work(now, first=self._learner.state is None):  # look again when git is done
-            self._hints.add(hints)
-            self._next_reconcile = max(self._next_reconcile, now + _GIT_PAUSE_S)
+        waited = self._attention.waits
+        look = self._attention.look(now, first=self._learner.state is None)
+        if self._attention.waits != waited:
+            self._say_of_git(self._attention.waits)
+        if look is None:
             return
         trigger, self._trigger = self._trigger, "diff"
-        if everything:
-            self._next_reconcile = now + RECONCILE_S
-            self._watch()
         self.state_name = "indexing" if self._learner.state is None else "updating"
         try:
-            self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
+            self.ready = yield from self._learner.reconcile(None if look.everything else look.hints, trigger)
         except NothingToLearn:
             self._keep_nothing(self._learner)
             raise
@@ -394,20 +373,9 @@ class FolderLife:
             if (not self._keep or self._learner.purge) and self._learner.state is not None:
                 self._save(self._learner, self._learner.state)
 
-    def _git_at_work(self, now: float, *, first: bool) -> bool:
-        """Whether to wait for git; says so while it does."""
-        self._begun = self._begun or now
-        busy = git_busy(self.folder, now - self._changed_at) and not (first and now - self._begun > FIRST_WAIT_S)
-        if busy != self._waits:
-            self._waits = busy
-            self.message = "git is at work in the folder; it is learned when git is done." if busy else ""
-            self._progress(_GIT_TASK, 0, 0, "", not busy)
-        return busy
-
-    def _hinted(self, hint: frozenset[str] | None) -> None:
-        """The watcher's word that files changed."""
-        self._changed_at = time.monotonic()
-        self._hints.add(hint)
+    def _say_of_git(self, waits: bool) -> None:
+        self.message = "git is at work in the folder; it is learned when git is done." if waits else ""
+        self._progress(_GIT_TASK, 0, 0, "", not waits)
 
     def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101
@@ -444,14 +412,6 @@ class FolderLife:
         self._learner = Learner(
             self.folder, self.settings, self._model, cache, self._progress, self._cannot_keep, self._tell, self._purge
         )
-
-    def _watch(self) -> None:
-        """Begin to watch, again too if events stopped coming (the folder was moved away and is back)."""
-        if self._watcher is not None and not self._watcher.alive:
-            try:
-                self._watcher.start()
-            except C2LError as error:
-                self._tell(error)
 
     def _go_live(self) -> None:
         bare = not self.enabled

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine import adapt, wire
+from c2l_lsp.engine import adapt, attention, wire
 from c2l_lsp.engine.making import Live
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import folder_key
@@ -316,7 +316,7 @@ def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings
         assert "git is at work" in info.message
         tasks = [event.task for event in told if isinstance(event, wire.Progress)]
         assert tasks == ["waiting for git"]
-        monkeypatch.setattr(adapt, "FIRST_WAIT_S", 0.1)
+        monkeypatch.setattr(attention, "FIRST_WAIT_S", 0.1)
         info = wait(session, folder, 1)
         assert (info.files, info.message) == (12, "")
         assert changes(session)[0].trigger == "index"
