@@ -8,7 +8,7 @@ is live and what is kept on disk; `learn.Learner` owns the state, `attention.Att
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from c2l_lsp.engine.learn import Learner
 from c2l_lsp.engine.making import BARE, NORM_LIMIT, Making
 from c2l_lsp.engine.ready import Ready
 from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
+from c2l_lsp.engine.telling import Emit, Telling
 from c2l_lsp.errors import (
     AdapterError,
     C2LError,
@@ -51,7 +52,6 @@ _GIT_TASK = "waiting for git"
 _TOLD_PATHS = 8
 """Files that a new generation names, of those that changed."""
 
-Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 Work = Generator[None, None, None]
 
 
@@ -74,9 +74,10 @@ class FolderLife:
         self.state_name = "opening"
         self.message = ""
         self.ready: Ready | None = None
-        self._model, self._store, self._emit = model, store, emit
+        self._model, self._store = model, store
+        self._telling = Telling(folder, emit)
         self._learner: Learner | None = None
-        self._attention = Attention(folder, settings, self._tell)
+        self._attention = Attention(folder, settings, self._telling.trouble)
         self._work: Work | None = None
         self._trigger = "index"
         self.made = Making(model, slot, settings.adapter.scale)
@@ -90,7 +91,6 @@ class FolderLife:
         self._keep, self._keep_again = trusted, 0.0
         self._shown_filter: FileFilter | None = None
         self._hopeless = False
-        self._told: set[str] = set()
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class FolderLife:
         try:
             self._restore(self._learner)
         except C2LError as error:
-            self._tell(error)
+            self._telling.trouble(error)
         self._attention.start(self._learner.filter)
         self.state_name = "indexing" if self._learner.state is None else "ready"
 
@@ -168,7 +168,7 @@ class FolderLife:
         self.made.adapter, self.made.deep = None, Outcome()
         self._go_live()
         self.message = "The adapter is kept back: with it the model computed no numbers."
-        self._tell(EngineError(f"{self.folder.name}: {self.message}"))
+        self._telling.trouble(EngineError(f"{self.folder.name}: {self.message}"))
 
     @property
     def buffers(self) -> dict[str, str]:
@@ -198,7 +198,7 @@ class FolderLife:
         self._trigger = "reset"
         self._attention.soon()
         if failed is not None:
-            self._tell(failed)
+            self._telling.trouble(failed)
             raise failed
 
     def deepen(self, steps: int = 0) -> None:
@@ -311,16 +311,16 @@ class FolderLife:
                 raise
             note = f"failed: {device.said(error)}"
             self.made.deep = replace(self.made.deep, note=note)
-            self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
+            self._telling.trouble(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
 
     def _deepen(self, deepening: Deepening) -> Work:
         self.made.deep = yield from deepening.run(
-            lambda done, total, finished: self._progress(wire.DEEP, done, total, "steps", finished)
+            lambda done, total, finished: self._telling.progress(wire.DEEP, done, total, "steps", finished)
         )
         self._generation += 1
         self._updated_at = time.time()
         self._go_live()
-        self._emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
+        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
         if self._learner is not None and self._learner.state is not None:
             self._save(self._learner, self._learner.state)
 
@@ -375,7 +375,7 @@ class FolderLife:
 
     def _say_of_git(self, waits: bool) -> None:
         self.message = "git is at work in the folder; it is learned when git is done." if waits else ""
-        self._progress(_GIT_TASK, 0, 0, "", not waits)
+        self._telling.progress(_GIT_TASK, 0, 0, "", not waits)
 
     def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101
@@ -392,7 +392,7 @@ class FolderLife:
         self._go_live()
         self._settle()
         ready.ms |= {"adapter": (made - started) * 1e3, "gate": (time.perf_counter() - made) * 1e3}
-        self._emit(
+        self._telling.emit(
             wire.AdapterChanged(
                 info=self.info(),
                 trigger=ready.trigger,
@@ -410,7 +410,14 @@ class FolderLife:
     def _begin_learning(self) -> None:
         cache = self._store.cache if self.trusted else None
         self._learner = Learner(
-            self.folder, self.settings, self._model, cache, self._progress, self._cannot_keep, self._tell, self._purge
+            self.folder,
+            self.settings,
+            self._model,
+            cache,
+            self._telling.progress,
+            self._cannot_keep,
+            self._telling.trouble,
+            self._purge,
         )
 
     def _go_live(self) -> None:
@@ -419,7 +426,7 @@ class FolderLife:
 
     def _settle(self) -> None:
         self.state_name = "ready"
-        self._told.clear()  # what goes wrong again is told again
+        self._telling.well()  # what goes wrong again is told again
 
     def _failed(self, error: C2LError) -> None:
         """Go on with the bare model (or the last adapter); the folder is looked at again unless that is no use."""
@@ -429,30 +436,19 @@ class FolderLife:
         if isinstance(error, NothingToLearn | FolderError):
             self.made.adapter = None
             self._go_live()
-        self._tell(error)
-
-    def _tell(self, error: C2LError) -> None:
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            severity = error.severity.value
-            self._emit(wire.Trouble(folder=str(self.folder), code=error.code, severity=severity, message=str(error)))
+        self._telling.trouble(error)
 
     def _cannot_keep(self, error: StorageError) -> None:
         self._keep_again = time.monotonic() + KEEP_AGAIN_S
         if self._keep:  # told once, not at every try
             self._keep = False
-            self._tell(error)
+            self._telling.trouble(error)
 
     def _kept_again(self, learner: Learner) -> None:
         self._keep = True
         learner.resume_keeping()
         said = f"What is learned of {self.folder.name} is kept again."
-        info = Severity.INFO.value
-        self._emit(wire.Trouble(folder=str(self.folder), code=StorageError.code, severity=info, message=said))
-
-    def _progress(self, task: str, done: int, total: int, unit: str, finished: bool) -> None:
-        folder = str(self.folder)
-        self._emit(wire.Progress(folder=folder, task=task, done=done, total=total, unit=unit, finished=finished))
+        self._telling.said(StorageError.code, Severity.INFO, said)
 
     # --- keeping -----------------------------------------------------------------------------------------------------
 
@@ -548,4 +544,4 @@ class FolderLife:
         self._go_live()
         self._trigger = "diff"
         self._updated_at = time.time()
-        self._emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))
+        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))
