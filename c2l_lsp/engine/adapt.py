@@ -15,10 +15,9 @@ from pathlib import Path
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import deep, device, fold, kinds, wire
 from c2l_lsp.engine.attention import Attention
-from c2l_lsp.engine.claim import InUse
 from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Verdict
-from c2l_lsp.engine.keeper import Job, Keeper
+from c2l_lsp.engine.keeping import Keeping
 from c2l_lsp.engine.learn import Learner
 from c2l_lsp.engine.making import BARE, NORM_LIMIT, Making
 from c2l_lsp.engine.ready import Ready
@@ -30,7 +29,6 @@ from c2l_lsp.errors import (
     EngineError,
     FolderError,
     NothingToLearn,
-    Severity,
     StateError,
     StorageError,
 )
@@ -39,14 +37,10 @@ from c2l_lsp.model.hypernet import RepoState
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.repo.files import FileFilter
 
-KEEP_AGAIN_S = 60.0
-"""After a state could not be kept, it is tried again no sooner."""
-
 RETRY_S = 30.0
 """After a fault of the device the folder is looked at again."""
 
 _LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
-_END_S = 1.0  # a folder that is closed waits so long for what is being written
 
 _GIT_TASK = "waiting for git"
 _TOLD_PATHS = 8
@@ -74,7 +68,7 @@ class FolderLife:
         self.state_name = "opening"
         self.message = ""
         self.ready: Ready | None = None
-        self._model, self._store = model, store
+        self._model = model
         self._telling = Telling(folder, emit)
         self._learner: Learner | None = None
         self._attention = Attention(folder, settings, self._telling.trouble)
@@ -87,8 +81,7 @@ class FolderLife:
         self._deep_work: Work | None = None
         self._generation, self._updated_at = 0, 0.0
         self._unfinished: Ready | None = None  # folded, and no adapter made of it yet
-        self._keeper = Keeper(store)
-        self._keep, self._keep_again = trusted, 0.0
+        self._keeping = Keeping(folder.name, store, trusted, self._telling)
         self._shown_filter: FileFilter | None = None
         self._hopeless = False
 
@@ -117,15 +110,9 @@ class FolderLife:
             self.message = "The adapter is off." if self.trusted else "The folder is not trusted: nothing is learned."
             return
         self._begin_learning()
-        try:
-            if not self._store.own():
-                self._cannot_keep(
-                    InUse(f"Another server keeps what is learned of {self.folder.name}; this one does not.")
-                )
-        except StorageError as error:
-            self._cannot_keep(error)
+        self._keeping.begin()
         assert self._learner is not None  # noqa: S101 - just made
-        self._learner.purge = self._store.purging
+        self._learner.purge = self._keeping.store.purging
         try:
             self._restore(self._learner)
         except C2LError as error:
@@ -137,7 +124,7 @@ class FolderLife:
         """End watching and training, and let go of files."""
         self.cancel_deep()
         self._attention.stop()
-        self._keeper.end(_END_S)
+        self._keeping.end()
 
     def buffer(self, path: str, text: str | None) -> None:
         """An open document's text (None: closed); counts instead of the file if the settings say so."""
@@ -184,10 +171,9 @@ class FolderLife:
         """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
         self.cancel_deep()
         self.made.deep = Outcome()
-        self._keeper.drop()
         failed: StorageError | None = None
         try:
-            self._store.clear()
+            self._keeping.clear()
         except StorageError as error:
             failed = error
         if self._learner is not None:
@@ -250,24 +236,24 @@ class FolderLife:
     def pending(self) -> bool:
         """Whether something was hinted or begun that is not live yet."""
         begun = self._work is not None or self.ready is not None or self._deep_work is not None
-        begun = begun or self._keeper.busy or self._keeper.done
+        begun = begun or self._keeping.busy or self._keeping.done
         return begun or self._attention.hinted > 0
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: nothing is planned."""
         if self._learner is None or self._hopeless:
             return None
-        if self._work is not None or self.ready is not None or self._keeper.done:
+        if self._work is not None or self.ready is not None or self._keeping.done:
             return 0.0
-        if self._keeper.busy:
+        if self._keeping.busy:
             return min(self._attention.due_in(now), _LOOK_S)
         trained = max(0.0, self.rest_until - now) if self._deep_work is not None else float("inf")
         return min(self._attention.due_in(now), trained)
 
     def step(self, now: float) -> None:
         """One slice of work, about `fold.SLICE_S` long. A fault of the folder becomes a trouble, never more."""
-        if self._keeper.done:
-            self._was_kept()
+        if self._keeping.done and self._learner is not None:
+            self._keeping.settle(self._learner)
             return
         if self._work is None and self._deep_work is not None and self._attention.due_in(now) > 0:
             self._deep_slice(self._deep_work)
@@ -364,13 +350,13 @@ class FolderLife:
         try:
             self.ready = yield from self._learner.reconcile(None if look.everything else look.hints, trigger)
         except NothingToLearn:
-            self._keep_nothing(self._learner)
+            self._keeping.nothing(self._learner)
             raise
         if self.ready is None and self._unfinished is not None and self._learner.state is not None:
             yield from self._finish(self._unfinished, self._learner, self._learner.state)
         elif self.ready is None:
             self._settle()
-            if (not self._keep or self._learner.purge) and self._learner.state is not None:
+            if (not self._keeping.works or self._learner.purge) and self._learner.state is not None:
                 self._save(self._learner, self._learner.state)
 
     def _say_of_git(self, waits: bool) -> None:
@@ -408,15 +394,15 @@ class FolderLife:
     # --- small steps -------------------------------------------------------------------------------------------------
 
     def _begin_learning(self) -> None:
-        cache = self._store.cache if self.trusted else None
+        telling, keeping = self._telling, self._keeping
         self._learner = Learner(
             self.folder,
             self.settings,
             self._model,
-            cache,
-            self._telling.progress,
-            self._cannot_keep,
-            self._telling.trouble,
+            keeping.cache,
+            telling.progress,
+            keeping.failed,
+            telling.trouble,
             self._purge,
         )
 
@@ -438,22 +424,10 @@ class FolderLife:
             self._go_live()
         self._telling.trouble(error)
 
-    def _cannot_keep(self, error: StorageError) -> None:
-        self._keep_again = time.monotonic() + KEEP_AGAIN_S
-        if self._keep:  # told once, not at every try
-            self._keep = False
-            self._telling.trouble(error)
-
-    def _kept_again(self, learner: Learner) -> None:
-        self._keep = True
-        learner.resume_keeping()
-        said = f"What is learned of {self.folder.name} is kept again."
-        self._telling.said(StorageError.code, Severity.INFO, said)
-
     # --- keeping -----------------------------------------------------------------------------------------------------
 
     def _save(self, learner: Learner, state: RepoState) -> None:
-        if not self.trusted or learner.network is None or (not self._keep and time.monotonic() < self._keep_again):
+        if learner.network is None or not self._keeping.may:
             return
         saved = Saved(
             schema=SCHEMA,
@@ -468,23 +442,7 @@ class FolderLife:
             touched=learner.sample.touched,
             first=learner.sample.rows,
         )
-        purge = learner.purge and learner.prune()
-        if not learner.purge and self._generation % 16 == 0:
-            learner.prune()
-        self._keeper.keep(Job(saved, state, learner.extra | deep.to_tensors(self.made.deep), purge))
-
-    def _was_kept(self) -> None:
-        """What was being written is written, or could not be."""
-        done = self._keeper.take()
-        if done is None or self._learner is None:
-            return
-        if done.error is not None:
-            self._cannot_keep(done.error)
-            return
-        if done.purged:
-            self._learner.purge = False
-        if not self._keep:
-            self._kept_again(self._learner)
+        self._keeping.keep(learner, saved, state, learner.extra | deep.to_tensors(self.made.deep))
 
     def _purge(self) -> None:
         """The rules are other ones than what was learned was made under: from now on it is used nowhere, and what is
@@ -497,25 +455,11 @@ class FolderLife:
         if self.live is not BARE:
             self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
             self._go_live()
-        self._keeper.drop()
-        try:
-            self._store.purge()
-        except StorageError as error:
-            self._cannot_keep(error)
-
-    def _keep_nothing(self, learner: Learner) -> None:
-        """The rules left nothing to learn: no generation will take the place of what was kept."""
-        if not learner.purge:
-            return
-        try:
-            self._store.purge()
-            self._store.cache.prune(set(), "")
-            learner.purge = not self._store.purged(self._store.epoch)
-        except StorageError as error:
-            self._cannot_keep(error)
+        self._keeping.purge()
 
     def _restore(self, learner: Learner) -> None:
-        loaded = self._store.load()
+        store = self._keeping.store
+        loaded = store.load()
         if loaded is None:
             return
         saved, state, extra = loaded
@@ -523,7 +467,7 @@ class FolderLife:
         try:
             extra, deeper = deep.split(extra)
         except StateError as error:
-            raise self._store.refuse(error) from error
+            raise store.refuse(error) from error
         learner.extra = extra
         network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
@@ -535,7 +479,7 @@ class FolderLife:
             adapter.check(self._model)
         except Exception as error:
             learner.extra = {}
-            raise self._store.refuse(StateError(device.said(error))) from error
+            raise store.refuse(StateError(device.said(error))) from error
         learner.restore(network, state, saved)
         self.made.verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
         if deeper.pairs:

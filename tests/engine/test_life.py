@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine import adapt, attention, wire
+from c2l_lsp.engine import adapt, attention, keeping, wire
 from c2l_lsp.engine.making import Live
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import folder_key
@@ -505,7 +505,7 @@ def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folde
 
 def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeypatch):
     """A full disk once must not cost everything that is learned afterwards."""
-    monkeypatch.setattr(adapt, "KEEP_AGAIN_S", 0.2)
+    monkeypatch.setattr(keeping, "KEEP_AGAIN_S", 0.2)
     state_root().parent.mkdir(parents=True, exist_ok=True)
     state_root().write_text("a file where the folder should be")
     with Session(settings) as session:
@@ -521,7 +521,7 @@ def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeyp
         assert life.info().generation == 2
         keys = [key for record in life._learner.records.values() for key in record.keys]
         life._learner.readings = None
-        assert len(life._store.cache.get(keys, life._learner.network.digest)) == len(
+        assert len(life._keeping.store.cache.get(keys, life._learner.network.digest)) == len(
             set(keys)
         )  # held in memory meanwhile
 

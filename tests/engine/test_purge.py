@@ -90,7 +90,7 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
         assert (one.live.adapter is None) == only
         assert only or not torch.equal(one._learner.extra["P"], prior)  # sums over the text: estimated again
         assert kept(wanted, folder) == []
-        assert not one._store.purging
+        assert not one._keeping.store.purging
     assert kept(wanted, folder) == []
     with Session(tightened) as again:
         again.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
@@ -123,10 +123,10 @@ def test_a_purge_that_was_interrupted_is_ended_by_the_next_start(open_gate, sett
         (folder / ".c2lignore").write_text("later.py\n")
         one = life(session, folder)
         one.regenerate()
-        while not one._store.purging:
+        while not one._keeping.store.purging:
             one.step(time.monotonic())
         one._work = None
-        monkeypatch.setattr(one._keeper, "keep", lambda job: None)
+        monkeypatch.setattr(one._keeping._keeper, "keep", lambda job: None)
     assert kept(wanted, folder) != []
     with Session(settings) as again:
         again.open(folder)

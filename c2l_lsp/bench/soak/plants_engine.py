@@ -124,6 +124,6 @@ def hang(number: str) -> None:
 
 def resigned(_: str) -> None:
     """What could not be kept once is never tried again."""
-    from c2l_lsp.engine import adapt
+    from c2l_lsp.engine import keeping
 
-    adapt.KEEP_AGAIN_S = 1e9
+    keeping.KEEP_AGAIN_S = 1e9
