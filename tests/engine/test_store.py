@@ -234,6 +234,14 @@ def test_the_key_of_a_folder_can_be_read_and_is_a_file_name(tmp_path):
     assert folder_key(Path("/srv/a")) == "a-" + hashlib.blake2b(b"/srv/a", digest_size=10).hexdigest()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes")
+def test_a_folder_whose_name_is_no_text_has_a_key_too():
+    key = folder_key(Path(os.fsdecode(b"/srv/a\xff")))
+    assert key.startswith("a--")
+    assert key.isascii()
+    assert key != folder_key(Path(os.fsdecode(b"/srv/a\xfe")))
+
+
 def test_one_of_two_writes_and_the_other_reads(store):
     store.save(saved(1), state(1), {})
     store.cache.put({b"a": reading(1)}, "rule")
