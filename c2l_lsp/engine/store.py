@@ -208,7 +208,7 @@ class FolderStore:
             name = pointer.read_text(encoding="ascii", errors="replace").strip()
             pointer.unlink()
             directory = self.root / Path(name).name
-            if name.startswith("gen-") and directory.is_dir():
+            if directory.name.startswith("gen-") and directory.is_dir():
                 disk.delete(*self.root.glob("*.bad"))
                 directory.rename(directory.with_suffix(".bad"))
 
