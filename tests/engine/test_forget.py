@@ -31,14 +31,17 @@ def test_clearing_forgets_everything_and_begins_anew(store):
 
 
 @pytest.mark.parametrize("how", ["clear", "purge"])
-def test_a_save_begun_before_all_was_forgotten_leaves_nothing(store, monkeypatch, how):
-    real, epoch = disk.sync, store.epoch
+@pytest.mark.parametrize("when", ["private", "sync"], ids=["before it wrote", "before it counted"])
+def test_a_save_begun_before_all_was_forgotten_leaves_nothing(store, monkeypatch, how, when):
+    assert store.own()
+    real, epoch = getattr(disk, when), store.epoch
 
     def forgotten_meanwhile(directory: Path) -> None:
-        monkeypatch.setattr(disk, "sync", real)
+        monkeypatch.setattr(disk, when, real)
+        real(directory)
         getattr(store, how)()
 
-    monkeypatch.setattr(disk, "sync", forgotten_meanwhile)
+    monkeypatch.setattr(disk, when, forgotten_meanwhile)
     assert store.save(saved(1), state(1), {}) is False
     assert store.epoch == epoch + 1
     assert store.load() is None
@@ -60,7 +63,9 @@ def test_a_purge_lasts_until_it_is_ended(store):
     assert store.purging
     store.save(saved(3), state(3), {})
     (store.root / "gen-00000002-0.bad").mkdir()
+    (store.root / ".gen-interrupted.tmp").mkdir()
     assert store.purged(store.epoch)
+    assert not (store.root / ".gen-interrupted.tmp").exists()
     assert not store.purging
     assert store.load()[0].generation == 3
     assert len(list(store.root.glob("gen-*"))) == 1
@@ -85,6 +90,22 @@ def test_a_purge_does_not_end_while_somebody_reads_what_is_to_go(store):
 def test_a_purge_beside_a_damaged_pointer_is_not_ended(store):
     store.purge()
     (store.root / "CURRENT").write_text("elsewhere")
-    with pytest.raises(StorageError, match="a damaged pointer"):
+    with pytest.raises(StorageError, match=f"cannot be kept in {store.root}: a damaged pointer"):
         store.purged(store.epoch)
     assert store.purging
+
+
+def test_a_purge_that_cannot_begin_says_so(store):
+    assert store.own()
+    (store.root / "CURRENT").mkdir()
+    with pytest.raises(StorageError, match=f"cannot be kept in {store.root}: (Is a directory|Operation not permitted)"):
+        store.purge()
+
+
+def test_every_time_all_is_forgotten_is_another_epoch(store):
+    assert store.own()
+    epochs = [store.epoch]
+    for forget in (store.purge, store.purge, store.clear, store.clear):
+        forget()
+        epochs.append(store.epoch)
+    assert epochs == [0, 1, 2, 3, 4]

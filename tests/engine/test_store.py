@@ -13,7 +13,7 @@ import torch
 from store_builders import reading, saved, state
 
 from c2l_lsp.engine.claim import InUse
-from c2l_lsp.engine.store import SCHEMA, FolderStore, folder_key
+from c2l_lsp.engine.store import FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet import RepoState
 
@@ -45,102 +45,20 @@ def test_the_newest_counts_and_few_are_kept(store):
     assert len(list(store.root.glob("gen-*"))) == 2
 
 
-@pytest.mark.parametrize("file", ["state.safetensors", "saved.msgpack", "extra.safetensors", "manifest.json"])
-def test_a_flipped_bit_anywhere_is_set_aside(store, file):
-    store.save(saved(), state(), {"P": torch.eye(3)})
-    path = next(store.root.glob("gen-*")) / file
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    path.write_bytes(data)
-    with pytest.raises(StateError, match="set aside"):
-        store.load()
-    assert store.load() is None  # the next start begins anew
-    assert list(store.root.glob("*.bad"))
+def test_what_cannot_be_deleted_keeps_nothing_from_being_saved_or_set_aside(store, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "manifest.json")
 
-
-def test_every_truncation_is_refused(store):
-    store.save(saved(), state(), {})
-    path = next(store.root.glob("gen-*")) / "state.safetensors"
-    whole = path.read_bytes()
-    pointer = (store.root / "CURRENT").read_bytes()
-    directory = path.parent
-    for size in range(0, len(whole), 97):
-        path.write_bytes(whole[:size])
-        with pytest.raises(StateError):
-            store.load()
-        (store.root / "CURRENT").write_bytes(pointer)
-        directory.with_suffix(".bad").rename(directory)
-
-
-@pytest.mark.parametrize("where", ["state", "extra"])
-def test_not_finite_is_refused(store, where):
-    bad = state()
-    bad.tensors["S"][0, 0] = float("nan")
-    store.save(saved(), *((bad, {}) if where == "state" else (state(), bad.tensors)))
-    with pytest.raises(StateError, match=r"damaged \(numbers that are not finite, or below 0\)"):
-        store.load()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"gate": float("inf")}, {"gate": -0.1}, {"gate_recall": float("nan")}, {"gate_recall": -1.0}, {"generation": -1}],
-)
-def test_numbers_that_cannot_be_are_refused(store, wrong):
-    store.save(saved(**wrong), state(), {})
-    with pytest.raises(StateError, match="not finite, or below 0"):
-        store.load()
-
-
-def test_numbers_at_the_edge_are_none_of_these(store):
-    store.save(saved(0, gate=0.0, gate_recall=0.0), state(), {})
-    assert store.load()[0] == saved(0, gate=0.0, gate_recall=0.0)
-
-
-def test_an_older_schema_is_refused(store):
-    store.save(saved(), state(), {})
-    manifest = next(store.root.glob("gen-*")) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(f'"schema": {SCHEMA}', '"schema": 0'))
-    with pytest.raises(StateError, match="schema 0"):
-        store.load()
-
-
-@pytest.mark.parametrize("pointer", ["gen-../../elsewhere", "elsewhere", "", ".gen-1.tmp"])
-def test_a_pointer_that_names_no_generation_is_refused(store, pointer):
-    store.save(saved(), state(), {})
-    (store.root / "CURRENT").write_text(pointer)
-    with pytest.raises(StateError, match="a damaged pointer"):
-        store.load()
-    assert store.load() is None
-
-
-def test_a_manifest_that_names_a_file_elsewhere_is_refused(store):
-    store.save(saved(), state(), {})
-    (store.root / "elsewhere").write_bytes(b"")
-    manifest = next(store.root.glob("gen-*")) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"saved.msgpack"', '"../elsewhere"'))
-    with pytest.raises(StateError, match="leaves the directory"):
-        store.load()
-
-
-def test_of_what_was_set_aside_only_the_last_is_kept(store):
     for number in (1, 2):
         store.save(saved(number), state(number), {})
+    store.set_aside()
+    store.save(saved(3), state(3), {})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", refused)
+        assert store.save(saved(4), state(4), {})
+        assert store.load()[0].generation == 4
         store.set_aside()
         assert store.load() is None
-    (bad,) = store.root.glob("*.bad")
-    assert bad.name.startswith("gen-00000002-")
-    assert len(list(store.root.glob("gen-*"))) == 1
-    store.set_aside()  # nothing is current: nothing happens
-    assert bad.is_dir()
-
-
-def test_what_was_set_aside_is_no_generation_to_keep(store):
-    store.save(saved(1), state(1), {})
-    store.set_aside()
-    for number in range(2, 5):
-        store.save(saved(number), state(number), {})
-    kept = sorted(path.name[:12] for path in store.root.glob("gen-*"))
-    assert kept == ["gen-00000001", "gen-00000003", "gen-00000004"]
 
 
 def test_peeking_says_what_is_kept_and_touches_nothing(store):
@@ -191,7 +109,7 @@ def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(StorageError, match="No space left"):
+    with pytest.raises(StorageError, match=f"cannot be kept in {store.root}: No space left"):
         store.save(saved(2), state(2), {})
     monkeypatch.setattr(os, "fsync", real)
     assert store.load()[0].generation == 1
@@ -203,6 +121,8 @@ def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
 def test_only_the_user_can_read_it(store):
     store.save(saved(), state(), {})
     store.cache.put({b"a": reading(1)}, "rule")
+    store.purge()
+    store.save(saved(), state(), {})
     for path in [store.root, *store.root.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode & 0o077 == 0 or path.name.endswith(("-wal", "-shm")), path
@@ -270,18 +190,6 @@ def test_one_of_two_writes_and_the_other_reads(store):
     finally:
         other.close()
     assert store.load()[0].generation == 3
-
-
-def test_a_reader_sets_nothing_aside(store):
-    store.save(saved(1), state(1), {})
-    (store.root / "CURRENT").write_text("gen-nowhere")
-    other = FolderStore(store.root)
-    with pytest.raises(StateError):
-        other.load()
-    assert (store.root / "CURRENT").exists()
-    with pytest.raises(StateError):
-        store.load()
-    assert not (store.root / "CURRENT").exists()
 
 
 KEPT = Path(__file__).parent / "kept_state_1"

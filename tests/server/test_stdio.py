@@ -56,6 +56,9 @@ def test_bodies_however_the_bytes_are_cut() -> None:
         b"Content-Length: 90000\r\n\r\n{}" + framed(b"{}"),
         b"Content-Length: 90000\r\n\r\n{}" + framed(b"{}", b"content-type: x\r\ncontent-length:%d\r\n\r\n"),
         b"Content-Length: 90000\r\n\r\n" + b"[" * 70_000 + framed(b"{}"),
+        b"Content-Length: 90000\r\n\r\n" + framed(b"{}"),  # nothing at all came of the body
+        b"Content-Length: 90000\r\n\r\n\r\n\r\n" + framed(b"{}"),
+        b"Content-Length: 0000000000002\r\n\r\n{}",  # more digits than any length has
     ],
 )
 def test_a_stream_that_cannot_be_cut_ends(stream: bytes) -> None:
@@ -72,6 +75,7 @@ def test_a_header_may_come_in_pieces_and_a_body_may_talk_of_headers() -> None:
     stream = framed(body, b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\nCONTENT-LENGTH:\t%d \r\n\r\n")
     framer = Framer()
     assert [found for at in range(len(stream)) for found in framer.feed(stream[at : at + 1])] == [body]
+    assert list(framer.feed(stream * 2)) == [body, body]  # the next one's header is none inside of this
 
 
 def test_prints_of_any_kind_miss_the_protocol() -> None:
@@ -253,11 +257,15 @@ def test_lengths_up_to_the_limits_and_no_further(more: int) -> None:
     if more:
         with pytest.raises(FramingError, match=f"more than {stdio.MAX_MESSAGE} bytes or of no readable length"):
             stdio.content_length(largest)
-        with pytest.raises(FramingError, match="too long"):
+        with pytest.raises(FramingError) as refused:
             list(Framer().feed(header))
+        assert str(refused.value) == "A message header is too long."
+        with pytest.raises(FramingError, match="too long"):
+            list(Framer().feed(header[:-4] + b"x" * 4))
     else:
         assert stdio.content_length(largest) == stdio.MAX_MESSAGE
         assert list(Framer().feed(header)) == [b""]
+        assert list(Framer().feed(header[:-4] + b"x" * 4)) == []  # its end may come yet, as far as is known
 
 
 @pytest.mark.parametrize(
@@ -265,6 +273,10 @@ def test_lengths_up_to_the_limits_and_no_further(more: int) -> None:
     [
         (b"Content-Type: x", "A message header has no Content-Length."),
         (b"Content-Length: 1\r\nContent-Length: 2", "A message header has more than one Content-Length."),
+        (
+            b"Content-Length: 1:2",
+            f"A message of more than {stdio.MAX_MESSAGE} bytes or of no readable length is announced.",
+        ),
         (b"nonsense", "What should be a message header is none."),
     ],
 )
@@ -272,7 +284,7 @@ def test_what_is_wrong_with_a_header_is_said(header: bytes, sentence: str) -> No
     with pytest.raises(FramingError) as refused:
         stdio.content_length(header)
     assert str(refused.value) == sentence
-    assert stdio.content_length(b"Content-Length: 1\r\nContent-Length: 1") == 1
+    assert stdio.content_length(b"Content-Length: 1\r\nContent-Length: 000000000001") == 1
 
 
 def test_a_body_that_is_cut_short_is_said() -> None:
