@@ -62,7 +62,6 @@ ONLY_IMPORTERS = {
 LONG = {
     "engine/wire.py": "one contract: every frame of the process edge, side by side",
     "engine/adapt.py": "one life: the order of its steps is what there is to read",
-    "engine/store.py": "one directory: who writes it, and every way that writing and reading it can go wrong",
     "repo/lines.py": "one algorithm: which lines of two files correspond, as git finds them",
     "server/engine_client.py": "one life: every way the engine process starts, ends and is asked",
     "train/base.py": "one loop, with the optimiser it drives",

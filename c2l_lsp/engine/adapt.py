@@ -1,64 +1,51 @@
 """One workspace folder's living adapter: from hints about files to a new generation that is live.
 
 `FolderLife` never computes unasked: the scheduler drives `step()`, one slice at a time, and folds the changes of all
-folders that are ready in one batched update (`ready` → `folded`). It owns the watcher, the generation counter, the
-adapter that is live and what is kept on disk; `learn.Learner` owns the state.
+folders that are ready in one batched update (`ready` → `folded`). It owns the generation counter, the adapter that
+is live and what is kept on disk; `learn.Learner` owns the state, `attention.Attention` says when to look.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import deep, device, fold, kinds, wire
+from c2l_lsp.engine.attention import Attention
 from c2l_lsp.engine.deep import Deepening, Outcome
 from c2l_lsp.engine.gate import Verdict
-from c2l_lsp.engine.keeper import Job, Keeper
+from c2l_lsp.engine.keeping import Keeping
 from c2l_lsp.engine.learn import Learner
 from c2l_lsp.engine.making import BARE, NORM_LIMIT, Making
 from c2l_lsp.engine.ready import Ready
-from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
+from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
+from c2l_lsp.engine.telling import Emit, Telling
 from c2l_lsp.errors import (
     AdapterError,
     C2LError,
     EngineError,
     FolderError,
     NothingToLearn,
-    Severity,
     StateError,
     StorageError,
 )
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
 from c2l_lsp.model.lora import AdapterSlot
-from c2l_lsp.repo.coalesce import Coalescer
 from c2l_lsp.repo.files import FileFilter
-from c2l_lsp.repo.gitdir import git_busy
-from c2l_lsp.repo.watch import Watcher
-
-RECONCILE_S = 300.0
-"""A full comparison with the disk happens at least this often, whatever the watcher says."""
-
-KEEP_AGAIN_S = 60.0
-"""After a state could not be kept, it is tried again no sooner."""
 
 RETRY_S = 30.0
 """After a fault of the device the folder is looked at again."""
 
 _LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
-_END_S = 1.0  # a folder that is closed waits so long for what is being written
-_GIT_PAUSE_S = 0.5
-FIRST_WAIT_S = 300.0
-"""The first index waits so long for git at most: what a clone or checkout left half-way is better than nothing."""
 
 _GIT_TASK = "waiting for git"
 _TOLD_PATHS = 8
 """Files that a new generation names, of those that changed."""
 
-Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 Work = Generator[None, None, None]
 
 
@@ -81,14 +68,12 @@ class FolderLife:
         self.state_name = "opening"
         self.message = ""
         self.ready: Ready | None = None
-        self._model, self._store, self._emit = model, store, emit
+        self._model = model
+        self._telling = Telling(folder, emit)
         self._learner: Learner | None = None
-        self._watcher: Watcher | None = None
-        self._hints = Coalescer(settings.adapter.update_delay_ms / 1e3, settings.adapter.max_delay_ms / 1e3)
+        self._attention = Attention(folder, settings, self._telling.trouble)
         self._work: Work | None = None
-        self._next_reconcile = 0.0
         self._trigger = "index"
-        self._changed_at, self._begun, self._waits = float("-inf"), 0.0, False
         self.made = Making(model, slot, settings.adapter.scale)
         self._slot = slot
         self.rest_until = 0.0
@@ -96,11 +81,9 @@ class FolderLife:
         self._deep_work: Work | None = None
         self._generation, self._updated_at = 0, 0.0
         self._unfinished: Ready | None = None  # folded, and no adapter made of it yet
-        self._keeper = Keeper(store)
-        self._keep, self._keep_again = trusted, 0.0
+        self._keeping = Keeping(folder.name, store, trusted, self._telling)
         self._shown_filter: FileFilter | None = None
         self._hopeless = False
-        self._told: set[str] = set()
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -127,35 +110,26 @@ class FolderLife:
             self.message = "The adapter is off." if self.trusted else "The folder is not trusted: nothing is learned."
             return
         self._begin_learning()
-        try:
-            if not self._store.own():
-                self._cannot_keep(
-                    InUse(f"Another server keeps what is learned of {self.folder.name}; this one does not.")
-                )
-        except StorageError as error:
-            self._cannot_keep(error)
+        self._keeping.begin()
         assert self._learner is not None  # noqa: S101 - just made
-        self._learner.purge = self._store.purging
+        self._learner.purge = self._keeping.store.purging
         try:
             self._restore(self._learner)
         except C2LError as error:
-            self._tell(error)
-        self._watcher = Watcher(self.folder, self._learner.filter, self._hinted, on_trouble=self._tell)
-        self._watch()
+            self._telling.trouble(error)
+        self._attention.start(self._learner.filter)
         self.state_name = "indexing" if self._learner.state is None else "ready"
-        self._next_reconcile = time.monotonic()
 
     def stop(self) -> None:
         """End watching and training, and let go of files."""
         self.cancel_deep()
-        if self._watcher is not None:
-            self._watcher.stop()
-        self._keeper.end(_END_S)
+        self._attention.stop()
+        self._keeping.end()
 
     def buffer(self, path: str, text: str | None) -> None:
         """An open document's text (None: closed); counts instead of the file if the settings say so."""
         if self._learner is not None and self.settings.adapter.include_unsaved and self._learner.buffer(path, text):
-            self._hints.add(frozenset([path]))
+            self._attention.hint(path)
 
     def texts(self) -> dict[str, bytes]:
         """The files that were learned, by path with a digest of their text; see `text`."""
@@ -168,8 +142,8 @@ class FolderLife:
 
     def permits(self, path: str) -> bool:
         """Whether a file may be seen at all; what the rules leave out is in no prompt either. Fails closed."""
-        if self._watcher is not None:
-            return self._watcher.filter.permits(path)
+        if self._attention.filter is not None:
+            return self._attention.filter.permits(path)
         try:
             self._shown_filter = self._shown_filter or FileFilter(self.folder, self.settings.files)
         except C2LError:
@@ -181,7 +155,7 @@ class FolderLife:
         self.made.adapter, self.made.deep = None, Outcome()
         self._go_live()
         self.message = "The adapter is kept back: with it the model computed no numbers."
-        self._tell(EngineError(f"{self.folder.name}: {self.message}"))
+        self._telling.trouble(EngineError(f"{self.folder.name}: {self.message}"))
 
     @property
     def buffers(self) -> dict[str, str]:
@@ -190,16 +164,16 @@ class FolderLife:
 
     def regenerate(self) -> None:
         """Compare everything with the disk now."""
-        self._trigger, self._next_reconcile = "regenerate", time.monotonic()
+        self._trigger = "regenerate"
+        self._attention.soon()
 
     def reset(self) -> None:
         """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
         self.cancel_deep()
         self.made.deep = Outcome()
-        self._keeper.drop()
         failed: StorageError | None = None
         try:
-            self._store.clear()
+            self._keeping.clear()
         except StorageError as error:
             failed = error
         if self._learner is not None:
@@ -207,9 +181,10 @@ class FolderLife:
             self.ready, self._work, self._unfinished = None, None, None
             self.made.drop()
             self._go_live()
-        self._trigger, self._next_reconcile = "reset", time.monotonic()
+        self._trigger = "reset"
+        self._attention.soon()
         if failed is not None:
-            self._tell(failed)
+            self._telling.trouble(failed)
             raise failed
 
     def deepen(self, steps: int = 0) -> None:
@@ -242,7 +217,7 @@ class FolderLife:
             enabled=self.enabled and self.learns,
             files=len(records),
             chunks=learner.pieces if learner else 0,
-            pending_files=self._hints.pending + (self.ready.plan.changed_files if self.ready else 0),
+            pending_files=self._attention.hinted + (self.ready.plan.changed_files if self.ready else 0),
             norm=self.made.adapter.norm if self.made.adapter else 0.0,
             scale=self.made.strength,
             recalled=len(self.made.adapter.recall.keys) if self.made.adapter and self.made.adapter.recall else 0,
@@ -261,31 +236,26 @@ class FolderLife:
     def pending(self) -> bool:
         """Whether something was hinted or begun that is not live yet."""
         begun = self._work is not None or self.ready is not None or self._deep_work is not None
-        begun = begun or self._keeper.busy or self._keeper.done
-        return begun or self._hints.due() is not None
+        begun = begun or self._keeping.busy or self._keeping.done
+        return begun or self._attention.hinted > 0
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: nothing is planned."""
         if self._learner is None or self._hopeless:
             return None
-        if self._work is not None or self.ready is not None or self._keeper.done:
+        if self._work is not None or self.ready is not None or self._keeping.done:
             return 0.0
-        if self._keeper.busy:
-            return min(self._planned_in(now), _LOOK_S)
+        if self._keeping.busy:
+            return min(self._attention.due_in(now), _LOOK_S)
         trained = max(0.0, self.rest_until - now) if self._deep_work is not None else float("inf")
-        return min(self._planned_in(now), trained)
-
-    def _planned_in(self, now: float) -> float:
-        """Seconds until the folder is looked at."""
-        hinted = self._hints.due()
-        return min(self._next_reconcile - now, hinted if hinted is not None else float("inf"))
+        return min(self._attention.due_in(now), trained)
 
     def step(self, now: float) -> None:
         """One slice of work, about `fold.SLICE_S` long. A fault of the folder becomes a trouble, never more."""
-        if self._keeper.done:
-            self._was_kept()
+        if self._keeping.done and self._learner is not None:
+            self._keeping.settle(self._learner)
             return
-        if self._work is None and self._deep_work is not None and self._planned_in(now) > 0:
+        if self._work is None and self._deep_work is not None and self._attention.due_in(now) > 0:
             self._deep_slice(self._deep_work)
             return
         if self._work is None:
@@ -314,7 +284,7 @@ class FolderLife:
             return
         what = device.said(error)
         self._failed(EngineError(f"{self.folder.name} could not be learned just now ({what}); it is tried again."))
-        self._next_reconcile = min(self._next_reconcile, time.monotonic() + RETRY_S)
+        self._attention.soon(RETRY_S)
 
     def _deep_slice(self, work: Work) -> None:
         try:
@@ -327,16 +297,16 @@ class FolderLife:
                 raise
             note = f"failed: {device.said(error)}"
             self.made.deep = replace(self.made.deep, note=note)
-            self._tell(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
+            self._telling.trouble(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
 
     def _deepen(self, deepening: Deepening) -> Work:
         self.made.deep = yield from deepening.run(
-            lambda done, total, finished: self._progress(wire.DEEP, done, total, "steps", finished)
+            lambda done, total, finished: self._telling.progress(wire.DEEP, done, total, "steps", finished)
         )
         self._generation += 1
         self._updated_at = time.time()
         self._go_live()
-        self._emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
+        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
         if self._learner is not None and self._learner.state is not None:
             self._save(self._learner, self._learner.state)
 
@@ -362,51 +332,36 @@ class FolderLife:
         ready.ms["update"] = update_ms
         self._learner.fold(ready, state)
         if ready.replayed is not None:  # the state stands for HEAD: what differs on disk is the next change
-            self._next_reconcile = time.monotonic()
+            self._attention.soon()
         self._unfinished = ready
         self._work = self._finish(ready, self._learner, state)
 
     def _begin(self, now: float) -> Work:
         """The next piece of work: everything if that is due, else what was hinted."""
         assert self._learner is not None  # noqa: S101
-        due = self._hints.due()
-        hints = self._hints.take() if due is not None and due <= 0 else frozenset()
-        everything = hints is None or now >= self._next_reconcile
-        if self._git_at_work(now, first=self._learner.state is None):  # look again when git is done
-            self._hints.add(hints)
-            self._next_reconcile = max(self._next_reconcile, now + _GIT_PAUSE_S)
+        waited = self._attention.waits
+        look = self._attention.look(now, first=self._learner.state is None)
+        if self._attention.waits != waited:
+            self._say_of_git(self._attention.waits)
+        if look is None:
             return
         trigger, self._trigger = self._trigger, "diff"
-        if everything:
-            self._next_reconcile = now + RECONCILE_S
-            self._watch()
         self.state_name = "indexing" if self._learner.state is None else "updating"
         try:
-            self.ready = yield from self._learner.reconcile(None if everything else hints, trigger)
+            self.ready = yield from self._learner.reconcile(None if look.everything else look.hints, trigger)
         except NothingToLearn:
-            self._keep_nothing(self._learner)
+            self._keeping.nothing(self._learner)
             raise
         if self.ready is None and self._unfinished is not None and self._learner.state is not None:
             yield from self._finish(self._unfinished, self._learner, self._learner.state)
         elif self.ready is None:
             self._settle()
-            if (not self._keep or self._learner.purge) and self._learner.state is not None:
+            if (not self._keeping.works or self._learner.purge) and self._learner.state is not None:
                 self._save(self._learner, self._learner.state)
 
-    def _git_at_work(self, now: float, *, first: bool) -> bool:
-        """Whether to wait for git; says so while it does."""
-        self._begun = self._begun or now
-        busy = git_busy(self.folder, now - self._changed_at) and not (first and now - self._begun > FIRST_WAIT_S)
-        if busy != self._waits:
-            self._waits = busy
-            self.message = "git is at work in the folder; it is learned when git is done." if busy else ""
-            self._progress(_GIT_TASK, 0, 0, "", not busy)
-        return busy
-
-    def _hinted(self, hint: frozenset[str] | None) -> None:
-        """The watcher's word that files changed."""
-        self._changed_at = time.monotonic()
-        self._hints.add(hint)
+    def _say_of_git(self, waits: bool) -> None:
+        self.message = "git is at work in the folder; it is learned when git is done." if waits else ""
+        self._telling.progress(_GIT_TASK, 0, 0, "", not waits)
 
     def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101
@@ -423,7 +378,7 @@ class FolderLife:
         self._go_live()
         self._settle()
         ready.ms |= {"adapter": (made - started) * 1e3, "gate": (time.perf_counter() - made) * 1e3}
-        self._emit(
+        self._telling.emit(
             wire.AdapterChanged(
                 info=self.info(),
                 trigger=ready.trigger,
@@ -439,18 +394,17 @@ class FolderLife:
     # --- small steps -------------------------------------------------------------------------------------------------
 
     def _begin_learning(self) -> None:
-        store = self._store if self.trusted else None
+        telling, keeping = self._telling, self._keeping
         self._learner = Learner(
-            self.folder, self.settings, self._model, store, self._progress, self._cannot_keep, self._tell, self._purge
+            self.folder,
+            self.settings,
+            self._model,
+            keeping.cache,
+            telling.progress,
+            keeping.failed,
+            telling.trouble,
+            self._purge,
         )
-
-    def _watch(self) -> None:
-        """Begin to watch, again too if events stopped coming (the folder was moved away and is back)."""
-        if self._watcher is not None and not self._watcher.alive:
-            try:
-                self._watcher.start()
-            except C2LError as error:
-                self._tell(error)
 
     def _go_live(self) -> None:
         bare = not self.enabled
@@ -458,7 +412,7 @@ class FolderLife:
 
     def _settle(self) -> None:
         self.state_name = "ready"
-        self._told.clear()  # what goes wrong again is told again
+        self._telling.well()  # what goes wrong again is told again
 
     def _failed(self, error: C2LError) -> None:
         """Go on with the bare model (or the last adapter); the folder is looked at again unless that is no use."""
@@ -468,35 +422,12 @@ class FolderLife:
         if isinstance(error, NothingToLearn | FolderError):
             self.made.adapter = None
             self._go_live()
-        self._tell(error)
-
-    def _tell(self, error: C2LError) -> None:
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            severity = error.severity.value
-            self._emit(wire.Trouble(folder=str(self.folder), code=error.code, severity=severity, message=str(error)))
-
-    def _cannot_keep(self, error: StorageError) -> None:
-        self._keep_again = time.monotonic() + KEEP_AGAIN_S
-        if self._keep:  # told once, not at every try
-            self._keep = False
-            self._tell(error)
-
-    def _kept_again(self, learner: Learner) -> None:
-        self._keep = True
-        learner.resume_keeping()
-        said = f"What is learned of {self.folder.name} is kept again."
-        info = Severity.INFO.value
-        self._emit(wire.Trouble(folder=str(self.folder), code=StorageError.code, severity=info, message=said))
-
-    def _progress(self, task: str, done: int, total: int, unit: str, finished: bool) -> None:
-        folder = str(self.folder)
-        self._emit(wire.Progress(folder=folder, task=task, done=done, total=total, unit=unit, finished=finished))
+        self._telling.trouble(error)
 
     # --- keeping -----------------------------------------------------------------------------------------------------
 
     def _save(self, learner: Learner, state: RepoState) -> None:
-        if not self.trusted or learner.network is None or (not self._keep and time.monotonic() < self._keep_again):
+        if learner.network is None or not self._keeping.may:
             return
         saved = Saved(
             schema=SCHEMA,
@@ -511,23 +442,7 @@ class FolderLife:
             touched=learner.sample.touched,
             first=learner.sample.rows,
         )
-        purge = learner.purge and learner.prune()
-        if not learner.purge and self._generation % 16 == 0:
-            learner.prune()
-        self._keeper.keep(Job(saved, state, learner.extra | deep.to_tensors(self.made.deep), purge))
-
-    def _was_kept(self) -> None:
-        """What was being written is written, or could not be."""
-        done = self._keeper.take()
-        if done is None or self._learner is None:
-            return
-        if done.error is not None:
-            self._cannot_keep(done.error)
-            return
-        if done.purged:
-            self._learner.purge = False
-        if not self._keep:
-            self._kept_again(self._learner)
+        self._keeping.keep(learner, saved, state, learner.extra | deep.to_tensors(self.made.deep))
 
     def _purge(self) -> None:
         """The rules are other ones than what was learned was made under: from now on it is used nowhere, and what is
@@ -540,25 +455,11 @@ class FolderLife:
         if self.live is not BARE:
             self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
             self._go_live()
-        self._keeper.drop()
-        try:
-            self._store.purge()
-        except StorageError as error:
-            self._cannot_keep(error)
-
-    def _keep_nothing(self, learner: Learner) -> None:
-        """The rules left nothing to learn: no generation will take the place of what was kept."""
-        if not learner.purge:
-            return
-        try:
-            self._store.purge()
-            self._store.prune(set(), "")
-            learner.purge = not self._store.purged(self._store.epoch)
-        except StorageError as error:
-            self._cannot_keep(error)
+        self._keeping.purge()
 
     def _restore(self, learner: Learner) -> None:
-        loaded = self._store.load()
+        store = self._keeping.store
+        loaded = store.load()
         if loaded is None:
             return
         saved, state, extra = loaded
@@ -566,7 +467,7 @@ class FolderLife:
         try:
             extra, deeper = deep.split(extra)
         except StateError as error:
-            raise self._store.refuse(error) from error
+            raise store.refuse(error) from error
         learner.extra = extra
         network = kinds.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
@@ -578,7 +479,7 @@ class FolderLife:
             adapter.check(self._model)
         except Exception as error:
             learner.extra = {}
-            raise self._store.refuse(StateError(device.said(error))) from error
+            raise store.refuse(StateError(device.said(error))) from error
         learner.restore(network, state, saved)
         self.made.verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
         if deeper.pairs:
@@ -587,4 +488,4 @@ class FolderLife:
         self._go_live()
         self._trigger = "diff"
         self._updated_at = time.time()
-        self._emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))
+        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))

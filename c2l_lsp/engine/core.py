@@ -16,13 +16,14 @@ import psutil
 
 from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import together, wire
-from c2l_lsp.engine.adapt import Emit, FolderLife
+from c2l_lsp.engine.adapt import FolderLife
 from c2l_lsp.engine.complete import Completer
 from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.engine.hoard import Hoard
 from c2l_lsp.engine.inventory import prune
 from c2l_lsp.engine.making import BARE, Live
 from c2l_lsp.engine.store import FolderStore, folder_key
+from c2l_lsp.engine.telling import Emit
 from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model import light
 from c2l_lsp.model.lora import AdapterSlot, export_peft

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from c2l_lsp.engine.store import FolderStore
+from c2l_lsp.engine.cache import Cache
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.encoder import in_diff
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Piece, Reading
@@ -163,12 +163,10 @@ def _count(records: Iterable[Record]) -> Counter[bytes]:
 
 
 class Readings:
-    """Readings of pieces by key: from the store, from memory where the store cannot be written, or made anew."""
+    """Readings of pieces by key: from the cache, from memory where the cache cannot be written, or made anew."""
 
-    def __init__(
-        self, store: FolderStore | None, network: Hypernetwork, on_trouble: Callable[[StorageError], None]
-    ) -> None:
-        self._store, self._network, self._on_trouble = store, network, on_trouble
+    def __init__(self, cache: Cache | None, network: Hypernetwork, on_trouble: Callable[[StorageError], None]) -> None:
+        self._cache, self._network, self._on_trouble = cache, network, on_trouble
         self._held: dict[bytes, Reading] = {}
         self._paused = False
 
@@ -177,9 +175,9 @@ class Readings:
         wanted = list(dict.fromkeys(keys))
         found = {key: self._held[key] for key in wanted if key in self._held}
         rest = [key for key in wanted if key not in found]
-        if self._store is not None and rest:
+        if self._cache is not None and rest:
             try:
-                found |= self._store.get(rest, self._network.digest)
+                found |= self._cache.get(rest, self._network.digest)
             except StorageError as error:
                 self._give_up(error)
         return found
@@ -201,26 +199,26 @@ class Readings:
     def prune(self, alive: set[bytes], texts: set[bytes]) -> bool:
         """Forget readings nobody needs, and kept texts other than `texts`; whether they are gone from the disk."""
         self._held = {key: reading for key, reading in self._held.items() if key in alive}
-        if self._store is not None and not self._paused:
+        if self._cache is not None and not self._paused:
             try:
-                self._store.prune(alive, self._network.digest, texts)
+                self._cache.prune(alive, self._network.digest, texts)
             except StorageError as error:
                 self._give_up(error)
         return not self._paused
 
     def keep(self, readings: dict[bytes, Reading]) -> None:
         """Keep readings under their keys."""
-        if self._store is None or self._paused:
+        if self._cache is None or self._paused:
             self._held |= readings
             return
         try:
-            self._store.put(readings, self._network.digest)
+            self._cache.put(readings, self._network.digest)
         except StorageError as error:
             self._give_up(error)
             self._held |= readings
 
     def resume(self) -> None:
-        """The store can be written again: it gets what was held in memory meanwhile."""
+        """The cache can be written again: it gets what was held in memory meanwhile."""
         self._paused = False
         held, self._held = self._held, {}
         if held:

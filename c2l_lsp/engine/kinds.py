@@ -12,8 +12,9 @@ from c2l_lsp.model import checkpoint
 from c2l_lsp.model import prior as priors
 from c2l_lsp.model.base import ASSETS, BaseModel
 from c2l_lsp.model.encoder import EmbeddingEncoder, load_encoder
+from c2l_lsp.model.errors import errors
 from c2l_lsp.model.hypernet import Hypernetwork
-from c2l_lsp.model.memory import Memory, errors
+from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.prior import Curvature, MemoryPrior
 from c2l_lsp.model.published import PUBLISHED_BASE, Kind
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import fold, kinds
+from c2l_lsp.engine.cache import Cache
 from c2l_lsp.engine.fold import Plan, Readings, Record
 from c2l_lsp.engine.ready import Ready
 from c2l_lsp.engine.replay import Replay
 from c2l_lsp.engine.sample import Sample
-from c2l_lsp.engine.store import FolderStore, Saved
+from c2l_lsp.engine.store import Saved
 from c2l_lsp.engine.texts import Texts
 from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StorageError
 from c2l_lsp.model.base import BaseModel
@@ -41,7 +42,7 @@ class Learner:
         folder: Path,
         settings: Settings,
         model: BaseModel,
-        store: FolderStore | None,
+        cache: Cache | None,
         on_progress: Progress,
         on_trouble: Callable[[StorageError], None],
         tell: Callable[[C2LError], None] = lambda error: None,
@@ -57,7 +58,7 @@ class Learner:
         self.purge = False
         """Whether something may be kept that was learned under other rules."""
         self.readings: Readings | None = None
-        self._folder, self._settings, self._model, self._store = folder, settings, model, store
+        self._folder, self._settings, self._model, self._cache = folder, settings, model, cache
         self._on_progress, self._on_trouble, self._tell = on_progress, on_trouble, tell
         self._on_purge = on_purge
         self.lasting: set[bytes] = set()
@@ -65,7 +66,7 @@ class Learner:
         self._budget = settings.adapter.max_index_kb * 1024
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
-        self._texts = Texts(store, on_trouble)
+        self._texts = Texts(cache, on_trouble)
 
     # --- what counts as the folder's text --------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ class Learner:
         adapter = self._settings.adapter
         if self.network is None or not (self.network.reads_diffs and adapter.use_git_history):
             return None
-        self.readings = self.readings or Readings(self._store, self.network, self._on_trouble)
+        self.readings = self.readings or Readings(self._cache, self.network, self._on_trouble)
         replay = Replay(
             self._folder, self.filter, self.network, self.readings, commits=adapter.history_commits, budget=self._budget
         )
@@ -172,7 +173,7 @@ class Learner:
 
     def _read(self, planned: Plan, trigger: str) -> Generator[None, None, Ready | None]:
         assert self.network is not None  # noqa: S101
-        self.readings = self.readings or Readings(self._store, self.network, self._on_trouble)
+        self.readings = self.readings or Readings(self._cache, self.network, self._on_trouble)
         diffs = yield from self._read_diffs(planned)
         if diffs:
             return Ready(planned, Change(diffs=diffs), trigger, {})
@@ -251,7 +252,7 @@ class Learner:
         return self.readings.prune({key for record in records for key in record.keys} | self.lasting, texts)
 
     def resume_keeping(self) -> None:
-        """The store can be written again."""
+        """The cache can be written again."""
         self._texts.resume()
         if self.readings is not None:
             self.readings.resume()

@@ -76,7 +76,7 @@ def require(found: Mapping[str, Tensor], like: Mapping[str, Tensor], rows: Colle
 
 
 class Hypernetwork(Protocol):
-    """One way of turning a repository into an adapter. A new way is a new file and a row in `engine.adapt.KINDS`.
+    """One way of turning a repository into an adapter. A new way is a new file and a row in `engine.kinds.KINDS`.
 
     `kind` is its name in settings. `digest` names its weights and rules: readings and states of another digest are not
     compatible. `reads_diffs` says whether `Change.diffs` (unified diffs of production files) must be read too.

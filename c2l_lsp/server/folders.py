@@ -111,8 +111,3 @@ def _inside(path: str, folder: str) -> str | None:
     if shown == "." or shown == ".." or shown.startswith("../") or posixpath.isabs(shown):
         return None
     return shown
-
-
-def uri_of(path: str) -> str:
-    """The file: URI of an absolute path."""
-    return Path(path).as_uri()

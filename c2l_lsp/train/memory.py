@@ -15,8 +15,9 @@ import torch
 
 from c2l_lsp.errors import TrainingError
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.errors import errors
 from c2l_lsp.model.hypernet import Change, RepoState
-from c2l_lsp.model.memory import Memory, errors
+from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.prior import DAMPING, Curvature, MemoryPrior, Steps, estimate, redamped
 from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.subjects import Scored, Subject, score_sites, site_loss, state_of, subjects

@@ -97,6 +97,32 @@ def test_files_are_read_by_the_bare_model_whatever_the_last_completion_ran_under
     assert not session.engine._slot.pairs
 
 
+@pytest.mark.parametrize(("with_pairs", "stays"), [(1.9, True), (2.0, False), (2.5, False), (float("nan"), False)])
+def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
+    open_gate, session, folder, monkeypatch, with_pairs, stays
+):
+    session.open(folder)
+    one = life(session, folder)
+    pairs = pairs_of(session.engine.model, 0.01).pairs
+    one.made.deep = deep.Outcome(pairs, "live", 0.5)
+    asked = []
+
+    def loss(self, adapter, digests):
+        asked.append(adapter)
+        yield
+        return with_pairs if adapter.pairs else 2.0
+
+    monkeypatch.setattr(Trial, "loss", loss)
+    for number in range(4):
+        with (folder / "pkg" / f"m{number}.py").open("a") as file:
+            file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(30)))
+    one.regenerate()
+    session.until(lambda: one.info().generation == 2)
+    assert [set(adapter.pairs) for adapter in asked] == [set(), set(pairs)]
+    assert bool(one.made.deep.pairs) == bool(one.live.adapter.pairs) == stays
+    assert one.info().deep == "live" if stays else one.info().deep.startswith("dropped: by now it is")
+
+
 def test_a_stepper_stands_still_between_steps():
     seen = []
 

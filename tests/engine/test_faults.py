@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine import adapt, store, wire
+from c2l_lsp.engine import adapt, disk, wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import folder_key
 from c2l_lsp.engine.worker import Worker
@@ -158,7 +158,7 @@ def forged(folder: Path, file: str, change) -> None:
     change(tensors)
     save_file(tensors, generation / file)
     manifest = json.loads((generation / "manifest.json").read_text())
-    manifest["sums"][file] = store._sum((generation / file).read_bytes()).hex()
+    manifest["sums"][file] = disk.checksum((generation / file).read_bytes()).hex()
     (generation / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -39,7 +39,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_a_state_without_a_whole_generation_is_listed_counted_and_pruned():
     half = FolderStore(state_root() / "half-0")
-    half.put({b"k": {}}, "rule")
+    half.cache.put({b"k": {}}, "rule")
     half.close()
     (state_root() / "hypernetworks").mkdir()
     (state_root() / "hypernetworks" / "weights").write_bytes(b"w" * 5000)
@@ -49,6 +49,37 @@ def test_a_state_without_a_whole_generation_is_listed_counted_and_pruned():
     assert inventory.prune(state_root(), 0.0) == [state_root() / "half-0"]
     assert not (state_root() / "half-0").exists()
     assert (state_root() / "hypernetworks" / "weights").exists()
+
+
+def test_where_nothing_was_ever_kept_nothing_is_listed():
+    assert not state_root().exists()
+    assert inventory.inventory() == {"root": str(state_root()), "folders": []}
+
+
+def test_a_state_that_is_damaged_is_listed_with_what_is_wrong():
+    store = FolderStore(state_root() / "one-0")
+    save(store, 3)
+    store.close()
+    next(store.root.glob("gen-*/manifest.json")).write_text("{}")
+    (row,) = inventory.inventory()["folders"]
+    assert (row["key"], row["readable"], row["generation"]) == ("one-0", False, 0)
+    assert "is damaged (schema None, not 1)" in row["error"]
+    assert (store.root / "CURRENT").exists()  # looking sets nothing aside
+
+
+def test_a_state_that_cannot_be_deleted_does_not_keep_the_next_from_being_deleted(stuck):
+    for age, name in ((90, "stuck-0"), (50, "old-0")):
+        store = FolderStore(state_root() / name)
+        save(store, 1)
+        store.close()
+        past = time.time() - age
+        os.utime(store.root / "CURRENT", (past, past))
+    held = state_root() / "stuck-0"
+    (held / "readings.sqlite").write_bytes(b"")
+    stuck.append("readings.sqlite")
+    assert inventory.prune(state_root(), 0.0) == [state_root() / "old-0"]
+    assert held.exists()
+    assert FolderStore(held).own()  # nobody holds it by now
 
 
 def test_states_are_looked_at_while_a_server_saves():

@@ -1,48 +1,19 @@
-"""A folder's adapter through its life: first index, edits, restarts, rules, troubles. Real files, a real watcher."""
+"""A folder's adapter through its life: first index, edits, buffers, rules, samples. Real files, a real watcher."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import time
-from pathlib import Path
 
 import msgspec
 import pytest
+from driving import changes, live, question, wait
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine import adapt, wire
-from c2l_lsp.engine.making import Live
+from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import folder_key
 from c2l_lsp.errors import AdapterError
-
-
-def changes(session: Session) -> list[wire.AdapterChanged]:
-    return [event for event in session.events if isinstance(event, wire.AdapterChanged)]
-
-
-def troubles(session: Session) -> list[wire.Trouble]:
-    return [event for event in session.events if isinstance(event, wire.Trouble)]
-
-
-def live(session: Session, folder: Path):
-    return session.engine.life(str(folder.resolve())).live
-
-
-def wait(session: Session, folder: Path, generation: int, timeout_s: float = 30.0) -> wire.AdapterInfo:
-    """Drive the engine until a generation is live."""
-    life = session.engine.life(str(folder.resolve()))
-    deadline = time.monotonic() + timeout_s
-    while life.info().generation < generation or life.pending:
-        assert time.monotonic() < deadline, life.info()
-        due = life.due_in(time.monotonic())
-        if due is None or due > 0:
-            time.sleep(0.01)
-        else:
-            session.engine.idle_step()
-    return life.info()
 
 
 def test_a_folder_is_indexed_into_generation_1(session, folder):
@@ -106,55 +77,6 @@ def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, 
     assert float(edited.tensors["n"]) == float(fresh.tensors["n"])
 
 
-def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
-    with Session(settings) as first:
-        first.open(folder)
-        digest = live(first, folder).adapter.digest
-    with Session(settings) as second:
-        reads = []
-        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
-        network = second.engine.life(str(folder.resolve()))._learner.network
-        network.reading = lambda pieces: reads.append(pieces)  # type: ignore[method-assign]
-        assert live(second, folder).adapter.digest == digest  # before any look at the files
-        info = second.settle(str(folder.resolve()))
-        assert info.generation == 1
-        assert live(second, folder).adapter.digest == digest
-        assert reads == []
-        assert changes(second)[0].trigger == "restore"
-
-
-def test_changes_made_while_it_was_off_are_folded_at_the_next_start(settings, folder):
-    with Session(settings) as first:
-        first.open(folder)
-    (folder / "pkg" / "m5.py").write_text("def made_while_off():\n    return 1\n")
-    (folder / "pkg" / "m6.py").unlink()
-    with Session(settings) as second:
-        info = second.open(folder)
-        assert (info.generation, info.files) == (2, 11)
-
-
-def test_a_damaged_state_is_set_aside_and_built_again(settings, folder):
-    with Session(settings) as first:
-        first.open(folder)
-    for path in (state_root() / folder_key(folder)).glob("gen-*/state.safetensors"):
-        path.write_bytes(path.read_bytes()[:-5])
-    with Session(settings) as second:
-        info = second.open(folder)
-        assert info.state == "ready"
-        assert live(second, folder).adapter is not None
-        assert any(trouble.code == "state" for trouble in troubles(second))
-
-
-def test_lost_readings_are_made_again(settings, folder):
-    with Session(settings) as first:
-        first.open(folder)
-    (state_root() / folder_key(folder) / "readings.sqlite").unlink()
-    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-    with Session(settings) as second:
-        assert second.open(folder).state == "ready"
-        assert live(second, folder).adapter is not None
-
-
 def test_an_unsaved_buffer_counts_and_is_taken_back(session, folder):
     session.open(folder)
     before = session.engine.life(str(folder.resolve()))._learner.state.tensors["S"].clone()
@@ -187,161 +109,12 @@ def test_tightened_rules_purge_what_was_learned(session, folder):
     assert float(life._learner.state.tensors["recent"].abs().max()) == 0  # built anew, not subtracted from
 
 
-def test_an_empty_folder_says_so_and_starts_when_a_file_comes(session, tmp_path):
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    info = session.open(empty)
-    assert "no readable python file" in info.message
-    assert live(session, empty).adapter is None
-    (empty / "a.py").write_text("def hello(name):\n    return 'hello ' + name\n" * 5)
-    assert wait(session, empty, 1).files == 1
-
-
-def test_a_folder_without_python_says_so(session, tmp_path):
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "readme.md").write_text("# hello\n")
-    assert "no readable python file" in session.open(tmp_path / "docs").message
-    assert troubles(session)[0].code == "nothing-to-learn"
-
-
-def test_a_missing_folder_says_so(session, tmp_path):
-    info = session.open(tmp_path / "nowhere")
-    assert "not a folder" in info.message
-    assert troubles(session)[0].code == "folder"
-
-
-def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(session, folder):
-    session.open(folder)
-    aside = folder.with_name("aside")
-    folder.rename(aside)
-    life = session.engine.life(str(folder.resolve()))
-    life.regenerate()
-    session.settle(str(folder.resolve()))
-    assert life.info().state == "failed"
-    assert life.live.adapter is None
-    aside.rename(folder)
-    life.regenerate()
-    assert session.settle(str(folder.resolve())).state == "ready"
-    generation = life.info().generation
-    (folder / "pkg" / "m0.py").write_text("def watched_again():\n    return 2\n")
-    assert wait(session, folder, generation + 1).state == "ready"
-
-
-def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folder, monkeypatch):
-    session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    adapter = life.live.adapter
-    real = life._learner.network.reading
-
-    def failing(pieces):
-        raise RuntimeError("CUDA error: out of memory\nand a long trace")
-
-    monkeypatch.setattr(life._learner.network, "reading", failing)
-    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-    deadline = time.monotonic() + 20
-    while not any("out of memory" in trouble.message for trouble in troubles(session)):
-        assert time.monotonic() < deadline
-        if (due := life.due_in(time.monotonic())) is not None and due <= 0:
-            session.engine.idle_step()
-    assert life.live.adapter is adapter
-    monkeypatch.setattr(life._learner.network, "reading", real)
-    life.regenerate()
-    assert wait(session, folder, 2).state == "ready"
-
-
-def test_while_git_is_at_work_nothing_is_read(session, folder):
-    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
-    session.open(folder)
-    lock = folder / ".git" / "index.lock"
-    lock.write_text("")
-    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-    life = session.engine.life(str(folder.resolve()))
-    steps, until = 0, time.monotonic() + 1.5
-    while time.monotonic() < until:
-        due = life.due_in(time.monotonic())
-        if due is not None and due <= 0:
-            session.engine.idle_step()
-            steps += 1
-        else:
-            time.sleep(0.005)
-    assert life.info().generation == 1
-    assert steps < 100  # it waits, it does not spin
-    lock.unlink()
-    assert wait(session, folder, 2).generation == 2
-
-
-def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> int:
-    """Drive the engine until something holds; how many steps that took."""
-    steps, deadline = 0, time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline
-        due = session.engine.due_in()
-        if due is not None and due <= 0:
-            session.engine.idle_step()
-            steps += 1
-        else:
-            time.sleep(0.005)
-    return steps
-
-
-def test_a_checkout_of_minutes_is_waited_for_as_long_as_files_change(session, folder):
-    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
-    session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    lock, past = folder / ".git" / "index.lock", time.time() - 200
-    lock.write_text("")
-    for path in (lock, folder / ".git" / "HEAD"):
-        os.utime(path, (past, past))
-    (folder / "pkg" / "m0.py").write_text("def half_way():\n    return 2\n")
-    at_work(session, folder, lambda: life.info().message)
-    assert "git is at work" in life.info().message
-    until = time.monotonic() + 1.0
-    at_work(session, folder, lambda: time.monotonic() > until)
-    assert life.info().generation == 1
-    lock.unlink()
-    assert wait(session, folder, 2).message == ""
-
-
-def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings, folder, monkeypatch):
-    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
-    lock, name, told = folder / ".git" / "index.lock", str(folder.resolve()), []
-    lock.write_text("")
-    with Session(settings, told.append) as session:
-        session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
-        life = session.engine.life(name)
-        until = time.monotonic() + 1.5
-        assert at_work(session, folder, lambda: time.monotonic() > until) < 100
-        info = life.info()
-        assert (info.generation, info.files, info.state) == (0, 0, "indexing")
-        assert "git is at work" in info.message
-        tasks = [event.task for event in told if isinstance(event, wire.Progress)]
-        assert tasks == ["waiting for git"]
-        monkeypatch.setattr(adapt, "FIRST_WAIT_S", 0.1)
-        info = wait(session, folder, 1)
-        assert (info.files, info.message) == (12, "")
-        assert changes(session)[0].trigger == "index"
-        assert lock.exists()
-
-
 def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))
     info = session.settle(name)
     assert (info.state, info.enabled, info.files) == ("off", False, 0)
     assert not (state_root() / folder_key(folder)).exists()
-
-
-@pytest.mark.skipif(os.name == "nt" or (os.geteuid() == 0 and not shutil.which("true")), reason="needs a plain file")
-def test_state_that_cannot_be_kept_is_told_once_and_learning_goes_on(settings, folder):
-    state_root().parent.mkdir(parents=True, exist_ok=True)
-    state_root().write_text("a file where the folder should be")
-    with Session(settings) as session:
-        info = session.open(folder)
-        assert (info.generation, info.state) == (1, "ready")
-        assert live(session, folder).adapter is not None
-        assert [trouble.code for trouble in troubles(session)] == ["storage"]
-        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-        assert wait(session, folder, 2).state == "ready"
 
 
 def test_switched_off_and_on_again(session, folder):
@@ -352,14 +125,6 @@ def test_switched_off_and_on_again(session, folder):
     assert life.live.adapter is None
     life.set_enabled(True)
     assert life.live.adapter.digest == adapter.digest
-
-
-def test_reset_forgets_and_learns_again(session, folder):
-    session.open(folder)
-    session.engine.life(str(folder.resolve())).reset()
-    info = wait(session, folder, 2)
-    assert info.files == 12
-    assert changes(session)[-1].trigger == "reset"
 
 
 def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
@@ -434,15 +199,6 @@ def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch
     assert 2 in sizes
 
 
-def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settings):
-    evo = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, hypernetwork="evo"))
-    name = str(folder.resolve())
-    session.engine.open_folder(wire.OpenFolder(folder=name, settings=evo))
-    info = session.settle(name)
-    assert "no evo weights" in info.message
-    assert live(session, folder).adapter is None
-
-
 def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch):
     from c2l_lsp.engine.gate import Trial, Verdict
 
@@ -503,102 +259,6 @@ def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folde
         assert live(again, folder).adapter.digest == digest  # evo after a restart goes on bit-equal
 
 
-def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeypatch):
-    """A full disk once must not cost everything that is learned afterwards."""
-    monkeypatch.setattr(adapt, "KEEP_AGAIN_S", 0.2)
-    state_root().parent.mkdir(parents=True, exist_ok=True)
-    state_root().write_text("a file where the folder should be")
-    with Session(settings) as session:
-        assert session.open(folder).generation == 1
-        state_root().unlink()
-        time.sleep(0.2)
-        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-        wait(session, folder, 2)
-        session.until(lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
-    with Session(settings) as second:
-        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
-        life = second.engine.life(str(folder.resolve()))
-        assert life.info().generation == 2
-        keys = [key for record in life._learner.records.values() for key in record.keys]
-        life._learner.readings = None
-        assert len(life._store.get(keys, life._learner.network.digest)) == len(set(keys))  # held in memory meanwhile
-
-
-def test_the_second_server_on_a_folder_learns_and_writes_nothing(settings, folder):
-    with Session(settings) as first, Session(settings) as second:
-        first.open(folder)
-        kept = sorted((p.name, p.stat().st_mtime_ns) for p in (state_root() / folder_key(folder)).glob("gen-*/*"))
-        info = second.open(folder)
-        assert (info.generation, info.state) == (1, "ready")
-        assert live(second, folder).adapter.digest == live(first, folder).adapter.digest
-        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-        assert wait(second, folder, 2).state == "ready"
-        assert [(t.code, t.severity) for t in troubles(second)] == [("storage", "info")]
-        after = sorted((p.name, p.stat().st_mtime_ns) for p in (state_root() / folder_key(folder)).glob("gen-*/*"))
-        assert after == kept
-
-
-def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(session, folder, monkeypatch):
-    session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    monkeypatch.setattr(adapt, "RETRY_S", 0.1)
-    real, calls = life._learner.network.update, []
-
-    def failing(states, changes):
-        calls.append(1)
-        if len(calls) == 1:
-            raise RuntimeError("out of memory, the first time")
-        return real(states, changes)
-
-    monkeypatch.setattr(life._learner.network, "update", failing)
-    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-    assert wait(session, folder, 2).state == "ready"
-    assert "the first time" in troubles(session)[0].message
-
-
-def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
-    session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-
-    def lost(*_):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(life._learner.network, "update", lost)
-    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        wait(session, folder, 2)
-
-
-def question(folder, **changes) -> wire.Complete:
-    plain = {"folder": str(folder.resolve()), "path": "pkg/new.py", "language": "python", "suffix": ""}
-    return wire.Complete(**{**plain, "prefix": "def f(a):\n    return ", "max_new_tokens": 4, **changes})
-
-
-def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folder):
-    session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    bad = live(session, folder).adapter.scaled(1.0)
-    bad.final_map.fill_(float("nan"))
-    life.live = Live(7, bad)
-    answer = session.complete(question(folder))
-    assert (answer.generation, answer.new_tokens) == (life.info().generation, 4)
-    assert "no numbers" in life.info().message
-    assert [t.severity for t in troubles(session)] == ["error"]
-    assert session.complete(question(folder, adapter=False)).texts == answer.texts
-
-
-def test_a_model_that_computes_no_numbers_says_so(session, monkeypatch, tmp_path):
-    from c2l_lsp.engine.decode import Decoder
-
-    real = Decoder._scores
-    monkeypatch.setattr(Decoder, "_scores", lambda self, logits, owed: real(self, logits * float("nan"), owed))
-    with pytest.raises(FloatingPointError, match="no numbers"):
-        session.complete(msgspec.structs.replace(question(tmp_path), folder=""))
-    monkeypatch.setattr(Decoder, "_scores", real)
-    session.engine._decoder.forget()
-    assert session.complete(msgspec.structs.replace(question(tmp_path), folder="")).new_tokens == 4
-
-
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize("path", [".env", "deploy/id_rsa", "hidden/a.py", "own.py", "node_modules/x.js", "../up.py"])
 def test_a_file_that_is_left_out_is_in_no_prompt(session, folder, path, trusted):
@@ -610,13 +270,3 @@ def test_a_file_that_is_left_out_is_in_no_prompt(session, folder, path, trusted)
     assert (answer.texts, answer.prompt_tokens) == ([], 0)
     assert "left out" in answer.reason
     assert session.complete(question(folder, path="pkg/m0.py")).new_tokens == 4
-
-
-def test_a_state_of_the_first_version_is_gone_on_with(settings, folder):
-    """Made by another hypernetwork: built anew, and the counter of generations goes on from there."""
-    kept = Path(__file__).parent / "kept_state_1"
-    shutil.copytree(kept, state_root() / folder_key(folder))
-    with Session(settings) as session:
-        info = session.open(folder)
-        assert (info.generation, info.files, info.state) == (42, 12, "ready")
-        assert troubles(session) == []

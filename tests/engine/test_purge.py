@@ -90,7 +90,7 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
         assert (one.live.adapter is None) == only
         assert only or not torch.equal(one._learner.extra["P"], prior)  # sums over the text: estimated again
         assert kept(wanted, folder) == []
-        assert not one._store.purging
+        assert not one._keeping.store.purging
     assert kept(wanted, folder) == []
     with Session(tightened) as again:
         again.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
@@ -123,10 +123,10 @@ def test_a_purge_that_was_interrupted_is_ended_by_the_next_start(open_gate, sett
         (folder / ".c2lignore").write_text("later.py\n")
         one = life(session, folder)
         one.regenerate()
-        while not one._store.purging:
+        while not one._keeping.store.purging:
             one.step(time.monotonic())
         one._work = None
-        monkeypatch.setattr(one._keeper, "keep", lambda job: None)
+        monkeypatch.setattr(one._keeping._keeper, "keep", lambda job: None)
     assert kept(wanted, folder) != []
     with Session(settings) as again:
         again.open(folder)
@@ -136,7 +136,7 @@ def test_a_purge_that_was_interrupted_is_ended_by_the_next_start(open_gate, sett
 def test_texts_of_files_go_from_the_database_and_its_log(tmp_path):
     store = FolderStore(tmp_path / "state")
     text = "".join(f"{CANARY}{number * 7919}\n" for number in range(400))
-    store.put_texts({b"a": text, b"b": "other"}, {b"a", b"b"})
+    store.cache.put_texts({b"a": text, b"b": "other"}, {b"a", b"b"})
     with sqlite3.connect(tmp_path / "state" / "readings.sqlite") as db:
         packed = db.execute("SELECT value FROM text WHERE digest = ?", [b"a"]).fetchone()[0]
     db.close()
@@ -148,10 +148,10 @@ def test_texts_of_files_go_from_the_database_and_its_log(tmp_path):
 
     assert found()
     store.purge()
-    store.prune(set(), "rule", {b"b"})
+    store.cache.prune(set(), "rule", {b"b"})
     assert store.purged(store.epoch)
     assert not found()
-    assert store.texts([b"a", b"b"]) == {b"b": "other"}
+    assert store.cache.texts([b"a", b"b"]) == {b"b": "other"}
     store.close()
 
 

@@ -10,9 +10,10 @@ import torch
 
 from c2l_lsp.engine.gate import Trial
 from c2l_lsp.engine.session import Session
+from c2l_lsp.model.errors import errors
 from c2l_lsp.model.hypernet import Change
 from c2l_lsp.model.lora import Adapter, AdapterSlot
-from c2l_lsp.model.memory import Memory, errors
+from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.prior import Curvature, estimate
 from c2l_lsp.model.recall import Recall
 

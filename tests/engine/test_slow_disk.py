@@ -60,11 +60,11 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
         session.until(lambda: life.info().generation == 4, 40)
         assert not slow.may.is_set()
         assert longest < 20  # a save would have taken until the end of the test
-        assert life._store.load() is None
+        assert life._keeping.store.load() is None
         slow.may.set()
         session.settle(name)
         assert not [event for event in session.events if isinstance(event, wire.Trouble)]
-        assert life._store.load()[0].generation == 4  # those between were never begun
+        assert life._keeping.store.load()[0].generation == 4  # those between were never begun
     with Session(settings) as again:
         assert again.open(folder).generation == 4
 
@@ -79,13 +79,13 @@ def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open
         began = time.monotonic()
         session.engine.close_folder(name)
         assert time.monotonic() - began < 10
-        assert life._store._lock is not None
+        assert life._keeping.store.claim.held
         slow.may.set()
         deadline = time.monotonic() + 30
-        while life._store._lock is not None:
+        while life._keeping.store.claim.held:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert life._store.peek().generation == 1
+        assert life._keeping.store.peek().generation == 1
 
 
 def test_a_save_that_fails_is_told_once_it_is_known(open_gate, settings, folder, monkeypatch):

@@ -7,9 +7,10 @@ import random
 import pytest
 import torch
 
+from c2l_lsp.model.errors import errors
 from c2l_lsp.model.hypernet import Change
 from c2l_lsp.model.lora import AdapterSlot
-from c2l_lsp.model.memory import Memory, clip_spectrum, errors
+from c2l_lsp.model.memory import Memory, clip_spectrum
 from c2l_lsp.model.prior import Curvature, estimate
 
 
@@ -118,7 +119,7 @@ def test_recency_writes_decays_and_reverts(memory, readings):
 
 def test_second_moments_survive_their_bytes(memory, tiny, sources):
     """What is stored of F is F to two hundredths; and the sum of one text taken apart is that of the whole."""
-    from c2l_lsp.model.memory import errors
+    from c2l_lsp.model.errors import errors
 
     pieces = memory.pieces(sources[0][:6000])
     state = fold(memory, Change(added=memory.read(pieces), first=True))

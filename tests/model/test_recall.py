@@ -133,7 +133,7 @@ def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
 
 @pytest.fixture
 def memory(tiny, sources) -> Memory:
-    from c2l_lsp.model.memory import errors
+    from c2l_lsp.model.errors import errors
     from c2l_lsp.model.prior import Curvature
 
     seen = Curvature.zeros(tiny.d)

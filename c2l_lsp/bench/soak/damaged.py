@@ -17,7 +17,7 @@ FILES = ("state.safetensors", "extra.safetensors", "saved.msgpack", "manifest.js
 def run(task: Task) -> Finding:
     """`count` flips, a fifth as many truncations, and each other damage once; then one folder through all of it."""
     from c2l_lsp.bench.soak import saver
-    from c2l_lsp.engine import store as stores
+    from c2l_lsp.engine import disk
     from c2l_lsp.engine.store import FolderStore
 
     finding = Finding()
@@ -26,9 +26,9 @@ def run(task: Task) -> Finding:
     store.save(*saver.content(1))
     store.close()
     dice = random.Random(0)  # noqa: S311
-    real = stores._sum
+    real = disk.checksum
     if task.planted("unchecked"):
-        stores._sum = lambda content: real(b"")  # every checksum agrees
+        disk.checksum = lambda content: real(b"")  # every checksum agrees
         store = FolderStore(sound)
         store.save(*saver.content(2))
         store.close()
@@ -51,7 +51,7 @@ def run(task: Task) -> Finding:
         for number in range(max(4, task.count // 5)):
             _cache(finding, task.work / "cache", (bit, begun, cut)[number % 3], f"damage {number}")
     finally:
-        stores._sum = real
+        disk.checksum = real
     if not task.plant or task.plant in damaged_live.PLANTS:
         damaged_live.run(task, finding)
     return finding
@@ -97,7 +97,7 @@ def _cache(finding: Finding, root: Path, damage: Callable[[bytearray], None], wh
     shutil.rmtree(root, ignore_errors=True)
     wanted = dict(reading(number) for number in range(12))
     store = FolderStore(root)
-    store.put(wanted, RULE)
+    store.cache.put(wanted, RULE)
     store.close()
     path = root / "readings.sqlite"
     data = bytearray(path.read_bytes())
@@ -107,10 +107,10 @@ def _cache(finding: Finding, root: Path, damage: Callable[[bytearray], None], wh
     try:
         for _ in range(3):
             try:
-                found = store.get(wanted, RULE)
+                found = store.cache.get(wanted, RULE)
                 wrong = [key for key, value in found.items() if not value["q"].equal(wanted[key]["q"])]
                 finding.expect(not wrong, f"{what} in readings.sqlite: {len(wrong)} other readings than were kept")
-                store.put(wanted, RULE)
+                store.cache.put(wanted, RULE)
             except StorageError:
                 complaints += 1
         finding.expect(complaints <= 1, f"{what} in readings.sqlite: refused {complaints} times and not built anew")

@@ -99,9 +99,9 @@ def loud(_: str) -> None:
 
 def eager(_: str) -> None:
     """What could not be kept is tried again after two seconds, not after a minute."""
-    from c2l_lsp.engine import adapt
+    from c2l_lsp.engine import keeping
 
-    adapt.KEEP_AGAIN_S = 2.0
+    keeping.KEEP_AGAIN_S = 2.0
 
 
 def census(_: str) -> None:

@@ -24,21 +24,21 @@ def deaf(_: str) -> None:
 
 def unseen(_: str) -> None:
     """Events of the watcher are lost, and nobody is told."""
-    from c2l_lsp.engine import adapt
+    from c2l_lsp.engine import attention
     from c2l_lsp.repo import watch
 
     watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
     watch.Watcher._event = lambda self, event: None  # type: ignore[method-assign]
-    adapt.RECONCILE_S = 1e9
+    attention.RECONCILE_S = 1e9
 
 
 def shrugs(_: str) -> None:
     """That events were lost is heard and not heeded."""
-    from c2l_lsp.engine import adapt
+    from c2l_lsp.engine import attention
     from c2l_lsp.repo import watch
 
     watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
-    adapt.RECONCILE_S = 1e9
+    attention.RECONCILE_S = 1e9
 
 
 def leaks(_: str) -> None:
@@ -124,6 +124,6 @@ def hang(number: str) -> None:
 
 def resigned(_: str) -> None:
     """What could not be kept once is never tried again."""
-    from c2l_lsp.engine import adapt
+    from c2l_lsp.engine import keeping
 
-    adapt.KEEP_AGAIN_S = 1e9
+    keeping.KEEP_AGAIN_S = 1e9

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from c2l_lsp.engine.store import SCHEMA, FolderStore, InUse, Saved
+from c2l_lsp.engine.claim import Claim, InUse
+from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet import Reading, RepoState
 
@@ -122,7 +123,7 @@ def loop(root: Path) -> None:
     while generation < 100_000:
         generation += 1
         try:
-            store.put(dict([reading(generation)]), RULE)
+            store.cache.put(dict([reading(generation)]), RULE)
             store.save(*content(generation))
         except InUse:
             tell("busy")
@@ -213,7 +214,7 @@ def main(fault: str = "") -> None:
     if fault == "swallows":
         FolderStore.save = swallows  # type: ignore[method-assign]
     if fault == "unlocked":
-        FolderStore.own = lambda self: True  # type: ignore[method-assign]
+        Claim.own = lambda self: True  # type: ignore[method-assign]
     tell("ready")
     for line in sys.stdin:
         what, *words = line.rstrip("\n").split(" ", maxsplit={"loop": 1, "point": 2, "error": 3}[line.split(" ")[0]])

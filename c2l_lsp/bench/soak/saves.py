@@ -122,7 +122,9 @@ def run(task: Task) -> Finding:
             found = Scan(rules, held, only=hints).finish()
             edits = [(change.kind, change.path) for change in diff.between(held, found).diffs]
             finding.expect(edits == [("modified", "pkg/b.py")], f"{save.__name__}: {edits}")
-            finding.expect(_texts(found) == _texts(Scan(rules, {}).finish()), f"{save.__name__}: the snapshot is not the disk's")
+            finding.expect(
+                _texts(found) == _texts(Scan(rules, {}).finish()), f"{save.__name__}: the snapshot is not the disk's"
+            )
             held = found
     finally:
         watcher.stop()

@@ -108,7 +108,7 @@ def _check_readings(finding: Finding, root: Path, acknowledged: int, what: str) 
     wanted = dict(reading(number) for number in range(1, acknowledged + 1))
     store = FolderStore(root)
     try:
-        found = store.get(wanted, RULE)
+        found = store.cache.get(wanted, RULE)
     finally:
         store.close()
     lost = [key for key, value in wanted.items() if key not in found or not found[key]["q"].equal(value["q"])]

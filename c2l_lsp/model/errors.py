@@ -1,0 +1,64 @@
+"""The base model's own error on a text: at every position the descent direction of the loss at the head's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.prior import MAX_TOKENS
+from c2l_lsp.model.slices import Slices, drained
+
+_ROWS = 512  # positions whose logits are held at once: 2048 of them took 200 MB with their softmax
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Per-position quantities of a batch: e and h [N, d] fp32, and the piece each position belongs to [N]; the token
+    ids of each piece, start token first."""
+
+    e: Tensor
+    h: Tensor
+    piece: Tensor
+    ids: list[list[int]]
+
+
+def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
+    """As `erring`, in one go."""
+    return drained(erring(model, texts, skip))
+
+
+def erring(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Slices[Errors]:
+    """e_i and h_i of every predicted position of some texts (each on its own, ≤ MAX_TOKENS tokens, start token first).
+
+    `skip` leaves out the first positions of each text. One forward pass for the batch.
+    """
+    rows = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), model.start)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+    ids = ids.to(model.device)
+    hidden = yield from model.passing(ids)
+    lengths = torch.tensor([len(row) for row in rows], device=model.device)
+    places = torch.arange(1, longest, device=model.device)
+    valid = (places < lengths[:, None]) & (places > skip)
+    h = hidden[:, :-1][valid]
+    e = yield from _head_errors(model, h, ids[:, 1:][valid])
+    piece = torch.arange(len(rows), device=model.device)[:, None].expand_as(valid)[valid]
+    return Errors(e, h.float(), piece, rows)
+
+
+def _head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Tensor]:
+    """e = Eᵀ(onehot(y) − softmax(E h)) for hidden [N, d] and targets [N]; [N, d] fp32."""
+    E = model.head_weight
+    out = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(hidden), _ROWS):
+        rows = slice(start, start + _ROWS)
+        p = torch.softmax(model.logits(hidden[rows]).float(), dim=-1)
+        out[rows] = E[targets[rows]].float() - (p.to(E.dtype) @ E).float()
+        yield
+    return out / model.logit_divisor

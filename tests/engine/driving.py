@@ -1,0 +1,54 @@
+"""Driving an engine by hand, and what it said meanwhile."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.session import Session
+
+
+def changes(session: Session) -> list[wire.AdapterChanged]:
+    return [event for event in session.events if isinstance(event, wire.AdapterChanged)]
+
+
+def troubles(session: Session) -> list[wire.Trouble]:
+    return [event for event in session.events if isinstance(event, wire.Trouble)]
+
+
+def live(session: Session, folder: Path):
+    return session.engine.life(str(folder.resolve())).live
+
+
+def wait(session: Session, folder: Path, generation: int, timeout_s: float = 30.0) -> wire.AdapterInfo:
+    """Drive the engine until a generation is live."""
+    life = session.engine.life(str(folder.resolve()))
+    deadline = time.monotonic() + timeout_s
+    while life.info().generation < generation or life.pending:
+        assert time.monotonic() < deadline, life.info()
+        due = life.due_in(time.monotonic())
+        if due is None or due > 0:
+            time.sleep(0.01)
+        else:
+            session.engine.idle_step()
+    return life.info()
+
+
+def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> int:
+    """Drive the engine until something holds; how many steps that took."""
+    steps, deadline = 0, time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline
+        due = session.engine.due_in()
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+            steps += 1
+        else:
+            time.sleep(0.005)
+    return steps
+
+
+def question(folder, **changes) -> wire.Complete:
+    plain = {"folder": str(folder.resolve()), "path": "pkg/new.py", "language": "python", "suffix": ""}
+    return wire.Complete(**{**plain, "prefix": "def f(a):\n    return ", "max_new_tokens": 4, **changes})
