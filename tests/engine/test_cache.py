@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,8 @@ def test_a_reader_sees_what_is_there_and_writes_once_it_may(cache, claim):
         cache.put_texts({b"d": "one"}, {b"d"})
         assert set(second.get([b"a"], "rule")) == {b"a"}
         assert second.texts([b"d"]) == {b"d": "one"}
+        with ThreadPoolExecutor(1) as pool:  # any thread may
+            assert set(pool.submit(second.get, [b"a"], "rule").result(20)) == {b"a"}
         cache.close()
         claim.release()
         second.put({b"b": reading(2)}, "rule")  # it was open for reading only
