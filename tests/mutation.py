@@ -12,12 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-FILES = (
-    "c2l_lsp/server/stdio.py",
-    "c2l_lsp/engine/store.py",
-    "c2l_lsp/engine/cache.py",
-    "c2l_lsp/engine/claim.py",
-)
+PARTS = {
+    "framing": ("c2l_lsp/server/stdio.py",),
+    "state": ("c2l_lsp/engine/store.py", "c2l_lsp/engine/cache.py", "c2l_lsp/engine/claim.py"),
+}
 LEAST = 0.8
 KILLED = {1, 3, -24, 24, 36, 152, 255}  # tests failed or broke; or the time ran out
 
@@ -26,20 +24,23 @@ def main() -> int:
     """Run, count, write, judge."""
     ran = subprocess.run([sys.executable, "-m", "mutmut", "run", *sys.argv[1:]], check=False)
     report: dict[str, dict[str, object]] = {}
-    for file in FILES:
-        meta = Path("mutants") / f"{file}.meta"
-        if not meta.is_file():
-            print(f"{file}: no mutants were made (mutmut ended with {ran.returncode})", file=sys.stderr)
-            return 1
-        report[file] = count(json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"])
-        print("{0}: {killed} of {mutants} killed ({share:.1%}), {untried} not tried".format(file, **report[file]))
+    for part, files in PARTS.items():
+        codes: dict[str, int | None] = {}
+        for file in files:
+            meta = Path("mutants") / f"{file}.meta"
+            if not meta.is_file():
+                print(f"{file}: no mutants were made (mutmut ended with {ran.returncode})", file=sys.stderr)
+                return 1
+            codes |= json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"]
+        report[part] = count(codes)
+        print("{0}: {killed} of {mutants} killed ({share:.1%}), {untried} not tried".format(part, **report[part]))
     Path("build").mkdir(exist_ok=True)
     Path("build/mutation.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 0 if all(float(str(one["share"])) >= LEAST for one in report.values()) else 1
 
 
 def count(codes: dict[str, int | None]) -> dict[str, object]:
-    """The figures of one file from each mutant's exit code; None: not tried."""
+    """The figures of one part from each mutant's exit code; None: not tried."""
     killed = sum(code in KILLED for code in codes.values())
     return {
         "mutants": len(codes),

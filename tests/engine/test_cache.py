@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,8 @@ def test_a_reader_sees_what_is_there_and_writes_once_it_may(cache, claim):
         cache.put_texts({b"d": "one"}, {b"d"})
         assert set(second.get([b"a"], "rule")) == {b"a"}
         assert second.texts([b"d"]) == {b"d": "one"}
+        with ThreadPoolExecutor(1) as pool:  # any thread may
+            assert set(pool.submit(second.get, [b"a"], "rule").result(20)) == {b"a"}
         cache.close()
         claim.release()
         second.put({b"b": reading(2)}, "rule")  # it was open for reading only
@@ -178,6 +182,26 @@ def test_a_long_log_is_folded_into_the_database_and_a_short_one_waits(cache, cla
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert set(cache.get([b"a", b"b", b"c"], "rule")) == {b"a", b"b", b"c"}
+
+
+def test_one_fold_at_a_time_and_none_keeps_the_process_alive(cache, monkeypatch):
+    begun, may = [], threading.Event()
+
+    def slow() -> None:
+        begun.append(threading.current_thread())
+        assert may.wait(20)
+
+    monkeypatch.setattr(cache, "fold", slow)
+    cache.put({b"a": reading(1)}, "rule")
+    assert begun == []  # the log is short
+    monkeypatch.setattr(caches, "_LOG_BYTES", 0)
+    for key in (b"b", b"c"):
+        cache.put({key: reading(1)}, "rule")
+    assert [(thread.name, thread.daemon) for thread in begun] == [("c2l-fold", True)]
+    may.set()
+    begun[0].join(20)
+    cache.put({b"d": reading(1)}, "rule")
+    assert len(begun) == 2
 
 
 def test_folding_says_whether_all_of_the_log_is_in_the_database(cache, claim):
