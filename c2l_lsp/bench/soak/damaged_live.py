@@ -22,16 +22,19 @@ def run(task: Task, finding: Finding) -> None:
     """A damaged file, then NaN and infinities in each tensor of state and extras, with checksums that agree."""
     from c2l_lsp.engine.session import Session
     from c2l_lsp.engine.store import FolderStore
+    from c2l_lsp.model.memory import Memory
 
     root = project(task.work / "project", FILES)
     sound, state = task.work / "sound-state", task.work / "state"
-    real: Any = FolderStore._read
+    reads: Any = FolderStore._read
+    checks: Any = Memory.check
     with inside.state_in(state):
         with Session(inside.settings()) as session:
             made = session.open(root).generation
         shutil.copytree(state, sound)
         if task.planted("believing"):
             FolderStore._read = _believing  # type: ignore[method-assign]
+            Memory.check = lambda self, state: None  # type: ignore[method-assign]
         try:
             for what, spoil in _spoilings(_generation(sound), every=task.count >= FULL):
                 shutil.rmtree(state)
@@ -40,7 +43,7 @@ def run(task: Task, finding: Finding) -> None:
                 finding.tried += 1
                 _restored(finding, root, made, what)
         finally:
-            FolderStore._read = real  # type: ignore[method-assign]
+            FolderStore._read, Memory.check = reads, checks  # type: ignore[method-assign]
 
 
 def _generation(state: Path) -> Path:
@@ -106,7 +109,7 @@ def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
 
 
 def _believing(self: Any, directory: Path) -> Any:  # noqa: ANN401
-    """The planted fault: a generation is taken as it lies there."""
+    """The planted fault: a generation is taken as it lies there (and the hypernetwork does not look either)."""
     import msgspec
     from safetensors.torch import load
 
