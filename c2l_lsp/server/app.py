@@ -18,7 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from c2l_lsp.server import greeting, stdio
+from c2l_lsp.server import greeting, parent, stdio
 
 if TYPE_CHECKING:
     from c2l_lsp.server.engine_client import Policy
@@ -56,11 +56,13 @@ async def _serve(source: int, sink: int, command: Sequence[str] | None, policy: 
     first = await anext(bodies, b"")
     answered = greeting.early(first)
     if answered is not None:
-        writer.write(_framed({"jsonrpc": "2.0", "id": answered[0], "result": answered[1]}))
+        if answered.editor is not None:  # now: it may be gone before pygls is loaded
+            parent.watch(answered.editor, lost)
+        writer.write(_framed({"jsonrpc": "2.0", "id": answered.id, "result": answered.result}))
         await asyncio.sleep(0)
     server, session = _wire(writer, ended, lost, command, policy)
     sessions.append(session)
-    server.protocol.answered = answered[0] if answered is not None else None
+    server.protocol.answered = answered.id if answered is not None else None
     try:
         await _listen(first, bodies, server, ended)
     finally:

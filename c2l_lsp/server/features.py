@@ -46,7 +46,7 @@ def _lifecycle(server: Server, session: Session) -> None:
         folders = [folder.uri for folder in params.workspace_folders or []]
         for uri in folders or ([params.root_uri] if params.root_uri else []):
             session.add_folder(uri)
-        if params.process_id is not None:
+        if params.process_id is not None and server.protocol.answered is None:  # else it is watched already
             parent.watch(params.process_id, server.on_editor_lost)
 
     @server.feature(t.INITIALIZED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from c2l_lsp import __version__
 from c2l_lsp.server.protocol import Command
@@ -17,8 +17,16 @@ _ENCODINGS = ("utf-8", "utf-16", "utf-32")
 _INCREMENTAL = 2
 
 
-def early(body: bytes) -> tuple[int | str, dict[str, Any]] | None:
-    """Id and result of a first message that is a sound `initialize`; None leaves it to the full protocol."""
+class Greeting(NamedTuple):
+    """An `initialize`: its id, our result, and the editor's process if it names one."""
+
+    id: int | str
+    result: dict[str, Any]
+    editor: int | None
+
+
+def early(body: bytes) -> Greeting | None:
+    """The greeting of a first message that is a sound `initialize`; None leaves it to the full protocol."""
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):
@@ -28,7 +36,9 @@ def early(body: bytes) -> tuple[int | str, dict[str, Any]] | None:
     number, params = message.get("id"), message.get("params")
     if isinstance(number, bool) or not isinstance(number, int | str) or not isinstance(params, dict):
         return None
-    return (number, result(params)) if isinstance(params.get("capabilities"), dict) else None
+    editor = params.get("processId")
+    known = editor if isinstance(editor, int) and not isinstance(editor, bool) else None
+    return Greeting(number, result(params), known) if isinstance(params.get("capabilities"), dict) else None
 
 
 def result(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -60,3 +61,30 @@ def test_our_own_process_is_alive() -> None:
     time.sleep(0.3)
     assert thread.is_alive()
     assert not gone.is_set()
+
+
+def test_an_editor_that_ends_as_soon_as_it_is_greeted() -> None:
+    """The answer comes before pygls is loaded; what ends in that second is gone when the full protocol looks."""
+    editor = sleeper()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen([sys.executable, "-m", "c2l_lsp", "serve", "--stdio"], **pipes)
+    try:
+        asked = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "initialize",
+            "params": {"processId": editor.pid, "capabilities": {}},
+        }
+        body = json.dumps(asked).encode()
+        server.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        server.stdin.flush()
+        assert server.stdout.readline().startswith(b"Content-Length")
+        editor.kill()
+        editor.wait()
+        server.wait(30)  # its pipe is open still
+    finally:
+        for process in (editor, server):
+            process.kill()
+            process.wait()
+        server.stdin.close()
+        server.stdout.close()

@@ -27,7 +27,8 @@ def run(task: Task) -> Finding:
             editor.initialize([root], process_id=sleeper.pid, timeout=60 * task.patience)
             uri = (root / "pkg0" / "m0.py").as_uri()
             editor.open(uri, "import os\n")
-            time.sleep(dice.random() * 8)  # while the engine starts, loads, learns, or is at work
+            # at once, or while the engine starts, loads, learns, or is at work
+            time.sleep(0 if number % 8 > 5 else dice.random() * 8)
             editor.complete(uri, 1, 0)
             everyone = editor.family()
             began = time.monotonic()
