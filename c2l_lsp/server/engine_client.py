@@ -260,7 +260,7 @@ class EngineClient:
                 return
             except C2LError as error:
                 why = str(error)
-            settled = self._ready_since is not None and _now() - self._ready_since >= self.policy.settled
+            settled = self._settled()
             await self._drop()
             ends.append((_now(), settled))
             while ends and ends[0][0] < _now() - self.policy.window:
@@ -273,6 +273,11 @@ class EngineClient:
             log.warning("%s It is started again in %g s (it ran %.1f s).", why, pause, _now() - began)
             self._set(Life.RESTARTING, why)
             await asyncio.sleep(pause)
+
+    def _settled(self) -> bool:
+        """Whether the process that ended was heard of long enough after it was ready; one that hung at once was not."""
+        ready, connection = self._ready_since, self._connection
+        return ready is not None and connection is not None and connection.heard - ready >= self.policy.settled
 
     async def _session(self) -> str:
         """One process from start to end; why it ended."""

@@ -147,6 +147,19 @@ async def test_three_failed_starts_are_enough_and_say_why(make: Callable[..., Wa
     assert await engine.client.ready(10)
 
 
+async def test_an_engine_that_hangs_at_every_first_question_is_not_started_for_ever(
+    make: Callable[..., Watched], asked: Callable
+) -> None:
+    """It runs until it is found out, longer than one that dies at once; that is no sign of health."""
+    engine = make()
+    for number in range(1, 4):
+        await engine.until(lambda number=number: len(asked("hello")) == number and engine.client.life is Life.READY)
+        with pytest.raises(EngineError):
+            await engine.client.complete(question("HANG"), 8)
+    await engine.until(lambda: engine.client.life is Life.FAILED)
+    assert len(asked("hello")) == 3
+
+
 async def test_two_failed_starts_are_not_the_end(make: Callable[..., Watched]) -> None:
     engine = make(FAKE_START="die-twice")
     assert await engine.client.ready(10)
