@@ -166,6 +166,17 @@ class Protocol(LanguageServerProtocol):
             self.exit_code = 1
             self.ended.set()
 
+    def _execute_handler(self, msg_id: Any, *args: Any, **more: Any) -> None:  # noqa: ANN401 - pygls' own parameters
+        """pygls keeps what every notification came to for good: two kilobytes for each keystroke."""
+        super()._execute_handler(msg_id, *args, **more)
+        future = self._request_futures.get(msg_id)
+        if future is not None:
+            future.add_done_callback(lambda done: self._forget(msg_id, done))
+
+    def _forget(self, msg_id: object, done: object) -> None:
+        if self._request_futures.get(msg_id) is done:  # type: ignore[call-overload]
+            del self._request_futures[msg_id]  # type: ignore[arg-type]
+
     def _user(self, method: str, params: Any) -> Steps:  # noqa: ANN401 - any LSP parameters
         if (handler := self.fm.features.get(method)) is not None:
             yield handler, (params,), None

@@ -189,6 +189,24 @@ async def test_two_requests_of_one_id_have_two_answers(waiting: Server) -> None:
     assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32601
 
 
+async def test_nothing_is_kept_of_a_message_that_was_handled(waiting: Server) -> None:
+    """Of every edit and every answered request; a week of typing would fill the memory."""
+
+    @waiting.feature("c2l/soon")
+    async def soon(_: Any) -> None: ...
+
+    held = set(waiting.protocol._request_futures)
+    document = {"uri": "file:///a.py", "languageId": "python", "version": 1, "text": "a"}
+    ask(waiting, {"jsonrpc": "2.0", "method": "textDocument/didOpen", "params": {"textDocument": document}})
+    for number in range(30):
+        change = {"textDocument": {"uri": "file:///a.py", "version": number + 2}, "contentChanges": [{"text": "b"}]}
+        ask(waiting, {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": change})
+        ask(waiting, {"jsonrpc": "2.0", "method": "c2l/soon", "params": {}})
+        ask(waiting, request("c2l/soon", {}, number + 10))
+    await settled(waiting)
+    assert set(waiting.protocol._request_futures) == held
+
+
 def test_a_refusal_does_not_send_everything_back(server: Server) -> None:
     """An answer larger than what may wait to be sent would pass for a lost editor."""
     ask(server, request("initialize", INITIALIZE))
