@@ -25,6 +25,7 @@ import { setUpCommand } from "./setUpCommand";
 import { enabledFor, keysOf, users } from "./settings";
 import { createStatusItems } from "./statusItems";
 import { Switches } from "./switches";
+import { unusable } from "./unusable";
 import { Store } from "./view";
 
 export function activate(context: ExtensionContext): void {
@@ -78,8 +79,10 @@ export function activate(context: ExtensionContext): void {
         refresher.soon();
       },
     }),
-    onProblem: (sentence, isMissing) => {
-      if (!isMissing) void notifications.problem("error", sentence, [RESTART, LOG]);
+    unusable: (found, error) => unusable(found, error, (python) => hasServer(cwd, python)),
+    onProblem: (sentence, life, setting = SECTION) => {
+      if (life === "crashed") void notifications.problem("error", sentence, [RESTART, LOG]);
+      else if (life === "unusable") void notifications.problem("error", sentence, [openSettings(setting), LOG]);
       else if (missing.tells()) void notifications.problem("error", sentence, MISSING_FIXES);
     },
   });
@@ -175,6 +178,10 @@ export function activate(context: ExtensionContext): void {
 
 const LOG: Fix = { title: "Show Log", command: ClientCommand.SHOW_LOGS };
 const RESTART: Fix = { title: "Restart", command: Command.RESTART_SERVER };
+
+function openSettings(setting: string): Fix {
+  return { title: "Open Settings", command: "workbench.action.openSettings", args: [setting] };
+}
 
 /** Whether this window has a folder, or a document of a language that is on. */
 function isWanted(): boolean {
