@@ -1,5 +1,6 @@
 /** What the status item's menu offers in which situation. Knows no `vscode`; `commands` shows it. */
 
+import { OPEN_SETTINGS } from "./problems";
 import { ClientCommand, Command, Reason, State } from "./protocol";
 import { isTraining, look } from "./statusText";
 import type { View } from "./view";
@@ -39,7 +40,7 @@ export function entries(view: View, here: Here): Entry[] {
 
 const SET_UP_ENTRY: Entry = { icon: "cloud-download", label: "Set up the Python environment…", command: SET_UP };
 const change = (setting: string): Entry => ({
-  icon: "gear", label: `Change ${setting}`, command: "workbench.action.openSettings", args: [setting],
+  icon: "gear", label: `Change ${setting}`, command: OPEN_SETTINGS, args: [setting],
 });
 const RESTART: Entry = { icon: "debug-restart", label: "Restart the server", command: Command.RESTART_SERVER };
 const LOGS: Entry = { icon: "output", label: "Show the log", command: ClientCommand.SHOW_LOGS };
