@@ -58,8 +58,8 @@ class Run:
 
     @property
     def real(self) -> bool:
-        """With the real server and the shipped model."""
-        return self.scenario.startswith("real_")
+        """With the real server and the shipped model. A fault of the plugin shows without it as well."""
+        return self.scenario.startswith("real_") and (not self.fault or self.scenario == "real_adapter")
 
     def __str__(self) -> str:
         return f"{self.version}-{self.scenario}"

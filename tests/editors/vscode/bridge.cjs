@@ -8,6 +8,7 @@ const ARGS = [
   "--disable-component-update", "--disable-sync",
 ];
 let page;
+let ended;
 
 /** The frame that holds a selector: webviews are frames inside frames. */
 async function frameWith(selector, timeout) {
@@ -28,13 +29,20 @@ const commands = {
   },
   /** Open a page whose extension host runs tests, and wait for their exit code. */
   async inside({ url, timeout }) {
-    const ended = new Promise((resolve, reject) => {
-      setTimeout(() => reject(new Error(`The tests inside did not end within ${timeout} ms`)), timeout);
-      void page.exposeFunction("codeAutomationExit", (code) => resolve(code));
+    if (ended === undefined) {
+      await page.exposeFunction("codeAutomationExit", (code) => ended(code));
+      await page.exposeFunction("codeAutomationLog", () => undefined);
+    }
+    const code = new Promise((resolve, reject) => {
+      const late = () => reject(new Error(`The tests inside did not end within ${timeout} ms`));
+      const timer = setTimeout(late, timeout);
+      ended = (number) => {
+        clearTimeout(timer);
+        resolve(number);
+      };
     });
-    await page.exposeFunction("codeAutomationLog", () => undefined);
     await page.goto(url, { waitUntil: "domcontentloaded", timeout });
-    return ended;
+    return code;
   },
   async wait({ selector, timeout, state }) {
     await page.locator(selector).first().waitFor({ timeout, state: state ?? "visible" });
