@@ -97,6 +97,8 @@ function M.start(init)
   vim.fn.mkdir(M.work .. '/.git', 'p')
   local env = { XDG_STATE_HOME = M.work .. '/../state-of-nvim' }
   local argv = { vim.v.progpath, '--embed', '--headless', '-n' }
+  -- Not ours: for every Python file Neovim would look for a Python that runs its plugins, which takes longer than a test.
+  vim.list_extend(argv, { '--cmd', 'let g:loaded_python3_provider = 0 | let g:loaded_python_provider = 0' })
   if init then
     env.XDG_CONFIG_HOME, env.XDG_DATA_HOME, env.XDG_CACHE_HOME = M.work .. '/config', M.work .. '/data', M.work .. '/cache'
     M.write('config/nvim/init.lua', vim.split(init, '\n'))
