@@ -26,7 +26,7 @@ ROOT = HERE.parents[2]
 EXTENSION = ROOT / "editors" / "vscode"
 INSTALLED = Path(os.environ.get("C2L_VSCODE", ROOT / "build" / "editors" / "vscode"))
 PICTURES = ROOT / "build" / "editors" / "pictures"
-STATUS = '[id*="c2l.status"]'
+STATUS = '.part.statusbar .statusbar-item[id*="c2l.status"]'
 BUTTON = ".notifications-center .notification-list-item-buttons-container .monaco-button"
 GHOST = (
     ".monaco-editor .ghost-text-decoration, .monaco-editor .ghost-text-decoration-preview, .monaco-editor .ghost-text"
@@ -120,10 +120,10 @@ class Workbench:
     def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
         self.do("wait", selector=selector, timeout=1000 * seconds * self.patience, state=state)
 
-    def until(self, what: str, seen: Callable[[], Any], seconds: float) -> Any:
-        """The first truthy value; AssertionError saying what was waited for."""
-        limit = seconds * self.patience
-        if self.patience < PATIENCE:
+    def until(self, what: str, seen: Callable[[], Any], seconds: float, *, hurry: bool = True) -> Any:
+        """The first truthy value; AssertionError saying what was waited for. `hurry`: less long with a fault."""
+        limit = seconds * (self.patience if hurry else PATIENCE)
+        if hurry and self.patience < PATIENCE:
             limit = min(limit, LONGEST * PATIENCE)
         end = time.monotonic() + limit
         while not (value := seen()):
@@ -163,7 +163,7 @@ class Workbench:
         """Go to a file, by its name."""
         self.press("Control+p")
         self.wait(".quick-input-widget input", 20)
-        self.type(name, delay=5)
+        self.do("insert", text=name)
         self.wait(f'.quick-input-list .monaco-list-row.focused[aria-label*="{name}"]', 20)
         self.press("Enter")
         self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
@@ -183,7 +183,7 @@ class Workbench:
         """Run a command through the palette."""
         self.press("F1")
         self.wait(".quick-input-widget input", 20)
-        self.type(title, delay=5)
+        self.do("insert", text=title)
         names = [name for full in (title, f"C2L: {title}") for name in (f'="{full}"', f'^="{full},"')]
         row = ", ".join(f".quick-input-list .monaco-list-row.focused[aria-label{name}]" for name in names)
         self.wait(row, 20)
@@ -205,6 +205,10 @@ class Workbench:
         """What is told of this extension at the moment. A VS Code under test shows no toasts, only the whole list."""
         self.command("Notifications: Show Notifications")
         self.wait(".notifications-center", 20)
+        return self.listed()
+
+    def listed(self) -> list[str]:
+        """What stands in the list that is shown."""
         texts = self.do("texts", selector=".notifications-center .notification-list-item-message")
         return [text for text in texts if "C2L" in text]
 
@@ -236,8 +240,11 @@ class Workbench:
 
     @contextmanager
     def fault(self, name: str) -> Iterator[None]:
-        """Plant a fault between the extension and the server, or in the user's settings."""
+        """Plant a fault between the extension and the server, in the settings, or in what a set-up finds."""
         (self.control / "fault").write_text(name)
+        wheels, hidden = self.work / "wheels", self.work / "no-wheels"
+        if name == "no-package":
+            wheels.rename(hidden)
         if name in SETTINGS_FAULTS:
             self._fault_settings = SETTINGS_FAULTS[name]
             self.set()
@@ -246,6 +253,8 @@ class Workbench:
             yield
         finally:
             self.patience = PATIENCE
+            if hidden.exists():
+                hidden.rename(wheels)
             if self._fault_settings:
                 self._fault_settings = {}
                 self.set()
