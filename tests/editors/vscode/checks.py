@@ -226,11 +226,9 @@ def the_panels_buttons_work(shown: Workbench) -> None:
 def training_is_begun_and_stopped(shown: Workbench) -> None:
     """Training on request is followed by the extension, and the command, run again, stops it."""
     now, bulk = shown.generation(0), shown.folder / "bulk.py"
-    bulk.write_text(
-        "".join(ZOO.format(name="walrus", number=number) for number in range(120))
-    )  # some seconds of training
-    now = shown.generation(now)
     try:
+        bulk.write_text("".join(ZOO.format(name="walrus", number=number) for number in range(120)))  # trains for long
+        now = shown.generation(now)
         train_and_stop(shown)
     finally:
         bulk.unlink()
@@ -348,8 +346,8 @@ def an_untrusted_folder_is_not_learned(shown: Workbench) -> None:
         shown.generation(0)
         assert learned(shown, folder) != []
         shown.do("click", selector=".monaco-modal-editor-block .codicon-close")
+        discard(shown)
         shown.to_end()
-        shown.press("Enter")
         shown.type(LINE)
         see_ghost(shown)
         assert not ran.exists(), "the folder's own settings chose the server"
