@@ -202,13 +202,13 @@ def the_panels_buttons_work(shown: Workbench) -> None:
         def triggers() -> list[str]:
             return [one["params"]["trigger"] for one in shown.passed(method="c2l/adapter/didChange")[before:]]
 
-        shown.until("the folder to be forgotten", lambda: "reset" in triggers(), 60)
+        shown.until("the folder to be forgotten", lambda: "reset" in triggers(), 180)
 
         def anew() -> bool:
             rows = shown.do("frameTexts", selector="tbody tr th", timeout=20_000)
             return rows[:1] == [str(shown.generation(0))] and str(old) not in rows
 
-        shown.until("the rows of before to be gone", anew, 60)
+        shown.until("the rows of before to be gone", anew, 180)
         exported = len(shown.passed(answer="c2l/adapter/export"))
         shown.do("frameClick", selector="#export:enabled", timeout=20_000)
         shown.wait(".quick-input-widget input", 20)
@@ -304,9 +304,9 @@ def two_folders_are_kept_apart(shown: Workbench) -> None:
             told = [one["params"] for one in shown.passed(method="c2l/adapter/didChange")]
             return {one["folder"]: one["generation"] for one in told if Path(one["folder"]) in folders}
 
-        shown.until("an adapter for each", lambda: len(learned()) == 2, 180)
+        shown.until("an adapter for each", lambda: len(learned()) == 2, 180, hurry=False)
         files[1].with_name("more.py").write_text("def two(height):\n    return height\n")
-        shown.until("a second generation of the second", lambda: learned()[str(folders[1])] > 1, 60)
+        shown.until("a second generation of the second", lambda: learned()[str(folders[1])] > 1, 60, hurry=False)
         for folder, file in zip(folders, files, strict=True):
             shown.tab(file.name)
             wanted = f"g{learned()[str(folder)]}"
@@ -369,7 +369,7 @@ def a_setting_applies_without_a_restart(shown: Workbench) -> None:
     shown.tab("other.py")
     shown.set(**{"c2l.completion.trigger": "manual"})
     try:
-        shown.until("the status to say manual", lambda: shown.status().endswith("manual"), 30)
+        shown.until("the status to say manual", lambda: shown.status().endswith("manual"), 60, hurry=False)
     finally:
         shown.set()
         shown.generation(0)
@@ -425,7 +425,7 @@ def a_missing_server_is_set_up(shown: Workbench) -> None:
         shown.confirm("Set Up")
 
         def is_set_up() -> bool:
-            told = shown.listed()
+            told = shown.notifications()
             assert not any("could not be set up" in one for one in told), told
             return not shown.status().endswith("set up")
 
