@@ -173,7 +173,7 @@ def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:
         how = os.environ.get("FAKE_FOLDER", "")
         if how == "trouble":
             emit(wire.Trouble(folder=params.folder, code="storage", severity="warning", message="No space is left."))
-        elif how != "silent":
+        elif how != "silent" and params.trusted:
             learn(params.folder, "index")
     elif isinstance(params, wire.Buffer):
         BUFFERS[params.folder, params.path] = params.text or ""

@@ -2,7 +2,7 @@
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { commands, type ExtensionContext, Uri, window, workspace } from "vscode";
+import { commands, env, type ExtensionContext, Uri, window, workspace } from "vscode";
 import { AdapterCommands } from "./adapterCommands";
 import { Again } from "./again";
 import { registerCommands } from "./commands";
@@ -14,7 +14,7 @@ import { Missing, MISSING_FIXES, SILENCE } from "./missing";
 import { Notifications } from "./notify";
 import { Pages } from "./pages";
 import { Panel } from "./panel";
-import { type Fix, OPEN_FILE } from "./problems";
+import { type Fix, OPEN_FILE, OPEN_SETTINGS, openSettings } from "./problems";
 import { hasServer, which } from "./processes";
 import { ClientCommand, Command, Method, Reason, SECTION, type Status } from "./protocol";
 import { sentenceOf } from "./reasons";
@@ -22,9 +22,10 @@ import { activePython, onPythonChanged } from "./python";
 import { Refresher } from "./refresher";
 import { Server } from "./server";
 import { setUpCommand } from "./setUpCommand";
-import { enabledFor, keysOf, users } from "./settings";
+import { enabledFor, isMachine, keysOf, users } from "./settings";
 import { createStatusItems } from "./statusItems";
 import { Switches } from "./switches";
+import { unusable } from "./unusable";
 import { Store } from "./view";
 
 export function activate(context: ExtensionContext): void {
@@ -78,8 +79,10 @@ export function activate(context: ExtensionContext): void {
         refresher.soon();
       },
     }),
-    onProblem: (sentence, isMissing) => {
-      if (!isMissing) void notifications.problem("error", sentence, [RESTART, LOG]);
+    unusable: (found, error) => unusable(found, error, (python) => hasServer(cwd, python)),
+    onProblem: (sentence, life, setting = SECTION) => {
+      if (life === "crashed") void notifications.problem("error", sentence, [RESTART, LOG]);
+      else if (life === "unusable") void notifications.problem("error", sentence, [openSettings(setting), LOG]);
       else if (missing.tells()) void notifications.problem("error", sentence, MISSING_FIXES);
     },
   });
@@ -140,6 +143,7 @@ export function activate(context: ExtensionContext): void {
       missing.silence();
     }),
     commands.registerCommand(OPEN_FILE, (path: string) => commands.executeCommand("vscode.open", Uri.file(path))),
+    commands.registerCommand(OPEN_SETTINGS, showSettings),
     store.listen(({ life }) => {
       if (life === "running") missing.found();
     }),
@@ -175,6 +179,13 @@ export function activate(context: ExtensionContext): void {
 
 const LOG: Fix = { title: "Show Log", command: ClientCommand.SHOW_LOGS };
 const RESTART: Fix = { title: "Restart", command: Command.RESTART_SERVER };
+
+/** In a remote window the settings of the machine are those of the remote one: the user's page does not list them. */
+function showSettings(setting: string): Thenable<unknown> {
+  const remote = env.remoteName !== undefined && isMachine(`${setting}.`.replace(/^c2l\./, ""));
+  if (remote) return commands.executeCommand("workbench.action.openRemoteSettings", { query: setting });
+  return commands.executeCommand("workbench.action.openSettings", setting);
+}
 
 /** Whether this window has a folder, or a document of a language that is on. */
 function isWanted(): boolean {

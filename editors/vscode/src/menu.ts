@@ -1,5 +1,6 @@
 /** What the status item's menu offers in which situation. Knows no `vscode`; `commands` shows it. */
 
+import { OPEN_SETTINGS } from "./problems";
 import { ClientCommand, Command, Reason, State } from "./protocol";
 import { isTraining, look } from "./statusText";
 import type { View } from "./view";
@@ -26,7 +27,7 @@ export interface Here {
 export const SET_UP = "c2l.internal.setUp";
 
 export function entries(view: View, here: Here): Entry[] {
-  if (view.life === "missing") return [SET_UP_ENTRY, RESTART, LOGS];
+  if (view.life === "missing") return [view.lifeSetting === undefined ? SET_UP_ENTRY : change(view.lifeSetting), RESTART, LOGS];
   if (view.life !== "running") return [RESTART, LOGS];
   const parts: [string, Entry[]][] = [
     ["completions", switches(view, here)],
@@ -38,6 +39,9 @@ export function entries(view: View, here: Here): Entry[] {
 }
 
 const SET_UP_ENTRY: Entry = { icon: "cloud-download", label: "Set up the Python environment…", command: SET_UP };
+const change = (setting: string): Entry => ({
+  icon: "gear", label: `Change ${setting}`, command: OPEN_SETTINGS, args: [setting],
+});
 const RESTART: Entry = { icon: "debug-restart", label: "Restart the server", command: Command.RESTART_SERVER };
 const LOGS: Entry = { icon: "output", label: "Show the log", command: ClientCommand.SHOW_LOGS };
 

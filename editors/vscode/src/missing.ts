@@ -2,7 +2,7 @@
 
 import type { Keep } from "./history";
 import { SET_UP } from "./menu";
-import type { Fix } from "./problems";
+import { type Fix, openSettings } from "./problems";
 
 const KEY = "missing.silenced";
 /** Command of this extension alone, behind the button. */
@@ -11,7 +11,7 @@ export const SILENCE = "c2l.internal.silenceMissing";
 /** Buttons for a server that cannot be found. */
 export const MISSING_FIXES: Fix[] = [
   { title: "Set Up…", command: SET_UP },
-  { title: "Choose Python…", command: "workbench.action.openSettings", args: ["c2l.server"] },
+  openSettings("c2l.server", "Choose Python…"),
   { title: "Don't Ask Again", command: SILENCE },
 ];
 

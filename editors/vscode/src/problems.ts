@@ -30,6 +30,13 @@ export function isWanted(level: Level, wanted: Wanted): boolean {
 /** Button that opens a file of the user's; by path, since this module knows no `vscode`. */
 export const OPEN_FILE = "c2l.internal.openFile";
 
+/** Button that opens the settings at one; where they are is another place in a remote window. */
+export const OPEN_SETTINGS = "c2l.internal.openSettings";
+
+export function openSettings(setting: string, title = "Open Settings"): Fix {
+  return { title, command: OPEN_SETTINGS, args: [setting] };
+}
+
 /** How loud a problem of the server is; a severity of a newer server is taken for a warning. */
 export function levelOf(problem: Problem): Level {
   return problem.severity === "error" || problem.severity === "info" ? problem.severity : "warning";
@@ -40,7 +47,7 @@ export function fixesFor({ code, setting, file }: Problem): Fix[] {
   switch (code) {
     case ErrorCode.SETTING:
       if (file !== "") return [{ title: "Open File", command: OPEN_FILE, args: [file] }, LOG];
-      return [{ title: "Open Settings", command: "workbench.action.openSettings", args: [setting || "c2l"] }, LOG];
+      return [openSettings(setting || "c2l"), LOG];
     case ErrorCode.MODEL:
       return [MODEL, LOG];
     case ErrorCode.ENGINE:

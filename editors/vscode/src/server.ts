@@ -8,6 +8,7 @@ import type { Launch } from "./discovery";
 import { start } from "./processes";
 import { DID_CHANGE_TRUST, type TrustParams } from "./protocol";
 import { CrashBudget, Restarts } from "./restarts";
+import type { Unusable } from "./unusable";
 import type { Store } from "./view";
 
 const START_MS = 120_000;
@@ -19,8 +20,10 @@ export interface ServerParts {
   cwd: string;
   find(): Promise<Launch | undefined>;
   context(onEnded: () => void): ClientContext;
-  /** A problem of the server's life, to be shown once. */
-  onProblem(sentence: string, missing: boolean): void;
+  /** Whether a start that failed can never succeed. `error`: its process did not even begin. */
+  unusable(launch: Launch, error: NodeJS.ErrnoException | undefined): Promise<Unusable | undefined>;
+  /** A problem of the server's life, to be shown once; with the setting at fault, if it is one's. */
+  onProblem(sentence: string, life: "missing" | "unusable" | "crashed", setting?: string): void;
 }
 
 export class NotRunning extends Error {
@@ -33,6 +36,7 @@ export class Server implements Disposable {
   private client: LanguageClient | undefined;
   private process: ChildProcess | undefined;
   private retry: NodeJS.Timeout | undefined;
+  private startError: NodeJS.ErrnoException | undefined;
   private disposed = false;
   private readonly budget = new CrashBudget();
   private readonly restarts = new Restarts(() => this.begin());
@@ -84,19 +88,22 @@ export class Server implements Disposable {
     await this.stop();
     if (this.disposed) return;
     const gone = { status: undefined, adapter: undefined, documentReason: undefined, lastReason: undefined, serverVersion: undefined };
-    store.update({ ...gone, life: store.view.life === "restarting" ? "restarting" : "starting", lifeMessage: "" });
+    store.update({ ...gone, life: store.view.life === "restarting" ? "restarting" : "starting", lifeMessage: "", lifeSetting: undefined });
     const launch = await this.parts.find();
     if (launch === undefined) {
       const sentence = "No Python environment with the c2l-lsp package was found.";
       store.update({ life: "missing", lifeMessage: sentence });
-      this.parts.onProblem(sentence, true);
+      this.parts.onProblem(sentence, "missing");
       return;
     }
     log.info(`Starting the server (${launch.from}): ${[launch.command, ...launch.args].join(" ")}`);
+    this.startError = undefined;
     try {
       await this.connect(launch);
     } catch (error) {
-      this.failed(error instanceof Error ? error.message : String(error));
+      const why = await this.parts.unusable(launch, this.startError);
+      if (why === undefined) this.failed(error instanceof Error ? error.message : String(error));
+      else this.cannot(why);
     }
   }
 
@@ -106,7 +113,12 @@ export class Server implements Disposable {
     const { createClient } = await import("./client");
     let up = false;
     const serve = async (): Promise<ChildProcess> => {
-      this.process = await start(cwd, launch.command, launch.args);
+      try {
+        this.process = await start(cwd, launch.command, launch.args);
+      } catch (error) {
+        this.startError = error as NodeJS.ErrnoException;
+        throw error;
+      }
       return this.process;
     };
     const client = createClient(
@@ -128,6 +140,17 @@ export class Server implements Disposable {
     this.failed("The server ended unexpectedly.");
   }
 
+  /** What the user named can never start: trying again would only hide why. */
+  private cannot({ sentence, setting }: Unusable): void {
+    const { process } = this;
+    this.client = this.process = undefined;
+    if (this.disposed) return;
+    process?.kill();
+    this.parts.log.error(sentence);
+    this.parts.store.update({ life: "missing", lifeMessage: sentence, lifeSetting: setting, status: undefined });
+    this.parts.onProblem(sentence, "unusable", setting);
+  }
+
   /** The server ended, or did not start: try again soon, unless that was tried often enough. */
   private failed(why: string): void {
     const { store, log } = this.parts;
@@ -140,7 +163,7 @@ export class Server implements Disposable {
     if (wait === undefined) {
       const sentence = `The server does not stay up. ${why}`;
       store.update({ life: "crashed", lifeMessage: sentence, status: undefined });
-      this.parts.onProblem(sentence, false);
+      this.parts.onProblem(sentence, "crashed");
       return;
     }
     store.update({ life: "restarting", lifeMessage: `${why} It is being started again.`, status: undefined });

@@ -39,7 +39,7 @@ type Head = Pick<Look, "icon" | "text" | "severity" | "busy" | "sentence">;
 function head(view: View): Head {
   switch (view.life) {
     case "missing":
-      return still("warning", "C2L set up", "warning", view.lifeMessage);
+      return still("warning", view.lifeSetting === undefined ? "C2L set up" : "C2L settings", "warning", view.lifeMessage);
     case "crashed":
       return still("error", "C2L stopped", "error", view.lifeMessage);
     case "idle":
@@ -68,9 +68,11 @@ function ofStatus(status: Status, view: View): Head {
   if (reason !== undefined) return still("circle-slash", `C2L ${short(reason)}`, "inactive", sentenceOf(reason));
   const text = `C2L ${adapterText(view.adapter)}`.trimEnd();
   if (state === State.DEGRADED) return still("warning", text, "warning", message);
+  if (!view.trusted) return still("shield", "C2L restricted", "normal", RESTRICTED);
   return still("sparkle", text, "normal", message);
 }
 
+const RESTRICTED = "This workspace is not trusted: nothing is learned from it, the bare model answers.";
 const WHOLE_DOCUMENT: readonly string[] = [
   Reason.LANGUAGE, Reason.BUFFER, Reason.MANUAL, Reason.SNOOZED, Reason.LEFT_OUT,
 ];

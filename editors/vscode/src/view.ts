@@ -3,7 +3,8 @@
 import type { AdapterStatus, StatisticsReport, Status } from "./protocol";
 
 /**
- * The server process as this extension sees it. `missing`: no Python with the server was found. `idle`: nothing is open
+ * The server process as this extension sees it. `missing`: no Python with the server was found,
+ * or the named one can never start. `idle`: nothing is open
  * that it could serve, so it was not started yet.
  */
 export type Life = "idle" | "stopped" | "missing" | "starting" | "running" | "restarting" | "crashed";
@@ -12,6 +13,8 @@ export interface View {
   life: Life;
   /** A sentence for `missing` and `crashed`. */
   lifeMessage: string;
+  /** The setting to change, for a `missing` server that the user named. */
+  lifeSetting: string | undefined;
   status: Status | undefined;
   /** The adapter of the active document's folder, by the server's last word. */
   adapter: AdapterStatus | undefined;
@@ -33,6 +36,7 @@ export class Store {
   private value: View = {
     life: "stopped",
     lifeMessage: "",
+    lifeSetting: undefined,
     status: undefined,
     adapter: undefined,
     documentReason: undefined,

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { findServer, type Places, pythonOf } from "../src/discovery";
+import { findServer, type Launch, type Places, pythonOf } from "../src/discovery";
 import { parse } from "../src/diskUse";
 import { setUp, SetUpError, type Work } from "../src/environment";
 import type { Keep } from "../src/history";
@@ -8,6 +8,7 @@ import { Missing } from "../src/missing";
 import { fixesFor, isWanted, levelOf, Open } from "../src/problems";
 import { CrashBudget, Restarts } from "../src/restarts";
 import { Switches } from "../src/switches";
+import { unusable } from "../src/unusable";
 import told from "./problems.json"; // what the server sends: tests/editors/vscode/test_problems.py
 
 function places(change: Partial<Places>): Places {
@@ -47,6 +48,19 @@ test("an untrusted workspace's interpreter is not even asked", async () => {
   });
   await findServer(untrusted);
   assert.deepEqual(asked, ["/own/python"]);
+});
+
+test("what the user named and can never start is told with its setting; all else is tried again", async () => {
+  const launch: Launch = { command: "/x", args: [], from: "interpreter" };
+  const has = (answer: boolean) => () => Promise.resolve(answer);
+  const error = (code: string): NodeJS.ErrnoException => Object.assign(new Error(code), { code });
+  const path = await unusable({ ...launch, from: "path" }, error("ENOENT"), has(true));
+  assert.deepEqual(path, { setting: "c2l.server.path", sentence: "c2l.server.path names /x, which does not exist." });
+  assert.match((await unusable(launch, error("EACCES"), has(true)))?.sentence ?? "", /may not be run/);
+  assert.match((await unusable(launch, undefined, has(false)))?.sentence ?? "", /has no c2l-lsp package/);
+  assert.equal(await unusable(launch, undefined, has(true)), undefined);
+  assert.equal(await unusable({ ...launch, from: "path" }, error("EMFILE"), has(false)), undefined);
+  assert.equal(await unusable({ ...launch, from: "search-path" }, error("ENOENT"), has(false)), undefined);
 });
 
 test("the Python of an environment is where the platform has it", () => {

@@ -28,6 +28,13 @@ test("ready shows the generation, waiting files and the bare model", () => {
   assert.equal(text({ adapter: undefined }), "C2L");
 });
 
+test("an untrusted workspace is said to be one, unless something else is the matter", () => {
+  const shown = look(view({ trusted: false, adapter: { ...ADAPTER, generation: 0 } }));
+  assert.equal(shown.text, "C2L restricted");
+  assert.match(shown.sentence, /not trusted: nothing is learned/);
+  assert.equal(text({ trusted: false, documentReason: Reason.BUFFER }), "C2L off here");
+});
+
 test("indexing spins and shows the count", () => {
   const status = { ...STATUS, state: State.INDEXING, busy: true, message: "index: 120 of 400 files" };
   const shown = look(view({ status }));
@@ -76,6 +83,8 @@ test("the menu offers what makes sense now", () => {
   assert.ok(labels({ status: off }).includes("Turn completions on"));
   assert.ok(!labels({ status: off }).includes("Turn off for python"));
   assert.deepEqual(labels({ life: "missing" })[0], "Set up the Python environment…");
+  assert.deepEqual(labels({ life: "missing", lifeSetting: "c2l.server.path" })[0], "Change c2l.server.path");
+  assert.equal(text({ life: "missing", lifeSetting: "c2l.server.path" }), "C2L settings");
   assert.deepEqual(labels({ life: "crashed" }), ["Restart the server", "Show the log"]);
 });
 

@@ -92,11 +92,21 @@ end
 
 function M.edit(path) vim.rpcrequest(channel, 'nvim_command', 'edit ' .. vim.fn.fnameescape(path)) end
 
---- A child with the plugin on its path and nothing else.
-function M.start()
+--- A child with the plugin on its path and nothing else; or a person's own, with this init.lua and folders in our work.
+function M.start(init)
   vim.fn.mkdir(M.work .. '/.git', 'p')
-  local argv = { vim.v.progpath, '--embed', '--headless', '--clean', '-n', '--cmd', 'set rtp^=' .. PLUGIN }
-  channel = vim.fn.jobstart(argv, { rpc = true, env = { XDG_STATE_HOME = M.work .. '/../state-of-nvim' } })
+  local env = { XDG_STATE_HOME = M.work .. '/../state-of-nvim' }
+  local argv = { vim.v.progpath, '--embed', '--headless', '-n' }
+  -- Not ours: for every Python file Neovim would look for a Python that runs its plugins, which takes longer than a test.
+  vim.list_extend(argv, { '--cmd', 'let g:loaded_python3_provider = 0 | let g:loaded_python_provider = 0' })
+  if init then
+    env.XDG_CONFIG_HOME, env.XDG_DATA_HOME, env.XDG_CACHE_HOME = M.work .. '/config', M.work .. '/data', M.work .. '/cache'
+    M.write('config/nvim/init.lua', vim.split(init, '\n'))
+    vim.list_extend(argv, { '-i', 'NONE' })
+  else
+    vim.list_extend(argv, { '--clean', '--cmd', 'set rtp^=' .. PLUGIN })
+  end
+  channel = vim.fn.jobstart(argv, { rpc = true, env = env })
   assert(channel > 0, 'the child did not start')
   M.lua('vim.o.shortmess = vim.o.shortmess .. "FIc"; vim.o.swapfile = false')
 end

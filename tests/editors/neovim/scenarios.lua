@@ -743,6 +743,86 @@ function S.help()
   end
 end
 
+--- A git repository that holds the plugin where ours does, and its URL. The fault: it holds one that shows nothing.
+local function repository()
+  local top = d.work .. '/repository'
+  vim.fn.mkdir(top .. '/editors', 'p')
+  assert(vim.system({ 'cp', '-R', d.plugin, top .. '/editors/neovim' }):wait().code == 0)
+  if d.fault then
+    local ghost = top .. '/editors/neovim/lua/c2l/ghost.lua'
+    local lines = vim.fn.readfile(ghost)
+    table.insert(lines, #lines, 'M.draw = M.clear') -- before the last line, which returns it
+    vim.fn.writefile(lines, ghost)
+  end
+  local config = { '-c', 'user.name=c2l', '-c', 'user.email=c2l@localhost', '-c', 'commit.gpgsign=false' }
+  for _, words in ipairs({ { 'init', '-q' }, { 'add', '.' }, { 'commit', '-q', '-m', 'The plugin' } }) do
+    local done = vim.system(vim.list_extend(vim.list_extend({ 'git' }, config), words), { cwd = top }):wait()
+    assert(done.code == 0, done.stderr)
+  end
+  return 'file://' .. top
+end
+
+--- What the help says to write for an installation: its code block with this text, in a person's place.
+local function told(text, replace)
+  local help = table.concat(vim.fn.readfile(d.plugin .. '/doc/c2l.txt'), '\n')
+  for block in help:gmatch('>lua\n(.-)\n<') do
+    if block:find(text, 1, true) then
+      for what, by in pairs(replace) do
+        assert(block:find(what, 1, true), what .. ' is not in the help')
+        block = block:gsub(vim.pesc(what), (by:gsub('%%', '%%%%')))
+      end
+      return block
+    end
+  end
+  error('the help says nothing of ' .. text)
+end
+
+local function as_lua(options) return ('(vim.json.decode([==[%s]==]))'):format(vim.json.encode(d.options(options))) end
+
+--- Installed as the help says, it gives ghost text, its commands are there, and the help itself is found.
+local function installed(init)
+  d.start(init)
+  d.wait('return vim.v.vim_did_enter == 1') -- the child answers already while it installs
+  d.edit(d.write('demo.py', { '# demo', '' }))
+  d.ready()
+  d.keys('Gialpha')
+  d.shown('_alpha_g1_0()')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(2) == "alpha_alpha_g1_0()"')
+  d.equal(d.lua('return vim.fn.exists(":C2L")'), 2)
+  d.equal(d.lua('return vim.fn.maparg("<Plug>(c2l-accept)", "i") ~= ""'), true)
+  local where = d.lua('return vim.api.nvim_get_runtime_file("lua/c2l/init.lua", true)')
+  d.equal(#where, 1, 'one plugin')
+  d.lua('vim.cmd("helptags ALL")')
+  d.equal(d.lua('return vim.fn.getcompletion("c2l-install", "help")'), { 'c2l-install' })
+  return where[1]
+end
+
+function S.pack()
+  local init = told('vim.pack', { REPOSITORY = repository(), [' {}'] = as_lua() })
+  -- vim.pack asks before it installs anything; a person says yes.
+  local where = installed('_G.asked = 0; vim.fn.confirm = function() _G.asked = _G.asked + 1; return 1 end\n' .. init)
+  d.equal(d.lua('return _G.asked'), 1)
+  assert(where:find('/pack/core/opt/c2l_lsp/', 1, true), where)
+end
+
+--- With the lazy.nvim of $LAZY_NVIM.
+local function lazy(spec)
+  return installed(('vim.opt.runtimepath:prepend(%q)\nrequire("lazy").setup({\n%s}, %s)'):format(
+    vim.env.LAZY_NVIM, spec, '{ rocks = { enabled = false }, change_detection = { enabled = false } }'))
+end
+
+function S.lazy()
+  local where = lazy(told("url = 'REPOSITORY'", { REPOSITORY = repository(), [' {}'] = as_lua() }))
+  assert(where:find('/lazy/c2l_lsp/', 1, true), where)
+end
+
+function S.lazy_clone()
+  local clone = repository():gsub('^file://', '') .. '/editors/neovim'
+  local spec = told('dir = ', { ['/path/to/c2l_lsp/editors/neovim'] = clone, ['{},'] = as_lua() .. ',' })
+  assert(lazy(spec):find(clone, 1, true))
+end
+
 -- Neovim's own client, without the plugin's renderer: `vim.lsp.enable('c2l')` and the on_accept of :help c2l-core.
 function S.core()
   d.start()
@@ -817,7 +897,7 @@ end
 
 local function same_soon(want, what)
   local got
-  vim.wait(20000, function()
+  vim.wait(d.fault and 3000 or 20000, function()
     got = d.lines()
     return vim.deep_equal(got, want)
   end, 20)
@@ -921,16 +1001,18 @@ function S.real_session()
   d.shown()
 end
 
---- What is suggested behind some prompts; nothing at all is an answer, too.
+--- What is suggested behind some prompts; nothing at all is an answer, too, of which the user is told.
 local function suggested()
   local texts = {}
+  d.lua('vim.api.nvim_echo = function() _G.in_vain = true end')
   for _, prompt in ipairs({ 'import ', 'from zebra import ', 'def quokka_', 'result = wombat_' }) do
     d.keys('<Esc>')
     d.wait('return vim.api.nvim_get_mode().mode == "n"')
     d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, { "" })')
     d.keys('i' .. prompt)
+    d.lua('_G.in_vain = false')
     d.keys('<M-\\>')
-    vim.wait(8000, function() return d.ghost() ~= nil end, 20)
+    vim.wait(8000, function() return d.ghost() ~= nil or d.lua('return _G.in_vain') end, 20)
     table.insert(texts, d.ghost() or '')
   end
   return texts

@@ -24,8 +24,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
 SCENARIOS = re.findall(r"^function S\.(\w+)", (HERE / "scenarios.lua").read_text(encoding="utf-8"), re.MULTILINE)
-NEEDS = {"core": (0, 12)}
+NEEDS = {"core": (0, 12), "pack": (0, 12)}
 """Scenarios that only newer Neovims have."""
+LAZY = os.environ.get("LAZY_NVIM", "")
+"""A clone of lazy.nvim, which no package registry has."""
 
 
 def _number(version: str) -> tuple[int, ...]:
@@ -56,8 +58,8 @@ class Run:
 
     @property
     def real(self) -> bool:
-        """With the real server and the shipped model."""
-        return self.scenario.startswith("real_")
+        """With the real server and the shipped model. A fault of the plugin shows without it as well."""
+        return self.scenario.startswith("real_") and (not self.fault or self.scenario == "real_adapter")
 
     def __str__(self) -> str:
         return f"{self.version}-{self.scenario}"
@@ -98,17 +100,22 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     here = [item for item in request.session.items if item.path == Path(__file__) and hasattr(item, "callspec")]
     selected = [item.callspec.params["run"] for item in here]
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-        yield {run: pool.submit(run.drive, tmp_path_factory.mktemp("run")) for run in selected if _possible(run)}
+        yield {run: pool.submit(run.drive, tmp_path_factory.mktemp("run")) for run in selected if not _impossible(run)}
         pool.shutdown(cancel_futures=True)
 
 
-def _possible(run: Run) -> bool:
-    return MODEL.is_dir() or not run.real
+def _impossible(run: Run) -> str:
+    """Why a run is left out, if it is."""
+    if run.real and not MODEL.is_dir():
+        return "the shipped model is not in this checkout"
+    if run.scenario.startswith("lazy") and not LAZY:
+        return "no package registry has lazy.nvim: LAZY_NVIM names no clone of it"
+    return ""
 
 
 def _done(run: Run, runs: Done) -> subprocess.CompletedProcess[str]:
     if run not in runs:
-        pytest.skip("the shipped model is not in this checkout")
+        pytest.skip(_impossible(run))
     return runs[run].result()
 
 

@@ -5,7 +5,9 @@ not there), FOLDER/passed.jsonl gets one line per message worth knowing, FOLDER/
 `wrong-text` changes what is inserted, `deaf` swallows every toggle, `mute` swallows status and adapter notifications,
 `stay-dead` ends every new process at once, `no-answers` empties the answers to completions, `frozen` swallows changes
 of settings, `untrained` answers a wish for training itself, `unforgotten` one to forget, `forgetful` tells a new
-server nothing of switches, `stale` gives the fake engine's texts as of the first generation.
+server nothing of switches, `stale` gives the fake engine's texts as of the first generation, `trusting` tells a new
+server that every folder is trusted, `distrusting` swallows that one is now, `unset` tells a new server none of the
+user's settings, `restless` ends the server when a setting has changed, `renumbered` tells of wrong generations.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"
 NOTED = (COMPLETE, EXECUTE, "c2l/didChangeStatus", "c2l/adapter/didChange", "initialize",
          "workspace/didChangeConfiguration")  # fmt: skip
+AT_START = {"forgetful": {"switches": {}}, "trusting": {"trusted": True}, "unset": {"userSettings": {}}}
+"""What a new server is told in place of the truth."""
 asked: dict[int | str, str] = {}
 """Methods of the editor's open requests."""
 lock = threading.Lock()
@@ -33,6 +37,10 @@ def fault() -> str:
         return (FOLDER / "fault").read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+BEGUN_WITH = fault()
+"""What was planted when this process began."""
 
 
 def note(**fields: object) -> None:
@@ -60,15 +68,19 @@ def to_server(message: dict[str, Any], editor: BinaryIO) -> dict[str, Any] | Non
     if method is not None and "id" in message:
         asked[message["id"]] = method
     if method in NOTED:
-        note(method=method, params=message.get("params"))
+        note(method=method, id=message.get("id"), params=message.get("params"))
+    if method == "workspace/didChangeConfiguration" and fault() == "restless" and BEGUN_WITH != "restless":
+        os._exit(1)
     if method == "workspace/didChangeConfiguration" and fault() == "frozen":
+        return None
+    if method == "c2l/didChangeTrust" and fault() == "distrusting":
         return None
     if method == "c2l/adapter/deepen" and fault() == "untrained":
         with lock:
             write(editor, {"jsonrpc": "2.0", "id": message["id"], "result": {"deep": ""}})
         return None
-    if method == "initialize" and fault() == "forgetful":
-        message["params"]["initializationOptions"]["switches"] = {}
+    if method == "initialize" and fault() in AT_START:
+        message["params"]["initializationOptions"] |= AT_START[fault()]
     if method == "c2l/adapter/reset" and fault() == "unforgotten":
         with lock:
             write(editor, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
@@ -88,12 +100,14 @@ def to_editor(message: dict[str, Any]) -> dict[str, Any] | None:
         if method == COMPLETE and fault() == "stale":
             _as_first(message)
         if method.startswith("c2l/") or method == COMPLETE:
-            note(answer=method, result=message.get("result"), error=message.get("error"))
+            note(answer=method, id=message.get("id"), result=message.get("result"), error=message.get("error"))
         if method == COMPLETE:
             return _spoilt(message)
         return message
     if method in NOTED:
         note(method=method, params=message.get("params"))
+    if method == "c2l/adapter/didChange" and fault() == "renumbered":
+        message["params"]["generation"] += 1000
     return None if method.startswith("c2l/") and fault() == "mute" else message
 
 

@@ -1,13 +1,15 @@
 // Hands of the tests in a headless Chromium: one JSON command per line on stdin, one JSON answer per line on stdout.
-// Loopback only: requests to other hosts are refused.
+// Loopback only: no other host has an address. (To route each request would say so, too, and turn the cache off.)
 const { chromium } = require(`${process.env.C2L_VSCODE}/node_modules/playwright-core`);
 const readline = require("node:readline");
 
 const ARGS = [
   "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync",
+  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
 ];
 let page;
+let ended;
 
 /** The frame that holds a selector: webviews are frames inside frames. */
 async function frameWith(selector, timeout) {
@@ -28,13 +30,20 @@ const commands = {
   },
   /** Open a page whose extension host runs tests, and wait for their exit code. */
   async inside({ url, timeout }) {
-    const ended = new Promise((resolve, reject) => {
-      setTimeout(() => reject(new Error(`The tests inside did not end within ${timeout} ms`)), timeout);
-      void page.exposeFunction("codeAutomationExit", (code) => resolve(code));
+    if (ended === undefined) {
+      await page.exposeFunction("codeAutomationExit", (code) => ended(code));
+      await page.exposeFunction("codeAutomationLog", () => undefined);
+    }
+    const code = new Promise((resolve, reject) => {
+      const late = () => reject(new Error(`The tests inside did not end within ${timeout} ms`));
+      const timer = setTimeout(late, timeout);
+      ended = (number) => {
+        clearTimeout(timer);
+        resolve(number);
+      };
     });
-    await page.exposeFunction("codeAutomationLog", () => undefined);
     await page.goto(url, { waitUntil: "domcontentloaded", timeout });
-    return ended;
+    return code;
   },
   async wait({ selector, timeout, state }) {
     await page.locator(selector).first().waitFor({ timeout, state: state ?? "visible" });
@@ -44,6 +53,8 @@ const commands = {
   click: ({ selector, timeout }) => page.locator(selector).first().click({ timeout: timeout ?? 20000 }),
   hover: ({ selector }) => page.locator(selector).first().hover({ timeout: 20000 }),
   type: ({ text, delay }) => page.keyboard.type(text, { delay: delay ?? 40 }),
+  /** At once, as if pasted: a list that is filtered is filtered once. */
+  insert: ({ text }) => page.keyboard.insertText(text),
   press: ({ key }) => page.keyboard.press(key),
   screenshot: ({ path, clip }) => page.screenshot({ path, clip }).then(() => path),
   async frameTexts({ selector, timeout }) {
@@ -60,11 +71,6 @@ const commands = {
 async function main() {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ARGS });
   const context = await browser.newContext({ viewport: { width: 1200, height: 760 } });
-  await context.route("**/*", (route) => {
-    const url = new URL(route.request().url());
-    const local = ["127.0.0.1", "localhost"].includes(url.hostname) || ["data:", "blob:"].includes(url.protocol);
-    return local ? route.continue() : route.abort();
-  });
   page = await context.newPage();
   page.on("console", (message) => {
     if (message.type() === "error") console.error(message.text().slice(0, 500));

@@ -40,6 +40,7 @@ FILES = (
     "killed.py",
     "other.py",
     "changes.py",
+    "missing.py",
 )
 
 

@@ -19,7 +19,7 @@ def engine() -> None:
     def watch() -> None:
         seen: dict[str, dict[Path, int]] = {}
         while True:
-            for folder in list(fake["FOLDERS"]):
+            for folder in [folder for folder, opened in list(fake["FOLDERS"].items()) if opened.trusted]:
                 now = {path: path.stat().st_mtime_ns for path in Path(folder).glob("[!.]*.py")}  # no locks of Emacs
                 if seen.setdefault(folder, {path: at for path, at in now.items() if at < began}) != now:
                     seen[folder] = now

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,28 +22,33 @@ INSIDE = re.findall(r"^async function (\w+)\(\)", (HERE / "inside" / "index.js")
 PATIENT = {"c2l.completion.maxLatencyMs": 20_000, "c2l.completion.maxLatencyInvokedMs": 60_000}
 
 
-def inside(work: Path, server: list[str], wanted: str = "", fault: str = "") -> tuple[int, str]:
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workbench]:
+    """One VS Code; each run has a window, a folder and a server of its own."""
+    opened = Workbench(tmp_path_factory.mktemp("inside"), None, FAKE, PATIENT)
+    yield opened
+    opened.close()
+
+
+def inside(shown: Workbench, server: list[str], wanted: str = "", fault: str = "") -> tuple[int, str]:
     """Exit code and log of the tests inside."""
     for name, text in (("wanted", wanted), ("fault", fault), ("patience", str((60, 8)[bool(fault)] * PATIENCE))):
-        (work / "control").mkdir(exist_ok=True)
-        (work / "control" / name).write_text(text)
-    shown = Workbench(work, None, server, PATIENT)
-    try:
-        code = shown.inside(HERE / "inside" / "index.js")
-    finally:
-        shown.close()
-    return code, (work / "control" / "inside.log").read_text(encoding="utf-8")
+        (shown.control / name).write_text(text)
+    folder = Path(tempfile.mkdtemp(dir=shown.work))
+    shown.serve(server)
+    code = shown.inside(HERE / "inside" / "index.js", folder)
+    return code, (shown.control / "inside.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("server", [FAKE, REAL], ids=["fake", "real"])
-def test_it_holds_inside(tmp_path: Path, vsix: Path, server: list[str]) -> None:
-    code, log = inside(tmp_path, server, "_word_g1_0()" if server is FAKE else "")
+def test_it_holds_inside(shown: Workbench, server: list[str]) -> None:
+    code, log = inside(shown, server, "_word_g1_0()" if server is FAKE else "")
     assert (code, re.findall(r"HELD (\w+)", log)) == (0, INSIDE), log
 
 
 @pytest.mark.parametrize("fault", ["wrong-text", "deaf"])
-def test_a_planted_fault_is_seen_inside(tmp_path: Path, vsix: Path, fault: str) -> None:
-    code, log = inside(tmp_path, FAKE, "_word_g1_0()", fault)
+def test_a_planted_fault_is_seen_inside(shown: Workbench, fault: str) -> None:
+    code, log = inside(shown, FAKE, "_word_g1_0()", fault)
     assert code != 0
     assert "FAILED" in log
 

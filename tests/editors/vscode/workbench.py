@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +26,18 @@ ROOT = HERE.parents[2]
 EXTENSION = ROOT / "editors" / "vscode"
 INSTALLED = Path(os.environ.get("C2L_VSCODE", ROOT / "build" / "editors" / "vscode"))
 PICTURES = ROOT / "build" / "editors" / "pictures"
-STATUS = '[id*="c2l.status"]'
+STATUS = '.part.statusbar .statusbar-item[id*="c2l.status"]'
+BUTTON = ".notifications-center .notification-list-item-buttons-container .monaco-button"
 GHOST = (
     ".monaco-editor .ghost-text-decoration, .monaco-editor .ghost-text-decoration-preview, .monaco-editor .ghost-text"
 )
 PATIENCE = float(os.environ.get("C2L_PATIENCE", "1"))
 """Factor on every wait, for busy machines."""
+SETTINGS_FAULTS = {"unsaid": {"c2l.showNotifications": "off"}}
+"""Faults that are settings."""
 HURRY = 0.15
-"""Factor while a fault is planted: what is waited for then does not come."""
+LONGEST = 15
+"""Factor and longest wait in seconds while a fault is planted: what is waited for then does not come."""
 
 USER = {
     "workbench.startupEditor": "none",
@@ -43,9 +49,13 @@ USER = {
     "update.mode": "none",
     "extensions.autoCheckUpdates": False,
     "security.workspace.trust.enabled": False,
+    "security.workspace.trust.startupPrompt": "never",
+    "security.workspace.trust.banner": "never",
     "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},
     "editor.suggestOnTriggerCharacters": False,
     "editor.minimap.enabled": False,
+    "editor.cursorBlinking": "solid",
+    "workbench.reduceMotion": "on",
     "editor.autoClosingBrackets": "never",
     "editor.autoIndent": "none",
     "files.autoSave": "off",
@@ -63,24 +73,28 @@ class Workbench:
         self.patience = PATIENCE
         for path in (self.folder, self.control, PICTURES):
             path.mkdir(parents=True, exist_ok=True)
-        self._install(vsix, server, settings or {})
+        self.launcher = work / "server.sh"
+        self._users = {**USER, **(settings or {})}
+        self._fault_settings: dict[str, object] = {}
+        self.serve(server)
+        self._install(vsix)
         self.port = _free_port()
         self._log = (work / "workbench.log").open("w", encoding="utf-8")
         self._code = self._start_code()
         self._bridge = subprocess.Popen(
             [INSTALLED / "bin" / "node", HERE / "bridge.cjs"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, start_new_session=True,
             env={**os.environ, "C2L_VSCODE": str(INSTALLED)},
         )  # fmt: skip
         self._answer()
 
     # --- what a user does and sees ---
 
-    def open(self, *names: str, workspace: Path | None = None) -> None:
-        """Open the folder (or a workspace of several) with these files, and wait for the editor."""
-        remote = f"vscode-remote://127.0.0.1:{self.port}"
-        payload = json.dumps([["openFile", f"{remote}{self.folder / name}"] for name in names])
-        what = f"folder={quote(str(self.folder))}" if workspace is None else f"workspace={quote(str(workspace))}"
+    def open(self, *names: str, folder: Path | None = None, workspace: Path | None = None) -> None:
+        """Open the folder (another one, or a workspace of several) with these files, and wait for the editor."""
+        remote, folder = f"vscode-remote://127.0.0.1:{self.port}", folder or self.folder
+        payload = json.dumps([["openFile", f"{remote}{folder / name}"] for name in names])
+        what = f"folder={quote(str(folder))}" if workspace is None else f"workspace={quote(str(workspace))}"
         self.do("open", url=f"http://127.0.0.1:{self.port}/?{what}&payload={quote(payload)}", timeout=180_000)
         self.wait(".monaco-editor .view-lines", 180)
 
@@ -96,24 +110,25 @@ class Workbench:
             else:
                 return
 
-    def inside(self, tests: Path) -> int:
-        """Run tests in the extension host, with the extension from its folder: the exit code."""
+    def inside(self, tests: Path, folder: Path) -> int:
+        """Run tests in the extension host, with the extension from its source folder: the exit code."""
         remote = f"vscode-remote://127.0.0.1:{self.port}"
         wanted = [["extensionDevelopmentPath", f"{remote}{EXTENSION}"], ["extensionTestsPath", f"{remote}{tests}"]]
-        url = f"http://127.0.0.1:{self.port}/?folder={quote(str(self.folder))}&payload={quote(json.dumps(wanted))}"
+        url = f"http://127.0.0.1:{self.port}/?folder={quote(str(folder))}&payload={quote(json.dumps(wanted))}"
         return self.do("inside", url=url, timeout=240_000 * PATIENCE)
 
     def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
         self.do("wait", selector=selector, timeout=1000 * seconds * self.patience, state=state)
 
-    def until(self, what: str, seen: Callable[[], Any], seconds: float) -> Any:
-        """The first truthy value; AssertionError saying what was waited for."""
-        end = time.monotonic() + seconds * self.patience
+    def until(self, what: str, seen: Callable[[], Any], seconds: float, *, hurry: bool = True) -> Any:
+        """The first truthy value; AssertionError saying what was waited for. `hurry`: less long with a fault."""
+        limit = seconds * (self.patience if hurry else PATIENCE)
+        if hurry and self.patience < PATIENCE:
+            limit = min(limit, LONGEST * PATIENCE)
+        end = time.monotonic() + limit
         while not (value := seen()):
             if time.monotonic() > end:
-                raise AssertionError(
-                    f"Waited {seconds * self.patience:.0f} s for {what}; the status is {self.status()!r}."
-                )
+                raise AssertionError(f"Waited {limit:.0f} s for {what}; the status is {self.status()!r}.")
             time.sleep(0.2)
         return value
 
@@ -148,7 +163,7 @@ class Workbench:
         """Go to a file, by its name."""
         self.press("Control+p")
         self.wait(".quick-input-widget input", 20)
-        self.type(name, delay=5)
+        self.do("insert", text=name)
         self.wait(f'.quick-input-list .monaco-list-row.focused[aria-label*="{name}"]', 20)
         self.press("Enter")
         self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
@@ -168,7 +183,7 @@ class Workbench:
         """Run a command through the palette."""
         self.press("F1")
         self.wait(".quick-input-widget input", 20)
-        self.type(title, delay=5)
+        self.do("insert", text=title)
         names = [name for full in (title, f"C2L: {title}") for name in (f'="{full}"', f'^="{full},"')]
         row = ", ".join(f".quick-input-list .monaco-list-row.focused[aria-label{name}]" for name in names)
         self.wait(row, 20)
@@ -182,6 +197,33 @@ class Workbench:
         if picture:
             self.picture(picture)
         self.do("click", selector=row)
+
+    def clear_notifications(self) -> None:
+        self.command("Notifications: Clear All Notifications")
+
+    def notifications(self) -> list[str]:
+        """What is told of this extension at the moment. A VS Code under test shows no toasts, only the whole list."""
+        self.command("Notifications: Show Notifications")
+        self.wait(".notifications-center", 20)
+        return self.listed()
+
+    def listed(self) -> list[str]:
+        """What stands in the list that is shown."""
+        texts = self.do("texts", selector=".notifications-center .notification-list-item-message")
+        return [text for text in texts if "C2L" in text]
+
+    def buttons(self) -> list[str]:
+        """Of the notifications in the list that is shown."""
+        return self.do("texts", selector=BUTTON)
+
+    def answer(self, button: str) -> None:
+        """Press a notification's button."""
+        self.do("click", selector=f'{BUTTON}:text-is("{button}")')
+
+    def confirm(self, button: str) -> None:
+        """Press a button of the dialog that comes."""
+        self.wait(".monaco-dialog-box", 20)
+        self.do("click", selector=f'.monaco-dialog-box .monaco-button:text-is("{button}")')
 
     def picture(self, name: str) -> Path:
         """A screenshot, into an ignored folder."""
@@ -198,14 +240,34 @@ class Workbench:
 
     @contextmanager
     def fault(self, name: str) -> Iterator[None]:
-        """Plant a fault between the extension and the server."""
+        """Plant a fault between the extension and the server, in the settings, or in what a set-up finds."""
         (self.control / "fault").write_text(name)
+        wheels, hidden = self.work / "wheels", self.work / "no-wheels"
+        if name == "no-package":
+            wheels.rename(hidden)
+        if name in SETTINGS_FAULTS:
+            self._fault_settings = SETTINGS_FAULTS[name]
+            self.set()
         self.patience = PATIENCE * HURRY
         try:
             yield
         finally:
             self.patience = PATIENCE
+            if hidden.exists():
+                hidden.rename(wheels)
+            if self._fault_settings:
+                self._fault_settings = {}
+                self.set()
             (self.control / "fault").unlink()
+
+    def set(self, **settings: object) -> None:
+        """The settings of this machine, which VS Code takes in while it runs, with the server's path among them."""
+        settings = {"c2l.server.path": str(self.launcher), **self._fault_settings, **settings}
+        _write(self.work / "data" / "Machine" / "settings.json", settings)
+
+    def set_user(self, **settings: object) -> None:
+        """The user's settings, which VS Code reads when a window opens."""
+        _write(self.work / "data" / "User" / "settings.json", {**self._users, **settings})
 
     def kill_server(self) -> None:
         os.kill(int((self.control / "pid").read_text()), signal.SIGKILL)
@@ -224,9 +286,9 @@ class Workbench:
         os.killpg(self._code.pid, signal.SIGTERM)
         for process in (self._bridge, self._code):
             try:
-                process.wait(20)
+                process.wait(5)
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # code-server waits for windows that may come back
                 process.wait(20)
         for stream in (self._bridge.stdin, self._bridge.stdout, self._log):
             stream.close()
@@ -237,19 +299,20 @@ class Workbench:
         assert line, "the browser's driver ended; see workbench.log"
         return json.loads(line)
 
-    def _install(self, vsix: Path, server: list[str], settings: dict[str, Any]) -> None:
-        launcher = self.work / "server.sh"
+    def serve(self, server: list[str]) -> None:
+        """The command that starts the server from now on."""
         serve = shlex.join([sys.executable, str(HERE / "between.py"), str(self.control), *server])
         other = shlex.join([sys.executable, "-m", "c2l_lsp"])
         environment = f"C2L_STATE_DIR={shlex.quote(str(self.work / 'state'))} C2L_CONFIG=/nonexistent"
-        launcher.write_text(
-            f'#!/bin/sh\nexport {environment}\ncase "$1" in serve) exec {serve} ;; *) exec {other} "$@" ;; esac\n'
+        environment += f" PYTHONPATH={shlex.quote(str(ROOT))}"
+        _script(
+            self.launcher, f'export {environment}\ncase "$1" in serve) exec {serve} ;; *) exec {other} "$@" ;; esac'
         )
-        launcher.chmod(0o755)
-        data = self.work / "data"
-        for kind, values in (("User", {**USER, **settings}), ("Machine", {"c2l.server.path": str(launcher)})):
-            (data / kind).mkdir(parents=True, exist_ok=True)
-            (data / kind / "settings.json").write_text(json.dumps(values))
+
+    def _install(self, vsix: Path | None) -> None:
+        self.set_user()
+        self.set()
+        self._install_python()
         if vsix is None:
             return
         subprocess.run(
@@ -257,19 +320,45 @@ class Workbench:
             check=True, capture_output=True, text=True, timeout=300, env=self._environment(),
         )  # fmt: skip
 
+    def _install_python(self) -> None:
+        """What a set-up finds: a Python, unless CONTROL/no-python is there, and a package that starts our server."""
+        base = shlex.quote(str(Path(sys._base_executable)))  # type: ignore[attr-defined]
+        absent = shlex.quote(str(self.control / "no-python"))
+        for name in ("python3", "python"):
+            _script(self.work / "bin" / name, f'[ -e {absent} ] && exit 127\nexec {base} "$@"')
+        version = json.loads((EXTENSION / "package.json").read_text(encoding="utf-8"))["version"]
+        starts = f"import os, sys\nos.execv({str(self.launcher)!r}, [{str(self.launcher)!r}, *sys.argv[1:]])\n"
+        about = f"c2l_lsp-{version}.dist-info"
+        files = {
+            "c2l_lsp/__init__.py": "",
+            "c2l_lsp/__main__.py": starts,
+            f"{about}/METADATA": f"Metadata-Version: 2.1\nName: c2l-lsp\nVersion: {version}\n",
+            f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        files[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{about}/RECORD"])
+        (self.work / "wheels").mkdir(exist_ok=True)
+        with zipfile.ZipFile(self.work / "wheels" / f"c2l_lsp-{version}-py3-none-any.whl", "w") as wheel:
+            for name, text in files.items():
+                wheel.writestr(name, text)
+
     def _command(self) -> list[str]:
         entry = INSTALLED / "node_modules" / "code-server" / "out" / "node" / "entry.js"
         folders = ["--user-data-dir", str(self.work / "data"), "--extensions-dir", str(self.work / "extensions")]
-        quiet = ["--disable-telemetry", "--disable-update-check", "--disable-workspace-trust"]
+        quiet = ["--disable-telemetry", "--disable-update-check"]
         config = self.work / "code-server.yaml"
         config.touch()
         more = [*quiet, "--disable-getting-started-override", "--vscode-option", "enable-smoke-test-driver"]
         return [str(INSTALLED / "bin" / "node"), str(entry), "--config", str(config), *folders, *more]
 
     def _environment(self) -> dict[str, str]:
-        path = f"{INSTALLED / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("VSCODE_", "ELECTRON_"))}
-        return {**kept, "PATH": path, "HOME": str(self.work)}
+        # A server that this machine has is none that the extension may find by itself.
+        others = [one for one in os.environ["PATH"].split(os.pathsep) if not (Path(one) / "c2l-lsp").exists()]
+        path = os.pathsep.join([str(self.work / "bin"), str(INSTALLED / "bin"), *others])
+        theirs = ("VSCODE_", "ELECTRON_", "PIP_", "PYTHON")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
+        pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.work / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+        # VSCODE_CLI: the extension host takes this environment, not that of a login shell.
+        return {**kept, **pip, "PATH": path, "HOME": str(self.work), "VSCODE_CLI": "1"}
 
     def _start_code(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -293,13 +382,37 @@ def installed() -> bool:
 
 
 def package() -> Path:
-    """The VSIX, built from this checkout."""
+    """The VSIX, built from this checkout. Two test runs side by side build it once."""
     environment = {**os.environ, "PATH": f"{INSTALLED / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     run = {"cwd": EXTENSION, "check": True, "capture_output": True, "text": True, "timeout": 300, "env": environment}
-    if not (EXTENSION / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], **run)
-    subprocess.run(["npm", "run", "package"], **run)
-    return EXTENSION / "c2l-lsp.vsix"
+    vsix = EXTENSION / "c2l-lsp.vsix"
+    with (ROOT / "build" / "editors" / "package.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (EXTENSION / "node_modules" / ".package-lock.json").exists():
+            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], **run)
+        if not vsix.exists() or vsix.stat().st_mtime < max(_changed()):
+            subprocess.run(["npm", "run", "package"], **run)
+    return vsix
+
+
+def _changed() -> Iterator[float]:
+    """When anything that goes into the VSIX was changed."""
+    made = {"node_modules", "dist", "build", "c2l-lsp.vsix"}
+    for top in EXTENSION.iterdir():
+        if top.name not in made:
+            yield from (path.stat().st_mtime for path in (top, *top.rglob("*")))
+    yield (EXTENSION / "node_modules" / ".package-lock.json").stat().st_mtime
+
+
+def _write(path: Path, settings: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
 
 
 def _free_port() -> int:

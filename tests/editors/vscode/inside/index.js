@@ -35,9 +35,12 @@ async function open(name, text) {
 /** Ask, and take what comes with a command, until the text has changed. */
 async function take(document, command) {
   const before = document.getText();
+  let wait = 300;
   await until(`a completion to take with ${command}`, async () => {
     await vscode.commands.executeCommand("c2l.triggerCompletion");
-    await sleep(300);
+    await sleep(wait);
+    // To ask again ends the question before: one that takes longer than this wait would never be answered.
+    wait = Math.min(2 * wait, 5000);
     await vscode.commands.executeCommand(command);
     return document.getText() !== before;
   });
