@@ -167,3 +167,13 @@ def test_modules_stay_short():
 
 def test_every_module_says_what_it_is():
     assert not [str(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+
+
+def test_no_two_test_modules_have_one_name():
+    """pytest imports a module outside of a package by its bare name: the second one ends the whole collection."""
+    bare: dict[str, Path] = {}
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        if (path.parent / "__init__.py").exists():
+            continue
+        assert path.name not in bare, f"{path} and {bare[path.name]}"
+        bare[path.name] = path
