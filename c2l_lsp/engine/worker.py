@@ -27,6 +27,9 @@ DEVICE_LOST = 70
 """Exit code: the device cannot be used by this process any more; whoever started it starts another."""
 _MODEL_FAULTS = (RuntimeError, MemoryError, ArithmeticError)  # torch's own: out of memory, a device error; NaN
 _PAUSE_S = 1.0
+_SHARE, _LONGEST_S = 0.5, 0.02
+"""Adapter work that is owed for a second of completions, and the longest that the next one waits for it: somebody who
+asks without a pause must not keep a folder from being learned."""
 _REST_S = 0.25  # longest sleep of the loop: a hint from a watcher thread is seen at the latest then
 
 
@@ -50,25 +53,34 @@ class Worker:
         self._faults = 0
         self._code = 0
         self._pause_until = 0.0
+        self._owed = 0.0
 
     def run(self) -> int:
         """Serve until shutdown or the end of stdin; the process' exit code."""
         threading.Thread(target=self._read, name="frames", daemon=True).start()
-        while self._running:
-            engine = self._engine
-            due = engine.due_in() if engine is not None else None
-            if due is not None:
-                due = max(due, self._pause_until - time.monotonic())
-            request = self._inbox.take(_REST_S if due is None else max(0.0, min(due, _REST_S)))
-            if request is not None:
-                self._serve(request)
-            elif self._inbox.closed:
-                self._running = False
-            elif due is not None and due <= 0:
-                self._work(engine)
+        while self.turn():
+            pass
         if self._engine is not None:
             self._engine.close()
         return self._code
+
+    def turn(self) -> bool:
+        """A request, or a slice of adapter work, or a rest; whether it goes on."""
+        engine = self._engine
+        due = engine.due_in() if engine is not None else None
+        if due is not None:
+            due = max(due, self._pause_until - time.monotonic())
+        if due is not None and due <= 0 < self._owed and not self._inbox.closed:
+            self._work(engine)
+            return self._running
+        request = self._inbox.take(_REST_S if due is None else max(0.0, min(due, _REST_S)))
+        if request is not None:
+            self._serve(request)
+        elif self._inbox.closed:
+            self._running = False
+        elif due is not None and due <= 0:
+            self._work(engine)
+        return self._running
 
     def _read(self) -> None:
         try:
@@ -83,6 +95,7 @@ class Worker:
             self._on_end()
 
     def _work(self, engine: Any) -> None:  # noqa: ANN401 - core.Engine, imported late
+        started = time.monotonic()
         try:
             engine.idle_step()
         except C2LError as error:
@@ -92,8 +105,10 @@ class Worker:
         except Exception as error:
             self._pause_until = time.monotonic() + _PAUSE_S  # it may fail again at once, and requests come first
             self._tell(Severity.WARNING, _unforeseen("Adapter work", error))
+        self._owed -= time.monotonic() - started
 
     def _serve(self, request: wire.Request) -> None:
+        started = time.monotonic()
         try:
             result: wire.Reply = wire.Reply(id=request.id, result=wire.to_params(self._answer(request)))
             if request.method == "complete" and self._faults:
@@ -106,6 +121,8 @@ class Worker:
         except Exception as error:  # of this request alone: the next one is served
             result = wire.Reply(id=request.id, error=("engine", _unforeseen(f"The request {request.method}", error)))
         self._inbox.done(request.id)
+        if request.method == "complete":
+            self._owed = min(_LONGEST_S, max(self._owed, 0.0) + _SHARE * (time.monotonic() - started))
         try:
             self._send(result)
         except WireError as error:

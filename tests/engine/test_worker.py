@@ -247,3 +247,40 @@ def test_a_model_that_keeps_failing_ends_the_process():
     code, told, _ = frames(*[FloatingPointError("NaN")] * 5)
     assert code == DEVICE_LOST
     assert len([frame for frame in told if isinstance(frame, wire.Reply)]) == 3
+
+
+class Busy(Failing):
+    """Always has adapter work, and notes in which order it did what."""
+
+    def __init__(self, done: list[str]) -> None:
+        super().__init__()
+        self.done = done
+
+    def due_in(self) -> float:
+        return 0.0
+
+    def idle_step(self) -> None:
+        self.done.append("work")
+        time.sleep(0.002)
+
+    def complete(self, *_: object) -> wire.Completion:
+        self.done.append("completion")
+        self.errors.append(None)
+        time.sleep(0.02)
+        return super().complete()
+
+
+def test_who_asks_without_a_pause_does_not_keep_a_folder_from_being_learned():
+    """And waits no longer than is owed: half of what a completion took, 20 ms at most."""
+    done: list[str] = []
+    asked = [wire.Request(id=n, method="complete", params=wire.to_params(ask())) for n in range(1, 21)]
+    worker = Worker(io.BytesIO(), io.BytesIO())
+    worker._engine = Busy(done)
+    for request in asked:
+        worker._inbox.add(request)
+    threading.Timer(5.0, worker._inbox.close).start()
+    while done.count("completion") < len(asked):
+        assert worker.turn()
+    between = "".join(one[0] for one in done).strip("w").split("c")[1:-1]
+    assert len(between) == len(asked) - 1
+    assert all(1 <= len(work) <= 12 for work in between), between
