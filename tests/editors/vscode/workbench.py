@@ -33,6 +33,12 @@ GHOST = (
 )
 PATIENCE = float(os.environ.get("C2L_PATIENCE", "1"))
 """Factor on every wait, for busy machines."""
+PATIENT = {
+    "c2l.completion.maxLatencyMs": 20_000,
+    "c2l.completion.maxLatencyInvokedMs": 60_000,
+    "c2l.completion.minConfidence": 0,
+}
+"""On a busy machine the budgets of a person's patience would only make a test unsure; so would the model's own doubts."""
 SETTINGS_FAULTS = {"unsaid": {"c2l.showNotifications": "off"}}
 """Faults that are settings."""
 HURRY = 0.15
