@@ -111,8 +111,8 @@ function M.start(init)
   M.lua('vim.o.shortmess = vim.o.shortmess .. "FIc"; vim.o.swapfile = false')
 end
 
--- Budgets of a person's patience would only make a scenario unsure on a busy machine.
-M.PATIENT = { completion = { maxLatencyMs = 20000, maxLatencyInvokedMs = 30000 } }
+-- Budgets of a person's patience would only make a scenario unsure on a busy machine; so would the model's own doubts.
+M.PATIENT = { completion = { maxLatencyMs = 20000, maxLatencyInvokedMs = 30000, minConfidence = 0 } }
 
 --- Options of `setup` for this run's server.
 function M.options(options)

@@ -66,9 +66,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workb
     if not MODEL.is_dir():
         pytest.skip("the shipped model is not in this checkout")
     command = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
-    # On a busy machine the budgets of a person's patience would only make the test unsure.
-    patient = {"c2l.completion.maxLatencyMs": 20_000, "c2l.completion.maxLatencyInvokedMs": 60_000}
-    yield from _opened(tmp_path_factory.mktemp("real"), vsix, command, patient)
+    yield from _opened(tmp_path_factory.mktemp("real"), vsix, command, workbench.PATIENT)
 
 
 def _opened(

@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 import workbench
 from found import needs
-from workbench import EXTENSION, HERE, INSTALLED, PATIENCE, Workbench
+from workbench import EXTENSION, HERE, INSTALLED, PATIENCE, PATIENT, Workbench
 
 pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=workbench.installed())]
 FAKE = [sys.executable, str(HERE / "fake_server.py")]
 REAL = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
 INSIDE = re.findall(r"^async function (\w+)\(\)", (HERE / "inside" / "index.js").read_text(encoding="utf-8"), re.M)
-PATIENT = {"c2l.completion.maxLatencyMs": 20_000, "c2l.completion.maxLatencyInvokedMs": 60_000}
 
 
 @pytest.fixture(scope="module")

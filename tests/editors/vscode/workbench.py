@@ -33,6 +33,12 @@ GHOST = (
 )
 PATIENCE = float(os.environ.get("C2L_PATIENCE", "1"))
 """Factor on every wait, for busy machines."""
+PATIENT = {
+    "c2l.completion.maxLatencyMs": 20_000,
+    "c2l.completion.maxLatencyInvokedMs": 60_000,
+    "c2l.completion.minConfidence": 0,
+}
+"""A person's patience would only make a test on a busy machine unsure; so would the model's own doubts."""
 SETTINGS_FAULTS = {"unsaid": {"c2l.showNotifications": "off"}}
 """Faults that are settings."""
 HURRY = 0.15
@@ -71,7 +77,8 @@ class Workbench:
     ) -> None:
         self.work, self.folder, self.control = work, work / "project", work / "control"
         self.patience = PATIENCE
-        for path in (self.folder, self.control, PICTURES):
+        self.pictures = PICTURES / work.name.rstrip("0123456789")
+        for path in (self.folder, self.control, self.pictures):
             path.mkdir(parents=True, exist_ok=True)
         self.launcher = work / "server.sh"
         self._users = {**USER, **(settings or {})}
@@ -227,7 +234,7 @@ class Workbench:
 
     def picture(self, name: str) -> Path:
         """A screenshot, into an ignored folder."""
-        return Path(self.do("screenshot", path=str(PICTURES / f"{name}.png")))
+        return Path(self.do("screenshot", path=str(self.pictures / f"{name}.png")))
 
     # --- behind the scenes ---
 
