@@ -278,7 +278,6 @@ def test_who_asks_without_a_pause_does_not_keep_a_folder_from_being_learned():
     worker._engine = Busy(done)
     for request in asked:
         worker._inbox.add(request)
-    threading.Timer(5.0, worker._inbox.close).start()
     while done.count("completion") < len(asked):
         assert worker.turn()
     between = "".join(one[0] for one in done).strip("w").split("c")[1:-1]

@@ -352,6 +352,7 @@ def test_stopping_leaves_no_thread_and_no_descriptor(folder: Path, seen: Seen):
     def counts() -> tuple[int, int]:
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
+    gc.collect()  # what earlier tests left must not go in between
     before = counts()
     for _ in range(5):
         watcher = Watcher(folder, FileFilter(folder, config.Files()), seen.add)
