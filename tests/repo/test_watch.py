@@ -1,6 +1,7 @@
 """The watcher with real events of the real system. Waits are on conditions, each with a limit."""
 
 import errno
+import gc
 import os
 import sys
 import threading
