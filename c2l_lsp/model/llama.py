@@ -115,16 +115,18 @@ class Rotary(nn.Module):
     """Angles of rotary positions: θ^(−2i/h)."""
 
     attention_scaling = 1.0
+    inv_freq: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         powers = torch.arange(0, config.width, 2, dtype=torch.float32, device="cpu") / config.width
-        self.inv_freq = 1.0 / config.theta**powers  # [h/2]; no buffer: it stays fp32 whatever the weights are
+        # of the module, so that it goes to the device with the weights; it stays fp32 whatever they are: [h/2]
+        self.register_buffer("inv_freq", 1.0 / config.theta**powers, persistent=False)
 
     def forward(self, start: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [T, h] of the positions of x [B, T, d] from `start` on, in its dtype."""
         places = torch.arange(start, start + x.shape[1], dtype=torch.float32, device=x.device)
-        angles = places[:, None] * self.inv_freq.to(x.device)
+        angles = places[:, None] * self.inv_freq
         both = torch.cat((angles, angles), -1)
         return both.cos().to(x.dtype), both.sin().to(x.dtype)
 

@@ -197,3 +197,10 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_all_of_it_goes_to_another_device(tmp_path: Path, tiny_folder: Path):
+    """The angles too: on a GPU they were left behind, and our own forward pass takes them from here."""
+    lm = both(folder_of(tmp_path, tiny_folder, "plain"))[0].lm.to("meta")
+    assert lm.base_model.rotary_emb.inv_freq.device.type == "meta"
+    assert {tensor.device.type for tensor in (*lm.parameters(), *lm.buffers())} == {"meta"}
