@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import code_server
 import pytest
-import workbench
-from workbench import HERE, ROOT, Workbench
+from code_server import HERE, ROOT
+from workbench import PATIENT, Workbench
 
 MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
 TEXT = '''"""Shapes and their sizes."""
@@ -51,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def vsix() -> Path:
-    return workbench.package()
+    return code_server.package()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workb
     if not MODEL.is_dir():
         pytest.skip("the shipped model is not in this checkout")
     command = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
-    yield from _opened(tmp_path_factory.mktemp("real"), vsix, command, workbench.PATIENT)
+    yield from _opened(tmp_path_factory.mktemp("real"), vsix, command, PATIENT)
 
 
 def _opened(

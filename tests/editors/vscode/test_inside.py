@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import code_server
 import pytest
-import workbench
+from code_server import EXTENSION, HERE, INSTALLED, PATIENCE
 from found import needs
-from workbench import EXTENSION, HERE, INSTALLED, PATIENCE, PATIENT, Workbench
+from workbench import PATIENT, Workbench
 
-pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=workbench.installed())]
+pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=code_server.installed())]
 FAKE = [sys.executable, str(HERE / "fake_server.py")]
 REAL = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
 INSIDE = re.findall(r"^async function (\w+)\(\)", (HERE / "inside" / "index.js").read_text(encoding="utf-8"), re.M)
@@ -34,7 +35,7 @@ def inside(shown: Workbench, server: list[str], wanted: str = "", fault: str = "
     for name, text in (("wanted", wanted), ("fault", fault), ("patience", str((60, 8)[bool(fault)] * PATIENCE))):
         (shown.control / name).write_text(text)
     folder = Path(tempfile.mkdtemp(dir=shown.work))
-    shown.serve(server)
+    shown.code.serve(server)
     code = shown.inside(HERE / "inside" / "index.js", folder)
     return code, (shown.control / "inside.log").read_text(encoding="utf-8")
 

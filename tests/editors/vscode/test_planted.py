@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import code_server
 import pytest
-import workbench
 from checks import CHECKS, OF_THE_EXTENSION, Fault, recover, run
 from found import needs
 from workbench import Workbench
 
-pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=workbench.installed())]
+pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=code_server.installed())]
 PLANTED = [(check, fault) for check, faults in CHECKS.items() for fault in faults]
 
 

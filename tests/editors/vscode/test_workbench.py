@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import code_server
 import pytest
-import workbench
 from checks import CHECKS, OF_THE_EXTENSION, run
 from found import needs
 from workbench import Workbench
 
-pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=workbench.installed())]
+pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=code_server.installed())]
 
 
 REAL = [check for check in CHECKS if check not in OF_THE_EXTENSION]

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import shlex
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
-EXTENSION = ROOT / "editors" / "vscode"
-INSTALLED = Path(os.environ.get("C2L_VSCODE", ROOT / "build" / "editors" / "vscode"))
+from code_server import EXTENSION, HERE, INSTALLED, PATIENCE, ROOT, CodeServer, finish
+
 PICTURES = ROOT / "build" / "editors" / "pictures"
 STATUS = '.part.statusbar .statusbar-item[id*="c2l.status"]'
 BUTTON = ".notifications-center .notification-list-item-buttons-container .monaco-button"
 GHOST = (
     ".monaco-editor .ghost-text-decoration, .monaco-editor .ghost-text-decoration-preview, .monaco-editor .ghost-text"
 )
-PATIENCE = float(os.environ.get("C2L_PATIENCE", "1"))
-"""Factor on every wait, for busy machines."""
 PATIENT = {
     "c2l.completion.maxLatencyMs": 20_000,
     "c2l.completion.maxLatencyInvokedMs": 60_000,
@@ -44,29 +33,6 @@ SETTINGS_FAULTS = {"unsaid": {"c2l.showNotifications": "off"}}
 HURRY = 0.15
 LONGEST = 15
 """Factor and longest wait in seconds while a fault is planted: what is waited for then does not come."""
-
-USER = {
-    "workbench.startupEditor": "none",
-    "workbench.tips.enabled": False,
-    "workbench.secondarySideBar.defaultVisibility": "hidden",
-    "workbench.colorTheme": "Default Dark Modern",
-    "chat.disableAIFeatures": True,
-    "telemetry.telemetryLevel": "off",
-    "update.mode": "none",
-    "extensions.autoCheckUpdates": False,
-    "security.workspace.trust.enabled": False,
-    "security.workspace.trust.startupPrompt": "never",
-    "security.workspace.trust.banner": "never",
-    "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},
-    "editor.suggestOnTriggerCharacters": False,
-    "editor.minimap.enabled": False,
-    "editor.cursorBlinking": "solid",
-    "workbench.reduceMotion": "on",
-    "editor.autoClosingBrackets": "never",
-    "editor.autoIndent": "none",
-    "files.autoSave": "off",
-    "git.enabled": False,
-}
 
 
 class Workbench:
@@ -80,14 +46,12 @@ class Workbench:
         self.pictures = PICTURES / work.name.rstrip("0123456789")
         for path in (self.folder, self.control, self.pictures):
             path.mkdir(parents=True, exist_ok=True)
-        self.launcher = work / "server.sh"
-        self._users = {**USER, **(settings or {})}
-        self._fault_settings: dict[str, object] = {}
-        self.serve(server)
-        self._install(vsix)
-        self.port = _free_port()
         self._log = (work / "workbench.log").open("w", encoding="utf-8")
-        self._code = self._start_code()
+        self.code = CodeServer(work, server, settings or {}, self._log)
+        if vsix is not None:
+            self.code.install(vsix)
+        self.code.start()
+        self.set, self.set_user = self.code.set, self.code.set_user
         self._bridge = subprocess.Popen(
             [INSTALLED / "bin" / "node", HERE / "bridge.cjs"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, start_new_session=True,
@@ -99,10 +63,10 @@ class Workbench:
 
     def open(self, *names: str, folder: Path | None = None, workspace: Path | None = None) -> None:
         """Open the folder (another one, or a workspace of several) with these files, and wait for the editor."""
-        remote, folder = f"vscode-remote://127.0.0.1:{self.port}", folder or self.folder
+        remote, folder = f"vscode-remote://127.0.0.1:{self.code.port}", folder or self.folder
         payload = json.dumps([["openFile", f"{remote}{folder / name}"] for name in names])
         what = f"folder={quote(str(folder))}" if workspace is None else f"workspace={quote(str(workspace))}"
-        self.do("open", url=f"http://127.0.0.1:{self.port}/?{what}&payload={quote(payload)}", timeout=180_000)
+        self.do("open", url=f"http://127.0.0.1:{self.code.port}/?{what}&payload={quote(payload)}", timeout=180_000)
         self.wait(".monaco-editor .view-lines", 180)
 
     def begin(self, *names: str) -> None:
@@ -119,9 +83,9 @@ class Workbench:
 
     def inside(self, tests: Path, folder: Path) -> int:
         """Run tests in the extension host, with the extension from its source folder: the exit code."""
-        remote = f"vscode-remote://127.0.0.1:{self.port}"
+        remote = f"vscode-remote://127.0.0.1:{self.code.port}"
         wanted = [["extensionDevelopmentPath", f"{remote}{EXTENSION}"], ["extensionTestsPath", f"{remote}{tests}"]]
-        url = f"http://127.0.0.1:{self.port}/?folder={quote(str(folder))}&payload={quote(json.dumps(wanted))}"
+        url = f"http://127.0.0.1:{self.code.port}/?folder={quote(str(folder))}&payload={quote(json.dumps(wanted))}"
         return self.do("inside", url=url, timeout=240_000 * PATIENCE)
 
     def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
@@ -253,7 +217,7 @@ class Workbench:
         if name == "no-package":
             wheels.rename(hidden)
         if name in SETTINGS_FAULTS:
-            self._fault_settings = SETTINGS_FAULTS[name]
+            self.code.overruling = SETTINGS_FAULTS[name]
             self.set()
         self.patience = PATIENCE * HURRY
         try:
@@ -262,19 +226,10 @@ class Workbench:
             self.patience = PATIENCE
             if hidden.exists():
                 hidden.rename(wheels)
-            if self._fault_settings:
-                self._fault_settings = {}
+            if self.code.overruling:
+                self.code.overruling = {}
                 self.set()
             (self.control / "fault").unlink()
-
-    def set(self, **settings: object) -> None:
-        """The settings of this machine, which VS Code takes in while it runs, with the server's path among them."""
-        settings = {"c2l.server.path": str(self.launcher), **self._fault_settings, **settings}
-        _write(self.work / "data" / "Machine" / "settings.json", settings)
-
-    def set_user(self, **settings: object) -> None:
-        """The user's settings, which VS Code reads when a window opens."""
-        _write(self.work / "data" / "User" / "settings.json", {**self._users, **settings})
 
     def kill_server(self) -> None:
         os.kill(int((self.control / "pid").read_text()), signal.SIGKILL)
@@ -289,14 +244,8 @@ class Workbench:
         return answer["value"]
 
     def close(self) -> None:
-        self._bridge.terminate()
-        os.killpg(self._code.pid, signal.SIGTERM)
-        for process in (self._bridge, self._code):
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # code-server waits for windows that may come back
-                process.wait(20)
+        finish(self._bridge)
+        self.code.close()
         for stream in (self._bridge.stdin, self._bridge.stdout, self._log):
             stream.close()
 
@@ -305,124 +254,3 @@ class Workbench:
         line = self._bridge.stdout.readline()
         assert line, "the browser's driver ended; see workbench.log"
         return json.loads(line)
-
-    def serve(self, server: list[str]) -> None:
-        """The command that starts the server from now on."""
-        serve = shlex.join([sys.executable, str(HERE / "between.py"), str(self.control), *server])
-        other = shlex.join([sys.executable, "-m", "c2l_lsp"])
-        environment = f"C2L_STATE_DIR={shlex.quote(str(self.work / 'state'))} C2L_CONFIG=/nonexistent"
-        environment += f" PYTHONPATH={shlex.quote(str(ROOT))}"
-        _script(
-            self.launcher, f'export {environment}\ncase "$1" in serve) exec {serve} ;; *) exec {other} "$@" ;; esac'
-        )
-
-    def _install(self, vsix: Path | None) -> None:
-        self.set_user()
-        self.set()
-        self._install_python()
-        if vsix is None:
-            return
-        subprocess.run(
-            [*self._command(), "--install-extension", str(vsix), "--force"],
-            check=True, capture_output=True, text=True, timeout=300, env=self._environment(),
-        )  # fmt: skip
-
-    def _install_python(self) -> None:
-        """What a set-up finds: a Python, unless CONTROL/no-python is there, and a package that starts our server."""
-        base = shlex.quote(str(Path(sys._base_executable)))  # type: ignore[attr-defined]
-        absent = shlex.quote(str(self.control / "no-python"))
-        for name in ("python3", "python"):
-            _script(self.work / "bin" / name, f'[ -e {absent} ] && exit 127\nexec {base} "$@"')
-        version = json.loads((EXTENSION / "package.json").read_text(encoding="utf-8"))["version"]
-        starts = f"import os, sys\nos.execv({str(self.launcher)!r}, [{str(self.launcher)!r}, *sys.argv[1:]])\n"
-        about = f"c2l_lsp-{version}.dist-info"
-        files = {
-            "c2l_lsp/__init__.py": "",
-            "c2l_lsp/__main__.py": starts,
-            f"{about}/METADATA": f"Metadata-Version: 2.1\nName: c2l-lsp\nVersion: {version}\n",
-            f"{about}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        }
-        files[f"{about}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{about}/RECORD"])
-        (self.work / "wheels").mkdir(exist_ok=True)
-        with zipfile.ZipFile(self.work / "wheels" / f"c2l_lsp-{version}-py3-none-any.whl", "w") as wheel:
-            for name, text in files.items():
-                wheel.writestr(name, text)
-
-    def _command(self) -> list[str]:
-        entry = INSTALLED / "node_modules" / "code-server" / "out" / "node" / "entry.js"
-        folders = ["--user-data-dir", str(self.work / "data"), "--extensions-dir", str(self.work / "extensions")]
-        quiet = ["--disable-telemetry", "--disable-update-check"]
-        config = self.work / "code-server.yaml"
-        config.touch()
-        more = [*quiet, "--disable-getting-started-override", "--vscode-option", "enable-smoke-test-driver"]
-        return [str(INSTALLED / "bin" / "node"), str(entry), "--config", str(config), *folders, *more]
-
-    def _environment(self) -> dict[str, str]:
-        # A server that this machine has is none that the extension may find by itself.
-        others = [one for one in os.environ["PATH"].split(os.pathsep) if not (Path(one) / "c2l-lsp").exists()]
-        path = os.pathsep.join([str(self.work / "bin"), str(INSTALLED / "bin"), *others])
-        theirs = ("VSCODE_", "ELECTRON_", "PIP_", "PYTHON")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
-        pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.work / "wheels"), "PIP_CONFIG_FILE": os.devnull}
-        # VSCODE_CLI: the extension host takes this environment, not that of a login shell.
-        return {**kept, **pip, "PATH": path, "HOME": str(self.work), "VSCODE_CLI": "1"}
-
-    def _start_code(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [*self._command(), "--auth", "none", "--bind-addr", f"127.0.0.1:{self.port}", str(self.folder)],
-            stdout=self._log, stderr=self._log, start_new_session=True, env=self._environment(),
-        )  # fmt: skip
-        end = time.monotonic() + 120 * PATIENCE
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5):
-                    return process
-            except OSError as error:
-                if process.poll() is not None or time.monotonic() > end:
-                    raise AssertionError("code-server did not start; see workbench.log") from error
-                time.sleep(0.3)
-
-
-def installed() -> bool:
-    """Whether setup_vscode.sh has run, and the browser is there."""
-    return (INSTALLED / "installed").exists() and shutil.which("chromium") is not None
-
-
-def package() -> Path:
-    """The VSIX, built from this checkout. Two test runs side by side build it once."""
-    environment = {**os.environ, "PATH": f"{INSTALLED / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    run = {"cwd": EXTENSION, "check": True, "capture_output": True, "text": True, "timeout": 300, "env": environment}
-    vsix = EXTENSION / "c2l-lsp.vsix"
-    with (ROOT / "build" / "editors" / "package.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (EXTENSION / "node_modules" / ".package-lock.json").exists():
-            subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], **run)
-        if not vsix.exists() or vsix.stat().st_mtime < max(_changed()):
-            subprocess.run(["npm", "run", "package"], **run)
-    return vsix
-
-
-def _changed() -> Iterator[float]:
-    """When anything that goes into the VSIX was changed."""
-    made = {"node_modules", "dist", "build", "c2l-lsp.vsix"}
-    for top in EXTENSION.iterdir():
-        if top.name not in made:
-            yield from (path.stat().st_mtime for path in (top, *top.rglob("*")))
-    yield (EXTENSION / "node_modules" / ".package-lock.json").stat().st_mtime
-
-
-def _write(path: Path, settings: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _script(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
-    path.chmod(0o755)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
