@@ -35,6 +35,7 @@ from c2l_lsp.errors import (
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import RepoState
 from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.model.slices import Slices
 from c2l_lsp.repo.files import FileFilter
 
 RETRY_S = 30.0
@@ -123,6 +124,7 @@ class FolderLife:
     def stop(self) -> None:
         """End watching and training, and let go of files."""
         self.cancel_deep()
+        self.ready = None
         self._attention.stop()
         self._keeping.end()
 
@@ -318,11 +320,11 @@ class FolderLife:
         begun = self.ready.replayed.start if self.ready.replayed is not None else None
         return begun or self._learner.state or self._learner.network.empty(), self.ready
 
-    def update(self, states: list[RepoState], changes: list[Ready]) -> list[RepoState]:
-        """Run the batched update with this folder's hypernetwork (that of all folders in the batch)."""
+    def updating(self, states: list[RepoState], changes: list[Ready]) -> Slices[list[RepoState]]:
+        """The batched update with this folder's hypernetwork (that of all folders in the batch)."""
         assert self._learner is not None  # noqa: S101
         assert self._learner.network is not None  # noqa: S101
-        return self._learner.network.update(states, [ready.change for ready in changes])
+        return self._learner.network.updating(states, [ready.change for ready in changes])
 
     def folded(self, state: RepoState, update_ms: float) -> None:
         """The batched update is done: make the adapter, pass the gate, go live, keep it."""

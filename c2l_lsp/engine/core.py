@@ -27,6 +27,7 @@ from c2l_lsp.engine.telling import Emit
 from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model import light
 from c2l_lsp.model.lora import AdapterSlot, export_peft
+from c2l_lsp.model.slices import Slices
 
 _LATENCIES = 200
 REST_S = 2.0
@@ -66,6 +67,7 @@ class Engine:
         self._prepared: dict[str, Live] = {}
         self._turn: deque[str] = deque()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self._folding: Slices[None] | None = None
 
     # --- completions -------------------------------------------------------------------------------------------------
 
@@ -245,8 +247,8 @@ class Engine:
                 return
         if self._prepare():
             return
-        if any(life.ready is not None for life in self._folders.values()):
-            self._update()
+        if self._folding is not None or any(life.ready is not None for life in self._folders.values()):
+            self._fold()
         elif (folder := self._unhoarded()) is not None:
             self._hoard(folder)
 
@@ -284,11 +286,13 @@ class Engine:
             life.not_folded(error)
         self._hoarded[folder] = life.live.generation
 
-    def _update(self) -> None:
-        """Fold all waiting changes: one `update` call per hypernetwork, whatever the number of folders."""
-        groups: dict[str, list[FolderLife]] = {}
-        for life in self._folders.values():
-            if life.ready is not None:
-                groups.setdefault(life.network_digest, []).append(life)
-        for lives in groups.values():
-            together.fold(lives)
+    def _fold(self) -> None:
+        """One slice of folding what waits; what comes meanwhile waits for the next time."""
+        work = self._folding = self._folding or together.fold(list(self._folders.values()))
+        try:
+            next(work)
+        except StopIteration:
+            self._folding = None
+        except Exception:
+            self._folding = None
+            raise

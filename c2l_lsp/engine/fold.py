@@ -6,7 +6,6 @@ Everything here is a generator of small steps: the scheduler runs one, looks whe
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +14,15 @@ from c2l_lsp.engine.cache import Cache
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.encoder import in_diff
 from c2l_lsp.model.hypernet import Change, Hypernetwork, Piece, Reading
-from c2l_lsp.model.slices import Slices, T
+from c2l_lsp.model.slices import Slices, clocked
 from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.patch import unified
 from c2l_lsp.repo.snapshot import Entry, Snapshot
 
-SLICE_S = 0.05
+SLICE_S = 0.02
 """Aim for the longest step of adapter work: what a completion may have to wait."""
 
-PAUSE_S = 0.02
-"""The same where a batch is read, which can be left between two layers of the model."""
-
+_FETCHED = 128  # readings that are looked up between two slices
 _FIRST_BATCH_CHARS = 2000
 _MAX_BATCH_CHARS = 48000
 
@@ -182,16 +179,24 @@ class Readings:
                 self._give_up(error)
         return found
 
+    def fetch(self, keys: Iterable[bytes]) -> Slices[dict[bytes, Reading]]:
+        """As `get`, in slices."""
+        wanted, found = list(dict.fromkeys(keys)), dict[bytes, Reading]()
+        for start in range(0, len(wanted), _FETCHED):
+            found |= self.get(wanted[start : start + _FETCHED])
+            yield
+        return found
+
     def make(self, pieces: Iterable[Piece], progress: Callable[[int, int], None]) -> Generator[None, None, None]:
-        """Read pieces in batches sorted by length, of a size whose longest slice is about PAUSE_S, and keep what
+        """Read pieces in batches sorted by length, of a size whose longest slice is about SLICE_S, and keep what
         comes out."""
         waiting = sorted(pieces, key=lambda piece: (len(piece.text), piece.key))
         total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
         while waiting:
             batch = _take(waiting, size)
-            readings, spent = yield from _timed(self._network.reading(batch))
+            readings, slices = yield from clocked(self._network.reading(batch))
             self.keep(dict(zip((piece.key for piece in batch), readings, strict=True)))
-            size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, PAUSE_S / max(spent, 1e-4)))))
+            size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(*slices, 1e-4)))))
             done += len(batch)
             progress(done, total)
             yield
@@ -227,19 +232,6 @@ class Readings:
     def _give_up(self, error: StorageError) -> None:
         self._paused = True
         self._on_trouble(error)
-
-
-def _timed(work: Slices[T]) -> Slices[tuple[T, float]]:
-    """What work in slices gives, and the seconds of its longest slice."""
-    longest = 0.0
-    while True:
-        started = time.perf_counter()
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value, max(longest, time.perf_counter() - started)
-        longest = max(longest, time.perf_counter() - started)
-        yield
 
 
 def _take(waiting: list[Piece], chars: int) -> list[Piece]:

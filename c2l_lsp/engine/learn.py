@@ -180,13 +180,13 @@ class Learner:
         if self.network.reads_diffs and self.state is not None and "files" not in self.state.tensors:
             self.records = planned.records  # nothing that is read changed, and files are in the state no more
             return None
-        found = self.readings.get([*planned.added, *planned.removed])
+        found = yield from self.readings.fetch([*planned.added, *planned.removed])
         missing = [piece for key, piece in planned.unread.items() if key in planned.added and key not in found]
         task = "index" if planned.first else "update"
         yield from self.readings.make(
             missing, lambda done, total: self._on_progress(task, done, total, "chunks", False)
         )
-        found |= self.readings.get([piece.key for piece in missing])
+        found |= yield from self.readings.fetch(piece.key for piece in missing)
         if planned.first or missing:
             self._on_progress(task, len(missing), len(missing), "chunks", True)
         change = fold.to_change(planned, found)

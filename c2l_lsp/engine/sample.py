@@ -18,13 +18,18 @@ _BYTES = 8  # of a chunk's name: files are compared with themselves only
 
 
 class Sample:
-    """The choice for one folder. `touched`: files that were changed, latest last; `partial`: some are left out."""
+    """The choice for one folder. `partial`: some of its files are left out."""
 
     def __init__(self, touched: Iterable[str] = (), first: Mapping[str, bytes] | None = None) -> None:
         """`first` names the chunks each file had when it was first seen, as `rows` gave them."""
-        self.touched, self.partial = list(touched), False
+        self._touched, self.partial = dict.fromkeys(touched), False  # a list would be searched for every changed file
         self._first: dict[str, bytes] = dict(first or {})
         self._whole: set[str] = set()
+
+    @property
+    def touched(self) -> list[str]:
+        """Files that were changed, latest last."""
+        return list(self._touched)
 
     def first_seen(self, path: str, text: str) -> None:
         """A file as it is seen for the first time; later looks change nothing."""
@@ -36,16 +41,15 @@ class Sample:
         for path, entry in after.items():
             old = before.get(path)
             if old is None or old.digest != entry.digest:
-                if path in self.touched:
-                    self.touched.remove(path)
-                self.touched.append(path)
+                self._touched.pop(path, None)
+                self._touched[path] = None
 
     def choose(self, snapshot: Snapshot, budget: int) -> tuple[set[str], set[str]]:
         """The files that count, within `budget` bytes (and half of it for touched ones besides); those to cut anew."""
         before, self._whole = self._whole, fold.select(snapshot, budget)
         self.partial = len(self._whole) < len(snapshot)
-        self.touched = fold.pinned(self.touched, snapshot, budget // 2) if self.partial else []
-        return self._whole.union(self.touched), before ^ self._whole
+        self._touched = dict.fromkeys(fold.pinned(self._touched, snapshot, budget // 2) if self.partial else ())
+        return self._whole.union(self._touched), before ^ self._whole
 
     def narrow(self, path: str, pieces: Sequence[Piece]) -> list[Piece]:
         """The pieces of a chosen file that count: all of them in the sample, else those it did not have at first."""
@@ -63,7 +67,7 @@ class Sample:
 
     def only(self, snapshot: Snapshot) -> None:
         """Forget files that are not to be known any more."""
-        self.touched = [path for path in self.touched if path in snapshot]
+        self._touched = {path: None for path in self._touched if path in snapshot}
         self._first = {path: names for path, names in self._first.items() if path in snapshot}
 
     def restore(self, snapshot: Snapshot, budget: int) -> None:

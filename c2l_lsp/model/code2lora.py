@@ -63,6 +63,15 @@ class _Published:
         rows, chunks = iter(self.encoder.files(files)), iter(self.encoder.diff_chunks(diffs))
         return [{"file": next(rows).clone()} if p.key[:1] == b"f" else {"chunks": next(chunks)} for p in pieces]
 
+    def updating(self, states: Sequence[RepoState], changes: Sequence[Change]) -> Slices[list[RepoState]]:
+        """As `update`, in one slice."""
+        yield from ()
+        return self.update(states, changes)
+
+    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+        """See `Hypernetwork`."""
+        raise NotImplementedError
+
     def empty(self) -> RepoState:
         """No tensors: the adapter of this state has no weights."""
         return RepoState()

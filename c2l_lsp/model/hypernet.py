@@ -106,8 +106,12 @@ class Hypernetwork(Protocol):
         """StateError unless a state that was read from a disk is one of this hypernetwork, whole and finite."""
         ...
 
+    def updating(self, states: Sequence[RepoState], changes: Sequence[Change]) -> Slices[list[RepoState]]:
+        """The states after their changes: one batched step on the device for all folders, in slices."""
+        ...
+
     def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
-        """The states after their changes: one batched step on the device for all folders."""
+        """As `updating`, in one go."""
         ...
 
     def adapter(self, state: RepoState) -> Adapter:

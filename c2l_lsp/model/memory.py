@@ -35,11 +35,12 @@ from c2l_lsp.model.prior import MemoryPrior
 from c2l_lsp.model.recall import Recall
 from c2l_lsp.model.slices import Slices, drained
 
-RULE = "memory-3"
+RULE = "memory-4"
 """Version of the cutting and reading rules; part of every key and digest."""
 
 FEATURES = 5
 SUMS = ("S", "F_e", "F_h", "n")
+_GROUP = 32  # readings that are summed between two slices: some 15 ms
 Sums = dict[str, Tensor]
 """What is added up over readings, by the names of SUMS: fp64, [R, R] and [] (n)."""
 
@@ -73,9 +74,8 @@ class Memory:
 
     @torch.inference_mode()
     def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
-        """Readings of one batch of pieces: S/n as {q: [R, R] int8, scale: [R, 1] fp32} by rows, n: [] fp32, and F_e/n,
-        F_h/n as {e, h: [R (R + 1) / 2] int8, e_scale, h_scale: [R] fp32} (see `_packed`); what is recalled as
-        {ids: [n + 2] int32, keys: [n, D] int8} (see `recall.rows_of`)."""
+        """Readings of one batch of pieces: their positions' Bᵀ e and A h as {v, k: [n, R] int8, v_scale, k_scale: [R]
+        fp32}, n: [] fp32, and what is recalled as {ids: [n + 2] int32, keys: [n, D] int8} (see `recall.rows_of`)."""
         found = yield from erring(self.model, [piece.text for piece in pieces])
         v = found.e if self._B is None else found.e @ self._B
         k = found.h if self._A is None else found.h @ self._A.T
@@ -98,7 +98,7 @@ class Memory:
 
     def empty(self) -> RepoState:
         """Zero sums, zero recency, zero gate, nothing to recall."""
-        sums = _sum([], self.prior.R)
+        sums = drained(_summing([], self.prior.R))
         recent = torch.zeros_like(sums["S"])
         rows = recall.nothing(len(self.prior.keys))
         return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.gate_hidden), **rows})
@@ -111,10 +111,12 @@ class Memory:
         recall.check(state.tensors, self.model.vocabulary)
 
     @torch.inference_mode()
-    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+    def updating(self, states: Sequence[RepoState], changes: Sequence[Change]) -> Slices[list[RepoState]]:
         """Fold each change into its state; the gate's GRU step runs once for all folders."""
-        plus = [_sum(change.added, self.prior.R) for change in changes]
-        minus = [_sum(change.removed, self.prior.R) for change in changes]
+        plus, minus = list[Sums](), list[Sums]()
+        for change in changes:
+            plus.append((yield from _summing(change.added, self.prior.R)))
+            minus.append((yield from _summing(change.removed, self.prior.R)))
         features = torch.stack([self._features(s, p, m) for s, p, m in zip(states, plus, minus, strict=True)])
         hidden, gamma, beta = self._gate(features, torch.stack([state.tensors["gate"] for state in states]))
         out = []
@@ -129,7 +131,12 @@ class Memory:
                 recent = float(gamma[index]) * recent + float(beta[index]) * dS
                 gate = hidden[index]
             out.append(RepoState({**sums, "recent": recent, "gate": gate, **rows}))
+            yield
         return out
+
+    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+        """As `updating`, in one go."""
+        return drained(self.updating(states, changes))
 
     def _features(self, state: RepoState, plus: Sums, minus: Sums) -> Tensor:
         """[FEATURES]: log sizes of what came, went and stands, the change's evidence, its agreement with S_rec."""
@@ -213,44 +220,31 @@ def clip_spectrum(matrix: Tensor, ratio: float) -> Tensor:
 
 
 def _reading(v: Tensor, k: Tensor) -> Reading:
-    """What is kept of a piece's positions: v, k [N, R]."""
-    count = max(len(v), 1)
-    e, e_scale = _packed(v.T @ v / count)
-    h, h_scale = _packed(k.T @ k / count)
-    return {**_quantised(v.T @ k / count), "e": e, "e_scale": e_scale, "h": h, "h_scale": h_scale}
+    """What is kept of a piece's positions: v, k [n, R]. Their products are sums of whole numbers, exact in fp32 in any
+    order for every n a piece can have, so that what was added is exactly what is taken away."""
+    v, v_scale = _quantised(v)
+    k, k_scale = _quantised(k)
+    return {"v": v, "v_scale": v_scale, "k": k, "k_scale": k_scale}
 
 
-def _packed(F: Tensor) -> tuple[Tensor, Tensor]:
-    """A second moment [R, R] as correlations (lower triangle, int8) and root mean squares [R] fp32."""
-    F = F.cpu()
-    scale = F.diagonal().clamp(min=1e-24).sqrt()
-    low = torch.tril_indices(*F.shape)
-    return (F / (scale[:, None] * scale) * 127).round()[low[0], low[1]].to(torch.int8), scale.float()
+def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [n, R] as int8 with a scale for each column [R] fp32."""
+    scale = (rows.abs().amax(0) / 127).clamp(min=1e-12) if len(rows) else torch.ones(rows.shape[1])
+    return (rows / scale).round_().to(torch.int8).cpu(), scale.float().cpu()
 
 
-def _quantised(S: Tensor) -> dict[str, Tensor]:
-    """A matrix as int8 with a scale per row: a quarter of the disk, and an error far below the chunk's own noise."""
-    scale = (S.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
-    return {"q": (S / scale).round().to(torch.int8).cpu(), "scale": scale.float().cpu()}
-
-
-def _sum(readings: Sequence[Reading], R: int) -> Sums:
-    """Σ n·S, Σ n·F and Σ n in fp64, from the stored values, so that what was added is exactly what is taken away."""
-    S, n = torch.zeros(R, R, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    low = torch.tril_indices(R, R)
-    halves = {"e": torch.zeros(low.shape[1], dtype=torch.float64), "h": torch.zeros(low.shape[1], dtype=torch.float64)}
-    for reading in readings:
-        weight = reading["n"].double()
-        S += (weight * reading["scale"].double()) * reading["q"].double()
-        n += weight
-        for name, half in halves.items():
-            scale = reading[f"{name}_scale"].double()
-            half += (weight / 127) * scale[low[0]] * scale[low[1]] * reading[name].double()
-    return {"S": S, "F_e": _whole(halves["e"], low, R), "F_h": _whole(halves["h"], low, R), "n": n}
-
-
-def _whole(half: Tensor, low: Tensor, R: int) -> Tensor:
-    F = torch.zeros(R, R, dtype=half.dtype)
-    F[low[0], low[1]] = half
-    F[low[1], low[0]] = half
-    return F
+def _summing(readings: Sequence[Reading], R: int) -> Slices[Sums]:
+    """S, F_e, F_h and n of some readings, in fp64. One after the other, in the processor's cache, is several times as
+    fast as many at once."""
+    sums = {name: torch.zeros(R, R, dtype=torch.float64) for name in ("S", "F_e", "F_h")}
+    count = 0
+    for number, reading in enumerate(readings, 1):
+        v, k = reading["v"].float(), reading["k"].float()
+        v_scale, k_scale = reading["v_scale"], reading["k_scale"]
+        sums["S"] += (v.T @ k) * torch.outer(v_scale, k_scale)
+        sums["F_e"] += (v.T @ v) * torch.outer(v_scale, v_scale)
+        sums["F_h"] += (k.T @ k) * torch.outer(k_scale, k_scale)
+        count += len(v)
+        if number % _GROUP == 0:
+            yield
+    return {**sums, "n": torch.tensor(float(count), dtype=torch.float64)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -18,3 +19,16 @@ def drained(work: Slices[T]) -> T:
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def clocked(work: Slices[T]) -> Slices[tuple[T, list[float]]]:
+    """What work gives, and the seconds that each of its slices took."""
+    spent: list[float] = []
+    while True:
+        began = time.perf_counter()
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value, [*spent, time.perf_counter() - began]
+        spent.append(time.perf_counter() - began)
+        yield

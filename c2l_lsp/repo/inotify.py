@@ -1,5 +1,5 @@
-"""watchdog's Linux observer with four changes: ignored folders are not watched, lost events are told, few kinds of
-events are asked for, moves of files stay two events. Import this on Linux only.
+"""watchdog's Linux observer with five changes: ignored folders are not watched, lost events are told, few kinds of
+events are asked for, moves of files stay two events, a storm of events is let pass. Import this on Linux only.
 
 The kernel tells of a full queue, and watchdog only logs it; a watch that cannot be added below the root is passed
 over without a word. Both would lose edits in silence. Uses names that watchdog does not promise, so its major
@@ -9,6 +9,8 @@ version is pinned, and tests/repo/test_watch.py fails when one of them goes.
 from __future__ import annotations
 
 import os
+import select
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -16,7 +18,7 @@ from typing import Literal, TypeAlias
 from watchdog.events import FileSystemEvent
 from watchdog.observers.api import BaseObserver, EventQueue, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
-from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask
+from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 Loss: TypeAlias = Literal["overflow", "limit", "moved"]
 """The kernel's queue was full; no more watches are allowed; the root was moved away."""
@@ -35,6 +37,18 @@ save would fill the queue, and closing tells of it. Not IN_OPEN, IN_ACCESS, IN_C
 the watcher."""
 
 
+STORM = 1000
+"""More events in a second are a checkout or a build. They are let pass unread, and then everything is looked at: to
+make each of them a hint takes 0.2 ms of this process's one interpreter, which completions need."""
+
+CALM_S = 0.1
+LONGEST_STORM_S = 5.0
+"""A storm is over after so long without an event, and taken to be after so long at all."""
+
+
+_OVERFLOW = InotifyEvent(WatchDescriptor(-1), InotifyConstants.IN_Q_OVERFLOW, 0, b"")
+
+
 class InotifyTree(BaseObserver):
     """Watches a folder and those below it for which `wanted` (an absolute path) is true.
 
@@ -42,7 +56,7 @@ class InotifyTree(BaseObserver):
     """
 
     def __init__(self, wanted: Callable[[str], bool], on_loss: Callable[[Loss], None]) -> None:
-        self.inotify = InotifyFD()
+        self.inotify = _Reader()
         self.inotify.start()
         super().__init__(_Emitter, inotify_fd=self.inotify, wanted=wanted, on_loss=on_loss)
 
@@ -57,6 +71,48 @@ class InotifyTree(BaseObserver):
         super().on_thread_stop()
         self.inotify.stop()
         self.inotify.join()
+
+
+class _Reader(InotifyFD):
+    """Reads events, and makes a storm of them one overflow of the kernel's queue."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second, self._count = 0.0, 0
+
+    def read_events(self, **options: int) -> list[InotifyEvent]:
+        events = super().read_events(**options)
+        now = time.monotonic()
+        if now - self._second > 1.0:
+            self._second, self._count = now, 0
+        self._count += sum(not event.is_ignored for event in events)  # those are of watches that we took away
+        if self._count <= STORM:
+            return events
+        self._let_pass(now + LONGEST_STORM_S)
+        self._count = 0
+        return [_OVERFLOW]
+
+    def _let_pass(self, until: float) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._is_reading = True  # what `close` would close under our hands is ours to close then
+        try:
+            while time.monotonic() < until and self._comes():
+                os.read(self._inotify_fd, 1 << 20)
+                time.sleep(CALM_S / 4)  # much at a time
+        finally:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        with self._lock:
+            self._is_reading = False
+            if self._closed:
+                self._close_resources()
+
+    def _comes(self) -> bool:
+        ready, _, _ = select.select([self._inotify_fd, self._kill_r], [], [], CALM_S)
+        return self._inotify_fd in ready and self._kill_r not in ready
 
 
 class _Emitter(InotifyEmitter):

@@ -19,6 +19,9 @@ from c2l_lsp.repo.files import FileFilter
 from c2l_lsp.repo.snapshot import Scan, Snapshot
 from c2l_lsp.repo.watch import Coalescer, Watcher, git_busy
 
+if sys.platform == "linux":
+    from c2l_lsp.repo import inotify
+
 LIMIT_S = 20.0
 
 
@@ -124,7 +127,7 @@ def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, mon
     """Not even events that are thrown away: they would fill the system's queue."""
     from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-    write(folder, {f"many/m{i}.py": f"x = {i}\n" for i in range(1000)})
+    write(folder, {f"many/m{i}.py": f"x = {i}\n" for i in range(300)})
     fence(folder, seen)
     before = len(seen.hints)
     names: set[bytes] = set()
@@ -263,6 +266,42 @@ def test_an_overflowing_queue_means_look_at_everything(watched: Watcher, folder:
     assert watched.overflows == 1
     fence(folder, seen, "pkg/after.py")  # watches were set anew
     fence(folder, seen)
+
+
+def test_a_storm_of_events_is_let_pass_and_means_look_at_everything(watched: Watcher, folder: Path, seen: Seen):
+    """The symptom: a checkout of thousands of files kept the interpreter from completions, hint after hint."""
+    reader = watched._observer.inotify  # type: ignore[union-attr]
+    with reader._lock:  # so that all of them come at once
+        write(folder, {f"storm/{number % 7}/s{number}.py": "x\n" for number in range(inotify.STORM)})
+        write(folder, {f"s{number}.py": "x\n" for number in range(inotify.STORM)})
+    seen.until(lambda _, everything: everything >= 1)
+    assert watched.overflows == 1
+    assert len(seen.paths) < 1.5 * inotify.STORM  # of twice as many files
+    fence(folder, seen, "storm/3/after.py")  # what came in the storm is watched
+    fence(folder, seen)
+
+
+def test_it_can_be_stopped_in_a_storm(watched: Watcher, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inotify, "LONGEST_STORM_S", 60.0)
+    stop = threading.Event()
+
+    def blow() -> None:
+        while not stop.is_set():
+            write(folder, {"blown.py": "x\n", "away.py": "x\n"})
+
+    wind = threading.Thread(target=blow)
+    wind.start()
+    try:
+        reader = watched._observer.inotify  # type: ignore[union-attr]
+        deadline = time.monotonic() + LIMIT_S
+        while not (reader._is_reading and reader._count > inotify.STORM):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        watched.stop()
+        assert not reader.is_alive()
+    finally:
+        stop.set()
+        wind.join()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])

@@ -16,11 +16,15 @@ from c2l_lsp.bench.soak.bar import Finding, Task, percentile
 from c2l_lsp.bench.soak.fixtures import project, sources
 from c2l_lsp.bench.soak.proc import Engine, planted
 from c2l_lsp.engine import wire
+from c2l_lsp.repo.reading import FileText, judge
 
 FOLD_S = 60.0
 SLOWER = 1.5
-EVENTS = 1.6
-"""So many events a file makes at least: made, written, and some of them in folders that are not watched yet."""
+EVENTS = 2
+"""So many events a file makes at least: made and written, in folders that are watched."""
+FOLDERS, FILE_CHARS = 100, 1500
+PACE_S = 0.25
+"""A request begins so long after the last one at least: somebody who types on and on, not a program."""
 
 _BULK = 20
 
@@ -38,22 +42,25 @@ def run(task: Task) -> Finding:
         engine.call("hello", wire.Hello(schema=wire.SCHEMA, settings=settings), 180 * task.patience)
         engine.call("open_folder", wire.OpenFolder(folder=str(root), settings=settings), 180 * task.patience)
         _until(engine, lambda: engine.heard("adapter_changed"), 300 * task.patience)
-        idle = [_complete(engine, root, n) for n in range(40)]
+        idle = [_complete(engine, root, n) for n in range(60)]
+        there = len(list(root.rglob("*.py")))
         before = len(engine.heard("adapter_changed"))
-        os.kill(engine.process.pid, signal.SIGUSR1)
         began = time.monotonic()
         git = threading.Thread(target=_git, args=(root, "checkout", "-q", "large"))
         git.start()
-        busy, folded = _follow(task, engine, root, git, began)
+        _wait_for(root / "d0" / "f0.py", 60 * task.patience)
+        os.kill(engine.process.pid, signal.SIGUSR1)
+        busy, folded = _follow(task, engine, git, began, root, there + task.count)
         events = [event.data for event in engine.heard("adapter_changed")[before:]]
     finding.tried = task.count
-    _judge(task, finding, root, events, folded)
+    _judge(task, finding, root, events, folded, there)
     lost = notes.read_text().split().count("overflow") if notes.exists() else 0
     finding.expect(lost, "no overflow was seen: nothing is shown of what is lost in one")
     finding.figures["overflows"] = (float(lost), "")
     if not overflows:
         finding.note = "fewer events than the system's queue holds: those of the stall are thrown away, as it would"
     finding.figures |= {"idle_p95_ms": (percentile(idle, 0.95) * 1e3, "ms"), "fold_s": (folded, "s")}
+    finding.figures |= {"busy_max_ms": (max(busy, default=0.0) * 1e3, "ms")}
     finding.figures |= {"busy_p95_ms": (percentile(busy, 0.95) * 1e3, "ms"), "busy": (float(len(busy)), "completions")}
     if task.count >= 10_000:  # less is over before there are enough completions to compare
         slower = percentile(busy, 0.95) / max(percentile(idle, 0.95), 1e-6)
@@ -61,12 +68,14 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _judge(task: Task, finding: Finding, root: Path, events: list[dict[str, object]], folded: float) -> None:
+def _judge(
+    task: Task, finding: Finding, root: Path, events: list[dict[str, object]], folded: float, there: int
+) -> None:
     finding.expect(folded <= FOLD_S * task.patience, f"not folded after {folded:.0f} s")
     bulk = [event for event in events if int(str(event["changed_files"])) >= _BULK]
     finding.expect(len(bulk) <= 1, f"{len(bulk)} bulk updates")
     saved = _saved(task.work / "state")
-    missing = task.count + 8 - (len(saved.seen) if saved else 0)
+    missing = task.count + there - (len(saved.seen) if saved else 0)
     finding.expect(missing == 0, f"{missing} files were never seen")
     if saved is None:
         return
@@ -105,16 +114,18 @@ def _budget(saved: Any) -> int:  # noqa: ANN401
     return sum(sizes) if sum(sizes) <= room else room - max(sizes)
 
 
-def _follow(task: Task, engine: Engine, root: Path, git: threading.Thread, began: float) -> tuple[list[float], float]:
-    """Complete on and on until everything is folded, and for a moment longer; latencies, and how long it took."""
+def _follow(
+    task: Task, engine: Engine, git: threading.Thread, began: float, root: Path, files: int
+) -> tuple[list[float], float]:
+    """Complete on and on until all so many files are folded; latencies, and how long it took."""
     busy: list[float] = []
     limit = (8.0 if task.plant else 4 * FOLD_S) * task.patience
     while time.monotonic() - began < limit:
         busy.append(_complete(engine, root, len(busy)))
-        if git.is_alive() or time.monotonic() - began < 6.0:
+        if git.is_alive() or time.monotonic() - began < 6.0 or len(busy) % 8:  # a look at the state takes a core, too
             continue
         saved = _saved(task.work / "state")
-        if saved is not None and len(saved.seen) >= task.count + 8 and _learned(saved) >= _budget(saved):
+        if saved is not None and len(saved.seen) >= files and _learned(saved) >= _budget(saved):
             break
     git.join(limit)
     return busy, time.monotonic() - began
@@ -124,7 +135,9 @@ def _complete(engine: Engine, root: Path, number: int) -> float:
     prefix = f"# {number}\n" + sources()[number % 5][:300]
     began = time.monotonic()
     engine.call("complete", inside.question(root, "pkg0/m0.py", prefix, max_new_tokens=8))
-    return time.monotonic() - began
+    took = time.monotonic() - began
+    time.sleep(max(0.0, PACE_S - took))
+    return took
 
 
 def _until(engine: Engine, holds: object, timeout: float) -> None:
@@ -133,18 +146,32 @@ def _until(engine: Engine, holds: object, timeout: float) -> None:
             raise TimeoutError(f"the engine did not learn the folder within {timeout:.0f} s")
 
 
+def _wait_for(path: Path, timeout: float) -> None:
+    """Until git, which thinks first, has begun to write."""
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path.name} did not come within {timeout:.0f} s")
+        time.sleep(0.005)
+
+
 def _branches(root: Path, count: int) -> None:
-    """A repository whose branch `large` has so many files more, in a hundred folders."""
+    """A repository whose branch `large` has so many files more, in a hundred folders that are there before."""
+    texts = [text for text in sources() if isinstance(judge(text[:FILE_CHARS].encode(), 0), FileText)]
+    for number in range(FOLDERS):
+        (root / f"d{number}").mkdir()
+        (root / f"d{number}" / "first.py").write_text(f"FIRST_{number} = {number}\n")
     _git(root, "init", "-q", "-b", "small")
     _git(root, "add", ".")
     _git(root, "commit", "-q", "-m", "small")
     _git(root, "checkout", "-q", "-b", "large")
     for number in range(count):
-        path = root / f"d{number % 100}" / f"f{number}.py"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"def function_{number}(value):\n    return value + {number}\n")
+        path = root / f"d{number % FOLDERS}" / f"f{number}.py"
+        text = texts[number % len(texts)]
+        path.write_text(f"NUMBER_{number} = {number}\n\n{text[:FILE_CHARS]}\n", encoding="utf-8")
     _git(root, "add", ".")
     _git(root, "commit", "-q", "-m", "large")
+    _git(root, "repack", "-q", "-a", "-d")  # as a clone has it, and quick to check out
     _git(root, "checkout", "-q", "small")
 
 

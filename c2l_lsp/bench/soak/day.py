@@ -42,7 +42,7 @@ def run(task: Task) -> Finding:
                 _measure(editor, series)
             due = began + (number + 1) / RATE
             if due > time.monotonic():
-                time.sleep(due - time.monotonic())
+                time.sleep(max(0.0, due - time.monotonic()))
         editor.ask("c2l/status", {}, 120 * task.patience)
         _measure(editor, series)
         try:

@@ -26,10 +26,11 @@ def run(task: Task) -> Finding:
     faults = [_which(number, task.count) for number in range(task.count)]
     hangs = [fault for fault in faults if fault[0] == "hang"]  # mostly waiting: beside the others
     others = [fault for fault in faults if fault[0] != "hang"]
-    with ThreadPoolExecutor(2) as lanes:
-        slowest = list(lanes.map(lambda lane: _lane(task, finding, *lane), [("hangs", hangs), ("others", others)]))
+    lanes = {"hangs": hangs, "ones": others[::2], "others": others[1::2]}
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        slowest = list(pool.map(lambda lane: _lane(task, finding, *lane), lanes.items()))
     finding.tried = task.count
-    finding.figures |= {"hang_back_max_s": (slowest[0], "s"), "back_max_s": (slowest[1], "s")}
+    finding.figures |= {"hang_back_max_s": (slowest[0], "s"), "back_max_s": (max(slowest[1:]), "s")}
     return finding
 
 

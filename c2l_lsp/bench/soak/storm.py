@@ -94,7 +94,7 @@ def _type(
                 editor.complete(uri, line, 0)
         due = began + (number + 1) / RATE
         if due > time.monotonic():
-            time.sleep(due - time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))  # time goes on between two looks at it
     return lags, memory
 
 
