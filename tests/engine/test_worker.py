@@ -12,8 +12,9 @@ import threading
 import time
 
 import pytest
+import torch
 
-from c2l_lsp.engine import wire
+from c2l_lsp.engine import wire, worker
 from c2l_lsp.engine.inbox import Inbox
 from c2l_lsp.engine.worker import DEVICE_LOST, Worker
 
@@ -283,3 +284,15 @@ def test_who_asks_without_a_pause_does_not_keep_a_folder_from_being_learned():
     between = "".join(one[0] for one in done).strip("w").split("c")[1:-1]
     assert len(between) == len(asked) - 1
     assert all(1 <= len(work) <= 12 for work in between), between
+
+
+@pytest.mark.parametrize(("cores", "said", "wanted"), [(8, None, [7]), (1, None, [1]), (8, "3", [])])
+def test_a_core_is_left_to_the_editor(cores: int, said: str | None, wanted: list[int], monkeypatch: pytest.MonkeyPatch):
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    worker._leave_a_core()
+    assert chosen == wanted
