@@ -45,11 +45,10 @@ def run(task: Task) -> Finding:
         idle = [_complete(engine, root, n) for n in range(60)]
         there = len(list(root.rglob("*.py")))
         before = len(engine.heard("adapter_changed"))
+        os.kill(engine.process.pid, signal.SIGUSR1)
         began = time.monotonic()
         git = threading.Thread(target=_git, args=(root, "checkout", "-q", "large"))
         git.start()
-        _wait_for(root / "d0" / "f0.py", 60 * task.patience)
-        os.kill(engine.process.pid, signal.SIGUSR1)
         busy, folded = _follow(task, engine, git, began, root, there + task.count)
         events = [event.data for event in engine.heard("adapter_changed")[before:]]
     finding.tried = task.count
@@ -144,15 +143,6 @@ def _until(engine: Engine, holds: object, timeout: float) -> None:
     with engine.news:
         if not engine.news.wait_for(holds, timeout):  # type: ignore[arg-type]
             raise TimeoutError(f"the engine did not learn the folder within {timeout:.0f} s")
-
-
-def _wait_for(path: Path, timeout: float) -> None:
-    """Until git, which thinks first, has begun to write."""
-    deadline = time.monotonic() + timeout
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{path.name} did not come within {timeout:.0f} s")
-        time.sleep(0.005)
 
 
 def _branches(root: Path, count: int) -> None:
