@@ -114,3 +114,27 @@ def test_a_generator_drained_gives_its_result_and_its_error():
     assert drained(work(False)) == 7
     with pytest.raises(KeyError, match="planted"):
         drained(work(True))
+
+
+def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_more(session, folder):
+    """Folding comes in slices: what was begun before may not come back into a folder that forgot it."""
+    session.open(folder)
+    name = str(folder.resolve())
+    engine, life = session.engine, session.engine.life(name)
+    for end in (life.reset, lambda: engine.close_folder(name)):
+        before = life.info().generation
+        with (folder / "pkg" / "m3.py").open("a") as file:
+            file.write(f"\n\ndef added_{before}(value):\n    return value\n")
+        deadline = time.monotonic() + 60
+        while engine._folding is None or life.ready is None:
+            assert time.monotonic() < deadline
+            engine.idle_step()
+        begun = life.ready
+        end()
+        while engine._folding is not None:
+            engine.idle_step()
+        assert life.info().generation == before
+        assert life.ready is None or life.ready is not begun
+        if name in engine._folders:
+            session.settle(name)
+    assert name not in engine._folders

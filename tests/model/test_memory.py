@@ -186,3 +186,24 @@ def test_a_wide_model_gets_bases(tiny, sources, monkeypatch):
     adapter = memory.adapter(fold(memory, Change(added=read, first=True)))
     assert adapter.final_map.shape == (tiny.d, tiny.d)
     assert torch.linalg.matrix_rank(adapter.final_map) <= 24
+
+
+def test_many_readings_are_summed_in_slices(memory, readings):
+    """Thousands in one go kept completions waiting for 16 s."""
+    many = [*readings] * (4 * 32 // len(readings) + 1)
+    work = memory.updating([memory.empty()], [Change(added=many, first=True)])
+    slices = sum(1 for _ in work)
+    assert slices >= len(many) // 32
+    (whole,) = memory.update([memory.empty()], [Change(added=many, first=True)])
+    assert float(whole.tensors["n"]) == sum(float(reading["n"]) for reading in many)
+
+
+def test_sums_do_not_depend_on_the_order_and_leave_nothing_behind(memory, readings):
+    """Each product is exact: what was added in any order is taken away to the last bit of its fp64 sum."""
+    one, other = (
+        fold(memory, Change(added=readings, first=True)),
+        fold(memory, Change(added=readings[::-1], first=True)),
+    )
+    assert distance(one.tensors["S"], other.tensors["S"]) < 1e-12
+    left = fold(memory, Change(added=readings, first=True), Change(removed=readings, first=True))
+    assert float(left.tensors["S"].abs().max()) < 1e-12 * float(one.tensors["S"].abs().max())
