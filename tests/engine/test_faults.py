@@ -48,7 +48,7 @@ def other(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("where", "error"),
-    [*(("reading", error) for error in UNFORESEEN), *((w, UNFORESEEN[0]) for w in ("update", "adapter", "pieces"))],
+    [*(("reading", error) for error in UNFORESEEN), *((w, UNFORESEEN[0]) for w in ("updating", "adapter", "pieces"))],
 )
 def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, other, monkeypatch, where, error):
     session.open(folder)
@@ -76,14 +76,14 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
     session.open(other)
     one, sound = life(session, folder), life(session, other)
     sound._learner.network = one._learner.network  # as with a shipped prior: one call for both
-    real, bad = one._learner.network.update, one._learner
+    real, bad = one._learner.network.updating, one._learner
 
     def update(states, changes):
         if any(state is bad.state for state in states):
             raise KeyError(CANARY)
         return real(states, changes)
 
-    monkeypatch.setattr(one._learner.network, "update", update)
+    monkeypatch.setattr(one._learner.network, "updating", update)
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
     session.until(lambda: troubles(session) and sound.info().generation == 2)

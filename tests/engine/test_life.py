@@ -190,8 +190,8 @@ def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch
     lives = [session.engine.life(str(path.resolve())) for path in (folder, other)]
     lives[1]._learner.network = lives[0]._learner.network
     sizes = []
-    real = lives[0]._learner.network.update
-    monkeypatch.setattr(lives[0]._learner.network, "update", lambda s, c: sizes.append(len(s)) or real(s, c))
+    real = lives[0]._learner.network.updating
+    monkeypatch.setattr(lives[0]._learner.network, "updating", lambda s, c: sizes.append(len(s)) or real(s, c))
     for path in (folder, other):
         (path / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
     for path in (folder, other):

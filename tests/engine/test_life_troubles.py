@@ -150,7 +150,7 @@ def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(sessi
     session.open(folder)
     life = session.engine.life(str(folder.resolve()))
     monkeypatch.setattr(adapt, "RETRY_S", 0.1)
-    real, calls = life._learner.network.update, []
+    real, calls = life._learner.network.updating, []
 
     def failing(states, changes):
         calls.append(1)
@@ -158,7 +158,7 @@ def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(sessi
             raise RuntimeError("out of memory, the first time")
         return real(states, changes)
 
-    monkeypatch.setattr(life._learner.network, "update", failing)
+    monkeypatch.setattr(life._learner.network, "updating", failing)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     assert wait(session, folder, 2).state == "ready"
     assert "the first time" in troubles(session)[0].message
@@ -171,7 +171,7 @@ def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
     def lost(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(life._learner.network, "update", lost)
+    monkeypatch.setattr(life._learner.network, "updating", lost)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     with pytest.raises(RuntimeError, match="illegal memory access"):
         wait(session, folder, 2)

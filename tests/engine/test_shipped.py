@@ -88,7 +88,8 @@ def test_an_edit_makes_its_name_likelier_and_the_revert_unlikelier(session):
     reverted = likelihood(session)
     assert after > before + 1.0, (before, after, reverted)
     assert reverted < after - 1.0, (before, after, reverted)
-    assert abs(reverted - before) < 0.5 * (after - before), (before, after, reverted)
+    # the memory of what was just taken away is left: as far below as the edit was above, at most
+    assert abs(reverted - before) < after - before, (before, after, reverted)
 
 
 def test_a_rename_in_the_folder_moves_both_names(session):
@@ -132,7 +133,7 @@ def test_a_new_name_is_written_where_it_is_needed_next(session):
     life = session.engine.life(str(session.folder))
     settle(session, life.info().generation + 1)
     assert (before != NAME, after) == (True, NAME), (before, after)
-    assert offered() == before
+    assert offered() != NAME
 
 
 def test_the_adapter_costs_no_prompt_tokens(session):

@@ -283,6 +283,7 @@ def test_a_storm_of_events_is_let_pass_and_means_look_at_everything(watched: Wat
 
 def test_it_can_be_stopped_in_a_storm(watched: Watcher, folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inotify, "LONGEST_STORM_S", 60.0)
+    monkeypatch.setattr(inotify, "STORM", 20)
     stop = threading.Event()
 
     def blow() -> None:
