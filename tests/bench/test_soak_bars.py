@@ -40,6 +40,7 @@ SAYS = {
     "secrets-quotes": "on the wire", "secrets-chatty": "in the log", "secrets-open_filter": "still learned",
     "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not whole",
     "hostile-unpickles": "executed", "hostile-trusts_code": "executed", "hostile-obeys_git": "executed",
+    "edit_storm-piles": "stood in the queue",
     "edit_storm-drops": "not the editor's", "checkout-shrugs": "never seen", "full_disk-resigned": "not kept again",
     "no_network-calls_natively": "OutNoRoutes", "damaged_state-believing": "lives on",
     "cancels-deaf": "steps began", "cancels-forget": "no reply",

@@ -106,14 +106,14 @@ def eager(_: str) -> None:
 
 def census(_: str) -> None:
     """SIGUSR1 has a server write the sums of its documents' texts into the file named by C2L_SOAK_NOTES; an engine
-    writes there every length of its queue that is the largest so far."""
+    writes there every length of its queue, and number of texts in it, that is the largest so far."""
     from c2l_lsp.engine import inbox
     from c2l_lsp.server import documents
 
     out = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     held: list[documents.Documents] = []
     made, add = documents.Documents.__init__, inbox.Inbox.add
-    longest = [0]
+    longest = {"queue": 0, "texts": 0}
 
     def begun(self: documents.Documents) -> None:
         made(self)
@@ -121,10 +121,11 @@ def census(_: str) -> None:
 
     def counted(self: inbox.Inbox, request: Any) -> None:  # noqa: ANN401
         add(self, request)
-        length = len(self._others) + len(self._completions)
-        if length > longest[0]:
-            longest[0] = length
-            os.write(out, f"queue {length}\n".encode())
+        texts = sum(held[0].method == "buffer" for held in tuple(self._others))
+        for kind, length in (("queue", len(self._others) + len(self._completions)), ("texts", texts)):
+            if length > longest[kind]:
+                longest[kind] = length
+                os.write(out, f"{kind} {length}\n".encode())
 
     def told(*_: object) -> None:
         for document in (document for one in held for document in one):

@@ -22,6 +22,24 @@ def deaf(_: str) -> None:
     inbox.Inbox.cancelled = lambda self, request_id: False  # type: ignore[method-assign]
 
 
+def piles(_: str) -> None:
+    """A newer text of a buffer does not take the older one's place, in an engine that takes its time for each."""
+    from c2l_lsp.engine import inbox, worker
+
+    def held(self: Any, request: Any) -> list[Any]:  # noqa: ANN401
+        del self
+        return [request]
+
+    inbox.Inbox._held = held  # type: ignore[method-assign]
+    real = worker.Worker._on_buffer
+
+    def slowly(self: Any, params: Any, request_id: int) -> None:  # noqa: ANN401
+        time.sleep(0.2)
+        real(self, params, request_id)
+
+    worker.Worker._on_buffer = slowly  # type: ignore[method-assign]
+
+
 def unseen(_: str) -> None:
     """Events of the watcher are lost, and nobody is told."""
     from c2l_lsp.engine import attention
