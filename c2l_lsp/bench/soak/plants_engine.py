@@ -30,7 +30,7 @@ def piles(_: str) -> None:
         del self
         return [request]
 
-    inbox.Inbox._held = held  # type: ignore[method-assign]
+    inbox.Inbox._held = held  # type: ignore[assignment, method-assign]
     real = worker.Worker._on_buffer
 
     def slowly(self: Any, params: Any, request_id: int) -> None:  # noqa: ANN401
