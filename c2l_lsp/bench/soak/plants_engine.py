@@ -30,14 +30,14 @@ def piles(_: str) -> None:
         del self
         return [request]
 
-    inbox.Inbox._held = held  # type: ignore[assignment, method-assign]
+    inbox.Inbox._held = held  # type: ignore[method-assign]
     real = worker.Worker._on_buffer
 
     def slowly(self: Any, params: Any, request_id: int) -> None:  # noqa: ANN401
         time.sleep(0.2)
         real(self, params, request_id)
 
-    worker.Worker._on_buffer = slowly  # type: ignore[method-assign]
+    worker.Worker._on_buffer = slowly  # type: ignore[assignment, method-assign]
 
 
 def unseen(_: str) -> None:
