@@ -230,7 +230,7 @@ class Engine:
         """Seconds until a folder has work; None: none is planned."""
         now = time.monotonic()
         planned = [due for life in self._folders.values() if (due := life.due_in(now)) is not None]
-        if self._unhoarded() is not None:
+        if self._folding is not None or self._unhoarded() is not None:
             planned.append(0.0)
         return min(planned, default=None)
 

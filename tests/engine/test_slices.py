@@ -131,6 +131,7 @@ def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_m
             engine.idle_step()
         begun = life.ready
         end()
+        assert engine.due_in() <= 0  # what was begun is finished and let go of, whoever is left
         while engine._folding is not None:
             engine.idle_step()
         assert life.info().generation == before

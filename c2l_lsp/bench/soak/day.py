@@ -41,8 +41,7 @@ def run(task: Task) -> Finding:
             if number % max(1, task.count // 200) == 0:
                 _measure(editor, series)
             due = began + (number + 1) / RATE
-            if due > time.monotonic():
-                time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))
         editor.ask("c2l/status", {}, 120 * task.patience)
         _measure(editor, series)
         try:

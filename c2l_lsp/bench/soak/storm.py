@@ -102,8 +102,7 @@ def _type(
             if len(lags) % 4 == 0:
                 editor.complete(uri, line, 0)
         due = began + (number + 1) / RATE
-        if due > time.monotonic():
-            time.sleep(max(0.0, due - time.monotonic()))  # time goes on between two looks at it
+        time.sleep(max(0.0, due - time.monotonic()))
     return lags, memory
 
 
