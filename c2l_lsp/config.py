@@ -116,8 +116,12 @@ class Model(_Group, frozen=True, kw_only=True):
     """The frozen base model. Machine scope: a workspace cannot choose it."""
 
     id: Annotated[
-        str, Meta(description="c2l-default or c2l-small (both ship inside), or a Hugging Face causal LM name.")
-    ] = "c2l-default"
+        str,
+        Meta(
+            description="A Hugging Face causal LM, or one that ships inside: c2l-small, c2l-nano, or auto: small on a "
+            "GPU or at least 4 CPU cores, else nano."
+        ),
+    ] = "auto"
     path: Annotated[str, Meta(description="Folder of a model on this machine; wins over id.")] = ""
     revision: Annotated[str, Meta(description="Revision of a Hub model.")] = ""
     device: Annotated[

@@ -115,6 +115,6 @@ def _model() -> Check:
     try:
         model = light.load(settings.model)
     except C2LError as error:
-        return Check("model", False, str(error), "Set c2l.model.id to c2l-default, or c2l.model.offline to false.")
+        return Check("model", False, str(error), "Set c2l.model.id to auto, or c2l.model.offline to false.")
     text = f"{model.id}: {model.parameters / 1e6:.1f}M parameters on {model.device} in {model.load_ms:.0f} ms"
     return Check("model", True, text + ("" if model.fim else "; no fill-in-the-middle: the text after is not used"))

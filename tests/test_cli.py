@@ -198,8 +198,9 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from c2l_lsp.config import Model
     from c2l_lsp.engine.session import Session
-    from c2l_lsp.model.base import ASSETS
+    from c2l_lsp.model.base import ASSETS, named
     from c2l_lsp.model.lora import AdapterSlot
 
     out = tmp_path / "adapter"
@@ -210,7 +211,7 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
     assert told["files"] == len(FILES)
 
     ids = torch.tensor([list(range(5, 37))])
-    plain = AutoModelForCausalLM.from_pretrained(ASSETS / "c2l-default", dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(ASSETS / named(Model()).id, dtype=torch.float32)
     with torch.inference_mode():
         without = plain(ids).logits
         with_peft = PeftModel.from_pretrained(plain, out)(ids).logits

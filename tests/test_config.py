@@ -19,7 +19,7 @@ def test_defaults_are_the_documented_ones():
     settings = Settings()
     assert settings.enable == {"*": True, "plaintext": False}
     assert (settings.completion.debounce_ms, settings.completion.max_latency_ms) == (75, 300)
-    assert settings.model.id == "c2l-default"
+    assert settings.model.id == "auto"
     assert settings.remote.url == ""
     assert settings.enabled_for("python")
     assert not settings.enabled_for("plaintext")

@@ -43,7 +43,7 @@ def test_the_wheel_holds_every_module_and_the_model(wheel: list[str]):
     assets = {path.relative_to(ROOT).as_posix() for path in ASSETS.rglob("*") if path.is_file()}
     assert (modules | assets | {"c2l_lsp/py.typed"}) - set(wheel) == set()
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
-        Path(name).name for name in wheel if name.startswith("c2l_lsp/assets/c2l-default/")
+        Path(name).name for name in wheel if name.startswith("c2l_lsp/assets/c2l-nano/")
     }
 
 
@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_licence_and_nothing_beside_the_package(wheel: list[
 def test_the_model_is_weights_and_text_only():
     kinds = {path.suffix for path in ASSETS.rglob("*") if path.is_file()}
     assert kinds <= {".safetensors", ".json", ".md", ".png", ".txt"}
-    assert (ASSETS / "c2l-default" / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: apache-2.0")
+    assert (ASSETS / "c2l-nano" / "README.md").read_text(encoding="utf-8").startswith("---\nlicense: apache-2.0")
 
 
 def test_the_console_script_is_the_command_line():

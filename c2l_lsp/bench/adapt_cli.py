@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from c2l_lsp.bench.methods.protocol import Kit
     from c2l_lsp.bench.run import Run
 
-Model = Annotated[str, typer.Option("--model", "--base", help="Hugging Face name or folder; default: the shipped.")]
+Model = Annotated[str, typer.Option("--model", "--base", help="Hugging Face name or folder; default: c2l-nano.")]
 Work = Annotated[Path, typer.Option("--work", help="Folder of cases, adapters and units: a run goes on from there.")]
 Train = Annotated[Path | None, typer.Option("--train", help="Training corpus, for the shared LoRA.")]
 Tokens = Annotated[int, typer.Option(help="Tokens the shared LoRA is trained on.")]
@@ -41,6 +41,7 @@ def bench_adapt(
     """Every way to an adapter, on repositories it never saw: what it gives, what it costs, whether it is their own."""
     from c2l_lsp.bench import adapt, stats
     from c2l_lsp.bench.cases import Sizes
+    from c2l_lsp.bench.kept import share
     from c2l_lsp.bench.methods import TABLE, build
     from c2l_lsp.bench.run import Plan, Run
 
@@ -52,7 +53,7 @@ def bench_adapt(
     left_out = _parts(without or [])
     plan = Plan(corpus, mirror, work, repositories, sizes, _amounts(amounts or []), left_out)
     run = Run(kit.model, chosen, plan, _say)
-    part = _shard(shard)
+    part = share(shard)
     seconds, unknown = adapt.estimate(run, part)
     _say(f"about {seconds / 60:.1f} minutes are left, and {unknown} units of kinds that were not timed yet")
     complete = _with_bar(run, part, minutes)
@@ -88,7 +89,7 @@ def _kit(model: str, work: Path, train: Path | None, weights: list[str], shared_
 
     torch.set_num_threads(1)  # figures must not depend on how many cores there are; shards use the others
     folder = Path(model).resolve() if model and Path(model).is_dir() else None
-    loaded = base.load(Settings(path=str(folder)) if folder else Settings(id=model or "c2l-default"))
+    loaded = base.load(Settings(path=str(folder)) if folder else Settings(id=model or base.NANO))
     files = {kind: Path(path) for kind, path in _pairs(weights).items()}
     return Kit(loaded, Options(weights=files, train=train, work=work, shared_tokens=shared_tokens))
 
@@ -110,18 +111,6 @@ def _with_bar(run: Run, part: tuple[int, int], minutes: float) -> bool:
                 _say(f"{done}/{total} {what}")
 
         return adapt.work(run, part, minutes, tick)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """0-based (i, n) of "i/n", where i counts from 1."""
-    from c2l_lsp.errors import SettingError
-
-    if not text:
-        return 0, 1
-    first, _, count = text.partition("/")
-    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
-        raise SettingError(f"--shard {text} is not i/n with 1 ≤ i ≤ n.")
-    return int(first) - 1, int(count)
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

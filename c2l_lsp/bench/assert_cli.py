@@ -25,7 +25,7 @@ def bench_assert(
     list_file: Annotated[Path, typer.Option("--list", help="Repositories never trained on, one owner/name a line.")],
     mirror: Annotated[Path, typer.Option("--mirror", help="Git folders, MIRROR/owner+name/repo.")],
     work: Annotated[Path, typer.Option("--work", help="Benchmark and predictions: it goes on there.")] = Path("assert"),
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: the shipped.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: c2l-nano.")] = "",
     methods: Annotated[str, typer.Option(help="Comma-separated; base is always one of them.")] = "base,memory",
     most: Annotated[int, typer.Option(min=1, help="Tasks of a repository.")] = 16,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
@@ -52,7 +52,7 @@ def bench_assert(
             sources.read_list(list_file), mirror, work / "data", assign=SPLIT, workers=workers, progress=progress
         )
     dataset = open_dataset(work / "data", "commits")
-    loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or base.DEFAULT_ID))
+    loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or base.NANO))
     chosen = _methods(methods, loaded, mirror)
     files = {method.name: _predicted(dataset, method, loaded, work, most) for method in chosen}
     rows, p = _rows(dataset, files, most, codebleu)

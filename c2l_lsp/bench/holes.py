@@ -17,6 +17,7 @@ from typing import Protocol
 
 import torch
 
+from c2l_lsp.bench.kept import Kept, Values
 from c2l_lsp.bench.ngram import CachedNGram
 from c2l_lsp.bench.stats import Row, row
 from c2l_lsp.engine.decode import Decoder
@@ -205,26 +206,43 @@ def repositories(documents: Iterable[Document], most: int) -> dict[str, list[str
 
 def measure(
     method: Method, name: str, repos: dict[str, list[str]], *, tasks: int, contexts: Sequence[int] = CONTEXTS,
-    spans: Sequence[str] = SPANS, tokens: int = 6000, say: Say = lambda line: None,
+    spans: Sequence[str] = SPANS, tokens: int = 6000, kept: Kept | None = None, say: Say = lambda line: None,
 ) -> list[Row]:  # fmt: skip
-    """All rows of one method: bits per byte over about `tokens` tokens and `tasks` holes of each kind a repository."""
-    bits: list[float] = []
-    exact: dict[str, list[float]] = defaultdict(list)
-    close: dict[str, list[float]] = defaultdict(list)
+    """All rows of one method: bits per byte over about `tokens` tokens and `tasks` holes of each kind a repository.
+
+    `kept` holds what an earlier run measured; its file must be of the same weights.
+    """
+    kept = kept or Kept()
+    key = (name, tasks, "+".join(map(str, contexts)), "+".join(spans), tokens)
+    found: dict[str, list[float]] = defaultdict(list)
     for at, (repo, texts) in enumerate(repos.items(), start=1):
-        if tokens:
-            bits.append(_repository_bits(method, texts, tokens))
-        for span in spans:
-            asked = holes(repo, texts, span, tasks)
-            for context in contexts if asked else ():
-                scores = [_score(method, hole, context) for hole in asked]
-                exact[f"{span}/{context}"].append(sum(e for e, _ in scores) / len(scores))
-                close[f"{span}/{context}"].append(sum(c for _, c in scores) / len(scores))
+
+        def measured(repo: str = repo, texts: list[str] = texts) -> Values:
+            return _repository(method, repo, texts, tasks, contexts, spans, tokens)
+
+        for row_name, value in kept.of((*key, repo), texts, measured).items():
+            found[row_name].append(value)
         say(f"{name}: {at} of {len(repos)} repositories")
-    rows = [row("bits_per_byte", name, bits, "bit/byte")] if bits else []
-    for found, measured in (("exact_match", exact), ("edit_similarity", close)):
-        rows += [row(f"{found}/{key}", name, values, "share") for key, values in measured.items()]
-    return rows
+    ordered = sorted(found, key=lambda row_name: _ORDER.index(row_name.split("/")[0]))
+    return [row(n, name, found[n], "bit/byte" if n == _BITS else "share") for n in ordered]
+
+
+_BITS = "bits_per_byte"
+_ORDER = [_BITS, "exact_match", "edit_similarity"]
+
+
+def _repository(
+    method: Method, repo: str, texts: Sequence[str], tasks: int, contexts: Sequence[int], spans: Sequence[str],
+    tokens: int,
+) -> Values:  # fmt: skip
+    found: Values = {_BITS: _repository_bits(method, texts, tokens)} if tokens else {}
+    for span in spans:
+        asked = holes(repo, texts, span, tasks)
+        for context in contexts if asked else ():
+            scores = [_score(method, hole, context) for hole in asked]
+            found[f"exact_match/{span}/{context}"] = sum(e for e, _ in scores) / len(scores)
+            found[f"edit_similarity/{span}/{context}"] = sum(c for _, c in scores) / len(scores)
+    return found
 
 
 def _repository_bits(method: Method, texts: Sequence[str], tokens: int) -> float:

@@ -21,7 +21,7 @@ PLANNED = (("nano", 4.72e6, 60e6), ("nano", 4.72e6, 250e6), ("small", 25.2e6, 50
 
 def bench_lines(
     corpus: Annotated[Path, typer.Option("--corpus", help="A built corpus of repositories never trained on.")],
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: the shipped.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: c2l-nano.")] = "",
     train: Annotated[
         Path | None, typer.Option("--train", help="The training corpus: adds the 5-gram with a cache.")
     ] = None,
@@ -31,38 +31,53 @@ def bench_lines(
     gram_tokens: Annotated[int, typer.Option(help="Tokens the 5-gram counts.")] = 20_000_000,
     cache_share: Annotated[float, typer.Option(help="Share of its cache (0.5 was best on tuning text).")] = 0.5,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder of what was measured: the same command goes on from there.")
+    ] = None,
+    shard: Annotated[str, typer.Option(help="i/n: measure the i-th of n shares into --work, and tell nothing.")] = "",
     json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
 ) -> None:
     """A base model without adapter: bits per byte and holes filled exactly, against a cached 5-gram."""
     import datetime as dt
 
     from c2l_lsp.bench import holes, stats, unasked
+    from c2l_lsp.bench.kept import Kept, share
     from c2l_lsp.config import Model, Settings
     from c2l_lsp.model import base
     from c2l_lsp.train import corpus as corpora
 
     started = dt.datetime.now(dt.timezone.utc)
     loaded = base.load(
-        Model(device=device, path=model) if Path(model).is_dir() else Model(device=device, id=model or "c2l-default")
+        Model(device=device, path=model) if Path(model).is_dir() else Model(device=device, id=model or base.NANO)
     )
+    number, of = share(shard)
     repos = holes.repositories(corpora.documents(corpus), repositories)
+    mine = dict(list(repos.items())[number::of])
 
-    rows = holes.measure(holes.Model(loaded), loaded.id, repos, tasks=tasks, tokens=tokens, say=_say)
+    def kept_as(kind: str) -> Kept:
+        return Kept(work / f"{kind}-{loaded.digest}.jsonl" if work is not None else None)
+
+    kept = kept_as("lines")
+
+    rows = holes.measure(holes.Model(loaded), loaded.id, mine, tasks=tasks, tokens=tokens, kept=kept, say=_say)
     if loaded.fim is not None:  # what the text after the cursor gives
         before = holes.Model(loaded, fills=False)
         rows += holes.measure(
-            before, f"{loaded.id}, prefix only", repos, tasks=tasks, contexts=(256,), tokens=0, say=_say
+            before, f"{loaded.id}, prefix only", mine, tasks=tasks, contexts=(256,), tokens=0, kept=kept, say=_say
         )
         told = holes.Model(loaded, told=True)  # as the 5-gram is: where an answer ends is half of several lines
         rows += holes.measure(
-            told, f"{loaded.id}, told the number of lines", repos, tasks=tasks, spans=("lines_3_to_5",), tokens=0,
-            say=_say,
+            told, f"{loaded.id}, told the number of lines", mine, tasks=tasks, spans=("lines_3_to_5",), tokens=0,
+            kept=kept, say=_say,
         )  # fmt: skip
     confidence = Settings().completion.min_confidence
-    rows += unasked.measure(loaded, repos, (0.0, confidence), tasks=tasks, say=_say)
+    rows += unasked.measure(loaded, mine, (0.0, confidence), tasks=tasks, kept=kept, say=_say)
     if train is not None:
         grams = _grams(loaded, train, gram_tokens, cache_share)
-        rows += holes.measure(grams, "5-gram + cache", repos, tasks=tasks, tokens=tokens, say=_say)
+        seen = kept_as(f"grams-{gram_tokens}-{cache_share:g}")
+        rows += holes.measure(grams, "5-gram + cache", mine, tasks=tasks, tokens=tokens, kept=seen, say=_say)
+    if shard:
+        return
     stats.show(rows, f"lines: {len(repos)} repositories, base {loaded.id}")
     if json_out is not None:
         _write(json_out, rows, {"base": loaded.digest}, list(repos), corpus, tasks, started)

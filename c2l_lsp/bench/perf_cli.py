@@ -13,7 +13,7 @@ def bench_perf(
     listed: Annotated[Path | None, typer.Option("--list", help="File of repositories, one owner/name a line.")] = None,
     mirror: Annotated[Path | None, typer.Option("--mirror", help="Folder that holds their git folders.")] = None,
     repositories: Annotated[int, typer.Option("--repos", help="How many of the list.")] = 16,
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: the shipped.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: as c2l.model.id.")] = "",
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda for the rows of a GPU.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads of the model, ours and the peers'.")] = 0,
     repeats: Annotated[int, typer.Option(help="Repeats of a measurement; at least 15 for a figure that counts.")] = 15,

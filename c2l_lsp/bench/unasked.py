@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from c2l_lsp.bench import holes
+from c2l_lsp.bench.kept import Kept, Values
 from c2l_lsp.bench.stats import Row, row
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.complete import Completer
@@ -25,26 +26,32 @@ _UNHURRIED = 60_000  # ms: what is measured does not depend on the machine
 
 def measure(
     model: BaseModel, repos: dict[str, list[str]], leasts: Sequence[float], *, tasks: int, context: int = 1024,
-    say: Callable[[str], None] = lambda line: None,
+    kept: Kept | None = None, say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:  # fmt: skip
-    """Rows of each `minConfidence` among `leasts`; the unit of statistics is the repository."""
+    """Rows of each `minConfidence` among `leasts`; the unit of statistics is the repository. `kept` as in `holes`."""
+    kept = kept or Kept()
     completer = Completer(model, Decoder(model, AdapterSlot(model)))
     found: dict[tuple[float, str], list[float]] = defaultdict(list)
     for at, (repo, texts) in enumerate(repos.items(), start=1):
         for least in leasts:
-            scores = [
-                _score(hole.target, _text(completer, hole, least, context))
-                for span in SPANS
-                for hole in holes.holes(repo, texts, span, tasks)
-            ]
-            for name, values in _means(scores).items():
-                found[least, name] += values
+
+            def measured(repo: str = repo, texts: list[str] = texts, least: float = least) -> Values:
+                return _means(_scores(completer, repo, texts, least, tasks, context))
+
+            for name, value in kept.of(("unasked", least, tasks, context, repo), texts, measured).items():
+                found[least, name].append(value)
         say(f"unasked: {at} of {len(repos)} repositories")
     return [
         row(f"unasked/{name}", f"{model.id}, minConfidence {least:g}", values, "share" if "chars" not in name else "1")
         for (least, name), values in found.items()
-        if values
     ]
+
+
+def _scores(
+    completer: Completer, repo: str, texts: Sequence[str], least: float, tasks: int, context: int
+) -> list[tuple[bool, bool, int]]:
+    asked = [hole for span in SPANS for hole in holes.holes(repo, texts, span, tasks)]
+    return [_score(hole.target, _text(completer, hole, least, context)) for hole in asked]
 
 
 def _text(completer: Completer, hole: holes.Hole, least: float, context: int) -> str:
@@ -61,14 +68,14 @@ def _score(target: str, text: str) -> tuple[bool, bool, int]:
     return bool(text), target.startswith(text), len(text)
 
 
-def _means(scores: Sequence[tuple[bool, bool, int]]) -> dict[str, list[float]]:
+def _means(scores: Sequence[tuple[bool, bool, int]]) -> Values:
     """The means of one repository; without any text shown, nothing is said of how much of it is right."""
     if not scores:
         return {}
     shown = [(right, size) for seen, right, size in scores if seen]
-    return {
-        "shown": [len(shown) / len(scores)],
-        "right": [sum(right for right, _ in shown) / len(shown)] if shown else [],
-        "right_chars": [sum(size for right, size in shown if right) / len(scores)],
-        "wrong_chars": [sum(size for right, size in shown if not right) / len(scores)],
+    found = {
+        "shown": len(shown) / len(scores),
+        "right_chars": sum(size for right, size in shown if right) / len(scores),
+        "wrong_chars": sum(size for right, size in shown if not right) / len(scores),
     }
+    return found | ({"right": sum(right for right, _ in shown) / len(shown)} if shown else {})

@@ -7,12 +7,15 @@ such hidden states. It knows nothing of repositories, prompts or adapters (those
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import psutil
 import torch
 import transformers
 from torch import Tensor
@@ -24,8 +27,8 @@ from c2l_lsp.model.heal import Pieces, pieces_of
 from c2l_lsp.model.llama import LlamaLM
 from c2l_lsp.model.slices import Slices
 
-DEFAULT_ID = "c2l-default"
-SHIPPED = (DEFAULT_ID, "c2l-small")
+AUTO, NANO, SMALL = "auto", "c2l-nano", "c2l-small"
+SHIPPED = (NANO, SMALL)
 """What needs no download: folders of the package."""
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
@@ -132,6 +135,31 @@ class BaseModel:
         return scores / self.logit_divisor if self.logit_divisor != 1.0 else scores
 
 
+_THREADS = 3
+"""As many threads make a token of `c2l-small` about as quick as one thread makes one of `c2l-nano`."""
+
+
+def named(settings: ModelSettings) -> ModelSettings:
+    """The same settings with a model's name: auto is `c2l-small` where there is power for it, else `c2l-nano`.
+
+    The rule looks at the machine alone, never at its load: another model tomorrow would have to learn the folder anew.
+    ModelError if the device is not there.
+    """
+    if settings.path or settings.id != AUTO:
+        return settings
+    power = pick_device(settings.device).type != "cpu" or threads() >= _THREADS
+    return msgspec.structs.replace(settings, id=SMALL if power else NANO)
+
+
+def threads() -> int:
+    """Threads an engine computes with: OMP_NUM_THREADS, else the cores this process may use, but for one."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, psutil.cpu_count(logical=False) or usable) - 1)
+
+
 def pick_device(wanted: str) -> torch.device:
     """The device a setting names; auto takes CUDA, then MPS, then the CPU. ModelError if it is not there."""
     if wanted == "auto":
@@ -159,6 +187,7 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
 def load(settings: ModelSettings) -> BaseModel:
     """Load the model the settings name, frozen. ModelError says what is missing and what to do."""
     started = time.perf_counter()
+    settings = named(settings)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)
     where, revision = whereabouts(settings)

@@ -32,7 +32,7 @@ class FimFamily:
 
 FAMILIES = (
     FimFamily(
-        "qwen2.5-coder, c2l-default",
+        "qwen2.5-coder, c2l-nano",
         "<|fim_prefix|>",
         "<|fim_suffix|>",
         "<|fim_middle|>",

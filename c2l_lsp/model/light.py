@@ -26,6 +26,7 @@ _TOKENIZER = "PreTrainedTokenizerFast"  # all of it is in tokenizer.json
 def load(settings: ModelSettings) -> base.BaseModel:
     """The model the settings name: ours where its folder allows it, else transformers'. ModelError as there."""
     started = time.perf_counter()
+    settings = base.named(settings)
     where = base.whereabouts(settings)[0]
     config = read(Path(where))
     if config is None:

@@ -19,7 +19,7 @@ def train_hypernet(
     corpus_folder: Annotated[Path, typer.Option("--corpus", help="A built corpus to learn from.")],
     tune: Annotated[Path, typer.Option("--tune", help="A built corpus of other owners, to choose and judge on.")],
     out: Annotated[Path, typer.Option("--out", help="memory: a file (MODEL/memory.safetensors); else MODEL/KIND.")],
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: the shipped.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: c2l-nano.")] = "",
     kind: Annotated[str, typer.Option("--kind", help=f"{', '.join(KINDS)}.")] = "memory",
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run (not for memory).")] = None,
     mirror: Annotated[Path | None, typer.Option("--mirror", help="evo: git folders, MIRROR/owner+name/repo.")] = None,
@@ -67,7 +67,7 @@ def _base(model: str) -> BaseModel:
     device = str(Devices().device)
     if Path(model).is_dir():
         return base.load(Model(device=device, path=model))
-    return base.load(Model(device=device, id=model or base.DEFAULT_ID))
+    return base.load(Model(device=device, id=model or base.NANO))
 
 
 def _say(line: object) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from c2l_lsp.bench import holes, scaling, unasked
+from c2l_lsp.bench.kept import Kept, share
 from c2l_lsp.bench.ngram import Cache, CachedNGram, NGram
+from c2l_lsp.bench.stats import Row
 from c2l_lsp.config import Model
-from c2l_lsp.errors import CorpusError, TrainingError
+from c2l_lsp.errors import CorpusError, SettingError, StorageError, TrainingError
 from c2l_lsp.model import base
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.train.corpus import Document
@@ -95,6 +97,34 @@ def test_the_score_of_an_oracle_is_its_share(sources: list[str]) -> None:
     assert 0.5 <= found["edit_similarity/rest_of_line/256"] < 0.75
 
 
+def test_what_was_measured_is_kept_and_not_measured_again(sources: list[str], tmp_path: Path) -> None:
+    repos = {"a/a": sources[:5], "b/b": sources[5:10]}
+    file = tmp_path / "work" / "lines.jsonl"
+
+    def measured(which: dict[str, list[str]], right: int, tasks: int = 4) -> list[Row]:
+        return holes.measure(
+            Oracle(right), "oracle", which, tasks=tasks, contexts=(256,), spans=("rest_of_line",), kept=Kept(file)
+        )
+
+    measured({"b/b": repos["b/b"]}, 1)  # one share
+    with file.open("a") as torn:
+        torn.write('{"key": "x", "val')
+    whole = {row.name: row.value for row in measured(repos, 4)}
+    assert whole["exact_match/rest_of_line/256"] == pytest.approx((4 / 4 + 1 / 4) / 2)
+    changed = {row.name: row.value for row in measured(repos | {"a/a": sources[1:6]}, 0)}
+    assert changed["exact_match/rest_of_line/256"] == pytest.approx((0 / 4 + 1 / 4) / 2)
+    assert measured(repos, 0, tasks=3)[1].value == 0.0
+    with pytest.raises(StorageError):
+        Kept(tmp_path).of(("x",), [], dict)
+
+
+def test_shares_are_counted_from_one() -> None:
+    assert (share(""), share("1/1"), share("2/3")) == ((0, 1), (0, 1), (1, 3))
+    for text in ("0/2", "3/2", "2", "a/b", "1/"):
+        with pytest.raises(SettingError):
+            share(text)
+
+
 def test_a_model_is_asked_within_its_budget_and_measured_in_windows(tiny: BaseModel, sources: list[str]) -> None:
     method = holes.Model(tiny)
     bits, size = method.bits_per_byte(sources[3], 1500)
@@ -122,9 +152,7 @@ def test_what_is_shown_unasked_is_weighed_by_characters(tiny: BaseModel, sources
     scores = [unasked._score("return x", text) for text in ("return", "", "return y", "return x\n")]
     assert [right for _, right, _ in scores] == [True, True, False, False]
     found = unasked._means(scores)
-    assert {name: values[0] for name, values in found.items()} == pytest.approx(
-        {"shown": 3 / 4, "right": 1 / 3, "right_chars": 6 / 4, "wrong_chars": (8 + 9) / 4}
-    )
+    assert found == pytest.approx({"shown": 3 / 4, "right": 1 / 3, "right_chars": 6 / 4, "wrong_chars": (8 + 9) / 4})
     rows = unasked.measure(tiny, {"a/a": sources[:5], "b/b": sources[5:10]}, (0.0, 0.1), tasks=2, context=128)
     values = {(row.name, row.method.split()[-1]): row.value for row in rows}
     assert values["unasked/shown", "0"] > 0 == values["unasked/shown", "0.1"]  # random weights are sure of nothing

@@ -12,6 +12,7 @@ from c2l_lsp.config import Settings, merge
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.kinds import shipped_prior
 from c2l_lsp.engine.session import Session
+from c2l_lsp.model.base import ASSETS, NANO
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "fold_parcel_ledger"
@@ -40,7 +41,7 @@ def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("main-job") / "project"
     shutil.copytree(ROOT / "c2l_lsp" / "repo", folder / "repo", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "c2l_lsp" / "engine", folder / "engine", ignore=shutil.ignore_patterns("__pycache__"))
-    values = {"adapter": {"updateDelayMs": 20, "maxDelayMs": 200}}
+    values = {"adapter": {"updateDelayMs": 20, "maxDelayMs": 200}, "model": {"id": NANO}}
     settings, errors = merge(Settings(), values, source="test", machine=True)
     assert not errors
     with pytest.MonkeyPatch.context() as patch:
@@ -155,13 +156,11 @@ def test_the_export_gives_the_engines_logits(session, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from c2l_lsp.model.base import ASSETS
-
     name = str(session.folder)
     done = session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
     assert done.error < 1e-6
     live = session.engine.life(name).live.adapter
-    lm = AutoModelForCausalLM.from_pretrained(ASSETS / "c2l-default", dtype=torch.float32).eval()
+    lm = AutoModelForCausalLM.from_pretrained(ASSETS / NANO, dtype=torch.float32).eval()
     ids = torch.tensor([session.engine.model.encode(EDIT)])
     with torch.inference_mode():
         hidden = lm.base_model(ids).last_hidden_state

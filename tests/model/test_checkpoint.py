@@ -169,7 +169,7 @@ def test_loaded_weights_do_not_change_with_the_file(pt, tmp_path: Path) -> None:
 
 
 def test_trained_modules_save_and_load(tmp_path: Path) -> None:
-    about = About(kind="evo", head=HEAD, gru=GRU, alpha=6.0, base="c2l-default", base_digest="d")
+    about = About(kind="evo", head=HEAD, gru=GRU, alpha=6.0, base="c2l-nano", base_digest="d")
     made = Checkpoint.of(about, head(), gru())
     save(made, tmp_path)
     assert load(tmp_path).about == made.about

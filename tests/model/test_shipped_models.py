@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from c2l_lsp.config import Model
-from c2l_lsp.model import base
+from c2l_lsp.model import base, light
 
 TEXT = Path(base.__file__).with_name("heal.py").read_text(encoding="utf-8")
 
@@ -25,8 +25,8 @@ def bits_per_byte(name: str) -> float:
 
 def test_the_larger_model_knows_more_of_text_that_neither_saw() -> None:
     found = {name: bits_per_byte(name) for name in base.SHIPPED}
-    assert found["c2l-default"] < 1.5
-    assert found["c2l-small"] < found["c2l-default"] - 0.05, found
+    assert found["c2l-nano"] < 1.5
+    assert found["c2l-small"] < found["c2l-nano"] - 0.05, found
 
 
 @pytest.mark.parametrize("name", base.SHIPPED)
@@ -35,3 +35,47 @@ def test_a_shipped_model_has_its_card_and_knows_how_to_fill(name: str) -> None:
     card = (base.ASSETS / name / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: apache-2.0")
     assert f"# {name}\n" in card
+
+
+@pytest.mark.parametrize(
+    ("cores", "told", "name"),
+    [
+        (2, "", base.NANO),
+        (3, "", base.NANO),
+        (4, "", base.SMALL),
+        (8, "1", base.NANO),
+        (1, "", base.NANO),
+        (2, "3", base.SMALL),
+    ],
+)
+def test_auto_takes_the_larger_model_where_there_are_cores_for_it(
+    cores: int, told: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: cores)
+    assert base.named(Model(device="cpu")).id == name
+
+
+def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else 2)
+    assert base.named(Model(device="cpu")).id == base.NANO
+
+
+def test_what_is_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert base.named(Model(id=base.SMALL)).id == base.SMALL
+    assert base.named(Model(path="/somewhere")).id == base.AUTO  # a folder wins
+
+
+def test_auto_with_a_gpu_is_the_larger_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert base.named(Model()).id == base.SMALL
+
+
+def test_a_model_is_loaded_by_either_way_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert base.load(Model()).id == light.load(Model()).id == base.NANO

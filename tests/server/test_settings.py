@@ -49,7 +49,7 @@ def test_a_workspace_cannot_choose_model_server_or_remote() -> None:
 
 def test_an_editor_that_echoes_every_default_is_no_offender() -> None:
     made, errors = layers('[model]\nid = "mine"\n')
-    made.set_pulled({EVERYWHERE: {"model": {"id": "c2l-default", "device": "auto", "offline": False}}})
+    made.set_pulled({EVERYWHERE: {"model": {"id": "auto", "device": "auto", "offline": False}}})
     assert made.of(EVERYWHERE).model.id == "mine"
     made.set_pulled({EVERYWHERE: {"model": {"id": "mine"}}})
     assert made.of(EVERYWHERE).model.id == "mine"

@@ -54,7 +54,7 @@ async def test_a_whole_life(board: Board, sent: list) -> None:
     board.life(Life.STARTING, "", None)
     board.life(Life.LOADING, "", None)
     board.opening("/w")
-    board.life(Life.READY, "", "c2l-default")
+    board.life(Life.READY, "", "c2l-nano")
     board.event(progress())
     board.event(progress(done=4, finished=True))
     assert board.state().value == "indexing"
@@ -73,7 +73,7 @@ async def test_a_whole_life(board: Board, sent: list) -> None:
         "failed",
     )
     ready = next(p for m, p in sent if m == "c2l/didChangeStatus" and p["state"] == "ready" and p["adapter"])
-    assert ready["model"] == "c2l-default"
+    assert ready["model"] == "c2l-nano"
     assert ready["adapter"]["generation"] == 1
     assert ready["adapter"]["pendingFiles"] == 2
     assert ready["adapter"]["updatedAt"] == 12.5

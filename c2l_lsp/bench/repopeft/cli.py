@@ -137,7 +137,7 @@ def repopeft_run(
     method: Annotated[str, typer.Option("--method", help="base or memory.")],
     json_out: Annotated[Path, typer.Option("--json", help="File for rows and manifest; predictions go beside it.")],
     mirror: Annotated[Path, typer.Option(help="Folder of git folders, for methods that read the repository.")] = Path(),
-    model: Annotated[str, typer.Option("--model", help="Hub name or folder; default: the shipped model.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Hub name or folder; default: c2l-nano.")] = "",
     track: OfTrack = Track.commits,
     strict: Strict = False,
     codebleu: CodeBleu = True,
@@ -160,7 +160,7 @@ def repopeft_run(
         torch.set_num_threads(threads)
     started, clock = dt.datetime.now(dt.timezone.utc), time.perf_counter()
     dataset = _dataset(data, track, split)
-    loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or "c2l-default"))
+    loaded = base.load(Model(path=model) if Path(model).is_dir() else Model(id=model or base.NANO))
     made = methods.METHODS[method](loaded, mirror)
     lines = json_out.with_suffix(".jsonl")
     total = sum(len(step.tasks) for step in run.selected(dataset, split, most))

@@ -134,27 +134,31 @@ async function showStatistics({ server, pages }: CommandParts): Promise<void> {
   await pages.show("C2L statistics", page(report, thisWeek(report, new Date())));
 }
 
-type ModelItem = QuickPickItem & { choice: "default" | "hub" | "folder" };
+type ModelItem = QuickPickItem & { choice: "shipped" | "hub" | "folder" };
+
+const AUTO = "auto";
 
 async function selectModel({ store }: CommandParts): Promise<void> {
   const items: ModelItem[] = [
-    { label: "c2l-default", description: "ships with the server, works offline", choice: "default" },
+    { label: AUTO, description: "the better of the two that ship with the server and are quick here", choice: "shipped" },
+    { label: "c2l-small", description: "ships with the server: better", choice: "shipped" },
+    { label: "c2l-nano", description: "ships with the server: quicker", choice: "shipped" },
     { label: "A Hugging Face model…", description: "a causal language model, by its name", choice: "hub" },
     { label: "A folder on this machine…", description: "a model in Hugging Face format", choice: "folder" },
   ];
   const now = store.view.status?.model ?? "none loaded";
   const chosen = await window.showQuickPick(items, { title: "C2L: select the model", placeHolder: `Now: ${now}` });
   if (chosen === undefined) return;
-  const [id, path] = await chooseModel(chosen.choice);
+  const [id, path] = await chooseModel(chosen);
   if (id === undefined) return;
   const configuration = workspace.getConfiguration(SECTION);
   // One after the other: the server restarts once for both, since restarts queue.
   await configuration.update("model.path", path === "" ? undefined : path, ConfigurationTarget.Global);
-  await configuration.update("model.id", id === "c2l-default" ? undefined : id, ConfigurationTarget.Global);
+  await configuration.update("model.id", id === AUTO ? undefined : id, ConfigurationTarget.Global);
 }
 
-async function chooseModel(choice: ModelItem["choice"]): Promise<[id: string | undefined, path: string]> {
-  if (choice === "default") return ["c2l-default", ""];
+async function chooseModel({ label, choice }: ModelItem): Promise<[id: string | undefined, path: string]> {
+  if (choice === "shipped") return [label, ""];
   if (choice === "hub") {
     const prompt = "Name of a causal language model, such as Qwen/Qwen2.5-Coder-0.5B. It is downloaded when first used.";
     const validateInput = (text: string): string | undefined =>
@@ -163,5 +167,5 @@ async function chooseModel(choice: ModelItem["choice"]): Promise<[id: string | u
   }
   const folders = await window.showOpenDialog({ canSelectFolders: true, canSelectFiles: false, openLabel: "Use Model" });
   const folder: Uri | undefined = folders?.[0];
-  return folder === undefined ? [undefined, ""] : ["c2l-default", folder.fsPath];
+  return folder === undefined ? [undefined, ""] : [AUTO, folder.fsPath];
 }

@@ -10,7 +10,7 @@ const ADAPTER: AdapterStatus = {
   folder: "/f", generation: 3, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "", deep: "",
 };
 const STATUS: Status = {
-  kind: "Normal", busy: false, message: "Ready.", state: State.READY, model: "c2l-default", device: "cpu", adapter: ADAPTER, latencyMs: { p50: 12.3, p95: 40 },
+  kind: "Normal", busy: false, message: "Ready.", state: State.READY, model: "c2l-nano", device: "cpu", adapter: ADAPTER, latencyMs: { p50: 12.3, p95: 40 },
 };
 
 function view(change: Partial<View> = {}): View {
@@ -67,7 +67,7 @@ test("a screen reader hears the sentence, not icons", () => {
 
 test("the tooltip names model, adapter and latency", () => {
   const facts = Object.fromEntries(look(view()).facts);
-  assert.equal(facts["Model"], "c2l-default on cpu");
+  assert.equal(facts["Model"], "c2l-nano on cpu");
   assert.equal(facts["Adapter"], "generation 3 (memory)");
   assert.equal(facts["Latency"], "12 ms median, 40 ms p95");
 });

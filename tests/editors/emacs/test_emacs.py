@@ -18,7 +18,7 @@ from found import ROOT, needs
 
 HERE = Path(__file__).parent
 PACKAGES = ROOT / "build/editors/emacs/usr/share/emacs/site-lisp/elpa-src"
-MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
+MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-nano"
 FAKE = [sys.executable, str(HERE.parent / "vscode" / "fake_server.py")]
 REAL = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
 SCENARIOS = re.findall(r"^\(defun drive/([\w-]+)", (HERE / "drive.el").read_text(encoding="utf-8"), re.MULTILINE)

@@ -22,7 +22,7 @@ from found import needs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
+MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-nano"
 SCENARIOS = re.findall(r"^function S\.(\w+)", (HERE / "scenarios.lua").read_text(encoding="utf-8"), re.MULTILINE)
 NEEDS = {"core": (0, 12), "pack": (0, 12)}
 """Scenarios that only newer Neovims have."""

@@ -11,7 +11,7 @@ import pytest
 from code_server import HERE, ROOT
 from workbench import PATIENT, Workbench
 
-MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-default"
+MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-nano"
 TEXT = '''"""Shapes and their sizes."""
 
 

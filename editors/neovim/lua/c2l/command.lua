@@ -99,7 +99,7 @@ local MODEL = {
     if words[1] then
       return set(words[1])
     end
-    vim.ui.input({ prompt = 'c2l model: ', default = (require('c2l').status().model or 'c2l-default') }, set)
+    vim.ui.input({ prompt = 'c2l model: ', default = (require('c2l').status().model or 'auto') }, set)
   end,
 }
 

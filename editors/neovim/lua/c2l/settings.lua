@@ -72,7 +72,7 @@
 
 --- `model`. Machine scope: a change starts the server anew.
 ---@class c2l.settings.model
---- c2l-default or c2l-small (both ship inside), or a Hugging Face causal LM name. Default: `'c2l-default'`.
+--- A Hugging Face causal LM, or one that ships inside: c2l-small, c2l-nano, or auto: small on a GPU or at least 4 CPU cores, else nano. Default: `'auto'`.
 ---@field id? string
 --- Folder of a model on this machine; wins over id. Default: `''`.
 ---@field path? string
