@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from c2l_lsp.model.kernel import Steps
 from c2l_lsp.model.lora import AdapterSlot, Pair
-from c2l_lsp.model.native_forms import Int8, beside, quantises
+from c2l_lsp.model.native_forms import Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.native_graph import ROWS, FixedStep
 from c2l_lsp.model.native_weights import Layer, Matrix, Weights, fuse, merged, packs, small
 
@@ -44,10 +45,12 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Forms:
-    """The same weights for prompts and for decode steps; one object where steps are no faster otherwise."""
+    """The same weights for prompts and for decode steps; one object where steps are no faster otherwise. `quick`: the
+    layers of `step` for one compiled call, where that can be."""
 
     prompt: Weights
     step: Weights
+    quick: Steps | None = None
 
 
 class NativeReader:
@@ -55,7 +58,8 @@ class NativeReader:
     where the model is too large for that, stand beside them.
 
     A text must be read under the adapter it was begun with (the decoder's `kv_key` sees to that). `int8` says whether
-    decode steps run on int8 weights, `fixed` whether they have fixed shapes, for a CUDA graph; None: where that pays.
+    decode steps run on int8 weights, `compiled` whether by our own kernel, `fixed` whether they have fixed shapes, for
+    a CUDA graph; None: where that pays.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class NativeReader:
         adapters: AdapterSlot,
         int8: bool | None = None,
         fixed: bool | None = None,
+        compiled: bool | None = None,
     ) -> None:
         self._lm, self._adapters = lm, adapters
         self._packs, self._small = packs(lm), small(lm)
@@ -71,7 +76,9 @@ class NativeReader:
         self.fixed = lm.device.type == "cuda" if fixed is None else fixed
         plain = fuse(lm)
         prompt = plain.each(Matrix.pack) if self._packs else plain
-        self._bare = _Forms(prompt, plain.each(Int8.of) if self._int8 else prompt)
+        self._quick = self._int8 and (compiles(lm) if compiled is None else compiled)
+        self._quantised = Quick.of if self._quick else Int8.of
+        self._bare = self._both(prompt, plain.each(self._quantised) if self._int8 else prompt)
         self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
         self._rotations = torch.empty(0)
         group = torch.arange(plain.heads, device=lm.device) // (plain.heads // plain.kv_heads)
@@ -91,6 +98,11 @@ class NativeReader:
         forms = self._forms(self._adapters.pairs)
         return forms.step if step else forms.prompt
 
+    @property
+    def quick(self) -> Steps | None:
+        """All layers under the current adapter for one compiled call a step, where that can be."""
+        return self._forms(self._adapters.pairs).quick
+
     def _forms(self, pairs: Mapping[str, Pair]) -> _Forms:
         if not pairs:
             return self._bare
@@ -105,12 +117,18 @@ class NativeReader:
         bare = self._bare
         if not self._small:
             prompt, step = (form.with_layers(beside(self._lm, form, pairs)) for form in (bare.prompt, bare.step))
-            return _Forms(prompt, step if self._int8 else prompt)
+            return self._both(prompt, step if self._int8 else prompt)
         layers = merged(self._lm, bare.prompt.head_dim, pairs)
         packed = {i: layer.each(Matrix.pack) for i, layer in layers.items()} if self._packs else layers
         prompt = bare.prompt.with_layers(packed)
-        quick = bare.step.with_layers({i: layer.each(Int8.of) for i, layer in layers.items()}) if self._int8 else prompt
-        return _Forms(prompt, quick)
+        if not self._int8:
+            return self._both(prompt, prompt)
+        return self._both(
+            prompt, bare.step.with_layers({i: layer.each(self._quantised) for i, layer in layers.items()})
+        )
+
+    def _both(self, prompt: Weights, step: Weights) -> _Forms:
+        return _Forms(prompt, step, steps_of(step) if self._quick else None)
 
     @property
     def shape(self) -> Weights:
@@ -157,6 +175,7 @@ class NativeText:
     def __init__(self, reader: NativeReader) -> None:
         self._reader = reader
         self.length = 0
+        self._room = torch.empty(0)  # [layers, capacity, 2·K·h]
         self._kv: list[Tensor] = []
         self._steps: dict[int, tuple[Weights, FixedStep]] = {}
 
@@ -167,9 +186,19 @@ class NativeText:
     def step(self, ids: list[int]) -> Tensor:
         """Append a decode step: a token and what was drafted after it; hidden states [n, d] of all of them."""
         w = self._reader.weights(step=True)
+        if (quick := self._reader.quick) is not None:
+            return self._compiled(ids, w, quick)
         if self._reader.fixed and len(ids) <= ROWS[-1]:
             return self._fixed(ids, w)
         return self._forward(ids, w, True)
+
+    @torch.inference_mode()
+    def _compiled(self, ids: list[int], w: Weights, quick: Steps) -> Tensor:
+        self._reserve(self.length + len(ids))
+        x = functional.embedding(torch.tensor(ids), w.embedding).float()
+        hidden = quick(x, self._room, self._reader.rotations(self._room.shape[1]), self.length)
+        self.length += len(ids)
+        return hidden.to(w.embedding.dtype)
 
     @torch.inference_mode()
     def _fixed(self, ids: list[int], w: Weights) -> Tensor:
@@ -271,7 +300,7 @@ class NativeText:
         grown = w.embedding.new_zeros(len(w.layers), capacity, 2 * w.kv_heads * w.head_dim)
         for new, old in zip(grown, self._kv, strict=False):
             new[: self.length] = old[: self.length]
-        self._kv = list(grown)
+        self._room, self._kv = grown, list(grown)
         self._steps = {}
 
 

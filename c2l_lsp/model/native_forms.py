@@ -1,9 +1,9 @@
 """Other forms of a fused matrix: int8 for decoding on a CPU; low-rank factors beside it, where merging costs too much.
 
-int8: one scale per row, W ≈ s·Q with |Q| ≤ 127, activations bf16 (rounded to it where the model runs in fp32, because
-the CPU multiplies no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of the product has the same
-bits however many rows are multiplied at once, so a checked draft equals single steps. What it costs is measured by
-`bench perf`.
+int8: one scale per row, W ≈ s·Q with |Q| ≤ 127. `Quick` multiplies by our own kernel, activations fp32. `Int8` is what
+there is without it: PyTorch's, activations bf16 (rounded to it where the model runs in fp32, because the CPU multiplies
+no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of the product has the same bits however many
+rows are multiplied at once, so a checked draft equals single steps. What it costs is measured by `bench perf`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from c2l_lsp.model import kernel
 from c2l_lsp.model.lora import Pair
 from c2l_lsp.model.native_weights import PROJECTIONS, Layer, Linear, Matrix, Weights, by_layer, reorder
 
@@ -48,6 +49,54 @@ class Int8:
 
 
 @dataclass(frozen=True)
+class Quick:
+    """x ↦ (x Qᵀ)·s + b by our own kernel; x and y in any dtype, sums fp32."""
+
+    rows: kernel.Rows
+
+    @classmethod
+    def of(cls, matrix: Matrix) -> Linear:
+        """The int8 form of a plain matrix; the matrix itself where the kernel does not fit its shape."""
+        W = matrix.weight.float()
+        if W.shape[1] % kernel.WIDTH:
+            return matrix
+        scale = (W.abs().amax(1) / 127).clamp_min(1e-12)
+        Q = (W / scale[:, None]).round().to(torch.int8)
+        bias = None if matrix.bias is None else matrix.bias.float().contiguous()
+        return cls(kernel.Rows(Q.contiguous(), scale.contiguous(), bias))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[n, in] → [n, out]."""
+        rows = self.rows
+        return kernel.multiply(x.float().contiguous(), rows.weight, rows.scale, rows.bias).to(x.dtype)
+
+
+def steps_of(weights: Weights) -> kernel.Steps | None:
+    """All layers for one compiled call a step; None where a matrix is no `Quick` or a shape does not fit."""
+    blocks = [_block(layer) for layer in weights.layers]
+    whole = [block for block in blocks if block is not None]
+    if len(whole) < len(blocks):
+        return None
+    norm = weights.norm
+    try:
+        return kernel.Steps(
+            whole, norm.weight.float().contiguous(), weights.heads, weights.kv_heads, weights.head_dim, norm.eps
+        )
+    except ValueError:
+        return None
+
+
+def _block(layer: Layer) -> kernel.Block | None:
+    qkv, output, gate_up, down = layer.qkv, layer.output, layer.gate_up, layer.down
+    if not (
+        isinstance(qkv, Quick) and isinstance(output, Quick) and isinstance(gate_up, Quick) and isinstance(down, Quick)
+    ):
+        return None
+    norms = [norm.weight.float().contiguous() for norm in (layer.attention_norm, layer.mlp_norm)]
+    return kernel.Block(norms[0], qkv.rows, output.rows, norms[1], gate_up.rows, down.rows)
+
+
+@dataclass(frozen=True)
 class Beside:
     """A matrix and factors that are not merged: y + (x Aᵀ) Bᵀ; A [r, in], B [out, r], the scale inside B."""
 
@@ -58,6 +107,17 @@ class Beside:
     def __call__(self, x: Tensor) -> Tensor:
         """[n, in] → [n, out]."""
         return self.matrix(x) + functional.linear(functional.linear(x, self.A), self.B)
+
+
+_ALONE = 2**27
+"""Bytes of int8 weights that one thread reads quickly enough; more go to PyTorch's kernel and all its threads."""
+
+
+def compiles(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+    """Whether our own kernel takes the int8 steps: built, on a CPU, for a small model or a single thread."""
+    if lm.device.type != "cpu" or not kernel.built():
+        return False
+    return torch.get_num_threads() == 1 or sum(p.numel() for p in lm.parameters()) <= _ALONE
 
 
 def quantises(lm: Any) -> bool:  # noqa: ANN401 - any transformers model

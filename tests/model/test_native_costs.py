@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.native import NativeReader
@@ -106,10 +108,26 @@ def test_an_adapter_used_lately_is_put_back_without_touching_a_number():
 def test_int8_steps_read_half_the_bytes():
     base = model()
     base.lm.to(torch.bfloat16)
-    reader = NativeReader(base.lm, AdapterSlot(base), int8=True)
+    reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=False)
     step = reader.weights(step=True)
     held = [part for layer in step.layers for part in (layer.qkv, layer.output, layer.gate_up, layer.down)]
     assert all(isinstance(part, Int8) for part in [*held, step.head])
     matrices = [p for name, p in base.lm.named_parameters() if p.ndim == 2 and "embed" not in name]
     plain = sum(p.numel() * 2 for p in matrices)
     assert sum(part.weight.numel() for part in [*held, step.head]) == plain // 2
+
+
+@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+def test_a_compiled_step_is_one_call(monkeypatch: pytest.MonkeyPatch):
+    base = model()
+    reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
+    text = reader.open()
+    text.read([5] * 100)
+    calls = list[str]()
+    for name in ("step", "multiply"):
+        real = getattr(kernel._module(), name)
+        monkeypatch.setattr(kernel._module(), name, lambda *a, name=name, real=real: (calls.append(name), real(*a)))
+    ops = counted(lambda: reader.logits(text.step([7, 8, 9]), step=True))
+    assert calls == ["step", "multiply"]
+    assert ops.products == 0
+    assert ops.all <= 12, "tokens, embeddings, and room for what is computed"

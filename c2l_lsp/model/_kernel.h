@@ -1,0 +1,293 @@
+/* The kernels of _kernel.c, included once for every width of registers: LANES numbers of 32 bits. */
+#define floats NAME(floats)
+#define ints NAME(ints)
+#define bytes NAME(bytes)
+#define halves NAME(halves)
+#define words NAME(words)
+#define widened NAME(widened)
+#define total NAME(total)
+#define loaded NAME(loaded)
+#define stored NAME(stored)
+#define exponential NAME(exponential)
+#define block NAME(block)
+#define product NAME(product)
+#define normed NAME(normed)
+#define placed NAME(placed)
+#define attended NAME(attended)
+#define gated NAME(gated)
+#define added NAME(added)
+#define multiplied NAME(multiplied)
+#define stepped NAME(stepped)
+#define compared NAME(compared)
+#define weighed NAME(weighed)
+#define seen_more NAME(seen_more)
+#define quad NAME(quad)
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
+
+INLINE floats widened(const int8_t *w) {
+#if LANES == 8
+    ints wide = (ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)w));
+#else
+    ints wide = __builtin_convertvector(*(const bytes *)w, ints);
+#endif
+    return __builtin_convertvector(wide, floats);
+}
+
+typedef float quad __attribute__((vector_size(16), aligned(4)));
+
+INLINE float total(floats v) {
+    quad parts[LANES / 4], sum;
+    memcpy(parts, &v, sizeof parts);
+#if LANES == 8
+    sum = parts[0] + parts[1];
+#else
+    sum = parts[0];
+#endif
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
+/* Keys and values: fp32, or bf16 as the upper half of one. */
+INLINE floats loaded(const void *kv, int64_t at, int wide) {
+    if (wide) return *(const floats *)((const float *)kv + at);
+    const uint16_t *half = (const uint16_t *)kv + at;
+#if LANES == 8
+    words bits = (words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)half));
+#else
+    words bits = __builtin_convertvector(*(const halves *)half, words);
+#endif
+    return (floats)(bits << 16);
+}
+
+INLINE void stored(void *kv, int64_t at, float value, int wide) {
+    if (wide) {
+        ((float *)kv)[at] = value;
+        return;
+    }
+    uint32_t bits;
+    memcpy(&bits, &value, 4);
+    ((uint16_t *)kv)[at] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16); /* to nearest, ties to even */
+}
+
+/* e^x to a relative error of 2e-7, within ±87: 2^n times a polynomial on ±ln 2 / 2. What is no number stays none. */
+INLINE floats exponential(floats x) {
+    const floats most = (floats){0} + 87.0f;
+    ints low = x < -most, high = x > most;
+    x = (floats)(((ints)x & ~(low | high)) | (low & (ints)-most) | (high & (ints)most));
+    floats scaled = x * 1.44269504f;
+    ints n = __builtin_convertvector(scaled + (floats)(((ints)scaled & (int32_t)0x80000000) | 0x3f000000), ints);
+    floats whole = __builtin_convertvector(n, floats);
+    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * (floats)((n + 127) << 23);
+}
+
+/* `outs` rows of weights against `rows` rows of x: outs * rows sums, each in one vector. */
+INLINE void block(const Matrix *m, int64_t in, int64_t out, int64_t o, const float *x, float *y, int rows, int outs) {
+    floats sums[CHAINS] = {{0}};
+    const int8_t *w = m->weight + o * in;
+    for (int64_t k = 0; k < in; k += LANES)
+        for (int j = 0; j < outs; j++) {
+            floats wide = widened(w + j * in + k);
+            for (int t = 0; t < rows; t++) sums[j * rows + t] += wide * *(const floats *)(x + t * in + k);
+        }
+    for (int j = 0; j < outs; j++)
+        for (int t = 0; t < rows; t++) {
+            float bias = m->bias ? m->bias[o + j] : 0.0f;
+            y[t * out + o + j] = total(sums[j * rows + t]) * m->scale[o + j] + bias;
+        }
+}
+
+/* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of LANES. Up to four rows share a look at the weights. */
+INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
+    for (int64_t t = 0; t < rows; t += 4) {
+        const float *from = x + t * in;
+        float *to = y + t * out;
+        int64_t o = 0;
+        switch (rows - t) {
+        case 1:
+            for (; o + 8 <= out; o += 8) block(m, in, out, o, from, to, 1, 8);
+            for (; o < out; o++) block(m, in, out, o, from, to, 1, 1);
+            break;
+        case 2:
+            for (; o + 4 <= out; o += 4) block(m, in, out, o, from, to, 2, 4);
+            for (; o < out; o++) block(m, in, out, o, from, to, 2, 1);
+            break;
+        case 3:
+            for (; o + 2 <= out; o += 2) block(m, in, out, o, from, to, 3, 2);
+            for (; o < out; o++) block(m, in, out, o, from, to, 3, 1);
+            break;
+        default:
+            for (; o + 2 <= out; o += 2) block(m, in, out, o, from, to, 4, 2);
+            for (; o < out; o++) block(m, in, out, o, from, to, 4, 1);
+        }
+    }
+}
+
+INLINE void normed(const float *x, const float *weight, float eps, int64_t d, float *y) {
+    floats squares = {0};
+    for (int64_t i = 0; i < d; i += LANES) {
+        floats v = *(const floats *)(x + i);
+        squares += v * v;
+    }
+    float by = 1.0f / sqrtf(total(squares) / (float)d + eps);
+    for (int64_t i = 0; i < d; i += LANES) *(floats *)(y + i) = *(const floats *)(x + i) * by * *(const floats *)(weight + i);
+}
+
+/* Turns q and k, whose pairs stand side by side, and writes keys and values to their place. */
+INLINE void placed(const Shape *s, float *qkv, const float *turn, void *kv, int64_t position) {
+    int64_t h = s->head_dim, q = s->heads * h, k = s->kv_heads * h;
+    for (int64_t i = 0; i < q + k; i += 2) {
+        const float *by = turn + (i < q ? 0 : h) + i % h; /* cos, sin */
+        float a = qkv[i], b = qkv[i + 1];
+        qkv[i] = a * by[0] - b * by[1];
+        qkv[i + 1] = a * by[1] + b * by[0];
+    }
+    for (int64_t i = 0; i < 2 * k; i++) stored(kv, position * 2 * k + i, qkv[q + i], (int)s->wide);
+}
+
+/* Products of a query with the keys of positions `from` ≤ p < `to`. */
+INLINE void compared(const Keys *k, const float *q, int64_t from, int64_t to, float *scores) {
+    int64_t p = from;
+    for (; p + 4 <= to; p += 4) {
+        floats sums[4] = {{0}};
+        for (int64_t i = 0; i < k->width; i += LANES)
+            for (int j = 0; j < 4; j++)
+                sums[j] += *(const floats *)(q + i) * loaded(k->kv, (p + j) * k->stride + k->key + i, k->wide);
+        for (int j = 0; j < 4; j++) scores[p + j] = total(sums[j]);
+    }
+    for (; p < to; p++) {
+        floats sum = {0};
+        for (int64_t i = 0; i < k->width; i += LANES)
+            sum += *(const floats *)(q + i) * loaded(k->kv, p * k->stride + k->key + i, k->wide);
+        scores[p] = total(sum);
+    }
+}
+
+/* scores [count] become e^(score − the highest), with room up to a multiple of LANES; their sum. */
+INLINE float weighed(float *scores, int64_t count) {
+    float most = scores[0];
+    for (int64_t p = 1; p < count; p++) most = scores[p] > most ? scores[p] : most;
+    for (int64_t p = count; p % LANES; p++) scores[p] = -INFINITY;
+    float sum = 0.0f;
+    for (int64_t p = 0; p < count; p += LANES) {
+        floats part = exponential(*(floats *)(scores + p) - most);
+        *(floats *)(scores + p) = part;
+        if (p + LANES <= count) sum += total(part);
+    }
+    for (int64_t p = count / LANES * LANES; p < count; p++) sum += scores[p];
+    return sum;
+}
+
+/* Adds the values of positions `from` ≤ p < `to`, weighted, to `vectors` vectors of what a query sees. */
+INLINE void seen_more(const Keys *k, const float *weights, int64_t from, int64_t to, int64_t i, int vectors, float *out) {
+    floats sums[4];
+    for (int j = 0; j < vectors; j++) sums[j] = *(const floats *)(out + i + j * LANES);
+    for (int64_t p = from; p < to; p++)
+        for (int j = 0; j < vectors; j++)
+            sums[j] += weights[p] * loaded(k->kv, p * k->stride + k->value + i + j * LANES, k->wide);
+    for (int j = 0; j < vectors; j++) *(floats *)(out + i + j * LANES) = sums[j];
+}
+
+/* Attention of `group` heads [group, width] that share keys, of one row, over `count` positions. Positions come in blocks
+ * that stay in the first cache until every head has seen them. `scores` [group, stride] with a stride of whole blocks. */
+INLINE void attended(const Keys *k, const float *q, int64_t group, int64_t count, float *scores, int64_t room, float *out) {
+    for (int64_t from = 0; from < count; from += BLOCK)
+        for (int64_t g = 0; g < group; g++)
+            compared(k, q + g * k->width, from, from + BLOCK < count ? from + BLOCK : count, scores + g * room);
+    float sums[MOST_HEADS];
+    for (int64_t g = 0; g < group; g++) sums[g] = weighed(scores + g * room, count);
+    memset(out, 0, (size_t)(group * k->width) * sizeof(float));
+    for (int64_t from = 0; from < count; from += BLOCK)
+        for (int64_t g = 0; g < group; g++) {
+            int64_t i = 0, to = from + BLOCK < count ? from + BLOCK : count;
+            for (; i + 4 * LANES <= k->width; i += 4 * LANES)
+                seen_more(k, scores + g * room, from, to, i, 4, out + g * k->width);
+            for (; i < k->width; i += LANES) seen_more(k, scores + g * room, from, to, i, 1, out + g * k->width);
+        }
+    for (int64_t g = 0; g < group; g++)
+        for (int64_t i = 0; i < k->width; i += LANES) *(floats *)(out + g * k->width + i) /= sums[g];
+}
+
+/* out [inner] = silu(gate) · up of [gate, up]; out may be gate. */
+INLINE void gated(const float *both, int64_t inner, float *out) {
+    for (int64_t i = 0; i < inner; i += LANES) {
+        floats gate = *(const floats *)(both + i), up = *(const floats *)(both + inner + i);
+        *(floats *)(out + i) = gate / (1.0f + exponential(-gate)) * up;
+    }
+}
+
+INLINE void added(float *x, const float *y, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) *(floats *)(x + i) += *(const floats *)(y + i);
+}
+
+static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
+    product(m, in, out, x, y, rows);
+}
+
+/* Rows of x [rows, width], which stand from `start` on, become the normed states after the last layer; their keys and
+ * values are written into the text. `turns` [capacity, 3, head_dim]: cos and sin of q, k and v by position. `room` has space
+ * for rows · (width + max(projected, 2 · inner) + heads · head_dim) + heads / kv_heads · capacity numbers, and the capacity
+ * is a multiple of 16 not below start + rows. */
+static void stepped(const Shape *s, const Layer *layers, const float *final, const float *turns, const Text *text, float *x,
+                    int64_t start, int64_t rows, float *room) {
+    int64_t d = s->width, h = s->head_dim, q = s->heads * h, k = s->kv_heads * h, f = s->inner;
+    int64_t projected = q + 2 * k, group = s->heads / s->kv_heads, size = s->wide ? 4 : 2;
+    float *y = room, *big = y + rows * d, *seen = big + rows * (projected > 2 * f ? projected : 2 * f);
+    float *scores = seen + rows * q, eps = (float)s->eps;
+    for (int64_t l = 0; l < s->layers; l++) {
+        const Layer *layer = layers + l;
+        void *kv = (char *)text->all + l * text->capacity * 2 * k * size;
+        for (int64_t t = 0; t < rows; t++) normed(x + t * d, layer->attention_norm, eps, d, y + t * d);
+        product(&layer->qkv, d, projected, y, big, rows);
+        for (int64_t t = 0; t < rows; t++) placed(s, big + t * projected, turns + (start + t) * 3 * h, kv, start + t);
+        for (int64_t j = 0; j < s->kv_heads; j++) {
+            Keys keys = {kv, 2 * k, j * h, k + j * h, h, (int)s->wide};
+            for (int64_t t = 0; t < rows; t++) {
+                int64_t at = j * group * h;
+                attended(&keys, big + t * projected + at, group, start + t + 1, scores, text->capacity, seen + t * q + at);
+            }
+        }
+        product(&layer->output, q, d, seen, y, rows);
+        added(x, y, rows * d);
+        for (int64_t t = 0; t < rows; t++) normed(x + t * d, layer->mlp_norm, eps, d, y + t * d);
+        product(&layer->gate_up, d, 2 * f, y, big, rows);
+        for (int64_t t = 0; t < rows; t++) gated(big + t * 2 * f, f, big + t * f); /* row t's place was read before */
+        product(&layer->down, f, d, big, y, rows);
+        added(x, y, rows * d);
+    }
+    for (int64_t t = 0; t < rows; t++) normed(x + t * d, final, eps, d, x + t * d);
+}
+
+#undef floats
+#undef ints
+#undef bytes
+#undef halves
+#undef words
+#undef widened
+#undef total
+#undef loaded
+#undef stored
+#undef exponential
+#undef block
+#undef product
+#undef normed
+#undef placed
+#undef attended
+#undef gated
+#undef added
+#undef multiplied
+#undef stepped
+#undef compared
+#undef weighed
+#undef seen_more
+#undef quad

@@ -1,0 +1,221 @@
+"""The compiled decode step against the same arithmetic in PyTorch, at every width of registers the processor has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from c2l_lsp.model import kernel
+from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.native import NativeReader
+from c2l_lsp.model.native_forms import Quick
+from c2l_lsp.model.native_weights import Matrix
+
+pytestmark = pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+
+
+@pytest.fixture(params=[4, 8])
+def lanes(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Each width of registers in turn."""
+    if not kernel.use(request.param):
+        pytest.skip(f"this processor has no registers of {request.param} numbers")
+    yield request.param
+    assert kernel.use(8) or kernel.use(4)
+
+
+SHAPES: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaForCausalLM, LlamaConfig(
+        vocab_size=160, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, attention_bias=True, max_position_embeddings=2048, tie_word_embeddings=True,
+    )),
+    "qwen": (Qwen2ForCausalLM, Qwen2Config(
+        vocab_size=192, hidden_size=128, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048, head_dim=48,
+    )),
+    "even": (LlamaForCausalLM, LlamaConfig(
+        vocab_size=144, hidden_size=256, intermediate_size=272, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=2048,
+    )),
+}  # fmt: skip
+
+
+def rounded(name: str, dtype: torch.dtype = torch.float32) -> BaseModel:
+    """A model whose matrices are what int8 makes of random ones, so that int8 loses nothing of it."""
+    torch.manual_seed(3)
+    kind, config = SHAPES[name]
+    lm = kind(config).eval().requires_grad_(False)
+    for parameter_name, p in lm.named_parameters():
+        if p.ndim == 2 and "embed" not in parameter_name and "lm_head" not in parameter_name:
+            p.normal_(std=0.15)
+            scale = p.abs().amax(1, keepdim=True) / 127
+            p.copy_((p / scale).round() * scale)
+        elif p.ndim == 1:
+            p.normal_(std=0.1).add_(1.0 if "norm" in parameter_name else 0.0)
+    return BaseModel("m", "m", lm.to(dtype), None, None, torch.device("cpu"), dtype, 2048, 0.0)
+
+
+def pair(base: BaseModel, slot: AdapterSlot) -> tuple[NativeReader, NativeReader]:
+    plain = NativeReader(base.lm, slot, int8=False)
+    quick = NativeReader(base.lm, slot, int8=True, compiled=True)
+    assert quick.quick is not None
+    return plain, quick
+
+
+def ids_of(base: BaseModel, count: int) -> list[int]:
+    return torch.randint(0, base.vocabulary, (count,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_steps_are_those_of_pytorch(name: str, lanes: int) -> None:
+    base = rounded(name)
+    plain, quick = pair(base, AdapterSlot(base))
+    ids = ids_of(base, 700)
+    for begin in (1, 63, 300):
+        ours, theirs = quick.open(), plain.open()
+        for text in (ours, theirs):
+            text.read(ids[:begin])
+        at = begin
+        for count in (1, 2, 3, 4, 5, 9, 1, 260):  # a step beyond the room grows it
+            expected, got = theirs.step(ids[at : at + count]), ours.step(ids[at : at + count])
+            at += count
+            torch.testing.assert_close(got, expected, rtol=2e-4, atol=2e-4)
+        assert len(ours._kv[0]) == len(theirs._kv[0])
+        for mine, yours in zip(ours._kv, theirs._kv, strict=True):
+            torch.testing.assert_close(mine[:at], yours[:at], rtol=2e-4, atol=2e-4)
+
+
+def test_keys_and_values_of_a_bf16_model_are_bf16(lanes: int) -> None:
+    base = rounded("qwen", torch.bfloat16)
+    quick, torchs = (
+        NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=compiled) for compiled in (True, False)
+    )
+    ids = ids_of(base, 100)
+    ours, theirs = quick.open(), torchs.open()
+    ours.read(ids[:80]), theirs.read(ids[:80])
+    got, expected = ours.step(ids[80:84]), theirs.step(ids[80:84])
+    assert got.dtype == ours._kv[0].dtype == torch.bfloat16
+    for mine, yours in ((got, expected), (ours._room[:, 80:84], torch.stack(theirs._kv)[:, 80:84])):
+        assert float((mine.float() - yours.float()).norm() / yours.float().norm()) < 0.03  # activations of 8 bits each
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_has_the_same_bits_however_many_tokens_are_drafted(lanes: int, dtype: torch.dtype) -> None:
+    base = rounded("llama", dtype)
+    _, quick = pair(base, AdapterSlot(base))
+    ids = ids_of(base, 90)
+    whole, single = quick.open(), quick.open()
+    whole.read(ids[:70]), single.read(ids[:70])
+    together = whole.step(ids[70:87])
+    assert torch.equal(together, torch.cat([single.step([token]) for token in ids[70:87]]))
+    assert torch.equal(whole._room[:, :87], single._room[:, :87])
+
+
+def test_merged_pairs_are_in_the_steps() -> None:
+    base = rounded("even")
+    slot = AdapterSlot(base)
+    plain, quick = pair(base, slot)
+    name = "model.layers.0.mlp.down_proj"
+    out, inside = base.lm.get_submodule(name).weight.shape
+    ids = ids_of(base, 40)
+
+    def stepped(reader: NativeReader) -> Tensor:
+        text = reader.open()
+        text.read(ids[:30])
+        return text.step(ids[30:33])
+
+    bare = stepped(quick)
+    torch.manual_seed(4)
+    slot.use(Adapter("m", "test", pairs={name: Pair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
+    adapted = stepped(quick)
+    assert float((adapted - bare).norm() / bare.norm()) > 0.05
+    expected = stepped(plain)
+    assert float((adapted - expected).norm() / expected.norm()) < 0.01  # merged weights are rounded anew
+
+
+def test_no_numbers_stay_none(lanes: int) -> None:
+    base = rounded("llama")
+    base.lm.model.layers[0].self_attn.q_proj.weight[0, 0] = float("nan")  # seen by the scores of one head alone
+    _, quick = pair(base, AdapterSlot(base))
+    text = quick.open()
+    text.read([3, 4, 5])
+    assert bool(torch.isnan(text.step([6])).any())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 16])
+@pytest.mark.parametrize("out", [1, 5, 8, 37])
+def test_a_product_is_exact_to_rounding(rows: int, out: int, lanes: int) -> None:
+    torch.manual_seed(rows)
+    matrix = Matrix(torch.randn(out, 80), torch.randn(out) if out != 5 else None)
+    quick = Quick.of(matrix)
+    assert isinstance(quick, Quick)
+    x = torch.randn(rows, 80)
+    W = quick.rows.weight.double() * quick.rows.scale.double()[:, None]
+    expected = x.double() @ W.T + (0 if matrix.bias is None else matrix.bias.double())
+    torch.testing.assert_close(quick(x).double(), expected, rtol=1e-5, atol=1e-5)
+    assert float((W - matrix.weight.double()).abs().max() / matrix.weight.abs().max()) < 1 / 127
+    torch.testing.assert_close(quick(x.bfloat16()).double(), expected, rtol=0.02, atol=0.1)
+
+
+def test_scores_far_apart_are_weighed_as_softmax_does(lanes: int) -> None:
+    base = rounded("even")
+    attention = base.lm.model.layers[0].self_attn
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight.mul_(12.0)  # scores of some thousands
+    plain, quick = pair(base, AdapterSlot(base))
+    ids = ids_of(base, 60)
+    ours, theirs = quick.open(), plain.open()
+    ours.read(ids[:50]), theirs.read(ids[:50])
+    torch.testing.assert_close(ours.step(ids[50:54]), theirs.step(ids[50:54]), rtol=2e-3, atol=2e-3)
+
+
+def test_what_does_not_fit_is_an_error() -> None:
+    Q, s = torch.zeros(4, 32, dtype=torch.int8), torch.ones(4)
+    assert kernel.multiply(torch.zeros(0, 32), Q, s, None).shape == (0, 4)
+    for x, weight, scale, bias in (
+        (torch.zeros(1, 32, dtype=torch.float64), Q, s, None),
+        (torch.zeros(1, 16), Q, s, None),
+        (torch.zeros(1, 64)[:, ::2], Q, s, None),
+        (torch.zeros(1, 32), Q.float(), s, None),
+        (torch.zeros(1, 32), Q, torch.ones(3), None),
+        (torch.zeros(1, 32), Q, s, torch.ones(5)),
+        (torch.zeros(1, 24), Q[:, :24].contiguous(), s, None),
+    ):
+        with pytest.raises(ValueError, match=r"expected|multiple"):
+            kernel.multiply(x, weight, scale, bias)
+    base = rounded("even")
+    _, quick = pair(base, AdapterSlot(base))
+    steps, text = quick.quick, quick.open()
+    text.read([1, 2, 3])
+    assert steps is not None
+    x, room, turns = torch.zeros(2, base.d), text._room, quick.rotations(2048)
+    for start, kv, rotations in (
+        (room.shape[1] - 1, room, turns),
+        (-1, room, turns),
+        (3, room.double(), turns),
+        (3, room[:, :, :-1].contiguous(), turns),
+        (3, room, turns[:4]),
+        (3, room, turns[:, :2].contiguous()),
+    ):
+        with pytest.raises(ValueError, match=r"expected|fit"):
+            steps(x, kv, rotations, start)
+
+
+def test_a_model_whose_heads_do_not_fit_steps_in_pytorch() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=96, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256,
+    )  # fmt: skip
+    lm = LlamaForCausalLM(config).eval().requires_grad_(False)  # heads of 24 numbers
+    base = BaseModel("m", "m", lm, None, None, torch.device("cpu"), torch.float32, 256, 0.0)
+    reader = NativeReader(lm, AdapterSlot(base), int8=True, compiled=True)
+    assert reader.quick is None
+    text = reader.open()
+    text.read([1, 2, 3])
+    assert text.step([4, 5]).shape == (2, 96)
