@@ -13,7 +13,7 @@ help:  ## list the targets
 install: $(INSTALLED)  ## create .venv with everything in it
 
 # torch comes first and alone: its build is then decided by your pip configuration, and nothing that follows replaces it.
-$(INSTALLED): pyproject.toml constraints.txt c2l_lsp/model/_kernel.c c2l_lsp/model/_kernel.h
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard c2l_lsp/model/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "c2l-lsp needs Python 3.10 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from c2l_lsp.engine.draft import Credits, Elsewhere, Guess, Lookup
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.kernel import LONGEST
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.reader import Reader, Text, reader_of
-from c2l_lsp.model.recall import LONGEST, tails
+from c2l_lsp.model.recall import tails
 
 SLOTS = 4
 """Prompts whose KV is kept: about as many documents as a person edits at a time."""

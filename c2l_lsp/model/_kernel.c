@@ -1,4 +1,4 @@
-/* Decode steps of a Llama-shaped model on int8 weights: a few rows against every weight once, on the calling thread.
+/* Decode steps of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread.
  *
  * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
  * one call. Weights are int8 with a scale per row, everything else fp32, keys and values fp32 or bf16. A row's sums have
@@ -26,6 +26,7 @@
 enum {
     BLOCK = 64,     /* positions whose keys stay in the first cache until every head has seen them */
     MOST_HEADS = 64, /* that share keys */
+    MOST_WIDTH = 512, /* of the keys that are recalled by */
     CHAINS = 8,     /* sums that are added to at once: as many as hide an addition's latency */
 };
 
@@ -61,12 +62,63 @@ typedef struct {
     int wide;
 } Keys;
 
+enum { LONGEST = 8, NEAREST = 32, MOST = 4096, FEATURES = 7 }; /* as in recall.py */
+
+/* What is recalled of a folder; see recall.py. Places in `ids`, their tokens and keys are sorted by token. */
+typedef struct {
+    const int32_t *ids, *last, *places; /* [all], [count], [count] */
+    const int8_t *keys;                 /* [count, width] */
+    const float *basis;                 /* [width, inner] */
+    int64_t count, width, inner, vocabulary;
+    const double *trust; /* τ, ρ, bias, a weight per feature, strength */
+} Memory;
+
+typedef struct {
+    float cosine[NEAREST], run[NEAREST];
+    int32_t next[NEAREST];
+    int64_t count, all; /* of those above; of all that there are */
+} Found;
+
+typedef void Recalled(const Memory *, const float *, const int32_t *, float *, int64_t);
 typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t);
 typedef void Stepped(const Shape *, const Layer *, const float *, const float *, const Text *, float *, int64_t, int64_t, float *);
 
+/* What the files below define is named floats_4, floats_8 …: each is included once for every width of registers. */
+#define floats NAME(floats)
+#define ints NAME(ints)
+#define bytes NAME(bytes)
+#define halves NAME(halves)
+#define words NAME(words)
+#define quad NAME(quad)
+#define widened NAME(widened)
+#define total NAME(total)
+#define exponential NAME(exponential)
+#define loaded NAME(loaded)
+#define stored NAME(stored)
+#define block NAME(block)
+#define product NAME(product)
+#define normed NAME(normed)
+#define placed NAME(placed)
+#define compared NAME(compared)
+#define weighed NAME(weighed)
+#define seen_more NAME(seen_more)
+#define attended NAME(attended)
+#define gated NAME(gated)
+#define added NAME(added)
+#define multiplied NAME(multiplied)
+#define stepped NAME(stepped)
+#define dot NAME(dot)
+#define summed NAME(summed)
+#define lower_bound NAME(lower_bound)
+#define found_best NAME(found_best)
+#define judged NAME(judged)
+#define recalled NAME(recalled)
+
 #define LANES 4
 #define NAME(name) name##_4
-#include "_kernel.h"
+#include "_vectors.h"
+#include "_step.h"
+#include "_recall.h"
 #undef LANES
 #undef NAME
 
@@ -75,25 +127,28 @@ typedef void Stepped(const Shape *, const Layer *, const float *, const float *,
 #pragma GCC target("avx2,fma")
 #define LANES 8
 #define NAME(name) name##_8
-#include "_kernel.h"
+#include "_vectors.h"
+#include "_step.h"
+#include "_recall.h"
 #undef LANES
 #undef NAME
 #pragma GCC pop_options
 #endif
 
-static Multiplied *multiplied = multiplied_4;
-static Stepped *stepped = stepped_4;
+static Multiplied *multiplying = multiplied_4;
+static Stepped *stepping = stepped_4;
+static Recalled *recalling = recalled_4;
 
 /* Kernels for registers of so many numbers; whether this processor has them. */
 static int chosen(int wanted) {
 #if defined(__x86_64__)
     if (wanted == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        multiplied = multiplied_8, stepped = stepped_8;
+        multiplying = multiplied_8, stepping = stepped_8, recalling = recalled_8;
         return wanted;
     }
 #endif
     if (wanted != 4) return 0;
-    multiplied = multiplied_4, stepped = stepped_4;
+    multiplying = multiplied_4, stepping = stepped_4, recalling = recalled_4;
     return wanted;
 }
 
@@ -110,7 +165,7 @@ static PyObject *multiply(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows)) return NULL;
     Matrix m = {(const int8_t *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
     Py_BEGIN_ALLOW_THREADS
-    multiplied(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows);
+    multiplying(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -122,8 +177,23 @@ static PyObject *step(PyObject *self, PyObject *arguments) {
         return NULL;
     Text text = {(void *)(intptr_t)kv, capacity};
     Py_BEGIN_ALLOW_THREADS
-    stepped((const Shape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
-            (const float *)(intptr_t)turns, &text, (float *)(intptr_t)x, start, rows, (float *)(intptr_t)room);
+    stepping((const Shape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
+             (const float *)(intptr_t)turns, &text, (float *)(intptr_t)x, start, rows, (float *)(intptr_t)room);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *recall(PyObject *self, PyObject *arguments) {
+    (void)self;
+    long long ids, last, places, keys, basis, count, width, inner, vocabulary, trust, hidden, tails, logits, rows;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &ids, &last, &places, &keys, &basis, &count, &width, &inner, &vocabulary,
+                          &trust, &hidden, &tails, &logits, &rows))
+        return NULL;
+    Memory memory = {(const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)last, (const int32_t *)(intptr_t)places,
+                     (const int8_t *)(intptr_t)keys, (const float *)(intptr_t)basis, count, width, inner, vocabulary,
+                     (const double *)(intptr_t)trust};
+    Py_BEGIN_ALLOW_THREADS
+    recalling(&memory, (const float *)(intptr_t)hidden, (const int32_t *)(intptr_t)tails, (float *)(intptr_t)logits, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -131,7 +201,10 @@ static PyObject *step(PyObject *self, PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
     {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows): y = x Wᵀ · scale + bias."},
-    {"step", step, METH_VARARGS, "step(shape, layers, final, turns, kv, capacity, x, start, rows, room): rows of x after all layers, in place."},
+    {"step", step, METH_VARARGS,
+     "step(shape, layers, final, turns, kv, capacity, x, start, rows, room): rows of x after all layers, in place."},
+    {"recall", recall, METH_VARARGS,
+     "recall(ids, last, places, keys, basis, count, width, inner, vocabulary, trust, hidden, tails, logits, rows): mixed in place."},
     {NULL, NULL, 0, NULL},
 };
 

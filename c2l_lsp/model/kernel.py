@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 try:
@@ -23,7 +25,13 @@ except ImportError:  # no compiler at installation
 WIDTH = 16
 """Every row of a matrix and every head is a multiple of this many numbers."""
 
+LONGEST = 8
+"""Tokens of context that recall compares one by one."""
+
 _HEADS = 64  # heads that share keys, at most
+_KEY = 512  # numbers of a key that is recalled by, at most
+_NOTHING = -2  # stands before the first token of a text; no row holds it
+Ints = NDArray[np.int32]
 
 
 def built() -> bool:
@@ -66,6 +74,47 @@ def multiply(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> T
         n,
     )
     return out
+
+
+class Recalling:
+    """What is recalled of a folder, for mixing it into logits in one call: the numbers of a `recall.Recall`.
+
+    ids int32 [all]; by their tokens: tokens, places in ids int32 [n], keys int8 [n, D]; basis fp32 [D, d]; trust the
+    numbers of `recall.Trust` and the strength. ValueError for other types, or widths that are no multiple of WIDTH.
+    """
+
+    def __init__(
+        self, ids: Ints, last: Ints, places: Ints, keys: NDArray[np.int8], basis: Tensor, trust: Sequence[float]
+    ) -> None:
+        n, (width, inner) = len(last), basis.shape
+        for numbers in (ids, last, places):
+            _expect(torch.from_numpy(numbers), torch.int32, (len(ids) if numbers is ids else n,))
+        _expect(torch.from_numpy(keys), torch.int8, (n, width))
+        _expect(basis, torch.float32, (width, inner))
+        if width % WIDTH or inner % WIDTH or width > _KEY:
+            raise ValueError(f"keys of {width} numbers made of {inner}")
+        self._trust = np.array(trust, dtype=np.float64)
+        self._held = (ids, last, places, keys, basis)
+        addresses = [numbers.ctypes.data for numbers in (ids, last, places, keys)]
+        self._shape = (*addresses, basis.data_ptr(), n, width, inner)
+
+    def mix(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> None:
+        """Mix into logits fp32 [n, V], in place, at hidden states fp32 [n, d] after these tokens each."""
+        n, vocabulary = logits.shape
+        _expect(hidden, torch.float32, (n, self._shape[-1]))
+        _expect(logits, torch.float32, (n, vocabulary))
+        tails = np.full((n, LONGEST), _NOTHING, np.int32)
+        for row, tail in zip(tails, before, strict=True):
+            row[LONGEST - len(tail) :] = tail
+        _module().recall(
+            *self._shape,
+            vocabulary,
+            self._trust.ctypes.data,
+            hidden.data_ptr(),
+            tails.ctypes.data,
+            logits.data_ptr(),
+            n,
+        )
 
 
 @dataclass(frozen=True)

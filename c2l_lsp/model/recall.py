@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from c2l_lsp.errors import AdapterError, StateError
-
-LONGEST = 8
-"""Tokens of context that are compared one by one."""
+from c2l_lsp.model import kernel
+from c2l_lsp.model.kernel import LONGEST, Ints
 
 NEAREST = 32
 """Candidates that speak."""
@@ -38,7 +37,6 @@ CEILING = 0.95
 """Of λ: the base model always has a say."""
 
 FEATURES = ("share of the best", "nearest", "longest run", "base's best", "agree", "candidates", "share of the doubt")
-Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 
@@ -184,6 +182,17 @@ class Recall:
         places = places[order]
         return ids, ids[places], places, self.keys.numpy()[order]
 
+    @cached_property
+    def _quick(self) -> kernel.Recalling | None:
+        """The same in one compiled call; None where that is not to be had."""
+        if not kernel.built():
+            return None
+        try:
+            basis = self.basis.float().cpu().contiguous()
+            return kernel.Recalling(*self._index, basis, [*self.trust.plain(), self.strength])
+        except ValueError:
+            return None
+
     @property
     def digest(self) -> bytes:
         """Names what is recalled and how."""
@@ -245,6 +254,9 @@ class Recall:
     def mixed(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
         """Logits [n, V] fp32 of the mixture. The base's keep their differences; tokens that are recalled rise."""
         out = logits.float().clone()
+        if self._quick is not None and out.device.type == "cpu":
+            self._quick.mix(hidden.float().contiguous(), out, before)
+            return out
         summed = _summed(out)
         rows, tokens, raised = list[int](), list[Ints](), list[NDArray[np.float64]]()
         for row, found in enumerate(self._shares(hidden, summed, before)):

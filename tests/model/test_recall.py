@@ -12,12 +12,14 @@ import torch
 from c2l_lsp.bench import keep
 from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.errors import AdapterError
+from c2l_lsp.model import kernel
 from c2l_lsp.model import recall as module
 from c2l_lsp.model.hypernet import Change
+from c2l_lsp.model.kernel import LONGEST
 from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.prior import estimate
-from c2l_lsp.model.recall import LONGEST, NEAREST, Recall, Trust, changed, nothing, rows_of, tails
+from c2l_lsp.model.recall import NEAREST, Recall, Trust, changed, nothing, rows_of, tails
 from c2l_lsp.train import recall as fitting
 
 D = 4
@@ -114,6 +116,37 @@ def test_the_mixture_is_what_it_says() -> None:
     torch.testing.assert_close(half, (1 - share / 2) * p + share / 2 * r, rtol=1e-4, atol=1e-6)
     assert torch.equal(made.scaled(0.0).mixed(hidden, logits, [[1, 2]]), logits)
     assert torch.equal(made.mixed(hidden, logits, [[1, 11]]), logits)  # nothing ever stood after this token
+
+
+@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+@pytest.mark.parametrize("lanes", [4, 8])
+@pytest.mark.parametrize("width", [16, 64])
+def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None:
+    if not kernel.use(lanes):
+        pytest.skip(f"this processor has no registers of {lanes} numbers")
+    dice = torch.Generator().manual_seed(width)
+    basis = torch.randn(width, 96, generator=dice)
+    pieces = [
+        rows_of(
+            basis, torch.randn(700, 96, generator=dice), [9, *torch.randint(0, spread, (700,), generator=dice).tolist()]
+        )
+        for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # some 4,600 positions after a token: every second
+    ]
+    made = changed(nothing(width), pieces, [])
+    trust = Trust(temperature=0.1, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    quick = Recall(made["ids"], made["keys"], basis, trust, 0.8)
+    slow = Recall(made["ids"], made["keys"], basis, trust, 0.8)
+    slow.__dict__["_quick"] = None
+    hidden, logits = torch.randn(64, 96, generator=dice), 3 * torch.randn(64, 50, generator=dice)
+    before = [torch.randint(0, 2 + row, (1 + row % 8,), generator=dice).tolist() for row in range(64)]
+    assert max(high - low for low, high in [np.searchsorted(slow._index[1], [0, 1])]) > module._MOST
+    expected = slow.mixed(hidden, logits, before)
+    got = quick.mixed(hidden, logits, before)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
+    logits[3, 7] = torch.nan
+    assert bool(torch.isnan(quick.mixed(hidden, logits, before)[3, 7]))
+    kernel.use(8) or kernel.use(4)
 
 
 def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:

@@ -1,55 +1,4 @@
-/* The kernels of _kernel.c, included once for every width of registers: LANES numbers of 32 bits. */
-#define floats NAME(floats)
-#define ints NAME(ints)
-#define bytes NAME(bytes)
-#define halves NAME(halves)
-#define words NAME(words)
-#define widened NAME(widened)
-#define total NAME(total)
-#define loaded NAME(loaded)
-#define stored NAME(stored)
-#define exponential NAME(exponential)
-#define block NAME(block)
-#define product NAME(product)
-#define normed NAME(normed)
-#define placed NAME(placed)
-#define attended NAME(attended)
-#define gated NAME(gated)
-#define added NAME(added)
-#define multiplied NAME(multiplied)
-#define stepped NAME(stepped)
-#define compared NAME(compared)
-#define weighed NAME(weighed)
-#define seen_more NAME(seen_more)
-#define quad NAME(quad)
-
-typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1)));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
-typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
-
-INLINE floats widened(const int8_t *w) {
-#if LANES == 8
-    ints wide = (ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)w));
-#else
-    ints wide = __builtin_convertvector(*(const bytes *)w, ints);
-#endif
-    return __builtin_convertvector(wide, floats);
-}
-
-typedef float quad __attribute__((vector_size(16), aligned(4)));
-
-INLINE float total(floats v) {
-    quad parts[LANES / 4], sum;
-    memcpy(parts, &v, sizeof parts);
-#if LANES == 8
-    sum = parts[0] + parts[1];
-#else
-    sum = parts[0];
-#endif
-    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
-}
+/* Decode steps; included by _kernel.c once for every width of registers: LANES numbers of 32 bits. */
 
 /* Keys and values: fp32, or bf16 as the upper half of one. */
 INLINE floats loaded(const void *kv, int64_t at, int wide) {
@@ -71,24 +20,6 @@ INLINE void stored(void *kv, int64_t at, float value, int wide) {
     uint32_t bits;
     memcpy(&bits, &value, 4);
     ((uint16_t *)kv)[at] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16); /* to nearest, ties to even */
-}
-
-/* e^x to a relative error of 2e-7, within ±87: 2^n times a polynomial on ±ln 2 / 2. What is no number stays none. */
-INLINE floats exponential(floats x) {
-    const floats most = (floats){0} + 87.0f;
-    ints low = x < -most, high = x > most;
-    x = (floats)(((ints)x & ~(low | high)) | (low & (ints)-most) | (high & (ints)most));
-    floats scaled = x * 1.44269504f;
-    ints n = __builtin_convertvector(scaled + (floats)(((ints)scaled & (int32_t)0x80000000) | 0x3f000000), ints);
-    floats whole = __builtin_convertvector(n, floats);
-    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (floats)((n + 127) << 23);
 }
 
 /* `outs` rows of weights against `rows` rows of x: outs * rows sums, each in one vector. */
@@ -267,27 +198,3 @@ static void stepped(const Shape *s, const Layer *layers, const float *final, con
     }
     for (int64_t t = 0; t < rows; t++) normed(x + t * d, final, eps, d, x + t * d);
 }
-
-#undef floats
-#undef ints
-#undef bytes
-#undef halves
-#undef words
-#undef widened
-#undef total
-#undef loaded
-#undef stored
-#undef exponential
-#undef block
-#undef product
-#undef normed
-#undef placed
-#undef attended
-#undef gated
-#undef added
-#undef multiplied
-#undef stepped
-#undef compared
-#undef weighed
-#undef seen_more
-#undef quad

@@ -1,0 +1,119 @@
+/* What is recalled at a position, mixed into its logits: the arithmetic of recall.py, which says what it means. */
+
+INLINE float dot(const float *a, const int8_t *b, int64_t n) {
+    floats sum = {0};
+    for (int64_t i = 0; i < n; i += LANES) sum += *(const floats *)(a + i) * widened(b + i);
+    return total(sum);
+}
+
+/* log Σ e^logit; the likeliest token and its probability. */
+INLINE double summed(const float *logits, int64_t count, int32_t *token, double *top) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < count; i++) best = logits[i] > logits[best] ? i : best;
+    floats parts = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) parts += exponential(*(const floats *)(logits + i) - logits[best]);
+    double sum = total(parts);
+    for (; i < count; i++) sum += exp((double)logits[i] - logits[best]);
+    *token = (int32_t)best;
+    *top = 1.0 / sum;
+    return logits[best] + log(sum);
+}
+
+INLINE int64_t lower_bound(const int32_t *sorted, int64_t count, int32_t value) {
+    int64_t low = 0;
+    while (low < count) {
+        int64_t middle = (low + count) / 2;
+        if (sorted[middle] < value) low = middle + 1;
+        else count = middle;
+    }
+    return low;
+}
+
+/* The best candidates after a tail of tokens, whose last stands at LONGEST − 1; before its first stand numbers below −1. */
+INLINE void found_best(const Memory *m, const float *key, const int32_t *tail, Found *f) {
+    int32_t wanted = tail[LONGEST - 1];
+    int64_t low = lower_bound(m->last, m->count, wanted), high = lower_bound(m->last, m->count, wanted + 1);
+    int64_t each = (high - low + MOST - 1) / MOST, least = 0;
+    float scores[NEAREST];
+    f->all = high - low;
+    f->count = 0;
+    for (int64_t at = low; at < high; at += each) {
+        int64_t place = m->places[at], run = 1;
+        while (run < LONGEST && place >= run && m->ids[place - run] == tail[LONGEST - 1 - run]) run++;
+        float cosine = dot(key, m->keys + at * m->width, m->width) / 127.0f;
+        float score = cosine / (float)m->trust[0] + (float)m->trust[1] * (float)run;
+        int64_t to = least;
+        if (f->count < NEAREST) to = f->count++;
+        else if (!(score > scores[least])) continue;
+        scores[to] = score, f->cosine[to] = cosine, f->run[to] = (float)run, f->next[to] = m->ids[place + 1];
+        if (f->count == NEAREST)
+            for (int64_t i = least = 0; i < NEAREST; i++) least = scores[i] < scores[least] ? i : least;
+    }
+}
+
+/* The share of λ of the candidates; the tokens they name (`kinds` of them) and their masses. */
+INLINE double judged(const Memory *m, const Found *f, double top, int32_t token, int32_t *said, double *mass, int64_t *kinds) {
+    const double ceiling = 0.95, *weights = m->trust + 3;
+    float scores[NEAREST], most = -INFINITY, cosine = -INFINITY, run = 0.0f;
+    for (int64_t i = 0; i < f->count; i++) {
+        scores[i] = f->cosine[i] / (float)m->trust[0] + (float)m->trust[1] * f->run[i];
+        most = scores[i] > most ? scores[i] : most;
+        cosine = f->cosine[i] > cosine ? f->cosine[i] : cosine;
+        run = f->run[i] > run ? f->run[i] : run;
+    }
+    double sum = 0.0;
+    *kinds = 0;
+    for (int64_t i = 0; i < f->count; i++) {
+        double weight = exp((double)(scores[i] - most));
+        int64_t k = 0;
+        while (k < *kinds && said[k] != f->next[i]) k++;
+        if (k == *kinds) said[k] = f->next[i], mass[(*kinds)++] = 0.0;
+        mass[k] += weight;
+        sum += weight;
+    }
+    int64_t best = 0;
+    for (int64_t k = 0; k < *kinds; k++) {
+        mass[k] /= sum;
+        best = mass[k] > mass[best] ? k : best;
+    }
+    const double features[FEATURES] = {mass[best], cosine, run / (double)LONGEST, top, said[best] == token,
+                                       log1p((double)f->all) / 8.0, mass[best] * (1.0 - top)};
+    double at = m->trust[2];
+    for (int64_t i = 0; i < FEATURES; i++) at += weights[i] * features[i];
+    at = at < -30.0 ? -30.0 : at > 30.0 ? 30.0 : at;
+    double share = m->trust[3 + FEATURES] / (1.0 + exp(-at));
+    return share < ceiling ? share : ceiling;
+}
+
+/* Adds what is recalled to rows of logits [rows, vocabulary]; hidden [rows, inner], tails [rows, LONGEST]. */
+static void recalled(const Memory *m, const float *hidden, const int32_t *tails, float *logits, int64_t rows) {
+    for (int64_t t = 0; t < rows; t++) {
+        float key[MOST_WIDTH], *row = logits + t * m->vocabulary;
+        const float *h = hidden + t * m->inner;
+        double squares = 0.0;
+        for (int64_t j = 0; j < m->width; j++) {
+            floats sum = {0};
+            for (int64_t i = 0; i < m->inner; i += LANES)
+                sum += *(const floats *)(h + i) * *(const floats *)(m->basis + j * m->inner + i);
+            key[j] = total(sum);
+            squares += (double)key[j] * key[j];
+        }
+        float norm = (float)sqrt(squares);
+        for (int64_t j = 0; j < m->width; j++) key[j] /= norm > 1e-12f ? norm : 1e-12f;
+        Found f;
+        found_best(m, key, tails + t * LONGEST, &f);
+        if (!f.count) continue;
+        int32_t said[NEAREST], token;
+        double mass[NEAREST], top, all = summed(row, m->vocabulary, &token, &top);
+        int64_t kinds;
+        double share = judged(m, &f, top, token, said, mass, &kinds);
+        if (!(share > 0.0)) continue;
+        for (int64_t k = 0; k < kinds; k++) {
+            if (said[k] < 0 || said[k] >= m->vocabulary) continue; /* rows were checked when they were loaded */
+            double old = row[said[k]], more = log(mass[k] * (share / (1.0 - share))) + all;
+            double high = old > more ? old : more;
+            row[said[k]] = (float)(isnan(old) || isnan(more) ? NAN : high + log(exp(old - high) + exp(more - high)));
+        }
+    }
+}
