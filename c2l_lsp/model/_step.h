@@ -28,6 +28,7 @@ INLINE void block(const Matrix *m, int64_t in, int64_t out, int64_t o, const flo
     const int8_t *w = m->weight + o * in;
     for (int64_t k = 0; k < in; k += LANES)
         for (int j = 0; j < outs; j++) {
+            if (k % 64 == 0) __builtin_prefetch(w + (j + 2 * outs) * in + k); /* hardware stops at every page */
             floats wide = widened(w + j * in + k);
             for (int t = 0; t < rows; t++) sums[j * rows + t] += wide * *(const floats *)(x + t * in + k);
         }
