@@ -44,6 +44,7 @@ RETRY_S = 30.0
 _LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
 
 _GIT_TASK = "waiting for git"
+_KEPT_BACK = "The adapter is kept back: {}."
 _TOLD_PATHS = 8
 """Files that a new generation names, of those that changed."""
 
@@ -373,7 +374,7 @@ class FolderLife:
         yield
         moved = adapter.moved(self.made.adapter) if self.made.adapter is not None else 0.0
         reason = yield from self.made.take(adapter, ready, learner)
-        self.message = f"The adapter is kept back: {reason}." if reason else ""
+        self.message = _KEPT_BACK.format(reason) if reason else ""
         self._unfinished = None
         self._generation += 1
         self._updated_at = time.time()
@@ -392,6 +393,21 @@ class FolderLife:
         )
         yield
         self._save(learner, state)
+        reason_now = yield from self.made.judge_again(adapter, learner, self._urgent)
+        if reason_now is not None:
+            self._judged(reason_now)
+            self._save(learner, state)
+
+    def _urgent(self) -> bool:
+        return self._attention.due_in(time.monotonic()) <= 0
+
+    def _judged(self, reason: str) -> None:
+        """The gate found another strength after the adapter had gone live."""
+        self.message = _KEPT_BACK.format(reason) if reason else ""
+        self._generation += 1
+        self._updated_at = time.time()
+        self._go_live()
+        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger="gate", changed_files=0, ms={}))
 
     # --- small steps -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Knows no disk, no watching and no events; `adapt.FolderLife` says when something
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
 from c2l_lsp.engine.deep import Outcome
@@ -17,6 +17,7 @@ from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 
 NORM_LIMIT = 100.0
 _GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
+_PATIENCE = 3.0  # so many times that share may have changed before the gate is asked first, and not behind the update
 
 OPEN = Verdict(1.0, 0.0, 0)
 
@@ -60,11 +61,38 @@ class Making:
         self.adapter, self.verdict = None, OPEN
 
     def take(self, adapter: Adapter, ready: Ready, learner: Learner) -> Generator[None, None, str]:
-        """An adapter that was made of the state after a change: why it is kept back, "" if it is not."""
-        self._since_gate += sum(ready.plan.added.values()) + sum(ready.plan.removed.values())
-        if ready.plan.first or self._since_gate > _GATE_SHARE * learner.pieces:
+        """An adapter that was made of the state after a change: why it is kept back, "" if it is not.
+
+        After a small change the gate's last verdict stands for it; what small changes add up to is judged behind them.
+        """
+        change = sum(ready.plan.added.values()) + sum(ready.plan.removed.values())
+        self._since_gate += change
+        small = _GATE_SHARE * learner.pieces
+        if ready.plan.first or change > small or self._since_gate > _PATIENCE * small:
             yield from self._judge(learner)
             self._since_gate = 0
+        return self._admit(adapter)
+
+    def judge_again(
+        self, adapter: Adapter, learner: Learner, interrupted: Callable[[], bool]
+    ) -> Generator[None, None, str | None]:
+        """Let the gate judge what has changed since it did last, if that is enough: as `take`; None if all stays.
+
+        Whatever is more urgent ends it; it is begun anew after the next change.
+        """
+        if self._since_gate <= _GATE_SHARE * learner.pieces:
+            return None
+        verdict, deep = self.verdict, self.deep
+        for _ in self._judge(learner):
+            if interrupted():
+                self.verdict, self.deep = verdict, deep
+                return None
+            yield
+        self._since_gate = 0
+        same = (verdict.strength, verdict.recall) == (self.verdict.strength, self.verdict.recall)
+        return None if same and deep is self.deep else self._admit(adapter)
+
+    def _admit(self, adapter: Adapter) -> str:
         reason = refuse(adapter, NORM_LIMIT) or self.verdict.closed
         self.adapter = None if reason else adapter
         return reason

@@ -262,7 +262,7 @@ class Progress(_Record, frozen=True, kw_only=True):
 
 
 class AdapterChanged(_Record, frozen=True, kw_only=True):
-    """A new adapter generation is live. `trigger` is index, diff, settings, reset, restore or deep; `ms` per stage.
+    """A new adapter generation is live. `trigger`: index, diff, settings, reset, restore, deep or gate; `ms` per stage.
 
     `paths`: the largest of the changed files; `moved`: relative distance from the adapter before, 0 without one.
     """

@@ -53,6 +53,7 @@ const TRIGGERS: Record<string, string> = {
   restore: "restored from disk",
   regenerate: "read again on request",
   deep: "training on request",
+  gate: "tested again",
 };
 
 export function panelData(known: Known): PanelData {
