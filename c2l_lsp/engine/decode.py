@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.engine.draft import Credits, Elsewhere, Guess, Lookup
+from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.kernel import LONGEST
 from c2l_lsp.model.lora import AdapterSlot
@@ -122,7 +123,7 @@ class Decoder:
         logits, guess = start.logits[None], Guess()
         while True:
             written: list[int] = []
-            for step, hoped in zip(_greedy(self._scores(logits, owed), first), [*guess.ids, None], strict=True):
+            for step, hoped in zip(self._greedy(logits, owed, first), [*guess.ids, None], strict=True):
                 yield step
                 written.append(step.token)
                 if step.token != hoped:
@@ -163,6 +164,16 @@ class Decoder:
             kept[:, allowed] = scores[:, allowed]
             scores = kept
         return torch.log_softmax(scores, -1)
+
+    def _greedy(self, logits: Tensor, owed: bytes, first: int | None) -> list[Step]:
+        """The likeliest token after each row of logits [n, vocabulary]; `first` replaces that of the first row."""
+        if not owed and (found := kernel.best(logits.float())) is not None:
+            tokens, norms = found
+            if first is not None:
+                tokens[0] = first
+            chosen = [float(logits[row, token]) for row, token in enumerate(tokens)]
+            return [Step(token, at - norm) for token, at, norm in zip(tokens, chosen, norms, strict=True)]
+        return _greedy(self._scores(logits, owed), first)
 
     def _cursor(self, ids: list[int]) -> int:
         """Where in a prompt writing goes on."""

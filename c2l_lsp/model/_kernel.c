@@ -81,7 +81,10 @@ typedef struct {
 
 typedef void Recalled(const Memory *, const float *, const int32_t *, float *, int64_t);
 typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t);
-typedef void Stepped(const Shape *, const Layer *, const float *, const float *, const Text *, float *, int64_t, int64_t, float *);
+typedef void Stepped(const Shape *, const Layer *, const float *, const void *, const float *, const Text *, const int32_t *,
+                     float *, int64_t, int64_t, float *);
+typedef void Mapped(const float *, const float *, float *, int64_t, int64_t);
+typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 
 /* What the files below define is named floats_4, floats_8 …: each is included once for every width of registers. */
 #define floats NAME(floats)
@@ -113,6 +116,9 @@ typedef void Stepped(const Shape *, const Layer *, const float *, const float *,
 #define found_best NAME(found_best)
 #define judged NAME(judged)
 #define recalled NAME(recalled)
+#define strip NAME(strip)
+#define mapped NAME(mapped)
+#define likeliest NAME(likeliest)
 
 #define LANES 4
 #define NAME(name) name##_4
@@ -135,20 +141,31 @@ typedef void Stepped(const Shape *, const Layer *, const float *, const float *,
 #pragma GCC pop_options
 #endif
 
-static Multiplied *multiplying = multiplied_4;
-static Stepped *stepping = stepped_4;
-static Recalled *recalling = recalled_4;
+/* The kernels of one width of registers. */
+typedef struct {
+    Multiplied *multiply;
+    Stepped *step;
+    Recalled *recall;
+    Mapped *map;
+    Likeliest *best;
+} Kernels;
 
-/* Kernels for registers of so many numbers; whether this processor has them. */
+static const Kernels narrow = {multiplied_4, stepped_4, recalled_4, mapped_4, likeliest_4};
+#if defined(__x86_64__)
+static const Kernels broad = {multiplied_8, stepped_8, recalled_8, mapped_8, likeliest_8};
+#endif
+static const Kernels *in_use = &narrow;
+
+/* Take the kernels for registers of so many numbers; 0 if this processor has none such. */
 static int chosen(int wanted) {
 #if defined(__x86_64__)
     if (wanted == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        multiplying = multiplied_8, stepping = stepped_8, recalling = recalled_8;
+        in_use = &broad;
         return wanted;
     }
 #endif
     if (wanted != 4) return 0;
-    multiplying = multiplied_4, stepping = stepped_4, recalling = recalled_4;
+    in_use = &narrow;
     return wanted;
 }
 
@@ -165,20 +182,42 @@ static PyObject *multiply(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows)) return NULL;
     Matrix m = {(const int8_t *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
     Py_BEGIN_ALLOW_THREADS
-    multiplying(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows);
+    in_use->multiply(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
 static PyObject *step(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long shape, layers, final, turns, kv, capacity, x, start, rows, room;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLL", &shape, &layers, &final, &turns, &kv, &capacity, &x, &start, &rows, &room))
+    long long shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLL", &shape, &layers, &final, &embedding, &turns, &kv, &capacity, &ids, &x,
+                          &start, &rows, &room))
         return NULL;
     Text text = {(void *)(intptr_t)kv, capacity};
     Py_BEGIN_ALLOW_THREADS
-    stepping((const Shape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
-             (const float *)(intptr_t)turns, &text, (float *)(intptr_t)x, start, rows, (float *)(intptr_t)room);
+    in_use->step((const Shape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
+                    (const void *)(intptr_t)embedding, (const float *)(intptr_t)turns, &text, (const int32_t *)(intptr_t)ids,
+                    (float *)(intptr_t)x, start, rows, (float *)(intptr_t)room);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *map(PyObject *self, PyObject *arguments) {
+    (void)self;
+    long long x, map, out, d, rows;
+    if (!PyArg_ParseTuple(arguments, "LLLLL", &x, &map, &out, &d, &rows)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    in_use->map((const float *)(intptr_t)x, (const float *)(intptr_t)map, (float *)(intptr_t)out, d, rows);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *best(PyObject *self, PyObject *arguments) {
+    (void)self;
+    long long logits, count, tokens, norms, rows;
+    if (!PyArg_ParseTuple(arguments, "LLLLL", &logits, &count, &tokens, &norms, &rows)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    in_use->best((const float *)(intptr_t)logits, count, (int32_t *)(intptr_t)tokens, (double *)(intptr_t)norms, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -193,7 +232,7 @@ static PyObject *recall(PyObject *self, PyObject *arguments) {
                      (const int8_t *)(intptr_t)keys, (const float *)(intptr_t)basis, count, width, inner, vocabulary,
                      (const double *)(intptr_t)trust};
     Py_BEGIN_ALLOW_THREADS
-    recalling(&memory, (const float *)(intptr_t)hidden, (const int32_t *)(intptr_t)tails, (float *)(intptr_t)logits, rows);
+    in_use->recall(&memory, (const float *)(intptr_t)hidden, (const int32_t *)(intptr_t)tails, (float *)(intptr_t)logits, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -202,7 +241,9 @@ static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
     {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows): y = x Wᵀ · scale + bias."},
     {"step", step, METH_VARARGS,
-     "step(shape, layers, final, turns, kv, capacity, x, start, rows, room): rows of x after all layers, in place."},
+     "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room): x = states after all layers."},
+    {"map", map, METH_VARARGS, "map(x, map, out, d, rows): out = x + x mapᵀ."},
+    {"best", best, METH_VARARGS, "best(logits, count, tokens, norms, rows): the likeliest token of each row, log Σ e^logit."},
     {"recall", recall, METH_VARARGS,
      "recall(ids, last, places, keys, basis, count, width, inner, vocabulary, trust, hidden, tails, logits, rows): mixed in place."},
     {NULL, NULL, 0, NULL},

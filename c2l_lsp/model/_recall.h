@@ -8,11 +8,19 @@ INLINE float dot(const float *a, const int8_t *b, int64_t n) {
 
 /* log Σ e^logit; the likeliest token and its probability. */
 INLINE double summed(const float *logits, int64_t count, int32_t *token, double *top) {
-    int64_t best = 0;
-    for (int64_t i = 1; i < count; i++) best = logits[i] > logits[best] ? i : best;
+    floats most = (floats){0} - INFINITY;
+    int64_t i = 0, best = 0;
+    for (; i + LANES <= count; i += LANES) {
+        floats now = *(const floats *)(logits + i);
+        ints more = now > most;
+        most = (floats)(((ints)now & more) | ((ints)most & ~more));
+    }
+    float high = -INFINITY;
+    for (int64_t j = 0; j < LANES; j++) high = most[j] > high ? most[j] : high;
+    for (; i < count; i++) high = logits[i] > high ? logits[i] : high;
+    while (best < count - 1 && logits[best] != high) best++;
     floats parts = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) parts += exponential(*(const floats *)(logits + i) - logits[best]);
+    for (i = 0; i + LANES <= count; i += LANES) parts += exponential(*(const floats *)(logits + i) - logits[best]);
     double sum = total(parts);
     for (; i < count; i++) sum += exp((double)logits[i] - logits[best]);
     *token = (int32_t)best;
@@ -116,4 +124,10 @@ static void recalled(const Memory *m, const float *hidden, const int32_t *tails,
             row[said[k]] = (float)(isnan(old) || isnan(more) ? NAN : high + log(exp(old - high) + exp(more - high)));
         }
     }
+}
+
+/* The likeliest token of every row of logits [rows, count], and log Σ e^logit. */
+static void likeliest(const float *logits, int64_t count, int32_t *tokens, double *norms, int64_t rows) {
+    double top;
+    for (int64_t t = 0; t < rows; t++) norms[t] = summed(logits + t * count, count, tokens + t, &top);
 }

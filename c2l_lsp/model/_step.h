@@ -39,30 +39,28 @@ INLINE void block(const Matrix *m, int64_t in, int64_t out, int64_t o, const flo
         }
 }
 
-/* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of LANES. Up to four rows share a look at the weights. */
-INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
+/* `count` rows of weights from o on, at most 8, against all rows of x, up to four at a time: they are fetched once. */
+INLINE void strip(const Matrix *m, int64_t in, int64_t out, int64_t o, int64_t count, const float *x, float *y, int64_t rows) {
     for (int64_t t = 0; t < rows; t += 4) {
         const float *from = x + t * in;
         float *to = y + t * out;
-        int64_t o = 0;
-        switch (rows - t) {
-        case 1:
-            for (; o + 8 <= out; o += 8) block(m, in, out, o, from, to, 1, 8);
-            for (; o < out; o++) block(m, in, out, o, from, to, 1, 1);
-            break;
-        case 2:
-            for (; o + 4 <= out; o += 4) block(m, in, out, o, from, to, 2, 4);
-            for (; o < out; o++) block(m, in, out, o, from, to, 2, 1);
-            break;
-        case 3:
-            for (; o + 2 <= out; o += 2) block(m, in, out, o, from, to, 3, 2);
-            for (; o < out; o++) block(m, in, out, o, from, to, 3, 1);
-            break;
-        default:
-            for (; o + 2 <= out; o += 2) block(m, in, out, o, from, to, 4, 2);
-            for (; o < out; o++) block(m, in, out, o, from, to, 4, 1);
-        }
+        int64_t left = rows - t, end = o + count;
+        if (count < 8)
+            for (int64_t i = o; i < end; i++)
+                for (int64_t r = 0; r < (left < 4 ? left : 4); r++) block(m, in, out, i, from + r * in, to + r * out, 1, 1);
+        else if (left == 1) block(m, in, out, o, from, to, 1, 8);
+        else if (left == 2)
+            for (int64_t i = o; i < end; i += 4) block(m, in, out, i, from, to, 2, 4);
+        else if (left == 3)
+            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 3, 2);
+        else
+            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 4, 2);
     }
+}
+
+/* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of LANES. */
+INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
+    for (int64_t o = 0; o < out; o += 8) strip(m, in, out, o, out - o < 8 ? out - o : 8, x, y, rows);
 }
 
 INLINE void normed(const float *x, const float *weight, float eps, int64_t d, float *y) {
@@ -162,20 +160,32 @@ INLINE void added(float *x, const float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) *(floats *)(x + i) += *(const floats *)(y + i);
 }
 
+/* out = x + x Cᵀ of rows [rows, d]. */
+static void mapped(const float *x, const float *map, float *out, int64_t d, int64_t rows) {
+    for (int64_t i = 0; i < d; i++)
+        for (int64_t t = 0; t < rows; t++) {
+            floats sum = {0};
+            for (int64_t k = 0; k < d; k += LANES) sum += *(const floats *)(map + i * d + k) * *(const floats *)(x + t * d + k);
+            out[t * d + i] = x[t * d + i] + total(sum);
+        }
+}
+
 static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
     product(m, in, out, x, y, rows);
 }
 
-/* Rows of x [rows, width], which stand from `start` on, become the normed states after the last layer; their keys and
- * values are written into the text. `turns` [capacity, 3, head_dim]: cos and sin of q, k and v by position. `room` has space
+/* x [rows, width] becomes the normed states after the last layer of the tokens `ids`, which stand from `start` on; their
+ * keys and values are written into the text. `turns` [capacity, 3, head_dim]: cos and sin of q, k and v by position. `room` has space
  * for rows · (width + max(projected, 2 · inner) + heads · head_dim) + heads / kv_heads · capacity numbers, and the capacity
  * is a multiple of 16 not below start + rows. */
-static void stepped(const Shape *s, const Layer *layers, const float *final, const float *turns, const Text *text, float *x,
-                    int64_t start, int64_t rows, float *room) {
+static void stepped(const Shape *s, const Layer *layers, const float *final, const void *embedding, const float *turns,
+                    const Text *text, const int32_t *ids, float *x, int64_t start, int64_t rows, float *room) {
     int64_t d = s->width, h = s->head_dim, q = s->heads * h, k = s->kv_heads * h, f = s->inner;
     int64_t projected = q + 2 * k, group = s->heads / s->kv_heads, size = s->wide ? 4 : 2;
     float *y = room, *big = y + rows * d, *seen = big + rows * (projected > 2 * f ? projected : 2 * f);
     float *scores = seen + rows * q, eps = (float)s->eps;
+    for (int64_t t = 0; t < rows; t++)
+        for (int64_t i = 0; i < d; i += LANES) *(floats *)(x + t * d + i) = loaded(embedding, ids[t] * d + i, (int)s->wide);
     for (int64_t l = 0; l < s->layers; l++) {
         const Layer *layer = layers + l;
         void *kv = (char *)text->all + l * text->capacity * 2 * k * size;

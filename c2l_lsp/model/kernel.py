@@ -8,6 +8,7 @@ dispatch. Here a step is one call, on the calling thread; the interpreter is fre
 from __future__ import annotations
 
 import importlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -142,52 +143,98 @@ class Steps:
     """All layers of a model, for steps on any text of it. ValueError where the kernel does not fit their shapes."""
 
     def __init__(
-        self, blocks: Sequence[Block], norm: Tensor, heads: int, kv_heads: int, head_dim: int, eps: float
+        self,
+        embedding: Tensor,
+        blocks: Sequence[Block],
+        norm: Tensor,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        eps: float,
     ) -> None:
+        """The embedding [V, d], fp32 or bf16, says in what keys and values are kept."""
         d, inner = len(norm), blocks[0].down.weight.shape[1]
         if head_dim % WIDTH or d % WIDTH or inner % WIDTH or heads % kv_heads or heads // kv_heads > _HEADS:
             raise ValueError(f"heads {heads}/{kv_heads} of {head_dim}, rows of {d} and {inner}")
+        if embedding.dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"an embedding of {embedding.dtype}")
+        _expect(embedding, embedding.dtype, (len(embedding), d))
         self._d, self._kv_width, self._group = d, 2 * kv_heads * head_dim, heads // kv_heads
         self._head_dim, self._row = head_dim, d + max((heads + 2 * kv_heads) * head_dim, 2 * inner) + heads * head_dim
         shapes = {
             "qkv": ((heads + 2 * kv_heads) * head_dim, d), "output": (d, heads * head_dim),
             "gate_up": (2 * inner, d), "down": (d, inner),
         }  # fmt: skip
-        self._held = (tuple(blocks), norm)  # whose addresses are in `layers`
+        self._embedding, self._held = embedding, (tuple(blocks), norm)  # whose addresses are in `layers`
         self._layers = torch.tensor([_addresses(block, shapes, d) for block in blocks], dtype=torch.int64)
         self._norm = _address(norm, d)
-        sizes = [d, heads, kv_heads, head_dim, inner, len(blocks)]
-        self._shapes = {
-            dtype: torch.cat((
-                torch.tensor([*sizes, int(dtype == torch.float32)], dtype=torch.int64),
-                torch.tensor([eps], dtype=torch.float64).view(torch.int64),
-            ))
-            for dtype in (torch.float32, torch.bfloat16)
-        }  # fmt: skip
+        wide = int(embedding.dtype == torch.float32)
+        sizes = torch.tensor([d, heads, kv_heads, head_dim, inner, len(blocks), wide], dtype=torch.int64)
+        self._shape = torch.cat((sizes, torch.tensor([eps], dtype=torch.float64).view(torch.int64)))
 
-    def __call__(self, x: Tensor, kv: Tensor, rotations: Tensor, start: int) -> Tensor:
-        """Final normed states fp32 [n, d] of embeddings x fp32 [n, d] that stand from `start` on.
+    def on(self, kv: Tensor, rotations: Tensor) -> Stepping:
+        """Steps on one text: kv [layers, capacity, 2·K·h] like the embedding, rotations complex64 [≥ capacity, 3, h/2].
 
-        Their keys and values go into kv [layers, capacity, 2·K·h], fp32 or bf16; `rotations` complex64 [≥ capacity, 3,
-        h/2]. The text before must be there.
-        ValueError for tensors of other shapes or types, or without room.
+        ValueError for tensors of other shapes or types.
         """
-        n, capacity = len(x), kv.shape[1]
-        _expect(x, torch.float32, (n, self._d))
-        _expect(kv, kv.dtype, (len(self._layers), capacity, self._kv_width))
+        capacity = kv.shape[1]
+        _expect(kv, self._embedding.dtype, (len(self._layers), capacity, self._kv_width))
         _expect(rotations, torch.complex64, (len(rotations), 3, self._head_dim // 2))
-        if (
-            kv.dtype not in self._shapes
-            or capacity % WIDTH
-            or not 0 <= start <= start + n <= min(capacity, len(rotations))
-        ):
-            raise ValueError(f"{n} rows from {start} on do not fit {capacity} positions of {kv.dtype}")
-        out, room = x.clone(), torch.empty(n * self._row + self._group * capacity)
-        _module().step(
-            self._shapes[kv.dtype].data_ptr(), self._layers.data_ptr(), self._norm, rotations.data_ptr(),
-            kv.data_ptr(), capacity, out.data_ptr(), start, n, room.data_ptr(),
-        )  # fmt: skip
+        if capacity % WIDTH or capacity > len(rotations):
+            raise ValueError(f"{capacity} positions, {len(rotations)} of them expected to be turned, by {WIDTH}")
+        model = (self._shape.data_ptr(), self._layers.data_ptr(), self._norm, self._embedding.data_ptr())
+        fixed = (*model, rotations.data_ptr(), kv.data_ptr(), capacity)
+        sizes = (len(self._embedding), self._d, self._row, self._group * capacity, capacity)
+        return Stepping(fixed, sizes, (self, kv, rotations))
+
+
+class Stepping:
+    """Decode steps on one text, by addresses that were looked at once."""
+
+    def __init__(self, fixed: tuple[int, ...], sizes: tuple[int, int, int, int, int], held: tuple[object, ...]) -> None:
+        """`held` is whatever the addresses point into."""
+        self._fixed, self._held = fixed, held
+        self._vocabulary, self._d, self._row, self._scores, self._capacity = sizes
+
+    def __call__(self, ids: Sequence[int], start: int) -> Tensor:
+        """Final normed states fp32 [n, d] of ids that stand from `start` on; their keys and values are written.
+
+        The text before must be there. ValueError for ids that the model does not have, or without room.
+        """
+        n = len(ids)
+        if not n or min(ids) < 0 or max(ids) >= self._vocabulary or not 0 <= start <= start + n <= self._capacity:
+            raise ValueError(
+                f"{n} ids from {start} on do not fit {self._capacity} positions of {self._vocabulary} tokens"
+            )
+        given = array("i", ids)
+        out, room = torch.empty(n, self._d), torch.empty(n * self._row + self._scores)
+        _module().step(*self._fixed, given.buffer_info()[0], out.data_ptr(), start, n, room.data_ptr())
         return out
+
+
+def mapped(x: Tensor, final: Tensor) -> Tensor | None:
+    """x + x Cᵀ of a few rows x fp32 [n, d], C fp32 [d, d]; None where PyTorch's product is the one to take."""
+    n, d = x.shape
+    fits = _compiled is not None and n <= WIDTH and d % WIDTH == 0
+    if not fits or not _plain(x) or not _plain(final):
+        return None
+    out = torch.empty_like(x)
+    _module().map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)
+    return out
+
+
+def best(logits: Tensor) -> tuple[list[int], list[float]] | None:
+    """The likeliest token of each row of logits fp32 [n, V], and log Σ e^logit; None where PyTorch is to be asked."""
+    if _compiled is None or not _plain(logits):
+        return None
+    n, count = logits.shape
+    tokens, norms = array("i", bytes(4 * n)), array("d", bytes(8 * n))
+    _module().best(logits.data_ptr(), count, tokens.buffer_info()[0], norms.buffer_info()[0], n)
+    return tokens.tolist(), norms.tolist()
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
 def _addresses(block: Block, shapes: dict[str, tuple[int, int]], d: int) -> list[int]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from c2l_lsp.errors import AdapterError, StorageError
+from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.recall import Recall
 
@@ -175,7 +176,10 @@ class AdapterSlot:
 
     def mapped(self, hidden: Tensor) -> Tensor:
         """Final hidden states [..., d] as the head sees them: h + C h under an adapter with a final map."""
-        return hidden if self._final is None else hidden + hidden @ self._final.T
+        if self._final is None:
+            return hidden
+        quick = kernel.mapped(hidden, self._final) if hidden.dim() == 2 else None
+        return hidden + hidden @ self._final.T if quick is None else quick
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of final hidden states [..., d] under the current adapter's matrices."""

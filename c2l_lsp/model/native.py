@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from c2l_lsp.model.kernel import Steps
+from c2l_lsp.model.kernel import Stepping, Steps
 from c2l_lsp.model.lora import AdapterSlot, Pair
 from c2l_lsp.model.native_forms import Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.native_graph import ROWS, FixedStep
@@ -178,6 +178,7 @@ class NativeText:
         self._room = torch.empty(0)  # [layers, capacity, 2·K·h]
         self._kv: list[Tensor] = []
         self._steps: dict[int, tuple[Weights, FixedStep]] = {}
+        self._quick: tuple[Steps, Stepping] | None = None
 
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
@@ -192,11 +193,11 @@ class NativeText:
             return self._fixed(ids, w)
         return self._forward(ids, w, True)
 
-    @torch.inference_mode()
     def _compiled(self, ids: list[int], w: Weights, quick: Steps) -> Tensor:
         self._reserve(self.length + len(ids))
-        x = functional.embedding(torch.tensor(ids), w.embedding).float()
-        hidden = quick(x, self._room, self._reader.rotations(self._room.shape[1]), self.length)
+        if self._quick is None or self._quick[0] is not quick:
+            self._quick = (quick, quick.on(self._room, self._reader.rotations(self._room.shape[1])))
+        hidden = self._quick[1](ids, self.length)
         self.length += len(ids)
         return hidden.to(w.embedding.dtype)
 
@@ -301,7 +302,7 @@ class NativeText:
         for new, old in zip(grown, self._kv, strict=False):
             new[: self.length] = old[: self.length]
         self._room, self._kv = grown, list(grown)
-        self._steps = {}
+        self._steps, self._quick = {}, None
 
 
 def _mlp(x: Tensor, layer: Layer) -> Tensor:

@@ -80,7 +80,13 @@ def steps_of(weights: Weights) -> kernel.Steps | None:
     norm = weights.norm
     try:
         return kernel.Steps(
-            whole, norm.weight.float().contiguous(), weights.heads, weights.kv_heads, weights.head_dim, norm.eps
+            weights.embedding,
+            whole,
+            norm.weight.float().contiguous(),
+            weights.heads,
+            weights.kv_heads,
+            weights.head_dim,
+            norm.eps,
         )
     except ValueError:
         return None

@@ -193,17 +193,50 @@ def test_what_does_not_fit_is_an_error() -> None:
     steps, text = quick.quick, quick.open()
     text.read([1, 2, 3])
     assert steps is not None
-    x, room, turns = torch.zeros(2, base.d), text._room, quick.rotations(2048)
-    for start, kv, rotations in (
-        (room.shape[1] - 1, room, turns),
-        (-1, room, turns),
-        (3, room.double(), turns),
-        (3, room[:, :, :-1].contiguous(), turns),
-        (3, room, turns[:4]),
-        (3, room, turns[:, :2].contiguous()),
+    room, turns = text._room, quick.rotations(2048)
+    for kv, rotations in (
+        (room.double(), turns),
+        (room.bfloat16(), turns),
+        (room[:, :, :-1].contiguous(), turns),
+        (room[:, :-1].contiguous(), turns),
+        (room, turns[:4]),
+        (room, turns[:, :2].contiguous()),
     ):
-        with pytest.raises(ValueError, match=r"expected|fit"):
-            steps(x, kv, rotations, start)
+        with pytest.raises(ValueError, match="expected"):
+            steps.on(kv, rotations)
+    stepping = steps.on(room, turns)
+    for ids, start in (([1, 2], room.shape[1] - 1), ([1], -1), ([], 3), ([base.vocabulary], 3), ([-1], 3)):
+        with pytest.raises(ValueError, match="fit"):
+            stepping(ids, start)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 50, 8192])
+def test_the_likeliest_are_those_of_pytorch(count: int, lanes: int) -> None:
+    torch.manual_seed(count)
+    logits = 4 * torch.randn(6, count)
+    logits[1] = -torch.inf
+    logits[1, count // 2] = 3.0
+    logits[2] = 1.5  # all alike: the first
+    logits[3, count // 3] = torch.nan
+    found = kernel.best(logits)
+    assert found is not None
+    for row in (0, 1, 2, 4, 5):
+        assert found[0][row] == int(logits[row].argmax())
+        assert found[1][row] == pytest.approx(float(torch.logsumexp(logits[row].double(), -1)), abs=1e-5)
+    assert found[1][3] != found[1][3]
+    assert kernel.best(logits.double()) is None
+
+
+def test_a_mapped_row_has_the_same_bits_alone_and_together(lanes: int) -> None:
+    torch.manual_seed(0)
+    x, final = torch.randn(5, 96), 0.1 * torch.randn(96, 96)
+    found = kernel.mapped(x, final)
+    assert found is not None
+    torch.testing.assert_close(found, x + x @ final.T, rtol=1e-5, atol=1e-5)
+    assert torch.equal(found[2:3], kernel.mapped(x[2:3].contiguous(), final))  # type: ignore[arg-type]
+    assert kernel.mapped(x[:, :40].contiguous(), final[:40, :40].contiguous()) is None  # no multiple
+    assert kernel.mapped(x.bfloat16(), final.bfloat16()) is None
+    assert kernel.mapped(torch.randn(200, 96), final) is None
 
 
 def test_a_model_whose_heads_do_not_fit_steps_in_pytorch() -> None:
