@@ -109,12 +109,17 @@ def _watches() -> Check:
 
 
 def _model() -> Check:
-    from c2l_lsp.model import light
+    from c2l_lsp.model import kernel, light
 
     settings, _ = load_user()
     try:
         model = light.load(settings.model)
     except C2LError as error:
         return Check("model", False, str(error), "Set c2l.model.id to auto, or c2l.model.offline to false.")
-    text = f"{model.id}: {model.parameters / 1e6:.1f}M parameters on {model.device} in {model.load_ms:.0f} ms"
+    steps = (
+        ""
+        if kernel.built() or model.device.type != "cpu"
+        else ("; decode steps by PyTorch, several times slower than compiled: there was no C compiler at installation")
+    )
+    text = f"{model.id}: {model.parameters / 1e6:.1f}M parameters on {model.device} in {model.load_ms:.0f} ms{steps}"
     return Check("model", True, text + ("" if model.fim else "; no fill-in-the-middle: the text after is not used"))

@@ -15,7 +15,9 @@ def bench_perf(
     repositories: Annotated[int, typer.Option("--repos", help="How many of the list.")] = 16,
     model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: as c2l.model.id.")] = "",
     device: Annotated[str, typer.Option("--device", help="cpu, or cuda for the rows of a GPU.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Threads of the model, ours and the peers'.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads of the model, ours and the peers'; 0: as many as an engine takes.")
+    ] = 0,
     repeats: Annotated[int, typer.Option(help="Repeats of a measurement; at least 15 for a figure that counts.")] = 15,
     places: Annotated[int, typer.Option(help="Places typed again.")] = 40,
     speed: Annotated[float, typer.Option(help="How many times as fast as a human the keys come.")] = 1.0,
@@ -27,7 +29,6 @@ def bench_perf(
     json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows; a run goes on from it.")] = None,
 ) -> None:
     """Speed, as ratios in one run against real peers on the same weights; FAIL where a bar is missed (exit code 1)."""
-    import os
     import tempfile
 
     import torch
@@ -35,9 +36,10 @@ def bench_perf(
     from c2l_lsp.bench.perf import measure, run
     from c2l_lsp.bench.perf.workload import Workload, machine
     from c2l_lsp.config import Settings, merge
+    from c2l_lsp.model import base
     from c2l_lsp.train.sources import git_folder, read_list
 
-    threads = threads or os.cpu_count() or 1
+    threads = threads or base.threads()
     torch.set_num_threads(threads)
     values = {
         "model.device": device,
@@ -54,7 +56,7 @@ def bench_perf(
     load = Workload(settings, roots, folder.resolve(), repeats, threads, miniature, speed, places)
     table = run.ROWS if device == "cpu" else run.GPU_ROWS
     wanted = run.chosen([name for name in rows.split(",") if name], table)
-    about = {**machine(threads), "model": model or settings.model.id, "miniature": miniature}
+    about = {**machine(threads), "model": model or base.named(settings.model).id, "miniature": miniature}
     kept = measure.load(json_out, about) if json_out is not None else []
     if not fresh and not rows:
         wanted = {name: action for name, action in wanted.items() if name not in run.done(kept, wanted)}

@@ -136,7 +136,8 @@ class BaseModel:
 
 
 _THREADS = 3
-"""As many threads make a token of `c2l-small` about as quick as one thread makes one of `c2l-nano`."""
+"""As many read a prompt that `c2l-small` has not seen in about a third of a second (1024 tokens, AVX2: 0.87 s with one,
+0.51 s with two)."""
 
 
 def named(settings: ModelSettings) -> ModelSettings:
