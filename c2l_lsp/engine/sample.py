@@ -1,7 +1,8 @@
 """Which of a folder's files its state is made from, and how much of each.
 
 All of every file, up to `maxIndexKb`. Above that a sample (a pure function of the files), and of the files outside it
-that somebody works on the chunks they did not have when they were first seen; a reverted edit takes them out again.
+that somebody works on the chunks they did not have when they were first seen; a reverted edit takes them out again. A
+checkout changes the sample, and only that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from c2l_lsp.engine import fold
 from c2l_lsp.model import chunks
 from c2l_lsp.model.hypernet import Piece
 from c2l_lsp.repo.snapshot import Snapshot
+
+MOST_BY_HAND = 200
+"""Files that change at once by somebody's work, a large renaming included; more are a checkout or a merge."""
 
 _BYTES = 8  # of a chunk's name: files are compared with themselves only
 
@@ -37,12 +41,15 @@ class Sample:
             self._first[path] = b"".join(_name(chunk) for chunk in chunks.chunks(text))
 
     def touch(self, before: Snapshot, after: Snapshot) -> None:
-        """Note which files were changed since the last look."""
-        for path, entry in after.items():
-            old = before.get(path)
-            if old is None or old.digest != entry.digest:
-                self._touched.pop(path, None)
-                self._touched[path] = None
+        """Note which files were changed by hand since the last look; what a checkout brings is nobody's work."""
+        changed = [path for path, entry in after.items() if path not in before or before[path].digest != entry.digest]
+        if len(changed) > MOST_BY_HAND:
+            for path in changed:
+                self._first.pop(path, None)  # it is another file now: all of it counts once somebody works on it
+            return
+        for path in changed:
+            self._touched.pop(path, None)
+            self._touched[path] = None
 
     def choose(self, snapshot: Snapshot, budget: int) -> tuple[set[str], set[str]]:
         """The files that count, within `budget` bytes (and half of it for touched ones besides); those to cut anew."""
