@@ -73,6 +73,8 @@ def _judge(
     finding.expect(folded <= FOLD_S * task.patience, f"not folded after {folded:.0f} s")
     bulk = [event for event in events if int(str(event["changed_files"])) >= _BULK]
     finding.expect(len(bulk) <= 1, f"{len(bulk)} bulk updates")
+    for stage, spent in (bulk[0]["ms"] if bulk else {}).items():  # type: ignore[attr-defined]
+        finding.figures[f"{stage}_s"] = (float(spent) / 1e3, "s")
     saved = _saved(task.work / "state")
     missing = task.count + there - (len(saved.seen) if saved else 0)
     finding.expect(missing == 0, f"{missing} files were never seen")
