@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from c2l_lsp.engine import prompt as prompts
 from c2l_lsp.engine import wire
-from c2l_lsp.engine.decode import Decoder, Prefilled
+from c2l_lsp.engine.decode import Prefilled, Step
 from c2l_lsp.engine.draft import Elsewhere
 from c2l_lsp.engine.shape import Shape
 from c2l_lsp.engine.sure import Sure
@@ -44,10 +45,23 @@ class _Task:
     elsewhere: Elsewhere | None
 
 
+class Decoding(Protocol):
+    """What a completion needs of a decoder."""
+
+    def prefill(self, ids: list[int], kv_key: str = "", owed: str = "") -> Prefilled:
+        """Read a prompt."""
+
+    def likeliest(self, start: Prefilled, count: int) -> list[int]:
+        """The likeliest first tokens of an answer, best first."""
+
+    def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
+        """Greedy tokens after a prompt, without end."""
+
+
 class Completer:
     """Answers `wire.Complete` on one model. The adapter in use is the caller's business."""
 
-    def __init__(self, model: BaseModel, decoder: Decoder) -> None:
+    def __init__(self, model: BaseModel, decoder: Decoding) -> None:
         self._model, self._decoder = model, decoder
 
     def complete(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -56,10 +57,10 @@ class Step:
 class Prefilled:
     """A prompt that was read: logits of what comes next [vocabulary], and how many of its tokens were reused.
 
-    `owed` are bytes that the answer has to begin with.
+    `owed` are bytes that the answer has to begin with, `slot` is what its decoder keeps of it.
     """
 
-    slot: _Slot
+    slot: object
     logits: Tensor
     length: int
     reused: int
@@ -117,7 +118,7 @@ class Decoder:
         May be called again for the same prompt; the KV of the last answer is dropped then. Drafts are looked up in the
         prompt and in what is known `elsewhere`.
         """
-        slot, seen, owed = start.slot, start.length, start.owed
+        slot, seen, owed = cast(_Slot, start.slot), start.length, start.owed
         slot.crop(seen)
         lookup = Lookup(slot.ids, self._cursor(slot.ids), elsewhere) if self._draft else None
         logits, guess = start.logits[None], Guess()

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from c2l_lsp.bench.perf.peers import Llama
 from c2l_lsp.bench.perf.typing import Place
 from c2l_lsp.config import Settings, merge
-from c2l_lsp.engine import prompt as prompts
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.complete import Completer
-from c2l_lsp.engine.decode import Decoder
-from c2l_lsp.engine.shape import Shape
-from c2l_lsp.errors import RequestCancelled
+from c2l_lsp.engine.decode import Decoder, Prefilled, Step
+from c2l_lsp.engine.draft import Elsewhere
+from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.server.shown import Shown
@@ -53,58 +55,65 @@ class OurSide:
 
 
 class LlamaSide:
-    """llama.cpp behind the same prompts and rules, in a loop of its own without anything of ours in between."""
+    """llama.cpp as the decoder of the same completer: same prompts, same rules for what is shown and when to stop."""
+
+    def __init__(self, model: BaseModel, llama: Llama) -> None:
+        self._completer = Completer(model, _Llamas(model, llama))
+
+    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
+        """See Completing."""
+        return self._completer.complete(request, generation=0, kv_key="", cancelled=cancelled)
+
+
+class _Llamas:
+    """Greedy decoding by llama.cpp, as `engine.decode.Decoder` does it, without drafts."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
         self._model, self._llama = model, llama
 
-    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
-        """See Completing."""
-        began = time.perf_counter()
-        model, llama = self._model, self._llama
-        shape = Shape.of(request.prefix, request.suffix, request.multiline)
-        asked = prompts.build(
-            model, request.prefix, request.suffix, request.max_context_tokens, reserve=request.max_new_tokens
-        )
-        reused = llama.read(asked.ids)
-        owed, ids, stop, text = asked.owed.encode(), list[int](), "tokens", ""
-        while len(ids) < request.max_new_tokens:
-            if cancelled():
-                raise RequestCancelled("The completion was cancelled.")
-            token = self._next(owed)
-            if token in model.stops:
-                stop = "eos"
-                break
-            ids.append(token)
-            if owed and model.pieces is not None:
-                owed = owed[len(model.pieces[token]) :]
-            text = self._text(ids, asked.owed)
-            if not owed and (reason := shape.stop(text)):
-                stop = reason
-                break
-            if time.perf_counter() - began > request.max_latency_ms / 1e3:
-                stop = "latency"
-                break
-            llama.step(token)
-        shown = shape.finish(text, stop)
-        spent = (time.perf_counter() - began) * 1e3
-        return wire.Completion(
-            texts=[shown] if shown.strip() else [], generation=0, prompt_tokens=len(asked.ids), new_tokens=len(ids),
-            ms=wire.Timing(total=spent), stop=stop, reused_tokens=reused,
-        )  # fmt: skip
+    def prefill(self, ids: list[int], kv_key: str = "", owed: str = "") -> Prefilled:
+        """Read a prompt; llama.cpp keeps one text, whatever `kv_key` says."""
+        del kv_key
+        reused = self._llama.read(ids)
+        return Prefilled(None, self._logits(), len(ids), reused, owed.encode())
 
-    def _next(self, owed: bytes) -> int:
-        scores = self._llama.scores()
+    def likeliest(self, start: Prefilled, count: int) -> list[int]:
+        """The likeliest first tokens of an answer."""
+        scores = self._scores(start.logits, start.owed)
+        return torch.topk(scores, min(count, int(torch.isfinite(scores).sum()))).indices.tolist()
+
+    def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
+        """Greedy tokens."""
+        del elsewhere
+        owed, pieces = start.owed, self._model.pieces
+        while True:
+            step = self._likeliest(owed, first)
+            yield step
+            first = None
+            if owed and pieces is not None:
+                owed = owed[len(pieces[step.token]) :]
+            self._llama.step(step.token)
+
+    def _likeliest(self, owed: bytes, first: int | None) -> Step:
+        logits = self._logits()
+        found = kernel.best(logits[None]) if not owed and first is None else None
+        if found is not None:
+            (token,), (norm,) = found
+            return Step(token, float(logits[token]) - norm)
+        scores = torch.log_softmax(self._scores(logits, owed), -1)
+        token = int(scores.argmax()) if first is None else first
+        return Step(token, float(scores[token]))
+
+    def _logits(self) -> Tensor:
+        return torch.from_numpy(self._llama.scores())
+
+    def _scores(self, logits: Tensor, owed: bytes) -> Tensor:
         pieces = self._model.pieces
-        if owed and pieces is not None and (allowed := pieces.agreeing(owed)):
-            return max(allowed, key=lambda token: float(scores[token]))
-        return int(scores.argmax())
-
-    def _text(self, ids: list[int], owed: str) -> str:
-        if not owed or self._model.pieces is None:
-            return self._model.decode(ids)
-        text = self._model.pieces.text(ids)
-        return text[len(owed) :] if text.startswith(owed) else ""
+        if not owed or pieces is None or not (allowed := pieces.agreeing(owed)):
+            return logits
+        kept = torch.full_like(logits, -torch.inf)
+        kept[allowed] = logits[allowed]
+        return kept
 
 
 @dataclass

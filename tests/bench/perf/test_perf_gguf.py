@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from c2l_lsp.bench.perf import peers
+from c2l_lsp.config import Model
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.base import BaseModel
 
@@ -55,3 +56,26 @@ def test_llama_cpp_writes_on_as_we_do(tiny: BaseModel, sources: list[str], tmp_p
     peer = peers.Llama(tiny, "BF16", tmp_path, 1)
     assert peer.decode(ids, 12)[0][:4] == want[:4]  # random weights: what rounds to bf16 may part later
     assert peer.read([*ids[:100], 7, 8]) == 100
+
+
+@pytest.mark.skipif(not peers.has_llama(), reason="the extra perf is not installed")
+@pytest.mark.parametrize("least", [0.0, 0.4])
+def test_both_sides_of_the_replay_show_the_same_by_the_same_rules(least: float, sources: list[str], tmp_path: Path):
+    from c2l_lsp.bench.perf.replay import LlamaSide, OurSide
+    from c2l_lsp.engine import wire
+    from c2l_lsp.model import base
+
+    model = base.load(Model(id=base.NANO))
+    ours, theirs = OurSide(model), LlamaSide(model, peers.Llama(model, "BF16", tmp_path, 1))
+    same = 0
+    for number in range(6):
+        text = sources[number]
+        at = len(text) // 2
+        asked = wire.Complete(
+            folder="", path="", language="python", prefix=text[:at], suffix=text[at + 30 :], min_confidence=least,
+            max_latency_ms=60_000,
+        )  # fmt: skip
+        mine, yours = (side.complete(asked, lambda: False) for side in (ours, theirs))
+        assert mine.prompt_tokens == yours.prompt_tokens
+        same += (mine.texts, mine.stop, mine.new_tokens) == (yours.texts, yours.stop, yours.new_tokens)
+    assert same >= 4  # weights of 8 bits here, bf16 there
