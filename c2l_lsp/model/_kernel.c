@@ -1,7 +1,7 @@
 /* Decode steps of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread.
  *
  * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
- * one call. Weights are int8 with a scale per row, everything else fp32, keys and values fp32 or bf16. A row's sums have
+ * one call. Weights are int8 with a scale per row, or bf16, everything else fp32, keys and values fp32 or bf16. A row's sums have
  * the same order however many rows are computed at once, so a checked draft equals single steps bit for bit.
  *
  * Plain C with the vector extensions of GCC and Clang; wider registers are used where the processor has them. Addresses
@@ -31,9 +31,9 @@ enum {
 };
 
 typedef struct {
-    const int8_t *weight; /* [out, in] */
-    const float *scale;   /* [out] */
-    const float *bias;    /* [out] or NULL */
+    const void *weight; /* [out, in], int8 with a scale or bf16 without */
+    const float *scale; /* [out] or NULL */
+    const float *bias;  /* [out] or NULL */
 } Matrix;
 
 /* All of a model that a step needs to know; one row of `layers` per layer. */
@@ -117,6 +117,7 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define judged NAME(judged)
 #define recalled NAME(recalled)
 #define strip NAME(strip)
+#define fetched NAME(fetched)
 #define mapped NAME(mapped)
 #define likeliest NAME(likeliest)
 
@@ -180,7 +181,7 @@ static PyObject *multiply(PyObject *self, PyObject *arguments) {
     (void)self;
     long long weight, scale, bias, in, out, x, y, rows;
     if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows)) return NULL;
-    Matrix m = {(const int8_t *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
+    Matrix m = {(const void *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
     Py_BEGIN_ALLOW_THREADS
     in_use->multiply(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows);
     Py_END_ALLOW_THREADS
@@ -239,7 +240,7 @@ static PyObject *recall(PyObject *self, PyObject *arguments) {
 
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
-    {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows): y = x Wᵀ · scale + bias."},
+    {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows): y = x Wᵀ · scale + bias; without a scale W is bf16."},
     {"step", step, METH_VARARGS,
      "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room): x = states after all layers."},
     {"map", map, METH_VARARGS, "map(x, map, out, d, rows): out = x + x mapᵀ."},

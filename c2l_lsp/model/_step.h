@@ -22,45 +22,55 @@ INLINE void stored(void *kv, int64_t at, float value, int wide) {
     ((uint16_t *)kv)[at] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16); /* to nearest, ties to even */
 }
 
+INLINE floats fetched(const Matrix *m, int64_t at, int half) {
+    return half ? loaded(m->weight, at, 0) : widened((const int8_t *)m->weight + at);
+}
+
 /* `outs` rows of weights against `rows` rows of x: outs * rows sums, each in one vector. */
-INLINE void block(const Matrix *m, int64_t in, int64_t out, int64_t o, const float *x, float *y, int rows, int outs) {
+INLINE void block(const Matrix *m, int64_t in, int64_t out, int64_t o, const float *x, float *y, int rows, int outs, int half) {
     floats sums[CHAINS] = {{0}};
-    const int8_t *w = m->weight + o * in;
+    const char *bytes_of = m->weight;
     for (int64_t k = 0; k < in; k += LANES)
         for (int j = 0; j < outs; j++) {
-            if (k % 64 == 0) __builtin_prefetch(w + (j + 2 * outs) * in + k); /* hardware stops at every page */
-            floats wide = widened(w + j * in + k);
+            int64_t at = (o + j) * in + k, ahead = at + 2 * outs * in; /* hardware stops at every page */
+            if (k % (half ? 32 : 64) == 0) __builtin_prefetch(bytes_of + (half ? 2 * ahead : ahead));
+            floats wide = fetched(m, at, half);
             for (int t = 0; t < rows; t++) sums[j * rows + t] += wide * *(const floats *)(x + t * in + k);
         }
     for (int j = 0; j < outs; j++)
         for (int t = 0; t < rows; t++) {
-            float bias = m->bias ? m->bias[o + j] : 0.0f;
-            y[t * out + o + j] = total(sums[j * rows + t]) * m->scale[o + j] + bias;
+            float scale = half ? 1.0f : m->scale[o + j], bias = m->bias ? m->bias[o + j] : 0.0f;
+            y[t * out + o + j] = total(sums[j * rows + t]) * scale + bias;
         }
 }
 
 /* `count` rows of weights from o on, at most 8, against all rows of x, up to four at a time: they are fetched once. */
-INLINE void strip(const Matrix *m, int64_t in, int64_t out, int64_t o, int64_t count, const float *x, float *y, int64_t rows) {
+INLINE void strip(const Matrix *m, int64_t in, int64_t out, int64_t o, int64_t count, const float *x, float *y, int64_t rows,
+                  int half) {
     for (int64_t t = 0; t < rows; t += 4) {
         const float *from = x + t * in;
         float *to = y + t * out;
         int64_t left = rows - t, end = o + count;
         if (count < 8)
             for (int64_t i = o; i < end; i++)
-                for (int64_t r = 0; r < (left < 4 ? left : 4); r++) block(m, in, out, i, from + r * in, to + r * out, 1, 1);
-        else if (left == 1) block(m, in, out, o, from, to, 1, 8);
+                for (int64_t r = 0; r < (left < 4 ? left : 4); r++) block(m, in, out, i, from + r * in, to + r * out, 1, 1, half);
+        else if (left == 1) block(m, in, out, o, from, to, 1, 8, half);
         else if (left == 2)
-            for (int64_t i = o; i < end; i += 4) block(m, in, out, i, from, to, 2, 4);
+            for (int64_t i = o; i < end; i += 4) block(m, in, out, i, from, to, 2, 4, half);
         else if (left == 3)
-            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 3, 2);
+            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 3, 2, half);
         else
-            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 4, 2);
+            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 4, 2, half);
     }
 }
 
 /* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of LANES. */
 INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
-    for (int64_t o = 0; o < out; o += 8) strip(m, in, out, o, out - o < 8 ? out - o : 8, x, y, rows);
+    for (int64_t o = 0; o < out; o += 8) {
+        int64_t count = out - o < 8 ? out - o : 8;
+        if (m->scale) strip(m, in, out, o, count, x, y, rows, 0);
+        else strip(m, in, out, o, count, x, y, rows, 1);
+    }
 }
 
 INLINE void normed(const float *x, const float *weight, float eps, int64_t d, float *y) {

@@ -52,29 +52,32 @@ def _module() -> ModuleType:
     return _compiled
 
 
-def multiply(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """x ↦ (x Qᵀ)·s + b: x fp32 [n, in], Q int8 [out, in], s and b fp32 [out] → fp32 [n, out].
+@dataclass(frozen=True)
+class Rows:
+    """A matrix as the kernel takes it: W ≈ s·Q, Q int8 [out, in], s fp32 [out], or W in bf16; b fp32 [out] or None."""
+
+    weight: Tensor
+    scale: Tensor | None = None
+    bias: Tensor | None = None
+
+    def addresses(self, out: int, inside: int) -> list[int]:
+        """Of weight, scale and bias. ValueError unless the shape is [out, in]."""
+        _expect(self.weight, torch.bfloat16 if self.scale is None else torch.int8, (out, inside))
+        return [self.weight.data_ptr(), _address(self.scale, out), _address(self.bias, out)]
+
+
+def multiply(x: Tensor, rows: Rows) -> Tensor:
+    """x ↦ x Wᵀ + b: x fp32 [n, in] → fp32 [n, out].
 
     ValueError for other types or shapes, or rows that are not a multiple of WIDTH.
     """
-    n, inside = x.shape
+    (n, inside), out = x.shape, len(rows.weight)
     _expect(x, torch.float32, (n, inside))
-    _expect(weight, torch.int8, (len(scale), inside))
-    _expect(scale, torch.float32, (len(scale),))
     if inside % WIDTH:
         raise ValueError(f"rows of {inside} numbers are no multiple of {WIDTH}")
-    out = x.new_empty(n, len(scale))
-    _module().multiply(
-        weight.data_ptr(),
-        scale.data_ptr(),
-        _address(bias, len(scale)),
-        inside,
-        len(scale),
-        x.data_ptr(),
-        out.data_ptr(),
-        n,
-    )
-    return out
+    y = x.new_empty(n, out)
+    _module().multiply(*rows.addresses(out, inside), inside, out, x.data_ptr(), y.data_ptr(), n)
+    return y
 
 
 class Recalling:
@@ -116,15 +119,6 @@ class Recalling:
             logits.data_ptr(),
             n,
         )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A matrix as the kernel takes it: Q int8 [out, in], s fp32 [out], b fp32 [out] or None."""
-
-    weight: Tensor
-    scale: Tensor
-    bias: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -238,14 +232,9 @@ def _plain(tensor: Tensor) -> bool:
 
 
 def _addresses(block: Block, shapes: dict[str, tuple[int, int]], d: int) -> list[int]:
-    found = {name: _matrix(getattr(block, name), *shape) for name, shape in shapes.items()}
+    found = {name: getattr(block, name).addresses(*shape) for name, shape in shapes.items()}
     attention, mlp = _address(block.attention_norm, d), _address(block.mlp_norm, d)
     return [attention, *found["qkv"], *found["output"], mlp, *found["gate_up"], *found["down"]]
-
-
-def _matrix(rows: Rows, out: int, inside: int) -> list[int]:
-    _expect(rows.weight, torch.int8, (out, inside))
-    return [rows.weight.data_ptr(), _address(rows.scale, out), _address(rows.bias, out)]
 
 
 def _address(numbers: Tensor | None, count: int) -> int:

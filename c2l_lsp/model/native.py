@@ -11,7 +11,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from c2l_lsp.model.kernel import Stepping, Steps
 from c2l_lsp.model.lora import AdapterSlot, Pair
-from c2l_lsp.model.native_forms import Int8, Quick, beside, compiles, quantises, steps_of
+from c2l_lsp.model.native_forms import BRIEF, Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.native_graph import ROWS, FixedStep
-from c2l_lsp.model.native_weights import Layer, Matrix, Weights, fuse, merged, packs, small
+from c2l_lsp.model.native_weights import Layer, Linear, Matrix, Weights, fuse, merged, packs, small
 
 FEW = 16
 """Rows up to which attention is computed for all heads of keys at once."""
@@ -45,12 +45,15 @@ class _Pass:
 
 @dataclass(frozen=True)
 class _Forms:
-    """The same weights for prompts and for decode steps; one object where steps are no faster otherwise. `quick`: the
-    layers of `step` for one compiled call, where that can be."""
+    """The same weights for prompts and for decode steps; one object where steps are no faster otherwise.
+
+    Where that can be, `quick` are the layers of `step` for one compiled call, `brief` those of `prompt`, and the head.
+    """
 
     prompt: Weights
     step: Weights
     quick: Steps | None = None
+    brief: tuple[Steps, Linear] | None = None
 
 
 class NativeReader:
@@ -79,6 +82,12 @@ class NativeReader:
         self._quick = self._int8 and (compiles(lm) if compiled is None else compiled)
         self._quantised = Quick.of if self._quick else Int8.of
         self._bare = self._both(prompt, plain.each(self._quantised) if self._int8 else prompt)
+        if (
+            self._quick and lm.dtype == torch.float32
+        ):  # in bf16 a token would not have the same bits as in a long prompt
+            exact = plain.each(Quick.exact)
+            layers = steps_of(exact)
+            self._bare = replace(self._bare, brief=None if layers is None else (layers, exact.head))
         self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
         self._rotations = torch.empty(0)
         group = torch.arange(plain.heads, device=lm.device) // (plain.heads // plain.kv_heads)
@@ -102,6 +111,11 @@ class NativeReader:
     def quick(self) -> Steps | None:
         """All layers under the current adapter for one compiled call a step, where that can be."""
         return self._forms(self._adapters.pairs).quick
+
+    def brief(self, count: int) -> Steps | None:
+        """All layers for one compiled call on so many tokens of a prompt, where that can be and is quicker."""
+        brief = self._forms(self._adapters.pairs).brief if count <= BRIEF else None
+        return None if brief is None else brief[0]
 
     def _forms(self, pairs: Mapping[str, Pair]) -> _Forms:
         if not pairs:
@@ -145,7 +159,10 @@ class NativeReader:
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
-        return self.weights(step).head(self._adapters.mapped(hidden))
+        forms, mapped = self._forms(self._adapters.pairs), self._adapters.mapped(hidden)
+        if not step and forms.brief is not None and len(hidden) <= BRIEF:
+            return forms.brief[1](mapped)
+        return (forms.step if step else forms.prompt).head(mapped)
 
     def plan(self, start: int, end: int) -> _Pass:
         """A forward pass over the positions from `start` to `end`."""
@@ -178,10 +195,13 @@ class NativeText:
         self._room = torch.empty(0)  # [layers, capacity, 2·K·h]
         self._kv: list[Tensor] = []
         self._steps: dict[int, tuple[Weights, FixedStep]] = {}
-        self._quick: tuple[Steps, Stepping] | None = None
+        self._quick: list[tuple[Steps, Stepping]] = []
 
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
+        if (brief := self._reader.brief(len(ids))) is not None:
+            hidden = self._compiled(ids, self._reader.shape, brief)
+            return hidden if every else hidden[-1:]
         return self._forward(ids, self._reader.weights(), every)
 
     def step(self, ids: list[int]) -> Tensor:
@@ -195,9 +215,11 @@ class NativeText:
 
     def _compiled(self, ids: list[int], w: Weights, quick: Steps) -> Tensor:
         self._reserve(self.length + len(ids))
-        if self._quick is None or self._quick[0] is not quick:
-            self._quick = (quick, quick.on(self._room, self._reader.rotations(self._room.shape[1])))
-        hidden = self._quick[1](ids, self.length)
+        stepping = next((known for steps, known in self._quick if steps is quick), None)
+        if stepping is None:
+            stepping = quick.on(self._room, self._reader.rotations(self._room.shape[1]))
+            self._quick = [*self._quick[-1:], (quick, stepping)]
+        hidden = stepping(ids, self.length)
         self.length += len(ids)
         return hidden.to(w.embedding.dtype)
 
@@ -302,7 +324,7 @@ class NativeText:
         for new, old in zip(grown, self._kv, strict=False):
             new[: self.length] = old[: self.length]
         self._room, self._kv = grown, list(grown)
-        self._steps, self._quick = {}, None
+        self._steps, self._quick = {}, []
 
 
 def _mlp(x: Tensor, layer: Layer) -> Tensor:

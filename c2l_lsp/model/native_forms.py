@@ -50,7 +50,7 @@ class Int8:
 
 @dataclass(frozen=True)
 class Quick:
-    """x ↦ (x Qᵀ)·s + b by our own kernel; x and y in any dtype, sums fp32."""
+    """x ↦ x Wᵀ + b by our own kernel; x and y in any dtype, sums fp32. For a few rows: it takes them one by one."""
 
     rows: kernel.Rows
 
@@ -62,13 +62,23 @@ class Quick:
             return matrix
         scale = (W.abs().amax(1) / 127).clamp_min(1e-12)
         Q = (W / scale[:, None]).round().to(torch.int8)
-        bias = None if matrix.bias is None else matrix.bias.float().contiguous()
-        return cls(kernel.Rows(Q.contiguous(), scale.contiguous(), bias))
+        return cls(kernel.Rows(Q.contiguous(), scale.contiguous(), _fp32(matrix.bias)))
+
+    @classmethod
+    def exact(cls, matrix: Matrix) -> Linear:
+        """The same map from half the bytes, where an fp32 matrix holds only bf16 numbers; else the matrix itself."""
+        half = matrix.weight.to(torch.bfloat16)
+        if matrix.weight.shape[1] % kernel.WIDTH or not torch.equal(half.float(), matrix.weight):
+            return matrix
+        return cls(kernel.Rows(half.contiguous(), None, _fp32(matrix.bias)))
 
     def __call__(self, x: Tensor) -> Tensor:
         """[n, in] → [n, out]."""
-        rows = self.rows
-        return kernel.multiply(x.float().contiguous(), rows.weight, rows.scale, rows.bias).to(x.dtype)
+        return kernel.multiply(x.float().contiguous(), self.rows).to(x.dtype)
+
+
+def _fp32(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float().contiguous()
 
 
 def steps_of(weights: Weights) -> kernel.Steps | None:
@@ -114,6 +124,9 @@ class Beside:
         """[n, in] → [n, out]."""
         return self.matrix(x) + functional.linear(functional.linear(x, self.A), self.B)
 
+
+BRIEF = 8
+"""Tokens of a prompt up to which our own kernel reads them sooner than PyTorch's products do."""
 
 _ALONE = 2**27
 """Bytes of int8 weights that one thread reads quickly enough; more go to PyTorch's kernel and all its threads."""

@@ -14,7 +14,7 @@ from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 from c2l_lsp.model.native import NativeReader
-from c2l_lsp.model.native_forms import Quick
+from c2l_lsp.model.native_forms import BRIEF, Quick
 from c2l_lsp.model.native_weights import Matrix
 
 pytestmark = pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
@@ -88,6 +88,47 @@ def test_steps_are_those_of_pytorch(name: str, lanes: int) -> None:
         assert len(ours._kv[0]) == len(theirs._kv[0])
         for mine, yours in zip(ours._kv, theirs._kv, strict=True):
             torch.testing.assert_close(mine[:at], yours[:at], rtol=2e-4, atol=2e-4)
+
+
+def representable(name: str) -> BaseModel:
+    base = rounded(name)
+    for parameter in base.lm.parameters():
+        parameter.copy_(parameter.bfloat16().float())
+    return base
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_few_tokens_of_a_prompt_are_read_exactly(name: str, lanes: int) -> None:
+    base = representable(name)
+    plain = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=False)
+    quick = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
+    assert quick.brief(BRIEF) is not None and quick.brief(BRIEF + 1) is None and plain.brief(1) is None
+    ids = ids_of(base, 400)
+    ours, theirs = quick.open(), plain.open()
+    at = 0
+    for count in (90, 1, 2, BRIEF, 5, 200, 3, 4):  # long ones by PyTorch, on the same keys and values
+        every = count != 3
+        expected, got = (text.read(ids[at : at + count], every) for text in (theirs, ours))
+        at += count
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(quick.logits(got), plain.logits(expected), rtol=1e-4, atol=1e-3)
+    for mine, yours in zip(ours._kv, theirs._kv, strict=True):
+        torch.testing.assert_close(mine[:at], yours[:at], rtol=1e-4, atol=1e-4)
+
+
+def test_what_bf16_does_not_hold_is_read_by_pytorch() -> None:
+    base = representable("even")
+    slot = AdapterSlot(base)
+    reader = NativeReader(base.lm, slot, int8=True, compiled=True)
+    assert reader.brief(1) is not None
+    name = "model.layers.0.mlp.down_proj"
+    out, inside = base.lm.get_submodule(name).weight.shape
+    slot.use(Adapter("m", "test", pairs={name: Pair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
+    assert reader.brief(1) is None, "merged weights are no bf16 numbers"
+    slot.use(None)
+    base.lm.model.layers[0].mlp.down_proj.weight[0, 0] = 1.0001
+    assert NativeReader(base.lm, slot, int8=True, compiled=True).brief(1) is None
+    assert NativeReader(rounded("even", torch.bfloat16).lm, slot, int8=True, compiled=True).brief(1) is None
 
 
 def test_keys_and_values_of_a_bf16_model_are_bf16(lanes: int) -> None:
@@ -176,7 +217,7 @@ def test_scores_far_apart_are_weighed_as_softmax_does(lanes: int) -> None:
 
 def test_what_does_not_fit_is_an_error() -> None:
     Q, s = torch.zeros(4, 32, dtype=torch.int8), torch.ones(4)
-    assert kernel.multiply(torch.zeros(0, 32), Q, s, None).shape == (0, 4)
+    assert kernel.multiply(torch.zeros(0, 32), kernel.Rows(Q, s)).shape == (0, 4)
     for x, weight, scale, bias in (
         (torch.zeros(1, 32, dtype=torch.float64), Q, s, None),
         (torch.zeros(1, 16), Q, s, None),
@@ -185,9 +226,11 @@ def test_what_does_not_fit_is_an_error() -> None:
         (torch.zeros(1, 32), Q, torch.ones(3), None),
         (torch.zeros(1, 32), Q, s, torch.ones(5)),
         (torch.zeros(1, 24), Q[:, :24].contiguous(), s, None),
+        (torch.zeros(1, 32), Q, None, None),
+        (torch.zeros(1, 32), Q.bfloat16(), s, None),
     ):
         with pytest.raises(ValueError, match=r"expected|multiple"):
-            kernel.multiply(x, weight, scale, bias)
+            kernel.multiply(x, kernel.Rows(weight, scale, bias))
     base = rounded("even")
     _, quick = pair(base, AdapterSlot(base))
     steps, text = quick.quick, quick.open()
