@@ -126,7 +126,7 @@ class Completer:
     def _candidates(self, task: _Task) -> list[_Text]:
         """The greedy text, then one for each next-best first token: different by construction, and deterministic."""
         wanted = task.request.candidates if task.request.invoked else 1
-        firsts = self._decoder.likeliest(task.start, max(wanted, 1))
+        firsts = self._decoder.likeliest(task.start, wanted) if wanted > 1 else []
         found = [self._decode(task, None)]
         for token in firsts[1:]:
             if time.perf_counter() >= task.deadline:

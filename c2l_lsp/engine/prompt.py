@@ -40,7 +40,7 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
     prefix = prefix.removesuffix(owed) if owed else prefix
     room = max(16, min(max_tokens, model.max_context - reserve) - 4)
     fill = model.fim is not None and bool(suffix.strip())
-    after = model.encode(suffix[: room * _CHARS_PER_TOKEN]) if fill else []
+    after = model.encode_kept(suffix[: room * _CHARS_PER_TOKEN]) if fill else []
     kept_after = min(len(after), max(int(room * (1 - PREFIX_SHARE)), 1))
     before = _before(model, prefix, room - kept_after)
     after = after[: max(kept_after, (room - len(before)) // _STEP_TOKENS * _STEP_TOKENS)]

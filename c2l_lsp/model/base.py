@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,14 @@ class BaseModel:
         """Token ids without special tokens."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
+
+    def encode_kept(self, text: str) -> list[int]:
+        """As `encode`; of the last few texts the ids are kept: what follows the cursor stays while somebody types."""
+        return list(self._kept(text))
+
+    @cached_property
+    def _kept(self) -> Callable[[str], tuple[int, ...]]:
+        return lru_cache(maxsize=8)(lambda text: tuple(self.encode(text)))
 
     def decode(self, ids: list[int]) -> str:
         """Text of token ids; special tokens are left out, nothing is tidied."""

@@ -66,3 +66,15 @@ def test_typing_keeps_the_beginning_of_a_clipped_prompt(tiny, sources):
         (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )
     assert same > len(first) * 0.9
+
+
+def test_what_follows_the_cursor_is_tokenised_once_while_somebody_types(tiny, monkeypatch):
+    told: list[str] = []
+    real = type(tiny).encode
+    monkeypatch.setattr(type(tiny), "encode", lambda self, text: (told.append(text), real(self, text))[1])
+    after = "\n\ndef last_of_all(x):\n    return x\n"
+    prompts = [prompt.build(tiny, f"def first(a):\n    {typed}", after, 200, 16) for typed in ("re", "ret", "retu")]
+    assert told.count(after) == 1
+    assert all(tiny.decode(built.ids).find("last_of_all") > 0 for built in prompts)
+    prompts[0].ids.clear()
+    assert prompt.build(tiny, "x = ", after, 200, 16).ids  # what is kept is not what was handed out
