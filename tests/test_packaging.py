@@ -13,6 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from c2l_lsp import config_docs
+from c2l_lsp.model import kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "c2l_lsp" / "assets"
@@ -26,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
-    shutil.copytree(ROOT / "c2l_lsp", source / "c2l_lsp", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "c2l_lsp", source / "c2l_lsp", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     code = "import setuptools.build_meta as b, sys; print(b.build_wheel(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(out)], cwd=source, capture_output=True, text=True, timeout=120,
@@ -45,6 +46,14 @@ def test_the_wheel_holds_every_module_and_the_model(wheel: list[str]):
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
         Path(name).name for name in wheel if name.startswith("c2l_lsp/assets/c2l-nano/")
     }
+
+
+@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+def test_the_wheel_holds_the_kernel_for_every_python(wheel: list[str]):
+    (compiled,) = [name for name in wheel if name.endswith((".so", ".pyd"))]
+    assert compiled.startswith("c2l_lsp/model/_kernel.")
+    assert ".abi3." in compiled or compiled.endswith(".pyd")
+    assert not [name for name in wheel if name.endswith((".c", ".h"))]
 
 
 def test_the_wheel_holds_the_licence_and_nothing_beside_the_package(wheel: list[str]):
