@@ -20,16 +20,11 @@ from torch.nn import functional
 
 from c2l_lsp.model.kernel import Stepping, Steps
 from c2l_lsp.model.lora import AdapterSlot, Pair
+from c2l_lsp.model.native_attention import Attention
 from c2l_lsp.model.native_forms import BRIEF, Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.native_graph import ROWS, FixedStep
 from c2l_lsp.model.native_weights import Layer, Linear, Matrix, Weights, fuse, merged, packs, small
 
-FEW = 16
-"""Rows up to which attention is computed for all heads of keys at once."""
-
-_WIDE = 4  # heads of keys up to which that costs less than dispatching them singly
-_ROWS = 128  # rows of a prompt that attend together; they look no further than the last of them
-_BLOCK = 64  # attention looks at a multiple of this many positions, so that its sums keep their order
 _MERGED = 2  # adapters whose merged layers are kept: the one in use and the one before or the next
 _GROW = 256  # positions by which the KV of a text grows
 
@@ -90,12 +85,7 @@ class NativeReader:
             self._bare = replace(self._bare, brief=None if layers is None else (layers, exact.head))
         self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
         self._rotations = torch.empty(0)
-        group = torch.arange(plain.heads, device=lm.device) // (plain.heads // plain.kv_heads)
-        # own[i, j] = 1 where query head i looks at key head j: [H, K, 1]
-        self.own = functional.one_hot(group, plain.kv_heads).to(lm.dtype)[:, :, None]
-        # −∞ where row i may not look, counted from the first row's position on: [rows, 1, rows + block]
-        beyond = torch.full((_ROWS, _ROWS + _BLOCK), float("-inf"), dtype=lm.dtype, device=lm.device)
-        self.beyond = beyond.triu_(1)[:, None]
+        self.attention = Attention(plain)
 
     @property
     def exact(self) -> bool:
@@ -243,12 +233,12 @@ class NativeText:
         x = functional.embedding(torch.tensor(ids, device=w.embedding.device), w.embedding)  # [T, d]
         for layer, kv in zip(w.layers[:-1], self._kv, strict=False):
             q = self._write(x, layer, kv, step)
-            x = _mlp(x + layer.output(self._attend(q, kv, step)), layer)
+            x = _mlp(x + layer.output(self._reader.attention(q, kv, step.start, step.end)), layer)
         layer, kv = w.layers[-1], self._kv[-1]
         q = self._write(x, layer, kv, step)
         if not every and len(ids) > 1:  # of the last layer only the last row is asked for
             q, x, step = q[-1:], x[-1:], reader.plan(step.end - 1, step.end)
-        x = _mlp(x + layer.output(self._attend(q, kv, step)), layer)
+        x = _mlp(x + layer.output(self._reader.attention(q, kv, step.start, step.end)), layer)
         self.length += len(ids)
         return w.norm(x)
 
@@ -264,55 +254,6 @@ class NativeText:
         heads = torch.view_as_real(turned).flatten(2)  # [T, H + 2K, h]
         kv[step.start : step.end] = heads[:, w.heads :].flatten(1)
         return heads[:, : w.heads].to(x.dtype)
-
-    def _attend(self, q: Tensor, kv: Tensor, step: _Pass) -> Tensor:
-        """[T, H, h] → [T, H·h]."""
-        few = len(q) <= FEW and self._reader.shape.kv_heads <= _WIDE
-        if few:
-            return self._attend_together(q, kv, step.start)
-        if q.is_cuda:
-            return self._attend_fused(q, kv, step)
-        parts = [self._attend_singly(rows, kv, step.start + i * _ROWS) for i, rows in enumerate(torch.split(q, _ROWS))]
-        return torch.cat(parts)
-
-    def _attend_together(self, q: Tensor, kv: Tensor, start: int) -> Tensor:
-        """Every query against all heads of keys, zero outside its own: two products whatever H and K are."""
-        w, own = self._reader.shape, self._reader.own
-        T, width = len(q), w.kv_heads * w.head_dim
-        spread = (q[:, :, None] * own).view(T * w.heads, width)
-        seen = self._look(spread, T, kv, start, slice(0, width), slice(width, 2 * width))  # [T·H, K·h]
-        return (seen.view(T, w.heads, w.kv_heads, w.head_dim) * own).sum(2).view(T, -1)
-
-    def _attend_singly(self, q: Tensor, kv: Tensor, start: int) -> Tensor:
-        """One head of keys after the other, with the queries that share it."""
-        w = self._reader.shape
-        K, h, T = w.kv_heads, w.head_dim, len(q)
-        out = q.new_empty(T, K, w.heads // K, h)
-        for j, grouped in enumerate(q.view(T, K, -1, h).unbind(1)):
-            columns = (slice(j * h, (j + 1) * h), slice((K + j) * h, (K + j + 1) * h))
-            out[:, j] = self._look(grouped.reshape(-1, h), T, kv, start, *columns).view(T, -1, h)
-        return out.view(T, -1)
-
-    def _look(self, q: Tensor, T: int, kv: Tensor, start: int, keys: slice, values: slice) -> Tensor:
-        """Causal attention of T rows of one or more queries each: [T·g, h] → [T·g, h]."""
-        L = -(-(start + T) // _BLOCK) * _BLOCK
-        scores = functional.linear(q, kv[:L, keys]).view(T, -1, L)
-        scores[..., start:] += self._reader.beyond[:T, :, : L - start]
-        return torch.softmax(scores, -1).view(-1, L) @ kv[:L, values]
-
-    def _attend_fused(self, q: Tensor, kv: Tensor, step: _Pass) -> Tensor:
-        """PyTorch's kernel, for a GPU."""
-        w = self._reader.shape
-        shape = (w.kv_heads, w.heads // w.kv_heads, step.end, w.head_dim)
-        both = kv[: step.end].view(step.end, 2, w.kv_heads, 1, w.head_dim).permute(1, 2, 3, 0, 4)
-        k, v = (part.expand(shape).reshape(1, w.heads, step.end, w.head_dim) for part in both)
-        mask = None
-        if step.start and len(q) > 1:
-            mask = torch.ones(len(q), step.end, dtype=torch.bool, device=q.device).tril_(step.start)
-        out = functional.scaled_dot_product_attention(
-            q.transpose(0, 1)[None], k, v, attn_mask=mask, is_causal=not step.start, scale=1.0
-        )
-        return out[0].transpose(0, 1).flatten(1)
 
     def _reserve(self, end: int) -> None:
         """Room for `end` positions, in whole blocks; zeroed, since masked positions are multiplied too."""

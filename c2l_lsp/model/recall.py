@@ -27,6 +27,7 @@ from torch import Tensor
 from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model import kernel
 from c2l_lsp.model.kernel import LONGEST, Ints
+from c2l_lsp.model.logits import Floats, Summed, add_odds, summed
 
 NEAREST = 32
 """Candidates that speak."""
@@ -37,7 +38,6 @@ CEILING = 0.95
 """Of λ: the base model always has a say."""
 
 FEATURES = ("share of the best", "nearest", "longest run", "base's best", "agree", "candidates", "share of the doubt")
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -234,14 +234,14 @@ class Recall:
         self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, Share] | None]:
         """(λ, share) of positions with final hidden states [n, d], logits [n, V] fp32, after these tokens each."""
-        return self._shares(hidden, _summed(logits), before)
+        return self._shares(hidden, summed(logits), before)
 
     def _shares(
-        self, hidden: Tensor, summed: Summed, before: Sequence[Sequence[int]]
+        self, hidden: Tensor, sums: Summed, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, Share] | None]:
         keys = keys_of(self.basis, hidden).cpu().numpy()
         out: list[tuple[float, Share] | None] = []
-        for key, top, token, tail in zip(keys, summed.tops.tolist(), summed.tokens.tolist(), before, strict=True):
+        for key, top, token, tail in zip(keys, sums.tops.tolist(), sums.tokens.tolist(), before, strict=True):
             found = self.find(key, tail)
             if found is None:
                 out.append(None)
@@ -257,51 +257,17 @@ class Recall:
         if self._quick is not None and out.device.type == "cpu":
             self._quick.mix(hidden.float().contiguous(), out, before)
             return out
-        summed = _summed(out)
+        sums = summed(out)
         rows, tokens, raised = list[int](), list[Ints](), list[NDArray[np.float64]]()
-        for row, found in enumerate(self._shares(hidden, summed, before)):
+        for row, found in enumerate(self._shares(hidden, sums, before)):
             if found is not None and found[0] > 0:
                 part, share = found
                 rows += [row] * len(share.tokens)
                 tokens.append(share.tokens)
-                raised.append(np.log(share.mass * (part / (1 - part))) + summed.norms[row])
+                raised.append(np.log(share.mass * (part / (1 - part))) + sums.norms[row])
         if rows:
-            _raise(out, rows, np.concatenate(tokens), np.concatenate(raised))
+            add_odds(out, rows, np.concatenate(tokens), np.concatenate(raised))
         return out
-
-
-@dataclass(frozen=True)
-class Summed:
-    """Of logits [n, V]: their log-sum-exp [n], the likeliest tokens [n] and the probabilities of these [n]."""
-
-    norms: Floats
-    tokens: NDArray[np.int64]
-    tops: Floats
-
-
-def _summed(logits: Tensor) -> Summed:
-    """On a CPU by numpy: for the one row of a decode step its calls cost a third of torch's."""
-    if logits.device.type != "cpu":
-        best, token = logits.max(-1)
-        norm = torch.logsumexp(logits, -1)
-        return Summed(norm.cpu().numpy(), token.cpu().numpy(), (best - norm).exp().cpu().numpy())
-    plain = logits.numpy()
-    tokens = plain.argmax(1)
-    best = plain[np.arange(len(plain)), tokens]
-    with np.errstate(invalid="ignore"):
-        tops = 1 / np.exp(plain - best[:, None]).sum(1)
-    return Summed(best - np.log(tops), tokens, tops)
-
-
-def _raise(out: Tensor, rows: list[int], tokens: Ints, raised: NDArray[np.float64]) -> None:
-    """Add log-odds to logits [n, V] fp32, in place: out[row, token] = logaddexp(out[row, token], raised)."""
-    if out.device.type == "cpu":
-        plain = out.numpy()
-        with np.errstate(invalid="ignore"):  # no numbers stay none: whoever uses them says so
-            plain[rows, tokens] = np.logaddexp(plain[rows, tokens], raised)
-        return
-    at = torch.tensor(rows, device=out.device), torch.from_numpy(tokens).long().to(out.device)
-    out[at] = torch.logaddexp(out[at], torch.from_numpy(raised).float().to(out.device))
 
 
 def tails(ids: Sequence[int], begin: int, end: int) -> list[Sequence[int]]:

@@ -179,9 +179,9 @@ def test_fused_attention_of_a_gpu_equals_ours(monkeypatch: pytest.MonkeyPatch):
     reader = NativeReader(lm, AdapterSlot(wrap(lm)))
     ids = tokens(200)
     want = read(reader, ids, 60)
-    from c2l_lsp.model.native import NativeText
+    from c2l_lsp.model.native_attention import Attention
 
-    monkeypatch.setattr(NativeText, "_attend", NativeText._attend_fused)
+    monkeypatch.setattr(Attention, "__call__", Attention.fused)
     assert (read(reader, ids, 60, 1) - want).abs().max() <= 1e-4
 
 
