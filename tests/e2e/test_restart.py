@@ -61,7 +61,7 @@ async def test_a_model_that_cannot_be_found_is_said_at_once(start: Start, folder
     editor = await start(FAKE_START="error")
     await editor.initialize([folder], progress=True)
     status = await editor.status(lambda status: status["state"] == "failed")
-    assert status["message"] == "The model c2l-nano cannot be found."
+    assert status["message"] == "The model auto cannot be found."
     assert len(editor.asked("hello")) == 1
     assert [message.message for message in editor.client.messages] == [f"C2L: {status['message']}"]
 

@@ -168,7 +168,7 @@ async def test_two_failed_starts_are_not_the_end(make: Callable[..., Watched]) -
 async def test_a_model_that_cannot_be_loaded_is_not_tried_again(make: Callable[..., Watched], asked: Callable) -> None:
     engine = make(FAKE_START="error")
     await engine.until(lambda: engine.client.life is Life.FAILED)
-    assert engine.client.message == "The model c2l-nano cannot be found."
+    assert engine.client.message == "The model auto cannot be found."
     await asyncio.sleep(0.3)
     assert len(asked("hello")) == 1
     assert engine.client.pid is None
