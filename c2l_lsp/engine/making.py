@@ -17,7 +17,7 @@ from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
 
 NORM_LIMIT = 100.0
 _GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
-_PATIENCE = 3.0  # so many times that share may have changed before the gate is asked first, and not behind the update
+_PATIENCE = 10.0  # so many times that share may change, without a pause, before the gate is asked first
 
 OPEN = Verdict(1.0, 0.0, 0)
 
