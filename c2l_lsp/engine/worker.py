@@ -252,8 +252,10 @@ def _leave_a_core() -> None:
     """
     import torch
 
+    from c2l_lsp.model import base
+
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+        torch.set_num_threads(base.threads())
 
 
 def main() -> int:

@@ -210,7 +210,7 @@ def mapped(x: Tensor, final: Tensor) -> Tensor | None:
     """x + x Cᵀ of a few rows x fp32 [n, d], C fp32 [d, d]; None where PyTorch's product is the one to take."""
     n, d = x.shape
     fits = _compiled is not None and n <= WIDTH and d % WIDTH == 0
-    if not fits or not _plain(x) or not _plain(final):
+    if not fits or not _plain(x) or not _plain(final) or final.shape != (d, d):
         return None
     out = torch.empty_like(x)
     _module().map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)

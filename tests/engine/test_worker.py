@@ -289,7 +289,8 @@ def test_who_asks_without_a_pause_does_not_keep_a_folder_from_being_learned():
 @pytest.mark.parametrize(("cores", "said", "wanted"), [(8, None, [7]), (1, None, [1]), (8, "3", [])])
 def test_a_core_is_left_to_the_editor(cores: int, said: str | None, wanted: list[int], monkeypatch: pytest.MonkeyPatch):
     chosen: list[int] = []
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: cores)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if said is not None:

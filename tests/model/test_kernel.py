@@ -280,6 +280,7 @@ def test_a_mapped_row_has_the_same_bits_alone_and_together(lanes: int) -> None:
     assert kernel.mapped(x[:, :40].contiguous(), final[:40, :40].contiguous()) is None  # no multiple
     assert kernel.mapped(x.bfloat16(), final.bfloat16()) is None
     assert kernel.mapped(torch.randn(200, 96), final) is None
+    assert kernel.mapped(x, final[:48].contiguous()) is None, "it would be read beyond its end"
 
 
 def test_a_model_whose_heads_do_not_fit_steps_in_pytorch() -> None:
