@@ -12,8 +12,9 @@ import torch
 
 from c2l_lsp.engine import prompt as prompts
 from c2l_lsp.engine import wire
-from c2l_lsp.engine.decode import Prefilled, Step
+from c2l_lsp.engine.decode import Prefilled
 from c2l_lsp.engine.draft import Elsewhere
+from c2l_lsp.engine.greedy import Step
 from c2l_lsp.engine.shape import Shape
 from c2l_lsp.engine.sure import Sure
 from c2l_lsp.errors import RequestCancelled

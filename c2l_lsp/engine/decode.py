@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.engine.draft import Credits, Elsewhere, Guess, Lookup
-from c2l_lsp.model import kernel
+from c2l_lsp.engine.greedy import Greedy, Step
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.kernel import LONGEST
 from c2l_lsp.model.lora import AdapterSlot
@@ -43,14 +43,6 @@ class _Slot:
             self.text.crop(length)
             del self.ids[length:]
             self.kept = min(self.kept, length)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One decoded token and its log-probability under the adapted model."""
-
-    token: int
-    logprob: float
 
 
 @dataclass
@@ -83,7 +75,7 @@ class Decoder:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._model, self._adapters, self._draft, self._clock = model, adapters, draft, clock
-        self._reader = reader or reader_of(model, adapters)
+        self._reader, self._greedy = reader or reader_of(model, adapters), Greedy(model.pieces)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
         self._credits = Credits()
@@ -107,9 +99,7 @@ class Decoder:
     @torch.inference_mode()
     def likeliest(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer, best first."""
-        scores = self._scores(start.logits[None], start.owed)[0]
-        best = torch.topk(scores, min(count, int(torch.isfinite(scores).sum())))
-        return best.indices.tolist()
+        return self._greedy.likeliest(start.logits, start.owed, count)
 
     @torch.inference_mode()
     def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
@@ -124,7 +114,7 @@ class Decoder:
         logits, guess = start.logits[None], Guess()
         while True:
             written: list[int] = []
-            for step, hoped in zip(self._greedy(logits, owed, first), [*guess.ids, None], strict=True):
+            for step, hoped in zip(self._greedy.steps(logits, owed, first), [*guess.ids, None], strict=True):
                 yield step
                 written.append(step.token)
                 if step.token != hoped:
@@ -156,25 +146,6 @@ class Decoder:
 
     def _paid(self, token: int) -> bytes:
         return self._model.pieces[token] if self._model.pieces is not None else b""
-
-    def _scores(self, logits: Tensor, owed: bytes) -> Tensor:
-        """Log-probabilities [n, vocabulary] in fp32, among the tokens that agree with what is owed."""
-        scores = logits.float()
-        if owed and self._model.pieces is not None and (allowed := self._model.pieces.agreeing(owed)):
-            kept = torch.full_like(scores, -torch.inf)
-            kept[:, allowed] = scores[:, allowed]
-            scores = kept
-        return torch.log_softmax(scores, -1)
-
-    def _greedy(self, logits: Tensor, owed: bytes, first: int | None) -> list[Step]:
-        """The likeliest token after each row of logits [n, vocabulary]; `first` replaces that of the first row."""
-        if not owed and (found := kernel.best(logits.float())) is not None:
-            tokens, norms = found
-            if first is not None:
-                tokens[0] = first
-            chosen = [float(logits[row, token]) for row, token in enumerate(tokens)]
-            return [Step(token, at - norm) for token, at, norm in zip(tokens, chosen, norms, strict=True)]
-        return _greedy(self._scores(logits, owed), first)
 
     def _cursor(self, ids: list[int]) -> int:
         """Where in a prompt writing goes on."""
@@ -218,15 +189,6 @@ class Decoder:
         slot = _Slot(self._reader.open())
         self._slots[self._next] = (kv_key, slot)
         return slot, 0
-
-
-def _greedy(scores: Tensor, first: int | None) -> list[Step]:
-    """The likeliest token of every row of log-probabilities [n, vocabulary]; `first` replaces that of the first row."""
-    logprobs, tokens = scores.max(-1)
-    steps = [Step(token, logprob) for token, logprob in zip(tokens.tolist(), logprobs.tolist(), strict=True)]
-    if first is not None:
-        steps[0] = Step(first, float(scores[0, first]))
-    return steps
 
 
 def _common(a: list[int], b: list[int]) -> int:

@@ -1,8 +1,9 @@
 /* Decode steps of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread.
  *
  * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
- * one call. Weights are int8 with a scale per row, or bf16, everything else fp32, keys and values fp32 or bf16. A row's sums have
- * the same order however many rows are computed at once, so a checked draft equals single steps bit for bit.
+ * one call. Weights are int8 with a scale per row, what they are multiplied by has 16 bits with a scale per row, so that
+ * sums are exact; everything else is fp32, keys and values fp32 or bf16. A row has the same bits however many are computed at
+ * once, so a checked draft equals single steps.
  *
  * Plain C with the vector extensions of GCC and Clang; wider registers are used where the processor has them. Addresses
  * come from `kernel.py`, which sees to shapes, types and lifetimes; nothing is checked here.
@@ -28,12 +29,14 @@ enum {
     MOST_HEADS = 64, /* that share keys */
     MOST_WIDTH = 512, /* of the keys that are recalled by */
     CHAINS = 8,     /* sums that are added to at once: as many as hide an addition's latency */
+    STRIP = 8, COLUMNS = 16, /* rows of weights that lie side by side, and how many numbers of each in turn; as in kernel.py */
+    AHEAD = 4096,   /* bytes by which weights are asked for before they are needed */
 };
 
 typedef struct {
-    const void *weight; /* [out, in], int8 with a scale or bf16 without */
-    const float *scale; /* [out] or NULL */
-    const float *bias;  /* [out] or NULL */
+    const int8_t *weight; /* [out / STRIP, in / COLUMNS, STRIP, COLUMNS], the last rows filled up with zeros */
+    const float *scale;   /* [out] */
+    const float *bias;    /* [out] or NULL */
 } Matrix;
 
 /* All of a model that a step needs to know; one row of `layers` per layer. */
@@ -80,7 +83,7 @@ typedef struct {
 } Found;
 
 typedef void Recalled(const Memory *, const float *, const int32_t *, float *, int64_t);
-typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t);
+typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t, float *);
 typedef void Stepped(const Shape *, const Layer *, const float *, const void *, const float *, const Text *, const int32_t *,
                      float *, int64_t, int64_t, float *);
 typedef void Mapped(const float *, const float *, float *, int64_t, int64_t);
@@ -95,6 +98,11 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define quad NAME(quad)
 #define widened NAME(widened)
 #define total NAME(total)
+#define shorts NAME(shorts)
+#define Pair NAME(Pair)
+#define paired NAME(paired)
+#define nearest NAME(nearest)
+#define rounded NAME(rounded)
 #define exponential NAME(exponential)
 #define loaded NAME(loaded)
 #define stored NAME(stored)
@@ -117,7 +125,6 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define judged NAME(judged)
 #define recalled NAME(recalled)
 #define strip NAME(strip)
-#define fetched NAME(fetched)
 #define mapped NAME(mapped)
 #define likeliest NAME(likeliest)
 
@@ -179,11 +186,11 @@ static PyObject *use(PyObject *self, PyObject *arguments) {
 
 static PyObject *multiply(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long weight, scale, bias, in, out, x, y, rows;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows)) return NULL;
-    Matrix m = {(const void *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
+    long long weight, scale, bias, in, out, x, y, rows, room;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows, &room)) return NULL;
+    Matrix m = {(const int8_t *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
     Py_BEGIN_ALLOW_THREADS
-    in_use->multiply(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows);
+    in_use->multiply(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)room);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -240,7 +247,7 @@ static PyObject *recall(PyObject *self, PyObject *arguments) {
 
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
-    {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows): y = x Wᵀ · scale + bias; without a scale W is bf16."},
+    {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows, room): y = x Wᵀ · scale + bias."},
     {"step", step, METH_VARARGS,
      "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room): x = states after all layers."},
     {"map", map, METH_VARARGS, "map(x, map, out, d, rows): out = x + x mapᵀ."},

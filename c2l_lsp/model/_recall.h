@@ -1,9 +1,9 @@
 /* What is recalled at a position, mixed into its logits: the arithmetic of recall.py, which says what it means. */
 
-INLINE float dot(const float *a, const int8_t *b, int64_t n) {
-    floats sum = {0};
-    for (int64_t i = 0; i < n; i += LANES) sum += *(const floats *)(a + i) * widened(b + i);
-    return total(sum);
+INLINE float dot(const int16_t *a, const int8_t *b, int64_t n) {
+    ints sum = {0};
+    for (int64_t i = 0; i < n; i += 2 * LANES) sum += paired(widened(b + i), a + i);
+    return total(__builtin_convertvector(sum, floats));
 }
 
 /* log Σ e^logit; the likeliest token and its probability. */
@@ -39,7 +39,7 @@ INLINE int64_t lower_bound(const int32_t *sorted, int64_t count, int32_t value) 
 }
 
 /* The best candidates after a tail of tokens, whose last stands at LONGEST − 1; before its first stand numbers below −1. */
-INLINE void found_best(const Memory *m, const float *key, const int32_t *tail, Found *f) {
+INLINE void found_best(const Memory *m, const int16_t *key, float scale, const int32_t *tail, Found *f) {
     int32_t wanted = tail[LONGEST - 1];
     int64_t low = lower_bound(m->last, m->count, wanted), high = lower_bound(m->last, m->count, wanted + 1);
     int64_t each = (high - low + MOST - 1) / MOST, least = 0;
@@ -49,7 +49,7 @@ INLINE void found_best(const Memory *m, const float *key, const int32_t *tail, F
     for (int64_t at = low; at < high; at += each) {
         int64_t place = m->places[at], run = 1;
         while (run < LONGEST && place >= run && m->ids[place - run] == tail[LONGEST - 1 - run]) run++;
-        float cosine = dot(key, m->keys + at * m->width, m->width) / 127.0f;
+        float cosine = dot(key, m->keys + at * m->width, m->width) * (scale / 127.0f);
         float score = cosine / (float)m->trust[0] + (float)m->trust[1] * (float)run;
         int64_t to = least;
         if (f->count < NEAREST) to = f->count++;
@@ -97,7 +97,7 @@ INLINE double judged(const Memory *m, const Found *f, double top, int32_t token,
 /* Adds what is recalled to rows of logits [rows, vocabulary]; hidden [rows, inner], tails [rows, LONGEST]. */
 static void recalled(const Memory *m, const float *hidden, const int32_t *tails, float *logits, int64_t rows) {
     for (int64_t t = 0; t < rows; t++) {
-        float key[MOST_WIDTH], *row = logits + t * m->vocabulary;
+        float key[MOST_WIDTH], scale, *row = logits + t * m->vocabulary;
         const float *h = hidden + t * m->inner;
         double squares = 0.0;
         for (int64_t j = 0; j < m->width; j++) {
@@ -109,8 +109,10 @@ static void recalled(const Memory *m, const float *hidden, const int32_t *tails,
         }
         float norm = (float)sqrt(squares);
         for (int64_t j = 0; j < m->width; j++) key[j] /= norm > 1e-12f ? norm : 1e-12f;
+        int16_t numbers[MOST_WIDTH];
+        rounded(key, m->width, 1, numbers, &scale);
         Found f;
-        found_best(m, key, tails + t * LONGEST, &f);
+        found_best(m, numbers, scale, tails + t * LONGEST, &f);
         if (!f.count) continue;
         int32_t said[NEAREST], token;
         double mass[NEAREST], top, all = summed(row, m->vocabulary, &token, &top);

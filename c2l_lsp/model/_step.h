@@ -22,55 +22,72 @@ INLINE void stored(void *kv, int64_t at, float value, int wide) {
     ((uint16_t *)kv)[at] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16); /* to nearest, ties to even */
 }
 
-INLINE floats fetched(const Matrix *m, int64_t at, int half) {
-    return half ? loaded(m->weight, at, 0) : widened((const int8_t *)m->weight + at);
-}
-
-/* `outs` rows of weights against `rows` rows of x: outs * rows sums, each in one vector. */
-INLINE void block(const Matrix *m, int64_t in, int64_t out, int64_t o, const float *x, float *y, int rows, int outs, int half) {
-    floats sums[CHAINS] = {{0}};
-    const char *bytes_of = m->weight;
-    for (int64_t k = 0; k < in; k += LANES)
-        for (int j = 0; j < outs; j++) {
-            int64_t at = (o + j) * in + k, ahead = at + 2 * outs * in; /* hardware stops at every page */
-            if (k % (half ? 32 : 64) == 0) __builtin_prefetch(bytes_of + (half ? 2 * ahead : ahead));
-            floats wide = fetched(m, at, half);
-            for (int t = 0; t < rows; t++) sums[j * rows + t] += wide * *(const floats *)(x + t * in + k);
+/* Rows [rows, n] in 16 bits: x ≈ scale · number. Sums of their products with int8 weights are exact, whatever their order:
+ * `most` keeps them below 2^31. What is no number makes the scale none. */
+INLINE void rounded(const float *x, int64_t n, int64_t rows, int16_t *numbers, float *scales) {
+    float most = fminf(32767.0f, 8.0e6f * 2 * LANES / (float)n);
+    for (int64_t t = 0; t < rows; t++, x += n, numbers += n) {
+        floats highest = {0}, nothing = {0};
+        for (int64_t i = 0; i < n; i += LANES) {
+            floats v = *(const floats *)(x + i), size = (floats)((ints)v & 0x7fffffff);
+            ints higher = size > highest;
+            highest = (floats)(((ints)size & higher) | ((ints)highest & ~higher));
+            nothing += v * 0.0f;
         }
-    for (int j = 0; j < outs; j++)
-        for (int t = 0; t < rows; t++) {
-            float scale = half ? 1.0f : m->scale[o + j], bias = m->bias ? m->bias[o + j] : 0.0f;
-            y[t * out + o + j] = total(sums[j * rows + t]) * scale + bias;
+        float top = 0.0f;
+        for (int j = 0; j < LANES; j++) top = fmaxf(top, highest[j]);
+        float by = top > 0.0f ? most / top : 0.0f;
+        for (int64_t i = 0; i < n; i += LANES) {
+            ints whole = nearest(*(const floats *)(x + i) * by);
+            *(shorts *)(numbers + i) = __builtin_convertvector(whole, shorts);
         }
-}
-
-/* `count` rows of weights from o on, at most 8, against all rows of x, up to four at a time: they are fetched once. */
-INLINE void strip(const Matrix *m, int64_t in, int64_t out, int64_t o, int64_t count, const float *x, float *y, int64_t rows,
-                  int half) {
-    for (int64_t t = 0; t < rows; t += 4) {
-        const float *from = x + t * in;
-        float *to = y + t * out;
-        int64_t left = rows - t, end = o + count;
-        if (count < 8)
-            for (int64_t i = o; i < end; i++)
-                for (int64_t r = 0; r < (left < 4 ? left : 4); r++) block(m, in, out, i, from + r * in, to + r * out, 1, 1, half);
-        else if (left == 1) block(m, in, out, o, from, to, 1, 8, half);
-        else if (left == 2)
-            for (int64_t i = o; i < end; i += 4) block(m, in, out, i, from, to, 2, 4, half);
-        else if (left == 3)
-            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 3, 2, half);
-        else
-            for (int64_t i = o; i < end; i += 2) block(m, in, out, i, from, to, 4, 2, half);
+        scales[t] = top / most + total(nothing);
     }
 }
 
-/* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of LANES. */
-INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
-    for (int64_t o = 0; o < out; o += 8) {
-        int64_t count = out - o < 8 ? out - o : 8;
-        if (m->scale) strip(m, in, out, o, count, x, y, rows, 0);
-        else strip(m, in, out, o, count, x, y, rows, 1);
+/* `outs` rows of weights of a strip, from its row j on, against `rows` rows of x: outs · rows sums, each in one vector. The
+ * strip's rows lie side by side, COLUMNS numbers of each in turn: one stream from memory. */
+INLINE void block(const int8_t *strip, int64_t in, int j, const int16_t *x, int rows, int outs, float *sums) {
+    ints all[CHAINS] = {{0}};
+    const int8_t *from = strip + j * COLUMNS;
+    for (int64_t k = 0; k < in; k += COLUMNS, from += STRIP * COLUMNS) {
+        for (int i = 0; i < STRIP * COLUMNS; i += 64) __builtin_prefetch(from + AHEAD + i); /* hardware stops at every page */
+        for (int o = 0; o < outs; o++)
+            for (int c = 0; c < COLUMNS; c += 2 * LANES) {
+                Pair w = widened(from + o * COLUMNS + c);
+                for (int t = 0; t < rows; t++) all[o * rows + t] += paired(w, x + t * in + k + c);
+            }
     }
+    for (int o = 0; o < outs; o++)
+        for (int t = 0; t < rows; t++) sums[t * STRIP + j + o] = total(__builtin_convertvector(all[o * rows + t], floats));
+}
+
+/* A strip of weights against `rows` rows of x, at most four: sums [rows, STRIP]. */
+INLINE void strip(const int8_t *weights, int64_t in, const int16_t *x, int64_t rows, float *sums) {
+    if (rows == 1) block(weights, in, 0, x, 1, 8, sums);
+    else if (rows == 2)
+        for (int j = 0; j < STRIP; j += 4) block(weights, in, j, x, 2, 4, sums);
+    else if (rows == 3)
+        for (int j = 0; j < STRIP; j += 2) block(weights, in, j, x, 3, 2, sums);
+    else
+        for (int j = 0; j < STRIP; j += 2) block(weights, in, j, x, 4, 2, sums);
+}
+
+/* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of COLUMNS. `room` has space for rows · (in / 2 + 1)
+ * numbers. */
+INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room) {
+    int16_t *numbers = (int16_t *)(room + rows);
+    rounded(x, in, rows, numbers, room);
+    for (int64_t o = 0; o < out; o += STRIP)
+        for (int64_t t = 0; t < rows; t += 4) { /* the strip is in the first cache after its first rows */
+            float sums[4 * STRIP];
+            int64_t some = rows - t < 4 ? rows - t : 4, most = out - o < STRIP ? out - o : STRIP;
+            strip(m->weight + o * in, in, numbers + t * in, some, sums);
+            for (int64_t r = 0; r < some; r++)
+                for (int64_t j = 0; j < most; j++)
+                    y[(t + r) * out + o + j] =
+                        sums[r * STRIP + j] * (m->scale[o + j] * room[t + r]) + (m->bias ? m->bias[o + j] : 0.0f);
+        }
 }
 
 INLINE void normed(const float *x, const float *weight, float eps, int64_t d, float *y) {
@@ -180,8 +197,8 @@ static void mapped(const float *x, const float *map, float *out, int64_t d, int6
         }
 }
 
-static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows) {
-    product(m, in, out, x, y, rows);
+static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room) {
+    product(m, in, out, x, y, rows, room);
 }
 
 /* x [rows, width] becomes the normed states after the last layer of the tokens `ids`, which stand from `start` on; their
@@ -193,14 +210,14 @@ static void stepped(const Shape *s, const Layer *layers, const float *final, con
     int64_t d = s->width, h = s->head_dim, q = s->heads * h, k = s->kv_heads * h, f = s->inner;
     int64_t projected = q + 2 * k, group = s->heads / s->kv_heads, size = s->wide ? 4 : 2;
     float *y = room, *big = y + rows * d, *seen = big + rows * (projected > 2 * f ? projected : 2 * f);
-    float *scores = seen + rows * q, eps = (float)s->eps;
+    float *numbers = seen + rows * q, *scores = numbers + rows * ((d > q ? d > f ? d : f : q > f ? q : f) / 2 + 1), eps = (float)s->eps;
     for (int64_t t = 0; t < rows; t++)
         for (int64_t i = 0; i < d; i += LANES) *(floats *)(x + t * d + i) = loaded(embedding, ids[t] * d + i, (int)s->wide);
     for (int64_t l = 0; l < s->layers; l++) {
         const Layer *layer = layers + l;
         void *kv = (char *)text->all + l * text->capacity * 2 * k * size;
         for (int64_t t = 0; t < rows; t++) normed(x + t * d, layer->attention_norm, eps, d, y + t * d);
-        product(&layer->qkv, d, projected, y, big, rows);
+        product(&layer->qkv, d, projected, y, big, rows, numbers);
         for (int64_t t = 0; t < rows; t++) placed(s, big + t * projected, turns + (start + t) * 3 * h, kv, start + t);
         for (int64_t j = 0; j < s->kv_heads; j++) {
             Keys keys = {kv, 2 * k, j * h, k + j * h, h, (int)s->wide};
@@ -209,12 +226,12 @@ static void stepped(const Shape *s, const Layer *layers, const float *final, con
                 attended(&keys, big + t * projected + at, group, start + t + 1, scores, text->capacity, seen + t * q + at);
             }
         }
-        product(&layer->output, q, d, seen, y, rows);
+        product(&layer->output, q, d, seen, y, rows, numbers);
         added(x, y, rows * d);
         for (int64_t t = 0; t < rows; t++) normed(x + t * d, layer->mlp_norm, eps, d, y + t * d);
-        product(&layer->gate_up, d, 2 * f, y, big, rows);
+        product(&layer->gate_up, d, 2 * f, y, big, rows, numbers);
         for (int64_t t = 0; t < rows; t++) gated(big + t * 2 * f, f, big + t * f); /* row t's place was read before */
-        product(&layer->down, f, d, big, y, rows);
+        product(&layer->down, f, d, big, y, rows, numbers);
         added(x, y, rows * d);
     }
     for (int64_t t = 0; t < rows; t++) normed(x + t * d, final, eps, d, x + t * d);

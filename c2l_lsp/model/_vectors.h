@@ -6,14 +6,26 @@ typedef int8_t bytes __attribute__((vector_size(LANES), aligned(1)));
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
 
-INLINE floats widened(const int8_t *w) {
+typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2)));
+
+/* Twice as many whole numbers as there are lanes, in 16 bits where the processor multiplies such, else in 32. */
 #if LANES == 8
-    ints wide = (ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)w));
+typedef __m256i Pair;
+INLINE Pair widened(const int8_t *w) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)w)); }
+
+/* Products with as many of 16 bits; each lane has the sum of two. */
+INLINE ints paired(Pair w, const int16_t *x) { return (ints)_mm256_madd_epi16(w, _mm256_loadu_si256((const void *)x)); }
 #else
-    ints wide = __builtin_convertvector(*(const bytes *)w, ints);
-#endif
-    return __builtin_convertvector(wide, floats);
+typedef struct { ints low, high; } Pair;
+INLINE Pair widened(const int8_t *w) {
+    Pair both = {__builtin_convertvector(*(const bytes *)w, ints), __builtin_convertvector(*(const bytes *)(w + LANES), ints)};
+    return both;
 }
+
+INLINE ints paired(Pair w, const int16_t *x) {
+    return w.low * __builtin_convertvector(*(const shorts *)x, ints) + w.high * __builtin_convertvector(*(const shorts *)(x + LANES), ints);
+}
+#endif
 
 typedef float quad __attribute__((vector_size(16), aligned(4)));
 
@@ -28,13 +40,17 @@ INLINE float total(floats v) {
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
+/* The whole numbers next to x, away from 0 in the middle. */
+INLINE ints nearest(floats x) {
+    return __builtin_convertvector(x + (floats)(((ints)x & (int32_t)0x80000000) | 0x3f000000), ints);
+}
+
 /* e^x to a relative error of 2e-7, within ±87: 2^n times a polynomial on ±ln 2 / 2. What is no number stays none. */
 INLINE floats exponential(floats x) {
     const floats most = (floats){0} + 87.0f;
     ints low = x < -most, high = x > most;
     x = (floats)(((ints)x & ~(low | high)) | (low & (ints)-most) | (high & (ints)most));
-    floats scaled = x * 1.44269504f;
-    ints n = __builtin_convertvector(scaled + (floats)(((ints)scaled & (int32_t)0x80000000) | 0x3f000000), ints);
+    ints n = nearest(x * 1.44269504f);
     floats whole = __builtin_convertvector(n, floats);
     floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;

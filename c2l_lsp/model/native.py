@@ -4,15 +4,16 @@ Small models are bound by the number of operations PyTorch dispatches, not by ar
 RoPE of queries and keys is one complex product, and the KV is written where it stays. Attention is plain products whose
 sums keep their order however many rows are read at once: where oneDNN multiplies bf16 on the CPU, a token gets the same
 bits in a prompt and after a reused prefix, and in a decode step and in a checked draft. Decode steps may run on int8
-weights, half the memory to read; their KV then differs from that of a prompt, and the decoder reads an accepted answer
-again.
+weights, half the memory to read. By our own kernel an fp32 model is what its int8 weights say throughout: prompts too,
+short ones by the kernel, long ones by PyTorch's products of the same numbers. PyTorch's int8 kernel rounds activations
+to bf16; the KV of its steps differs from that of a prompt, and the decoder reads an accepted answer again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ from c2l_lsp.model.lora import AdapterSlot, Pair
 from c2l_lsp.model.native_attention import Attention
 from c2l_lsp.model.native_forms import BRIEF, Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.native_graph import ROWS, FixedStep
-from c2l_lsp.model.native_weights import Layer, Linear, Matrix, Weights, fuse, merged, packs, small
+from c2l_lsp.model.native_weights import Layer, Matrix, Weights, fuse, merged, packs, small
+
+_Plain = TypeVar("_Plain", Layer, Weights)
 
 _MERGED = 2  # adapters whose merged layers are kept: the one in use and the one before or the next
 _GROW = 256  # positions by which the KV of a text grows
@@ -42,13 +45,12 @@ class _Pass:
 class _Forms:
     """The same weights for prompts and for decode steps; one object where steps are no faster otherwise.
 
-    Where that can be, `quick` are the layers of `step` for one compiled call, `brief` those of `prompt`, and the head.
+    `quick` are the layers of `step` for one compiled call, where that can be.
     """
 
     prompt: Weights
     step: Weights
     quick: Steps | None = None
-    brief: tuple[Steps, Linear] | None = None
 
 
 class NativeReader:
@@ -73,24 +75,18 @@ class NativeReader:
         self._int8 = quantises(lm) if int8 is None else int8
         self.fixed = lm.device.type == "cuda" if fixed is None else fixed
         plain = fuse(lm)
-        prompt = plain.each(Matrix.pack) if self._packs else plain
         self._quick = self._int8 and (compiles(lm) if compiled is None else compiled)
-        self._quantised = Quick.of if self._quick else Int8.of
-        self._bare = self._both(prompt, plain.each(self._quantised) if self._int8 else prompt)
-        if (
-            self._quick and lm.dtype == torch.float32
-        ):  # in bf16 a token would not have the same bits as in a long prompt
-            exact = plain.each(Quick.exact)
-            layers = steps_of(exact)
-            self._bare = replace(self._bare, brief=None if layers is None else (layers, exact.head))
+        self._one = self._quick and lm.dtype == torch.float32
+        prompt, step = self._formed(plain)
+        self._bare = self._both(replace(prompt, head=step.head) if self._one else prompt, step)
         self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
         self._rotations = torch.empty(0)
         self.attention = Attention(plain)
 
     @property
     def exact(self) -> bool:
-        """Whether a step leaves the same KV as a prompt."""
-        return not self._int8
+        """Whether a step leaves the same KV as a prompt, but for rounding."""
+        return self._one or not self._int8
 
     def weights(self, step: bool = False) -> Weights:
         """The fused weights under the current adapter, for a prompt or for decode steps."""
@@ -103,9 +99,8 @@ class NativeReader:
         return self._forms(self._adapters.pairs).quick
 
     def brief(self, count: int) -> Steps | None:
-        """All layers for one compiled call on so many tokens of a prompt, where that can be and is quicker."""
-        brief = self._forms(self._adapters.pairs).brief if count <= BRIEF else None
-        return None if brief is None else brief[0]
+        """All layers for one compiled call on so many tokens of a prompt, where that is the same and quicker."""
+        return self.quick if self._one and count <= BRIEF else None
 
     def _forms(self, pairs: Mapping[str, Pair]) -> _Forms:
         if not pairs:
@@ -121,18 +116,21 @@ class NativeReader:
         bare = self._bare
         if not self._small:
             prompt, step = (form.with_layers(beside(self._lm, form, pairs)) for form in (bare.prompt, bare.step))
-            return self._both(prompt, step if self._int8 else prompt)
-        layers = merged(self._lm, bare.prompt.head_dim, pairs)
-        packed = {i: layer.each(Matrix.pack) for i, layer in layers.items()} if self._packs else layers
-        prompt = bare.prompt.with_layers(packed)
-        if not self._int8:
-            return self._both(prompt, prompt)
-        return self._both(
-            prompt, bare.step.with_layers({i: layer.each(self._quantised) for i, layer in layers.items()})
-        )
+            return self._both(prompt, step)
+        made = {i: self._formed(layer) for i, layer in merged(self._lm, bare.prompt.head_dim, pairs).items()}
+        prompt = bare.prompt.with_layers({i: layer for i, (layer, _) in made.items()})
+        return self._both(prompt, bare.step.with_layers({i: layer for i, (_, layer) in made.items()}))
 
     def _both(self, prompt: Weights, step: Weights) -> _Forms:
-        return _Forms(prompt, step, steps_of(step) if self._quick else None)
+        return _Forms(prompt, step if self._int8 else prompt, steps_of(step) if self._quick else None)
+
+    def _formed(self, plain: _Plain) -> tuple[_Plain, _Plain]:
+        """Plain weights for prompts and for steps."""
+        prompt = plain.each(Matrix.pack) if self._packs else plain
+        if not self._int8:
+            return prompt, prompt
+        step = plain.each(Quick.of if self._quick else Int8.of)
+        return step.each(Quick.plain, Quick) if self._one else prompt, step
 
     @property
     def shape(self) -> Weights:
@@ -150,9 +148,7 @@ class NativeReader:
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
         forms, mapped = self._forms(self._adapters.pairs), self._adapters.mapped(hidden)
-        if not step and forms.brief is not None and len(hidden) <= BRIEF:
-            return forms.brief[1](mapped)
-        return (forms.step if step else forms.prompt).head(mapped)
+        return (forms.step if step or self._one else forms.prompt).head(mapped)
 
     def plan(self, start: int, end: int) -> _Pass:
         """A forward pass over the positions from `start` to `end`."""

@@ -1,9 +1,10 @@
 """Other forms of a fused matrix: int8 for decoding on a CPU; low-rank factors beside it, where merging costs too much.
 
-int8: one scale per row, W ≈ s·Q with |Q| ≤ 127. `Quick` multiplies by our own kernel, activations fp32. `Int8` is what
-there is without it: PyTorch's, activations bf16 (rounded to it where the model runs in fp32, because the CPU multiplies
-no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of the product has the same bits however many
-rows are multiplied at once, so a checked draft equals single steps. What it costs is measured by `bench perf`.
+int8: one scale per row, W ≈ s·Q with |Q| ≤ 127. `Quick` multiplies by our own kernel, activations of 16 bits with a scale
+per row, closer than bf16. `Int8` is what there is without it: PyTorch's, activations bf16 (rounded to it where the model
+runs in fp32, because the CPU multiplies no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of the
+product has the same bits however many rows are multiplied at once, so a checked draft equals single steps. What it costs
+is measured by `bench perf`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Int8:
 
 @dataclass(frozen=True)
 class Quick:
-    """x ↦ x Wᵀ + b by our own kernel; x and y in any dtype, sums fp32. For a few rows: it takes them one by one."""
+    """x ↦ (x Qᵀ)·s + b by our own kernel; x and y in any dtype. For a few rows: it takes them by four."""
 
     rows: kernel.Rows
 
@@ -62,15 +63,11 @@ class Quick:
             return matrix
         scale = (W.abs().amax(1) / 127).clamp_min(1e-12)
         Q = (W / scale[:, None]).round().to(torch.int8)
-        return cls(kernel.Rows(Q.contiguous(), scale.contiguous(), _fp32(matrix.bias)))
+        return cls(kernel.Rows.of(Q, scale, _fp32(matrix.bias)))
 
-    @classmethod
-    def exact(cls, matrix: Matrix) -> Linear:
-        """The same map from half the bytes, where an fp32 matrix holds only bf16 numbers; else the matrix itself."""
-        half = matrix.weight.to(torch.bfloat16)
-        if matrix.weight.shape[1] % kernel.WIDTH or not torch.equal(half.float(), matrix.weight):
-            return matrix
-        return cls(kernel.Rows(half.contiguous(), None, _fp32(matrix.bias)))
+    def plain(self) -> Matrix:
+        """The same map, to rounding, for many rows: as an fp32 matrix."""
+        return Matrix(self.rows.whole(), self.rows.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[n, in] → [n, out]."""

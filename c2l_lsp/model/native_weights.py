@@ -84,10 +84,10 @@ class Layer:
     gate_up: Linear
     down: Linear
 
-    def each(self, change: Callable[[Matrix], Linear]) -> Layer:
-        """The layer with every plain matrix changed."""
+    def each(self, change: Callable[[Any], Linear], kind: type = Matrix) -> Layer:
+        """The layer with every matrix of a kind changed, the plain ones by default."""
         found = {name: getattr(self, name) for name in ("qkv", "output", "gate_up", "down")}
-        return self.replaced({name: change(m) for name, m in found.items() if isinstance(m, Matrix)})
+        return self.replaced({name: change(m) for name, m in found.items() if isinstance(m, kind)})
 
     def replaced(self, matrices: Mapping[str, Linear]) -> Layer:
         """The layer with some matrices in place of its own."""
@@ -109,10 +109,10 @@ class Weights:
     frequencies: Tensor  # [h/2], fp32
     rope_scale: float  # factor of cos and sin
 
-    def each(self, change: Callable[[Matrix], Linear]) -> Weights:
-        """The weights with every plain matrix changed."""
-        head = change(self.head) if isinstance(self.head, Matrix) else self.head
-        return replace(self, layers=tuple(layer.each(change) for layer in self.layers), head=head)
+    def each(self, change: Callable[[Any], Linear], kind: type = Matrix) -> Weights:
+        """The weights with every matrix of a kind changed, the plain ones by default."""
+        head = change(self.head) if isinstance(self.head, kind) else self.head
+        return replace(self, layers=tuple(layer.each(change, kind) for layer in self.layers), head=head)
 
     def with_layers(self, layers: Mapping[int, Layer]) -> Weights:
         """The weights with some layers in place of their own."""

@@ -10,7 +10,8 @@ import torch
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.complete import Completer
-from c2l_lsp.engine.decode import Decoder, Prefilled, Step
+from c2l_lsp.engine.decode import Decoder, Prefilled
+from c2l_lsp.engine.greedy import Step
 from c2l_lsp.engine.prompt import build
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.lora import Adapter, AdapterSlot

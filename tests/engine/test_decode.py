@@ -61,7 +61,7 @@ NOTHING = SimpleNamespace(recalled=lambda hidden, logits, before: logits)
 def scripted(
     rule: dict[int, int] | None = None, *, draft: int = DRAFT, fim: FimTokens | None = None, exact: bool = True
 ) -> Decoder:
-    model = SimpleNamespace(fim=fim)
+    model = SimpleNamespace(fim=fim, pieces=None)
     return Decoder(model, NOTHING, Script(rule, exact), draft)  # type: ignore[arg-type]
 
 

@@ -67,6 +67,12 @@ def pair(base: BaseModel, slot: AdapterSlot) -> tuple[NativeReader, NativeReader
     return plain, quick
 
 
+def near(got: Tensor, expected: Tensor, share: float = 5e-4) -> None:
+    """Equal but for what 16 bits of every activation round off: in sum, and nowhere by much more."""
+    torch.testing.assert_close(got, expected, rtol=20 * share, atol=20 * share)
+    assert float((got - expected).norm() / expected.norm()) < share
+
+
 def ids_of(base: BaseModel, count: int) -> list[int]:
     return torch.randint(0, base.vocabulary, (count,), generator=torch.Generator().manual_seed(1)).tolist()
 
@@ -84,51 +90,39 @@ def test_steps_are_those_of_pytorch(name: str, lanes: int) -> None:
         for count in (1, 2, 3, 4, 5, 9, 1, 260):  # a step beyond the room grows it
             expected, got = theirs.step(ids[at : at + count]), ours.step(ids[at : at + count])
             at += count
-            torch.testing.assert_close(got, expected, rtol=2e-4, atol=2e-4)
+            near(got, expected)
         assert len(ours._kv[0]) == len(theirs._kv[0])
         for mine, yours in zip(ours._kv, theirs._kv, strict=True):
-            torch.testing.assert_close(mine[:at], yours[:at], rtol=2e-4, atol=2e-4)
-
-
-def representable(name: str) -> BaseModel:
-    base = rounded(name)
-    for parameter in base.lm.parameters():
-        parameter.copy_(parameter.bfloat16().float())
-    return base
+            near(mine[:at], yours[:at])
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_few_tokens_of_a_prompt_are_read_exactly(name: str, lanes: int) -> None:
-    base = representable(name)
-    plain = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=False)
-    quick = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
-    assert quick.brief(BRIEF) is not None and quick.brief(BRIEF + 1) is None and plain.brief(1) is None
-    ids = ids_of(base, 400)
-    ours, theirs = quick.open(), plain.open()
-    at = 0
-    for count in (90, 1, 2, BRIEF, 5, 200, 3, 4):  # long ones by PyTorch, on the same keys and values
-        every = count != 3
-        expected, got = (text.read(ids[at : at + count], every) for text in (theirs, ours))
-        at += count
-        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(quick.logits(got), plain.logits(expected), rtol=1e-4, atol=1e-3)
-    for mine, yours in zip(ours._kv, theirs._kv, strict=True):
-        torch.testing.assert_close(mine[:at], yours[:at], rtol=1e-4, atol=1e-4)
-
-
-def test_what_bf16_does_not_hold_is_read_by_pytorch() -> None:
-    base = representable("even")
+def test_prompts_and_steps_are_one_model(name: str, lanes: int) -> None:
+    """Whatever reads a token, the kernel or PyTorch's products, leaves the same keys and values: int8 ones."""
+    base = rounded(name)
+    for parameter in base.lm.parameters():
+        parameter.mul_(1 + 0.03 * torch.randn_like(parameter))  # so that int8 does lose something
     slot = AdapterSlot(base)
-    reader = NativeReader(base.lm, slot, int8=True, compiled=True)
-    assert reader.brief(1) is not None
-    name = "model.layers.0.mlp.down_proj"
-    out, inside = base.lm.get_submodule(name).weight.shape
-    slot.use(Adapter("m", "test", pairs={name: Pair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
-    assert reader.brief(1) is None, "merged weights are no bf16 numbers"
-    slot.use(None)
-    base.lm.model.layers[0].mlp.down_proj.weight[0, 0] = 1.0001
-    assert NativeReader(base.lm, slot, int8=True, compiled=True).brief(1) is None
-    assert NativeReader(rounded("even", torch.bfloat16).lm, slot, int8=True, compiled=True).brief(1) is None
+    plain, quick = pair(base, slot)
+    assert quick.exact and quick.brief(BRIEF) is not None and quick.brief(BRIEF + 1) is None and plain.brief(1) is None
+    ids = ids_of(base, 300)
+    whole, cut, unrounded = quick.open(), quick.open(), plain.open()
+    expected, lost = whole.read(ids, every=True), unrounded.read(ids, every=True)
+    at, parts = 0, []
+    for count in (90, 1, 2, BRIEF, 5, 100, 3, 4, 87):
+        read = cut.step if count in (2, 5) else lambda some: cut.read(some, every=True)
+        parts.append(read(ids[at : at + count]))
+        at += count
+    got = torch.cat(parts)
+    near(got, expected)
+    assert float((got - expected).norm()) < 0.02 * float((lost - expected).norm()), "rounding of 16 bits, not of 8"
+    near(cut._room[:, :300], whole._room[:, :300])
+    near(quick.logits(got), quick.logits(expected, step=True))
+
+
+def test_a_bf16_model_reads_prompts_by_pytorch() -> None:
+    reader = NativeReader(rounded("even", torch.bfloat16).lm, AdapterSlot(rounded("even")), int8=True, compiled=True)
+    assert reader.quick is not None and reader.brief(1) is None and not reader.exact
 
 
 def test_keys_and_values_of_a_bf16_model_are_bf16(lanes: int) -> None:
@@ -196,9 +190,12 @@ def test_a_product_is_exact_to_rounding(rows: int, out: int, lanes: int) -> None
     quick = Quick.of(matrix)
     assert isinstance(quick, Quick)
     x = torch.randn(rows, 80)
-    W = quick.rows.weight.double() * quick.rows.scale.double()[:, None]
+    W = quick.plain().weight.double()
+    assert W.shape == matrix.weight.shape
     expected = x.double() @ W.T + (0 if matrix.bias is None else matrix.bias.double())
-    torch.testing.assert_close(quick(x).double(), expected, rtol=1e-5, atol=1e-5)
+    half = x.abs().amax(1, keepdim=True).double() / 32767 / 2  # what an activation may be rounded by
+    assert bool(((quick(x).double() - expected).abs() <= 1.01 * half * W.abs().sum(1) + 1e-5).all())
+    assert float((quick(x) - expected).norm() / expected.norm()) < 1e-4
     assert float((W - matrix.weight.double()).abs().max() / matrix.weight.abs().max()) < 1 / 127
     torch.testing.assert_close(quick(x.bfloat16()).double(), expected, rtol=0.02, atol=0.1)
 
@@ -216,18 +213,20 @@ def test_scores_far_apart_are_weighed_as_softmax_does(lanes: int) -> None:
 
 
 def test_what_does_not_fit_is_an_error() -> None:
-    Q, s = torch.zeros(4, 32, dtype=torch.int8), torch.ones(4)
+    s = torch.ones(4)
+    Q = kernel.Rows.of(torch.zeros(4, 32, dtype=torch.int8), s).weight
     assert kernel.multiply(torch.zeros(0, 32), kernel.Rows(Q, s)).shape == (0, 4)
+    with pytest.raises(ValueError, match="multiple"):
+        kernel.Rows.of(torch.zeros(4, 24, dtype=torch.int8), s)
     for x, weight, scale, bias in (
         (torch.zeros(1, 32, dtype=torch.float64), Q, s, None),
         (torch.zeros(1, 16), Q, s, None),
         (torch.zeros(1, 64)[:, ::2], Q, s, None),
         (torch.zeros(1, 32), Q.float(), s, None),
-        (torch.zeros(1, 32), Q, torch.ones(3), None),
+        (torch.zeros(1, 32), Q, torch.ones(9), None),
         (torch.zeros(1, 32), Q, s, torch.ones(5)),
-        (torch.zeros(1, 24), Q[:, :24].contiguous(), s, None),
-        (torch.zeros(1, 32), Q, None, None),
         (torch.zeros(1, 32), Q.bfloat16(), s, None),
+        (torch.zeros(1, 32), Q[:, :, :4].contiguous(), s, None),
     ):
         with pytest.raises(ValueError, match=r"expected|multiple"):
             kernel.multiply(x, kernel.Rows(weight, scale, bias))

@@ -142,7 +142,7 @@ def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None
     assert max(high - low for low, high in [np.searchsorted(slow._index[1], [0, 1])]) > module._MOST
     expected = slow.mixed(hidden, logits, before)
     got = quick.mixed(hidden, logits, before)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got, expected, rtol=5e-4, atol=5e-4)  # keys of 16 bits
     assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
     logits[3, 7] = torch.nan
     assert bool(torch.isnan(quick.mixed(hidden, logits, before)[3, 7]))

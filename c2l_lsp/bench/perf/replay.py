@@ -22,9 +22,9 @@ from c2l_lsp.bench.perf.typing import Place
 from c2l_lsp.config import Settings, merge
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.complete import Completer
-from c2l_lsp.engine.decode import Decoder, Prefilled, Step
+from c2l_lsp.engine.decode import Decoder, Prefilled
 from c2l_lsp.engine.draft import Elsewhere
-from c2l_lsp.model import kernel
+from c2l_lsp.engine.greedy import Greedy, Step
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.server.shown import Shown
@@ -69,7 +69,7 @@ class _Llamas:
     """Greedy decoding by llama.cpp, as `engine.decode.Decoder` does it, without drafts."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
-        self._model, self._llama = model, llama
+        self._model, self._llama, self._greedy = model, llama, Greedy(model.pieces)
 
     def prefill(self, ids: list[int], kv_key: str = "", owed: str = "") -> Prefilled:
         """Read a prompt; llama.cpp keeps one text, whatever `kv_key` says."""
@@ -79,41 +79,22 @@ class _Llamas:
 
     def likeliest(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer."""
-        scores = self._scores(start.logits, start.owed)
-        return torch.topk(scores, min(count, int(torch.isfinite(scores).sum()))).indices.tolist()
+        return self._greedy.likeliest(start.logits, start.owed, count)
 
     def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
         """Greedy tokens."""
         del elsewhere
         owed, pieces = start.owed, self._model.pieces
         while True:
-            step = self._likeliest(owed, first)
+            (step,) = self._greedy.steps(self._logits()[None], owed, first)
             yield step
             first = None
             if owed and pieces is not None:
                 owed = owed[len(pieces[step.token]) :]
             self._llama.step(step.token)
 
-    def _likeliest(self, owed: bytes, first: int | None) -> Step:
-        logits = self._logits()
-        found = kernel.best(logits[None]) if not owed and first is None else None
-        if found is not None:
-            (token,), (norm,) = found
-            return Step(token, float(logits[token]) - norm)
-        scores = torch.log_softmax(self._scores(logits, owed), -1)
-        token = int(scores.argmax()) if first is None else first
-        return Step(token, float(scores[token]))
-
     def _logits(self) -> Tensor:
         return torch.from_numpy(self._llama.scores())
-
-    def _scores(self, logits: Tensor, owed: bytes) -> Tensor:
-        pieces = self._model.pieces
-        if not owed or pieces is None or not (allowed := pieces.agreeing(owed)):
-            return logits
-        kept = torch.full_like(logits, -torch.inf)
-        kept[allowed] = logits[allowed]
-        return kept
 
 
 @dataclass

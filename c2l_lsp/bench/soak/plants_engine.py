@@ -117,14 +117,14 @@ def nan(number: str) -> None:
     """From the nth completion on the model computes no numbers."""
 
     def happens() -> None:
-        from c2l_lsp.engine import decode
+        from c2l_lsp.engine import greedy
 
-        real = decode.Decoder._scores
+        real = greedy.Greedy.steps
 
-        def scores(self: decode.Decoder, logits: Any, owed: bytes) -> Any:  # noqa: ANN401
-            return real(self, logits * float("nan"), owed)
+        def steps(self: greedy.Greedy, logits: Any, owed: bytes, first: int | None) -> Any:  # noqa: ANN401
+            return real(self, logits * float("nan"), owed, first)
 
-        decode.Decoder._scores = scores  # type: ignore[method-assign]
+        greedy.Greedy.steps = steps  # type: ignore[method-assign]
 
     _at_call(number, happens)
 
