@@ -2,7 +2,7 @@
  *
  * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
  * one call. Weights are int8 with a scale per row, what they are multiplied by has 16 bits with a scale per row, so that
- * sums are exact; everything else is fp32, keys and values fp32 or bf16. A row has the same bits however many are computed at
+ * sums are exact; everything else is fp32, keys and values fp32, bf16 or fp16. A row has the same bits however many are computed at
  * once, so a checked draft equals single steps.
  *
  * Plain C with the vector extensions of GCC and Clang; wider registers are used where the processor has them. Addresses
@@ -26,11 +26,11 @@
 #define INLINE static inline __attribute__((always_inline))
 enum {
     BLOCK = 64,     /* positions whose keys stay in the first cache until every head has seen them */
-    MOST_HEADS = 64, /* that share keys */
     MOST_WIDTH = 512, /* of the keys that are recalled by */
     CHAINS = 8,     /* sums that are added to at once: as many as hide an addition's latency */
     STRIP = 8, COLUMNS = 16, /* rows of weights that lie side by side, and how many numbers of each in turn; as in kernel.py */
     AHEAD = 4096,   /* bytes by which weights are asked for before they are needed */
+    SOON = 16,      /* positions by which keys and values are */
 };
 
 typedef struct {
@@ -41,7 +41,7 @@ typedef struct {
 
 /* All of a model that a step needs to know; one row of `layers` per layer. */
 typedef struct {
-    int64_t width, heads, kv_heads, head_dim, inner, layers, wide;
+    int64_t width, heads, kv_heads, head_dim, inner, layers, embedded, kind; /* kinds of numbers: of the embedding, of the text */
     double eps;
 } Shape;
 
@@ -52,7 +52,9 @@ typedef struct {
     Matrix gate_up, down;
 } Layer;
 
-/* Keys and values of a text, keys beside values: [layers, capacity, 2 · kv_heads · head_dim], fp32 or (not wide) bf16. */
+enum { BF16, FP32, FP16 }; /* kinds of numbers; as in kernel.py */
+
+/* Keys and values of a text, keys beside values: [layers, capacity, 2 · kv_heads · head_dim]. */
 typedef struct {
     void *all;
     int64_t capacity;
@@ -62,7 +64,6 @@ typedef struct {
 typedef struct {
     const void *kv;
     int64_t stride, key, value, width;
-    int wide;
 } Keys;
 
 enum { LONGEST = 8, NEAREST = 32, MOST = 4096, FEATURES = 7 }; /* as in recall.py */
@@ -110,9 +111,15 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define product NAME(product)
 #define normed NAME(normed)
 #define placed NAME(placed)
+#define asked NAME(asked)
+#define totals NAME(totals)
+#define finished NAME(finished)
+#define greater NAME(greater)
+#define highest NAME(highest)
 #define compared NAME(compared)
 #define weighed NAME(weighed)
 #define seen_more NAME(seen_more)
+#define seen NAME(seen)
 #define attended NAME(attended)
 #define gated NAME(gated)
 #define added NAME(added)
@@ -138,7 +145,7 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 
 #if defined(__x86_64__)
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #define LANES 8
 #define NAME(name) name##_8
 #include "_vectors.h"
@@ -167,7 +174,7 @@ static const Kernels *in_use = &narrow;
 /* Take the kernels for registers of so many numbers; 0 if this processor has none such. */
 static int chosen(int wanted) {
 #if defined(__x86_64__)
-    if (wanted == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (wanted == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
         in_use = &broad;
         return wanted;
     }

@@ -11,9 +11,7 @@ INLINE double summed(const float *logits, int64_t count, int32_t *token, double 
     floats most = (floats){0} - INFINITY;
     int64_t i = 0, best = 0;
     for (; i + LANES <= count; i += LANES) {
-        floats now = *(const floats *)(logits + i);
-        ints more = now > most;
-        most = (floats)(((ints)now & more) | ((ints)most & ~more));
+        most = greater(*(const floats *)(logits + i), most);
     }
     float high = -INFINITY;
     for (int64_t j = 0; j < LANES; j++) high = most[j] > high ? most[j] : high;

@@ -1,25 +1,38 @@
 /* Decode steps; included by _kernel.c once for every width of registers: LANES numbers of 32 bits. */
 
-/* Keys and values: fp32, or bf16 as the upper half of one. */
-INLINE floats loaded(const void *kv, int64_t at, int wide) {
-    if (wide) return *(const floats *)((const float *)kv + at);
+/* Keys and values: fp32, bf16 (the upper half of one) or fp16. */
+INLINE floats loaded(const void *kv, int64_t at, int kind) {
+    if (kind == FP32) return *(const floats *)((const float *)kv + at);
     const uint16_t *half = (const uint16_t *)kv + at;
 #if LANES == 8
+    if (kind == FP16) return (floats)_mm256_cvtph_ps(_mm_loadu_si128((const void *)half));
     words bits = (words)_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)half));
 #else
     words bits = __builtin_convertvector(*(const halves *)half, words);
+    if (kind == FP16) {
+        floats size = (floats)((bits & 0x7fff) << 13) * 0x1p112f;
+        words infinite = (words)((bits & 0x7fff) > 0x7bff) & 0x7f800000;
+        return (floats)((words)size | infinite | (bits & 0x8000) << 16);
+    }
 #endif
     return (floats)(bits << 16);
 }
 
-INLINE void stored(void *kv, int64_t at, float value, int wide) {
-    if (wide) {
+INLINE void stored(void *kv, int64_t at, float value, int kind) {
+    if (kind == FP32) {
         ((float *)kv)[at] = value;
         return;
     }
-    uint32_t bits;
+    uint32_t bits, sign;
     memcpy(&bits, &value, 4);
-    ((uint16_t *)kv)[at] = (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16); /* to nearest, ties to even */
+    sign = bits >> 16 & 0x8000;
+    if (kind == FP16) {
+        float size = fabsf(value) * 0x1p-112f;
+        memcpy(&bits, &size, 4);
+        bits = (bits + 0xfff + (bits >> 13 & 1)) >> 13;
+        bits = sign | (isnan(value) ? 0x7e00 : bits > 0x7c00 ? 0x7c00 : bits);
+    } else bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16; /* to nearest, ties to even */
+    ((uint16_t *)kv)[at] = (uint16_t)bits;
 }
 
 /* Rows [rows, n] in 16 bits: x ≈ scale · number. Sums of their products with int8 weights are exact, whatever their order:
@@ -27,15 +40,13 @@ INLINE void stored(void *kv, int64_t at, float value, int wide) {
 INLINE void rounded(const float *x, int64_t n, int64_t rows, int16_t *numbers, float *scales) {
     float most = fminf(32767.0f, 8.0e6f * 2 * LANES / (float)n);
     for (int64_t t = 0; t < rows; t++, x += n, numbers += n) {
-        floats highest = {0}, nothing = {0};
+        floats most_of = {0}, nothing = {0};
         for (int64_t i = 0; i < n; i += LANES) {
-            floats v = *(const floats *)(x + i), size = (floats)((ints)v & 0x7fffffff);
-            ints higher = size > highest;
-            highest = (floats)(((ints)size & higher) | ((ints)highest & ~higher));
+            floats v = *(const floats *)(x + i);
+            most_of = greater((floats)((ints)v & 0x7fffffff), most_of);
             nothing += v * 0.0f;
         }
-        float top = 0.0f;
-        for (int j = 0; j < LANES; j++) top = fmaxf(top, highest[j]);
+        float top = highest((const float *)&most_of, LANES);
         float by = top > 0.0f ? most / top : 0.0f;
         for (int64_t i = 0; i < n; i += LANES) {
             ints whole = nearest(*(const floats *)(x + i) * by);
@@ -58,8 +69,10 @@ INLINE void block(const int8_t *strip, int64_t in, int j, const int16_t *x, int 
                 for (int t = 0; t < rows; t++) all[o * rows + t] += paired(w, x + t * in + k + c);
             }
     }
-    for (int o = 0; o < outs; o++)
-        for (int t = 0; t < rows; t++) sums[t * STRIP + j + o] = total(__builtin_convertvector(all[o * rows + t], floats));
+    float found[CHAINS];
+    totals(all, found);
+    for (int t = 0; t < rows; t++)
+        for (int o = 0; o < outs; o++) sums[t * STRIP + j + o] = found[o * rows + t];
 }
 
 /* A strip of weights against `rows` rows of x, at most four: sums [rows, STRIP]. */
@@ -73,6 +86,17 @@ INLINE void strip(const int8_t *weights, int64_t in, const int16_t *x, int64_t r
         for (int j = 0; j < STRIP; j += 2) block(weights, in, j, x, 4, 2, sums);
 }
 
+/* `count` outputs of a strip from o on: scaled, with their bias. */
+INLINE void finished(const Matrix *m, int64_t o, int64_t count, const float *sums, float scale, float *y) {
+    if (count == STRIP)
+        for (int j = 0; j < STRIP; j += LANES) {
+            floats v = *(const floats *)(sums + j) * (*(const floats *)(m->scale + o + j) * scale);
+            *(floats *)(y + j) = m->bias ? v + *(const floats *)(m->bias + o + j) : v;
+        }
+    else
+        for (int64_t j = 0; j < count; j++) y[j] = sums[j] * (m->scale[o + j] * scale) + (m->bias ? m->bias[o + j] : 0.0f);
+}
+
 /* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of COLUMNS. `room` has space for rows · (in / 2 + 1)
  * numbers. */
 INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room) {
@@ -83,10 +107,7 @@ INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, fl
             float sums[4 * STRIP];
             int64_t some = rows - t < 4 ? rows - t : 4, most = out - o < STRIP ? out - o : STRIP;
             strip(m->weight + o * in, in, numbers + t * in, some, sums);
-            for (int64_t r = 0; r < some; r++)
-                for (int64_t j = 0; j < most; j++)
-                    y[(t + r) * out + o + j] =
-                        sums[r * STRIP + j] * (m->scale[o + j] * room[t + r]) + (m->bias ? m->bias[o + j] : 0.0f);
+            for (int64_t r = 0; r < some; r++) finished(m, o, most, sums + r * STRIP, room[t + r], y + (t + r) * out + o);
         }
 }
 
@@ -109,70 +130,101 @@ INLINE void placed(const Shape *s, float *qkv, const float *turn, void *kv, int6
         qkv[i] = a * by[0] - b * by[1];
         qkv[i + 1] = a * by[1] + b * by[0];
     }
-    for (int64_t i = 0; i < 2 * k; i++) stored(kv, position * 2 * k + i, qkv[q + i], (int)s->wide);
+    for (int64_t i = 0; i < 2 * k; i++) stored(kv, position * 2 * k + i, qkv[q + i], (int)s->kind);
 }
 
-/* Products of a query with the keys of positions `from` ≤ p < `to`. */
-INLINE void compared(const Keys *k, const float *q, int64_t from, int64_t to, float *scores) {
+/* Asks for the keys or values of a position: hardware does not see so far where rows lie apart. */
+INLINE void asked(const Keys *k, int64_t p, int64_t at, int kind) {
+    int64_t size = kind == FP32 ? 4 : 2;
+    const char *from = (const char *)k->kv + (p * k->stride + at) * size;
+    for (int64_t i = 0; i < k->width * size; i += 64) __builtin_prefetch(from + i);
+}
+
+/* Products of `heads` queries [heads, width] with the keys of positions `from` ≤ p < `to`, into scores [heads, room]. */
+INLINE void compared(const Keys *k, const float *q, int64_t from, int64_t to, float *scores, int64_t room, int heads, int kind) {
     int64_t p = from;
     for (; p + 4 <= to; p += 4) {
-        floats sums[4] = {{0}};
+        floats sums[CHAINS] = {{0}};
+        for (int j = 0; j < 4; j++) asked(k, p + j + SOON, k->key, kind);
         for (int64_t i = 0; i < k->width; i += LANES)
-            for (int j = 0; j < 4; j++)
-                sums[j] += *(const floats *)(q + i) * loaded(k->kv, (p + j) * k->stride + k->key + i, k->wide);
-        for (int j = 0; j < 4; j++) scores[p + j] = total(sums[j]);
+            for (int j = 0; j < 4; j++) {
+                floats key = loaded(k->kv, (p + j) * k->stride + k->key + i, kind);
+                for (int g = 0; g < heads; g++) sums[4 * g + j] += *(const floats *)(q + g * k->width + i) * key;
+            }
+        for (int g = 0; g < heads; g++)
+            for (int j = 0; j < 4; j++) scores[g * room + p + j] = total(sums[4 * g + j]);
     }
-    for (; p < to; p++) {
-        floats sum = {0};
-        for (int64_t i = 0; i < k->width; i += LANES)
-            sum += *(const floats *)(q + i) * loaded(k->kv, p * k->stride + k->key + i, k->wide);
-        scores[p] = total(sum);
-    }
+    for (; p < to; p++)
+        for (int g = 0; g < heads; g++) {
+            floats sum = {0};
+            for (int64_t i = 0; i < k->width; i += LANES)
+                sum += *(const floats *)(q + g * k->width + i) * loaded(k->kv, p * k->stride + k->key + i, kind);
+            scores[g * room + p] = total(sum);
+        }
 }
 
-/* scores [count] become e^(score − the highest), with room up to a multiple of LANES; their sum. */
-INLINE float weighed(float *scores, int64_t count) {
-    float most = scores[0];
-    for (int64_t p = 1; p < count; p++) most = scores[p] > most ? scores[p] : most;
+/* scores [count] become their softmax; there is room up to a multiple of LANES. */
+INLINE void weighed(float *scores, int64_t count) {
     for (int64_t p = count; p % LANES; p++) scores[p] = -INFINITY;
-    float sum = 0.0f;
+    float most = highest(scores, (count + LANES - 1) / LANES * LANES);
+    floats sums = {0};
     for (int64_t p = 0; p < count; p += LANES) {
         floats part = exponential(*(floats *)(scores + p) - most);
         *(floats *)(scores + p) = part;
-        if (p + LANES <= count) sum += total(part);
+        sums += part; /* e^-87 of what is not there */
     }
-    for (int64_t p = count / LANES * LANES; p < count; p++) sum += scores[p];
-    return sum;
+    float by = 1.0f / total(sums);
+    for (int64_t p = 0; p < count; p += LANES) *(floats *)(scores + p) *= by;
 }
 
-/* Adds the values of positions `from` ≤ p < `to`, weighted, to `vectors` vectors of what a query sees. */
-INLINE void seen_more(const Keys *k, const float *weights, int64_t from, int64_t to, int64_t i, int vectors, float *out) {
-    floats sums[4];
-    for (int j = 0; j < vectors; j++) sums[j] = *(const floats *)(out + i + j * LANES);
-    for (int64_t p = from; p < to; p++)
-        for (int j = 0; j < vectors; j++)
-            sums[j] += weights[p] * loaded(k->kv, p * k->stride + k->value + i + j * LANES, k->wide);
-    for (int j = 0; j < vectors; j++) *(floats *)(out + i + j * LANES) = sums[j];
-}
-
-/* Attention of `group` heads [group, width] that share keys, of one row, over `count` positions. Positions come in blocks
- * that stay in the first cache until every head has seen them. `scores` [group, stride] with a stride of whole blocks. */
-INLINE void attended(const Keys *k, const float *q, int64_t group, int64_t count, float *scores, int64_t room, float *out) {
-    for (int64_t from = 0; from < count; from += BLOCK)
-        for (int64_t g = 0; g < group; g++)
-            compared(k, q + g * k->width, from, from + BLOCK < count ? from + BLOCK : count, scores + g * room);
-    float sums[MOST_HEADS];
-    for (int64_t g = 0; g < group; g++) sums[g] = weighed(scores + g * room, count);
-    memset(out, 0, (size_t)(group * k->width) * sizeof(float));
-    for (int64_t from = 0; from < count; from += BLOCK)
-        for (int64_t g = 0; g < group; g++) {
-            int64_t i = 0, to = from + BLOCK < count ? from + BLOCK : count;
-            for (; i + 4 * LANES <= k->width; i += 4 * LANES)
-                seen_more(k, scores + g * room, from, to, i, 4, out + g * k->width);
-            for (; i < k->width; i += LANES) seen_more(k, scores + g * room, from, to, i, 1, out + g * k->width);
+/* Adds the values of positions `from` ≤ p < `to`, weighted, to `vectors` vectors of what `heads` queries see. */
+INLINE void seen_more(const Keys *k, const float *weights, int64_t room, int64_t from, int64_t to, int64_t i, int vectors,
+                      float *out, int heads, int kind) {
+    floats sums[CHAINS];
+    for (int g = 0; g < heads; g++)
+        for (int j = 0; j < vectors; j++) sums[4 * g + j] = *(const floats *)(out + g * k->width + i + j * LANES);
+    for (int64_t p = from; p < to; p++) {
+        if (!i) asked(k, p + SOON, k->value, kind);
+        for (int j = 0; j < vectors; j++) {
+            floats value = loaded(k->kv, p * k->stride + k->value + i + j * LANES, kind);
+            for (int g = 0; g < heads; g++) sums[4 * g + j] += weights[g * room + p] * value;
         }
-    for (int64_t g = 0; g < group; g++)
-        for (int64_t i = 0; i < k->width; i += LANES) *(floats *)(out + g * k->width + i) /= sums[g];
+    }
+    for (int g = 0; g < heads; g++)
+        for (int j = 0; j < vectors; j++) *(floats *)(out + g * k->width + i + j * LANES) = sums[4 * g + j];
+}
+
+/* Positions `from` ≤ p < `to` of what `heads` queries see, two at most. */
+INLINE void seen(const Keys *k, const float *weights, int64_t room, int64_t from, int64_t to, float *out, int heads, int kind) {
+    int64_t i = 0;
+    for (; i + 4 * LANES <= k->width; i += 4 * LANES) seen_more(k, weights, room, from, to, i, 4, out, heads, kind);
+    for (; i < k->width; i += LANES) seen_more(k, weights, room, from, to, i, 1, out, heads, kind);
+}
+
+/* Attention of the heads that share keys, of all rows. Positions come in blocks that stay in the first cache until every
+ * head of every row has seen them. q and out: `group` heads [group, width] per row, rows `apart` and `beside` numbers from
+ * one another; scores [rows · group, room], room of whole blocks. Row t sees start + t + 1 positions. */
+INLINE void attended(const Keys *k, const float *q, int64_t apart, int64_t group, int64_t start, int64_t rows, float *scores,
+                     int64_t room, float *out, int64_t beside, int kind) {
+    int64_t count = start + rows, w = k->width;
+    for (int64_t from = 0; from < count; from += BLOCK)
+        for (int64_t t = 0; t < rows; t++) {
+            int64_t to = from + BLOCK < start + t + 1 ? from + BLOCK : start + t + 1, g = 0;
+            for (; g + 2 <= group; g += 2)
+                compared(k, q + t * apart + g * w, from, to, scores + (t * group + g) * room, room, 2, kind);
+            if (g < group) compared(k, q + t * apart + g * w, from, to, scores + (t * group + g) * room, room, 1, kind);
+        }
+    for (int64_t t = 0; t < rows; t++) {
+        memset(out + t * beside, 0, (size_t)(group * w) * sizeof(float));
+        for (int64_t g = 0; g < group; g++) weighed(scores + (t * group + g) * room, start + t + 1);
+    }
+    for (int64_t from = 0; from < count; from += BLOCK)
+        for (int64_t t = 0; t < rows; t++) {
+            int64_t to = from + BLOCK < start + t + 1 ? from + BLOCK : start + t + 1, g = 0;
+            for (; g + 2 <= group; g += 2)
+                seen(k, scores + (t * group + g) * room, room, from, to, out + t * beside + g * w, 2, kind);
+            if (g < group) seen(k, scores + (t * group + g) * room, room, from, to, out + t * beside + g * w, 1, kind);
+        }
 }
 
 /* out [inner] = silu(gate) · up of [gate, up]; out may be gate. */
@@ -203,16 +255,17 @@ static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x,
 
 /* x [rows, width] becomes the normed states after the last layer of the tokens `ids`, which stand from `start` on; their
  * keys and values are written into the text. `turns` [capacity, 3, head_dim]: cos and sin of q, k and v by position. `room` has space
- * for rows · (width + max(projected, 2 · inner) + heads · head_dim) + heads / kv_heads · capacity numbers, and the capacity
+ * for rows · (width + max(projected, 2 · inner) + heads · head_dim + most of what is multiplied / 2 + 1 + heads / kv_heads ·
+ * capacity) numbers, and the capacity
  * is a multiple of 16 not below start + rows. */
 static void stepped(const Shape *s, const Layer *layers, const float *final, const void *embedding, const float *turns,
                     const Text *text, const int32_t *ids, float *x, int64_t start, int64_t rows, float *room) {
     int64_t d = s->width, h = s->head_dim, q = s->heads * h, k = s->kv_heads * h, f = s->inner;
-    int64_t projected = q + 2 * k, group = s->heads / s->kv_heads, size = s->wide ? 4 : 2;
-    float *y = room, *big = y + rows * d, *seen = big + rows * (projected > 2 * f ? projected : 2 * f);
-    float *numbers = seen + rows * q, *scores = numbers + rows * ((d > q ? d > f ? d : f : q > f ? q : f) / 2 + 1), eps = (float)s->eps;
+    int64_t projected = q + 2 * k, group = s->heads / s->kv_heads, size = s->kind == FP32 ? 4 : 2;
+    float *y = room, *big = y + rows * d, *view = big + rows * (projected > 2 * f ? projected : 2 * f);
+    float *numbers = view + rows * q, *scores = numbers + rows * ((d > q ? d > f ? d : f : q > f ? q : f) / 2 + 1), eps = (float)s->eps;
     for (int64_t t = 0; t < rows; t++)
-        for (int64_t i = 0; i < d; i += LANES) *(floats *)(x + t * d + i) = loaded(embedding, ids[t] * d + i, (int)s->wide);
+        for (int64_t i = 0; i < d; i += LANES) *(floats *)(x + t * d + i) = loaded(embedding, ids[t] * d + i, (int)s->embedded);
     for (int64_t l = 0; l < s->layers; l++) {
         const Layer *layer = layers + l;
         void *kv = (char *)text->all + l * text->capacity * 2 * k * size;
@@ -220,13 +273,13 @@ static void stepped(const Shape *s, const Layer *layers, const float *final, con
         product(&layer->qkv, d, projected, y, big, rows, numbers);
         for (int64_t t = 0; t < rows; t++) placed(s, big + t * projected, turns + (start + t) * 3 * h, kv, start + t);
         for (int64_t j = 0; j < s->kv_heads; j++) {
-            Keys keys = {kv, 2 * k, j * h, k + j * h, h, (int)s->wide};
-            for (int64_t t = 0; t < rows; t++) {
-                int64_t at = j * group * h;
-                attended(&keys, big + t * projected + at, group, start + t + 1, scores, text->capacity, seen + t * q + at);
-            }
+            Keys keys = {kv, 2 * k, j * h, k + j * h, h};
+            float *from = big + j * group * h, *to = view + j * group * h;
+            if (s->kind == FP16) attended(&keys, from, projected, group, start, rows, scores, text->capacity, to, q, FP16);
+            else if (s->kind == FP32) attended(&keys, from, projected, group, start, rows, scores, text->capacity, to, q, FP32);
+            else attended(&keys, from, projected, group, start, rows, scores, text->capacity, to, q, BF16);
         }
-        product(&layer->output, q, d, seen, y, rows, numbers);
+        product(&layer->output, q, d, view, y, rows, numbers);
         added(x, y, rows * d);
         for (int64_t t = 0; t < rows; t++) normed(x + t * d, layer->mlp_norm, eps, d, y + t * d);
         product(&layer->gate_up, d, 2 * f, y, big, rows, numbers);

@@ -40,6 +40,34 @@ INLINE float total(floats v) {
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
+/* The sums of CHAINS vectors of whole numbers; those of a lane would not fit one whole number together. */
+INLINE void totals(const ints *all, float *sums) {
+#if LANES == 8
+    __m256 v[CHAINS];
+    for (int i = 0; i < CHAINS; i++) v[i] = _mm256_cvtepi32_ps((__m256i)all[i]);
+    for (int i = 0; i < 4; i++) v[i] = _mm256_hadd_ps(v[2 * i], v[2 * i + 1]);
+    for (int i = 0; i < 2; i++) v[i] = _mm256_hadd_ps(v[2 * i], v[2 * i + 1]); /* lower halves' and upper halves' */
+    _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31)));
+#else
+    for (int i = 0; i < CHAINS; i++) sums[i] = total(__builtin_convertvector(all[i], floats));
+#endif
+}
+
+/* The greater of each pair; the second where one is no number. */
+INLINE floats greater(floats a, floats b) {
+    ints more = a > b;
+    return (floats)(((ints)a & more) | ((ints)b & ~more));
+}
+
+/* The highest of n numbers, n a multiple of LANES and not 0. */
+INLINE float highest(const float *x, int64_t n) {
+    floats all = *(const floats *)x;
+    for (int64_t i = LANES; i < n; i += LANES) all = greater(*(const floats *)(x + i), all);
+    float most = all[0];
+    for (int j = 1; j < LANES; j++) most = all[j] > most ? all[j] : most;
+    return most;
+}
+
 /* The whole numbers next to x, away from 0 in the middle. */
 INLINE ints nearest(floats x) {
     return __builtin_convertvector(x + (floats)(((ints)x & (int32_t)0x80000000) | 0x3f000000), ints);

@@ -32,7 +32,7 @@ STRIP = 8
 LONGEST = 8
 """Tokens of context that recall compares one by one."""
 
-_HEADS = 64  # heads that share keys, at most
+_KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float16: 2}  # as in the kernel
 _KEY = 512  # numbers of a key that is recalled by, at most
 _NOTHING = -2  # stands before the first token of a text; no row holds it
 Ints = NDArray[np.int32]
@@ -170,13 +170,14 @@ class Steps:
         kv_heads: int,
         head_dim: int,
         eps: float,
+        kv: torch.dtype,
     ) -> None:
-        """The embedding [V, d], fp32 or bf16, says in what keys and values are kept."""
+        """The embedding is [V, d], fp32 or bf16; keys and values may also be fp16."""
         d, inner = len(norm), blocks[0].down.weight.shape[1] * WIDTH
-        if head_dim % WIDTH or d % WIDTH or inner % WIDTH or heads % kv_heads or heads // kv_heads > _HEADS:
+        if head_dim % WIDTH or d % WIDTH or inner % WIDTH or heads % kv_heads:
             raise ValueError(f"heads {heads}/{kv_heads} of {head_dim}, rows of {d} and {inner}")
-        if embedding.dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(f"an embedding of {embedding.dtype}")
+        if embedding.dtype not in (torch.float32, torch.bfloat16) or kv not in _KINDS:
+            raise ValueError(f"an embedding of {embedding.dtype}, keys and values of {kv}")
         _expect(embedding, embedding.dtype, (len(embedding), d))
         self._d, self._kv_width, self._group = d, 2 * kv_heads * head_dim, heads // kv_heads
         wide, seen = max((heads + 2 * kv_heads) * head_dim, 2 * inner), heads * head_dim
@@ -185,20 +186,20 @@ class Steps:
             "qkv": ((heads + 2 * kv_heads) * head_dim, d), "output": (d, heads * head_dim),
             "gate_up": (2 * inner, d), "down": (d, inner),
         }  # fmt: skip
-        self._embedding, self._held = embedding, (tuple(blocks), norm)  # whose addresses are in `layers`
+        self._embedding, self._kv, self._held = embedding, kv, (tuple(blocks), norm)  # whose addresses are in `layers`
         self._layers = torch.tensor([_addresses(block, shapes, d) for block in blocks], dtype=torch.int64)
         self._norm = _address(norm, d)
-        fp32 = int(embedding.dtype == torch.float32)
-        sizes = torch.tensor([d, heads, kv_heads, head_dim, inner, len(blocks), fp32], dtype=torch.int64)
+        kinds = (_KINDS[embedding.dtype], _KINDS[kv])
+        sizes = torch.tensor([d, heads, kv_heads, head_dim, inner, len(blocks), *kinds], dtype=torch.int64)
         self._shape = torch.cat((sizes, torch.tensor([eps], dtype=torch.float64).view(torch.int64)))
 
     def on(self, kv: Tensor, rotations: Tensor) -> Stepping:
-        """Steps on one text: kv [layers, capacity, 2·K·h] like the embedding, rotations complex64 [≥ capacity, 3, h/2].
+        """Steps on one text: kv [layers, capacity, 2·K·h], rotations complex64 [≥ capacity, 3, h/2].
 
         ValueError for tensors of other shapes or types.
         """
         capacity = kv.shape[1]
-        _expect(kv, self._embedding.dtype, (len(self._layers), capacity, self._kv_width))
+        _expect(kv, self._kv, (len(self._layers), capacity, self._kv_width))
         _expect(rotations, torch.complex64, (len(rotations), 3, self._head_dim // 2))
         if capacity % WIDTH or capacity > len(rotations):
             raise ValueError(f"{capacity} positions, {len(rotations)} of them expected to be turned, by {WIDTH}")
@@ -227,7 +228,7 @@ class Stepping:
                 f"{n} ids from {start} on do not fit {self._capacity} positions of {self._vocabulary} tokens"
             )
         given = array("i", ids)
-        out, room = torch.empty(n, self._d), torch.empty(n * self._row + self._scores)
+        out, room = torch.empty(n, self._d), torch.empty(n * (self._row + self._scores))
         _module().step(*self._fixed, given.buffer_info()[0], out.data_ptr(), start, n, room.data_ptr())
         return out
 

@@ -77,6 +77,7 @@ class NativeReader:
         plain = fuse(lm)
         self._quick = self._int8 and (compiles(lm) if compiled is None else compiled)
         self._one = self._quick and lm.dtype == torch.float32
+        self.kv_dtype = torch.float16 if self._one else lm.dtype  # half the memory that attention waits for
         prompt, step = self._formed(plain)
         self._bare = self._both(replace(prompt, head=step.head) if self._one else prompt, step)
         self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
@@ -122,7 +123,7 @@ class NativeReader:
         return self._both(prompt, bare.step.with_layers({i: layer for i, (_, layer) in made.items()}))
 
     def _both(self, prompt: Weights, step: Weights) -> _Forms:
-        return _Forms(prompt, step if self._int8 else prompt, steps_of(step) if self._quick else None)
+        return _Forms(prompt, step if self._int8 else prompt, steps_of(step, self.kv_dtype) if self._quick else None)
 
     def _formed(self, plain: _Plain) -> tuple[_Plain, _Plain]:
         """Plain weights for prompts and for steps."""
@@ -257,7 +258,8 @@ class NativeText:
             return
         w = self._reader.shape
         capacity = (end // _GROW + 2) * _GROW  # room for an answer too
-        grown = w.embedding.new_zeros(len(w.layers), capacity, 2 * w.kv_heads * w.head_dim)
+        shape = (len(w.layers), capacity, 2 * w.kv_heads * w.head_dim)
+        grown = w.embedding.new_zeros(shape, dtype=self._reader.kv_dtype)
         for new, old in zip(grown, self._kv, strict=False):
             new[: self.length] = old[: self.length]
         self._room, self._kv = grown, list(grown)

@@ -30,7 +30,11 @@ class Attention:
         self._beyond = beyond.triu_(1)[:, None]
 
     def __call__(self, q: Tensor, kv: Tensor, start: int, end: int) -> Tensor:
-        """[T, H, h] → [T, H·h] of the queries of tokens that stand from `start` to `end`, over kv [capacity, 2·K·h]."""
+        """[T, H, h] → [T, H·h] of the queries of tokens that stand from `start` to `end`, over kv [capacity, 2·K·h].
+
+        kv may be kept in another dtype than q's.
+        """
+        kv = kv[: -(-end // _BLOCK) * _BLOCK].to(q.dtype)
         few = len(q) <= FEW and self._shape.kv_heads <= _WIDE
         if few:
             return self._together(q, kv, start)

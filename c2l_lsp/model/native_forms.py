@@ -78,8 +78,9 @@ def _fp32(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.float().contiguous()
 
 
-def steps_of(weights: Weights) -> kernel.Steps | None:
-    """All layers for one compiled call a step; None where a matrix is no `Quick` or a shape does not fit."""
+def steps_of(weights: Weights, kv: torch.dtype) -> kernel.Steps | None:
+    """All layers for one compiled call a step on keys and values of a dtype; None where a matrix is no `Quick` or a shape
+    does not fit."""
     blocks = [_block(layer) for layer in weights.layers]
     whole = [block for block in blocks if block is not None]
     if len(whole) < len(blocks):
@@ -94,6 +95,7 @@ def steps_of(weights: Weights) -> kernel.Steps | None:
             weights.kv_heads,
             weights.head_dim,
             norm.eps,
+            kv,
         )
     except ValueError:
         return None
