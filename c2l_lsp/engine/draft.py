@@ -5,6 +5,7 @@ Looked up in the prompt first, then elsewhere: in the rest of the folder's text 
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -98,10 +99,7 @@ class Lookup:
     def __init__(self, ids: list[int], cursor: int, elsewhere: Elsewhere | None = None) -> None:
         self._ids, self._elsewhere = ids.copy(), elsewhere
         self._tail = ids[max(0, cursor - LONGEST) : cursor]
-        self._after: list[dict[tuple[int, ...], int]] = []  # per run length: position after its last occurrence
-        for size in (LONGEST, LONGEST - 1):
-            runs = zip(*(ids[i:] for i in range(size)), strict=False)
-            self._after.append(dict(zip(runs, range(size, len(ids)), strict=False)))
+        self._text = array("i", ids[:-1]).tobytes()  # searched as bytes: an index would cost more than is asked of it
 
     def extend(self, ids: list[int]) -> None:
         """Add tokens that were written at the cursor."""
@@ -115,13 +113,22 @@ class Lookup:
         A long run in the prompt is the best sign, one elsewhere the next, a shorter one in the prompt the last.
         """
         here, there = (name in sources for name in Credits.SOURCES)
-        if here and (ids := self._found(0, most)):
+        if here and (ids := self._found(LONGEST, most)):
             return Guess(ids, "prompt")
         asked = self._elsewhere if there and len(self._tail) == LONGEST else None
         if asked is not None and (ids := asked.after(self._tail, most)):
             return Guess(ids, "elsewhere")
-        return Guess(self._found(1, most), "prompt") if here else Guess()
+        return Guess(self._found(LONGEST - 1, most), "prompt") if here else Guess()
 
-    def _found(self, which: int, most: int) -> list[int]:
-        at = self._after[which].get(tuple(self._tail[which - LONGEST :] if which else self._tail))
-        return self._ids[at : at + most] if at is not None else []
+    def _found(self, size: int, most: int) -> list[int]:
+        """What followed the last run of the `size` last tokens."""
+        if len(self._tail) < size:
+            return []
+        run = array("i", self._tail[-size:])
+        wanted, end = run.tobytes(), len(self._text)
+        while (at := self._text.rfind(wanted, 0, end)) >= 0:
+            if at % run.itemsize == 0:
+                begin = at // run.itemsize + size
+                return self._ids[begin : begin + most]
+            end = at + len(wanted) - 1  # in the midst of numbers
+        return []

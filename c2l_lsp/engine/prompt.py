@@ -52,13 +52,13 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
 def _before(model: BaseModel, prefix: str, room: int) -> list[int]:
     """The end of the prefix that fits, starting at a line where a slightly longer prefix would start too."""
     if len(prefix) <= room:  # a token is at least one byte for every tokenizer in use, so this always fits
-        return model.encode(prefix)
+        return model.encode_blocks(prefix)
     lines = prefix.splitlines(keepends=True)
     first = _first_line(lines, room * _CHARS_PER_TOKEN)
-    ids = model.encode("".join(lines[first:]))
+    ids = model.encode_blocks("".join(lines[first:]))
     while len(ids) > room and first + _STEP_LINES < len(lines):
         first = (first // _STEP_LINES + 1) * _STEP_LINES
-        ids = model.encode("".join(lines[first:]))
+        ids = model.encode_blocks("".join(lines[first:]))
     return ids[-room:]
 
 

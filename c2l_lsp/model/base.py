@@ -23,6 +23,7 @@ from torch import Tensor
 
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.errors import ModelError
+from c2l_lsp.model.blocks import Blocks
 from c2l_lsp.model.fim import FimTokens, resolve
 from c2l_lsp.model.heal import Pieces, pieces_of
 from c2l_lsp.model.llama import LlamaLM
@@ -110,6 +111,11 @@ class BaseModel:
     def encode_kept(self, text: str) -> list[int]:
         """As `encode`; of the last few texts the ids are kept: what follows the cursor stays while somebody types."""
         return list(self._kept(text))
+
+    @cached_property
+    def encode_blocks(self) -> Blocks:
+        """As `encode`, for a text that grows: of all but its last lines the ids are kept."""
+        return Blocks(self.encode)
 
     @cached_property
     def _kept(self) -> Callable[[str], tuple[int, ...]]:

@@ -1,10 +1,10 @@
 """Other forms of a fused matrix: int8 for decoding on a CPU; low-rank factors beside it, where merging costs too much.
 
-int8: one scale per row, W ≈ s·Q with |Q| ≤ 127. `Quick` multiplies by our own kernel, activations of 16 bits with a scale
-per row, closer than bf16. `Int8` is what there is without it: PyTorch's, activations bf16 (rounded to it where the model
-runs in fp32, because the CPU multiplies no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of the
-product has the same bits however many rows are multiplied at once, so a checked draft equals single steps. What it costs
-is measured by `bench perf`.
+int8: one scale per row, W ≈ s·Q with |Q| ≤ 127. `Quick` multiplies by our own kernel, activations of 16 bits with a
+scale per row, closer than bf16. `Int8` is what there is without it: PyTorch's, activations bf16 (rounded to it where the
+model runs in fp32, because the CPU multiplies no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of
+the product has the same bits however many rows are multiplied at once, so a checked draft equals single steps. What it
+costs is measured by `bench perf`.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def _fp32(bias: Tensor | None) -> Tensor | None:
 
 
 def steps_of(weights: Weights, kv: torch.dtype) -> kernel.Steps | None:
-    """All layers for one compiled call a step on keys and values of a dtype; None where a matrix is no `Quick` or a shape
-    does not fit."""
+    """All layers for one compiled call a step, keys and values of dtype `kv`; None where a matrix is no `Quick` or a
+    shape does not fit."""
     blocks = [_block(layer) for layer in weights.layers]
     whole = [block for block in blocks if block is not None]
     if len(whole) < len(blocks):

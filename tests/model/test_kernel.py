@@ -125,7 +125,22 @@ def test_keys_and_values_are_rounded_to_16_bits_as_pytorch_does(lanes: int) -> N
     base = rounded("qwen")
     attention = base.lm.model.layers[0].self_attn
     attention.v_proj.weight.zero_()
-    special = [0.1, -1 / 3, 65504.0, 65519.9, -65520.0, 1e9, -torch.inf, torch.nan, 6e-8, -2e-8, 3e-5, 6.1e-5, 0.0, 2049.0]
+    special = [
+        0.1,
+        -1 / 3,
+        65504.0,
+        65519.9,
+        -65520.0,
+        1e9,
+        -torch.inf,
+        torch.nan,
+        6e-8,
+        -2e-8,
+        3e-5,
+        6.1e-5,
+        0.0,
+        2049.0,
+    ]
     values = torch.cat((torch.tensor(special), torch.randn(96 - len(special))))
     attention.v_proj.bias.copy_(values)
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
