@@ -1,4 +1,5 @@
-/* Decode steps of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread.
+/* Decode steps of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread, with the help of
+ * a few more where a model is large enough for it.
  *
  * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
  * one call. Weights are int8 with a scale per row, what they are multiplied by has 16 bits with a scale per row, so that
@@ -8,6 +9,7 @@
  * Plain C with the vector extensions of GCC and Clang; wider registers are used where the processor has them. Addresses
  * come from `kernel.py`, which sees to shapes, types and lifetimes; nothing is checked here.
  */
+#define _GNU_SOURCE /* sched_getcpu */
 #define Py_LIMITED_API 0x030A0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -15,9 +17,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
+
+#include "_pool.h"
 
 #if !defined(__GNUC__)
 #error "needs the vector extensions of GCC or Clang; without this module PyTorch's kernels are used"
@@ -30,6 +35,8 @@ enum {
     CHAINS = 8,     /* sums that are added to at once: as many as hide an addition's latency */
     STRIP = 8, COLUMNS = 16, /* rows of weights that lie side by side, and how many numbers of each in turn; as in kernel.py */
     AHEAD = 4096,   /* bytes by which weights are asked for before they are needed */
+    PART = 32768,   /* bytes of weights that a thread takes at once */
+    FAR = 256,      /* positions from which on attention is shared */
     SOON = 16,      /* positions by which keys and values are */
 };
 
@@ -66,6 +73,23 @@ typedef struct {
     int64_t stride, key, value, width;
 } Keys;
 
+/* What parts of a product and of an attention need to know. */
+typedef struct {
+    const Matrix *m;
+    int64_t in, out, rows, each; /* strips of a part */
+    const int16_t *numbers;
+    const float *scales;
+    float *y;
+} Product;
+
+typedef struct {
+    const Shape *shape;
+    const void *kv;
+    const float *projected;
+    float *seen, *scores;
+    int64_t start, rows, capacity, apart; /* numbers between the scores of heads that share keys and the next such */
+} Attention;
+
 enum { LONGEST = 8, NEAREST = 32, MOST = 4096, FEATURES = 7 }; /* as in recall.py */
 
 /* What is recalled of a folder; see recall.py. Places in `ids`, their tokens and keys are sorted by token. */
@@ -84,9 +108,9 @@ typedef struct {
 } Found;
 
 typedef void Recalled(const Memory *, const float *, const int32_t *, float *, int64_t);
-typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t, float *);
+typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t, float *, int);
 typedef void Stepped(const Shape *, const Layer *, const float *, const void *, const float *, const Text *, const int32_t *,
-                     float *, int64_t, int64_t, float *);
+                     float *, int64_t, int64_t, float *, int);
 typedef void Mapped(const float *, const float *, float *, int64_t, int64_t);
 typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 
@@ -114,12 +138,15 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define asked NAME(asked)
 #define totals NAME(totals)
 #define finished NAME(finished)
+#define strips NAME(strips)
+#define some_strips NAME(some_strips)
+#define one_attended NAME(one_attended)
 #define greater NAME(greater)
 #define highest NAME(highest)
 #define compared NAME(compared)
 #define weighed NAME(weighed)
 #define seen_more NAME(seen_more)
-#define seen NAME(seen)
+#define viewed NAME(viewed)
 #define attended NAME(attended)
 #define gated NAME(gated)
 #define added NAME(added)
@@ -193,26 +220,30 @@ static PyObject *use(PyObject *self, PyObject *arguments) {
 
 static PyObject *multiply(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long weight, scale, bias, in, out, x, y, rows, room;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows, &room)) return NULL;
+    long long weight, scale, bias, in, out, x, y, rows, room, threads;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows, &room, &threads)) return NULL;
     Matrix m = {(const int8_t *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
     Py_BEGIN_ALLOW_THREADS
-    in_use->multiply(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)room);
+    int team = hired(threads);
+    in_use->multiply(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)room, team);
+    if (team) released();
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
 static PyObject *step(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLL", &shape, &layers, &final, &embedding, &turns, &kv, &capacity, &ids, &x,
-                          &start, &rows, &room))
+    long long shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room, threads;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLL", &shape, &layers, &final, &embedding, &turns, &kv, &capacity, &ids, &x,
+                          &start, &rows, &room, &threads))
         return NULL;
     Text text = {(void *)(intptr_t)kv, capacity};
     Py_BEGIN_ALLOW_THREADS
+    int team = hired(threads);
     in_use->step((const Shape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
                     (const void *)(intptr_t)embedding, (const float *)(intptr_t)turns, &text, (const int32_t *)(intptr_t)ids,
-                    (float *)(intptr_t)x, start, rows, (float *)(intptr_t)room);
+                    (float *)(intptr_t)x, start, rows, (float *)(intptr_t)room, team);
+    if (team) released();
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -254,9 +285,9 @@ static PyObject *recall(PyObject *self, PyObject *arguments) {
 
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
-    {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows, room): y = x Wᵀ · scale + bias."},
+    {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows, room, threads): y = x Wᵀ · scale + bias."},
     {"step", step, METH_VARARGS,
-     "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room): x = states after all layers."},
+     "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room, threads): x = states after all layers."},
     {"map", map, METH_VARARGS, "map(x, map, out, d, rows): out = x + x mapᵀ."},
     {"best", best, METH_VARARGS, "best(logits, count, tokens, norms, rows): the likeliest token of each row, log Σ e^logit."},
     {"recall", recall, METH_VARARGS,

@@ -97,18 +97,33 @@ INLINE void finished(const Matrix *m, int64_t o, int64_t count, const float *sum
         for (int64_t j = 0; j < count; j++) y[j] = sums[j] * (m->scale[o + j] * scale) + (m->bias ? m->bias[o + j] : 0.0f);
 }
 
+/* Strips `from` ≤ i < `to` of a product. */
+INLINE void strips(const Product *p, int64_t from, int64_t to) {
+    for (int64_t o = from * STRIP; o < to * STRIP; o += STRIP)
+        for (int64_t t = 0; t < p->rows; t += 4) { /* the strip is in the first cache after its first rows */
+            float sums[4 * STRIP];
+            int64_t some = p->rows - t < 4 ? p->rows - t : 4, count = p->out - o < STRIP ? p->out - o : STRIP;
+            strip(p->m->weight + o * p->in, p->in, p->numbers + t * p->in, some, sums);
+            for (int64_t r = 0; r < some; r++)
+                finished(p->m, o, count, sums + r * STRIP, p->scales[t + r], p->y + (t + r) * p->out + o);
+        }
+}
+
+static void some_strips(const void *arguments, int64_t number) {
+    const Product *p = arguments;
+    int64_t all = (p->out + STRIP - 1) / STRIP, from = number * p->each, to = from + p->each;
+    strips(p, from, to < all ? to : all);
+}
+
 /* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of COLUMNS. `room` has space for rows · (in / 2 + 1)
  * numbers. */
-INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room) {
+INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room, int team) {
     int16_t *numbers = (int16_t *)(room + rows);
     rounded(x, in, rows, numbers, room);
-    for (int64_t o = 0; o < out; o += STRIP)
-        for (int64_t t = 0; t < rows; t += 4) { /* the strip is in the first cache after its first rows */
-            float sums[4 * STRIP];
-            int64_t some = rows - t < 4 ? rows - t : 4, most = out - o < STRIP ? out - o : STRIP;
-            strip(m->weight + o * in, in, numbers + t * in, some, sums);
-            for (int64_t r = 0; r < some; r++) finished(m, o, most, sums + r * STRIP, room[t + r], y + (t + r) * out + o);
-        }
+    int64_t all = (out + STRIP - 1) / STRIP, each = PART / (STRIP * in) + 1;
+    Product p = {m, in, out, rows, each, numbers, room, y};
+    if (team && all > each) shared(some_strips, &p, (all + each - 1) / each);
+    else strips(&p, 0, all);
 }
 
 INLINE void normed(const float *x, const float *weight, float eps, int64_t d, float *y) {
@@ -195,7 +210,7 @@ INLINE void seen_more(const Keys *k, const float *weights, int64_t room, int64_t
 }
 
 /* Positions `from` ≤ p < `to` of what `heads` queries see, two at most. */
-INLINE void seen(const Keys *k, const float *weights, int64_t room, int64_t from, int64_t to, float *out, int heads, int kind) {
+INLINE void viewed(const Keys *k, const float *weights, int64_t room, int64_t from, int64_t to, float *out, int heads, int kind) {
     int64_t i = 0;
     for (; i + 4 * LANES <= k->width; i += 4 * LANES) seen_more(k, weights, room, from, to, i, 4, out, heads, kind);
     for (; i < k->width; i += LANES) seen_more(k, weights, room, from, to, i, 1, out, heads, kind);
@@ -222,8 +237,8 @@ INLINE void attended(const Keys *k, const float *q, int64_t apart, int64_t group
         for (int64_t t = 0; t < rows; t++) {
             int64_t to = from + BLOCK < start + t + 1 ? from + BLOCK : start + t + 1, g = 0;
             for (; g + 2 <= group; g += 2)
-                seen(k, scores + (t * group + g) * room, room, from, to, out + t * beside + g * w, 2, kind);
-            if (g < group) seen(k, scores + (t * group + g) * room, room, from, to, out + t * beside + g * w, 1, kind);
+                viewed(k, scores + (t * group + g) * room, room, from, to, out + t * beside + g * w, 2, kind);
+            if (g < group) viewed(k, scores + (t * group + g) * room, room, from, to, out + t * beside + g * w, 1, kind);
         }
 }
 
@@ -249,17 +264,30 @@ static void mapped(const float *x, const float *map, float *out, int64_t d, int6
         }
 }
 
-static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room) {
-    product(m, in, out, x, y, rows, room);
+static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room, int team) {
+    product(m, in, out, x, y, rows, room, team);
+}
+
+/* Attention of the heads that share keys number `j`. */
+static void one_attended(const void *arguments, int64_t j) {
+    const Attention *a = arguments;
+    const Shape *s = a->shape;
+    int64_t h = s->head_dim, group = s->heads / s->kv_heads, q = s->heads * h, k = s->kv_heads * h, w = q + 2 * k;
+    Keys keys = {a->kv, 2 * k, j * h, k + j * h, h};
+    const float *from = a->projected + j * group * h;
+    float *to = a->seen + j * group * h, *scores = a->scores + a->apart * j;
+    if (s->kind == FP16) attended(&keys, from, w, group, a->start, a->rows, scores, a->capacity, to, q, FP16);
+    else if (s->kind == FP32) attended(&keys, from, w, group, a->start, a->rows, scores, a->capacity, to, q, FP32);
+    else attended(&keys, from, w, group, a->start, a->rows, scores, a->capacity, to, q, BF16);
 }
 
 /* x [rows, width] becomes the normed states after the last layer of the tokens `ids`, which stand from `start` on; their
  * keys and values are written into the text. `turns` [capacity, 3, head_dim]: cos and sin of q, k and v by position. `room` has space
  * for rows · (width + max(projected, 2 · inner) + heads · head_dim + most of what is multiplied / 2 + 1 + heads / kv_heads ·
- * capacity) numbers, and the capacity
+ * capacity, with a team `kv_heads` times that) numbers, and the capacity
  * is a multiple of 16 not below start + rows. */
 static void stepped(const Shape *s, const Layer *layers, const float *final, const void *embedding, const float *turns,
-                    const Text *text, const int32_t *ids, float *x, int64_t start, int64_t rows, float *room) {
+                    const Text *text, const int32_t *ids, float *x, int64_t start, int64_t rows, float *room, int team) {
     int64_t d = s->width, h = s->head_dim, q = s->heads * h, k = s->kv_heads * h, f = s->inner;
     int64_t projected = q + 2 * k, group = s->heads / s->kv_heads, size = s->kind == FP32 ? 4 : 2;
     float *y = room, *big = y + rows * d, *view = big + rows * (projected > 2 * f ? projected : 2 * f);
@@ -270,21 +298,18 @@ static void stepped(const Shape *s, const Layer *layers, const float *final, con
         const Layer *layer = layers + l;
         void *kv = (char *)text->all + l * text->capacity * 2 * k * size;
         for (int64_t t = 0; t < rows; t++) normed(x + t * d, layer->attention_norm, eps, d, y + t * d);
-        product(&layer->qkv, d, projected, y, big, rows, numbers);
+        product(&layer->qkv, d, projected, y, big, rows, numbers, team);
         for (int64_t t = 0; t < rows; t++) placed(s, big + t * projected, turns + (start + t) * 3 * h, kv, start + t);
-        for (int64_t j = 0; j < s->kv_heads; j++) {
-            Keys keys = {kv, 2 * k, j * h, k + j * h, h};
-            float *from = big + j * group * h, *to = view + j * group * h;
-            if (s->kind == FP16) attended(&keys, from, projected, group, start, rows, scores, text->capacity, to, q, FP16);
-            else if (s->kind == FP32) attended(&keys, from, projected, group, start, rows, scores, text->capacity, to, q, FP32);
-            else attended(&keys, from, projected, group, start, rows, scores, text->capacity, to, q, BF16);
-        }
-        product(&layer->output, q, d, view, y, rows, numbers);
+        Attention a = {s, kv, big, view, scores, start, rows, text->capacity, team ? rows * group * text->capacity : 0};
+        if (team && start + rows > FAR) shared(one_attended, &a, s->kv_heads);
+        else
+            for (int64_t j = 0; j < s->kv_heads; j++) one_attended(&a, j);
+        product(&layer->output, q, d, view, y, rows, numbers, team);
         added(x, y, rows * d);
         for (int64_t t = 0; t < rows; t++) normed(x + t * d, layer->mlp_norm, eps, d, y + t * d);
-        product(&layer->gate_up, d, 2 * f, y, big, rows, numbers);
+        product(&layer->gate_up, d, 2 * f, y, big, rows, numbers, team);
         for (int64_t t = 0; t < rows; t++) gated(big + t * 2 * f, f, big + t * f); /* row t's place was read before */
-        product(&layer->down, f, d, big, y, rows, numbers);
+        product(&layer->down, f, d, big, y, rows, numbers, team);
         added(x, y, rows * d);
     }
     for (int64_t t = 0; t < rows; t++) normed(x + t * d, final, eps, d, x + t * d);

@@ -88,7 +88,7 @@ class Rows:
         return [self.weight.data_ptr(), _address(self.scale, out), _address(self.bias, out)]
 
 
-def multiply(x: Tensor, rows: Rows) -> Tensor:
+def multiply(x: Tensor, rows: Rows, threads: int = 1) -> Tensor:
     """x ↦ x Wᵀ + b: x fp32 [n, in] → fp32 [n, out].
 
     ValueError for other types or shapes.
@@ -96,7 +96,8 @@ def multiply(x: Tensor, rows: Rows) -> Tensor:
     (n, inside), out = x.shape, len(rows.scale)
     _expect(x, torch.float32, (n, inside))
     y, room = x.new_empty(n, out), x.new_empty(n * _rounded(inside))
-    _module().multiply(*rows.addresses(out, inside), inside, out, x.data_ptr(), y.data_ptr(), n, room.data_ptr())
+    given = (x.data_ptr(), y.data_ptr(), n, room.data_ptr(), threads)
+    _module().multiply(*rows.addresses(out, inside), inside, out, *given)
     return y
 
 
@@ -157,6 +158,11 @@ class Block:
     gate_up: Rows
     down: Rows
 
+    @property
+    def count(self) -> int:
+        """Weights of its matrices."""
+        return sum(rows.weight.numel() for rows in (self.qkv, self.output, self.gate_up, self.down))
+
 
 class Steps:
     """All layers of a model, for steps on any text of it. ValueError where the kernel does not fit their shapes."""
@@ -171,6 +177,7 @@ class Steps:
         head_dim: int,
         eps: float,
         kv: torch.dtype,
+        threads: int = 1,
     ) -> None:
         """The embedding is [V, d], fp32 or bf16; keys and values may also be fp16."""
         d, inner = len(norm), blocks[0].down.weight.shape[1] * WIDTH
@@ -186,7 +193,8 @@ class Steps:
             "qkv": ((heads + 2 * kv_heads) * head_dim, d), "output": (d, heads * head_dim),
             "gate_up": (2 * inner, d), "down": (d, inner),
         }  # fmt: skip
-        self._embedding, self._kv, self._held = embedding, kv, (tuple(blocks), norm)  # whose addresses are in `layers`
+        self._embedding, self._kv, self._threads = embedding, kv, threads
+        self._held = (tuple(blocks), norm)  # whose addresses are in `layers`
         self._layers = torch.tensor([_addresses(block, shapes, d) for block in blocks], dtype=torch.int64)
         self._norm = _address(norm, d)
         kinds = (_KINDS[embedding.dtype], _KINDS[kv])
@@ -205,17 +213,20 @@ class Steps:
             raise ValueError(f"{capacity} positions, {len(rotations)} of them expected to be turned, by {WIDTH}")
         model = (self._shape.data_ptr(), self._layers.data_ptr(), self._norm, self._embedding.data_ptr())
         fixed = (*model, rotations.data_ptr(), kv.data_ptr(), capacity)
-        sizes = (len(self._embedding), self._d, self._row, self._group * capacity, capacity)
-        return Stepping(fixed, sizes, (self, kv, rotations))
+        scores = self._group * capacity * (1 if self._threads == 1 else self._kv_width // (2 * self._head_dim))
+        sizes = (len(self._embedding), self._d, self._row + scores, capacity)
+        return Stepping(fixed, sizes, self._threads, (self, kv, rotations))
 
 
 class Stepping:
     """Decode steps on one text, by addresses that were looked at once."""
 
-    def __init__(self, fixed: tuple[int, ...], sizes: tuple[int, int, int, int, int], held: tuple[object, ...]) -> None:
+    def __init__(
+        self, fixed: tuple[int, ...], sizes: tuple[int, int, int, int], threads: int, held: tuple[object, ...]
+    ) -> None:
         """`held` is whatever the addresses point into."""
-        self._fixed, self._held = fixed, held
-        self._vocabulary, self._d, self._row, self._scores, self._capacity = sizes
+        self._fixed, self._threads, self._held = fixed, threads, held
+        self._vocabulary, self._d, self._row, self._capacity = sizes
 
     def __call__(self, ids: Sequence[int], start: int) -> Tensor:
         """Final normed states fp32 [n, d] of ids that stand from `start` on; their keys and values are written.
@@ -228,8 +239,9 @@ class Stepping:
                 f"{n} ids from {start} on do not fit {self._capacity} positions of {self._vocabulary} tokens"
             )
         given = array("i", ids)
-        out, room = torch.empty(n, self._d), torch.empty(n * (self._row + self._scores))
-        _module().step(*self._fixed, given.buffer_info()[0], out.data_ptr(), start, n, room.data_ptr())
+        out, room = torch.empty(n, self._d), torch.empty(n * self._row)
+        address = given.buffer_info()[0]
+        _module().step(*self._fixed, address, out.data_ptr(), start, n, room.data_ptr(), self._threads)
         return out
 
 

@@ -76,7 +76,7 @@ class NativeReader:
         self.fixed = lm.device.type == "cuda" if fixed is None else fixed
         plain = fuse(lm)
         self._quick = self._int8 and (compiles(lm) if compiled is None else compiled)
-        self._one = self._quick and lm.dtype == torch.float32
+        self._one = self._quick and lm.dtype == torch.float32 and self._small
         self.kv_dtype = torch.float16 if self._one else lm.dtype  # half the memory that attention waits for
         prompt, step = self._formed(plain)
         self._bare = self._both(replace(prompt, head=step.head) if self._one else prompt, step)

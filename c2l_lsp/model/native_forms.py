@@ -1,10 +1,10 @@
 """Other forms of a fused matrix: int8 for decoding on a CPU; low-rank factors beside it, where merging costs too much.
 
 int8: one scale per row, W ≈ s·Q with |Q| ≤ 127. `Quick` multiplies by our own kernel, activations of 16 bits with a
-scale per row, closer than bf16. `Int8` is what there is without it: PyTorch's, activations bf16 (rounded to it where the
-model runs in fp32, because the CPU multiplies no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A row of
-the product has the same bits however many rows are multiplied at once, so a checked draft equals single steps. What it
-costs is measured by `bench perf`.
+scale per row, closer than bf16. `Int8` is what there is without it: PyTorch's, activations bf16 (rounded to it where
+the model runs in fp32, because the CPU multiplies no bf16: PyTorch's kernel for bf16 rows is the fast one there too). A
+row of the product has the same bits however many rows are multiplied at once, so a checked draft equals single steps.
+What it costs is measured by `bench perf`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Quick:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[n, in] → [n, out]."""
-        return kernel.multiply(x.float().contiguous(), self.rows).to(x.dtype)
+        return kernel.multiply(x.float().contiguous(), self.rows, _threads(self.rows.weight.numel())).to(x.dtype)
 
 
 def _fp32(bias: Tensor | None) -> Tensor | None:
@@ -96,6 +96,7 @@ def steps_of(weights: Weights, kv: torch.dtype) -> kernel.Steps | None:
             weights.head_dim,
             norm.eps,
             kv,
+            _threads(sum(block.count for block in whole)),
         )
     except ValueError:
         return None
@@ -127,15 +128,17 @@ class Beside:
 BRIEF = 8
 """Tokens of a prompt up to which our own kernel reads them sooner than PyTorch's products do."""
 
-_ALONE = 2**27
-"""Bytes of int8 weights that one thread reads quickly enough; more go to PyTorch's kernel and all its threads."""
+_SHARED = 2**23
+"""Bytes of int8 weights from which several threads multiply by them: fewer are read before a thread has woken."""
 
 
 def compiles(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
-    """Whether our own kernel takes the int8 steps: built, on a CPU, for a small model or a single thread."""
-    if lm.device.type != "cpu" or not kernel.built():
-        return False
-    return torch.get_num_threads() == 1 or sum(p.numel() for p in lm.parameters()) <= _ALONE
+    """Whether our own kernel takes the int8 steps: built, and on a CPU."""
+    return lm.device.type == "cpu" and kernel.built()
+
+
+def _threads(count: int) -> int:
+    return torch.get_num_threads() if count >= _SHARED else 1
 
 
 def quantises(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
