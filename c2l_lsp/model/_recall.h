@@ -41,14 +41,15 @@ INLINE void found_best(const Memory *m, const int16_t *key, float scale, const i
     int32_t wanted = tail[LONGEST - 1];
     int64_t low = lower_bound(m->last, m->count, wanted), high = lower_bound(m->last, m->count, wanted + 1);
     int64_t each = (high - low + MOST - 1) / MOST, least = 0;
-    float scores[NEAREST];
+    float scores[NEAREST], longest = (float)(m->trust[1] > 0.0 ? m->trust[1] * LONGEST : m->trust[1]);
     f->all = high - low;
     f->count = 0;
     for (int64_t at = low; at < high; at += each) {
+        float cosine = dot(key, m->keys + at * m->width, m->width) * (scale / 127.0f), near = cosine / (float)m->trust[0];
+        if (f->count == NEAREST && !(near + longest > scores[least])) continue; /* and the text before stays unread */
         int64_t place = m->places[at], run = 1;
         while (run < LONGEST && place >= run && m->ids[place - run] == tail[LONGEST - 1 - run]) run++;
-        float cosine = dot(key, m->keys + at * m->width, m->width) * (scale / 127.0f);
-        float score = cosine / (float)m->trust[0] + (float)m->trust[1] * (float)run;
+        float score = near + (float)m->trust[1] * (float)run;
         int64_t to = least;
         if (f->count < NEAREST) to = f->count++;
         else if (!(score > scores[least])) continue;

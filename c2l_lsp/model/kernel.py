@@ -124,7 +124,7 @@ class Recalling:
         if width % WIDTH or inner % WIDTH or width > _KEY:
             raise ValueError(f"keys of {width} numbers made of {inner}")
         self._trust = np.array(trust, dtype=np.float64)
-        self._held = (ids, last, places, keys, basis)
+        self._held, self._trust_at = (ids, last, places, keys, basis), self._trust.ctypes.data
         addresses = [numbers.ctypes.data for numbers in (ids, last, places, keys)]
         self._shape = (*addresses, basis.data_ptr(), n, width, inner)
 
@@ -133,18 +133,13 @@ class Recalling:
         n, vocabulary = logits.shape
         _expect(hidden, torch.float32, (n, self._shape[-1]))
         _expect(logits, torch.float32, (n, vocabulary))
-        tails = np.full((n, LONGEST), _NOTHING, np.int32)
-        for row, tail in zip(tails, before, strict=True):
-            row[LONGEST - len(tail) :] = tail
-        _module().recall(
-            *self._shape,
-            vocabulary,
-            self._trust.ctypes.data,
-            hidden.data_ptr(),
-            tails.ctypes.data,
-            logits.data_ptr(),
-            n,
-        )
+        if len(before) != n:
+            raise ValueError(f"{len(before)} texts before {n} positions")
+        tails = array("i")
+        for tail in before:
+            tails.extend([*[_NOTHING] * (LONGEST - len(tail)), *tail[-LONGEST:]])
+        given = (vocabulary, self._trust_at, hidden.data_ptr(), tails.buffer_info()[0], logits.data_ptr(), n)
+        _module().recall(*self._shape, *given)
 
 
 @dataclass(frozen=True)

@@ -191,12 +191,12 @@ def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folde
 
 
 def test_a_model_that_computes_no_numbers_says_so(session, monkeypatch, tmp_path):
-    from c2l_lsp.engine.decode import Decoder
+    from c2l_lsp.engine.greedy import Greedy
 
-    real = Decoder._scores
-    monkeypatch.setattr(Decoder, "_scores", lambda self, logits, owed: real(self, logits * float("nan"), owed))
+    real = Greedy.steps
+    monkeypatch.setattr(Greedy, "steps", lambda self, logits, *rest: real(self, logits * float("nan"), *rest))
     with pytest.raises(FloatingPointError, match="no numbers"):
         session.complete(msgspec.structs.replace(question(tmp_path), folder=""))
-    monkeypatch.setattr(Decoder, "_scores", real)
+    monkeypatch.setattr(Greedy, "steps", real)
     session.engine._decoder.forget()
     assert session.complete(msgspec.structs.replace(question(tmp_path), folder="")).new_tokens == 4

@@ -13,6 +13,7 @@ import torch
 from c2l_lsp.bench.perf import measure
 from c2l_lsp.bench.perf.decoding import step_ms
 from c2l_lsp.bench.perf.measure import Bar, PerfRow
+from c2l_lsp.bench.perf.shapes import MEDIUM, MINIATURE, random_ids, random_model
 from c2l_lsp.bench.perf.workload import Workload
 from c2l_lsp.engine import kinds
 from c2l_lsp.engine.decode import Decoder
@@ -64,35 +65,35 @@ def paired_adapter(model: BaseModel) -> Adapter:
 
 
 def cost_per_token(load: Workload) -> list[PerfRow]:
-    """A decode step with an adapter against one without: the kind that is live by default, and pairs both ways."""
-    model = load.model
-    count, length = (4, 64) if load.small else (24, min(400, model.max_context - 64))
-    (ids,) = load.prompts(1, length)
-    adapters = {
-        "": recalling_adapter(model),
-        "/map": final_adapter(model),
-        "/merged": paired_adapter(model),
-        "/unmerged": paired_adapter(model),
-    }
-    bars = {"": Bar(1.02), "/map": Bar(1.02), "/merged": Bar(1.02), "/unmerged": Bar(1.15)}
-    memory = f"as memory makes it: final map and recall of {RECALLED} tokens"
-    notes = {
-        "": memory,
-        "/map": "its final map alone",
-        "/merged": "rank 16 everywhere",
-        "/unmerged": "rank 16 everywhere",
-    }
-    rows = []
-    for name, adapter in adapters.items():
-        slot = AdapterSlot(model)
-        decoder = Decoder(model, slot, _Unmerging(model, slot) if name == "/unmerged" else None, draft=0)
+    """A decode step with an adapter against one without: the kind that is live by default, and pairs both ways.
 
-        with_, without = (partial(_step, model, slot, decoder, current, ids, count) for current in (adapter, None))
-        times = measure.alternate({"with": with_, "without": without}, load.repeats)
-        ratio = measure.ratio(times["with"], times["without"])
-        title, unit = f"adapter_cost_per_token{name}", "ms/token"
-        rows.append(measure.row(title, times["with"], unit, ratio=ratio, bar=bars[name], note=notes[name]))
-    return rows
+    Pairs stand beside models that are too large to merge into; that row is of such a one, of random weights.
+    """
+    ids, count = (
+        load.prompts(1, 64 if load.small else min(400, load.model.max_context - 64))[0],
+        4 if load.small else 24,
+    )
+    merged, memory = Bar(1.02), f"as memory makes it: final map and recall of {RECALLED} tokens"
+    rows = [
+        _cost(load, load.model, "", recalling_adapter(load.model), ids, count, merged, memory),
+        _cost(load, load.model, "/map", final_adapter(load.model), ids, count, merged, "its final map alone"),
+        _cost(load, load.model, "/merged", paired_adapter(load.model), ids, count, merged, "rank 16 everywhere"),
+    ]
+    large = random_model(MINIATURE if load.small else MEDIUM, load.model.device, load.model.dtype)
+    note = f"rank 16 everywhere, on {large.parameters / 1e6:.0f}M random weights"
+    return [*rows, _cost(load, large, "/unmerged", paired_adapter(large), random_ids(64), 8, Bar(1.15), note)]
+
+
+def _cost(
+    load: Workload, model: BaseModel, name: str, adapter: Adapter, ids: list[int], count: int, bar: Bar, note: str
+) -> PerfRow:
+    slot = AdapterSlot(model)
+    decoder = Decoder(model, slot, _Unmerging(model, slot) if name == "/unmerged" else None, draft=0)
+    with_, without = (partial(_step, model, slot, decoder, current, ids, count) for current in (adapter, None))
+    times = measure.alternate({"with": with_, "without": without}, load.repeats)
+    ratio = measure.ratio(times["with"], times["without"])
+    title = f"adapter_cost_per_token{name}"
+    return measure.row(title, times["with"], "ms/token", ratio=ratio, bar=bar, note=note)
 
 
 def _step(

@@ -7,47 +7,32 @@ from __future__ import annotations
 import statistics
 import time
 from functools import partial
-from types import SimpleNamespace
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from c2l_lsp.bench.perf import measure
 from c2l_lsp.bench.perf.adapting import final_adapter, paired_adapter, put
 from c2l_lsp.bench.perf.decoding import step_ms
 from c2l_lsp.bench.perf.measure import Bar, PerfRow
+from c2l_lsp.bench.perf.shapes import LARGE, MINIATURE, random_ids, random_model
 from c2l_lsp.bench.perf.workload import Workload
 from c2l_lsp.engine.decode import Decoder
 from c2l_lsp.model.base import BaseModel, pick_device
 from c2l_lsp.model.lora import AdapterSlot
 
-_LARGE = {
-    "vocab_size": 151_936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
-    "num_attention_heads": 12, "num_key_value_heads": 2, "max_position_embeddings": 32_768,
-    "tie_word_embeddings": True,
-}  # fmt: skip
-_SMALL = {**_LARGE, "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-          "num_attention_heads": 4}  # fmt: skip
 _COPY_BYTES = 2**30
 
 
-def random_model(load: Workload) -> BaseModel:
-    """The model, bf16, on the device of the settings; without tokenizer."""
+def _model(load: Workload) -> BaseModel:
+    """On the device of the settings, bf16."""
     device = pick_device(load.settings.model.device)
-    torch.manual_seed(0)
-    with torch.device(device):
-        lm = Qwen2ForCausalLM(Qwen2Config(**(_SMALL if load.small else _LARGE), dtype=torch.bfloat16))
-    lm = lm.to(torch.bfloat16).eval().requires_grad_(False)
-    return BaseModel(
-        id="random", digest="random", lm=lm, tokenizer=SimpleNamespace(), fim=None, device=device, dtype=torch.bfloat16,
-        max_context=4096, load_ms=0.0,
-    )  # fmt: skip
+    return random_model(MINIATURE if load.small else LARGE, device, torch.bfloat16)
 
 
 def decode(load: Workload) -> list[PerfRow]:
     """Bytes of weights read per second of decoding, against the memory's own speed in a copy on this device."""
-    model = random_model(load)
-    ids = _ids(64 if load.small else 1024)
+    model = _model(load)
+    ids = random_ids(64 if load.small else 1024)
     decoder = Decoder(model, AdapterSlot(model), draft=0)
     count = 4 if load.small else 64
     step_ms(model, decoder, ids, count)  # kernels and graphs are made here
@@ -62,7 +47,7 @@ def decode(load: Workload) -> list[PerfRow]:
 
 def swap(load: Workload) -> list[PerfRow]:
     """A prepared adapter put in place between two steps, against one step."""
-    model = random_model(load)
+    model = _model(load)
     slot = AdapterSlot(model)
     decoder = Decoder(model, slot, draft=0)
     rows = []
@@ -71,7 +56,7 @@ def swap(load: Workload) -> list[PerfRow]:
         for adapter in pair:
             slot.use(adapter)
             decoder.prepare()
-        step = step_ms(model, decoder, _ids(32), 8)
+        step = step_ms(model, decoder, random_ids(32), 8)
         pauses = []
         for number in range(load.repeats):
             _wait(model.device)
@@ -84,7 +69,7 @@ def swap(load: Workload) -> list[PerfRow]:
 
 def embedding(load: Workload) -> list[PerfRow]:
     """Tokens a second through the body in batches sorted by length, against one batch without any padding."""
-    model = random_model(load)
+    model = _model(load)
     draw = torch.Generator().manual_seed(0)
     top = 32 if load.small else 512
     lengths = sorted(torch.randint(top // 8, top, (16 if load.small else 256,), generator=draw).tolist())
@@ -103,10 +88,6 @@ def embedding(load: Workload) -> list[PerfRow]:
     speeds = [sum(lengths) / spent for spent in times["sorted"]]
     ratio = measure.ratio(times["even"], times["sorted"])
     return [measure.row("gpu_embedding", speeds, "token/s", ratio=ratio, bar=Bar(0.8, least=True))]
-
-
-def _ids(count: int) -> list[int]:
-    return torch.randint(10, 500, (count,), generator=torch.Generator().manual_seed(1)).tolist()
 
 
 def _wait(device: torch.device) -> None:
