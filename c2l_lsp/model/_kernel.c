@@ -29,6 +29,11 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define APART static __attribute__((noinline))
+#else
+#define APART static __attribute__((noinline, noclone))
+#endif
 enum {
     BLOCK = 64,     /* positions whose keys stay in the first cache until every head has seen them */
     MOST_WIDTH = 512, /* of the keys that are recalled by */
@@ -44,11 +49,19 @@ typedef struct {
     const int8_t *weight; /* [out / STRIP, in / COLUMNS, STRIP, COLUMNS], the last rows filled up with zeros */
     const float *scale;   /* [out] */
     const float *bias;    /* [out] or NULL */
+    /* Beside it, or rank 0: y += high (low x), both like weight and scale, low [rank, in], high [out, rank]. */
+    const int8_t *low;
+    const float *low_scale;
+    const int8_t *high;
+    const float *high_scale;
+    int64_t rank;
 } Matrix;
 
 /* All of a model that a step needs to know; one row of `layers` per layer. */
 typedef struct {
-    int64_t width, heads, kv_heads, head_dim, inner, layers, embedded, kind; /* kinds of numbers: of the embedding, of the text */
+    int64_t width, heads, kv_heads, head_dim, inner, layers;
+    int64_t embedded, kind; /* kinds of numbers: of the embedding, of the text */
+    int64_t rank;           /* highest of what stands beside matrices */
     double eps;
 } Shape;
 
@@ -75,11 +88,13 @@ typedef struct {
 
 /* What parts of a product and of an attention need to know. */
 typedef struct {
-    const Matrix *m;
+    const int8_t *weight; /* this and the next as in Matrix */
+    const float *scale, *bias;
     int64_t in, out, rows, each; /* strips of a part */
     const int16_t *numbers;
     const float *scales;
     float *y;
+    int more; /* added to what y is */
 } Product;
 
 typedef struct {
@@ -139,6 +154,7 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define totals NAME(totals)
 #define finished NAME(finished)
 #define strips NAME(strips)
+#define divided NAME(divided)
 #define some_strips NAME(some_strips)
 #define one_attended NAME(one_attended)
 #define greater NAME(greater)
@@ -220,12 +236,12 @@ static PyObject *use(PyObject *self, PyObject *arguments) {
 
 static PyObject *multiply(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long weight, scale, bias, in, out, x, y, rows, room, threads;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLL", &weight, &scale, &bias, &in, &out, &x, &y, &rows, &room, &threads)) return NULL;
-    Matrix m = {(const int8_t *)(intptr_t)weight, (const float *)(intptr_t)scale, (const float *)(intptr_t)bias};
+    long long matrix, in, out, x, y, rows, room, threads;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &matrix, &in, &out, &x, &y, &rows, &room, &threads)) return NULL;
+    const Matrix *m = (const Matrix *)(intptr_t)matrix;
     Py_BEGIN_ALLOW_THREADS
     int team = hired(threads);
-    in_use->multiply(&m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)room, team);
+    in_use->multiply(m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)room, team);
     if (team) released();
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
@@ -285,7 +301,7 @@ static PyObject *recall(PyObject *self, PyObject *arguments) {
 
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
-    {"multiply", multiply, METH_VARARGS, "multiply(weight, scale, bias, in, out, x, y, rows, room, threads): y = x Wᵀ · scale + bias."},
+    {"multiply", multiply, METH_VARARGS, "multiply(matrix, in, out, x, y, rows, room, threads): y = x Wᵀ · scale + bias, and what stands beside."},
     {"step", step, METH_VARARGS,
      "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room, threads): x = states after all layers."},
     {"map", map, METH_VARARGS, "map(x, map, out, d, rows): out = x + x mapᵀ."},

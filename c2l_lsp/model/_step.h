@@ -87,25 +87,26 @@ INLINE void strip(const int8_t *weights, int64_t in, const int16_t *x, int64_t r
 }
 
 /* `count` outputs of a strip from o on: scaled, with their bias. */
-INLINE void finished(const Matrix *m, int64_t o, int64_t count, const float *sums, float scale, float *y) {
+INLINE void finished(const Product *p, int64_t o, int64_t count, const float *sums, float scale, float *y) {
+    const float *to = p->more ? y : p->bias ? p->bias + o : NULL;
     if (count == STRIP)
         for (int j = 0; j < STRIP; j += LANES) {
-            floats v = *(const floats *)(sums + j) * (*(const floats *)(m->scale + o + j) * scale);
-            *(floats *)(y + j) = m->bias ? v + *(const floats *)(m->bias + o + j) : v;
+            floats v = *(const floats *)(sums + j) * (*(const floats *)(p->scale + o + j) * scale);
+            *(floats *)(y + j) = to ? v + *(const floats *)(to + j) : v;
         }
     else
-        for (int64_t j = 0; j < count; j++) y[j] = sums[j] * (m->scale[o + j] * scale) + (m->bias ? m->bias[o + j] : 0.0f);
+        for (int64_t j = 0; j < count; j++) y[j] = sums[j] * (p->scale[o + j] * scale) + (to ? to[j] : 0.0f);
 }
 
-/* Strips `from` ≤ i < `to` of a product. */
-INLINE void strips(const Product *p, int64_t from, int64_t to) {
+/* Strips `from` ≤ i < `to` of a product. One piece of code whoever calls it: inlined, it might round differently. */
+APART void strips(const Product *p, int64_t from, int64_t to) {
     for (int64_t o = from * STRIP; o < to * STRIP; o += STRIP)
         for (int64_t t = 0; t < p->rows; t += 4) { /* the strip is in the first cache after its first rows */
             float sums[4 * STRIP];
             int64_t some = p->rows - t < 4 ? p->rows - t : 4, count = p->out - o < STRIP ? p->out - o : STRIP;
-            strip(p->m->weight + o * p->in, p->in, p->numbers + t * p->in, some, sums);
+            strip(p->weight + o * p->in, p->in, p->numbers + t * p->in, some, sums);
             for (int64_t r = 0; r < some; r++)
-                finished(p->m, o, count, sums + r * STRIP, p->scales[t + r], p->y + (t + r) * p->out + o);
+                finished(p, o, count, sums + r * STRIP, p->scales[t + r], p->y + (t + r) * p->out + o);
         }
 }
 
@@ -115,15 +116,26 @@ static void some_strips(const void *arguments, int64_t number) {
     strips(p, from, to < all ? to : all);
 }
 
-/* y [rows, out] = x [rows, in] Wᵀ · scale + bias; `in` a multiple of COLUMNS. `room` has space for rows · (in / 2 + 1)
- * numbers. */
+/* A product by whoever is free. */
+INLINE void divided(Product p, int team) {
+    int64_t all = (p.out + STRIP - 1) / STRIP;
+    p.each = PART / (STRIP * p.in) + 1;
+    if (team && all > p.each) shared(some_strips, &p, (all + p.each - 1) / p.each);
+    else strips(&p, 0, all);
+}
+
+/* y [rows, out] = x [rows, in] Wᵀ · scale + bias, and what stands beside; `in` a multiple of COLUMNS. `room` has space for
+ * rows · (in / 2 + 1 + 2 · rank + 1) numbers. */
 INLINE void product(const Matrix *m, int64_t in, int64_t out, const float *x, float *y, int64_t rows, float *room, int team) {
     int16_t *numbers = (int16_t *)(room + rows);
     rounded(x, in, rows, numbers, room);
-    int64_t all = (out + STRIP - 1) / STRIP, each = PART / (STRIP * in) + 1;
-    Product p = {m, in, out, rows, each, numbers, room, y};
-    if (team && all > each) shared(some_strips, &p, (all + each - 1) / each);
-    else strips(&p, 0, all);
+    divided((Product){m->weight, m->scale, m->bias, in, out, rows, 0, numbers, room, y, 0}, team);
+    if (!m->rank) return;
+    float *low = room + rows * (in / 2 + 1), *scales = low + rows * m->rank;
+    divided((Product){m->low, m->low_scale, NULL, in, m->rank, rows, 0, numbers, room, low, 0}, team);
+    numbers = (int16_t *)(scales + rows);
+    rounded(low, m->rank, rows, numbers, scales);
+    divided((Product){m->high, m->high_scale, NULL, m->rank, out, rows, 0, numbers, scales, y, 1}, team);
 }
 
 INLINE void normed(const float *x, const float *weight, float eps, int64_t d, float *y) {
@@ -269,7 +281,7 @@ static void multiplied(const Matrix *m, int64_t in, int64_t out, const float *x,
 }
 
 /* Attention of the heads that share keys number `j`. */
-static void one_attended(const void *arguments, int64_t j) {
+APART void one_attended(const void *arguments, int64_t j) {
     const Attention *a = arguments;
     const Shape *s = a->shape;
     int64_t h = s->head_dim, group = s->heads / s->kv_heads, q = s->heads * h, k = s->kv_heads * h, w = q + 2 * k;
@@ -283,7 +295,7 @@ static void one_attended(const void *arguments, int64_t j) {
 
 /* x [rows, width] becomes the normed states after the last layer of the tokens `ids`, which stand from `start` on; their
  * keys and values are written into the text. `turns` [capacity, 3, head_dim]: cos and sin of q, k and v by position. `room` has space
- * for rows · (width + max(projected, 2 · inner) + heads · head_dim + most of what is multiplied / 2 + 1 + heads / kv_heads ·
+ * for rows · (width + max(projected, 2 · inner) + heads · head_dim + most of what is multiplied / 2 + 2 + 2 · rank + heads / kv_heads ·
  * capacity, with a team `kv_heads` times that) numbers, and the capacity
  * is a multiple of 16 not below start + rows. */
 static void stepped(const Shape *s, const Layer *layers, const float *final, const void *embedding, const float *turns,
@@ -291,7 +303,7 @@ static void stepped(const Shape *s, const Layer *layers, const float *final, con
     int64_t d = s->width, h = s->head_dim, q = s->heads * h, k = s->kv_heads * h, f = s->inner;
     int64_t projected = q + 2 * k, group = s->heads / s->kv_heads, size = s->kind == FP32 ? 4 : 2;
     float *y = room, *big = y + rows * d, *view = big + rows * (projected > 2 * f ? projected : 2 * f);
-    float *numbers = view + rows * q, *scores = numbers + rows * ((d > q ? d > f ? d : f : q > f ? q : f) / 2 + 1), eps = (float)s->eps;
+    float *numbers = view + rows * q, *scores = numbers + rows * ((d > q ? d > f ? d : f : q > f ? q : f) / 2 + 2 + 2 * s->rank), eps = (float)s->eps;
     for (int64_t t = 0; t < rows; t++)
         for (int64_t i = 0; i < d; i += LANES) *(floats *)(x + t * d + i) = loaded(embedding, ids[t] * d + i, (int)s->embedded);
     for (int64_t l = 0; l < s->layers; l++) {

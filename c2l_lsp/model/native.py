@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from c2l_lsp.model.kernel import Stepping, Steps
 from c2l_lsp.model.lora import AdapterSlot, Pair
 from c2l_lsp.model.native_attention import Attention
 from c2l_lsp.model.native_forms import BRIEF, Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.native_graph import ROWS, FixedStep
 from c2l_lsp.model.native_weights import Layer, Matrix, Weights, fuse, merged, packs, small
+from c2l_lsp.model.steps import Stepping, Steps
 
 _Plain = TypeVar("_Plain", Layer, Weights)
 

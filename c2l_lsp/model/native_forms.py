@@ -10,7 +10,7 @@ What it costs is measured by `bench perf`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.nn import functional
 from c2l_lsp.model import kernel
 from c2l_lsp.model.lora import Pair
 from c2l_lsp.model.native_weights import PROJECTIONS, Layer, Linear, Matrix, Weights, by_layer, reorder
+from c2l_lsp.model.steps import Block, Steps
 
 _VECTORS = ("AVX2", "AVX512")  # measured on AVX2 (Zen 3, one core): 9.1 → 5.5 ms a token of the shipped model
 _MULTIPLE = 32  # PyTorch's kernel reads rows in vectors of this many numbers, and does not check
@@ -58,12 +59,15 @@ class Quick:
     @classmethod
     def of(cls, matrix: Matrix) -> Linear:
         """The int8 form of a plain matrix; the matrix itself where the kernel does not fit its shape."""
-        W = matrix.weight.float()
-        if W.shape[1] % kernel.WIDTH:
+        if matrix.weight.shape[1] % kernel.WIDTH:
             return matrix
-        scale = (W.abs().amax(1) / 127).clamp_min(1e-12)
-        Q = (W / scale[:, None]).round().to(torch.int8)
-        return cls(kernel.Rows.of(Q, scale, _fp32(matrix.bias)))
+        return cls(_rows(matrix.weight, matrix.bias))
+
+    def beside(self, A: Tensor, B: Tensor) -> Quick:
+        """The map with factors A [r, in], B [out, r] beside it: in int8 as the matrix is."""
+        spare = -len(A) % kernel.WIDTH
+        low, high = _rows(functional.pad(A, (0, 0, 0, spare))), _rows(functional.pad(B, (0, spare)))
+        return Quick(replace(self.rows, beside=(low, high)))
 
     def plain(self) -> Matrix:
         """The same map, to rounding, for many rows: as an fp32 matrix."""
@@ -74,11 +78,14 @@ class Quick:
         return kernel.multiply(x.float().contiguous(), self.rows, _threads(self.rows.weight.numel())).to(x.dtype)
 
 
-def _fp32(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.float().contiguous()
+def _rows(weight: Tensor, bias: Tensor | None = None) -> kernel.Rows:
+    W = weight.float()
+    scale = (W.abs().amax(1) / 127).clamp_min(1e-12)
+    Q = (W / scale[:, None]).round().to(torch.int8)
+    return kernel.Rows.of(Q, scale, None if bias is None else bias.float().contiguous())
 
 
-def steps_of(weights: Weights, kv: torch.dtype) -> kernel.Steps | None:
+def steps_of(weights: Weights, kv: torch.dtype) -> Steps | None:
     """All layers for one compiled call a step, keys and values of dtype `kv`; None where a matrix is no `Quick` or a
     shape does not fit."""
     blocks = [_block(layer) for layer in weights.layers]
@@ -87,7 +94,7 @@ def steps_of(weights: Weights, kv: torch.dtype) -> kernel.Steps | None:
         return None
     norm = weights.norm
     try:
-        return kernel.Steps(
+        return Steps(
             weights.embedding,
             whole,
             norm.weight.float().contiguous(),
@@ -102,14 +109,14 @@ def steps_of(weights: Weights, kv: torch.dtype) -> kernel.Steps | None:
         return None
 
 
-def _block(layer: Layer) -> kernel.Block | None:
+def _block(layer: Layer) -> Block | None:
     qkv, output, gate_up, down = layer.qkv, layer.output, layer.gate_up, layer.down
     if not (
         isinstance(qkv, Quick) and isinstance(output, Quick) and isinstance(gate_up, Quick) and isinstance(down, Quick)
     ):
         return None
     norms = [norm.weight.float().contiguous() for norm in (layer.attention_norm, layer.mlp_norm)]
-    return kernel.Block(norms[0], qkv.rows, output.rows, norms[1], gate_up.rows, down.rows)
+    return Block(norms[0], qkv.rows, output.rows, norms[1], gate_up.rows, down.rows)
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,8 @@ def beside(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> dict[int, La
         for place, names in _PARTS.items():
             if any(name in inside for name in names):
                 A, B = _flat(inside, names, rows, h)
-                changed[place] = Beside(getattr(layer, place), A.to(like), B.to(like))
+                own = getattr(layer, place)
+                changed[place] = own.beside(A, B) if isinstance(own, Quick) else Beside(own, A.to(like), B.to(like))
         made[index] = layer.replaced(changed)
     return made
 

@@ -207,6 +207,39 @@ def test_merged_pairs_are_in_the_steps() -> None:
     assert float((adapted - expected).norm() / expected.norm()) < 0.01  # merged weights are rounded anew
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_pairs_beside_a_large_model_are_in_the_steps(name: str, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("c2l_lsp.model.native_weights._PACK_BYTES", 0)
+    base = rounded(name)
+    slot = AdapterSlot(base)
+    plain, quick = pair(base, slot)
+    assert not quick.exact, "prompts of a large model are not read in int8"
+    ids = ids_of(base, 60)
+
+    def stepped(reader: NativeReader) -> Tensor:
+        text = reader.open()
+        text.read(ids[:40])
+        return torch.cat([text.step(ids[40:43]), text.step(ids[43:44]), text.step(ids[44:50])])
+
+    bare = stepped(quick)
+    near(bare, stepped(plain))
+    torch.manual_seed(4)
+    some = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
+    pairs = {}
+    for number, projection in enumerate(some):
+        out, inside = base.lm.get_submodule(f"model.layers.0.{projection}").weight.shape
+        rank = 3 + 9 * number  # no multiples of a register, and different ones in one fused matrix
+        A, B = torch.randn(rank, inside) / inside**0.5, torch.randn(out, rank) / rank**0.5
+        pairs[f"model.layers.0.{projection}"] = Pair(A, B, 0.5)
+    slot.use(Adapter("m", "test", pairs=pairs))
+    assert quick.quick is not None, "still one compiled call"
+    expected, got = stepped(plain), stepped(quick)
+    assert float((expected - bare).norm() / bare.norm()) > 0.2
+    assert float((got - expected).norm() / expected.norm()) < 0.02  # factors of 8 bits
+    slot.use(None)
+    assert torch.equal(stepped(quick), bare)
+
+
 def test_no_numbers_stay_none(lanes: int) -> None:
     base = rounded("llama")
     base.lm.model.layers[0].self_attn.q_proj.weight[0, 0] = float("nan")  # seen by the scores of one head alone

@@ -125,8 +125,8 @@ def test_a_compiled_step_is_one_call(monkeypatch: pytest.MonkeyPatch):
     text.read([5] * 100)
     calls = list[str]()
     for name in ("step", "multiply"):
-        real = getattr(kernel._module(), name)
-        monkeypatch.setattr(kernel._module(), name, lambda *a, name=name, real=real: (calls.append(name), real(*a)))
+        real = getattr(kernel.module(), name)
+        monkeypatch.setattr(kernel.module(), name, lambda *a, name=name, real=real: (calls.append(name), real(*a)))
     ops = counted(lambda: reader.logits(text.step([7, 8, 9]), step=True))
     assert calls == ["step", "multiply"]
     assert ops.products == 0
