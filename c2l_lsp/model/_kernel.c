@@ -168,7 +168,7 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define added NAME(added)
 #define multiplied NAME(multiplied)
 #define stepped NAME(stepped)
-#define dot NAME(dot)
+#define dots NAME(dots)
 #define summed NAME(summed)
 #define lower_bound NAME(lower_bound)
 #define found_best NAME(found_best)

@@ -1,9 +1,13 @@
 /* What is recalled at a position, mixed into its logits: the arithmetic of recall.py, which says what it means. */
 
-INLINE float dot(const int16_t *a, const int8_t *b, int64_t n) {
-    ints sum = {0};
-    for (int64_t i = 0; i < n; i += 2 * LANES) sum += paired(widened(b + i), a + i);
-    return total(__builtin_convertvector(sum, floats));
+/* Products of a key with CHAINS others, `each` rows of `keys` apart; where there are fewer, the first again. */
+INLINE void dots(const int16_t *key, const int8_t *keys, int64_t width, int64_t each, int64_t count, float *out) {
+    ints all[CHAINS] = {{0}};
+    const int8_t *others[CHAINS];
+    for (int c = 0; c < CHAINS; c++) others[c] = keys + (c * each < count ? c * each * width : 0);
+    for (int64_t i = 0; i < width; i += 2 * LANES)
+        for (int c = 0; c < CHAINS; c++) all[c] += paired(widened(others[c] + i), key + i);
+    totals(all, out);
 }
 
 /* log Σ e^logit; the likeliest token and its probability. */
@@ -41,21 +45,26 @@ INLINE void found_best(const Memory *m, const int16_t *key, float scale, const i
     int32_t wanted = tail[LONGEST - 1];
     int64_t low = lower_bound(m->last, m->count, wanted), high = lower_bound(m->last, m->count, wanted + 1);
     int64_t each = (high - low + MOST - 1) / MOST, least = 0;
-    float scores[NEAREST], longest = (float)(m->trust[1] > 0.0 ? m->trust[1] * LONGEST : m->trust[1]);
+    float scores[NEAREST], closer = scale / 127.0f / (float)m->trust[0];
+    float longest = (float)(m->trust[1] > 0.0 ? m->trust[1] * LONGEST : m->trust[1]) + 1e-4f; /* and rounding */
     f->all = high - low;
     f->count = 0;
-    for (int64_t at = low; at < high; at += each) {
-        float cosine = dot(key, m->keys + at * m->width, m->width) * (scale / 127.0f), near = cosine / (float)m->trust[0];
-        if (f->count == NEAREST && !(near + longest > scores[least])) continue; /* and the text before stays unread */
-        int64_t place = m->places[at], run = 1;
-        while (run < LONGEST && place >= run && m->ids[place - run] == tail[LONGEST - 1 - run]) run++;
-        float score = near + (float)m->trust[1] * (float)run;
-        int64_t to = least;
-        if (f->count < NEAREST) to = f->count++;
-        else if (!(score > scores[least])) continue;
-        scores[to] = score, f->cosine[to] = cosine, f->run[to] = (float)run, f->next[to] = m->ids[place + 1];
-        if (f->count == NEAREST)
-            for (int64_t i = least = 0; i < NEAREST; i++) least = scores[i] < scores[least] ? i : least;
+    for (int64_t first = low; first < high; first += CHAINS * each) {
+        float cosines[CHAINS];
+        dots(key, m->keys + first * m->width, m->width, each, high - first, cosines);
+        for (int64_t c = 0, at = first; c < CHAINS && at < high; c++, at += each) {
+            if (f->count == NEAREST && cosines[c] * closer + longest < scores[least]) continue; /* its text stays unread */
+            int64_t place = m->places[at], run = 1;
+            while (run < LONGEST && place >= run && m->ids[place - run] == tail[LONGEST - 1 - run]) run++;
+            float cosine = cosines[c] * (scale / 127.0f);
+            float score = cosine / (float)m->trust[0] + (float)m->trust[1] * (float)run;
+            int64_t to = least;
+            if (f->count < NEAREST) to = f->count++;
+            else if (!(score > scores[least])) continue;
+            scores[to] = score, f->cosine[to] = cosine, f->run[to] = (float)run, f->next[to] = m->ids[place + 1];
+            if (f->count == NEAREST)
+                for (int64_t i = least = 0; i < NEAREST; i++) least = scores[i] < scores[least] ? i : least;
+        }
     }
 }
 
@@ -99,12 +108,11 @@ static void recalled(const Memory *m, const float *hidden, const int32_t *tails,
         float key[MOST_WIDTH], scale, *row = logits + t * m->vocabulary;
         const float *h = hidden + t * m->inner;
         double squares = 0.0;
-        for (int64_t j = 0; j < m->width; j++) {
-            floats sum = {0};
+        for (int64_t j = 0; j < m->width; j += 4) {
+            floats sums[4] = {{0}};
             for (int64_t i = 0; i < m->inner; i += LANES)
-                sum += *(const floats *)(h + i) * *(const floats *)(m->basis + j * m->inner + i);
-            key[j] = total(sum);
-            squares += (double)key[j] * key[j];
+                for (int k = 0; k < 4; k++) sums[k] += *(const floats *)(h + i) * *(const floats *)(m->basis + (j + k) * m->inner + i);
+            for (int k = 0; k < 4; k++) key[j + k] = total(sums[k]), squares += (double)key[j + k] * key[j + k];
         }
         float norm = (float)sqrt(squares);
         for (int64_t j = 0; j < m->width; j++) key[j] /= norm > 1e-12f ? norm : 1e-12f;

@@ -266,13 +266,14 @@ INLINE void added(float *x, const float *y, int64_t n) {
     for (int64_t i = 0; i < n; i += LANES) *(floats *)(x + i) += *(const floats *)(y + i);
 }
 
-/* out = x + x Cᵀ of rows [rows, d]. */
+/* out = x + x Cᵀ of rows [rows, d], d a multiple of 4. */
 static void mapped(const float *x, const float *map, float *out, int64_t d, int64_t rows) {
-    for (int64_t i = 0; i < d; i++)
+    for (int64_t i = 0; i < d; i += 4)
         for (int64_t t = 0; t < rows; t++) {
-            floats sum = {0};
-            for (int64_t k = 0; k < d; k += LANES) sum += *(const floats *)(map + i * d + k) * *(const floats *)(x + t * d + k);
-            out[t * d + i] = x[t * d + i] + total(sum);
+            floats sums[4] = {{0}};
+            for (int64_t k = 0; k < d; k += LANES)
+                for (int j = 0; j < 4; j++) sums[j] += *(const floats *)(map + (i + j) * d + k) * *(const floats *)(x + t * d + k);
+            for (int j = 0; j < 4; j++) out[t * d + i + j] = x[t * d + i + j] + total(sums[j]);
         }
 }
 
