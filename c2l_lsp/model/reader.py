@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.llama import LlamaLM
-from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.model.lora import AdapterSlot, Pair
 from c2l_lsp.model.native import NativeReader
 from c2l_lsp.model.native_weights import mergeable, why_not
 
@@ -102,6 +103,7 @@ class _EitherReader:
     def __init__(self, model: BaseModel, adapters: AdapterSlot, int8: bool | None) -> None:
         self._adapters = adapters
         self._native, self._other = NativeReader(model.lm, adapters, int8), TransformersReader(model, adapters)
+        self._judged: tuple[Mapping[str, Pair], Reader] = ({}, self._native)
 
     @property
     def exact(self) -> bool:
@@ -122,7 +124,10 @@ class _EitherReader:
 
     @property
     def _current(self) -> Reader:
-        return self._native if mergeable(self._adapters.pairs) else self._other
+        pairs = self._adapters.pairs
+        if self._judged[0] is not pairs:  # asked at every token: some forty names are not looked at each time
+            self._judged = (pairs, self._native if mergeable(pairs) else self._other)
+        return self._judged[1]
 
 
 def reader_of(model: BaseModel, adapters: AdapterSlot, int8: bool | None = None) -> Reader:
