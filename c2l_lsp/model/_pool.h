@@ -7,6 +7,7 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <time.h>
 
 enum { MOST_HELPERS = 7, SPINS = 64, AWAKE_NS = 200000 };
@@ -106,9 +107,15 @@ static void *helping(void *number) {
 static int hired(int64_t threads) {
     int64_t wanted = threads - 1 < MOST_HELPERS ? threads - 1 : MOST_HELPERS;
     if (wanted < 1 || pthread_mutex_trylock(&pool.owned)) return 0;
-    for (pthread_t thread; pool.helpers < wanted; pool.helpers++) {
-        if (pthread_create(&thread, NULL, helping, (void *)(intptr_t)pool.helpers)) break;
-        pthread_detach(thread);
+    if (pool.helpers < wanted) {
+        sigset_t all, before; /* a signal is for the interpreter's threads */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        for (pthread_t thread; pool.helpers < wanted; pool.helpers++) {
+            if (pthread_create(&thread, NULL, helping, (void *)(intptr_t)pool.helpers)) break;
+            pthread_detach(thread);
+        }
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     pthread_mutex_lock(&pool.mutex);
     __atomic_store_n(&pool.home, here(), __ATOMIC_RELAXED);

@@ -24,6 +24,7 @@ from c2l_lsp.train.corpus import Document
 from c2l_lsp.train.devices import Devices
 from c2l_lsp.train.examples import IGNORE, Stream, StreamState, dealt
 from c2l_lsp.train.examples import Recipe as ExampleRecipe
+from c2l_lsp.train.muon import Muon
 from c2l_lsp.train.objective import Loss, TuneSet, packed_loss, rest_of_line, tensors
 from c2l_lsp.train.start import Start
 from c2l_lsp.train.supply import Supply
@@ -75,9 +76,7 @@ def make_optimisers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.
     outside = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     adam = {"lr": recipe.rate, "betas": (0.9, 0.95), "eps": 1e-9}
     if recipe.optimiser == "muon":
-        muon = torch.optim.Muon(
-            inside, lr=recipe.rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        muon = Muon(inside, lr=recipe.rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw")
         return [muon, torch.optim.AdamW(outside, weight_decay=0.0, **adam)]  # type: ignore[arg-type]
     groups = [{"params": inside, "weight_decay": recipe.weight_decay}, {"params": outside, "weight_decay": 0.0}]
     return [torch.optim.AdamW(groups, **adam)]  # type: ignore[arg-type]

@@ -29,10 +29,14 @@ def mask_of(segments: Tensor) -> Tensor:
     return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bf16; else they are emulated."""
+    return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
+
 def products(device: torch.device) -> torch.autocast:
     """Matrix products in bf16 where the device multiplies it; a CPU that does not would take four times as long."""
-    multiplies = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies)
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bf16(device))
 
 
 def packed_loss(model: torch.nn.Module) -> Loss:
