@@ -137,17 +137,15 @@ def test_a_model_is_asked_within_its_budget_and_measured_in_windows(tiny: BaseMo
 def test_a_model_that_is_told_how_many_lines_are_missing_does_not_end_before(sources: list[str]) -> None:
     shipped = base.load(Model())
     repos = {"a/a": sources[:8]}
-    short = reached = longer = 0
+    reached = 0
     for hole in holes.holes("a/b", repos["a/a"], "lines_3_to_5", 8):
         free, told = (holes.Model(shipped, told=told).fill(hole, 256) for told in (False, True))
         missing = hole.target.count("\n")
-        short += free.count("\n") < missing
         assert free.count("\n") <= told.count("\n") <= missing or free.count("\n") > missing
-        reached += told.count("\n") == missing
-        longer += told.count("\n") > free.count("\n")
+        assert told.count("\n") == missing or len(told) > 300, "a line that repeats itself may use up the room"
         assert told.startswith(free.split("\n")[0])
-    assert short >= 1 and longer >= 1
-    assert reached >= 4  # a line that repeats itself may use up the room
+        reached += told.count("\n") == missing
+    assert reached >= 4
 
 
 def test_what_is_shown_unasked_is_weighed_by_characters(tiny: BaseModel, sources: list[str]) -> None:
