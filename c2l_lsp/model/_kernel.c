@@ -72,7 +72,7 @@ typedef struct {
     Matrix gate_up, down;
 } Layer;
 
-enum { BF16, FP32, FP16 }; /* kinds of numbers; as in kernel.py */
+enum { BF16, FP32, FP16 }; /* kinds of numbers; as in steps.py */
 
 /* Keys and values of a text, keys beside values: [layers, capacity, 2 · kv_heads · head_dim]. */
 typedef struct {

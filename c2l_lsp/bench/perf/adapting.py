@@ -69,10 +69,8 @@ def cost_per_token(load: Workload) -> list[PerfRow]:
 
     Pairs stand beside models that are too large to merge into; that row is of such a one, of random weights.
     """
-    ids, count = (
-        load.prompts(1, 64 if load.small else min(400, load.model.max_context - 64))[0],
-        4 if load.small else 24,
-    )
+    count, length = (4, 64) if load.small else (96, min(400, load.model.max_context - 128))
+    (ids,) = load.prompts(1, length)
     merged, memory = Bar(1.02), f"as memory makes it: final map and recall of {RECALLED} tokens"
     rows = [
         _cost(load, load.model, "", recalling_adapter(load.model), ids, count, merged, memory),
