@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from c2l_lsp.errors import AdapterError, StorageError
-from c2l_lsp.model.lora import Adapter, Pair
+from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.recall import Recall, Trust
 
 

@@ -37,9 +37,10 @@ def bench_perf(
     from c2l_lsp.bench.perf.workload import Workload, machine
     from c2l_lsp.config import Settings, merge
     from c2l_lsp.model import base
+    from c2l_lsp.model.machine import threads as usual
     from c2l_lsp.train.sources import git_folder, read_list
 
-    threads = threads or base.threads()
+    threads = threads or usual()
     torch.set_num_threads(threads)
     values = {
         "model.device": device,

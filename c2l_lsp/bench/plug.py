@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.lora import Adapter, Pair
+from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.pair import Pair
 
 
 @contextmanager

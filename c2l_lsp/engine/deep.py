@@ -22,7 +22,8 @@ from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.learn import Learner
 from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import Adapter, AdapterSlot
+from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.sgd import fit_lora, windows
 
 LENGTH = 256

@@ -97,10 +97,10 @@ class Trial:
         ids = [self._model.start, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
         if digest in self._seen or len(ids) < 2:
             return
-        rows = torch.tensor([ids], device=self._model.device)
         self._slot.use(None)
-        hidden = yield from self._model.passing(rows)
-        self._seen[digest], self._ids[digest] = (hidden[0, :-1], rows[0, 1:]), rows
+        (hidden,) = yield from self._model.reading([ids])
+        rows = torch.tensor([ids], device=self._model.device)
+        self._seen[digest], self._ids[digest] = (hidden[:-1], rows[0, 1:]), rows
 
     def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Verdict:
         """As `judging`, in one go."""
@@ -176,30 +176,38 @@ class Trial:
         return base, torch.tensor(pairs, device=base.device).T
 
     def _judge_pairs(self, adapter: Adapter) -> Slices[Verdict]:
-        bare = yield from self.loss(None, list(self._seen))
+        bare = yield from self.loss(None, list(self._seen), afresh=True)
         losses = {}
         for strength in STRENGTHS:
             losses[strength] = yield from self.loss(adapter.scaled(strength), list(self._seen))
         tokens = sum(len(targets) for _, targets in self._seen.values())
         return _verdict(losses, bare, tokens)
 
-    def loss(self, adapter: Adapter | None, digests: Sequence[bytes]) -> Slices[float]:
-        """Mean loss in nat/token under an adapter (None: bare) on texts that were seen, one text a slice."""
+    def loss(self, adapter: Adapter | None, digests: Sequence[bytes], afresh: bool = False) -> Slices[float]:
+        """Mean loss in nat/token under an adapter (None: bare) on texts that were seen, one text a slice. `afresh`: not
+        on the states that were seen, which may be int8's, but on those that pairs change."""
         total, tokens = 0.0, 0
         for digest in digests:
             if digest not in self._seen or tokens >= MAX_TOKENS:
                 continue
             hidden, targets = self._seen[digest]
+            if afresh or (adapter is not None and adapter.pairs):
+                hidden = self._under(adapter, self._ids[digest])
             total += self._text_loss(adapter, self._ids[digest], hidden, targets)
             tokens += len(targets)
             yield
         return total / max(tokens, 1)
 
+    def _under(self, adapter: Adapter | None, ids: Tensor) -> Tensor:
+        """States [T − 1, d] of a text under an adapter."""
+        self._slot.use(adapter)
+        hidden = self._model.hidden(ids)[0, :-1]
+        self._slot.use(None)
+        return hidden
+
     @torch.inference_mode()
     def _text_loss(self, adapter: Adapter | None, ids: Tensor, hidden: Tensor, targets: Tensor) -> float:
         self._slot.use(adapter)
-        if adapter is not None and adapter.pairs:
-            hidden = self._model.hidden(ids)[0, :-1]
         if adapter is not None and adapter.recall is not None:
             before = tails(ids[0].tolist(), 0, len(targets))
             logits = self._slot.recalled(hidden, self._slot.logits(hidden), before)
@@ -241,7 +249,7 @@ def _losing(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[float]:
     total = 0.0
     for start in range(0, len(hidden), 2 * _ROWS):
         rows = slice(start, start + 2 * _ROWS)
-        logits = model.logits(hidden[rows]).float()
+        logits = model.scores(hidden[rows]).float()
         total += float(torch.nn.functional.cross_entropy(logits, targets[rows], reduction="sum"))
         yield
     return total / max(len(hidden), 1)

@@ -13,7 +13,8 @@ from c2l_lsp.engine.gate import Trial, Verdict, held_out, refuse
 from c2l_lsp.engine.learn import Learner
 from c2l_lsp.engine.ready import Ready
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import Adapter, AdapterSlot
+from c2l_lsp.model.pair import Pair
 
 NORM_LIMIT = 100.0
 _GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last

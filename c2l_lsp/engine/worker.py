@@ -252,10 +252,10 @@ def _leave_a_core() -> None:
     """
     import torch
 
-    from c2l_lsp.model import base
+    from c2l_lsp.model import machine
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(base.threads())
+        torch.set_num_threads(machine.threads())
 
 
 def main() -> int:

@@ -4,7 +4,7 @@
  * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
  * one call. Weights are int8 with a scale per row, what they are multiplied by has 16 bits with a scale per row, so that
  * sums are exact; everything else is fp32, keys and values fp32, bf16 or fp16. A row has the same bits however many are computed at
- * once, so a checked draft equals single steps.
+ * once, so a checked draft equals single steps, and a prompt read in one go one read token by token.
  *
  * Plain C with the vector extensions of GCC and Clang; wider registers are used where the processor has them. Addresses
  * come from `kernel.py`, which sees to shapes, types and lifetimes; nothing is checked here.
@@ -39,9 +39,12 @@ enum {
     MOST_WIDTH = 512, /* of the keys that are recalled by */
     CHAINS = 8,     /* sums that are added to at once: as many as hide an addition's latency */
     STRIP = 8, COLUMNS = 16, /* rows of weights that lie side by side, and how many numbers of each in turn; as in kernel.py */
+    GROUP = 4,      /* rows of what they are multiplied by that do */
     AHEAD = 4096,   /* bytes by which weights are asked for before they are needed */
     PART = 32768,   /* bytes of weights that a thread takes at once */
     FAR = 256,      /* positions from which on attention is shared */
+    MOST_HEAD = 256, /* numbers of a head whose keys are unpacked for a tile */
+    TILE = 8,       /* rows that attend together; as in steps.py */
     SOON = 16,      /* positions by which keys and values are */
 };
 
@@ -80,10 +83,10 @@ typedef struct {
     int64_t capacity;
 } Text;
 
-/* Where keys and values of one head stand in [positions, stride]. */
+/* Where keys and values of one head stand in [positions from `first` on, stride]. */
 typedef struct {
     const void *kv;
-    int64_t stride, key, value, width;
+    int64_t stride, key, value, width, first;
 } Keys;
 
 /* What parts of a product and of an attention need to know. */
@@ -102,7 +105,7 @@ typedef struct {
     const void *kv;
     const float *projected;
     float *seen, *scores;
-    int64_t start, rows, capacity, apart; /* numbers between the scores of heads that share keys and the next such */
+    int64_t start, rows, capacity, apart; /* numbers between the scores of a thread and the next one's */
 } Attention;
 
 enum { LONGEST = 8, NEAREST = 32, MOST = 4096, FEATURES = 7 }; /* as in recall.py */
@@ -125,7 +128,7 @@ typedef struct {
 typedef void Recalled(const Memory *, const float *, const int32_t *, float *, int64_t);
 typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t, float *, int);
 typedef void Stepped(const Shape *, const Layer *, const float *, const void *, const float *, const Text *, const int32_t *,
-                     float *, int64_t, int64_t, float *, int);
+                     float *, int64_t, int64_t, int64_t, float *, int);
 typedef void Mapped(const float *, const float *, float *, int64_t, int64_t);
 typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 
@@ -141,6 +144,7 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define shorts NAME(shorts)
 #define Pair NAME(Pair)
 #define paired NAME(paired)
+#define given NAME(given)
 #define nearest NAME(nearest)
 #define rounded NAME(rounded)
 #define exponential NAME(exponential)
@@ -152,11 +156,15 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define placed NAME(placed)
 #define asked NAME(asked)
 #define totals NAME(totals)
+#define whole_totals NAME(whole_totals)
+#define unpacked NAME(unpacked)
+#define some_compared NAME(some_compared)
 #define finished NAME(finished)
 #define strips NAME(strips)
 #define divided NAME(divided)
 #define some_strips NAME(some_strips)
 #define one_attended NAME(one_attended)
+#define all_attended NAME(all_attended)
 #define greater NAME(greater)
 #define highest NAME(highest)
 #define compared NAME(compared)
@@ -184,6 +192,7 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #include "_step.h"
 #include "_recall.h"
 #undef LANES
+#undef HELD
 #undef NAME
 
 #if defined(__x86_64__)
@@ -195,6 +204,7 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #include "_step.h"
 #include "_recall.h"
 #undef LANES
+#undef HELD
 #undef NAME
 #pragma GCC pop_options
 #endif
@@ -249,16 +259,16 @@ static PyObject *multiply(PyObject *self, PyObject *arguments) {
 
 static PyObject *step(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room, threads;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLL", &shape, &layers, &final, &embedding, &turns, &kv, &capacity, &ids, &x,
-                          &start, &rows, &room, &threads))
+    long long shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, wanted, room, threads;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &shape, &layers, &final, &embedding, &turns, &kv, &capacity, &ids, &x,
+                          &start, &rows, &wanted, &room, &threads))
         return NULL;
     Text text = {(void *)(intptr_t)kv, capacity};
     Py_BEGIN_ALLOW_THREADS
     int team = hired(threads);
     in_use->step((const Shape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
                     (const void *)(intptr_t)embedding, (const float *)(intptr_t)turns, &text, (const int32_t *)(intptr_t)ids,
-                    (float *)(intptr_t)x, start, rows, (float *)(intptr_t)room, team);
+                    (float *)(intptr_t)x, start, rows, wanted, (float *)(intptr_t)room, team);
     if (team) released();
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
@@ -303,7 +313,8 @@ static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
     {"multiply", multiply, METH_VARARGS, "multiply(matrix, in, out, x, y, rows, room, threads): y = x Wᵀ · scale + bias, and what stands beside."},
     {"step", step, METH_VARARGS,
-     "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, room, threads): x = states after all layers."},
+     "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, wanted, room, threads): x = states after all "
+     "layers, of the last `wanted` rows."},
     {"map", map, METH_VARARGS, "map(x, map, out, d, rows): out = x + x mapᵀ."},
     {"best", best, METH_VARARGS, "best(logits, count, tokens, norms, rows): the likeliest token of each row, log Σ e^logit."},
     {"recall", recall, METH_VARARGS,

@@ -12,7 +12,8 @@
 
 enum { MOST_HELPERS = 7, SPINS = 64, AWAKE_NS = 200000 };
 
-typedef void Part(const void *arguments, int64_t number);
+/* Part `number` of a job, by the caller (who = 0) or a helper. */
+typedef void Part(const void *arguments, int64_t number, int64_t who);
 
 typedef struct {
     Part *run;
@@ -66,14 +67,14 @@ static void moved(int home) {
 }
 
 /* Take and do a part of the job at hand; 0 if there is none left. */
-static int helped(void) {
+static int helped(int64_t who) {
     uint64_t now = __atomic_load_n(&pool.state, __ATOMIC_ACQUIRE);
     Job *job = &pool.jobs[now >> 32 & 1];
     int64_t part = (int64_t)(now & 0xffffffff);
     if (part >= __atomic_load_n(&job->count, __ATOMIC_RELAXED)) return 0;
     /* Fails if the job is another by now, whatever was read of it. */
     if (__atomic_compare_exchange_n(&pool.state, &now, now + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-        job->run(job->arguments, part);
+        job->run(job->arguments, part, who);
         __atomic_add_fetch(&job->done, 1, __ATOMIC_RELEASE);
     }
     return 1;
@@ -85,7 +86,7 @@ static void *helping(void *number) {
         while ((intptr_t)number < __atomic_load_n(&pool.lent, __ATOMIC_RELAXED)) {
             int home = __atomic_load_n(&pool.home, __ATOMIC_RELAXED);
             if (home >= 0 && here() == home) moved(home);
-            else if (helped()) {
+            else if (helped(1 + (intptr_t)number)) {
                 until = 0;
                 continue;
             }
@@ -139,7 +140,7 @@ static void shared(Part *run, const void *arguments, int64_t count) {
     __atomic_store_n(&job->done, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&job->count, count, __ATOMIC_RELAXED);
     __atomic_store_n(&pool.state, number << 32, __ATOMIC_RELEASE);
-    while (helped()) continue;
+    while (helped(0)) continue;
     for (int64_t spins = 1; __atomic_load_n(&job->done, __ATOMIC_ACQUIRE) < count; spins++)
         if (spins % SPINS) breathe();
         else sched_yield(); /* whoever has the last part may be waiting for this processor */

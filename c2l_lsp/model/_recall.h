@@ -5,9 +5,11 @@ INLINE void dots(const int16_t *key, const int8_t *keys, int64_t width, int64_t 
     ints all[CHAINS] = {{0}};
     const int8_t *others[CHAINS];
     for (int c = 0; c < CHAINS; c++) others[c] = keys + (c * each < count ? c * each * width : 0);
-    for (int64_t i = 0; i < width; i += 2 * LANES)
-        for (int c = 0; c < CHAINS; c++) all[c] += paired(widened(others[c] + i), key + i);
-    totals(all, out);
+    for (int64_t i = 0; i < width; i += 2 * LANES) {
+        Pair own = given(key + i);
+        for (int c = 0; c < CHAINS; c++) all[c] += paired(widened(others[c] + i), own);
+    }
+    whole_totals(all, out);
 }
 
 /* log Σ e^logit; the likeliest token and its probability. */

@@ -8,23 +8,30 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
 
 typedef int16_t shorts __attribute__((vector_size(2 * LANES), aligned(2)));
 
+/* Keeps a vector in a register: what is used twice would else be read from memory twice, and reading is what takes longest. */
+#if LANES == 8
+#define HELD(v) __asm__("" : "+x"(v))
+#else
+#define HELD(v) (void)(v)
+#endif
+
 /* Twice as many whole numbers as there are lanes, in 16 bits where the processor multiplies such, else in 32. */
 #if LANES == 8
 typedef __m256i Pair;
 INLINE Pair widened(const int8_t *w) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)w)); }
+INLINE Pair given(const int16_t *x) { return _mm256_loadu_si256((const void *)x); }
 
-/* Products with as many of 16 bits; each lane has the sum of two. */
-INLINE ints paired(Pair w, const int16_t *x) { return (ints)_mm256_madd_epi16(w, _mm256_loadu_si256((const void *)x)); }
+/* Products; each lane has the sum of two. */
+INLINE ints paired(Pair w, Pair x) { return (ints)_mm256_madd_epi16(w, x); }
 #else
 typedef struct { ints low, high; } Pair;
 INLINE Pair widened(const int8_t *w) {
-    Pair both = {__builtin_convertvector(*(const bytes *)w, ints), __builtin_convertvector(*(const bytes *)(w + LANES), ints)};
-    return both;
+    return (Pair){__builtin_convertvector(*(const bytes *)w, ints), __builtin_convertvector(*(const bytes *)(w + LANES), ints)};
 }
-
-INLINE ints paired(Pair w, const int16_t *x) {
-    return w.low * __builtin_convertvector(*(const shorts *)x, ints) + w.high * __builtin_convertvector(*(const shorts *)(x + LANES), ints);
+INLINE Pair given(const int16_t *x) {
+    return (Pair){__builtin_convertvector(*(const shorts *)x, ints), __builtin_convertvector(*(const shorts *)(x + LANES), ints)};
 }
+INLINE ints paired(Pair w, Pair x) { return w.low * x.low + w.high * x.high; }
 #endif
 
 typedef float quad __attribute__((vector_size(16), aligned(4)));
@@ -40,17 +47,24 @@ INLINE float total(floats v) {
     return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-/* The sums of CHAINS vectors of whole numbers; those of a lane would not fit one whole number together. */
-INLINE void totals(const ints *all, float *sums) {
+/* The sums of CHAINS vectors. */
+INLINE void totals(const floats *all, float *sums) {
 #if LANES == 8
     __m256 v[CHAINS];
-    for (int i = 0; i < CHAINS; i++) v[i] = _mm256_cvtepi32_ps((__m256i)all[i]);
+    for (int i = 0; i < CHAINS; i++) v[i] = (__m256)all[i];
     for (int i = 0; i < 4; i++) v[i] = _mm256_hadd_ps(v[2 * i], v[2 * i + 1]);
     for (int i = 0; i < 2; i++) v[i] = _mm256_hadd_ps(v[2 * i], v[2 * i + 1]); /* lower halves' and upper halves' */
     _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31)));
 #else
-    for (int i = 0; i < CHAINS; i++) sums[i] = total(__builtin_convertvector(all[i], floats));
+    for (int i = 0; i < CHAINS; i++) sums[i] = total(all[i]);
 #endif
+}
+
+/* The sums of CHAINS vectors of whole numbers; those of a lane would not fit one whole number together. */
+INLINE void whole_totals(const ints *all, float *sums) {
+    floats v[CHAINS];
+    for (int i = 0; i < CHAINS; i++) v[i] = __builtin_convertvector(all[i], floats);
+    totals(v, sums);
 }
 
 /* The greater of each pair; the second where one is no number. */

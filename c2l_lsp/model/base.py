@@ -7,16 +7,14 @@ such hidden states. It knows nothing of repositories, prompts or adapters (those
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 import torch
 import transformers
 from torch import Tensor
@@ -27,7 +25,9 @@ from c2l_lsp.model.blocks import Blocks
 from c2l_lsp.model.fim import FimTokens, resolve
 from c2l_lsp.model.heal import Pieces, pieces_of
 from c2l_lsp.model.llama import LlamaLM
+from c2l_lsp.model.machine import pick_device, pick_dtype, threads
 from c2l_lsp.model.slices import Slices
+from c2l_lsp.model.whole import Whole, whole_of
 
 AUTO, NANO, SMALL = "auto", "c2l-nano", "c2l-small"
 SHIPPED = (NANO, SMALL)
@@ -137,12 +137,28 @@ class BaseModel:
         states: Tensor = output.last_hidden_state
         return states
 
+    @cached_property
+    def whole(self) -> Whole | None:
+        """The int8 form of the bare model, where our own kernel reads it best; made at the first use."""
+        return whole_of(self.lm)
+
     @torch.inference_mode()
-    def passing(self, ids: Tensor) -> Slices[Tensor]:
-        """`hidden` in slices where the model can be stopped between two layers, else in one."""
+    def reading(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
+        """Final normed hidden states [n, d] of texts of n ids each, under no adapter, as a completion would have them:
+        in slices where the model can be stopped in between."""
+        if self.whole is not None:
+            return (yield from self.whole.reading(texts))
+        longest = max(map(len, texts), default=0)
+        ids = torch.tensor([[*text, *[self.start] * (longest - len(text))] for text in texts], device=self.device)
         if isinstance(self.lm, LlamaLM):
-            return (yield from self.lm.base_model.passing(ids, self.lm.new_cache()))
-        return self.hidden(ids)
+            states = yield from self.lm.base_model.passing(ids, self.lm.new_cache())
+        else:
+            states = self.hidden(ids)
+        return [row[: len(text)] for row, text in zip(states, texts, strict=True)]
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Logits [n, vocabulary] of states that `reading` gave."""
+        return self.logits(hidden) if self.whole is None else self.whole.logits(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of final hidden states [..., d], in the weights' dtype."""
@@ -165,39 +181,6 @@ def named(settings: ModelSettings) -> ModelSettings:
         return settings
     power = pick_device(settings.device).type != "cpu" or threads() >= _THREADS
     return msgspec.structs.replace(settings, id=SMALL if power else NANO)
-
-
-def threads() -> int:
-    """Threads an engine computes with: OMP_NUM_THREADS, else the cores this process may use, but for one."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdecimal() and int(told):
-        return int(told)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable) - 1)
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The device a setting names; auto takes CUDA, then MPS, then the CPU. ModelError if it is not there."""
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(wanted)
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if not there.get(device.type, False):
-        raise ModelError(f"c2l.model.device is {wanted}, which this machine does not have; use auto or cpu.")
-    return device
-
-
-def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """The number format a setting names; auto is bf16 where the device multiplies it natively, else fp32."""
-    if wanted != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wanted]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-    return torch.float32
 
 
 def load(settings: ModelSettings) -> BaseModel:

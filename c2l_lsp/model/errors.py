@@ -35,22 +35,15 @@ def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
 def erring(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Slices[Errors]:
     """e_i and h_i of every predicted position of some texts (each on its own, ≤ MAX_TOKENS tokens, start token first).
 
-    `skip` leaves out the first positions of each text. One forward pass for the batch.
+    `skip` leaves out the first positions of each text.
     """
     rows = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), model.start)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-    ids = ids.to(model.device)
-    hidden = yield from model.passing(ids)
-    lengths = torch.tensor([len(row) for row in rows], device=model.device)
-    places = torch.arange(1, longest, device=model.device)
-    valid = (places < lengths[:, None]) & (places > skip)
-    h = hidden[:, :-1][valid]
-    e = yield from _head_errors(model, h, ids[:, 1:][valid])
-    piece = torch.arange(len(rows), device=model.device)[:, None].expand_as(valid)[valid]
-    return Errors(e, h.float(), piece, rows)
+    states = yield from model.reading(rows)
+    h = torch.cat([state[skip:-1] for state in states])
+    targets = torch.tensor([i for row in rows for i in row[skip + 1 :]], dtype=torch.long, device=h.device)
+    e = yield from _head_errors(model, h, targets)
+    counts = torch.tensor([max(0, len(row) - 1 - skip) for row in rows], device=h.device)
+    return Errors(e, h.float(), torch.arange(len(rows), device=h.device).repeat_interleave(counts), rows)
 
 
 def _head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Tensor]:
@@ -60,7 +53,7 @@ def _head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Te
     step = _ROWS if hidden.device.type != "cpu" else min(_ROWS, max(8, _WORK // E.numel()))
     for start in range(0, len(hidden), step):
         rows = slice(start, start + step)
-        p = torch.softmax(model.logits(hidden[rows]).float(), dim=-1)
+        p = torch.softmax(model.scores(hidden[rows]).float(), dim=-1)
         out[rows] = E[targets[rows]].float() - (p.to(E.dtype) @ E).float()
         yield
     return out / model.logit_divisor

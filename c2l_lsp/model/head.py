@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from c2l_lsp.errors import AdapterError
-from c2l_lsp.model.lora import Pair
+from c2l_lsp.model.pair import Pair
 
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
 BLOCK_OF = {

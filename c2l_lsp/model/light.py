@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from c2l_lsp.config import Model as ModelSettings
-from c2l_lsp.model import base
+from c2l_lsp.model import base, machine
 from c2l_lsp.model.llama import KIND, Config, LlamaLM
 
 _TOKENIZER = "PreTrainedTokenizerFast"  # all of it is in tokenizer.json
@@ -31,8 +31,8 @@ def load(settings: ModelSettings) -> base.BaseModel:
     config = read(Path(where))
     if config is None:
         return base.load(settings)
-    device = base.pick_device(settings.device)
-    dtype = base.pick_dtype(settings.dtype, device)
+    device = machine.pick_device(settings.device)
+    dtype = machine.pick_dtype(settings.dtype, device)
     try:
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(where, local_files_only=True)
         lm = _filled(config, Path(where) / "model.safetensors", dtype).to(device)

@@ -21,16 +21,8 @@ from torch import Tensor, nn
 from c2l_lsp.errors import AdapterError, StorageError
 from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
+from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.recall import Recall
-
-
-@dataclass(frozen=True)
-class Pair:
-    """LoRA factors of one projection: A [r, in], B [out, r], fp32; ΔW = scale · B A."""
-
-    A: Tensor
-    B: Tensor
-    scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -4,27 +4,30 @@ Small models are bound by the number of operations PyTorch dispatches, not by ar
 RoPE of queries and keys is one complex product, and the KV is written where it stays. Attention is plain products whose
 sums keep their order however many rows are read at once: where oneDNN multiplies bf16 on the CPU, a token gets the same
 bits in a prompt and after a reused prefix, and in a decode step and in a checked draft. Decode steps may run on int8
-weights, half the memory to read. By our own kernel an fp32 model is what its int8 weights say throughout: prompts too,
-short ones by the kernel, long ones by PyTorch's products of the same numbers. PyTorch's int8 kernel rounds activations
-to bf16; the KV of its steps differs from that of a prompt, and the decoder reads an accepted answer again.
+weights, half the memory to read. By our own kernel a small fp32 model is what its int8 weights say throughout, prompts
+too: their sums of whole numbers take less time than fp32 ones, and a token has the same bits however its text is cut.
+PyTorch's int8 kernel rounds activations to bf16; the KV of its steps differs from that of a prompt, and the decoder
+reads an accepted answer again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from c2l_lsp.model.lora import AdapterSlot, Pair
+from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.native_attention import Attention
-from c2l_lsp.model.native_forms import BRIEF, Int8, Quick, beside, compiles, quantises, steps_of
+from c2l_lsp.model.native_forms import Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.native_graph import ROWS, FixedStep
-from c2l_lsp.model.native_weights import Layer, Matrix, Weights, fuse, merged, packs, small
+from c2l_lsp.model.native_weights import Layer, Matrix, Rotations, Weights, fuse, merged, packs, small
+from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.steps import Stepping, Steps
+from c2l_lsp.model.whole import KV, Whole
 
 _Plain = TypeVar("_Plain", Layer, Weights)
 
@@ -59,7 +62,7 @@ class NativeReader:
 
     A text must be read under the adapter it was begun with (the decoder's `kv_key` sees to that). `int8` says whether
     decode steps run on int8 weights, `compiled` whether by our own kernel, `fixed` whether they have fixed shapes, for
-    a CUDA graph; None: where that pays.
+    a CUDA graph; None: where that pays. `whole` is the bare model's int8 form, where that was made already.
     """
 
     def __init__(
@@ -69,20 +72,22 @@ class NativeReader:
         int8: bool | None = None,
         fixed: bool | None = None,
         compiled: bool | None = None,
+        whole: Whole | None = None,
     ) -> None:
         self._lm, self._adapters = lm, adapters
         self._packs, self._small = packs(lm), small(lm)
         self._int8 = quantises(lm) if int8 is None else int8
         self.fixed = lm.device.type == "cuda" if fixed is None else fixed
-        plain = fuse(lm)
         self._quick = self._int8 and (compiles(lm) if compiled is None else compiled)
         self._one = self._quick and lm.dtype == torch.float32 and self._small
-        self.kv_dtype = torch.float16 if self._one else lm.dtype  # half the memory that attention waits for
-        prompt, step = self._formed(plain)
-        self._bare = self._both(replace(prompt, head=step.head) if self._one else prompt, step)
+        self.kv_dtype = KV if self._one else lm.dtype
+        if whole is not None and self._one:
+            self._bare = _Forms(whole.weights, whole.weights, whole.steps)
+        else:
+            self._bare = self._both(*self._formed(fuse(lm)))
         self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
-        self._rotations = torch.empty(0)
-        self.attention = Attention(plain)
+        self.rotations = Rotations(self._bare.prompt)
+        self.attention = Attention(self._bare.prompt)
 
     @property
     def exact(self) -> bool:
@@ -99,9 +104,10 @@ class NativeReader:
         """All layers under the current adapter for one compiled call a step, where that can be."""
         return self._forms(self._adapters.pairs).quick
 
-    def brief(self, count: int) -> Steps | None:
-        """All layers for one compiled call on so many tokens of a prompt, where that is the same and quicker."""
-        return self.quick if self._one and count <= BRIEF else None
+    @property
+    def whole(self) -> Steps | None:
+        """The same for prompts, where they are read so too."""
+        return self.quick if self._one else None
 
     def _forms(self, pairs: Mapping[str, Pair]) -> _Forms:
         if not pairs:
@@ -131,7 +137,7 @@ class NativeReader:
         if not self._int8:
             return prompt, prompt
         step = plain.each(Quick.of if self._quick else Int8.of)
-        return step.each(Quick.plain, Quick) if self._one else prompt, step
+        return (step if self._one else prompt), step
 
     @property
     def shape(self) -> Weights:
@@ -149,7 +155,7 @@ class NativeReader:
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
         forms, mapped = self._forms(self._adapters.pairs), self._adapters.mapped(hidden)
-        return (forms.step if step or self._one else forms.prompt).head(mapped)
+        return (forms.step if step else forms.prompt).head(mapped)
 
     def plan(self, start: int, end: int) -> _Pass:
         """A forward pass over the positions from `start` to `end`."""
@@ -158,19 +164,6 @@ class NativeReader:
         counts = (w.heads, w.kv_heads, w.kv_heads)
         parts = [turn[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)]
         return _Pass(start, end, torch.cat(parts, 1))
-
-    def rotations(self, end: int) -> Tensor:
-        """Rotations of q, k and v at every position up to `end` and further, [n, 3, h/2] complex."""
-        if end > len(self._rotations):
-            self._tabulate(end)
-        return self._rotations
-
-    def _tabulate(self, end: int) -> None:
-        """Rotations of q (with 1/√h in them), k and v (none): [n, 3, h/2]."""
-        n, w = max(2 * end, 1024), self._bare.prompt
-        angles = torch.arange(n, device=w.frequencies.device).float()[:, None] * w.frequencies  # [n, h/2]
-        turn = torch.polar(torch.full_like(angles, w.rope_scale), angles)
-        self._rotations = torch.stack((turn * w.head_dim**-0.5, turn, torch.ones_like(turn)), 1)
 
 
 class NativeText:
@@ -186,9 +179,8 @@ class NativeText:
 
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
-        if (brief := self._reader.brief(len(ids))) is not None:
-            hidden = self._compiled(ids, self._reader.shape, brief)
-            return hidden if every else hidden[-1:]
+        if (whole := self._reader.whole) is not None:
+            return self._compiled(ids, self._reader.shape, whole, every)
         return self._forward(ids, self._reader.weights(), every)
 
     def step(self, ids: list[int]) -> Tensor:
@@ -200,13 +192,13 @@ class NativeText:
             return self._fixed(ids, w)
         return self._forward(ids, w, True)
 
-    def _compiled(self, ids: list[int], w: Weights, quick: Steps) -> Tensor:
+    def _compiled(self, ids: list[int], w: Weights, quick: Steps, every: bool = True) -> Tensor:
         self._reserve(self.length + len(ids))
         stepping = next((known for steps, known in self._quick if steps is quick), None)
         if stepping is None:
             stepping = quick.on(self._room, self._reader.rotations(self._room.shape[1]))
             self._quick = [*self._quick[-1:], (quick, stepping)]
-        hidden = stepping(ids, self.length)
+        hidden = stepping(ids, self.length, every)
         self.length += len(ids)
         return hidden.to(w.embedding.dtype)
 

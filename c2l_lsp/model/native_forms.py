@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from c2l_lsp.model import kernel
-from c2l_lsp.model.lora import Pair
 from c2l_lsp.model.native_weights import PROJECTIONS, Layer, Linear, Matrix, Weights, by_layer, reorder
-from c2l_lsp.model.steps import Block, Steps
+from c2l_lsp.model.pair import Pair
+from c2l_lsp.model.steps import MANY, Block, Steps
 
 _VECTORS = ("AVX2", "AVX512")  # measured on AVX2 (Zen 3, one core): 9.1 → 5.5 ms a token of the shipped model
 _MULTIPLE = 32  # PyTorch's kernel reads rows in vectors of this many numbers, and does not check
@@ -52,7 +52,7 @@ class Int8:
 
 @dataclass(frozen=True)
 class Quick:
-    """x ↦ (x Qᵀ)·s + b by our own kernel; x and y in any dtype. For a few rows: it takes them by four."""
+    """x ↦ (x Qᵀ)·s + b by our own kernel; x and y in any dtype."""
 
     rows: kernel.Rows
 
@@ -69,13 +69,10 @@ class Quick:
         low, high = _rows(functional.pad(A, (0, 0, 0, spare))), _rows(functional.pad(B, (0, spare)))
         return Quick(replace(self.rows, beside=(low, high)))
 
-    def plain(self) -> Matrix:
-        """The same map, to rounding, for many rows: as an fp32 matrix."""
-        return Matrix(self.rows.whole(), self.rows.bias)
-
     def __call__(self, x: Tensor) -> Tensor:
         """[n, in] → [n, out]."""
-        return kernel.multiply(x.float().contiguous(), self.rows, _threads(self.rows.weight.numel())).to(x.dtype)
+        threads = _threads(self.rows.weight.numel() * (len(x) if len(x) >= MANY else 1))
+        return kernel.multiply(x.float().contiguous(), self.rows, threads).to(x.dtype)
 
 
 def _rows(weight: Tensor, bias: Tensor | None = None) -> kernel.Rows:
@@ -104,6 +101,7 @@ def steps_of(weights: Weights, kv: torch.dtype) -> Steps | None:
             norm.eps,
             kv,
             _threads(sum(block.count for block in whole)),
+            _threads(_SHARED),
         )
     except ValueError:
         return None
@@ -131,9 +129,6 @@ class Beside:
         """[n, in] → [n, out]."""
         return self.matrix(x) + functional.linear(functional.linear(x, self.A), self.B)
 
-
-BRIEF = 8
-"""Tokens of a prompt up to which our own kernel reads them sooner than PyTorch's products do."""
 
 _SHARED = 2**23
 """Bytes of int8 weights from which several threads multiply by them: fewer are read before a thread has woken."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from c2l_lsp.model.lora import Pair
+from c2l_lsp.model.pair import Pair
 
 _FAMILIES = frozenset({"qwen2", "llama", "mistral"})
 _ROPES = frozenset({"default", "linear", "llama3"})  # angles that do not depend on the length of the text
@@ -117,6 +117,23 @@ class Weights:
     def with_layers(self, layers: Mapping[int, Layer]) -> Weights:
         """The weights with some layers in place of their own."""
         return replace(self, layers=tuple(layers.get(i, layer) for i, layer in enumerate(self.layers)))
+
+
+class Rotations:
+    """Rotations of q (with 1/√h in them), k and v (none) at every position, [n, 3, h/2] complex; made as needed."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._scale, self._head_dim, self._frequencies = weights.rope_scale, weights.head_dim, weights.frequencies
+        self._known = torch.empty(0)
+
+    def __call__(self, end: int) -> Tensor:
+        """Of all positions up to `end`, and further."""
+        if end > len(self._known):
+            n = max(2 * end, 1024)
+            angles = torch.arange(n, device=self._frequencies.device).float()[:, None] * self._frequencies  # [n, h/2]
+            turn = torch.polar(torch.full_like(angles, self._scale), angles)
+            self._known = torch.stack((turn * self._head_dim**-0.5, turn, torch.ones_like(turn)), 1)
+        return self._known
 
 
 def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.llama import LlamaLM
-from c2l_lsp.model.lora import AdapterSlot, Pair
+from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.native import NativeReader
 from c2l_lsp.model.native_weights import mergeable, why_not
+from c2l_lsp.model.pair import Pair
 
 
 class Text(Protocol):
@@ -102,7 +103,10 @@ class _EitherReader:
 
     def __init__(self, model: BaseModel, adapters: AdapterSlot, int8: bool | None) -> None:
         self._adapters = adapters
-        self._native, self._other = NativeReader(model.lm, adapters, int8), TransformersReader(model, adapters)
+        self._native, self._other = (
+            NativeReader(model.lm, adapters, int8, whole=model.whole),
+            TransformersReader(model, adapters),
+        )
         self._judged: tuple[Mapping[str, Pair], Reader] = ({}, self._native)
 
     @property

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from c2l_lsp.errors import AdapterError, RequestCancelled
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.lora import Adapter, Pair
+from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.pair import Pair
 
 PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 KIND = "sgd"

@@ -18,7 +18,8 @@ from c2l_lsp.bench.rest import Lines
 from c2l_lsp.bench.run import Plan, Run
 from c2l_lsp.bench.spans import Span
 from c2l_lsp.errors import AdapterError, CorpusError, SettingError
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import Adapter, AdapterSlot
+from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.sgd import fit_lora
 
 SIZES = Sizes(state=3000, targets=3000, least_state=500, least_targets=500, least_file=300, most_file=3000, newest=1)

@@ -14,7 +14,8 @@ from c2l_lsp.engine.core import REST_S
 from c2l_lsp.engine.gate import Trial
 from c2l_lsp.engine.session import Session
 from c2l_lsp.errors import AdapterError, RequestCancelled
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import Adapter, AdapterSlot
+from c2l_lsp.model.pair import Pair
 
 
 def life(session: Session, folder: Path):

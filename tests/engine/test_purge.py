@@ -17,7 +17,7 @@ from c2l_lsp.engine import adapt, deep, disk, wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved, folder_key
 from c2l_lsp.model.hypernet import RepoState
-from c2l_lsp.model.lora import Pair
+from c2l_lsp.model.pair import Pair
 
 CANARY = "zq_canary_77_later_ignored"
 SECRET = f"def {CANARY}(value):\n    return '{CANARY}' + str(value)\n" * 6

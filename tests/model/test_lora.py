@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from c2l_lsp.errors import AdapterError, StorageError
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair, export_peft, factor
+from c2l_lsp.model.lora import Adapter, AdapterSlot, export_peft, factor
+from c2l_lsp.model.pair import Pair
 
 TARGET = "model.layers.0.self_attn.q_proj"
 

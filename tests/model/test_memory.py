@@ -12,6 +12,7 @@ from c2l_lsp.model.hypernet import Change
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.memory import Memory, clip_spectrum
 from c2l_lsp.model.prior import Curvature, estimate
+from c2l_lsp.model.slices import drained
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +42,14 @@ def distance(a, b) -> float:
 
 
 def test_errors_are_the_gradient_of_the_loss(tiny, sources):
-    ids = torch.tensor([[tiny.start, *tiny.encode(sources[0][:600])]])
-    hidden = tiny.hidden(ids)[:, :-1].clone().requires_grad_(True)
-    loss = torch.nn.functional.cross_entropy(tiny.logits(hidden)[0], ids[0, 1:], reduction="sum")
+    ids = [tiny.start, *tiny.encode(sources[0][:600])]
+    (states,) = drained(tiny.reading([ids]))
+    hidden = states[:-1].clone().requires_grad_(True)
+    loss = torch.nn.functional.cross_entropy(tiny.logits(hidden), torch.tensor(ids[1:]), reduction="sum")
     (gradient,) = torch.autograd.grad(loss, hidden)
     found = errors(tiny, [sources[0][:600]])
-    torch.testing.assert_close(found.e, -gradient[0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found.h, hidden[0].detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.e, -gradient, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.h, hidden.detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_a_piece_reads_the_same_alone_and_in_a_batch(memory, sources):

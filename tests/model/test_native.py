@@ -23,10 +23,11 @@ from transformers import (
 
 from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.model.native import NativeReader
 from c2l_lsp.model.native_forms import Beside, Int8, quantises
 from c2l_lsp.model.native_weights import Matrix, fuse, packs, why_not
+from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.reader import TransformersReader, reader_of
 
 torch.set_num_threads(1)

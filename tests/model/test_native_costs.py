@@ -11,9 +11,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from c2l_lsp.model import kernel
 from c2l_lsp.model.base import BaseModel
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.model.native import NativeReader
 from c2l_lsp.model.native_forms import Int8
+from c2l_lsp.model.pair import Pair
 
 LAYERS, D = 3, 64
 

@@ -21,9 +21,10 @@ from c2l_lsp.engine.fold import Readings
 from c2l_lsp.model import native_weights
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.hypernet import Piece, Reading
-from c2l_lsp.model.lora import Adapter, AdapterSlot, Pair
+from c2l_lsp.model.lora import Adapter, AdapterSlot
 from c2l_lsp.model.memory import Memory
 from c2l_lsp.model.native import NativeReader
+from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.prior import KEY_WIDTH, MAX_TOKENS
 from c2l_lsp.model.recall import Recall, Trust
 from c2l_lsp.model.slices import Slices

@@ -17,8 +17,9 @@ from c2l_lsp.bench.perf.measure import Bar, PerfRow
 from c2l_lsp.bench.perf.shapes import LARGE, MINIATURE, random_ids, random_model
 from c2l_lsp.bench.perf.workload import Workload
 from c2l_lsp.engine.decode import Decoder
-from c2l_lsp.model.base import BaseModel, pick_device
+from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
+from c2l_lsp.model.machine import pick_device
 
 _COPY_BYTES = 2**30
 

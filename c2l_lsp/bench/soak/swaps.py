@@ -93,7 +93,8 @@ def _adapters(model: Any) -> list[Any]:  # noqa: ANN401 - BaseModel
     """None, two final maps, and one with a pair inside the model."""
     import torch
 
-    from c2l_lsp.model.lora import Adapter, Pair
+    from c2l_lsp.model.lora import Adapter
+    from c2l_lsp.model.pair import Pair
 
     maps = [0.05 * torch.randn(model.d, model.d) for _ in range(3)]
     name, inner = next((n, m) for n, m in model.lm.named_modules() if n.endswith("q_proj"))

@@ -20,7 +20,8 @@ from c2l_lsp.bench.repopeft.generate import Generator
 from c2l_lsp.bench.repopeft.schema import Commit
 from c2l_lsp.bench.repopeft.source import open_dataset
 from c2l_lsp.errors import AdapterError, CorpusError
-from c2l_lsp.model.lora import Adapter, Pair
+from c2l_lsp.model.lora import Adapter
+from c2l_lsp.model.pair import Pair
 
 PREFIX = "import os\n\ndef test_a():\n    assert os.path.join('a', 'b') == "
 
