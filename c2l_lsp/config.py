@@ -45,7 +45,8 @@ class Completion(_Group, frozen=True, kw_only=True):
     ] = "automatic"
     debounce_ms: Annotated[int, _i(0, 5000, "Quiet time after a keystroke before work starts, in ms.")] = 75
     max_latency_ms: Annotated[
-        int, _i(20, 60000, "Budget of an automatic completion in ms; the best text so far is returned.")
+        int,
+        _i(20, 60000, "Budget of an automatic completion in ms; a quarter is for writing, however long reading took."),
     ] = 300
     max_latency_invoked_ms: Annotated[int, _i(20, 120000, "Budget of an explicitly asked completion in ms.")] = 2000
     max_new_tokens: Annotated[int, _i(1, 1024, "Longest completion, in tokens.")] = 64

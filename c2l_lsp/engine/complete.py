@@ -23,6 +23,10 @@ from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.recall import tails
 from c2l_lsp.repo.content import holds_secret
 
+_WRITING = 0.25
+"""Share of the latency budget that is left for writing, however long the prompt took to read: who has not typed on is
+waiting for it, and the next request finds it read."""
+
 
 @dataclass
 class _Text:
@@ -49,8 +53,10 @@ class _Task:
 class Decoding(Protocol):
     """What a completion needs of a decoder."""
 
-    def prefill(self, ids: list[int], kv_key: str = "", owed: str = "") -> Prefilled:
-        """Read a prompt."""
+    def prefill(
+        self, ids: list[int], kv_key: str = "", owed: str = "", cancelled: Callable[[], bool] = ...
+    ) -> Prefilled:
+        """Read a prompt. RequestCancelled as soon as `cancelled` says so."""
 
     def likeliest(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer, best first."""
@@ -79,7 +85,8 @@ class Completer:
         `elsewhere` is where drafts are looked up besides the prompt. FloatingPointError if the model computes NaN.
         """
         started = time.perf_counter()
-        deadline = started + request.max_latency_ms / 1e3
+        budget = request.max_latency_ms / 1e3
+        deadline = started + budget
         shape = Shape.of(request.prefix, request.suffix, request.multiline)
         prefix = request.prefix + request.must_start
         asked = prompts.build(
@@ -87,8 +94,9 @@ class Completer:
         )
         if cancelled():
             raise RequestCancelled("The completion was cancelled before it began.")
-        start = self._decoder.prefill(asked.ids, kv_key, asked.owed)
+        start = self._decoder.prefill(asked.ids, kv_key, asked.owed, cancelled)
         prefilled = time.perf_counter()
+        deadline = max(deadline, prefilled + _WRITING * budget)
         task = _Task(request, shape, start, deadline, cancelled, elsewhere)
         found = self._candidates(task)
         ended = time.perf_counter()

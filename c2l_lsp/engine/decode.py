@@ -16,6 +16,7 @@ from torch import Tensor
 
 from c2l_lsp.engine.draft import Credits, Elsewhere, Guess, Lookup
 from c2l_lsp.engine.greedy import Greedy, Step
+from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.kernel import LONGEST
 from c2l_lsp.model.lora import AdapterSlot
@@ -85,14 +86,24 @@ class Decoder:
         self.accepted = 0
 
     @torch.inference_mode()
-    def prefill(self, ids: list[int], kv_key: str = "", owed: str = "") -> Prefilled:
-        """Read a prompt. `kv_key` names whatever the KV depends on besides the ids (an adapter with inner pairs)."""
+    def prefill(
+        self, ids: list[int], kv_key: str = "", owed: str = "", cancelled: Callable[[], bool] = lambda: False
+    ) -> Prefilled:
+        """Read a prompt. `kv_key` names whatever the KV depends on besides the ids (an adapter with inner pairs).
+
+        RequestCancelled between two portions, once `cancelled` says so; what was read until then stays read.
+        """
         slot, reused = self._best(ids, kv_key)
         reused = min(reused, len(ids) - 1)  # the last token is always fed: its logits are needed
         slot.crop(reused)
-        hidden = slot.text.read(ids[reused:])
-        self._count(slot, ids[reused:])
-        slot.kept = len(slot.ids)
+        portion = self._reader.portion
+        for start in range(reused, len(ids), portion):
+            if start > reused and cancelled():
+                raise RequestCancelled("The completion was cancelled while its prompt was read.")
+            part = ids[start : start + portion]
+            hidden = slot.text.read(part)
+            self._count(slot, part)
+            slot.kept = len(slot.ids)
         logits = self._adapters.recalled(hidden, self._reader.logits(hidden), tails(ids, len(ids) - 1, len(ids)))
         return Prefilled(slot, logits[0], len(ids), reused, owed.encode())
 

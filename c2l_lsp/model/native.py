@@ -33,6 +33,10 @@ _Plain = TypeVar("_Plain", Layer, Weights)
 
 _MERGED = 2  # adapters whose merged layers are kept: the one in use and the one before or the next
 _GROW = 256  # positions by which the KV of a text grows
+_PORTION = 256  # tokens that a CPU reads at a time: fewer would cost more
+
+ALL = 1 << 30
+"""More tokens than any prompt has."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,13 @@ class NativeReader:
     def exact(self) -> bool:
         """Whether a step leaves the same KV as a prompt, but for rounding."""
         return self._one or not self._int8
+
+    @property
+    def portion(self) -> int:
+        """Tokens of a prompt to be read at a time; the next ones have the same bits then."""
+        if (whole := self.whole) is not None:
+            return whole.portion
+        return ALL if self._lm.device.type == "cuda" else _PORTION
 
     def weights(self, step: bool = False) -> Weights:
         """The fused weights under the current adapter, for a prompt or for decode steps."""

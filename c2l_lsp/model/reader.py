@@ -11,7 +11,7 @@ from torch import Tensor
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.llama import LlamaLM
 from c2l_lsp.model.lora import AdapterSlot
-from c2l_lsp.model.native import NativeReader
+from c2l_lsp.model.native import ALL, NativeReader
 from c2l_lsp.model.native_weights import mergeable, why_not
 from c2l_lsp.model.pair import Pair
 
@@ -36,6 +36,10 @@ class Reader(Protocol):
     def exact(self) -> bool:
         """Whether a step leaves the same KV as reading the same ids in a prompt."""
 
+    @property
+    def portion(self) -> int:
+        """Tokens of a prompt to be read at a time, so that nobody has to wait long for the end of a call."""
+
     def prepare(self) -> None:
         """Make ready what the current adapter needs."""
 
@@ -52,7 +56,7 @@ class TransformersReader:
     def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
         self._model, self._adapters = model, adapters
 
-    exact = True
+    exact, portion = True, ALL
 
     def prepare(self) -> None:
         """Nothing: pairs act as they are."""
@@ -113,6 +117,11 @@ class _EitherReader:
     def exact(self) -> bool:
         """Whether a step leaves the same KV as a prompt."""
         return self._current.exact
+
+    @property
+    def portion(self) -> int:
+        """Tokens of a prompt to be read at a time."""
+        return self._current.portion
 
     def prepare(self) -> None:
         """Merge the current adapter's pairs, if it has any and they can be merged."""

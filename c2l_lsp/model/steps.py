@@ -14,6 +14,8 @@ from c2l_lsp.model.kernel import WIDTH, Rows, address, expect, module, rounded
 _KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float16: 2}  # as in the kernel
 _TILE, _MOST_THREADS = 8, 8  # rows that attend together, threads that do; as in the kernel
 
+_WORK = 1 << 30  # weights times tokens
+
 MANY = 8
 """Tokens from which several threads read them, whatever the model."""
 
@@ -87,6 +89,11 @@ class Steps:
     def count(self) -> int:
         """Weights of all matrices."""
         return sum(block.count for block in self._held[0])
+
+    @property
+    def portion(self) -> int:
+        """Tokens that one AVX2 core reads in some 20 ms: as long as anybody should have to wait."""
+        return max(WIDTH, _WORK // self.count // WIDTH * WIDTH)
 
     @property
     def width(self) -> int:

@@ -17,8 +17,7 @@ from c2l_lsp.model.steps import Steps
 KV = torch.float16
 """Of keys and values: half the memory that attention waits for."""
 
-_WORK = 1 << 30  # weights times tokens of a slice: some 20 ms on one AVX2 core
-_LEAST, _ROOM = 16, 256  # tokens of a slice; positions by which there is room
+_ROOM = 256  # positions by which there is room
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Whole:
         """
         capacity = -(-max(map(len, texts), default=0) // _ROOM) * _ROOM
         kv = torch.zeros(self.steps.room(capacity), dtype=KV)  # what a text does not see is multiplied by 0
-        stepping, each = self.steps.on(kv, self.rotations(capacity)), max(_LEAST, _WORK // self.steps.count)
+        stepping, each = self.steps.on(kv, self.rotations(capacity)), self.steps.portion
         out = []
         for ids in texts:
             parts = [torch.empty(0, self.steps.width)]

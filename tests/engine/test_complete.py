@@ -129,9 +129,10 @@ class Says:
 
     def __init__(self, model, text):
         self._model, self._ids = model, model.encode(text)
-        self.said = 0
+        self.said, self.reading = 0, 0
 
-    def prefill(self, ids, kv_key="", owed=""):
+    def prefill(self, ids, kv_key="", owed="", cancelled=None):
+        self.said += self.reading
         return Prefilled(None, torch.zeros(1), len(ids), 0)
 
     def likeliest(self, start, count):
@@ -157,10 +158,19 @@ def test_when_time_runs_out_the_complete_lines_are_shown(tiny, monkeypatch, writ
     assert says.said == budget
 
 
+@pytest.mark.parametrize(("reading", "writes"), [(10, 90), (70, 30), (90, 25), (400, 25)])
+def test_a_quarter_of_the_time_is_for_writing_however_long_reading_took(tiny, monkeypatch, reading, writes):
+    says = Says(tiny, " + ".join(f"some_{n}" for n in range(300)))
+    says.reading = reading
+    monkeypatch.setattr("c2l_lsp.engine.complete.time", SimpleNamespace(perf_counter=lambda: says.said / 1e3))
+    answer = run(Completer(tiny, says), ask(max_latency_ms=100, max_new_tokens=200, prefix="x = ", suffix=""))
+    assert (answer.new_tokens, answer.stop) == (writes, "latency")
+
+
 class Doubts(Says):
     """It would not have begun as what stands before the cursor does, and has no doubt about what follows."""
 
-    def prefill(self, ids, kv_key="", owed=""):
+    def prefill(self, ids, kv_key="", owed="", cancelled=None):
         return Prefilled(None, torch.zeros(1), len(ids), 0, owed.encode())
 
     def stream(self, start, first=None, elsewhere=None):

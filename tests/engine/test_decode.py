@@ -14,6 +14,7 @@ from c2l_lsp.config import Model
 from c2l_lsp.engine.decode import DRAFT, SLOTS, Decoder
 from c2l_lsp.engine.draft import LONGEST, Credit, Credits, Elsewhere, Guess, Lookup
 from c2l_lsp.engine.hoard import Hoard
+from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model import base
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.fim import FimTokens
@@ -27,7 +28,7 @@ class Script:
     """A reader whose model goes on as `rule(token)` says: no weights, exact, and it remembers what it was fed."""
 
     def __init__(self, rule: dict[int, int] | None = None, exact: bool = True) -> None:
-        self._rule, self.exact = rule or {}, exact
+        self._rule, self.exact, self.portion = rule or {}, exact, 1 << 30
 
     def open(self) -> _ScriptText:
         return _ScriptText(self._rule)
@@ -67,6 +68,30 @@ def scripted(
 
 def written(decoder: Decoder, ids: list[int], count: int, elsewhere: Elsewhere | None = None) -> list[int]:
     return [step.token for step in islice(decoder.stream(decoder.prefill(ids), elsewhere=elsewhere), count)]
+
+
+# --- reading a prompt ------------------------------------------------------------------------------------------------
+
+
+def test_a_prompt_is_given_up_between_two_portions_and_what_was_read_stays() -> None:
+    script = Script()
+    script.portion = 10
+    decoder = Decoder(SimpleNamespace(fim=None, pieces=None), NOTHING, script)  # type: ignore[arg-type]
+    asked: list[int] = []
+
+    def cancelled() -> bool:
+        asked.append(decoder.tokens_computed)
+        return decoder.tokens_computed >= 30
+
+    with pytest.raises(RequestCancelled):
+        decoder.prefill(document(1), cancelled=cancelled)
+    assert asked == [10, 20, 30]
+    found = decoder.prefill(document(1))
+    assert found.reused == 30
+    assert int(found.logits.argmax()) == int(script.open().read(document(1)).argmax())
+    with pytest.raises(RequestCancelled):
+        decoder.prefill([*document(1), *range(15)], cancelled=lambda: True)  # the first portion is always read
+    assert decoder.prefill([*document(1), *range(15)]).reused == len(document(1)) + 10
 
 
 # --- what comes out --------------------------------------------------------------------------------------------------

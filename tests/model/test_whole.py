@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from c2l_lsp.model import kernel, whole
+from c2l_lsp.model import kernel, steps, whole
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.native import NativeReader
@@ -61,8 +61,8 @@ def test_it_is_the_model_but_for_int8(base: BaseModel) -> None:
 
 def test_it_comes_in_slices_of_bounded_work(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert base.whole is not None
-    monkeypatch.setattr(whole, "_WORK", base.whole.steps.count * 20)
-    rows = texts(45, 3, 20)
+    monkeypatch.setattr(steps, "_WORK", base.whole.steps.count * 16)
+    rows = texts(45, 3, 16)
     whole_states = drained(base.reading(rows))
     again, spent = drained(clocked(base.reading(rows)))
     assert len(spent) == 3 + 1 + 1 + 1

@@ -14,9 +14,12 @@ import torch
 from c2l_lsp.bench.perf import gguf
 from c2l_lsp.engine.decode import DRAFT, Decoder
 from c2l_lsp.engine.draft import Elsewhere
+from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.base import BaseModel
 from c2l_lsp.model.lora import AdapterSlot
 from c2l_lsp.model.reader import reader_of
+
+_PORTION = 256  # tokens of a prompt that llama.cpp reads before it is asked whether it is cancelled
 
 
 class Peer(Protocol):
@@ -91,16 +94,21 @@ class Llama:
         )  # fmt: skip
         self._ids: list[int] = []
 
-    def read(self, ids: list[int]) -> int:
-        """Read a prompt; the tokens that were reused."""
+    def read(self, ids: list[int], cancelled: Callable[[], bool] = lambda: False) -> int:
+        """Read a prompt; the tokens that were reused. RequestCancelled between two portions, as our decoder has it."""
         shared = 0
         for mine, yours in zip(self._ids, ids[:-1], strict=False):
             if mine != yours:
                 break
             shared += 1
         self._llama.n_tokens = shared  # its KV from here on is dropped by the next eval
-        self._llama.eval(ids[shared:])
-        self._ids = list(ids)
+        self._ids = ids[:shared]
+        for start in range(shared, len(ids), _PORTION):
+            if start > shared and cancelled():
+                raise RequestCancelled("The completion was cancelled while its prompt was read.")
+            part = ids[start : start + _PORTION]
+            self._llama.eval(part)
+            self._ids += part
         return shared
 
     def step(self, token: int) -> None:

@@ -71,10 +71,12 @@ class _Llamas:
     def __init__(self, model: BaseModel, llama: Llama) -> None:
         self._model, self._llama, self._greedy = model, llama, Greedy(model.pieces)
 
-    def prefill(self, ids: list[int], kv_key: str = "", owed: str = "") -> Prefilled:
+    def prefill(
+        self, ids: list[int], kv_key: str = "", owed: str = "", cancelled: Cancelled = lambda: False
+    ) -> Prefilled:
         """Read a prompt; llama.cpp keeps one text, whatever `kv_key` says."""
         del kv_key
-        reused = self._llama.read(ids)
+        reused = self._llama.read(ids, cancelled)
         return Prefilled(None, self._logits(), len(ids), reused, owed.encode())
 
     def likeliest(self, start: Prefilled, count: int) -> list[int]:

@@ -8,7 +8,7 @@
 ---@field trigger? 'automatic'|'manual'
 --- Quiet time after a keystroke before work starts, in ms. Default: `75`.
 ---@field debounceMs? integer
---- Budget of an automatic completion in ms; the best text so far is returned. Default: `300`.
+--- Budget of an automatic completion in ms; a quarter is for writing, however long reading took. Default: `300`.
 ---@field maxLatencyMs? integer
 --- Budget of an explicitly asked completion in ms. Default: `2000`.
 ---@field maxLatencyInvokedMs? integer
