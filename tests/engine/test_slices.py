@@ -11,8 +11,10 @@ import torch
 from c2l_lsp.config import Settings, merge
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
+from c2l_lsp.model import kernel, whole
 from c2l_lsp.model.llama import Layer
 from c2l_lsp.model.slices import drained
+from c2l_lsp.model.steps import Stepping
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,7 @@ def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, 
         return real(self, *args)
 
     monkeypatch.setattr(Layer, "forward", counted)
+    monkeypatch.setattr(whole, "compiles", lambda lm: False)
     with begin(shipped, project) as session:
         layers = len(session.engine.model.body.layers)
         most = 0
@@ -83,6 +86,28 @@ def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, 
             most, passed[0] = max(most, passed[0]), 0
         assert session.engine.life(str(project)).live.adapter is not None
     assert 1 <= most <= 2 < layers
+
+
+@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+def test_no_slice_passes_more_than_two_portions(shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch):
+    """As above, by our own kernel."""
+    passed = [0]
+    real = Stepping.__call__
+
+    def counted(self, ids, *args):
+        passed[0] += len(ids)
+        return real(self, ids, *args)
+
+    monkeypatch.setattr(whole, "quantises", lambda lm: lm.dtype == torch.float32)  # on other CPUs too
+    with begin(shipped, project) as session:
+        if session.engine.model.whole is None:
+            pytest.skip("this CPU multiplies bf16")
+        monkeypatch.setattr(Stepping, "__call__", counted)
+        portion, most = session.engine.model.whole.steps.portion, 0
+        for _ in steps(session, project):
+            most, passed[0] = max(most, passed[0]), 0
+        assert session.engine.life(str(project)).live.adapter is not None
+    assert 1 <= most <= 2 * portion
 
 
 def test_completions_between_slices_change_nothing_and_are_not_changed(shipped, project, tmp_path_factory, monkeypatch):
