@@ -25,7 +25,7 @@ from c2l_lsp.model.blocks import Blocks
 from c2l_lsp.model.fim import FimTokens, resolve
 from c2l_lsp.model.heal import Pieces, pieces_of
 from c2l_lsp.model.llama import LlamaLM
-from c2l_lsp.model.machine import pick_device, pick_dtype, threads
+from c2l_lsp.model.machine import cores, pick_device, pick_dtype, quick, threads
 from c2l_lsp.model.slices import Slices
 from c2l_lsp.model.whole import Whole, whole_of
 
@@ -167,8 +167,8 @@ class BaseModel:
 
 
 _THREADS = 3
-"""As many read a prompt that `c2l-small` has not seen in about a third of a second (1024 tokens, AVX2: 0.87 s with one,
-0.51 s with two)."""
+"""As many read a prompt that `c2l-small` has not seen in about a third of a second on a CPU that is not `quick`; one that
+is takes 0.6 s with one thread and 0.3 s with two (1024 tokens, AVX2), and 2 ms a token."""
 
 
 def named(settings: ModelSettings) -> ModelSettings:
@@ -179,7 +179,7 @@ def named(settings: ModelSettings) -> ModelSettings:
     """
     if settings.path or settings.id != AUTO:
         return settings
-    power = pick_device(settings.device).type != "cpu" or threads() >= _THREADS
+    power = pick_device(settings.device).type != "cpu" or threads() >= _THREADS or (quick() and cores() > 1)
     return msgspec.structs.replace(settings, id=SMALL if power else NANO)
 
 

@@ -8,15 +8,29 @@ import psutil
 import torch
 
 from c2l_lsp.errors import ModelError
+from c2l_lsp.model import kernel
 
 
 def threads() -> int:
     """Threads an engine computes with: OMP_NUM_THREADS, else the cores this process may use, but for one."""
     told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdecimal() and int(told):
-        return int(told)
+    return int(told) if told.isdecimal() and int(told) else max(1, cores() - 1)
+
+
+def cores() -> int:
+    """Cores this process may use; two threads of one count once."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable) - 1)
+    return min(usable, psutil.cpu_count(logical=False) or usable)
+
+
+def quick() -> bool:
+    """Whether one core multiplies as fast as `c2l-small` needs it: bf16, or whole numbers by our own kernel."""
+    return torch.cpu._is_avx512_bf16_supported() or (kernel.built() and has_vectors())
+
+
+def has_vectors() -> bool:
+    """Whether the CPU has registers that make int8 pay (measured on AVX2)."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def pick_device(wanted: str) -> torch.device:

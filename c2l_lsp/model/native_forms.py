@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from c2l_lsp.model import kernel
+from c2l_lsp.model.machine import has_vectors
 from c2l_lsp.model.native_weights import PROJECTIONS, Layer, Linear, Matrix, Weights, by_layer, reorder
 from c2l_lsp.model.pair import Pair
 from c2l_lsp.model.steps import MANY, Block, Steps
 
-_VECTORS = ("AVX2", "AVX512")  # measured on AVX2 (Zen 3, one core): 9.1 → 5.5 ms a token of the shipped model
 _MULTIPLE = 32  # PyTorch's kernel reads rows in vectors of this many numbers, and does not check
 
 
@@ -149,7 +149,7 @@ def quantises(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
         return False
     if torch.cpu._is_avx512_bf16_supported():
         return lm.dtype == torch.bfloat16
-    return lm.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() in _VECTORS
+    return lm.dtype == torch.float32 and has_vectors()
 
 
 def beside(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from c2l_lsp.config import Model
-from c2l_lsp.model import base, light
+from c2l_lsp.model import base, light, machine
 
 TEXT = Path(base.__file__).with_name("heal.py").read_text(encoding="utf-8")
 
@@ -38,19 +38,23 @@ def test_a_shipped_model_has_its_card_and_knows_how_to_fill(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "told", "name"),
+    ("quick", "cores", "told", "name"),
     [
-        (2, "", base.NANO),
-        (3, "", base.NANO),
-        (4, "", base.SMALL),
-        (8, "1", base.NANO),
-        (1, "", base.NANO),
-        (2, "3", base.SMALL),
+        (True, 1, "", base.NANO),  # one for the editor and the model
+        (True, 2, "", base.SMALL),
+        (True, 8, "1", base.SMALL),
+        (False, 2, "", base.NANO),
+        (False, 3, "", base.NANO),
+        (False, 4, "", base.SMALL),
+        (False, 8, "1", base.NANO),
+        (False, 1, "", base.NANO),
+        (False, 2, "3", base.SMALL),
     ],
 )
-def test_auto_takes_the_larger_model_where_there_are_cores_for_it(
-    cores: int, told: str, name: str, monkeypatch: pytest.MonkeyPatch
+def test_auto_takes_the_larger_model_where_there_is_power_for_it(
+    quick: bool, cores: int, told: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(base, "quick", lambda: quick)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: cores)
@@ -61,7 +65,27 @@ def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else 2)
+    monkeypatch.setattr(base, "quick", lambda: False)
     assert base.named(Model(device="cpu")).id == base.NANO
+
+
+@pytest.mark.parametrize(
+    ("bf16", "built", "capability", "found"),
+    [
+        (True, False, "AVX512", True),
+        (False, True, "AVX2", True),
+        (False, True, "AVX512", True),
+        (False, False, "AVX2", False),
+        (False, True, "DEFAULT", False),
+    ],
+)
+def test_a_core_is_quick_that_multiplies_bf16_or_whole_numbers(
+    bf16: bool, built: bool, capability: str, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(machine.kernel, "built", lambda: built)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert machine.quick() is found
 
 
 def test_what_is_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +101,6 @@ def test_auto_with_a_gpu_is_the_larger_model(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_model_is_loaded_by_either_way_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert base.load(Model()).id == light.load(Model()).id == base.NANO
