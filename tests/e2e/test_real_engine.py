@@ -104,9 +104,10 @@ async def test_completions_with_and_without_the_adapter(real: Editor, main: str)
 
 
 async def test_an_automatic_completion_is_one_and_in_time(real: Editor, main: str) -> None:
-    await real.complete(main, *END, AUTOMATIC)
-    real.change(main, OPEN + "w")
-    items = await real.complete(main, END[0], END[1] + 1, AUTOMATIC)
+    real.change(main, f"# unasked\n{OPEN}")  # nothing was asked for here before: several that fit on would be kept
+    await real.complete(main, END[0] + 1, END[1], AUTOMATIC)
+    real.change(main, f"# unasked\n{OPEN}w")
+    items = await real.complete(main, END[0] + 1, END[1] + 1, AUTOMATIC)
     assert items is not None
     assert len(items) <= 1
     report = await real.request("c2l/statistics")
