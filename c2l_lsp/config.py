@@ -120,7 +120,7 @@ class Model(_Group, frozen=True, kw_only=True):
         str,
         Meta(
             description="A Hugging Face causal LM, or one that ships inside: c2l-small, c2l-nano, or auto: small on a "
-            "GPU or at least 4 CPU cores, else nano."
+            "GPU or on 2 quick CPU cores (AVX2, bf16; else 4), else nano."
         ),
     ] = "auto"
     path: Annotated[str, Meta(description="Folder of a model on this machine; wins over id.")] = ""

@@ -1,5 +1,5 @@
-/* Decode steps of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread, with the help of
- * a few more where a model is large enough for it.
+/* Decode steps and prompts of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread, with
+ * the help of a few more where there is enough to do.
  *
  * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
  * one call. Weights are int8 with a scale per row, what they are multiplied by has 16 bits with a scale per row, so that

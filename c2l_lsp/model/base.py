@@ -167,8 +167,8 @@ class BaseModel:
 
 
 _THREADS = 3
-"""As many read a prompt that `c2l-small` has not seen in about a third of a second on a CPU that is not `quick`; one that
-is takes 0.6 s with one thread and 0.3 s with two (1024 tokens, AVX2), and 2 ms a token."""
+"""As many read a prompt that `c2l-small` has not seen in about a third of a second on a CPU that is not `quick`.
+One that is takes 0.6 s with one thread (1024 tokens, AVX2), and 2 ms a token."""
 
 
 def named(settings: ModelSettings) -> ModelSettings:

@@ -1,8 +1,8 @@
-"""Decode steps in one compiled call: what Python hands to `_kernel.c`, and whether that was built at all.
+"""Steps and prompts in one compiled call: what Python hands to `_kernel.c`, and whether that was built at all.
 
 The extension is built at installation where there is a C compiler (GCC or Clang) and left out elsewhere: then PyTorch's
 int8 kernel does the same, a few times slower, since a small model's step is bound by what every operation costs to
-dispatch. Here a step is one call, on the calling thread; the interpreter is free meanwhile.
+dispatch. Here a step is one call; the interpreter is free meanwhile.
 """
 
 from __future__ import annotations

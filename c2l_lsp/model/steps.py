@@ -153,7 +153,9 @@ class Stepping:
         n, threads = len(ids), self._threads[len(ids) >= MANY]
         given, wanted = array("i", ids), n if every else 1
         out = torch.empty(n, self._d)
-        room = torch.empty(n * self._row + min(threads, _MOST_THREADS) * min(n, _TILE) * self._scores)
+        # a helper that was lent for the call before may still come in: room for all that there can be
+        workers = 1 if threads == 1 else _MOST_THREADS
+        room = torch.empty(n * self._row + workers * min(n, _TILE) * self._scores)
         address = given.buffer_info()[0]
         module().step(*self._fixed, address, out.data_ptr(), start, n, wanted, room.data_ptr(), threads)
         return out[n - wanted :]

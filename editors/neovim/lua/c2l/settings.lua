@@ -72,7 +72,7 @@
 
 --- `model`. Machine scope: a change starts the server anew.
 ---@class c2l.settings.model
---- A Hugging Face causal LM, or one that ships inside: c2l-small, c2l-nano, or auto: small on a GPU or at least 4 CPU cores, else nano. Default: `'auto'`.
+--- A Hugging Face causal LM, or one that ships inside: c2l-small, c2l-nano, or auto: small on a GPU or on 2 quick CPU cores (AVX2, bf16; else 4), else nano. Default: `'auto'`.
 ---@field id? string
 --- Folder of a model on this machine; wins over id. Default: `''`.
 ---@field path? string
