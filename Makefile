@@ -13,16 +13,16 @@ help:  ## list the targets
 install: $(INSTALLED)  ## create .venv with everything in it
 
 # torch comes first and alone: its build is then decided by your pip configuration, and nothing that follows replaces it.
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard c2l_lsp/model/*.[ch])
+$(INSTALLED): pyproject.toml constraints.txt lab/pyproject.toml $(wildcard c2l_lsp/model/runtime/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "c2l-lsp needs Python 3.10 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,train,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable ./lab
 	@touch $@
 
 demo: install  ## the main job, live, on a copy of this project or of REPO=path
-	@$(BIN)/python -m c2l_lsp.demo $(if $(REPO),"$(REPO)")
+	@$(BIN)/python -m c2l_lab.demo $(if $(REPO),"$(REPO)")
 
 test: install  ## the test suite, without real editors
 	$(BIN)/python -m pytest -m "not editors"

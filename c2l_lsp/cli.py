@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from c2l_lsp import __version__
-from c2l_lsp.bench.cli import bench_app
 from c2l_lsp.config import Settings, load_user, merge
 from c2l_lsp.errors import C2LError, RequestError
-from c2l_lsp.train.cli import train_app
-from c2l_lsp.train.corpus_cli import corpus_app
 
 if TYPE_CHECKING:
     from c2l_lsp.engine import wire
@@ -26,9 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(train_app, name="train", help="Train a base model or the hypernetworks.")
-app.add_typer(bench_app, name="bench", help="Measure what the adapters give and what they cost.")
-app.add_typer(corpus_app, name="corpus", help="Build training data from git repositories.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 ModelOption = Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: your settings.")]
@@ -144,7 +138,7 @@ def adapt(
 @app.command()
 def status(as_json: Json = False) -> None:
     """Show what has been learned on this machine, folder by folder, and where it is kept."""
-    from c2l_lsp.engine.inventory import inventory
+    from c2l_lsp.engine.storage.inventory import inventory
 
     rows = inventory()
     if as_json:
@@ -162,7 +156,7 @@ def status(as_json: Json = False) -> None:
 @app.command()
 def forget(folder: Annotated[Path, typer.Argument(help="The folder whose state is deleted.")]) -> None:
     """Delete everything that was learned from a folder."""
-    from c2l_lsp.engine.inventory import forget as run
+    from c2l_lsp.engine.storage.inventory import forget as run
 
     freed = run(folder)
     typer.echo(f"Forgot {folder}: {freed / 2**20:.1f} MB deleted." if freed else f"Nothing was kept about {folder}.")
@@ -258,6 +252,21 @@ def _print_completion(answer: wire.Completion, info: wire.AdapterInfo | None, as
 
 def _report(plain: dict[str, Any], as_json: bool, text: str) -> None:
     typer.echo(json.dumps(plain, indent=2) if as_json else text)
+
+
+def _moved(context: typer.Context) -> None:
+    """Answer a verb that moved to the laboratory with its new name."""
+    verb = context.info_name
+    raise RequestError(f"`c2l-lsp {verb}` is `c2l-lab {verb}` now. Install the c2l-lab distribution (lab/) to run it.")
+
+
+for _verb in ("bench", "train", "corpus"):
+    app.command(
+        _verb,
+        hidden=True,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_moved)
 
 
 def main() -> None:

@@ -109,11 +109,12 @@ def _watches() -> Check:
 
 
 def _model() -> Check:
-    from c2l_lsp.model import kernel, light
+    from c2l_lsp.model.lm import fast_loader
+    from c2l_lsp.model.runtime import kernel
 
     settings, _ = load_user()
     try:
-        model = light.load(settings.model)
+        model = fast_loader.load(settings.model)
     except C2LError as error:
         return Check("model", False, str(error), "Set c2l.model.id to auto, or c2l.model.offline to false.")
     steps = (

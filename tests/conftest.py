@@ -76,6 +76,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, sources: list[str]) ->
 def tiny(tiny_folder: Path):
     """The tiny LM, loaded in fp32."""
     from c2l_lsp.config import Model
-    from c2l_lsp.model import base
+    from c2l_lsp.model.lm import base
 
     return base.load(Model(path=str(tiny_folder), dtype="float32", device="cpu"))

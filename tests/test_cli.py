@@ -200,8 +200,8 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
 
     from c2l_lsp.config import Model
     from c2l_lsp.engine.session import Session
-    from c2l_lsp.model.base import ASSETS, named
-    from c2l_lsp.model.lora import AdapterSlot
+    from c2l_lsp.model.adapter.lora import AdapterSlot
+    from c2l_lsp.model.lm.base import ASSETS, named
 
     out = tmp_path / "adapter"
     told = run.json("adapt", shop, "--out", out, "--rank", rank)

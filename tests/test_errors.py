@@ -89,10 +89,10 @@ def test_a_folder_without_git_is_learned_like_any_other(settings: Settings, tmp_
 
 
 def test_git_itself_says_that_a_folder_is_no_repository(tmp_path: Path):
-    from c2l_lsp.repo import git
+    from c2l_lsp.repo.git import git_process
 
     with pytest.raises(errors.GitError, match="is not a git repository; its history cannot be used"):
-        git.run(tmp_path, "log")
+        git_process.run(tmp_path, "log")
 
 
 def test_an_unreadable_file_is_left_out_and_the_others_are_learned(settings: Settings, tmp_path: Path):

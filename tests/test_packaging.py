@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from c2l_lsp import config_docs
-from c2l_lsp.model import kernel
+from c2l_lsp.model.runtime import kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "c2l_lsp" / "assets"
@@ -51,7 +51,7 @@ def test_the_wheel_holds_every_module_and_the_model(wheel: list[str]):
 @pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
 def test_the_wheel_holds_the_kernel_for_every_python(wheel: list[str]):
     (compiled,) = [name for name in wheel if name.endswith((".so", ".pyd"))]
-    assert compiled.startswith("c2l_lsp/model/_kernel.")
+    assert compiled.startswith("c2l_lsp/model/runtime/_kernel.")
     assert ".abi3." in compiled or compiled.endswith(".pyd")
     assert not [name for name in wheel if name.endswith((".c", ".h"))]
 

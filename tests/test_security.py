@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from c2l_lsp.engine import wire
-from c2l_lsp.server.engine_client import ENGINE_COMMAND
+from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND
 
 PACKAGE = Path(__file__).resolve().parent.parent / "c2l_lsp"
 PLANTS = PACKAGE / "bench" / "soak" / "plants_hostile.py"
@@ -101,7 +101,7 @@ def test_the_engine_imports_nothing_from_the_current_folder(tmp_path: Path):
 
 @pytest.mark.skipif(os.name == "nt", reason="modes")
 def test_statistics_are_private(tmp_path: Path):
-    from c2l_lsp.server.statistics import Statistics
+    from c2l_lsp.server.reporting.statistics import Statistics
 
     made = Statistics(tmp_path / "state" / "statistics.json")
     made.requested("engine")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import wire
-from c2l_lsp.engine.core import Engine
+from c2l_lsp.engine.engine import Engine
 from c2l_lsp.errors import EngineError
 
 Listener = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]

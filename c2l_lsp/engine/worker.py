@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from c2l_lsp.engine import device, heap, orphan, wire
+from c2l_lsp.engine import allocator, device, parent_watch, wire
 from c2l_lsp.engine.inbox import Inbox
 from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, place
 
@@ -162,7 +162,7 @@ class Worker:
     def _on_hello(self, params: wire.Hello, _id: int) -> wire.ModelInfo:
         if params.schema != wire.SCHEMA:
             raise WireError(f"The server speaks schema {params.schema}, the engine {wire.SCHEMA}; restart the editor.")
-        from c2l_lsp.engine.core import Engine  # torch: seconds
+        from c2l_lsp.engine.engine import Engine
 
         _leave_a_core()
         if self._engine is not None:
@@ -252,15 +252,15 @@ def _leave_a_core() -> None:
     """
     import torch
 
-    from c2l_lsp.model import machine
+    from c2l_lsp.model.runtime import hardware
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(machine.threads())
+        torch.set_num_threads(hardware.threads())
 
 
 def main() -> int:
     """Seal stdout (a private duplicate carries the frames, prints go to stderr) and serve."""
-    orphan.end_with_parent()
+    parent_watch.end_with_parent()
     frames_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -269,14 +269,14 @@ def main() -> int:
 
         msvcrt.setmode(0, os.O_BINARY)  # type: ignore[attr-defined]
         msvcrt.setmode(frames_out.fileno(), os.O_BINARY)  # type: ignore[attr-defined]
-    heap.give_back()
-    heap.few_kernels()
+    allocator.give_back()
+    allocator.few_kernels()
     sys.setswitchinterval(_SWITCH_S)
     os.chdir(Path(__file__).parent)  # a model's Hub name must not be taken for a folder of the workspace
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")
-    return Worker(sys.stdin.buffer, frames_out, orphan.end_soon).run()
+    return Worker(sys.stdin.buffer, frames_out, parent_watch.end_soon).run()
 
 
 if __name__ == "__main__":

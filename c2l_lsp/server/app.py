@@ -18,12 +18,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from c2l_lsp.server import greeting, parent, stdio
+from c2l_lsp.server.transport import greeting, parent_watch, stdio
 
 if TYPE_CHECKING:
-    from c2l_lsp.server.engine_client import Policy
-    from c2l_lsp.server.rpc import Server
     from c2l_lsp.server.session import Session
+    from c2l_lsp.server.transport.engine_client import Policy
+    from c2l_lsp.server.transport.rpc import Server
 
 log = logging.getLogger("c2l.server")
 _GRACE = 2.0
@@ -57,7 +57,7 @@ async def _serve(source: int, sink: int, command: Sequence[str] | None, policy: 
     answered = greeting.early(first)
     if answered is not None:
         if answered.editor is not None:  # now: it may be gone before pygls is loaded
-            parent.watch(answered.editor, lost)
+            parent_watch.watch(answered.editor, lost)
         writer.write(_framed({"jsonrpc": "2.0", "id": answered.id, "result": answered.result}))
         await asyncio.sleep(0)
     server, session = _wire(writer, ended, lost, command, policy)
@@ -79,9 +79,9 @@ def _wire(
     policy: Policy | None,
 ) -> tuple[Server, Session]:
     from c2l_lsp.server import commands, features
-    from c2l_lsp.server.engine_client import ENGINE_COMMAND
-    from c2l_lsp.server.rpc import Server
     from c2l_lsp.server.session import Session
+    from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND
+    from c2l_lsp.server.transport.rpc import Server
 
     server = Server(ended, lost)
     server.protocol.set_writer(writer)

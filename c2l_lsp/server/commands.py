@@ -12,9 +12,10 @@ from pygls.exceptions import JsonRpcException
 
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, RequestCancelled, RequestError
-from c2l_lsp.server.engine_client import Life
-from c2l_lsp.server.gate import language_on
-from c2l_lsp.server.protocol import (
+from c2l_lsp.server.completion.eligibility import language_on
+from c2l_lsp.server.session import Session
+from c2l_lsp.server.transport.engine_client import Life
+from c2l_lsp.server.transport.protocol import (
     SENTENCES,
     AcceptParams,
     AdapterStatus,
@@ -30,9 +31,8 @@ from c2l_lsp.server.protocol import (
     parse,
     plain,
 )
-from c2l_lsp.server.rpc import INVALID_PARAMS, Server
-from c2l_lsp.server.session import Session
-from c2l_lsp.server.settings import EVERYWHERE
+from c2l_lsp.server.transport.rpc import INVALID_PARAMS, Server
+from c2l_lsp.server.workspace.settings import EVERYWHERE
 
 _EXPORT_WITHIN = 600.0
 _SNOOZE_MINUTES = 5.0

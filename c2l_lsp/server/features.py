@@ -9,15 +9,15 @@ from typing import Any
 from lsprotocol import types as t
 
 from c2l_lsp.errors import C2LError
-from c2l_lsp.server import parent
-from c2l_lsp.server.completions import Insertion
-from c2l_lsp.server.documents import Edit
-from c2l_lsp.server.greeting import encoding
-from c2l_lsp.server.items import Selected
-from c2l_lsp.server.protocol import DID_CHANGE_TRUST, SECTION, Command, Switched, TrustParams, parse
-from c2l_lsp.server.rpc import Server
+from c2l_lsp.server.completion.completions import Insertion
+from c2l_lsp.server.completion.items import Selected
 from c2l_lsp.server.session import Session
-from c2l_lsp.server.settings import EVERYWHERE
+from c2l_lsp.server.transport import parent_watch
+from c2l_lsp.server.transport.greeting import encoding
+from c2l_lsp.server.transport.protocol import DID_CHANGE_TRUST, SECTION, Command, Switched, TrustParams, parse
+from c2l_lsp.server.transport.rpc import Server
+from c2l_lsp.server.workspace.documents import Edit
+from c2l_lsp.server.workspace.settings import EVERYWHERE
 
 log = logging.getLogger("c2l.lsp")
 _ANSWER_WITHIN = 2.0
@@ -47,7 +47,7 @@ def _lifecycle(server: Server, session: Session) -> None:
         for uri in folders or ([params.root_uri] if params.root_uri else []):
             session.add_folder(uri)
         if params.process_id is not None and server.protocol.answered is None:  # else it is watched already
-            parent.watch(params.process_id, server.on_editor_lost)
+            parent_watch.watch(params.process_id, server.on_editor_lost)
 
     @server.feature(t.INITIALIZED)
     async def initialized(_: t.InitializedParams) -> None:

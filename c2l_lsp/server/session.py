@@ -17,21 +17,21 @@ from msgspec import Struct
 from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, FolderError, Severity, from_code
-from c2l_lsp.server import gate
-from c2l_lsp.server.buffers import BufferFeed
-from c2l_lsp.server.completions import Completions, Insertion
-from c2l_lsp.server.documents import Documents, Edit
-from c2l_lsp.server.engine_client import ENGINE_COMMAND, EngineClient, Life, Policy, machine
-from c2l_lsp.server.folders import Folders
-from c2l_lsp.server.items import Selected
-from c2l_lsp.server.messages import Messages, severity
-from c2l_lsp.server.progress import Bars
-from c2l_lsp.server.protocol import Reason
-from c2l_lsp.server.settings import EVERYWHERE, SettingsLayers
-from c2l_lsp.server.shown import Shown
-from c2l_lsp.server.statistics import Statistics
-from c2l_lsp.server.status import Board, describe
-from c2l_lsp.server.suggest import Suggester
+from c2l_lsp.server.completion import eligibility
+from c2l_lsp.server.completion.acceptance import Shown
+from c2l_lsp.server.completion.completions import Completions, Insertion
+from c2l_lsp.server.completion.items import Selected
+from c2l_lsp.server.completion.suggest import Suggester
+from c2l_lsp.server.reporting.progress import Bars
+from c2l_lsp.server.reporting.statistics import Statistics
+from c2l_lsp.server.reporting.status import Board, describe
+from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND, EngineClient, Life, Policy, machine
+from c2l_lsp.server.transport.messages import Messages, severity
+from c2l_lsp.server.transport.protocol import Reason
+from c2l_lsp.server.workspace.buffers import BufferFeed
+from c2l_lsp.server.workspace.documents import Documents, Edit
+from c2l_lsp.server.workspace.folders import Folders
+from c2l_lsp.server.workspace.settings import EVERYWHERE, SettingsLayers
 
 log = logging.getLogger("c2l.session")
 Notify = Callable[[str, dict[str, Any]], None]
@@ -51,7 +51,7 @@ class Session:
     ) -> None:
         self.documents = Documents()
         self.folders = Folders()
-        self.switches = gate.Switches()
+        self.switches = eligibility.Switches()
         self.messages = Messages(notify, lambda: self.settings(EVERYWHERE).show_notifications)
         self.layers = SettingsLayers(self.messages.error)
         self.statistics = Statistics(state_root() / "statistics.json")

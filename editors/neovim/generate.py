@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from c2l_lsp import config, config_docs, errors
-from c2l_lsp.server import protocol
+from c2l_lsp.server.transport import protocol
 from c2l_lsp.tightened import TIGHTENED
 
 FOLDER = Path(__file__).parent

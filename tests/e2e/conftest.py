@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from .editor import Editor, fake_command
+from tests.support.editor import Editor, fake_command
 
 Start = Callable[..., Awaitable[Editor]]
 

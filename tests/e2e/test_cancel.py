@@ -8,7 +8,7 @@ import pytest
 from lsprotocol import types as t
 from pygls.exceptions import JsonRpcException
 
-from .editor import AUTOMATIC, INVOKED, Editor
+from tests.support.editor import AUTOMATIC, INVOKED, Editor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from lsprotocol import types as t
 
-from .conftest import Start
-from .editor import AUTOMATIC, Editor
+from tests.e2e.conftest import Start
+from tests.support.editor import AUTOMATIC, Editor
 
 
 @pytest.mark.parametrize("inline", [True, False])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lsprotocol import types as t
 
-from .editor import AUTOMATIC, Editor
+from tests.support.editor import AUTOMATIC, Editor
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

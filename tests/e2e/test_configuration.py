@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lsprotocol import types as t
 
-from .conftest import Start
-from .editor import AUTOMATIC, fake_command
+from tests.e2e.conftest import Start
+from tests.support.editor import AUTOMATIC, fake_command
 
 
 async def test_settings_of_a_folder_are_pulled_and_followed_live(

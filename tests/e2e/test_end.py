@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import Start
-from .editor import Editor, fake_command, slack
+from tests.e2e.conftest import Start
+from tests.support.editor import Editor, fake_command, slack
 
 LIMIT = 5.0 * slack()
 """The bar: five seconds, on a machine that has time."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lsprotocol import types as t
 
-from .conftest import Start
+from tests.e2e.conftest import Start
 
 
 def event(added: list[Path] = [], removed: list[Path] = []) -> t.DidChangeWorkspaceFoldersParams:  # noqa: B006

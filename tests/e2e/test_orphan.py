@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .editor import slack
-from .test_end import frame
+from tests.e2e.test_end import frame
+from tests.support.editor import slack
 
 LIMIT = 5.0 * slack()
 

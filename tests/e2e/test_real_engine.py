@@ -15,9 +15,8 @@ import pytest_asyncio
 from lsprotocol import types as t
 from pygls.exceptions import JsonRpcException
 
-from c2l_lsp.model.base import ASSETS, NANO, SHIPPED
-
-from .editor import AUTOMATIC, INVOKED, REAL, Editor
+from c2l_lsp.model.lm.base import ASSETS, NANO, SHIPPED
+from tests.support.editor import AUTOMATIC, INVOKED, REAL, Editor
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

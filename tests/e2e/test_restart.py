@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from .conftest import Start
-from .editor import Editor
+from tests.e2e.conftest import Start
+from tests.support.editor import Editor
 
 
 async def test_a_broken_engine_is_replaced(editor: Editor, uri: str) -> None:

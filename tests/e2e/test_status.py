@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lsprotocol import types as t
 
-from .conftest import Start
-from .editor import Editor
+from tests.e2e.conftest import Start
+from tests.support.editor import Editor
 
 
 async def test_from_start_to_ready_with_progress(start: Start, folder: Path) -> None:

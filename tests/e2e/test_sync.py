@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Start
-from .editor import AUTOMATIC, Editor
+from tests.e2e.conftest import Start
+from tests.support.editor import AUTOMATIC, Editor
 
 UNIT = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
 ALPHABET = "ab \n\r\x0b\x0c\x1c\x85\u2028é漢𝄞\u0301"

@@ -6,8 +6,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import found
 import pytest
+
+from tests.editors import found
 
 SCRIPTS = ("neovim/setup.sh", "emacs/setup.sh", "setup_vscode.sh")
 

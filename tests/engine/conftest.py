@@ -35,7 +35,7 @@ def settings(tiny_folder: Path) -> Settings:
 @pytest.fixture
 def open_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights help nobody: let their adapters live all the same."""
-    from c2l_lsp.engine.gate import Trial, Verdict
+    from c2l_lsp.engine.adaptation.validation import Trial, Verdict
 
     def judging(*_: object):
         yield

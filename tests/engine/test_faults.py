@@ -14,16 +14,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine import adapt, disk, wire
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.adaptation import workspace_adapter
 from c2l_lsp.engine.session import Session
-from c2l_lsp.engine.store import folder_key
+from c2l_lsp.engine.storage import disk
+from c2l_lsp.engine.storage.store import folder_key
 from c2l_lsp.engine.worker import Worker
 
 CANARY = "zq_source_line_canary = 'text of a file'"
 UNFORESEEN = [KeyError(CANARY), ValueError(CANARY), OSError(5, CANARY), AssertionError(CANARY), RuntimeError(CANARY)]
 
 
-def life(session: Session, folder: Path) -> adapt.FolderLife:
+def life(session: Session, folder: Path) -> workspace_adapter.FolderLife:
     return session.engine.life(str(folder.resolve()))
 
 
@@ -93,7 +95,7 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
 @pytest.mark.parametrize("where", ["start", "_restore"])
 def test_a_folder_that_cannot_even_begin_does_not_stop_another(session, folder, other, monkeypatch, where):
     with monkeypatch.context() as patched:
-        patched.setattr(adapt.FolderLife, where, raising(KeyError(CANARY)))
+        patched.setattr(workspace_adapter.FolderLife, where, raising(KeyError(CANARY)))
         session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings))
     assert "KeyError" in life(session, folder).info().message
     assert session.open(other).generation == 1

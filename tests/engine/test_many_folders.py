@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from c2l_lsp.config import state_root
-from c2l_lsp.engine import core, inventory, wire
+from c2l_lsp.engine import engine as engine_module
+from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
-from c2l_lsp.engine.store import SCHEMA, FolderStore, Saved, folder_key
+from c2l_lsp.engine.storage import inventory
+from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, Saved, folder_key
 from c2l_lsp.errors import RequestError, StorageError
-from c2l_lsp.model.hypernet import RepoState
+from c2l_lsp.model.hypernet.protocol import RepoState
 
 
 def keep(root: Path, age: float) -> Path:
@@ -30,7 +32,7 @@ def keep(root: Path, age: float) -> Path:
 
 
 def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_path: Path, monkeypatch, sources):
-    monkeypatch.setattr(core, "AWAKE", 2)
+    monkeypatch.setattr(engine_module, "AWAKE", 2)
     names = []
     for number in range(4):
         root = (tmp_path / f"f{number}").resolve()

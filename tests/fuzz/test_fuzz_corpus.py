@@ -16,8 +16,8 @@ import pytest
 
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import WireError
-from c2l_lsp.server.rpc import Server
-from c2l_lsp.server.stdio import Framer, FramingError
+from c2l_lsp.server.transport.rpc import Server
+from c2l_lsp.server.transport.stdio import Framer, FramingError
 
 HERE = Path(__file__).parent
 BODY = b'{"jsonrpc": "2.0", "id": 1, "method": ""}'

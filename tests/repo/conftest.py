@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from repo_builders import GitRepo
+
+from tests.support.git_repositories import GitRepo
 
 
 @pytest.fixture(autouse=True)

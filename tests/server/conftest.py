@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-FAKE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
+FAKE = (sys.executable, str(Path(__file__).parents[1] / "support" / "fake_engine.py"))
 
 
 @pytest.fixture

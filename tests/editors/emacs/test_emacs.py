@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from found import ROOT, needs
+
+from tests.editors.found import ROOT, needs
 
 HERE = Path(__file__).parent
 PACKAGES = ROOT / "build/editors/emacs/usr/share/emacs/site-lisp/elpa-src"

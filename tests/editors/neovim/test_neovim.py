@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from found import needs
+
+from tests.editors.found import needs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]

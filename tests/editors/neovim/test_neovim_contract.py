@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from c2l_lsp import config_docs
-from c2l_lsp.server import protocol
+from c2l_lsp.server.transport import protocol
 
 PLUGIN = Path(__file__).resolve().parents[3] / "editors" / "neovim"
 LUA = sorted(PLUGIN.rglob("*.lua"))

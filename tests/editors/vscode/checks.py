@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from completing import (
+from tests.editors.vscode.completing import (
     a_word_is_accepted,
     candidates_cycle,
     ghost_text_is_accepted,
@@ -17,7 +17,7 @@ from completing import (
     turned_off_shows_nothing_and_why,
     typing_along_keeps_it,
 )
-from learning import (
+from tests.editors.vscode.learning import (
     a_changed_file_changes_completions,
     an_untrusted_folder_is_not_learned,
     the_panel_tells,
@@ -25,7 +25,7 @@ from learning import (
     training_is_begun_and_stopped,
     two_folders_are_kept_apart,
 )
-from serving import (
+from tests.editors.vscode.serving import (
     a_killed_server_comes_back,
     a_missing_server_is_set_up,
     a_named_server_that_is_not_there_is_told,
@@ -33,8 +33,8 @@ from serving import (
     a_setting_of_the_model_restarts_the_server,
     a_switch_outlives_server_and_window,
 )
-from steps import discard
-from workbench import Workbench
+from tests.editors.vscode.steps import discard
+from tests.editors.vscode.workbench import Workbench
 
 OF_THE_EXTENSION = (
     a_setting_applies_without_a_restart,

@@ -5,8 +5,20 @@ from __future__ import annotations
 import json
 import time
 
-from steps import COMPLETE, EXECUTE, LINE, accepted, answered, applied, begin, discard, first_line, saved, see_ghost
-from workbench import Workbench
+from tests.editors.vscode.steps import (
+    COMPLETE,
+    EXECUTE,
+    LINE,
+    accepted,
+    answered,
+    applied,
+    begin,
+    discard,
+    first_line,
+    saved,
+    see_ghost,
+)
+from tests.editors.vscode.workbench import Workbench
 
 
 def ghost_text_is_accepted(shown: Workbench) -> None:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import code_server
 import pytest
-from code_server import HERE, ROOT
-from workbench import PATIENT, Workbench
+
+from tests.editors.vscode import code_server
+from tests.editors.vscode.code_server import HERE, ROOT
+from tests.editors.vscode.workbench import PATIENT, Workbench
 
 MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-nano"
 TEXT = '''"""Shapes and their sizes."""

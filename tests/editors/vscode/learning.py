@@ -6,9 +6,9 @@ import json
 import time
 from pathlib import Path
 
-from code_server import PATIENCE
-from steps import COMPLETE, LINE, discard, generations, see_ghost
-from workbench import Workbench
+from tests.editors.vscode.code_server import PATIENCE
+from tests.editors.vscode.steps import COMPLETE, LINE, discard, generations, see_ghost
+from tests.editors.vscode.workbench import Workbench
 
 PROMPTS = ("import ", "from zebra import ", "def quokka_", "result = wombat_")
 ZOO = """from zebra import {name}_{number}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 
-from steps import LINE, begin, discard, saved, see_ghost
-from workbench import Workbench
+from tests.editors.vscode.steps import LINE, begin, discard, saved, see_ghost
+from tests.editors.vscode.workbench import Workbench
 
 
 def a_switch_outlives_server_and_window(shown: Workbench) -> None:

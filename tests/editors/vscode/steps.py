@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench import Workbench
+from tests.editors.vscode.workbench import Workbench
 
 LINE = "box = vol"
 COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"

@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from c2l_lsp import config, config_docs, errors
-from c2l_lsp.server import protocol, statistics
+from c2l_lsp.server.reporting import statistics
+from c2l_lsp.server.transport import protocol
 from c2l_lsp.tightened import TIGHTENED
 
 EXTENSION = Path(__file__).resolve().parents[3] / "editors" / "vscode"

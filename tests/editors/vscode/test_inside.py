@@ -10,11 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import code_server
 import pytest
-from code_server import EXTENSION, HERE, INSTALLED, PATIENCE
-from found import needs
-from workbench import PATIENT, Workbench
+
+from tests.editors.found import needs
+from tests.editors.vscode import code_server
+from tests.editors.vscode.code_server import EXTENSION, HERE, INSTALLED, PATIENCE
+from tests.editors.vscode.workbench import PATIENT, Workbench
 
 pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=code_server.installed())]
 FAKE = [sys.executable, str(HERE / "fake_server.py")]

@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import code_server
 import pytest
-from checks import CHECKS, OF_THE_EXTENSION, Fault, recover, run
-from found import needs
-from workbench import Workbench
+
+from tests.editors.found import needs
+from tests.editors.vscode import code_server
+from tests.editors.vscode.checks import CHECKS, OF_THE_EXTENSION, Fault, recover, run
+from tests.editors.vscode.workbench import Workbench
 
 pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=code_server.installed())]
 PLANTED = [(check, fault) for check, faults in CHECKS.items() for fault in faults]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from c2l_lsp.config import Model, Settings, merge
 from c2l_lsp.errors import C2LError, EngineError, ModelError, SettingError, StorageError
-from c2l_lsp.model import base
-from c2l_lsp.repo.ignore import Ignores
-from c2l_lsp.server.messages import Messages
+from c2l_lsp.model.lm import base
+from c2l_lsp.repo.filter.ignore import Ignores
+from c2l_lsp.server.transport.messages import Messages
 
 FILE = Path(__file__).resolve().parents[3] / "editors" / "vscode" / "test" / "problems.json"
 USERS = "/home/me/.config/c2l/config.toml"

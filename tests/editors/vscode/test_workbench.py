@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import code_server
 import pytest
-from checks import CHECKS, OF_THE_EXTENSION, run
-from found import needs
-from workbench import Workbench
+
+from tests.editors.found import needs
+from tests.editors.vscode import code_server
+from tests.editors.vscode.checks import CHECKS, OF_THE_EXTENSION, run
+from tests.editors.vscode.workbench import Workbench
 
 pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=code_server.installed())]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from code_server import EXTENSION, HERE, INSTALLED, PATIENCE, ROOT, CodeServer, finish
+from tests.editors.vscode.code_server import EXTENSION, HERE, INSTALLED, PATIENCE, ROOT, CodeServer, finish
 
 PICTURES = ROOT / "build" / "editors" / "pictures"
 STATUS = '.part.statusbar .statusbar-item[id*="c2l.status"]'

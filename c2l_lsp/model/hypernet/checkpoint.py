@@ -1,0 +1,299 @@
+"""The paper's checkpoints: read the published pickles without running anything, convert them once, load the copy.
+
+`code2lora_direct.pt` (static) holds `state_dict`, `config`, `type_dims`, `args`; `code2lora_gru.pt` (evo) holds
+`gru_state`, `head_state`, `head_config`, `gru_config`, `type_dims`, `args`, `per_step_input`. Keys that older writers
+leave out have defaults; the LoRA alpha stands only in `args`. A converted folder holds `weights.safetensors` (fp32,
+names prefixed `head.` and `gru.`) and, written last, `checkpoint.json`. Everything wrong is a CheckpointError that
+names the file and what is wrong with it. Source: Code2LoRA, arXiv 2606.06492, and its published files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+import msgspec
+import torch
+from msgspec import Struct
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from c2l_lsp.errors import CheckpointError, StorageError
+from c2l_lsp.model.hypernet.code2lora import Binding, Evo, Static
+from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
+from c2l_lsp.model.hypernet.lora_head import BLOCK_OF, Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, Kind, fetch, sha256_of, unpickle
+from c2l_lsp.model.hypernet.text2lora import Text2LoRA
+from c2l_lsp.model.lm.base import BaseModel
+
+Trained: TypeAlias = Literal["static", "evo", "text2lora"]
+"""Kinds that are trained here; of them the authors published `static` and `evo`."""
+WEIGHTS, MANIFEST = "weights.safetensors", "checkpoint.json"
+
+
+class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a checkpoint is: kind, shapes, alpha, base (its digest where known), and the digest of its source.
+
+    `training` says how ours were made and what they scored on the tuning repositories.
+    """
+
+    kind: Trained
+    head: HeadConfig
+    gru: GRUConfig | None = None
+    alpha: float = 32.0
+    base: str = PUBLISHED_BASE
+    base_digest: str = ""
+    sha256: str = ""
+    training: dict[str, bool | float | str] = {}
+
+
+class Checkpoint(Struct, frozen=True):
+    """A checkpoint in memory: what it is, and its fp32 tensors by prefixed name."""
+
+    about: About
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, about: About, head: Code2LoRAHead, gru: CommitGRU | None = None) -> Checkpoint:
+        """A copy of trained modules; `about.sha256` becomes the digest of the weights themselves."""
+        states = {"head.": head.state_dict()} | ({"gru.": gru.state_dict()} if gru else {})
+        tensors = {p + n: t.detach().float().cpu().clone() for p, state in states.items() for n, t in state.items()}
+        digest = hashlib.sha256()
+        for _, tensor in sorted(tensors.items()):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return cls(msgspec.structs.replace(about, sha256=digest.hexdigest()), _checked(about, tensors))
+
+    def head(self) -> Code2LoRAHead:
+        """The head with these weights (the tensors are taken over, not copied)."""
+        return cast(Code2LoRAHead, self._fill(Code2LoRAHead, self.about.head, "head."))
+
+    def gru(self) -> CommitGRU:
+        """The GRU with these weights; CheckpointError for a static checkpoint."""
+        if self.about.gru is None:
+            raise CheckpointError("A static checkpoint has no GRU; choose the static hypernetwork for it.")
+        return cast(CommitGRU, self._fill(CommitGRU, self.about.gru, "gru."))
+
+    def hypernetwork(self, base: BaseModel, encoder: EmbeddingEncoder) -> Static | Evo:
+        """The hypernetwork for a base and the encoder it was trained with; CheckpointError if either does not fit."""
+        layers = fit(self.about, base.lm, base.id, base.digest)
+        wanted = self.about.gru.repo_state_dim if self.about.gru else self.about.head.input_dim
+        if wanted != 2 * encoder.hidden:
+            raise CheckpointError(
+                f"The {self.about.kind} checkpoint reads embeddings of {wanted} numbers, the text encoder gives "
+                f"{2 * encoder.hidden}; use the encoder it was trained with."
+            )
+        binding = Binding(base=base.digest, layers=layers, alpha=self.about.alpha, weights=self.about.sha256)
+        head = self.head().to(base.device)
+        if self.about.gru is None:
+            return (Text2LoRA if self.about.kind == "text2lora" else Static)(head, encoder, binding)
+        return Evo(head, self.gru().to(base.device), encoder, binding)
+
+    def _fill(self, kind: type[nn.Module], config: Struct, prefix: str) -> nn.Module:
+        with torch.device("meta"):
+            module = kind(config)
+        weights = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+        module.load_state_dict(weights, strict=True, assign=True)
+        return module.eval()
+
+
+def fit(about: About, lm: nn.Module, name: str, digest: str = "") -> int:
+    """The number of layers of a base LM whose projections are those the checkpoint was made for, or CheckpointError."""
+    if about.base_digest and about.base_digest != digest:
+        raise CheckpointError(
+            f"The {about.kind} checkpoint was trained for other weights of {about.base} than {name} has."
+        )
+    linears = {path: m for path, m in lm.named_modules() if isinstance(m, nn.Linear)}
+    layers = {int(m[1]) for path in linears if (m := re.match(r"model\.layers\.(\d+)\.", path))}
+    for t, dims in sorted(about.head.type_dims.items()):
+        found = {(m.in_features, m.out_features) for path, m in linears.items() if path.rsplit(".", 1)[-1] == t}
+        if found != {dims}:
+            there = " and ".join(f"{i}→{o}" for i, o in sorted(found)) or "missing"
+            raise CheckpointError(
+                f"The {about.kind} checkpoint was made for {about.base}, where {t} is {dims[0]}→{dims[1]}; "
+                f"in {name} it is {there}. Choose that base, or another hypernetwork."
+            )
+    if about.head.layers not in (0, len(layers)):
+        raise CheckpointError(
+            f"The {about.kind} checkpoint has coefficients for {about.head.layers} layers, {name} has {len(layers)}."
+        )
+    return len(layers)
+
+
+def read_pt(path: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
+    """Read a published `.pt` file; its pickle can build tensors and plain values and nothing else.
+
+    `base` is the model the file was made for, which the file itself does not say.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint at {path}.")
+    sha256 = sha256_of(path)
+    content = unpickle(path)
+    try:
+        about, tensors = _interpret(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    return _made(path, msgspec.structs.replace(about, base=base, sha256=sha256), tensors)
+
+
+def convert(path: Path, out: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
+    """Read the published file at `path` and save it to folder `out` in the converted form."""
+    checkpoint = read_pt(path, base)
+    save(checkpoint, out)
+    return checkpoint
+
+
+def save(checkpoint: Checkpoint, out: Path) -> None:
+    """Write the converted form to folder `out`; a failure leaves no half-written one. StorageError if it fails."""
+    weights, manifest, partial = out / WEIGHTS, out / MANIFEST, out / "partial"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        manifest.unlink(missing_ok=True)
+        save_file(checkpoint.tensors, partial, metadata={"sha256": checkpoint.about.sha256})
+        partial.replace(weights)
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(checkpoint.about)))
+        partial.replace(manifest)
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise StorageError(f"The converted checkpoint cannot be written to {out}: {error}.") from error
+
+
+def load(folder: Path) -> Checkpoint:
+    """Load a converted checkpoint into private memory: no pickle, and nothing stays mapped to the file."""
+    try:
+        about = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=About)
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            same = (file.metadata() or {}).get("sha256") == about.sha256
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError, msgspec.DecodeError) as error:
+        raise CheckpointError(f"The converted checkpoint in {folder} cannot be read ({error}); delete it.") from error
+    if not same:
+        raise CheckpointError(f"The weights in {folder} are not those its {MANIFEST} names; delete the folder.")
+    return _made(folder, about, tensors)
+
+
+def obtain(kind: Kind, store: Path, *, offline: bool = False, **hub: Any) -> Checkpoint:  # noqa: ANN401 - passed on
+    """The published checkpoint of a kind: from `store` if it was converted before, else from the Hub, converted there.
+
+    The download shows progress (`tqdm_class`) and goes on where it stopped. AdapterError if it cannot be had.
+    """
+    folder = store / f"code2lora-{kind}"
+    if (folder / MANIFEST).is_file():
+        return load(folder)
+    return convert(fetch(kind, offline=offline, **hub), folder)
+
+
+def _interpret(content: object) -> tuple[About, dict[str, object]]:
+    if not isinstance(content, dict):
+        raise CheckpointError("it holds no dictionary.")
+    head_state = content.get("head_state", content.get("state_dict"))
+    if head_state is None:
+        raise CheckpointError("it has neither state_dict nor head_state, so it is no Code2LoRA checkpoint.")
+    args = content.get("args") or {}
+    args = vars(args) if isinstance(args, argparse.Namespace) else args
+    step_input = content.get("per_step_input") or _get(args, "per_step_input") or "diff"
+    if step_input != "diff":
+        raise CheckpointError(f"its GRU reads {step_input} at each step; only diff is supported.")
+    evo = "gru_state" in content
+    try:
+        gru = msgspec.convert(_known(content.get("gru_config"), GRUConfig), GRUConfig) if evo else None
+        head = msgspec.convert(_head_values(content, gru), HeadConfig)
+        alpha = msgspec.convert(_get(args, "alpha", 32.0), float, strict=True)
+    except msgspec.ValidationError as error:
+        raise CheckpointError(f"its configuration is wrong: {error}.") from error
+    tensors = _prefixed(head_state, "head.") | (_prefixed(content["gru_state"], "gru.") if evo else {})
+    return About(kind="evo" if evo else "static", head=head, gru=gru, alpha=alpha), tensors
+
+
+def _get(values: object, key: str, default: object = None) -> object:
+    return values.get(key, default) if isinstance(values, Mapping) else default
+
+
+def _known(values: object, kind: type[Struct]) -> dict[str, object]:
+    values = values if isinstance(values, Mapping) else {}
+    return {name: values[name] for name in kind.__struct_fields__ if name in values}
+
+
+def _head_values(content: Mapping[str, object], gru: GRUConfig | None) -> dict[str, object]:
+    config = content.get("head_config") or content.get("config") or {}
+    values = _known(config, HeadConfig)
+    values.setdefault("type_dims", content.get("type_dims"))
+    if gru:
+        values.setdefault("input_dim", gru.hidden_dim)
+    return values
+
+
+def _prefixed(state: object, prefix: str) -> dict[str, object]:
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"its {prefix[:-1]} weights are no dictionary.")
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def _made(path: Path, about: About, tensors: Mapping[str, object]) -> Checkpoint:
+    try:
+        return Checkpoint(about, _checked(about, tensors))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+
+
+def _checked(about: About, tensors: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors as private fp32, if they are exactly those of the configuration and finite; else CheckpointError."""
+    unknown = sorted(about.head.type_dims.keys() - BLOCK_OF.keys())
+    if unknown:
+        raise CheckpointError(f"it makes weights for {', '.join(unknown)}, which no supported model has.")
+    if about.gru and about.gru.hidden_dim != about.head.input_dim:
+        raise CheckpointError(f"its GRU gives {about.gru.hidden_dim} numbers, its head reads {about.head.input_dim}.")
+    if not (math.isfinite(about.alpha) and about.alpha > 0):
+        raise CheckpointError(f"its alpha is {about.alpha}.")
+    expected = _shapes(about)
+    _same_names(expected, tensors)
+    made: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, shape in expected.items():
+        tensor = _plain(name, tensors[name], shape)
+        if (place := tensor.untyped_storage().data_ptr()) in storages:
+            tensor = tensor.clone()
+        storages.add(place)
+        made[name] = tensor
+    return made
+
+
+def _same_names(expected: Mapping[str, object], tensors: Mapping[str, object]) -> None:
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or extra:
+        names = missing or extra
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise CheckpointError(f"it {'lacks' if missing else 'should not have'} {names[0]}{more}.")
+
+
+def _shapes(about: About) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        parts: dict[str, nn.Module] = {"head.": Code2LoRAHead(about.head)}
+        if about.gru:
+            parts["gru."] = CommitGRU(about.gru)
+    return {prefix + n: tuple(t.shape) for prefix, part in parts.items() for n, t in part.state_dict().items()}
+
+
+def _plain(name: str, tensor: object, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(tensor, Tensor) or type(tensor) not in (Tensor, nn.Parameter):
+        raise CheckpointError(f"{name} is no tensor.")
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise CheckpointError(f"{name} is no plain tensor.")
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(f"{name} has shape {tuple(tensor.shape)}, its configuration says {shape}.")
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if not tensor.is_floating_point() or stored < tensor.numel():
+        raise CheckpointError(f"{name} is no array of real numbers.")
+    if not bool(torch.isfinite(tensor).all()):
+        raise CheckpointError(f"{name} holds numbers that are not finite.")
+    real = tensor.detach().to(torch.float32)
+    return (
+        real.contiguous() if stored == tensor.numel() else real.clone()
+    )  # GRU weights of a GPU are views of one storage

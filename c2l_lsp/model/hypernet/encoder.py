@@ -1,0 +1,191 @@
+"""The paper's two text embeddings: of a diff and of a repository, from a frozen encoder.
+
+Both encode a text without special tokens, cut the ids into overlapping windows, decode each window and tokenise it
+again the default way (specials and truncation), and average the last hidden states over its real tokens. They differ in
+window sizes, in pooling order (a diff: max ‖ mean, a repository: mean ‖ max) and in the norm (none; L2). Which files
+and hunks there are is the caller's to ask of `in_repository` and `in_diff`. Source: Code2LoRA, arXiv 2606.06492, as in
+its released embeddings. The encoder is `Qwen/Qwen3-Embedding-0.6B` for Qwen bases, else the base itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+from c2l_lsp.errors import ModelError
+from c2l_lsp.model.lm.base import BaseModel
+
+PUBLISHED_ENCODER = "Qwen/Qwen3-Embedding-0.6B"
+MAX_FILE_BYTES = 2_000_000
+DIFF_SUFFIXES = frozenset({".py", ".md", ".rst"})
+FOREIGN_FOLDERS = frozenset(
+    {".git", "__pycache__", ".venv", "venv", "env", "node_modules", "dist", "build", ".tox", ".mypy_cache"}
+)
+"""Vendored and built folders, whose files are no part of a diff."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a text is cut, in tokens: window, overlap of neighbours, and the shortest window that counts."""
+
+    window: int
+    overlap: int
+    shortest: int
+
+    def within(self, longest: int) -> Recipe:
+        """The same recipe for an encoder that takes only `longest` tokens; overlap stays the same share."""
+        if longest >= self.window:
+            return self
+        return Recipe(longest, longest * self.overlap // self.window, min(self.shortest, longest))
+
+    def cut(self, ids: Sequence[int]) -> list[list[int]]:
+        """Windows of token ids; the last one ends with the text. Empty if the text is too short."""
+        step = self.window - self.overlap
+        starts = range(0, max(1, len(ids) - self.overlap), step)
+        windows = [list(ids[start : start + self.window]) for start in starts]
+        return [window for window in windows if len(window) >= self.shortest]
+
+
+DIFF = Recipe(window=512, overlap=64, shortest=16)
+REPOSITORY = Recipe(window=2048, overlap=256, shortest=8)
+
+
+def in_repository(path: str, size: int) -> bool:
+    """Whether a tracked file of `size` bytes is part of the repository embedding: Python, tests included."""
+    return path.endswith(".py") and 0 < size <= MAX_FILE_BYTES
+
+
+def in_diff(path: str) -> bool:
+    """Whether a file's hunks are part of a diff's text: production code and docs, nothing named "test"."""
+    parts = PurePosixPath(path).parts
+    if PurePosixPath(path).suffix.lower() not in DIFF_SUFFIXES:
+        return False
+    return not any(part in FOREIGN_FOLDERS or "test" in part.lower() for part in parts)
+
+
+def pool_diff(chunks: Tensor) -> Tensor:
+    """Diff embedding [2·hidden] of its chunk vectors [K, hidden]: max ‖ mean, not normed; zeros when K is 0."""
+    if not len(chunks):
+        return torch.zeros(2 * chunks.shape[1])
+    return torch.cat([chunks.amax(dim=0), chunks.mean(dim=0)])
+
+
+def pool_files(files: Tensor) -> Tensor:
+    """Repository embedding [2·hidden] of its file vectors [F, hidden]: mean ‖ max, divided by its L2 norm + 1e-12."""
+    if not len(files):
+        return torch.zeros(2 * files.shape[1])
+    pooled = torch.cat([files.mean(dim=0), files.amax(dim=0)])
+    return pooled / (pooled.norm() + 1e-12)
+
+
+class EmbeddingEncoder:
+    """A frozen Hugging Face model and its tokenizer, read as an encoder.
+
+    `hidden` is the width of one vector (embeddings are twice as wide), `longest` the tokens the model takes, `digest`
+    names the weights. Results are fp32 on the CPU. A text's vectors do not depend on what else is in the call, up to
+    rounding: batches hold windows of similar length and padding is masked.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, digest: str, longest: int = 0, batch: int = 8) -> None:  # noqa: ANN401 - any transformers pair
+        self._model, self._tokenizer, self._batch = model.eval(), tokenizer, batch
+        self.digest = digest
+        self.hidden = int(model.config.hidden_size)
+        longest = longest or int(getattr(model.config, "max_position_embeddings", None) or REPOSITORY.window)
+        self._diff, self._repository = DIFF.within(longest), REPOSITORY.within(longest)
+
+    @classmethod
+    def of_base(cls, base: BaseModel, batch: int = 8) -> EmbeddingEncoder:
+        """The base LM itself as encoder, for bases that have no published one."""
+        return cls(base.body, base.tokenizer, digest=base.digest, longest=base.max_context, batch=batch)
+
+    def diff_chunks(self, diffs: Sequence[str]) -> list[Tensor]:
+        """Chunk vectors [K, hidden] of each diff; K is 0 for a blank or short one."""
+        return self._chunks([diff if diff.strip() else "" for diff in diffs], self._diff)
+
+    def diffs(self, diffs: Sequence[str]) -> Tensor:
+        """Diff embeddings [N, 2·hidden]."""
+        rows = [pool_diff(chunks) for chunks in self.diff_chunks(diffs)]
+        return torch.stack(rows) if rows else torch.empty(0, 2 * self.hidden)
+
+    def files(self, texts: Sequence[str], cache: MutableMapping[bytes, Tensor] | None = None) -> Tensor:
+        """File vectors [N, hidden]: the mean of each file's chunks, zeros for a file under 8 tokens.
+
+        A file whose content digest is in `cache` is not read again; new vectors are put there.
+        """
+        cache = {} if cache is None else cache
+        names = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
+        new = {name: text for name, text in zip(names, texts, strict=True) if name not in cache}
+        for name, chunks in zip(new, self._chunks(list(new.values()), self._repository), strict=True):
+            cache[name] = chunks.mean(dim=0) if len(chunks) else torch.zeros(self.hidden)
+        return torch.stack([cache[name] for name in names]) if names else torch.empty(0, self.hidden)
+
+    def repository(self, texts: Sequence[str], cache: MutableMapping[bytes, Tensor] | None = None) -> Tensor:
+        """Repository embedding [2·hidden] of all its files' texts; equal files count as often as they occur."""
+        return pool_files(self.files(texts, cache))
+
+    def _chunks(self, texts: Sequence[str], recipe: Recipe) -> list[Tensor]:
+        counts, windows = [], []
+        for text in texts:
+            cut = recipe.cut(self._ids(text)) if text else []
+            counts.append(len(cut))
+            windows += [self._tokenizer.decode(window, skip_special_tokens=True) for window in cut]
+        return list(torch.split(self._means(windows, recipe.window), counts)) if counts else []
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    @torch.no_grad()
+    def _means(self, windows: list[str], longest: int) -> Tensor:
+        """Mean hidden state [N, hidden] of each window's tokens; zeros for one that has none."""
+        means = torch.zeros(len(windows), self.hidden)
+        if not windows:
+            return means
+        ids: list[list[int]] = self._tokenizer(windows, truncation=True, max_length=longest)["input_ids"]
+        for rows in self._batches([len(row) for row in ids]):
+            means[rows] = self._mean([ids[row] for row in rows])
+        if not bool(torch.isfinite(means).all()):
+            raise ModelError("The encoder gave numbers that are not finite; set c2l.model.dtype to float32.")
+        return means
+
+    def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
+        order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: lengths[row])
+        for start in range(0, len(order), self._batch):
+            yield order[start : start + self._batch]
+
+    def _mean(self, ids: list[list[int]]) -> Tensor:
+        width, device = max(map(len, ids)), self._model.device
+        padded = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=device)
+        last = self._model(input_ids=padded, attention_mask=mask, use_cache=False).last_hidden_state  # [n, T, hidden]
+        weight = mask[..., None].float()
+        mean: Tensor = (torch.where(weight > 0, last.float(), 0.0)).sum(dim=1) / weight.sum(dim=1)
+        return mean.cpu()
+
+
+def load_encoder(
+    name: str = PUBLISHED_ENCODER,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    revision: str | None = None,
+    offline: bool = False,
+) -> EmbeddingEncoder:
+    """An encoder by Hub name or folder (fp32 as in the released embeddings). ModelError if it cannot be had."""
+    arguments: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False, "revision": revision}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **arguments)
+        model = transformers.AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, **arguments)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "it must be on this machine already" if offline else "check the name and the network"
+        raise ModelError(f"The text encoder {name} cannot be had ({hint}): {first}") from error
+    commit = getattr(model.config, "_commit_hash", None) or revision or ""
+    return EmbeddingEncoder(model.to(device).requires_grad_(False), tokenizer, digest=f"{name}@{commit}@{dtype}")

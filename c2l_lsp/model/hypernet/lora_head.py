@@ -1,0 +1,179 @@
+"""The paper's modules: a head that turns a context vector into LoRA pairs, and the GRU that carries a repository.
+
+Source: Code2LoRA, arXiv 2606.06492. Parameter names and arithmetic are those of its released checkpoints, so that they
+load unchanged. What those did not have is off unless a configuration turns it on: a residual around the mean repository
+and coefficients for each layer, two ways against adapters that are all alike. The modules know tensors only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from msgspec import Meta, Struct
+from torch import Tensor, nn
+
+from c2l_lsp.errors import AdapterError
+from c2l_lsp.model.runtime.lora_pair import Pair
+
+Size = Annotated[int, Meta(ge=1, le=1 << 20)]
+BLOCK_OF = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
+    **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
+}
+"""Which part of a decoder layer holds a projection type."""
+LOG_SCALE = -3.5
+SCALE_RANGE = (1e-5, 0.3)
+
+
+class HeadConfig(Struct, frozen=True, kw_only=True):
+    """Shape of a head. `type_dims` maps a projection type to (in, out); without tasks `task_dim` means nothing.
+
+    `residual`: the mean repository gets no weights, every other what sets it apart. `layers`: this many layers of the
+    base have coefficients of their own; 0 as published, the same pair in every layer.
+    """
+
+    type_dims: Annotated[dict[str, tuple[Size, Size]], Meta(min_length=1)]
+    input_dim: Size = 2048
+    hidden_dim: Size = 1024
+    rank: Annotated[int, Meta(ge=1, le=4096)] = 16
+    num_tasks: Annotated[int, Meta(ge=0, le=4096)] = 0
+    task_dim: Annotated[int, Meta(ge=0, le=1 << 16)] = 64
+    residual: bool = False
+    layers: Annotated[int, Meta(ge=0, le=1024)] = 0
+
+
+class GRUConfig(Struct, frozen=True, kw_only=True):
+    """Shape of the GRU: width of a diff embedding, of a repository embedding and of the state."""
+
+    diff_input_dim: Size = 2048
+    repo_state_dim: Size = 2048
+    hidden_dim: Size = 2048
+
+
+class Code2LoRAHead(nn.Module):
+    """Context vector → one LoRA pair per projection type.
+
+    h = trunk(ctx), h ← h/‖h‖₂·√hidden; A_t = tanh(heads_A_t h)·clamp(exp(s), 1e-5, 0.3) viewed as [rank, in], B_t
+    likewise as [out, rank]. The trunk is Linear, GELU, Linear, GELU (exact erf). With tasks, a learned vector of the
+    task is appended to the context. With `residual`, B_t is less its value at the buffer `context_mean`, so that there
+    is no constant path; with `layers`, layer l has B_t·diag(1 + tanh(layer_gain_t h)_l).
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        types = sorted(config.type_dims)
+        task_width = config.task_dim if config.num_tasks else 0
+        hidden, rank = config.hidden_dim, config.rank
+        self.task_embedding = nn.Embedding(config.num_tasks, task_width) if config.num_tasks else None
+        if self.task_embedding is not None:
+            nn.init.normal_(self.task_embedding.weight, std=0.02)
+        self.trunk = nn.Sequential(
+            nn.Linear(config.input_dim + task_width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
+        )
+        self.heads_A = nn.ModuleDict({t: nn.Linear(hidden, rank * config.type_dims[t][0]) for t in types})
+        self.heads_B = nn.ModuleDict({t: nn.Linear(hidden, config.type_dims[t][1] * rank) for t in types})
+        self.layer_gain = nn.ModuleDict()
+        if config.layers:
+            self.layer_gain = nn.ModuleDict({t: nn.Linear(hidden, config.layers * rank) for t in types})
+            for linear in self.layer_gain.children():
+                nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
+                nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+        self.context_mean: Tensor
+        if config.residual:
+            self.register_buffer("context_mean", torch.zeros(config.input_dim))
+        self.log_scale_A = nn.ParameterDict({t: nn.Parameter(torch.tensor(LOG_SCALE)) for t in types})
+        self.log_scale_B = nn.ParameterDict({t: nn.Parameter(torch.tensor(LOG_SCALE)) for t in types})
+
+    def forward(self, ctx: Tensor, task: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Pairs {t: (A [N, rank, in], B [N, out, rank])} of contexts [N, D]; [N, K, D] is max-pooled over K.
+
+        With coefficients for each layer B is [N, layers, out, rank]. `task` [N] holds task indices; absent, every row
+        is task 0. A head without tasks ignores it.
+        """
+        if ctx.dim() == 3:
+            ctx = ctx.amax(dim=1)  # [N, D]
+        h = self._trunk(ctx, task)  # [N, hidden]
+        mean = (
+            self._trunk(self.context_mean[None], None if task is None else task[:1]) if self.config.residual else None
+        )
+        rank, pairs = self.config.rank, {}
+        for t in self.heads_A:
+            width_in, width_out = self.config.type_dims[t]
+            A = torch.tanh(self.heads_A[t](h)).view(-1, rank, width_in) * _scale(self.log_scale_A[t])
+            raw = torch.tanh(self.heads_B[t](h))
+            if mean is not None:
+                raw = raw - torch.tanh(self.heads_B[t](mean))
+            B = raw.view(-1, width_out, rank) * _scale(self.log_scale_B[t])
+            if self.config.layers:
+                gain = 1 + torch.tanh(self.layer_gain[t](h)).view(-1, self.config.layers, 1, rank)
+                B = B[:, None] * gain  # [N, layers, out, rank]
+            pairs[t] = (A, B)
+        return pairs
+
+    def _trunk(self, ctx: Tensor, task: Tensor | None) -> Tensor:
+        """Features [N, hidden] of contexts [N, D], each of length √hidden."""
+        ctx = ctx.to(self.log_scale_A[next(iter(self.heads_A))].dtype)
+        if self.task_embedding is not None:
+            index = torch.zeros(len(ctx), dtype=torch.long, device=ctx.device) if task is None else task
+            ctx = torch.cat([ctx, self.task_embedding(index)], dim=-1)
+        return F.normalize(self.trunk(ctx), dim=-1) * math.sqrt(self.config.hidden_dim)
+
+
+def _scale(log_scale: Tensor) -> Tensor:
+    return log_scale.exp().clamp(*SCALE_RANGE)
+
+
+class CommitGRU(nn.Module):
+    """State of a repository over its commits: h0 from its embedding, one GRU step per diff embedding.
+
+    Gates in torch's order r, z, n: h' = (1 − z)·n + z·h with n = tanh(W_n x + b_n + r·(U_n h + c_n)).
+    """
+
+    def __init__(self, config: GRUConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_dim
+        self.diff_proj = nn.Sequential(nn.Linear(config.diff_input_dim, width), nn.LayerNorm(width))
+        self.repo_init_proj = nn.Sequential(nn.Linear(config.repo_state_dim, width), nn.GELU(), nn.LayerNorm(width))
+        self.gru = nn.GRU(width, width, batch_first=True)
+        self.output_norm = nn.LayerNorm(width)
+
+    def start(self, repository: Tensor) -> Tensor:
+        """h0 [N, H] of repository embeddings [N, repo_state_dim]."""
+        h0: Tensor = self.repo_init_proj(repository)
+        return h0
+
+    def step(self, diff: Tensor, h: Tensor) -> Tensor:
+        """The states [N, H] after diff embeddings [N, diff_input_dim]; rows are folders and do not touch each other."""
+        return self.roll(diff[:, None], h)[:, 0]
+
+    def roll(self, diffs: Tensor, h: Tensor) -> Tensor:
+        """All states [N, T, H] while T diffs [N, T, diff_input_dim] are folded one after the other, from h [N, H]."""
+        states: Tensor = self.gru(self.diff_proj(diffs), h[None].contiguous())[0]
+        return states
+
+    def context(self, h: Tensor) -> Tensor:
+        """What the head sees of states h [..., H]."""
+        ctx: Tensor = self.output_norm(h)
+        return ctx
+
+
+def expand(pairs: Mapping[str, tuple[Tensor, Tensor]], layers: int, scale: float) -> dict[str, Pair]:
+    """Pairs {t: (A [rank, in], B [out, rank] or [layers, out, rank])} under the name of every layer's projection.
+
+    `scale` is alpha/rank. A is copied for each layer (a safetensors file holds no tensor under two names; an export
+    makes its own B), B is shared unless it is each layer's own. AdapterError for a type no decoder layer has.
+    """
+    unknown = sorted(pairs.keys() - BLOCK_OF.keys())
+    if unknown:
+        raise AdapterError(f"The hypernetwork makes weights for {', '.join(unknown)}, which no supported model has.")
+    return {
+        f"model.layers.{i}.{BLOCK_OF[t]}.{t}": Pair(A.clone(), B[i].clone() if B.dim() == 3 else B, scale)
+        for i in range(layers)
+        for t, (A, B) in pairs.items()
+    }

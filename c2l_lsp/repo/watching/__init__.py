@@ -1,0 +1,1 @@
+"""File events of the operating system, gathered into batches. What changed is decided by content hashes, elsewhere."""

@@ -1,0 +1,1 @@
+"""What the server tells the user: status, statistics, progress bars. Decides nothing."""

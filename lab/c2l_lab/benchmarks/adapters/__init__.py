@@ -1,0 +1,1 @@
+"""`bench adapt`: what each way of adapting gives on held-out repositories."""

@@ -1,0 +1,63 @@
+"""Adapters on disk for one run: exactly what was made, with the seconds it took. No format for anybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from c2l_lsp.errors import AdapterError, StorageError
+from c2l_lsp.model.adapter.knn_lm import Recall, Trust
+from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.runtime.lora_pair import Pair
+
+
+def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
+    """Write an adapter aside, then in place. StorageError if the disk refuses."""
+    tensors: dict[str, Tensor] = {}
+    if adapter.final_map is not None:
+        tensors["final"] = adapter.final_map.contiguous()
+    for name, pair in adapter.pairs.items():
+        tensors[f"A.{name}"], tensors[f"B.{name}"] = pair.A.clone(), pair.B.clone()
+    if adapter.recall is not None:
+        r = adapter.recall
+        numbers = torch.tensor([*r.trust.plain(), r.strength], dtype=torch.float64)
+        tensors |= {"recall.ids": r.ids, "recall.keys": r.keys, "recall.basis": r.basis, "recall.trust": numbers}
+    scales = {name: pair.scale for name, pair in adapter.pairs.items()}
+    about = {"base": adapter.base, "kind": adapter.kind, "scales": json.dumps(scales), "seconds": repr(seconds)}
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # shards may make the same adapter at the same time
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata=about)
+        part.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def load_adapter(path: Path, base: str) -> tuple[Adapter, float]:
+    """The adapter of a file and the seconds it took. AdapterError if it is of another base or cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+        scales: dict[str, float] = json.loads(about["scales"])
+        pairs = {name: Pair(tensors[f"A.{name}"], tensors[f"B.{name}"], scale) for name, scale in scales.items()}
+        found = Adapter(about["base"], about["kind"], tensors.get("final"), pairs, _recall(tensors))
+        seconds = float(about["seconds"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise AdapterError(f"The adapter {path.name} cannot be read ({error}); delete it.") from error
+    if found.base != base:
+        raise AdapterError(f"The adapter {path.name} was made for another base model.")
+    return found, seconds
+
+
+def _recall(tensors: dict[str, Tensor]) -> Recall | None:
+    if "recall.ids" not in tensors:
+        return None
+    ids, keys, basis, numbers = (tensors[f"recall.{name}"] for name in ("ids", "keys", "basis", "trust"))
+    return Recall(ids, keys, basis, Trust.of(numbers[:-1].tolist()), float(numbers[-1]))

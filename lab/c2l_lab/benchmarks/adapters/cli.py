@@ -1,0 +1,148 @@
+"""The commands `c2l-lsp bench adapt` and `bench train-shared`. Importing this module loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from c2l_lab.benchmarks.adapters.run import Run
+    from c2l_lab.benchmarks.methods.protocol import Kit
+
+Model = Annotated[str, typer.Option("--model", "--base", help="Hugging Face name or folder; default: c2l-nano.")]
+Work = Annotated[Path, typer.Option("--work", help="Folder of cases, adapters and units: a run goes on from there.")]
+Train = Annotated[Path | None, typer.Option("--train", help="Training corpus, for the shared LoRA.")]
+Tokens = Annotated[int, typer.Option(help="Tokens the shared LoRA is trained on.")]
+
+
+def bench_adapt(
+    corpus: Annotated[Path, typer.Option("--corpus", help="A built corpus of repositories never trained on.")],
+    work: Work = Path("bench-adapt"),
+    model: Model = "",
+    methods: Annotated[str, typer.Option(help="Comma-separated, or all.")] = "all",
+    repositories: Annotated[int, typer.Option("--repos", help="How many repositories are compared.")] = 24,
+    mirror: Annotated[Path | None, typer.Option("--mirror", help="Git folders, MIRROR/owner+name/repo.")] = None,
+    train: Train = None,
+    weights: Annotated[list[str] | None, typer.Option("--weights", help="KIND=FILE or FOLDER.")] = None,
+    amounts: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, e.g. scored=2048, spans=16.")] = None,
+    shared_tokens: Tokens = 400_000,
+    state_kb: Annotated[
+        int, typer.Option(min=20, help="Text a state is made of; an engine learns 256 by default.")
+    ] = 64,
+    without: Annotated[list[str] | None, typer.Option(help="A part to leave out, e.g. static.ages.")] = None,
+    shard: Annotated[str, typer.Option(help="i/n: do the i-th of n shares, and assemble nothing.")] = "",
+    minutes: Annotated[float, typer.Option(help="Stop after so long; the same command goes on. 0: no limit.")] = 0.0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
+    html_out: Annotated[Path | None, typer.Option("--html", help="File for the report with pictures.")] = None,
+    markdown_out: Annotated[Path | None, typer.Option("--markdown", help="File for the headline table.")] = None,
+) -> None:
+    """Every way to an adapter, on repositories it never saw: what it gives, what it costs, whether it is their own."""
+    from c2l_lab.benchmarks import stats
+    from c2l_lab.benchmarks.adapters import adapters
+    from c2l_lab.benchmarks.adapters.run import Plan, Run
+    from c2l_lab.benchmarks.methods import TABLE, build
+    from c2l_lab.benchmarks.repositories.cases import Sizes
+    from c2l_lab.benchmarks.result_cache import share
+
+    kit = _kit(model, work, train, weights or [], shared_tokens)
+    chosen, missing = build(list(TABLE) if methods == "all" else methods.split(","), kit)
+    for name, why in missing.items():
+        _say(f"{name}: not trained, {why}")
+    sizes = Sizes(state=state_kb * 1000)
+    left_out = _parts(without or [])
+    plan = Plan(corpus, mirror, work, repositories, sizes, _amounts(amounts or []), left_out)
+    run = Run(kit.model, chosen, plan, _say)
+    part = share(shard)
+    seconds, unknown = adapters.estimate(run, part)
+    _say(f"about {seconds / 60:.1f} minutes are left, and {unknown} units of kinds that were not timed yet")
+    complete = _with_bar(run, part, minutes)
+    if shard or not complete:
+        _say("done" if complete else "time is up: the same command goes on from here")
+        return
+    rows = adapters.assemble(run, missing, adapters.Out(json_out, html_out, markdown_out))
+    stats.show(rows, f"adapt: {len(run.repositories.names)} repositories, base {kit.model.id}")
+
+
+def bench_train_shared(
+    train: Annotated[Path, typer.Option("--train", help="Training corpus.")],
+    work: Work = Path("bench-adapt"),
+    model: Model = "",
+    shared_tokens: Tokens = 400_000,
+) -> None:
+    """Train the one shared LoRA that `bench adapt` compares with, into its work folder."""
+    from c2l_lab.benchmarks.methods.shared import shared_file, train_shared
+
+    kit = _kit(model, work, train, [], shared_tokens)
+    file = shared_file(kit.model, kit.options)
+    if file is not None:
+        train_shared(kit.model, kit.options, file)
+        typer.echo(file)
+
+
+def _kit(model: str, work: Path, train: Path | None, weights: list[str], shared_tokens: int) -> Kit:
+    import torch
+
+    from c2l_lab.benchmarks.methods.protocol import Kit, Options
+    from c2l_lsp.config import Model as Settings
+    from c2l_lsp.model.lm import base
+
+    torch.set_num_threads(1)  # figures must not depend on how many cores there are; shards use the others
+    folder = Path(model).resolve() if model and Path(model).is_dir() else None
+    loaded = base.load(Settings(path=str(folder)) if folder else Settings(id=model or base.NANO))
+    files = {kind: Path(path) for kind, path in _pairs(weights).items()}
+    return Kit(loaded, Options(weights=files, train=train, work=work, shared_tokens=shared_tokens))
+
+
+def _with_bar(run: Run, part: tuple[int, int], minutes: float) -> bool:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from c2l_lab.benchmarks.adapters import adapters
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, refresh_per_second=2) as progress:
+        task = progress.add_task("")
+
+        def tick(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total, description=what)
+            if not console.is_terminal and done % 20 == 0:
+                _say(f"{done}/{total} {what}")
+
+        return adapters.work(run, part, minutes, tick)
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    from c2l_lsp.errors import SettingError
+
+    for item in items:
+        if "=" not in item:
+            raise SettingError(f"{item} is not NAME=VALUE.")
+    return dict(item.split("=", 1) for item in items)
+
+
+def _parts(items: list[str]) -> frozenset[str]:
+    from c2l_lab.benchmarks.adapters.run import PARTS
+    from c2l_lab.benchmarks.methods import TABLE
+    from c2l_lsp.errors import SettingError
+
+    known = {f"{method}.{part}" for method in TABLE for part in PARTS}
+    if unknown := sorted(set(items) - known):
+        raise SettingError(f"There is no part {', '.join(unknown)}; parts are METHOD.PART with {', '.join(PARTS)}.")
+    return frozenset(items)
+
+
+def _amounts(items: list[str]) -> Any:  # noqa: ANN401 - Amounts, whose module loads torch
+    from c2l_lab.benchmarks.adapters.metrics import Amounts
+    from c2l_lsp.errors import SettingError
+
+    values = _pairs(items)
+    if unknown := sorted(values.keys() - vars(Amounts()).keys()):
+        raise SettingError(f"There is no amount {', '.join(unknown)}; there are {', '.join(vars(Amounts()))}.")
+    return Amounts(**{name: int(value) for name, value in values.items()})
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,228 @@
+"""The parts of the table: each measures one method on one repository and gives plain values for a file.
+
+Nothing here depends on what ran before: readings, decoders and windows are made anew or kept by content, so a unit
+gives the same figures in whatever leg or shard it runs. Times are the exception.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from c2l_lab.benchmarks.adapters import merge
+from c2l_lab.benchmarks.adapters.rest_of_line import Lines
+from c2l_lab.benchmarks.adapters.scoring import PREFIXES, Reader, read, windows
+from c2l_lab.benchmarks.methods.mean import mean_without
+from c2l_lab.benchmarks.methods.networked import Networked
+from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Method
+from c2l_lab.benchmarks.repositories.cases import Case
+from c2l_lab.benchmarks.repositories.spans import names_of, spans_of
+from c2l_lab.train.memory.held_out import Scored, site_loss
+from c2l_lsp.model.adapter.knn_lm import tails
+from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.lm.base import BaseModel
+
+LAMBDAS = (0.0, 0.5, 1.0, 1.5, 2.0)
+LAST = max(PREFIXES)
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much is measured of a repository: tokens scored at the longest prefix and at each shorter one, of adapters
+    with pairs against others', for staleness; spans to be written at the longest prefix, at each shorter one, and under
+    states of every age."""
+
+    scored: int = 4096
+    short_scored: int = 1024
+    pair_scored: int = 512
+    aged: int = 1024
+    spans: int = 24
+    short_spans: int = 8
+    aged_spans: int = 12
+
+    def at(self, prefix: int) -> int:
+        """Tokens scored at a prefix."""
+        return self.scored if prefix == LAST else self.short_scored
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the parts measure with."""
+
+    model: BaseModel
+    reader: Reader
+    lines: Lines
+    adapters: Adapters
+    amounts: Amounts
+
+
+def loss(bench: Bench, case: Case, method: Method) -> Values:
+    """Loss with and without the method at each prefix, in nat/token."""
+    fitted = bench.adapters.fitted(method, case.name)
+    found: Values = {"seconds": fitted.seconds, "norm": fitted.adapter.norm if fitted.adapter else 0.0}
+    for prefix in PREFIXES:
+        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, bench.amounts.at(prefix))
+        base = bench.reader.loss(chosen, bare, None)
+        if fitted.context is None:
+            mine = bench.reader.loss(chosen, bare, fitted.adapter)
+        elif prefix:
+            mine = site_loss(bench.model, read(bench.model, chosen, fitted.context, fitted.budget), None)
+        else:
+            continue  # nothing stands before the cursor that could be searched with
+        found[str(prefix)] = {"base": base, "loss": mine, "tokens": len(bare.targets)}
+    return found
+
+
+def line(bench: Bench, case: Case, method: Method) -> Values:
+    """Rests of lines under the method; by prefix, "1024" being as much of the file as fits."""
+    fitted = bench.adapters.fitted(method, case.name)
+    known = names_of(case.state.values())
+    found: Values = {}
+    for prefix in PREFIXES:
+        count, seen = (bench.amounts.spans, None) if prefix == LAST else (bench.amounts.short_spans, prefix)
+        spans = spans_of(case.targets, known, count)
+        answers = bench.lines.ask(case.targets, spans, fitted.adapter, fitted.context, fitted.budget, seen)
+        found[str(prefix)] = [answer.plain() for answer in answers]
+    return found
+
+
+def others(bench: Bench, case: Case, method: Method, rivals: Sequence[str]) -> Values:
+    """Own adapter against `rivals`' and against the others' mean; the way from the mean through the own one."""
+    own, mean = _adapter(bench.adapters.fitted(method, case.name)), mean_without(method, case.name, bench.adapters)
+    theirs = {name: _adapter(bench.adapters.fitted(method, name)) for name in rivals}
+    pairs = bool(own.pairs)
+    found: Values = {"cosine": {name: merge.cosine(own, adapter) for name, adapter in theirs.items()}}
+    for prefix in [LAST] if pairs else PREFIXES:
+        most = bench.amounts.pair_scored if pairs else bench.amounts.at(prefix)
+        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, most)
+        score = _scorer(bench, chosen, bare)
+        cell: Values = {"base": score(None), "own": score(own), "mean": score(mean)}
+        cell["others"] = {name: score(adapter) for name, adapter in theirs.items()}
+        found[str(prefix)] = cell
+        if prefix == LAST:
+            control = rivals[-1]
+            ends = {"own": (own, cell["own"]), "other": (theirs[control], cell["others"][control])}
+            found["lambda"] = {
+                side: [
+                    {0.0: cell["mean"], 1.0: end}[step] if step in (0.0, 1.0) else score(_between(mean, one, step))
+                    for step in LAMBDAS
+                ]
+                for side, (one, end) in ends.items()
+            }
+    return found
+
+
+def ages(bench: Bench, case: Case, method: Method) -> Values:
+    """Loss and rests of lines in the newest targets under states of all ages, and under one that followed them."""
+    if not isinstance(method, Networked):
+        return {}
+    follower = method.follower(case)
+    follower.meet([*case.states.values(), *case.trails.values()])
+    scored = {path: case.targets[path] for path in case.newest}
+    oldest_first = [case.trails[age] for age in sorted(case.trails, reverse=True)]
+    made = {str(age): follower.adapter(follower.snapshot(texts)) for age, texts in sorted(case.trails.items())}
+    made["followed"] = follower.adapter(follower.followed(oldest_first))
+    since = [case.trails[age] for age in sorted(case.trails, reverse=True) if age <= 20]
+    made["followed20"] = follower.adapter(follower.followed(since))
+    chosen = windows(bench.model, scored, 256, bench.amounts.aged)
+    score = _scorer(bench, chosen, read(bench.model, chosen))
+    found: Values = {"base": score(None), "loss": {age: score(adapter) for age, adapter in made.items()}}
+    now = case.trails[0]
+    found["changed"] = {
+        str(age): sum(now.get(path) != text for path, text in texts.items()) for age, texts in case.trails.items()
+    }
+    if not made["0"].pairs:  # pairs would need the prompt read anew for each
+        spans = spans_of(scored, names_of(case.trails[0].values()), bench.amounts.aged_spans)
+        found["exact"] = {
+            age: [answer.exact for answer in bench.lines.ask(scored, spans, adapter)] for age, adapter in made.items()
+        }
+    return found
+
+
+def rename(bench: Bench, case: Case, method: Method) -> Values:
+    """Log-likelihood, in its callers, of a new name for something the state defines: before, after, and reverted."""
+    chosen = renamed(case)
+    if not isinstance(method, Networked) or chosen is None:
+        return {}
+    old, new = chosen
+    follower = method.follower(case)
+    follower.meet([*case.states.values(), *case.trails.values()])
+    there = {path: _replaced(text, old, new) for path, text in case.state.items()}
+    before = follower.snapshot(case.state)
+    after = follower.changed(before, case.state, there)
+    back = follower.changed(after, there, case.state)
+    sites = [(_without(text[: m.start()], old), new) for text in case.targets.values() for m in _first(text, old)]
+    found: Values = {"old": old, "new": new, "sites": len(sites)}
+    for name, state in (("before", before), ("after", after), ("reverted", back)):
+        found[name] = _likelihood(bench.model, sites, follower.adapter(state))
+    return found
+
+
+def renamed(case: Case) -> tuple[str, str] | None:
+    """The name that the state defines and most targets use, and one that the repository does not know."""
+    known = names_of([*case.state.values(), *case.targets.values()])
+    counts: dict[str, int] = {}
+    for text in case.state.values():
+        for name in re.findall(r"^(?:    )?(?:def|class) ([^\W_]\w{4,})", text, re.MULTILINE):
+            counts[name] = sum(bool(_first(target, name)) for target in case.targets.values())
+    best = max(sorted(counts), key=lambda name: counts[name], default="")
+    if not best or not counts[best]:
+        return None
+    for first, second in (("harvest", "lantern"), ("copper", "meadow"), ("velvet", "anchor")):
+        new = first.title() + second.title() if best[0].isupper() else f"{first}_{second}"
+        if new not in known:
+            return best, new
+    return None
+
+
+def _adapter(fitted: Fitted) -> Adapter:
+    assert fitted.adapter is not None  # noqa: S101 - methods with own adapters make one
+    return fitted.adapter
+
+
+def _scorer(bench: Bench, chosen: Any, bare: Any) -> Any:  # noqa: ANN401 - a closure over windows and their states
+    return lambda adapter: bench.reader.loss(chosen, bare, adapter)
+
+
+def _between(mean: Adapter, one: Adapter, step: float) -> Adapter:
+    return merge.combine([(1 - step, merge.dense(mean)), (step, merge.dense(one))], mean.base, "between")
+
+
+def _first(text: str, name: str) -> list[re.Match[str]]:
+    """Where a file calls a name for the first time."""
+    called = re.search(rf"(?<!\w)(?<!def )(?<!class ){re.escape(name)}(?=\()", text)
+    return [] if called is None else [called]
+
+
+def _without(text: str, name: str) -> str:
+    """A text without the lines that say a name: neither the old one nor the new one stands before the call."""
+    lines = text.splitlines(keepends=True)
+    return "".join(part for part in lines[:-1] if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", part)) + (
+        lines[-1] if lines else ""
+    )
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", new, text)
+
+
+@torch.inference_mode()
+def _likelihood(model: BaseModel, sites: Sequence[tuple[str, str]], adapter: Adapter) -> float:
+    """Mean over the sites of the name's log-probability after up to 256 tokens of the text before it."""
+    if not sites:
+        return float("nan")
+    total = 0.0
+    with merge.merged(model, adapter):
+        for before, name in sites:
+            seen = [model.start, *model.encode(before)[-256:]]
+            ids = [*seen, *model.encode(name)]
+            rows = torch.tensor([ids], device=model.device)
+            hidden, targets = model.hidden(rows[:, :-1])[0, len(seen) - 1 :], rows[0, len(seen) :]
+            scored = Scored(hidden, targets, tails(ids, len(seen) - 1, len(ids) - 1))
+            total -= site_loss(model, scored, adapter.final_map, adapter.recall) * len(targets)
+    return total / len(sites)

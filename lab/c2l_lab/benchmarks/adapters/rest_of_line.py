@@ -1,0 +1,99 @@
+"""The line track: the rest of a line, written by the engine's own prompt builder, decoder and stop rules."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from c2l_lab.benchmarks.adapters.scoring import Context
+from c2l_lab.benchmarks.repositories.spans import Span
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.completion.complete import Completer
+from c2l_lsp.engine.completion.decode import Decoder
+from c2l_lsp.engine.completion.prompt import PREFIX_SHARE
+from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.lm.base import BaseModel
+
+NEW_TOKENS = 32
+_PATIENCE_MS = 600_000  # no answer is cut short by the clock: figures must not depend on the machine
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion against what stands there."""
+
+    stratum: str
+    exact: bool
+    similarity: float
+    ms: float
+    prompt_tokens: int
+    text: str
+
+    def plain(self) -> dict[str, Any]:
+        """As it is written to a file."""
+        return dict(vars(self))
+
+
+class Lines:
+    """Asks for spans under adapters and contexts; one decoder, whose KV is dropped between methods."""
+
+    def __init__(self, model: BaseModel, max_tokens: int = 1536) -> None:
+        self._model, self._max_tokens = model, max_tokens
+        self._slot = AdapterSlot(model)
+        self._decoder = Decoder(model, self._slot)
+        self._completer = Completer(model, self._decoder)
+
+    def ask(
+        self,
+        targets: Mapping[str, str],
+        spans: Sequence[Span],
+        adapter: Adapter | None = None,
+        context: Context | None = None,
+        budget: int = 0,
+        seen: int | None = None,
+    ) -> list[Answer]:
+        """The answers at some spans, in order; a context of at most `budget` tokens goes before the file's text.
+
+        `seen`: tokens of the file before the span's line that are shown (None: as many as fit).
+        """
+        if adapter is not None:
+            adapter.check(self._model)
+        self._decoder.forget()
+        self._slot.use(adapter)
+        try:
+            return [self._one(targets[span.path], span, context, budget, seen) for span in spans]
+        finally:
+            self._slot.use(None)
+
+    def _one(self, text: str, span: Span, context: Context | None, budget: int, seen: int | None) -> Answer:
+        prefix, suffix = text[: span.start], text[span.end :]
+        if seen is not None:
+            above = prefix.rfind("\n") + 1
+            ids = self._model.encode(prefix[:above])
+            prefix = self._model.decode(ids[max(0, len(ids) - seen) :]) + prefix[above:]
+        if context is not None:
+            prefix = self._before(context(prefix, span.path), prefix, suffix, budget)
+        request = wire.Complete(
+            folder="", path=span.path, language="python", prefix=prefix, suffix=suffix, multiline="never",
+            max_new_tokens=NEW_TOKENS, max_latency_ms=_PATIENCE_MS, max_context_tokens=self._max_tokens,
+        )  # fmt: skip
+        found = self._completer.complete(request, generation=0, kv_key="", cancelled=lambda: False)
+        said = found.texts[0].partition("\n")[0].rstrip() if found.texts else ""
+        truth = text[span.start : span.end].rstrip()
+        similarity = difflib.SequenceMatcher(None, said, truth, autojunk=False).ratio()
+        return Answer(span.stratum, said == truth, similarity, found.ms.total, found.prompt_tokens, said)
+
+    def _before(self, given: str, prefix: str, suffix: str, budget: int) -> str:
+        """A context and as much of the prefix as still fits beside it: the context takes its room from the prefix."""
+        if not given:
+            return prefix
+        model = self._model
+        room = max(16, min(self._max_tokens, model.max_context - NEW_TOKENS) - 4)
+        if model.fim is not None and suffix.strip():
+            room -= max(int(room * (1 - PREFIX_SHARE)), 1)
+        ids = model.encode(given)[:budget]
+        given = model.decode(ids).rstrip("\n") + "\n"
+        kept = model.encode(prefix)[-max(16, room - len(ids) - 8) :]
+        return given + model.decode(kept)

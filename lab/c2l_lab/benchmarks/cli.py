@@ -1,0 +1,28 @@
+"""The commands `c2l-lsp bench …`. Importing this module loads no torch."""
+
+from __future__ import annotations
+
+import typer
+
+from c2l_lab.benchmarks.adapters.cli import bench_adapt, bench_train_shared
+from c2l_lab.benchmarks.lines.cli import bench_lines, bench_scaling, bench_vocabulary
+from c2l_lab.benchmarks.perf.cli import bench_perf
+from c2l_lab.benchmarks.repopeft.assert_cli import bench_assert
+from c2l_lab.benchmarks.repopeft.cli import repopeft_app
+
+bench_app = typer.Typer(help="Measure what the adapters give and what they cost.", no_args_is_help=True)
+
+
+@bench_app.callback()
+def _group() -> None:
+    """Measure what the adapters give and what they cost."""
+
+
+bench_app.command("adapt")(bench_adapt)
+bench_app.command("train-shared")(bench_train_shared)
+bench_app.command("lines")(bench_lines)
+bench_app.command("scaling")(bench_scaling)
+bench_app.command("vocabulary")(bench_vocabulary)
+bench_app.command("assert")(bench_assert)
+bench_app.command("perf")(bench_perf)
+bench_app.add_typer(repopeft_app, name="repopeft")

@@ -1,0 +1,1 @@
+"""`bench lines`, `bench scaling`, `bench vocabulary`: how well a base model completes lines."""

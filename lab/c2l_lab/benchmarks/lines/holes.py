@@ -1,0 +1,262 @@
+"""`bench lines`: how good is a base LM at what an editor asks, on repositories that were never trained on?
+
+Bits per byte of whole files, and greedy answers to three kinds of holes (rest of a line, a line, three to five lines)
+with 256 and 1024 tokens of the file shown. No adapter. Unit of statistics: the repository.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import random
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from c2l_lab.benchmarks.lines.ngram import CachedNGram
+from c2l_lab.benchmarks.result_cache import Kept, Values
+from c2l_lab.benchmarks.stats import Row, row
+from c2l_lab.corpus.corpus import Document
+from c2l_lab.train.base import fim_spans
+from c2l_lsp.engine.completion.decode import Decoder
+from c2l_lsp.engine.completion.prompt import build
+from c2l_lsp.errors import CorpusError
+from c2l_lsp.model.adapter.lora import AdapterSlot
+from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.lm.token_healing import owed as owed_by
+
+CONTEXTS = (256, 1024)
+SPANS = ("rest_of_line", "whole_line", "lines_3_to_5")
+RESERVE = {"rest_of_line": 48, "whole_line": 64, "lines_3_to_5": 160}
+"""Tokens an answer may have; positions of the model kept free for it."""
+
+_WINDOW, _STRIDE = 1024, 512
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A place in a file of `repo`: what stands before and after, and the text that belongs between."""
+
+    repo: str
+    span: str
+    prefix: str
+    suffix: str
+    target: str
+
+
+class Method(Protocol):
+    """Something that reads and writes code."""
+
+    def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
+        """(bits, bytes) of about the first `most` tokens of a file's text, at most 1024 tokens seen at a time."""
+        ...
+
+    def fill(self, hole: Hole, context: int) -> str:
+        """What would stand in the hole, `context` tokens of the file being shown."""
+        ...
+
+
+def _lines_3_to_5(text: str, dice: random.Random) -> tuple[int, int]:
+    begin, end = fim_spans.whole_line(text, dice)
+    for _ in range(dice.randint(2, 4)):
+        after = text.find("\n", end + 1)
+        if after < 0:
+            break
+        end = after
+    return begin, end
+
+
+_CUTS = {"rest_of_line": fim_spans.rest_of_line, "whole_line": fim_spans.whole_line, "lines_3_to_5": _lines_3_to_5}
+
+
+def holes(repo: str, texts: Sequence[str], span: str, count: int) -> list[Hole]:
+    """`count` holes of a kind at places drawn evenly over the text of a repository, the same ones in every run.
+
+    A rest of a line begins at any character of it; single characters and holes of white space are not asked for, and
+    at least 200 characters stand before.
+    """
+    dice = random.Random(zlib.crc32(f"{repo}/{span}".encode()))  # noqa: S311 - the same sample in every run
+    long = [text for text in texts if len(text) > 1000]
+    made: list[Hole] = []
+    for _ in range(50 * count if long else 0):
+        (text,) = dice.choices(long, weights=[len(text) for text in long])
+        begin, end = _CUTS[span](text, dice)
+        target = text[begin:end]
+        if begin < 200 or len(target.strip()) < 2 or (span == "lines_3_to_5" and target.count("\n") < 2):
+            continue
+        made.append(Hole(repo, span, text[:begin], text[end:], target))
+        if len(made) == count:
+            break
+    return made
+
+
+def counted(answer: str, span: str) -> str:
+    """What of an answer counts: one line for single lines, all of it otherwise; spaces at line ends do not."""
+    lines = answer.split("\n")
+    return "\n".join(line.rstrip() for line in (lines if span == "lines_3_to_5" else lines[:1])).rstrip()
+
+
+def first_lines(text: str, hole: Hole) -> str:
+    """As many lines as are missing: told to what was only shown the text before, and so can't know where to end."""
+    return "\n".join(text.split("\n")[: hole.target.count("\n") + 1])
+
+
+def answer(model: BaseModel, ids: Sequence[int], owed: str) -> str:
+    """The text of an answer without what it owed."""
+    text = model.pieces.text(ids) if model.pieces is not None else model.decode(list(ids))
+    return text[len(owed) :] if text.startswith(owed) else ""
+
+
+class Model:
+    """A base LM behind the engine's own prompts and decoder; `fills` = False shows it only what stands before.
+
+    `told` = True tells it how many lines are missing, as whoever can't see what follows is told: it may not end before.
+    """
+
+    def __init__(self, model: BaseModel, fills: bool = True, told: bool = False) -> None:
+        self._model, self._fills, self._told = model, fills, told
+        self._decoder = Decoder(model, AdapterSlot(model))
+
+    @torch.inference_mode()
+    def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
+        """See Method."""
+        ids = [self._model.start, *self._model.encode(text)][: most + 1]
+        total = 0.0
+        for begin in range(0, max(1, len(ids) - 1), _STRIDE):
+            window = ids[begin : begin + _WINDOW + 1]
+            skip = 0 if begin == 0 else _WINDOW - _STRIDE
+            if len(window) - 1 <= skip:
+                break
+            rows = torch.tensor([window], device=self._model.device)
+            logits = self._model.logits(self._model.hidden(rows[:, :-1])[0, skip:]).float()
+            total += float(torch.nn.functional.cross_entropy(logits, rows[0, 1 + skip :], reduction="sum"))
+        return total / math.log(2), len(self._model.decode(ids[1:]).encode())
+
+    def fill(self, hole: Hole, context: int) -> str:
+        """See Method."""
+        suffix = hole.suffix if self._fills else ""
+        asked = build(self._model, hole.prefix, suffix, context, RESERVE[hole.span])
+        most = RESERVE[hole.span]
+        ids = self._answer(asked.ids, asked.owed, hole, most)
+        while self._told and (left := most - len(ids)) > 0 and self._lines(ids) < hole.target.count("\n") + 1:
+            ids += self._answer([*asked.ids, *ids], "" if ids else asked.owed, hole, left, goes_on=True)
+        text = answer(self._model, ids, asked.owed)
+        return text if asked.fim and not self._told else first_lines(text, hole)
+
+    def _answer(self, prompt: list[int], owed: str, hole: Hole, most: int, goes_on: bool = False) -> list[int]:
+        """Greedy tokens up to a stop, at most `most`; an answer that `goes_on` does not begin with one."""
+        start = self._decoder.prefill(prompt, owed=owed)
+        first = next(token for token in self._decoder.likeliest(start, 8) if token not in self._model.stops)
+        ids: list[int] = []
+        for step in self._decoder.stream(start, first if goes_on else None):
+            if step.token in self._model.stops or len(ids) >= most:
+                break
+            ids.append(step.token)
+            if hole.span != "lines_3_to_5" and "\n" in self._model.decode(ids[-1:]):
+                break
+        return ids
+
+    def _lines(self, ids: list[int]) -> int:
+        return self._model.decode(ids).count("\n") + 1
+
+
+class Grams:
+    """The cached 5-gram over the tokens of `model`. Its cache is shown both sides of the hole."""
+
+    def __init__(self, model: BaseModel, grams: CachedNGram) -> None:
+        self._model, self._grams = model, grams
+
+    def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
+        """See Method; the cache holds all of the file so far."""
+        ids = [self._model.start, *self._model.encode(text)][: most + 1]
+        return self._grams.nat(ids, 1) / math.log(2), len(self._model.decode(ids[1:]).encode())
+
+    def fill(self, hole: Hole, context: int) -> str:
+        """See Method."""
+        owed = owed_by(hole.prefix)
+        before = self._model.encode(hole.prefix.removesuffix(owed)[-8 * context :])
+        after = self._model.encode(hole.suffix[: 8 * context])[: context // 4]
+        before = before[-(context - len(after)) :]
+        ids: list[int] = []
+        shown = (after, before)
+        for token in self._grams.greedy(before, shown, RESERVE[hole.span], self._model.pieces, owed.encode()):
+            if token in self._model.stops:
+                break
+            ids.append(token)
+            if self._model.decode(ids).count("\n") > hole.target.count("\n"):
+                break
+        return first_lines(answer(self._model, ids, owed), hole)
+
+
+def repositories(documents: Iterable[Document], most: int) -> dict[str, list[str]]:
+    """Texts by repository, the first `most` by name among those with at least 20,000 characters."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for document in sorted(documents, key=lambda d: (d.repo, d.path)):
+        files[document.repo].append(document.text)
+    enough = {name: texts for name, texts in files.items() if sum(map(len, texts)) >= 20_000}
+    if len(enough) < 2:
+        raise CorpusError("At least two repositories with 20,000 characters of code are needed.")
+    return dict(list(enough.items())[:most])
+
+
+def measure(
+    method: Method, name: str, repos: dict[str, list[str]], *, tasks: int, contexts: Sequence[int] = CONTEXTS,
+    spans: Sequence[str] = SPANS, tokens: int = 6000, kept: Kept | None = None, say: Say = lambda line: None,
+) -> list[Row]:  # fmt: skip
+    """All rows of one method: bits per byte over about `tokens` tokens and `tasks` holes of each kind a repository.
+
+    `kept` holds what an earlier run measured; its file must be of the same weights.
+    """
+    kept = kept or Kept()
+    key = (name, tasks, "+".join(map(str, contexts)), "+".join(spans), tokens)
+    found: dict[str, list[float]] = defaultdict(list)
+    for at, (repo, texts) in enumerate(repos.items(), start=1):
+
+        def measured(repo: str = repo, texts: list[str] = texts) -> Values:
+            return _repository(method, repo, texts, tasks, contexts, spans, tokens)
+
+        for row_name, value in kept.of((*key, repo), texts, measured).items():
+            found[row_name].append(value)
+        say(f"{name}: {at} of {len(repos)} repositories")
+    ordered = sorted(found, key=lambda row_name: _ORDER.index(row_name.split("/")[0]))
+    return [row(n, name, found[n], "bit/byte" if n == _BITS else "share") for n in ordered]
+
+
+_BITS = "bits_per_byte"
+_ORDER = [_BITS, "exact_match", "edit_similarity"]
+
+
+def _repository(
+    method: Method, repo: str, texts: Sequence[str], tasks: int, contexts: Sequence[int], spans: Sequence[str],
+    tokens: int,
+) -> Values:  # fmt: skip
+    found: Values = {_BITS: _repository_bits(method, texts, tokens)} if tokens else {}
+    for span in spans:
+        asked = holes(repo, texts, span, tasks)
+        for context in contexts if asked else ():
+            scores = [_score(method, hole, context) for hole in asked]
+            found[f"exact_match/{span}/{context}"] = sum(e for e, _ in scores) / len(scores)
+            found[f"edit_similarity/{span}/{context}"] = sum(c for _, c in scores) / len(scores)
+    return found
+
+
+def _repository_bits(method: Method, texts: Sequence[str], tokens: int) -> float:
+    """Bits per byte over files in the order of their check sums, so that no part of the tree is preferred."""
+    bits, size, left = 0.0, 0, tokens
+    for text in sorted(texts, key=lambda t: zlib.crc32(t.encode())):
+        if left < 64:
+            break
+        got, count = method.bits_per_byte(text, min(left, 2048))
+        bits, size, left = bits + got, size + count, left - min(left, 2048, max(1, count // 4))
+    return bits / max(size, 1)
+
+
+def _score(method: Method, hole: Hole, context: int) -> tuple[float, float]:
+    """(exact match, edit similarity as difflib's ratio) of one answer."""
+    said, right = counted(method.fill(hole, context), hole.span), counted(hole.target, hole.span)
+    return float(said == right), difflib.SequenceMatcher(None, said, right, autojunk=False).ratio()

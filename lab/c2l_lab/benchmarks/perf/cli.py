@@ -1,0 +1,77 @@
+"""The command `c2l-lsp bench perf`. Importing this module loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench_perf(
+    rows: Annotated[str, typer.Option("--rows", help="Rows to measure, by comma; default: all.")] = "",
+    listed: Annotated[Path | None, typer.Option("--list", help="File of repositories, one owner/name a line.")] = None,
+    mirror: Annotated[Path | None, typer.Option("--mirror", help="Folder that holds their git folders.")] = None,
+    repositories: Annotated[int, typer.Option("--repos", help="How many of the list.")] = 16,
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: as c2l.model.id.")] = "",
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda for the rows of a GPU.")] = "cpu",
+    threads: Annotated[
+        int, typer.Option(help="Threads of the model, ours and the peers'; 0: as many as an engine takes.")
+    ] = 0,
+    repeats: Annotated[int, typer.Option(help="Repeats of a measurement; at least 15 for a figure that counts.")] = 15,
+    places: Annotated[int, typer.Option(help="Places typed again.")] = 40,
+    speed: Annotated[float, typer.Option(help="How many times as fast as a human the keys come.")] = 1.0,
+    miniature: Annotated[
+        bool, typer.Option("--miniature", help="As little as can be: tries out, measures nothing.")
+    ] = False,
+    work: Annotated[Path | None, typer.Option("--work", help="Folder for exported weights and made folders.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
+    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows; a run goes on from it.")] = None,
+) -> None:
+    """Speed, as ratios in one run against real peers on the same weights; FAIL where a bar is missed (exit code 1)."""
+    import tempfile
+
+    import torch
+
+    from c2l_lab.benchmarks.perf import measure, run
+    from c2l_lab.benchmarks.perf.workload import Workload, machine
+    from c2l_lab.corpus.sources import git_folder, read_list
+    from c2l_lsp.config import Settings, merge
+    from c2l_lsp.model.lm import base
+    from c2l_lsp.model.runtime.hardware import threads as usual
+
+    threads = threads or usual()
+    torch.set_num_threads(threads)
+    values = {
+        "model.device": device,
+        **({"model.path" if Path(model).is_dir() else "model.id": model} if model else {}),
+    }
+    settings, errors = merge(Settings(), values, source="--model, --device", machine=True)
+    if errors:
+        raise errors[0]
+    names = read_list(listed)[:repositories] if listed is not None else []
+    roots = [git_folder(name, mirror or Path()) for name in names] or [Path.cwd()]
+    folder = work or Path(tempfile.mkdtemp(prefix="c2l-perf-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    repeats = min(repeats, 2) if miniature else repeats
+    load = Workload(settings, roots, folder.resolve(), repeats, threads, miniature, speed, places)
+    table = run.ROWS if device == "cpu" else run.GPU_ROWS
+    wanted = run.chosen([name for name in rows.split(",") if name], table)
+    about = {**machine(threads), "model": model or base.named(settings.model).id, "miniature": miniature}
+    kept = measure.load(json_out, about) if json_out is not None else []
+    if not fresh and not rows:
+        wanted = {name: action for name, action in wanted.items() if name not in run.done(kept, wanted)}
+    manifest = {**about, **_origin(names, repeats)}
+    found = run.run(load, wanted, json_out, manifest, kept, lambda line: typer.echo(line, err=True))
+    title = f"perf: {about['cpu']}, {threads} threads of {about['cores']} cores, {repeats} repeats, quartiles as spread"
+    measure.show(found, title + (" – MINIATURE, figures mean nothing" if miniature else ""))
+    raise typer.Exit(1 if any(item.holds is False for item in found) else 0)
+
+
+def _origin(names: list[str], repeats: int) -> dict[str, object]:
+    import datetime
+
+    from c2l_lsp import __version__
+
+    at = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {"code": __version__, "started": at, "repeats": repeats, "data": names}

@@ -1,0 +1,188 @@
+"""Keystroke → ghost text: places typed again in real time through the server's own suggester, on ours or on a peer.
+
+Both sides get the same prompts, the same stop rules, the same reuse of the KV, of results and of what is shown, and no
+pause before work starts (a debounce would be the same on both sides and only flatter the ratio). Nothing is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from c2l_lab.benchmarks.perf.peers import Llama
+from c2l_lab.benchmarks.perf.typing import Place
+from c2l_lsp.config import Settings, merge
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.completion.complete import Completer
+from c2l_lsp.engine.completion.decode import Decoder, Prefilled
+from c2l_lsp.engine.completion.draft import Elsewhere
+from c2l_lsp.engine.completion.greedy import Greedy, Step
+from c2l_lsp.model.adapter.lora import AdapterSlot
+from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.server.completion.acceptance import Shown
+from c2l_lsp.server.completion.suggest import Query, Suggester
+from c2l_lsp.server.reporting.statistics import Statistics
+
+_STEP = {"completion.debounceMs": 0, "completion.maxLatencyMs": 2000}
+
+Cancelled = Callable[[], bool]
+
+
+class Completing(Protocol):
+    """Answers a request."""
+
+    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
+        """The completion; RequestCancelled as soon as `cancelled` says so."""
+
+
+class OurSide:
+    """The engine's completer on a model, without adapter."""
+
+    def __init__(self, model: BaseModel) -> None:
+        self._completer = Completer(model, Decoder(model, AdapterSlot(model), clock=time.perf_counter))
+
+    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
+        """See Completing."""
+        return self._completer.complete(request, generation=0, kv_key="", cancelled=cancelled)
+
+
+class LlamaSide:
+    """llama.cpp as the decoder of the same completer: same prompts, same rules for what is shown and when to stop."""
+
+    def __init__(self, model: BaseModel, llama: Llama) -> None:
+        self._completer = Completer(model, _Llamas(model, llama))
+
+    def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
+        """See Completing."""
+        return self._completer.complete(request, generation=0, kv_key="", cancelled=cancelled)
+
+
+class _Llamas:
+    """Greedy decoding by llama.cpp, as `engine.decode.Decoder` does it, without drafts."""
+
+    def __init__(self, model: BaseModel, llama: Llama) -> None:
+        self._model, self._llama, self._greedy = model, llama, Greedy(model.pieces)
+
+    def prefill(
+        self, ids: list[int], kv_key: str = "", owed: str = "", cancelled: Cancelled = lambda: False
+    ) -> Prefilled:
+        """Read a prompt; llama.cpp keeps one text, whatever `kv_key` says."""
+        del kv_key
+        reused = self._llama.read(ids, cancelled)
+        return Prefilled(None, self._logits(), len(ids), reused, owed.encode())
+
+    def likeliest(self, start: Prefilled, count: int) -> list[int]:
+        """The likeliest first tokens of an answer."""
+        return self._greedy.likeliest(start.logits, start.owed, count)
+
+    def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
+        """Greedy tokens."""
+        del elsewhere
+        owed, pieces = start.owed, self._model.pieces
+        while True:
+            (step,) = self._greedy.steps(self._logits()[None], owed, first)
+            yield step
+            first = None
+            if owed and pieces is not None:
+                owed = owed[len(pieces[step.token]) :]
+            self._llama.step(step.token)
+
+    def _logits(self) -> Tensor:
+        return torch.from_numpy(self._llama.scores())
+
+
+@dataclass
+class Felt:
+    """What a typist saw: seconds from a key to its ghost text, by where it came from, and keys that saw none.
+
+    `overtaken` are keys whose work the next key ended: how long they had been waiting.
+    """
+
+    asked: list[float] = field(default_factory=list)
+    saved: int = 0
+    overtaken: list[float] = field(default_factory=list)
+    empty: int = 0
+
+    @property
+    def waits(self) -> list[float]:
+        """Waits for an answer of the engine, given up or not: what the engine's speed decides."""
+        return [*self.asked, *self.overtaken]
+
+
+def replay(side: Completing, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Felt:
+    """Type all places, one after the other."""
+    return asyncio.run(_replay(side, places, settings, folder, speed))
+
+
+async def _replay(side: Completing, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Felt:
+    quick, _ = merge(settings, _STEP, source="bench perf", machine=True)
+    felt = Felt()
+    with ThreadPoolExecutor(1) as pool:
+        for number, place in enumerate(places):
+            statistics = Statistics(folder / "statistics.json")
+            suggester = Suggester(_Behind(side, pool), Shown(statistics), statistics)
+            await _type(suggester, place, f"file:///{number}.py", quick, felt, speed)
+            suggester.stop()
+            await asyncio.sleep(0)
+    return felt
+
+
+async def _type(suggester: Suggester, place: Place, uri: str, settings: Settings, felt: Felt, speed: float) -> None:
+    prefix, waiting = place.prefix, list[asyncio.Task[None]]()
+    for key in place.keys:
+        await asyncio.sleep(key.wait_s / speed)
+        prefix += key.text
+        query = Query(uri, "python", "", place.path, prefix, place.suffix, "\n", False, False, settings)
+        waiting.append(asyncio.ensure_future(_ask(suggester, query, felt)))
+    await asyncio.gather(*waiting)
+
+
+async def _ask(suggester: Suggester, query: Query, felt: Felt) -> None:
+    began = time.perf_counter()
+    answer = await suggester.suggest(query)
+    spent = time.perf_counter() - began
+    if answer is None:
+        felt.overtaken.append(spent)
+    elif answer.given is None:
+        felt.empty += 1
+        felt.asked.append(spent)
+    elif answer.given.source == "engine":
+        felt.asked.append(spent)
+    else:
+        felt.saved += 1
+
+
+class _Behind:
+    """A side as the suggester's engine: one request at a time on a thread of its own, cancelled by a flag."""
+
+    def __init__(self, side: Completing, pool: ThreadPoolExecutor) -> None:
+        self._side, self._pool = side, pool
+
+    async def ready(self, timeout: float) -> bool:
+        """Always."""
+        del timeout
+        return True
+
+    def wake(self) -> None:
+        """It does not sleep."""
+
+    async def complete(self, params: wire.Complete, timeout: float) -> wire.Completion:
+        """Run it on the thread."""
+        del timeout
+        gone = False
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._pool, lambda: self._side.complete(params, lambda: gone))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            gone = True
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise

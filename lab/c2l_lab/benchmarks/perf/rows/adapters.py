@@ -1,0 +1,197 @@
+"""Rows of adapters: what one costs a token, what a swap costs, and how fast a folder is read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from c2l_lab.benchmarks.perf import measure
+from c2l_lab.benchmarks.perf.measure import Bar, PerfRow
+from c2l_lab.benchmarks.perf.rows.decoding import step_ms
+from c2l_lab.benchmarks.perf.shapes import MEDIUM, MINIATURE, random_ids, random_model
+from c2l_lab.benchmarks.perf.workload import Workload
+from c2l_lsp.engine.adaptation import registry
+from c2l_lsp.engine.adaptation.update_plan import Readings
+from c2l_lsp.engine.completion.decode import Decoder
+from c2l_lsp.model.adapter.forward import NativeReader
+from c2l_lsp.model.adapter.knn_lm import Recall, Trust
+from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.prior import KEY_WIDTH, MAX_TOKENS
+from c2l_lsp.model.hypernet.protocol import Piece, Reading
+from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.runtime import weights
+from c2l_lsp.model.runtime.cooperative import Slices
+from c2l_lsp.model.runtime.lora_pair import Pair
+
+RECALLED = 70_000
+"""Tokens of 256 kB of code, about: what an engine learns of a folder by default."""
+
+_RANK = 16
+
+
+def final_adapter(model: BaseModel) -> Adapter:
+    """A full final map, the kind `memory` makes; its numbers do not matter to its cost."""
+    return Adapter(model.digest, "bench", 1e-4 * torch.randn(model.d, model.d))
+
+
+def recalling_adapter(model: BaseModel) -> Adapter:
+    """A final map and RECALLED positions to look up, as `memory` makes them of a folder of 256 kB.
+
+    Tokens are drawn as often as text has them (Zipf), keys at random: what is compared at a step is what a real folder
+    would have compared, and what comes of it does not matter to its cost.
+    """
+    dice = np.random.default_rng(0)
+    rank = np.arange(1, model.vocabulary + 1)
+    drawn = dice.choice(model.vocabulary, RECALLED, p=(1 / rank) / (1 / rank).sum())
+    ids = [token for part in np.array_split(drawn, RECALLED // 400) for token in (-1, *part.tolist())]
+    keys = torch.from_numpy(dice.integers(-60, 60, (RECALLED - RECALLED // 400, KEY_WIDTH)).astype(np.int8))
+    recall = Recall(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), Trust())
+    return replace(final_adapter(model), recall=recall)
+
+
+def paired_adapter(model: BaseModel) -> Adapter:
+    """Pairs of rank 16 on every projection of every layer, the kind LoRA hypernetworks make."""
+    pairs = {}
+    for name, module in model.lm.named_modules():
+        if name.endswith(weights.PROJECTIONS):
+            out, into = module.weight.shape
+            pairs[name] = Pair(1e-3 * torch.randn(_RANK, into), 1e-3 * torch.randn(out, _RANK))
+    return Adapter(model.digest, "bench", pairs=pairs)
+
+
+def cost_per_token(load: Workload) -> list[PerfRow]:
+    """A decode step with an adapter against one without: the kind that is live by default, and pairs both ways.
+
+    Pairs stand beside models that are too large to merge into; that row is of such a one, of random weights.
+    """
+    count, length = (4, 64) if load.small else (96, min(400, load.model.max_context - 128))
+    (ids,) = load.prompts(1, length)
+    merged, memory = Bar(1.02), f"as memory makes it: final map and recall of {RECALLED} tokens"
+    rows = [
+        _cost(load, load.model, "", recalling_adapter(load.model), ids, count, merged, memory),
+        _cost(load, load.model, "/map", final_adapter(load.model), ids, count, merged, "its final map alone"),
+        _cost(load, load.model, "/merged", paired_adapter(load.model), ids, count, merged, "rank 16 everywhere"),
+    ]
+    large = random_model(MINIATURE if load.small else MEDIUM, load.model.device, load.model.dtype)
+    note = f"rank 16 everywhere, on {large.parameters / 1e6:.0f}M random weights"
+    return [*rows, _cost(load, large, "/unmerged", paired_adapter(large), random_ids(64), 8, Bar(1.15), note)]
+
+
+def _cost(
+    load: Workload, model: BaseModel, name: str, adapter: Adapter, ids: list[int], count: int, bar: Bar, note: str
+) -> PerfRow:
+    slot = AdapterSlot(model)
+    decoder = Decoder(model, slot, _Unmerging(model, slot) if name == "/unmerged" else None, draft=0)
+    with_, without = (partial(_step, model, slot, decoder, current, ids, count) for current in (adapter, None))
+    times = measure.alternate({"with": with_, "without": without}, load.repeats)
+    ratio = measure.ratio(times["with"], times["without"])
+    title = f"adapter_cost_per_token{name}"
+    return measure.row(title, times["with"], "ms/token", ratio=ratio, bar=bar, note=note)
+
+
+def _step(
+    model: BaseModel, slot: AdapterSlot, decoder: Decoder, adapter: Adapter | None, ids: list[int], count: int
+) -> float:
+    slot.use(adapter)
+    decoder.forget()
+    return step_ms(model, decoder, ids, count)
+
+
+class _Unmerging(NativeReader):
+    """The reader as it treats a model too large to merge into."""
+
+    def __init__(self, model: BaseModel, slot: AdapterSlot) -> None:
+        super().__init__(model.lm, slot)
+        self._small = False
+
+
+def put(slot: AdapterSlot, decoder: Decoder, adapter: Adapter) -> None:
+    """Put an adapter in place, whatever that needs."""
+    slot.use(adapter)
+    decoder.prepare()
+
+
+def swap_pause(load: Workload) -> list[PerfRow]:
+    """What a completion loses when the adapter changes between two of its requests, against one decode step.
+
+    What can be made ready is made ready in a slice of adapter work before, as the engine does it.
+    """
+    model, slot = load.model, AdapterSlot(load.model)
+    decoder = Decoder(model, slot, draft=0)
+    (ids,) = load.prompts(1, 64)
+    rows = []
+    for name, make in (("", final_adapter), ("/pairs", paired_adapter)):
+        adapters = [make(model), make(model)]
+        pauses, steps = [], []
+        for number in range(load.repeats + 1):
+            slot.use(adapters[number % 2])
+            decoder.prepare()
+            slot.use(None)
+            pauses.append(measure.seconds(partial(put, slot, decoder, adapters[number % 2])) * 1e3)
+            decoder.forget()
+            steps.append(step_ms(model, decoder, ids, 4))
+        ratio = measure.ratio(pauses[1:], steps[1:])
+        note = f"one decode step: {statistics.median(steps[1:]):.3g} ms"
+        rows.append(measure.row(f"swap_pause{name}", pauses[1:], "ms", ratio=ratio, bar=Bar(1.0), note=note))
+    return rows
+
+
+def index_throughput(load: Workload) -> list[PerfRow]:
+    """Tokens a second into readings, against one bare forward pass over the same batches, from text to logits."""
+    network = registry.KINDS["memory"](load.model, {}, True)
+    if not isinstance(network, Memory):
+        why = "no prior ships with this model"
+        return [measure.absent("index_throughput", "token/s", Bar(0.8, least=True), why)]
+    pieces = [piece for text in load.texts(2 if load.small else 12) for piece in network.pieces(text)]
+    pieces = list({piece.key: piece for piece in pieces}.values())[: 8 if load.small else 240]
+    watched = _Watched(network)
+
+    def index() -> float:
+        watched.batches.clear()
+        readings = Readings(None, watched, lambda error: None)
+        return measure.seconds(lambda: [None for _ in readings.make(pieces, lambda done, total: None)])
+
+    def bare() -> float:
+        return measure.seconds(
+            lambda: [_forward(load.model, [piece.text for piece in batch]) for batch in watched.batches]
+        )
+
+    times = measure.alternate({"index": index, "bare": bare}, load.repeats)
+    tokens = sum(len(load.model.encode(piece.text)) for piece in pieces)
+    speeds = [tokens / spent for spent in times["index"]]
+    ratio = measure.ratio(times["bare"], times["index"])
+    bar = Bar(0.8, least=True)
+    note = f"{tokens} tokens; a bare pass {tokens / statistics.median(times['bare']):.4g} token/s"
+    return [measure.row("index_throughput", speeds, "token/s", ratio=ratio, bar=bar, note=note)]
+
+
+class _Watched(Memory):
+    """The hypernetwork, and which batches it was given."""
+
+    def __init__(self, network: Memory) -> None:
+        super().__init__(network.model, network.prior)
+        self.batches: list[Sequence[Piece]] = []
+
+    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
+        """See Memory."""
+        self.batches.append(pieces)
+        return super().reading(pieces)
+
+
+@torch.inference_mode()
+def _forward(model: BaseModel, texts: list[str]) -> None:
+    """A language model's pass, logits included, padded as the reading pads."""
+    encoded = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+    width = max(map(len, encoded))
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in encoded], device=model.device)
+    hidden = model.hidden(ids)
+    real = torch.arange(width, device=model.device) < torch.tensor([[len(row)] for row in encoded], device=model.device)
+    rows = hidden[real]
+    for start in range(0, len(rows), 2048):
+        model.logits(rows[start : start + 2048])

@@ -1,0 +1,121 @@
+"""Rows of the server as an editor sees it: how fast it answers, completes for the first time, and shows ghost text."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from c2l_lab.benchmarks.perf import measure, peers
+from c2l_lab.benchmarks.perf.measure import Bar, PerfRow
+from c2l_lab.benchmarks.perf.workload import Workload
+from c2l_lsp.errors import EngineError
+
+_GHOST = Bar(1.0)
+_WITHIN_S = 120.0
+
+
+def initialize(load: Workload) -> list[PerfRow]:
+    """From the start of the server's process to its answer, the files it is made of in the system's cache."""
+    root = load.folder("few", 12)
+
+    async def once() -> float:
+        editor, environment = _editor(root, load)
+        began = time.perf_counter()
+        try:
+            await editor.start(environment)
+            return time.perf_counter() - began
+        finally:
+            await editor.close()
+
+    times = [asyncio.run(once()) for _ in range(load.repeats + 1)][1:]
+    return [measure.row("initialize", times, "s", bar=Bar(1.0))]
+
+
+def first_completion(load: Workload) -> list[PerfRow]:
+    """From the start of the server's process to the first text, in a folder it never saw; before that is indexed."""
+    root = load.folder("project", 12 if load.small else 300)
+    repeats = 1 if load.small else min(load.repeats, 15)
+    found = [asyncio.run(_first(root, load)) for _ in range(repeats)]
+    times, early = [spent for spent, _ in found], sum(before for _, before in found)
+    note = f"before indexing ended: {early} of {len(found)}"
+    made = measure.row("first_completion", times, "s", bar=Bar(6.0), note=note)
+    late = early < len(found)
+    return [measure.PerfRow(**{**vars(made), "holds": False}) if late else made]
+
+
+async def _first(root: Path, load: Workload) -> tuple[float, bool]:
+    editor, environment = _editor(root, load)
+    began = time.perf_counter()
+    try:
+        await editor.start(environment)
+        path = next(root.rglob("*.py"))
+        text = path.read_text(encoding="utf-8")
+        uri = editor.open(str(path.relative_to(root)), text)
+        lines = text.split("\n")
+        at = len(lines) // 2
+        while True:
+            shown = await editor.complete(uri, at, len(lines[at]), invoked=True)
+            if shown.texts:
+                return time.perf_counter() - began, not editor.changes
+            at = (at + 1) % len(lines)
+            if time.perf_counter() - began > _WITHIN_S:
+                raise EngineError(f"No completion came within {_WITHIN_S:.0f} s.")
+    finally:
+        await editor.close()
+
+
+def _editor(root: Path, load: Workload):  # type: ignore[no-untyped-def] # noqa: ANN202 - pygls is imported late
+    from c2l_lab.clients.editor import Editor
+
+    state = tempfile.mkdtemp(dir=load.work)
+    settings = Path(state) / "config.toml"
+    model = load.settings.model
+    settings.write_text(
+        f"[model]\nid = {model.id!r}\npath = {model.path!r}\ndevice = {model.device!r}\n", encoding="utf-8"
+    )
+    environment = {
+        "C2L_STATE_DIR": str(Path(state) / "state"), "C2L_CONFIG": str(settings),
+        "OMP_NUM_THREADS": str(load.threads), "PATH": os.environ.get("PATH", ""),
+    }  # fmt: skip
+    return Editor(root, lambda message, percentage: None), environment
+
+
+def ghost_text(load: Workload) -> list[PerfRow]:
+    """Typing replayed at human speed; waits for the engine's answers, ours against llama.cpp under the same rules."""
+    from c2l_lab.benchmarks.perf import replay
+    from c2l_lab.benchmarks.perf.typing import places
+
+    found = places(load.roots, 2 if load.small else load.places)
+    kinds = ("BF16", "Q8_0")
+    names = [f"keystroke_to_ghost/{name}" for name in ("ours", *(f"llama.cpp/{kind}" for kind in kinds))]
+    if not found:
+        why = "no commit of these repositories inserted code by hand"
+        return [measure.absent(f"{name}/{which}", "ms", _GHOST, why) for name in names for which in ("p50", "p95")]
+    ours = replay.replay(replay.OurSide(load.model), found, load.settings, load.work, load.speed)
+    keys = sum(len(place.keys) for place in found)
+    rows = _felt(names[0], ours, None, keys)
+    for name, kind in zip(names[1:], kinds, strict=True):
+        if not peers.has_llama():
+            rows += [measure.absent(f"{name}/{which}", "ms", _GHOST) for which in ("p50", "p95")]
+            continue
+        llama = peers.Llama(load.model, kind, load.work, load.threads)
+        side = replay.LlamaSide(load.model, llama)
+        rows += _felt(name, replay.replay(side, found, load.settings, load.work, load.speed), ours, keys)
+    return rows
+
+
+def _felt(name: str, felt, ours, keys: int) -> list[PerfRow]:  # type: ignore[no-untyped-def] # noqa: ANN001 - replay.Felt
+    waits = [spent * 1e3 for spent in felt.waits]
+    note = f"{keys} keys, {felt.saved} served without a request, {len(felt.overtaken)} overtaken by the next key"
+    rows = []
+    for which, share in (("p50", 0.5), ("p95", 0.95)):
+        value = measure.percentile(waits, share)
+        ratio = measure.percentile(ours.waits, share) * 1e3 / value if ours is not None else None
+        low, high = measure.quartiles(waits)
+        holds = _GHOST.holds(ratio) if ratio is not None else None
+        bar = str(_GHOST) if ours is not None else ""
+        rows.append(PerfRow(f"{name}/{which}", value, "ms", ratio, bar, holds, len(waits), low, high, note))
+    return rows

@@ -1,0 +1,185 @@
+"""Rows of a folder's life: a save, an update against reading everything again, memory, and completions meanwhile."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from c2l_lab.benchmarks.perf import measure
+from c2l_lab.benchmarks.perf.measure import Bar, PerfRow
+from c2l_lab.benchmarks.perf.workload import Workload
+from c2l_lab.clients.engine import EngineProcess
+from c2l_lsp.config import Settings, merge
+from c2l_lsp.engine import wire
+from c2l_lsp.errors import EngineError
+
+_SETTLE_S = 1800.0
+_BUSY_S = 20.0  # completions are asked for at most so long while a folder is indexed
+
+
+def save_to_generation(load: Workload) -> list[PerfRow]:
+    """From a saved file to the new generation, the default quiet time included; 95th percentile of the saves."""
+    root = load.folder("project", 12 if load.small else 300)
+    target = sorted(root.rglob("*.py"))[0]
+    before = target.read_text(encoding="utf-8")
+    times = []
+    try:
+        with _engine(load) as engine:
+            _index(engine, root, load.settings)
+            for number in range(2 if load.small else load.repeats):
+                since, began = len(engine.events), time.perf_counter()
+                target.write_text(f"{before}\n\ndef saved_{number}(x):\n    return x + {number}\n", encoding="utf-8")
+                times.append(engine.until_changed(since, 120) - began)
+    finally:
+        target.write_text(before, encoding="utf-8")
+    p95, bar = measure.percentile(times, 0.95), Bar(1.0)
+    low, high = measure.quartiles(times)
+    note = f"p95; median {statistics.median(times):.3g} s; of it {load.settings.adapter.update_delay_ms} ms quiet time"
+    return [PerfRow("save_to_generation", p95, "s", None, str(bar), bar.holds(p95), len(times), low, high, note)]
+
+
+def update_vs_reread(load: Workload) -> list[PerfRow]:
+    """Work of one file's update against that of learning the folder from nothing, as the engine reports both."""
+    count = 12 if load.small else 500
+    root = load.folder("whole", count)
+    size = sum(path.stat().st_size for path in root.rglob("*.py"))
+    settings, _ = merge(load.settings, {"adapter.maxIndexKb": size // 1024 + 64}, source="bench perf", machine=True)
+    target = sorted(root.rglob("*.py"))[0]
+    before = target.read_text(encoding="utf-8")
+    updates, whole = [], 0.0
+    try:
+        with _engine(load) as engine:
+            whole = _index(engine, root, settings)
+            for number in range(2 if load.small else load.repeats):
+                since = len(engine.events)
+                target.write_text(f"{before}\n\nsaved_{number} = {number}\n", encoding="utf-8")
+                engine.until_changed(since, 120)
+                updates.append(_work(engine, since))
+    finally:
+        target.write_text(before, encoding="utf-8")
+    ratio = statistics.median(updates) / whole
+    note = f"{count} files, {size // 1024} kB; from nothing {whole / 1e3:.3g} s"
+    return [measure.row("update_vs_reread", updates, "ms", ratio=ratio, bar=Bar(1 / 50), note=note)]
+
+
+def engine_memory(load: Workload) -> list[PerfRow]:
+    """Resident memory of the engine's process, its model's weights taken off, with a large repository learned."""
+    count = 24 if load.small else 10_000
+    root = load.folder("large", count)
+    with _engine(load) as engine:
+        bare = engine.memory
+        peak = _Peak(engine)
+        _index(engine, root, load.settings, peak.look)
+        engine.ask("complete", _request(root, load.texts(1)[0]), wire.Completion)
+        peak.look()
+        weights = _weights(engine.model)
+    value = (peak.bytes - weights) / 2**20
+    note = f"{count} files; peak; of it {(bare - weights) / 2**20:.0f} MB before any folder (imports, second weights)"
+    return [measure.row("engine_memory", [value], "MB", bar=Bar(500.0), note=note)]
+
+
+def busy_vs_idle(load: Workload) -> list[PerfRow]:
+    """95th percentile of a completion's time while a folder is indexed, against the same with nothing else to do."""
+    root = load.folder("project", 12 if load.small else 300)
+    texts = load.texts(8)
+    idle: list[float] = []
+    busy: list[float] = []
+    with _engine(load) as engine:
+        _index(engine, root, load.settings)
+        _quiet(engine, root)
+        rounds = 2 if load.small else max(3, load.repeats)
+        for number in range(rounds + 1):
+            times = [_timed(engine, root, text, number) for text in texts]
+            idle += times if number else []
+        deadline = time.monotonic() + _BUSY_S * (0.2 if load.small else 3)
+        number = 1000
+        while len(busy) < rounds * len(texts) and time.monotonic() < deadline:
+            since = len(engine.events)
+            engine.ask("reset", wire.Folder(folder=str(root)), wire.Nothing)
+            live = False
+            while not live:
+                busy.append(_timed(engine, root, texts[number % len(texts)], number))
+                number += 1
+                live = any(event.name == "adapter_changed" for _, event in engine.events[since:])
+    low, high = measure.quartiles(busy)
+    value, bar = measure.percentile(busy, 0.95), Bar(1.5)
+    ratio = value / measure.percentile(idle, 0.95)
+    note = f"p95; idle {measure.percentile(idle, 0.95):.3g} ms"
+    name = "busy_vs_idle"
+    return [PerfRow(name, value, "ms", ratio, str(bar), bar.holds(ratio), len(busy), low, high, note)]
+
+
+# --- the engine as a process -----------------------------------------------------------------------------------------
+
+
+def _engine(load: Workload) -> EngineProcess:
+    state = tempfile.mkdtemp(dir=load.work)
+    environment = {"C2L_STATE_DIR": state, "C2L_CONFIG": str(Path(state) / "none.toml")}
+    return EngineProcess(load.settings, {**environment, "OMP_NUM_THREADS": str(load.threads)})
+
+
+def _index(engine: EngineProcess, root: Path, settings: Settings, look: Callable[[], None] = lambda: None) -> float:
+    """Open a folder and wait for its adapter; the ms of work until then, as the engine reports them."""
+    since = len(engine.events)
+    engine.ask("open_folder", wire.OpenFolder(folder=str(root), settings=settings), wire.Nothing)
+    deadline = time.monotonic() + _SETTLE_S
+    while not any(event.name == "adapter_changed" for _, event in engine.events[since:]):
+        look()
+        for _, event in engine.events[since:]:
+            if event.name == "trouble":
+                raise EngineError(str(event.data.get("message")))
+        if time.monotonic() > deadline:
+            raise EngineError(f"{root.name} was not learned within {_SETTLE_S:.0f} s.")
+        time.sleep(0.02)
+    return _work(engine, since)
+
+
+def _work(engine: EngineProcess, since: int) -> float:
+    """ms of work of the first generation after an event."""
+    made = next(event for _, event in engine.events[since:] if event.name == "adapter_changed")
+    return sum(spent for stage, spent in made.data["ms"].items() if stage != "gate")
+
+
+def _quiet(engine: EngineProcess, root: Path) -> None:
+    """Let what follows an index (drafts' texts, a last comparison) come to its end."""
+    calm = 0
+    while calm < 5:
+        began = time.perf_counter()
+        engine.ask("adapter_info", wire.Folder(folder=str(root)), wire.AdapterInfo)
+        calm = calm + 1 if time.perf_counter() - began < 0.01 else 0
+        time.sleep(0.05)
+
+
+def _request(root: Path, text: str, number: int = 0) -> wire.Complete:
+    """A completion in the middle of a file; its number keeps the KV of another from answering."""
+    at = text.rfind("\n", 0, len(text) // 2) + 1
+    prefix = f"# {number}\n{text[:at]}"
+    suffix = text[at:]
+    return wire.Complete(
+        folder=str(root), path="a.py", language="python", prefix=prefix, suffix=suffix, max_new_tokens=16,
+        max_latency_ms=20_000, max_context_tokens=512,
+    )  # fmt: skip
+
+
+def _timed(engine: EngineProcess, root: Path, text: str, number: int) -> float:
+    """ms of a completion as the server sees it."""
+    request = _request(root, text, number)
+    return measure.seconds(lambda: engine.ask("complete", request, wire.Completion)) * 1e3
+
+
+def _weights(model: wire.ModelInfo) -> int:
+    return model.parameters * (4 if model.dtype == "float32" else 2)
+
+
+class _Peak:
+    """The most memory seen."""
+
+    def __init__(self, engine: EngineProcess) -> None:
+        self._engine, self.bytes = engine, 0
+
+    def look(self) -> None:
+        """Look again."""
+        self.bytes = max(self.bytes, self._engine.memory)

@@ -1,0 +1,95 @@
+"""Real typing without a typist: what commits inserted, as keystrokes at human speed.
+
+A place is a block of lines, or a part of one, that a commit put into a Python file; before it stands what stands before
+it in the new text, after it what follows. The block is typed letter by letter; an editor's automatic indentation comes
+with the line break. Pauses are drawn from a fixed seed: about 50 words a minute, longer where a word or a line ends.
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from c2l_lsp.repo.history import git_history
+
+_COMMITS = 60
+_BLOCK = (8, 240)  # characters of a block that count: less is no typing, more was pasted or generated
+_KEY_S, _WORD_S, _LINE_S = 0.16, 0.12, 0.7
+_SPREAD = 0.35
+
+
+@dataclass(frozen=True)
+class Key:
+    """A pause, and what one keystroke then brings."""
+
+    wait_s: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was typed in a file, and how."""
+
+    path: str
+    prefix: str
+    suffix: str
+    keys: tuple[Key, ...]
+
+
+def places(roots: Sequence[Path], count: int, seed: int = 0) -> list[Place]:
+    """`count` places of several repositories, taking turns; fewer if their histories have no more."""
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    found: list[Place] = []
+    streams = [_of(root, draw) for root in roots]
+    while streams and len(found) < count:
+        for stream in list(streams):
+            place = next(stream, None)
+            if place is None:
+                streams.remove(stream)
+            elif len(found) < count:
+                found.append(place)
+    return found
+
+
+def _of(root: Path, draw: random.Random) -> Iterator[Place]:
+    """The places of one repository, one a commit, the latest first."""
+    line = [commit.sha for commit in git_history.first_parent(root, _COMMITS)]
+    for old, new in zip(line[-2::-1], line[:0:-1], strict=False):
+        changes = [
+            c for c in git_history.changed(root, old, new) if c.kind == "modified" and str(c.path).endswith(".py")
+        ]
+        for change in changes[:4]:
+            texts = dict(git_history.blobs(root, [str(change.old_blob), str(change.new_blob)]))
+            pair = [texts.get(str(blob)) for blob in (change.old_blob, change.new_blob)]
+            block = _block(*(raw.decode("utf-8", "replace").replace("\r\n", "\n") if raw else "" for raw in pair))
+            if block is not None:
+                text, begin, end = block
+                yield Place(str(change.path), text[:begin], text[end:], keys(text[begin:end], draw))
+                break
+
+
+def _block(old: str, new: str) -> tuple[str, int, int] | None:
+    """The new text, and where the first block that was inserted by hand begins and ends in it."""
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    if not before or len(after) > 4000:
+        return None
+    for kind, _, _, a, b in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        begin = sum(map(len, after[:a]))
+        text = "".join(after[a:b]).rstrip("\n")
+        indent = len(text) - len(text.lstrip(" \t"))
+        if kind == "insert" and _BLOCK[0] <= len(text) - indent <= _BLOCK[1]:
+            return new, begin + indent, begin + len(text)
+    return None
+
+
+def keys(text: str, draw: random.Random) -> tuple[Key, ...]:
+    """The keystrokes of a text."""
+    out: list[Key] = []
+    for piece in re.findall(r"\n+[ \t]*|.", text):
+        base = _KEY_S + (_LINE_S if out and out[-1].text[0] == "\n" else 0.0) + (_WORD_S if piece == " " else 0.0)
+        out.append(Key(base * draw.lognormvariate(0.0, _SPREAD), piece))
+    return tuple(out)

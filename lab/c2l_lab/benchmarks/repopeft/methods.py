@@ -1,0 +1,121 @@
+"""What a prediction may know of the repository besides the prefix: a method is a row of METHODS.
+
+`memory` reads the repository as it stood at the commit, without any file whose path holds "test": the answer is in the
+test files of that very commit. The paper's own state vectors include them, which is a leak, and is not repeated here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from c2l_lab.benchmarks.repopeft.dataset.schema import Commit
+from c2l_lab.corpus.commit_stream import git_of
+from c2l_lab.corpus.sources import SourceProblem
+from c2l_lsp.errors import AdapterError, CorpusError
+from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.hypernet.protocol import Change, Piece, Reading
+from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.repo.history import git_history
+
+STATE_CHARS = 400_000
+"""Most text that a state is made of; files are taken in the order of a hash of their paths."""
+
+_BATCH = 12
+
+
+class Method(Protocol):
+    """Gives the adapter for the tasks of a commit; None is the bare model. `digest` names its weights, if any."""
+
+    name: str
+    digest: str
+
+    def adapter(self, commit: Commit) -> Adapter | None:
+        """The adapter of the repository at a commit."""
+        ...
+
+
+class Base:
+    """The model as it is."""
+
+    name = "base"
+    digest = ""
+
+    def adapter(self, commit: Commit) -> Adapter | None:
+        """None."""
+        del commit
+        return None
+
+
+class MemoryState:
+    """`memory` over the production files of the commit; pieces that stand in several commits are read once."""
+
+    name = "memory"
+
+    def __init__(self, model: BaseModel, mirror: Path, chars: int = STATE_CHARS) -> None:
+        from c2l_lsp.engine.adaptation.registry import shipped_prior
+        from c2l_lsp.model.hypernet.gradient_memory import Memory
+
+        prior = shipped_prior(model)
+        if prior is None:
+            raise AdapterError(f"{model.id} has no memory prior; make one with `c2l-lsp train hypernet`.")
+        self._memory, self._mirror, self._chars = Memory(model, prior), mirror, chars
+        self.digest = self._memory.digest
+        self._readings: dict[bytes, Reading] = {}
+        self._repository = ""
+
+    def adapter(self, commit: Commit) -> Adapter | None:
+        """The adapter of the files' state; None when there is nothing to read."""
+        if commit.repo_id != self._repository:
+            self._repository, self._readings = commit.repo_id, {}
+        pieces = [piece for text in self.texts(commit) for piece in self._memory.pieces(text)]
+        if not pieces:
+            return None
+        self._read(pieces)
+        change = Change(added=[self._readings[piece.key] for piece in pieces], first=True)
+        return self._memory.adapter(self._memory.update([self._memory.empty()], [change])[0])
+
+    def texts(self, commit: Commit) -> list[str]:
+        """The production files that a state of the commit may see. CorpusError without the repository."""
+        try:
+            folder = git_of(commit.repo_id, self._mirror)
+        except SourceProblem as problem:
+            raise CorpusError(
+                f"{commit.repo_id} is not below {self._mirror}, so its state can't be made: {problem}."
+            ) from problem
+        files = git_history.tree(folder, commit.commit_sha)
+        paths = sorted((path for path in files if is_production(path)), key=_order)
+        texts: list[str] = []
+        room = self._chars
+        for _, data in git_history.blobs(folder, [files[path] for path in paths]):
+            if room <= 0:
+                break
+            texts.append((data or b"").decode("utf-8", "replace")[:room])
+            room -= len(texts[-1])
+        return texts
+
+    def _read(self, pieces: list[Piece]) -> None:
+        new = sorted({p.key: p for p in pieces if p.key not in self._readings}.values(), key=lambda p: len(p.text))
+        for start in range(0, len(new), _BATCH):
+            batch = new[start : start + _BATCH]
+            self._readings.update(zip((p.key for p in batch), self._memory.read(batch), strict=True))
+        standing = {piece.key for piece in pieces}
+        self._readings = {key: reading for key, reading in self._readings.items() if key in standing}
+
+
+def is_production(path: str) -> bool:
+    """Whether a state may see a file: Python, nothing vendored or built, no "test" anywhere in its path."""
+    parts = path.split("/")
+    return path.endswith(".py") and not any("test" in p.lower() or p in git_history.VENDORED for p in parts)
+
+
+def _order(path: str) -> bytes:
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+METHODS: dict[str, Callable[[BaseModel, Path], Method]] = {
+    "base": lambda model, mirror: Base(),
+    "memory": MemoryState,
+}

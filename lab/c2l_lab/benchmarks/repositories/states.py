@@ -1,0 +1,93 @@
+"""States of a hypernetwork over texts, snapshot or followed change by change, as the engine folds them.
+
+A reading may differ in its last bits with the batch it was made in. Readings are shared between measurements, so the
+batches of a case are fixed: those of its state first, then those of everything else it holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.hypernet.encoder import in_diff
+from c2l_lsp.model.hypernet.protocol import Change, Hypernetwork, Piece, Reading, RepoState
+from c2l_lsp.model.runtime.cooperative import drained
+from c2l_lsp.repo.history.patch import unified
+
+_BATCH = 12
+
+Texts = Mapping[str, str]
+
+
+class Follower:
+    """Folds texts of one repository; every piece is read once."""
+
+    def __init__(self, network: Hypernetwork) -> None:
+        self.network = network
+        self._readings: dict[bytes, Reading] = {}
+        self._met = False
+
+    @classmethod
+    def of(cls, network: Hypernetwork, state: Texts) -> Follower:
+        """A follower that has read a state's files, as `Case.state` has them."""
+        follower = cls(network)
+        follower._read(follower._pieces(state))
+        return follower
+
+    def meet(self, moments: Iterable[Texts]) -> None:
+        """Read all other files of a case at once, once."""
+        if not self._met:
+            pieces = [piece for texts in moments for piece in self._pieces(texts)]
+            self._read(pieces)
+            self._met = True
+
+    def snapshot(self, texts: Texts) -> RepoState:
+        """The state of a folder that is opened with these files in it."""
+        return self.changed(self.network.empty(), {}, texts, first=True)
+
+    def followed(self, moments: Sequence[Texts]) -> RepoState:
+        """The state of a folder that was opened at the first moment and has seen the others come, oldest first."""
+        state = self.snapshot(moments[0])
+        for before, after in itertools.pairwise(moments):
+            if before != after:
+                state = self.changed(state, before, after)
+        return state
+
+    @torch.inference_mode()
+    def changed(self, state: RepoState, before: Texts, after: Texts, first: bool = False) -> RepoState:
+        """The state after the files `before` have become `after`."""
+        old, new = self._pieces(before), self._pieces(after)
+        came, went = Counter(p.key for p in new), Counter(p.key for p in old)
+        diffs = [] if first else self.network.diff_pieces(_diff(before, after))
+        self._read([*old, *new])
+        self._read(diffs)
+        change = Change(
+            added=[self._readings[key] for key in (came - went).elements()],
+            removed=[self._readings[key] for key in (went - came).elements()],
+            diffs=[self._readings[piece.key] for piece in diffs],
+            first=first,
+        )
+        return self.network.update([state], [change])[0]
+
+    def adapter(self, state: RepoState) -> Adapter:
+        """The adapter of a state."""
+        return self.network.adapter(state)
+
+    def _pieces(self, texts: Texts) -> list[Piece]:
+        return [piece for path in sorted(texts) for piece in self.network.pieces(texts[path])]
+
+    def _read(self, pieces: Sequence[Piece]) -> None:
+        new = {piece.key: piece for piece in pieces if piece.key not in self._readings}
+        waiting = sorted(new.values(), key=lambda piece: (len(piece.text), piece.key))
+        for start in range(0, len(waiting), _BATCH):
+            batch = waiting[start : start + _BATCH]
+            self._readings |= zip((piece.key for piece in batch), drained(self.network.reading(batch)), strict=True)
+
+
+def _diff(before: Texts, after: Texts) -> str:
+    paths = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    return "".join(unified(before.get(path), after.get(path), path) for path in paths if in_diff(path))

@@ -1,0 +1,1 @@
+"""Clients of the processes under measurement: an editor that speaks LSP, and the engine alone."""

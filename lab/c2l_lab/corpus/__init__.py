@@ -1,0 +1,1 @@
+"""Training text: repositories, licences, filters, deduplication, tokenizers, commit streams."""

@@ -1,0 +1,255 @@
+"""A trained run → a folder that plain `transformers` and the engine load: weights, tokenizer, card, manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from c2l_lab.corpus import tokenizer
+from c2l_lab.corpus.corpus import manifest_of
+from c2l_lab.train import checkpoint
+from c2l_lab.train.base import architecture, training_loop, warm_start
+from c2l_lab.train.base.examples import Recipe as ExampleRecipe
+from c2l_lab.train.curve import read_log
+from c2l_lsp.errors import StorageError, TrainingError
+
+
+def recipe_of(run: Path) -> training_loop.Recipe:
+    """The recipe a run was begun with. Raises TrainingError when `run` holds none."""
+    try:
+        plain: dict[str, Any] = json.loads((run / "run.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{run} holds no training run: {error}.") from error
+    shape, examples = architecture.Shape(**plain.pop("shape")), ExampleRecipe(**plain.pop("examples"))
+    return training_loop.Recipe(shape=shape, examples=examples, **plain)
+
+
+def load_model(run: Path, averaged: bool = False) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The model of a run's newest checkpoint in fp32 and the run's state; `averaged` picks the EMA weights."""
+    folder = checkpoint.newest(run)
+    if folder is None:
+        raise TrainingError(f"{run} holds no checkpoint yet.")
+    recipe = recipe_of(run)
+    weights, _, state = checkpoint.load(folder)
+    names = {name.removeprefix("ema."): w for name, w in weights.items() if name.startswith("ema.") == averaged}
+    model = architecture.make_model(recipe.shape, recipe.vocabulary, 0)
+    checkpoint.restore(model, names)
+    return model, state
+
+
+def as_llama(model: torch.nn.Module, positions: int, fills: bool) -> torch.nn.Module:
+    """The same function under the architecture name `llama` (with biases; the output projections' are zero).
+
+    transformers 5 reads the tokenizer of every folder of type `qwen2` as Qwen's own, whatever the folder says, and
+    would cut text differently from training. For `llama` it reads tokenizer.json as it stands.
+    `positions`: what it was trained on at most. `fills`: whether the engine should ask it to fill in the middle.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    old: Any = model.config
+    shared = {name: getattr(old, name) for name in _SHARED}
+    order: Any = "joined" if fills else False
+    config = LlamaConfig(attention_bias=True, max_position_embeddings=positions, c2l_fim=order, **shared)
+    made = LlamaForCausalLM(config)
+    weights = {name: value.detach() for name, value in model.named_parameters()}
+    for name, value in made.named_parameters():
+        if name.endswith("o_proj.bias"):
+            weights[name] = torch.zeros_like(value)
+    checkpoint.restore(made, weights)
+    return made
+
+
+_SHARED = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size",
+    "tie_word_embeddings", "rms_norm_eps", "rope_parameters", "bos_token_id", "eos_token_id",
+    "pad_token_id",
+)  # fmt: skip
+
+
+def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """Data, tokens, time and measurements of a run, as plain data; what it was begun from is counted with it."""
+    data, lines = manifest_of(corpus), read_log(run / "log.jsonl")
+    measured: dict[str, Any] = {}
+    for line in lines:
+        measured |= {k: v for k, v in line.items() if k not in _RUNNING | {"standard_error"}}
+    before = warm_start.parent_of(run)
+    speeds = sorted(line["tokens_per_s"] for line in lines if "tokens_per_s" in line)
+    recipe = json.loads((run / "run.json").read_text("utf-8"))
+    return {
+        "recipe": recipe,
+        "steps": state["step"] + before.get("steps", 0),
+        "tokens": state["tokens"] + before.get("tokens", 0),
+        "passes_over_the_corpus": _passes(state, data),
+        "seconds": round(state["seconds"]) + before.get("seconds", 0),
+        "tokens_per_s_median": speeds[len(speeds) // 2] if speeds else None,
+        "decayed": state["decay_from"] is not None,
+        "device": state.get("device", _CPU),
+        "evaluation": measured,
+        "data": {
+            "files": data["files"],
+            "bytes": data["bytes"],
+            "repositories": [
+                {key: about[key] for key in ("name", "commit", "licence", "files", "bytes", "tokens") if key in about}
+                for about in data["repositories"]
+            ],
+            "skipped": data["skipped"],
+        },
+        "begun_from": before or None,
+    }
+
+
+def fills_better(manifest: dict[str, Any]) -> bool:
+    """False when filling in the middle was measured to be worse than going on from what stands before."""
+    found = manifest["evaluation"]
+    return bool(found.get("rest_of_line_exact", 1.0) >= found.get("rest_of_line_exact_prefix_only", 0.0))
+
+
+_RUNNING = {"step", "tokens", "loss", "norm", "tokens_per_s", "fraction_of_peak", "epoch", "rate"}
+
+
+_CPU = "shared CPU cores"
+
+
+def _passes(state: dict[str, Any], data: dict[str, Any]) -> float:
+    streams = state["streams"]  # of one process or of several, which need not be in the same pass
+    seen = {(stream["epoch"], name) for stream in streams for name in stream["seen"]}  # a run dealt anew repeats some
+    epochs = sum(stream["epoch"] for stream in streams) / len(streams)
+    return float(round(epochs + len(seen) / max(1, data["files"]), 2))
+
+
+def card(manifest: dict[str, Any], weights: int, name: str) -> str:
+    """The model card (README.md) of an export."""
+    recipe, data = manifest["recipe"], manifest["data"]
+    licences = Counter(about["licence"] for about in data["repositories"])
+    facts = {
+        "name": name,
+        "device": manifest.get("device", _CPU),
+        "weights": f"{weights / 1e6:.1f}",
+        **recipe["shape"],
+        "vocabulary": recipe["vocabulary"],
+        "length": recipe["examples"]["length"],
+        "optimiser": recipe["optimiser"].capitalize(),
+        "rate": recipe["rate"],
+        "tokens": f"{manifest['tokens'] / 1e6:.1f}",
+        "steps": manifest["steps"],
+        "origin": _origin(manifest),
+        "passes": f"{manifest['passes_over_the_corpus']:.2f}",
+        "minutes": f"{manifest['seconds'] / 60:.0f}",
+        "speed": f"{manifest['tokens_per_s_median'] or 0:.0f}",
+        "schedule": "warm-up, plateau, decay to nothing"
+        if manifest["decayed"]
+        else "warm-up and plateau, no decay yet",
+        "files": data["files"],
+        "megabytes": f"{data['bytes'] / 1e6:.0f}",
+        "repositories": len(data["repositories"]),
+        "licences": ", ".join(f"{name} {count}" for name, count in licences.most_common()),
+        "filling": "" if fills_better(manifest) else _NOT_FILLING,
+        "rows": "\n".join(f"| {_WORDS.get(key, key)} | {value} |" for key, value in manifest["evaluation"].items()),
+    }
+    return _CARD.format(**facts)
+
+
+def _origin(manifest: dict[str, Any]) -> str:
+    before = manifest["begun_from"]
+    if not before:
+        return "from nothing"
+    return f"from its predecessor of {before['tokens'] / 1e6:.1f} million tokens, counted in"
+
+
+_WORDS = {
+    "nat_per_token": "loss, nat per token",
+    "bits_per_byte": "bits per byte",
+    "middle_nat_per_token": "loss of the middle, nat per token",
+    "rest_of_line_exact": "rest of line, exact match, filled in the middle (greedy, 256 tokens of context)",
+    "rest_of_line_exact_error": "its standard error",
+    "rest_of_line_exact_prefix_only": "rest of line, exact match, from what stands before (greedy, 256 tokens)",
+    "rest_of_line_exact_prefix_only_error": "its standard error",
+    "asked": "lines asked",
+}
+
+
+_NOT_FILLING = """Filling in the middle has not been learned yet (see the table): it must be prompted with what stands
+before the cursor alone, and `c2l_fim` in config.json tells the engine so.
+"""
+
+_CARD = """---
+license: apache-2.0
+language: [code]
+pipeline_tag: text-generation
+tags: [code, python, fill-in-the-middle]
+---
+# {name}
+
+A code language model of {weights} million weights for Python, small enough to ship inside an editor's language server
+and to run on a laptop's CPU. It is meant to be adapted to a repository; by itself it knows Python's habits and little
+else.
+
+## What it is
+The function of a Qwen2 model, saved as `llama` with attention biases because transformers 5 reads the tokenizer of any
+`qwen2` folder as Qwen's own: hidden {hidden}, {layers} layers, {heads} heads ({kv_heads} for keys and values),
+feed-forward {ffn}, tied embeddings, rotary base 10000; byte-level BPE of {vocabulary} entries in which a newline with
+its indentation is one token. Fill in the middle, what follows the hole first:
+`<|fim_prefix|><|fim_suffix|>text after<|fim_middle|>text before`; the answer goes on directly from the text before and
+ends with `<|endoftext|>`. A prompt should not end inside a word: leave the last word out and let the answer begin with
+it (token healing), as the engine does.
+
+## How it was trained
+By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, {origin}: {tokens} million tokens in
+{steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of 256 to {length}
+tokens), {minutes} minutes on {device} in bf16 at a median of {speed} tokens a second.
+{optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces
+have a hole.
+`curve.png` is the loss, `training_manifest.json` everything else.
+
+## Data
+{files} Python files, {megabytes} MB, of {repositories} permissively licensed repositories ({licences}), newest
+commit only; the standard library is one of them. Left out: files that are generated, vendored, minified, very long,
+not valid Python 3 or UTF-8, that look as if they held a secret, or that nearly repeat another file, also one of the
+evaluation repositories. `training_manifest.json` names every repository, its commit and its licence.
+
+## Measured on repositories never trained on (other owners; the ones used to choose step sizes)
+| | |
+|---|---|
+{rows}
+
+## Limits
+{filling}Python only. It was trained on very few tokens by today's measure: short, habitual continuations come far
+better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it learned.
+It can repeat idioms of its training data; it had no instruction or safety training.
+
+## Licence
+Apache-2.0 for the weights. The training files keep the licences named in the manifest.
+"""
+
+
+def export(run: Path, tokenizer_folder: Path, corpus: Path, out: Path, averaged: bool = False) -> dict[str, Any]:
+    """Write the newest checkpoint of `run` to `out` in bf16 with all that belongs to it; returns its manifest.
+
+    Raises TrainingError (no run, no checkpoint), StorageError (disk).
+    """
+    model, state = load_model(run, averaged)
+    recipe = recipe_of(run)
+    manifest = training_manifest(run, corpus, state)
+    part = out.with_name(out.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        # First the tokenizer, then the model: the model's folder decides nothing about the tokenizer's class.
+        tokenizer.save(tokenizer.CodeTokenizer(tokenizer_folder).plain(), part, recipe.examples.length)
+        made: Any = as_llama(model, recipe.examples.length, fills_better(manifest)).to(torch.bfloat16)
+        made.save_pretrained(part)
+        (part / "training_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        (part / "README.md").write_text(card(manifest, sum(p.numel() for p in model.parameters()), out.name), "utf-8")
+        if (run / "curve.png").exists():
+            shutil.copy(run / "curve.png", part / "curve.png")
+        shutil.rmtree(out, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        part.rename(out)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise StorageError(f"The model can't be written to {out}: {error}.") from error
+    return manifest

@@ -1,0 +1,97 @@
+"""A frozen base with another adapter for every row of a batch, and the loss of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from c2l_lsp.model.hypernet.lora_head import BLOCK_OF
+from c2l_lsp.model.lm.base import BaseModel
+
+Pairs = Mapping[str, tuple[Tensor, Tensor]]
+"""{projection type: (A [N, r, in], B [N, out, r] or [N, layers, out, r])}"""
+
+
+def rows_of(pairs: Pairs, rows: Tensor) -> Pairs:
+    """The pairs of some rows [M], repetitions allowed."""
+    return {t: (A[rows], B[rows]) for t, (A, B) in pairs.items()}
+
+
+def mean_of(pairs: Pairs) -> Pairs:
+    """The one adapter whose ΔW is exactly the mean of all rows' ΔW: their pairs side by side, rank N·r."""
+    made = {}
+    for t, (A, B) in pairs.items():
+        stacked = B.movedim(0, -2)  # [(layers,) out, N, r]
+        made[t] = (A.flatten(0, 1)[None], stacked.flatten(-2)[None] / len(A))
+    return made
+
+
+def squared_norm(pairs: Pairs, scale: float, layers: int) -> Tensor:
+    """‖ΔW‖² [N] of each row's adapter over all layers, without forming any ΔW: tr((BᵀB)(AAᵀ))."""
+    total: Tensor | None = None
+    for A, B in pairs.values():
+        inner = A @ A.transpose(-1, -2)  # [N, r, r]
+        if B.dim() == 3:
+            part = layers * ((B.transpose(-1, -2) @ B) * inner).sum((-1, -2))
+        else:
+            part = ((B.transpose(-1, -2) @ B) * inner[:, None]).sum((-1, -2, -3))
+        total = part if total is None else total + part
+    assert total is not None  # noqa: S101 - a head has at least one type
+    return scale**2 * total
+
+
+@contextmanager
+def plugged(model: BaseModel, pairs: Pairs, scale: float) -> Iterator[None]:
+    """Row n of every batch runs under pair n while the block runs; products in the base's own number format."""
+    handles = []
+    for i, layer in enumerate(model.lm.base_model.layers):
+        for t, (A, B) in pairs.items():
+            module = layer.get_submodule(f"{BLOCK_OF[t]}.{t}")
+            own = scale * (B if B.dim() == 3 else B[:, i])
+            handles.append(module.register_forward_hook(_hook(A, own)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(A: Tensor, B: Tensor) -> Any:  # noqa: ANN401 - torch's hook signature
+    def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        return output + (x @ A.to(x.dtype).transpose(-1, -2)) @ B.to(x.dtype).transpose(-1, -2)
+
+    return add_delta
+
+
+def logits_of(model: BaseModel, ids: Tensor) -> Tensor:
+    """fp32 logits [N, T, V] for the tokens that follow each of ids [N, T]."""
+    hidden: Tensor = model.body(input_ids=ids, use_cache=False).last_hidden_state
+    return model.logits(hidden).float()
+
+
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss [N, T] in nat of logits [N, T, V] at targets [N, T]."""
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+
+@torch.inference_mode()
+def measured(model: BaseModel, ids: Tensor, pairs: Pairs | None, scale: float, batch: int = 8) -> Tensor:
+    """Mean loss [N] of each row of ids [N, T + 1] under its own pair (one pair for all if there is one), or bare."""
+    found = []
+    for start in range(0, len(ids), batch):
+        rows = ids[start : start + batch].long().to(model.device)
+        if pairs is None:
+            logits = logits_of(model, rows[:, :-1])
+        else:
+            single = len(next(iter(pairs.values()))[0]) == 1
+            chosen = torch.arange(start, start + len(rows), device=model.device)
+            with plugged(model, pairs if single else rows_of(pairs, chosen), scale):
+                logits = logits_of(model, rows[:, :-1])
+        found.append(token_losses(logits, rows[:, 1:]).mean(1).cpu())
+    return torch.cat(found)

@@ -1,0 +1,163 @@
+"""Repositories as training sees them: embeddings made once and kept in the run's folder, and windows to predict.
+
+A state must not hold what it is scored on: for `static` and `text2lora` the target's file and its near-duplicates are
+left out of the pooled files; for `evo` some files of each repository are kept out of snapshot and diffs alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from c2l_lab.corpus.corpus import Document
+from c2l_lab.corpus.dedup import signature
+from c2l_lsp.errors import CheckpointError, TrainingError
+from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
+from c2l_lsp.model.hypernet.text2lora import describe
+from c2l_lsp.model.lm.base import BaseModel
+
+Say = Callable[[str], None]
+NEAR = 0.5
+"""Estimated Jaccard similarity of 5-token shingles from which a file is left out of the state of another's target."""
+_SHARD = 20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each repository is embedded and predicted."""
+
+    repositories: int = 160
+    files: int = 10
+    chars: int = 3200  # of a file, about 900 tokens
+    windows: int = 4  # of a file (of a commit for `evo`)
+    window: int = 256  # tokens
+    commits: int = 8  # diffs a state is rolled over, `evo` only
+    diff_chars: int = 3000
+
+    @property
+    def name(self) -> str:
+        """Names the cache these sizes give."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Repo:
+    """One repository. F files, W windows, T diffs (0 but for `evo`).
+
+    `files` [F, hidden] fp32; `near` [F, F] bool: column j may not be in the state of a target in file i; `ids`
+    [W, window + 1]; `owner` [W]: the window's file, for `evo` how many diffs had come when it stood so; `diffs`
+    [T, 2·hidden].
+    """
+
+    name: str
+    files: Tensor
+    near: Tensor
+    ids: Tensor
+    owner: Tensor
+    diffs: Tensor
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything under its name in a shard."""
+        fields = ("files", "near", "ids", "owner", "diffs")
+        return {f"{self.name}\t{field}": getattr(self, field).contiguous() for field in fields}
+
+
+Make = Callable[[str, list[Document]], "Repo | None"]
+"""(repository, its documents) → what is made of it; None if there is too little."""
+
+
+def prepared(folder: Path, name: str, documents: Iterable[Document], make: Make, sizes: Sizes, say: Say) -> list[Repo]:
+    """The repositories of a corpus, from the cache `folder/name-….safetensors` as far as it goes, the rest made.
+
+    Repositories are taken in the order of a hash of their name, so that more of them is the same and more.
+    TrainingError when none is usable.
+    """
+    by_name: dict[str, list[Document]] = defaultdict(list)
+    for document in documents:
+        by_name[document.repo].append(document)
+    order = sorted(by_name, key=rank)[: sizes.repositories]
+    found: list[Repo] = []
+    for start in range(0, len(order), _SHARD):
+        part = order[start : start + _SHARD]
+        file = folder / f"{name}-{sizes.name}-{_key(part)}.safetensors"
+        if not file.is_file():
+            made = [repo for one in part if (repo := make(one, by_name[one])) is not None]
+            _write(file, made)
+        found += _read(file)
+        say(f"{name}: {min(start + _SHARD, len(order))} of {len(order)} repositories, {len(found)} usable")
+    if not found:
+        raise TrainingError(f"No repository of the {name} corpus has enough text to train a hypernetwork on.")
+    return found
+
+
+def pooled_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, *, described: bool, held_out: bool) -> Make:
+    """For `static` and `text2lora`. `held_out`: only the first third of the files is predicted (to be judged on)."""
+
+    def make(name: str, documents: list[Document]) -> Repo | None:
+        ordered = sorted(documents, key=lambda d: rank(d.path))[: sizes.files]
+        texts = [document.text[: sizes.chars] for document in ordered]
+        if len(texts) < 4:
+            return None
+        signatures = np.stack([signature(text) for text in texts])
+        near = (signatures[:, None] == signatures[None]).mean(-1) >= NEAR
+        predicted = range(max(1, len(texts) // 3)) if held_out else range(len(texts))
+        rows = [(index, row) for index in predicted for row in windows(model, texts[index], sizes)]
+        if not rows:
+            return None
+        vectors = encoder.files([describe(text) if described else text for text in texts])
+        return Repo(
+            name,
+            vectors,
+            torch.from_numpy(near),
+            torch.tensor([row for _, row in rows], dtype=torch.int32),
+            torch.tensor([index for index, _ in rows], dtype=torch.int32),
+            torch.zeros(0, 2 * encoder.hidden),
+        )
+
+    return make
+
+
+def windows(model: BaseModel, text: str, sizes: Sizes) -> list[list[int]]:
+    """The first whole windows of a text, each of `window` + 1 tokens; the first begins with the start token."""
+    ids = [model.start, *model.encode(text)]
+    rows = [ids[begin : begin + sizes.window + 1] for begin in range(0, len(ids) - sizes.window, sizes.window)]
+    return rows[: sizes.windows]
+
+
+def rank(name: str) -> bytes:
+    """Where a name comes in the order things are taken in: by its hash, which is unbiased and the same everywhere."""
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _key(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:10]
+
+
+def _write(file: Path, repositories: Sequence[Repo]) -> None:
+    part = file.with_suffix(".part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor for repo in repositories for name, tensor in repo.tensors().items()}, part)
+        part.replace(file)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise TrainingError(f"{file} can't be written ({error}): free some space and run it again.") from error
+
+
+def _read(file: Path) -> list[Repo]:
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"The embeddings in {file} can't be read ({error}); delete the file.") from error
+    names = sorted({name.split("\t")[0] for name in tensors}, key=rank)
+    fields = ("files", "near", "ids", "owner", "diffs")
+    return [Repo(name, *(tensors[f"{name}\t{field}"] for field in fields)) for name in names]

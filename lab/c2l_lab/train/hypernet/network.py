@@ -1,0 +1,106 @@
+"""What is trained: a head (and a GRU for `evo`) behind one question, the pairs of a batch of repositories' states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from c2l_lab.train.hypernet.batched_lora import Pairs
+from c2l_lab.train.hypernet.data import Repo
+from c2l_lab.train.hypernet.recipe import Recipe
+from c2l_lsp.model.hypernet.checkpoint import About, Checkpoint
+from c2l_lsp.model.hypernet.encoder import pool_files
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU
+from c2l_lsp.model.lm.base import BaseModel
+
+_MOMENTUM = 0.05  # of the running mean context, which a GRU moves while it learns
+
+
+@dataclass(frozen=True)
+class State:
+    """What one adapter is made from: a repository embedding [2·hidden], and for `evo` the diffs since [T, 2·hidden]."""
+
+    repository: Tensor
+    diffs: Tensor
+
+
+def state(repo: Repo, files: Tensor, age: int) -> State:
+    """The state of some files (a mask [F]), for `evo` after as many diffs as `age`."""
+    return State(pool_files(repo.files[files]), repo.diffs[:age])
+
+
+class Network(nn.Module):
+    """Head and GRU of a recipe; the names of their weights are those of a checkpoint."""
+
+    def __init__(self, model: BaseModel, recipe: Recipe, width: int) -> None:
+        """Fresh weights from the recipe's seed; `width` is that of an embedding."""
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        gru = recipe.gru(width)
+        self.recipe, self.scale = recipe, recipe.alpha / recipe.rank
+        self.layers = int(model.lm.config.num_hidden_layers)
+        self.head = Code2LoRAHead(recipe.head(model, gru.hidden_dim if gru else width))
+        self.gru = CommitGRU(gru) if gru else None
+
+    @torch.no_grad()
+    def begin(self, repositories: Sequence[Repo]) -> None:
+        """Fit the first layers and the mean context to the embeddings there are, before the first step."""
+        every = torch.ones(1, dtype=torch.bool)
+        whole = torch.stack([pool_files(r.files[every.expand(len(r.files))]) for r in repositories])
+        first = self.gru.repo_init_proj[0] if self.gru else self.head.trunk[0]
+        if self.recipe.standardised:
+            _standardise(first, whole)
+            if self.gru:
+                _standardise(self.gru.diff_proj[0], torch.cat([r.diffs for r in repositories]))
+        if self.recipe.residual:
+            device = self.head.context_mean.device
+            states = [State(w, r.diffs) for w, r in zip(whole, repositories, strict=True)]
+            self.head.context_mean.copy_(self.contexts(states).mean(0).to(device))
+
+    def contexts(self, states: Sequence[State]) -> Tensor:
+        """What the head sees of states, [N, D]: embeddings, or for `evo` the GRU's states after all their diffs."""
+        device = next(self.head.parameters()).device
+        repositories = torch.stack([s.repository for s in states]).to(device)
+        if self.gru is None:
+            return repositories
+        h = self.gru.start(repositories)
+        ages = torch.tensor([len(s.diffs) for s in states], device=device)
+        if int(ages.max()):
+            padded = nn.utils.rnn.pad_sequence([s.diffs for s in states], batch_first=True).to(device)
+            rolled = torch.cat([h[:, None], self.gru.roll(padded, h)], dim=1)  # [N, T + 1, H]
+            h = rolled[torch.arange(len(states), device=device), ages]
+        return self.gru.context(h)
+
+    def forward(self, states: Sequence[State]) -> Pairs:
+        """The pairs of states; in training the mean context follows them (`evo` alone moves its own)."""
+        contexts = self.contexts(states)
+        if self.training and self.recipe.residual and self.gru is not None:
+            self.head.context_mean.lerp_(contexts.detach().mean(0), _MOMENTUM)
+        pairs: Pairs = self.head(contexts)
+        return pairs
+
+    def checkpoint(self, model: BaseModel, training: dict[str, bool | float | str]) -> Checkpoint:
+        """The checkpoint the engine loads."""
+        about = About(
+            kind=self.recipe.kind,
+            head=self.head.config,
+            gru=self.gru.config if self.gru else None,
+            alpha=self.recipe.alpha,
+            base=model.id.rpartition("/")[2] or model.id,
+            base_digest=model.digest,
+            training=training,
+        )
+        return Checkpoint.of(about, self.head, self.gru)
+
+
+@torch.no_grad()
+def _standardise(linear: nn.Module, inputs: Tensor) -> None:
+    """Change weights so that the layer gives for x what it gave for (x − mean) / deviation of `inputs` [N, in]."""
+    assert isinstance(linear, nn.Linear)  # noqa: S101 - the first layer of a trunk or projection
+    inputs = inputs.to(linear.weight.device)
+    mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
+    linear.weight.div_(deviation)
+    linear.bias.sub_(linear.weight @ mean)

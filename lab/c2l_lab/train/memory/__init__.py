@@ -1,0 +1,1 @@
+"""Fitting what ships with `memory`: the prior of a base model, and the mixture gate of its kNN memory."""

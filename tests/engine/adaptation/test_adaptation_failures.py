@@ -1,0 +1,203 @@
+"""A folder's adapter in troubles: no files, git at work, a device that fails, numbers that are none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import msgspec
+import pytest
+
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.adaptation import reconcile_scheduler, workspace_adapter
+from c2l_lsp.engine.adaptation.adapter_state import Live
+from c2l_lsp.engine.session import Session
+from tests.support.engine_driver import at_work, changes, live, question, troubles, wait
+
+
+def test_an_empty_folder_says_so_and_starts_when_a_file_comes(session, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    info = session.open(empty)
+    assert "no readable python file" in info.message
+    assert live(session, empty).adapter is None
+    (empty / "a.py").write_text("def hello(name):\n    return 'hello ' + name\n" * 5)
+    assert wait(session, empty, 1).files == 1
+
+
+def test_a_folder_without_python_says_so(session, tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "readme.md").write_text("# hello\n")
+    assert "no readable python file" in session.open(tmp_path / "docs").message
+    assert troubles(session)[0].code == "nothing-to-learn"
+
+
+def test_a_missing_folder_says_so(session, tmp_path):
+    info = session.open(tmp_path / "nowhere")
+    assert "not a folder" in info.message
+    assert troubles(session)[0].code == "folder"
+
+
+def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(session, folder):
+    session.open(folder)
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    life = session.engine.life(str(folder.resolve()))
+    life.regenerate()
+    session.settle(str(folder.resolve()))
+    assert life.info().state == "failed"
+    assert life.live.adapter is None
+    aside.rename(folder)
+    life.regenerate()
+    assert session.settle(str(folder.resolve())).state == "ready"
+    generation = life.info().generation
+    (folder / "pkg" / "m0.py").write_text("def watched_again():\n    return 2\n")
+    assert wait(session, folder, generation + 1).state == "ready"
+
+
+def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settings):
+    evo = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, hypernetwork="evo"))
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=evo))
+    info = session.settle(name)
+    assert "no evo weights" in info.message
+    assert live(session, folder).adapter is None
+
+
+def test_while_git_is_at_work_nothing_is_read(session, folder):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    session.open(folder)
+    lock = folder / ".git" / "index.lock"
+    lock.write_text("")
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    life = session.engine.life(str(folder.resolve()))
+    steps, until = 0, time.monotonic() + 1.5
+    while time.monotonic() < until:
+        due = life.due_in(time.monotonic())
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+            steps += 1
+        else:
+            time.sleep(0.005)
+    assert life.info().generation == 1
+    assert steps < 100  # it waits, it does not spin
+    lock.unlink()
+    assert wait(session, folder, 2).generation == 2
+
+
+def test_a_checkout_of_minutes_is_waited_for_as_long_as_files_change(session, folder):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    lock, past = folder / ".git" / "index.lock", time.time() - 200
+    lock.write_text("")
+    for path in (lock, folder / ".git" / "HEAD"):
+        os.utime(path, (past, past))
+    (folder / "pkg" / "m0.py").write_text("def half_way():\n    return 2\n")
+    at_work(session, folder, lambda: life.info().message)
+    assert "git is at work" in life.info().message
+    until = time.monotonic() + 1.0
+    at_work(session, folder, lambda: time.monotonic() > until)
+    assert life.info().generation == 1
+    lock.unlink()
+    assert wait(session, folder, 2).message == ""
+
+
+def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings, folder, monkeypatch):
+    subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
+    lock, name, told = folder / ".git" / "index.lock", str(folder.resolve()), []
+    lock.write_text("")
+    with Session(settings, told.append) as session:
+        session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
+        life = session.engine.life(name)
+        until = time.monotonic() + 1.5
+        assert at_work(session, folder, lambda: time.monotonic() > until) < 100
+        info = life.info()
+        assert (info.generation, info.files, info.state) == (0, 0, "indexing")
+        assert "git is at work" in info.message
+        tasks = [event.task for event in told if isinstance(event, wire.Progress)]
+        assert tasks == ["waiting for git"]
+        monkeypatch.setattr(reconcile_scheduler, "FIRST_WAIT_S", 0.1)
+        info = wait(session, folder, 1)
+        assert (info.files, info.message) == (12, "")
+        assert changes(session)[0].trigger == "index"
+        assert lock.exists()
+
+
+def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folder, monkeypatch):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    adapter = life.live.adapter
+    real = life._learner.network.reading
+
+    def failing(pieces):
+        raise RuntimeError("CUDA error: out of memory\nand a long trace")
+
+    monkeypatch.setattr(life._learner.network, "reading", failing)
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    deadline = time.monotonic() + 20
+    while not any("out of memory" in trouble.message for trouble in troubles(session)):
+        assert time.monotonic() < deadline
+        if (due := life.due_in(time.monotonic())) is not None and due <= 0:
+            session.engine.idle_step()
+    assert life.live.adapter is adapter
+    monkeypatch.setattr(life._learner.network, "reading", real)
+    life.regenerate()
+    assert wait(session, folder, 2).state == "ready"
+
+
+def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(session, folder, monkeypatch):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    monkeypatch.setattr(workspace_adapter, "RETRY_S", 0.1)
+    real, calls = life._learner.network.updating, []
+
+    def failing(states, changes):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("out of memory, the first time")
+        return real(states, changes)
+
+    monkeypatch.setattr(life._learner.network, "updating", failing)
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    assert wait(session, folder, 2).state == "ready"
+    assert "the first time" in troubles(session)[0].message
+
+
+def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+
+    def lost(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(life._learner.network, "updating", lost)
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        wait(session, folder, 2)
+
+
+def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folder):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    bad = live(session, folder).adapter.scaled(1.0)
+    bad.final_map.fill_(float("nan"))
+    life.live = Live(7, bad)
+    answer = session.complete(question(folder))
+    assert (answer.generation, answer.new_tokens) == (life.info().generation, 4)
+    assert "no numbers" in life.info().message
+    assert [t.severity for t in troubles(session)] == ["error"]
+    assert session.complete(question(folder, adapter=False)).texts == answer.texts
+
+
+def test_a_model_that_computes_no_numbers_says_so(session, monkeypatch, tmp_path):
+    from c2l_lsp.engine.completion.greedy import Greedy
+
+    real = Greedy.steps
+    monkeypatch.setattr(Greedy, "steps", lambda self, logits, *rest: real(self, logits * float("nan"), *rest))
+    with pytest.raises(FloatingPointError, match="no numbers"):
+        session.complete(msgspec.structs.replace(question(tmp_path), folder=""))
+    monkeypatch.setattr(Greedy, "steps", real)
+    session.engine._decoder.forget()
+    assert session.complete(msgspec.structs.replace(question(tmp_path), folder="")).new_tokens == 4

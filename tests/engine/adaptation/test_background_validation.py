@@ -1,0 +1,90 @@
+"""After small changes the last verdict stands until the gate has judged them, behind the new generation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from c2l_lsp.engine.adaptation import adapter_state
+from c2l_lsp.engine.adaptation.validation import Trial, Verdict
+from c2l_lsp.model.runtime.cooperative import drained
+from tests.support.engine_driver import at_work, changes, live, wait
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When the gate judged; from the second time on it finds half of the strength."""
+    times: list[float] = []
+
+    def judging(*_: object) -> Generator[None, None, Verdict]:
+        yield
+        times.append(time.perf_counter())
+        return Verdict(1.0 if len(times) == 1 else 0.5, 0.0, 100, recall=1.0)
+
+    monkeypatch.setattr(Trial, "judging", judging)
+    monkeypatch.setattr(adapter_state, "_GATE_SHARE", 0.1)
+    return times
+
+
+def edit(folder: Path, number: int) -> None:
+    with (folder / "pkg" / "m3.py").open("a") as file:
+        file.write(f"\n\ndef name_{number}(value):\n    return value * {number}\n")
+
+
+def test_what_small_changes_add_up_to_is_judged_behind_them(session, folder, judged):
+    session.open(folder)
+    edits = 0
+    while len(judged) == 1 and edits < 30:
+        edits += 1
+        edit(folder, edits)
+        wait(session, folder, edits + 1)
+    assert edits > 1, "one small change is not judged"
+    assert [event.trigger for event in changes(session)] == ["index", *["diff"] * edits, "gate"]
+    before, after = changes(session)[-2:]
+    assert after.info.generation == before.info.generation + 1
+    assert session.engine.life(str(folder.resolve())).made.verdict.strength == 0.5
+
+
+def test_a_large_change_is_judged_before_it_is_live(session, folder, judged, sources):
+    session.open(folder)
+    for number in range(4):
+        (folder / "pkg" / f"more{number}.py").write_text(sources[20 + number])
+    wait(session, folder, 2)
+    assert [event.trigger for event in changes(session)] == ["index", "diff"]
+    assert len(judged) == 2
+    assert changes(session)[-1].info.scale == 1.0
+    assert session.engine.life(str(folder.resolve())).made.verdict.strength == 0.5
+
+
+def test_a_new_change_ends_the_judging_and_nothing_is_other(session, folder, judged, monkeypatch):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    life.made._since_gate = 10**6
+    learner, adapter = life._learner, life.made.adapter
+    assert drained(life.made.judge_again(adapter, learner, lambda: True)) is None
+    assert len(judged) == 1
+    assert life.made._since_gate == 10**6, "it is begun anew after the next change"
+    assert life.made.verdict.strength == 1.0
+
+
+def test_a_verdict_against_it_takes_an_adapter_out(session, folder, monkeypatch):
+    verdicts = [Verdict(1.0, 0.0, 100), Verdict(0.0, 0.1, 100, "it is worse", recall=0.0), Verdict(1.0, 0.0, 100)]
+
+    def judging(*_: object) -> Generator[None, None, Verdict]:
+        yield
+        return verdicts.pop(0)
+
+    monkeypatch.setattr(Trial, "judging", judging)
+    monkeypatch.setattr(adapter_state, "_GATE_SHARE", 0.1)
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    for kept_back in (True, False):
+        life.made._since_gate = 0.15 * life._learner.pieces
+        edit(folder, 7)
+        at_work(session, folder, lambda: bool(changes(session)) and changes(session)[-1].trigger == "gate")
+        assert ("kept back: it is worse" in life.info().message) is kept_back
+        assert (live(session, folder).adapter is None) is kept_back
+        session.events.clear()

@@ -1,0 +1,193 @@
+"""Evo in a folder with git history: h0 from the older snapshot, a step a commit, then the working tree's diffs."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from c2l_lsp.config import Settings, state_root
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.engine.storage.store import folder_key
+from c2l_lsp.model.hypernet import checkpoint
+from c2l_lsp.model.hypernet.encoder import pool_diff
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+from c2l_lsp.model.hypernet.protocol import Change
+from c2l_lsp.repo.history import git_history
+
+GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+
+
+def git(root: Path, *words: str) -> None:
+    subprocess.run([*GIT, *words], cwd=root, check=True, capture_output=True, timeout=30)
+
+
+def commit(root: Path) -> None:
+    git(root, "add", "-A")
+    git(root, "commit", "-q", "-m", "x")
+
+
+@pytest.fixture
+def evo(open_gate: None, settings: Settings, tiny_folder: Path, tmp_path: Path) -> Settings:
+    """Settings for a base with random evo weights beside it."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_folder, model)
+    torch.manual_seed(1)
+    head = HeadConfig(input_dim=128, hidden_dim=16, rank=4, type_dims={"q_proj": (64, 64), "v_proj": (64, 32)})
+    gru = GRUConfig(diff_input_dim=128, repo_state_dim=128, hidden_dim=128)
+    about = checkpoint.About(kind="evo", head=head, gru=gru, alpha=8.0)
+    checkpoint.save(checkpoint.Checkpoint.of(about, Code2LoRAHead(head), CommitGRU(gru)), model / "evo")
+    return msgspec.structs.replace(
+        settings,
+        model=msgspec.structs.replace(settings.model, path=str(model)),
+        adapter=msgspec.structs.replace(settings.adapter, hypernetwork="evo", history_commits=3),
+    )
+
+
+@pytest.fixture
+def repository(folder: Path, sources: list[str]) -> Path:
+    """Five commits over the folder's files."""
+    git(folder, "init", "-q")
+    for n in range(5):
+        (folder / "pkg" / f"m{n}.py").write_text(sources[20 + n][:1500], encoding="utf-8")
+        commit(folder)
+    return folder
+
+
+def life(session: Session, folder: Path):
+    return session.engine.life(str(folder.resolve()))
+
+
+def wait(session: Session, folder: Path, generation: int) -> wire.AdapterInfo:
+    one, deadline = life(session, folder), time.monotonic() + 30
+    while one.info().generation < generation or one.pending:
+        assert time.monotonic() < deadline, one.info()
+        if (due := one.due_in(time.monotonic())) is not None and due <= 0:
+            session.engine.idle_step()
+        else:
+            time.sleep(0.01)
+    return one.info()
+
+
+def by_hand(session: Session, folder: Path, commits: int) -> torch.Tensor:
+    """h from the git history alone."""
+    network = life(session, folder)._learner.network
+    shas = [one.sha for one in git_history.first_parent(folder, commits + 1)]
+    blobs = git_history.blobs(folder, git_history.tree(folder, shas[0]).values())
+    pieces = [piece for _, text in blobs for piece in network.pieces(text.decode())]
+    (state,) = network.update([network.empty()], [Change(added=network.read(pieces), first=True)])
+    h = state.tensors["h"]
+    for a, b in itertools.pairwise(shas):
+        chunks = network.read(network.diff_pieces(git_history.diff_text(folder, a, b)))[0]["chunks"]
+        h = network.gru.step(pool_diff(chunks)[None], h[None])[0].detach()
+    return h
+
+
+def test_the_state_is_the_older_snapshot_and_a_step_for_each_commit(evo, repository):
+    with Session(evo) as session:
+        info = session.open(repository)
+        assert (info.generation, info.files, info.state) == (1, 12, "ready")
+        h = life(session, repository)._learner.state.tensors["h"]
+        torch.testing.assert_close(h, by_hand(session, repository, 3), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(h, by_hand(session, repository, 2), atol=1e-3)
+        assert life(session, repository).live.adapter is not None
+
+
+def test_what_is_not_committed_is_one_more_step(evo, repository, sources):
+    (repository / "pkg" / "m0.py").write_text(sources[30][:1500], encoding="utf-8")
+    with Session(evo) as session:
+        assert session.open(repository).generation == 2
+        mine = life(session, repository)._learner
+        h = by_hand(session, repository, 3)
+        text = subprocess.run(
+            [*GIT, "diff", "--no-color", "-U3"], cwd=repository, check=True, capture_output=True, timeout=20
+        ).stdout.decode()
+        chunks = mine.network.read(mine.network.diff_pieces(text))[0]["chunks"]
+        wanted = mine.network.gru.step(pool_diff(chunks)[None], h[None])[0].detach()
+        torch.testing.assert_close(mine.state.tensors["h"], wanted, rtol=1e-4, atol=1e-5)
+        (repository / "tests_only.txt").write_text("no python\n")
+        (repository / "pkg" / "m1.py").write_text(sources[31][:1500], encoding="utf-8")
+        before = mine.state.tensors["h"]
+        assert wait(session, repository, 3).files == 12
+        assert not torch.equal(mine.state.tensors["h"], before)
+
+
+def test_a_kept_commit_is_not_replayed(evo, repository, monkeypatch):
+    with Session(evo) as first:
+        first.open(repository)
+        h = life(first, repository)._learner.state.tensors["h"]
+    for old in (state_root() / folder_key(repository)).glob("gen-*"):
+        shutil.rmtree(old)  # the state is lost, what was read is not
+    (state_root() / folder_key(repository) / "CURRENT").unlink()
+    asked = []
+    real = git_history.diff_text
+    monkeypatch.setattr(git_history, "diff_text", lambda *a, **k: asked.append(a) or real(*a, **k))
+    with Session(evo) as second:
+        second.open(repository)
+        assert torch.equal(life(second, repository)._learner.state.tensors["h"], h)
+        assert asked == []
+
+
+def test_other_rules_do_not_use_a_kept_commit(evo, repository):
+    with Session(evo) as first:
+        first.open(repository)
+        h = life(first, repository)._learner.state.tensors["h"]
+    (repository / ".c2lignore").write_text("m4.py\n")
+    with Session(evo) as second:
+        info = second.open(repository)
+        assert info.files == 11
+        assert not torch.allclose(life(second, repository)._learner.state.tensors["h"], h, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["setting", "none", "no git"])
+def test_without_history_the_snapshot_alone_counts(evo, repository, how):
+    adapter = {"setting": {"use_git_history": False}, "none": {"history_commits": 0}, "no git": {}}[how]
+    if how == "no git":
+        shutil.rmtree(repository / ".git")
+    chosen = msgspec.structs.replace(evo, adapter=msgspec.structs.replace(evo.adapter, **adapter))
+    with Session(chosen) as session:
+        info = session.open(repository)
+        assert (info.generation, info.files) == (1, 12)
+        assert "files" in life(session, repository)._learner.state.tensors
+        assert not [event for event in session.events if isinstance(event, wire.Trouble)]
+
+
+def test_a_secret_that_was_removed_reaches_no_state(evo, repository, monkeypatch):
+    secret = "AKIA" + "ABCDEFGH12345678"
+    (repository / "pkg" / "keys.py").write_text(f"KEY = '{secret}'\n" * 30)
+    commit(repository)
+    (repository / "pkg" / "keys.py").unlink()
+    commit(repository)
+    from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
+
+    seen: list[str] = []
+    for name in ("files", "diff_chunks"):
+        real = getattr(EmbeddingEncoder, name)
+        monkeypatch.setattr(
+            EmbeddingEncoder,
+            name,
+            lambda self, texts, *rest, _real=real: seen.extend(texts) or _real(self, texts, *rest),
+        )
+    with Session(evo) as session:
+        session.open(repository)
+    assert seen
+    assert not any(secret in text for text in seen)
+
+
+def test_one_step_costs_the_same_whatever_the_folder_holds(evo, repository, sources):
+    """An edit is read as its diff: no file is read again by the encoder."""
+    with Session(evo) as session:
+        session.open(repository)
+        network, read = life(session, repository)._learner.network, []
+        real = network.read
+        network.read = lambda pieces: read.extend(pieces) or real(pieces)
+        (repository / "pkg" / "m2.py").write_text(sources[32][:1500], encoding="utf-8")
+        wait(session, repository, 2)
+        assert [piece.key[:1] for piece in read] == [b"d"]

@@ -1,0 +1,134 @@
+"""A folder's adapter over restarts: what was kept is gone on with, what was damaged or lost is made again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from c2l_lsp.config import state_root
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.adaptation import persistence
+from c2l_lsp.engine.session import Session
+from c2l_lsp.engine.storage.store import folder_key
+from tests.support.engine_driver import changes, live, troubles, wait
+
+
+def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+        digest = live(first, folder).adapter.digest
+    with Session(settings) as second:
+        reads = []
+        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
+        network = second.engine.life(str(folder.resolve()))._learner.network
+        network.reading = lambda pieces: reads.append(pieces)  # type: ignore[method-assign]
+        assert live(second, folder).adapter.digest == digest  # before any look at the files
+        info = second.settle(str(folder.resolve()))
+        assert info.generation == 1
+        assert live(second, folder).adapter.digest == digest
+        assert reads == []
+        assert changes(second)[0].trigger == "restore"
+
+
+def test_changes_made_while_it_was_off_are_folded_at_the_next_start(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+    (folder / "pkg" / "m5.py").write_text("def made_while_off():\n    return 1\n")
+    (folder / "pkg" / "m6.py").unlink()
+    with Session(settings) as second:
+        info = second.open(folder)
+        assert (info.generation, info.files) == (2, 11)
+
+
+def test_a_damaged_state_is_set_aside_and_built_again(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+    for path in (state_root() / folder_key(folder)).glob("gen-*/state.safetensors"):
+        path.write_bytes(path.read_bytes()[:-5])
+    with Session(settings) as second:
+        info = second.open(folder)
+        assert info.state == "ready"
+        assert live(second, folder).adapter is not None
+        assert any(trouble.code == "state" for trouble in troubles(second))
+
+
+def test_lost_readings_are_made_again(settings, folder):
+    with Session(settings) as first:
+        first.open(folder)
+    (state_root() / folder_key(folder) / "readings.sqlite").unlink()
+    (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+    with Session(settings) as second:
+        assert second.open(folder).state == "ready"
+        assert live(second, folder).adapter is not None
+
+
+def test_a_state_of_the_first_version_is_gone_on_with(settings, folder):
+    """Made by another hypernetwork: built anew, and the counter of generations goes on from there."""
+    kept = Path(__file__).parent / "kept_state_1"
+    shutil.copytree(kept, state_root() / folder_key(folder))
+    with Session(settings) as session:
+        info = session.open(folder)
+        assert (info.generation, info.files, info.state) == (42, 12, "ready")
+        assert troubles(session) == []
+
+
+@pytest.mark.skipif(os.name == "nt" or (os.geteuid() == 0 and not shutil.which("true")), reason="needs a plain file")
+def test_state_that_cannot_be_kept_is_told_once_and_learning_goes_on(settings, folder):
+    state_root().parent.mkdir(parents=True, exist_ok=True)
+    state_root().write_text("a file where the folder should be")
+    with Session(settings) as session:
+        info = session.open(folder)
+        assert (info.generation, info.state) == (1, "ready")
+        assert live(session, folder).adapter is not None
+        assert [trouble.code for trouble in troubles(session)] == ["storage"]
+        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+        assert wait(session, folder, 2).state == "ready"
+
+
+def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeypatch):
+    """A full disk once must not cost everything that is learned afterwards."""
+    monkeypatch.setattr(persistence, "KEEP_AGAIN_S", 0.2)
+    state_root().parent.mkdir(parents=True, exist_ok=True)
+    state_root().write_text("a file where the folder should be")
+    with Session(settings) as session:
+        assert session.open(folder).generation == 1
+        state_root().unlink()
+        time.sleep(0.2)
+        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+        wait(session, folder, 2)
+        session.until(lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
+    with Session(settings) as second:
+        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
+        life = second.engine.life(str(folder.resolve()))
+        assert life.info().generation == 2
+        keys = [key for record in life._learner.records.values() for key in record.keys]
+        life._learner.readings = None
+        assert len(life._keeping.store.cache.get(keys, life._learner.network.digest)) == len(
+            set(keys)
+        )  # held in memory meanwhile
+
+
+def test_the_second_server_on_a_folder_learns_and_writes_nothing(settings, folder):
+    with Session(settings) as first, Session(settings) as second:
+        first.open(folder)
+        kept = sorted((p.name, p.stat().st_mtime_ns) for p in (state_root() / folder_key(folder)).glob("gen-*/*"))
+        info = second.open(folder)
+        assert (info.generation, info.state) == (1, "ready")
+        assert live(second, folder).adapter.digest == live(first, folder).adapter.digest
+        (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
+        assert wait(second, folder, 2).state == "ready"
+        assert [(t.code, t.severity) for t in troubles(second)] == [("storage", "info")]
+        after = sorted((p.name, p.stat().st_mtime_ns) for p in (state_root() / folder_key(folder)).glob("gen-*/*"))
+        assert after == kept
+
+
+def test_reset_forgets_and_learns_again(session, folder):
+    session.open(folder)
+    session.engine.life(str(folder.resolve())).reset()
+    info = wait(session, folder, 2)
+    assert info.files == 12
+    assert changes(session)[-1].trigger == "reset"

@@ -1,0 +1,272 @@
+"""A folder's adapter through its life: first index, edits, buffers, rules, samples. Real files, a real watcher."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import msgspec
+import pytest
+
+from c2l_lsp.config import state_root
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.engine.storage.store import folder_key
+from c2l_lsp.errors import AdapterError
+from tests.support.engine_driver import changes, live, question, wait
+
+
+def test_a_folder_is_indexed_into_generation_1(session, folder):
+    info = session.open(folder)
+    assert (info.generation, info.state, info.files) == (1, "ready", 12)
+    assert info.chunks >= 12
+    assert info.rank == session.engine.model.d
+    (event,) = changes(session)
+    assert event.trigger == "index"
+    assert (len(event.paths), event.moved) == (8, 0.0)
+    assert {"scan", "read", "update", "adapter", "gate"} <= event.ms.keys()
+
+
+def test_an_edit_on_disk_becomes_the_next_generation(session, folder):
+    session.open(folder)
+    before = live(session, folder).adapter
+    with (folder / "pkg" / "m3.py").open("a") as file:
+        file.write("\n\ndef quite_new_name(value):\n    return value * 2\n")
+    info = wait(session, folder, 2)
+    assert info.generation == 2
+    assert changes(session)[-1].trigger == "diff"
+    assert changes(session)[-1].changed_files == 1
+    assert changes(session)[-1].paths == ["pkg/m3.py"]
+    assert 0.0 < changes(session)[-1].moved < 2.0
+    assert live(session, folder).adapter.digest != before.digest
+
+
+def test_a_deleted_and_a_renamed_file_follow(session, folder):
+    session.open(folder)
+    (folder / "pkg" / "m1.py").unlink()
+    assert wait(session, folder, 2).files == 11
+    assert changes(session)[-1].paths == ["pkg/m1.py"]
+    (folder / "pkg" / "m2.py").rename(folder / "pkg" / "renamed.py")
+    deadline = time.monotonic() + 20
+    life = session.engine.life(str(folder.resolve()))
+    while "pkg/renamed.py" not in life._learner.records:
+        assert time.monotonic() < deadline
+        if (due := life.due_in(time.monotonic())) is not None and due <= 0:
+            session.engine.idle_step()
+    assert life.info().files == 11
+    assert life.info().generation == 2  # the same content under another name changes nothing in the sum
+
+
+def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, sources):
+    with Session(settings) as first:
+        first.open(folder)
+        for step in range(4):
+            (folder / "pkg" / f"m{step}.py").write_text(sources[20 + step], encoding="utf-8")
+            wait(first, folder, 2 + step)
+        edited = first.engine.life(str(folder.resolve()))._learner.state
+        network = first.engine.life(str(folder.resolve()))._learner.network
+    shutil.rmtree(state_root())
+    with Session(settings) as second:
+        # the prior of a foreign base comes from the folder's first text, so it is handed over for this comparison
+        second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
+        second.engine.life(str(folder.resolve()))._learner.network = network
+        second.settle(str(folder.resolve()))
+        fresh = second.engine.life(str(folder.resolve()))._learner.state
+    difference = (edited.tensors["S"] - fresh.tensors["S"]).norm() / fresh.tensors["S"].norm()
+    assert float(difference) < 1e-3
+    assert float(edited.tensors["n"]) == float(fresh.tensors["n"])
+
+
+def test_an_unsaved_buffer_counts_and_is_taken_back(session, folder):
+    session.open(folder)
+    before = session.engine.life(str(folder.resolve()))._learner.state.tensors["S"].clone()
+    life = session.engine.life(str(folder.resolve()))
+    life.buffer("pkg/m4.py", "def only_in_the_editor(a):\n    return a\n")
+    wait(session, folder, 2)
+    life.buffer("pkg/m4.py", None)
+    wait(session, folder, 3)
+    assert float((life._learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
+
+
+def test_a_buffer_of_an_ignored_file_is_not_learned(session, folder):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    life.buffer(".env", "TOKEN = 'abc'\n")
+    life.buffer("../outside.py", "x = 1\n")
+    assert not life.pending
+
+
+def test_tightened_rules_purge_what_was_learned(session, folder):
+    session.open(folder)
+    (folder / ".c2lignore").write_text("pkg/m1*.py\n")
+    life = session.engine.life(str(folder.resolve()))
+    deadline = time.monotonic() + 30
+    while life.info().files != 9 or life.pending:
+        assert time.monotonic() < deadline, life.info()
+        due = life.due_in(time.monotonic())
+        if due is not None and due <= 0:
+            session.engine.idle_step()
+    assert float(life._learner.state.tensors["recent"].abs().max()) == 0  # built anew, not subtracted from
+
+
+def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))
+    info = session.settle(name)
+    assert (info.state, info.enabled, info.files) == ("off", False, 0)
+    assert not (state_root() / folder_key(folder)).exists()
+
+
+def test_switched_off_and_on_again(session, folder):
+    session.open(folder)
+    life = session.engine.life(str(folder.resolve()))
+    adapter = life.live.adapter
+    life.set_enabled(False)
+    assert life.live.adapter is None
+    life.set_enabled(True)
+    assert life.live.adapter.digest == adapter.digest
+
+
+def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
+    small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=small))
+    info = session.settle(name)
+    assert info.sampled
+    assert 0 < info.learned_bytes <= 24 * 1024
+
+
+def test_in_a_sampled_folder_what_is_worked_on_is_learned_all_the_same(folder, settings):
+    small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
+    with Session(small) as session:
+        info = session.open(folder)
+        learned = session.engine.life(str(folder.resolve()))._learner.records
+        outside = next(p for p in sorted((folder / "pkg").iterdir()) if f"pkg/{p.name}" not in learned)
+        text = outside.read_text()
+        outside.write_text("def worked_on(value):\n    return value + 1\n")
+        assert wait(session, folder, info.generation + 1).files == info.files + 1
+        digest = live(session, folder).adapter.digest
+    with Session(small) as again:  # it stays learned after a restart, and what was never touched stays out
+        assert again.open(folder).generation == info.generation + 1
+        assert live(again, folder).adapter.digest == digest
+        outside.write_text(text)
+    with Session(small) as later:  # a change made while it was off is one too
+        assert later.open(folder).generation == info.generation + 2
+
+
+def test_of_a_file_outside_the_sample_only_what_changed_is_learned(folder, settings, sources):
+    adapter = msgspec.structs.replace(settings.adapter, max_index_kb=64)
+    large = "\n\n".join(sources[40:44])[:24000]
+    for number in range(12, 16):
+        (folder / "pkg" / f"m{number}.py").write_text(large.replace("self", f"self{number}"), encoding="utf-8")
+    with Session(msgspec.structs.replace(settings, adapter=adapter)) as session:
+        info = session.open(folder)
+        assert info.sampled
+        learner = session.engine.life(str(folder.resolve()))._learner
+        outside = next(n for n in range(12, 16) if f"pkg/m{n}.py" not in learner.records)
+        file, path = folder / "pkg" / f"m{outside}.py", f"pkg/m{outside}.py"
+        text, before = file.read_text(), learner.state.tensors["S"].clone()
+        whole = len(learner.network.pieces(text))
+        assert whole > 6
+        file.write_text(text + "\n\ndef worked_on(value):\n    return value + 1\n", encoding="utf-8")
+        wait(session, folder, info.generation + 1)
+        assert 0 < len(learner.records[path].keys) <= 2
+        generation = info.generation + 1
+    with Session(msgspec.structs.replace(settings, adapter=adapter)) as again:  # what it held at first is remembered
+        assert again.open(folder).generation == generation
+        learner = again.engine.life(str(folder.resolve()))._learner
+        file.write_text(text, encoding="utf-8")  # the revert takes out what the edit brought
+        wait(again, folder, generation + 1)
+        assert learner.records[path].keys == ()
+        assert float((learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
+
+
+def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    session.open(folder)
+    session.open(other)
+    # a hypernetwork of its own for each folder of a foreign base: give both the same, as the shipped base has
+    lives = [session.engine.life(str(path.resolve())) for path in (folder, other)]
+    lives[1]._learner.network = lives[0]._learner.network
+    sizes = []
+    real = lives[0]._learner.network.updating
+    monkeypatch.setattr(lives[0]._learner.network, "updating", lambda s, c: sizes.append(len(s)) or real(s, c))
+    for path in (folder, other):
+        (path / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
+    for path in (folder, other):
+        wait(session, path, 2)
+    assert 2 in sizes
+
+
+def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch):
+    from c2l_lsp.engine.adaptation.validation import Trial, Verdict
+
+    def judge(*_):
+        yield
+        return Verdict(0.0, 0.2, 100, "it is worse", recall=0.0)
+
+    monkeypatch.setattr(Trial, "judging", judge)
+    info = session.open(folder)
+    assert "kept back: it is worse" in info.message
+    assert live(session, folder).adapter is None
+
+
+def test_export_gives_the_live_logits_and_refuses_when_there_is_none(session, folder, tmp_path):
+    name = str(folder.resolve())
+    session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings))
+    with pytest.raises(AdapterError, match="no adapter"):
+        session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
+    session.settle(name)
+    done = session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
+    assert done.error < 1e-6
+    assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["static", "evo"])
+def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folder, tiny_folder, tmp_path, kind):
+    import torch
+
+    from c2l_lsp.model.hypernet import checkpoint
+    from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+
+    model = tmp_path / "model"  # weights trained for a model stand in its own folder
+    shutil.copytree(tiny_folder, model)
+    torch.manual_seed(1)
+    head = HeadConfig(input_dim=128, hidden_dim=16, rank=4, type_dims={"q_proj": (64, 64), "v_proj": (64, 32)})
+    gru = GRUConfig(diff_input_dim=128, repo_state_dim=128, hidden_dim=128) if kind == "evo" else None
+    about = checkpoint.About(kind=kind, head=head, gru=gru, alpha=8.0)
+    made = checkpoint.Checkpoint.of(about, Code2LoRAHead(head), CommitGRU(gru) if gru else None)
+    checkpoint.save(made, model / kind)
+    chosen = msgspec.structs.replace(
+        settings,
+        model=msgspec.structs.replace(settings.model, path=str(model)),
+        adapter=msgspec.structs.replace(settings.adapter, hypernetwork=kind),
+    )
+    with Session(chosen) as session:
+        assert session.open(folder).kind == kind
+        before = live(session, folder)
+        assert before.adapter.pairs
+        with (folder / "pkg" / "m3.py").open("a") as file:
+            file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(8)))
+        wait(session, folder, 2)
+        after = live(session, folder)
+        assert after.adapter.digest != before.adapter.digest
+        assert after.kv_key != before.kv_key
+        digest = after.adapter.digest
+    with Session(chosen) as again:
+        again.open(folder)
+        assert live(again, folder).adapter.digest == digest  # evo after a restart goes on bit-equal
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("path", [".env", "deploy/id_rsa", "hidden/a.py", "own.py", "node_modules/x.js", "../up.py"])
+def test_a_file_that_is_left_out_is_in_no_prompt(session, folder, path, trusted):
+    (folder / ".gitignore").write_text("hidden/\n")
+    (folder / ".c2lignore").write_text("own.py\n")
+    request = wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings, trusted=trusted)
+    session.engine.open_folder(request)
+    answer = session.complete(question(folder, path=path))
+    assert (answer.texts, answer.prompt_tokens) == ([], 0)
+    assert "left out" in answer.reason
+    assert session.complete(question(folder, path="pkg/m0.py")).new_tokens == 4

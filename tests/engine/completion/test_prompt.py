@@ -1,0 +1,80 @@
+"""What of a file goes into the prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from c2l_lsp.engine.completion import prompt
+
+
+def test_both_sides_in_the_models_order(tiny):
+    built = prompt.build(tiny, "a = 1\n", "b = 2\n", 200, 64)
+    assert built.fim
+    fim = tiny.fim
+    assert built.ids == [fim.prefix, *tiny.encode("a = 1\n"), fim.suffix, *tiny.encode("b = 2\n"), fim.middle]
+
+
+def test_nothing_behind_the_cursor_is_plain_continuation(tiny):
+    built = prompt.build(tiny, "a = 1\n", "  \n", 200, 64)
+    assert not built.fim
+    assert built.ids == [tiny.start, *tiny.encode("a = 1\n")]
+
+
+def test_a_model_without_fim_gets_the_prefix(tiny):
+    plain = dataclasses.replace(tiny, fim=None)
+    built = prompt.build(plain, "a = 1\n", "b = 2\n", 200, 64)
+    assert built.ids == [tiny.start, *tiny.encode("a = 1\n")]
+
+
+def test_the_budget_holds_and_the_nearest_text_stays(tiny, sources):
+    text = "\n".join(sources)
+    for budget in (32, 100, 500):
+        built = prompt.build(tiny, text[:50_000], text[50_000:90_000], budget, 64)
+        assert len(built.ids) <= budget
+        before = tiny.decode(built.ids[: built.ids.index(tiny.fim.suffix)]) + built.owed
+        assert before.endswith(text[50_000 - budget // 16 : 50_000])
+
+
+def test_what_follows_stays_in_place_while_the_text_before_grows(tiny, sources):
+    """In the order that puts it first, its end must not move with every token typed: the KV after it would be lost."""
+    fim = dataclasses.replace(tiny.fim, order="joined")
+    model = dataclasses.replace(tiny, fim=fim)
+    before, after = "x = 1\n" * 60, "\n".join(sources)[:20_000]
+    typed = "y = some_call(a, b, other_call(c)[0])"
+    prompts = [prompt.build(model, before + typed[:size], after, 500, 64).ids for size in range(len(typed))]
+    assert len({tuple(ids[: ids.index(fim.middle)]) for ids in prompts}) <= 2
+    assert prompts[0][:2] == [fim.prefix, fim.suffix]
+
+
+def test_a_prompt_does_not_end_inside_a_word(tiny):
+    built = prompt.build(tiny, "value = other\nreturn val", "", 200, 64)
+    assert (tiny.decode(built.ids[1:]), built.owed) == ("value = other\nreturn", " val")
+    assert prompt.build(tiny, "return val", "", 200, 64, heal=False).owed == ""
+
+
+def test_the_models_own_limit_holds(tiny, sources):
+    text = "\n".join(sources)
+    built = prompt.build(tiny, text[:50_000], "", 10**6, 100)
+    assert len(built.ids) <= tiny.max_context - 100
+
+
+def test_typing_keeps_the_beginning_of_a_clipped_prompt(tiny, sources):
+    text = "\n".join(sources)[:40_000]
+    first = prompt.build(tiny, text, "", 300, 64).ids
+    second = prompt.build(tiny, text + "abc", "", 300, 64).ids
+    same = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
+    assert same > len(first) * 0.9
+
+
+def test_what_follows_the_cursor_is_tokenised_once_while_somebody_types(tiny, monkeypatch):
+    told: list[str] = []
+    real = type(tiny).encode
+    monkeypatch.setattr(type(tiny), "encode", lambda self, text: (told.append(text), real(self, text))[1])
+    after = "\n\ndef last_of_all(x):\n    return x\n"
+    prompts = [prompt.build(tiny, f"def first(a):\n    {typed}", after, 200, 16) for typed in ("re", "ret", "retu")]
+    assert told.count(after) == 1
+    assert all(tiny.decode(built.ids).find("last_of_all") > 0 for built in prompts)
+    prompts[0].ids.clear()
+    assert prompt.build(tiny, "x = ", after, 200, 16).ids  # what is kept is not what was handed out

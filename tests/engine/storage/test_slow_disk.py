@@ -1,0 +1,132 @@
+"""A disk that takes its time: completions, edits and the status do not wait for it, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.engine.storage.background_writer import Job, Keeper
+
+
+class Disk:
+    """fsync that does not return until it may."""
+
+    def __init__(self) -> None:
+        self.may, self.waits = threading.Event(), threading.Event()
+        self._real = os.fsync
+
+    def fsync(self, descriptor: int) -> None:
+        if not self.may.is_set():
+            self.waits.set()
+            self.may.wait(60)
+        self._real(descriptor)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch):
+    made = Disk()
+    monkeypatch.setattr(os, "fsync", made.fsync)
+    yield made
+    made.may.set()
+
+
+def question(folder, **changes) -> wire.Complete:
+    plain = {"folder": str(folder.resolve()), "path": "pkg/new.py", "language": "python", "suffix": ""}
+    return wire.Complete(**{**plain, "prefix": "def f(a):\n    return ", "max_new_tokens": 2, **changes})
+
+
+def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
+    name = str(folder.resolve())
+    with Session(settings) as session:
+        session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
+        life = session.engine.life(name)
+        longest = 0.0
+
+        session.until(slow.waits.is_set, 40)
+        for generation in (1, 2, 3):  # the folder is followed, too
+            session.until(lambda want=generation: life.info().generation == want, 40)
+            began = time.monotonic()
+            answer = session.complete(question(folder))
+            longest = max(longest, time.monotonic() - began)
+            assert (answer.generation, answer.new_tokens) == (generation, 2)
+            assert (life.info().state, life.info().message) == ("ready", "")
+            assert life.pending  # not kept yet
+            (folder / "pkg" / "m0.py").write_text(f"def other_{generation}():\n    return {generation}\n" * 3)
+        session.until(lambda: life.info().generation == 4, 40)
+        assert not slow.may.is_set()
+        assert longest < 20  # a save would have taken until the end of the test
+        assert life._keeping.store.load() is None
+        slow.may.set()
+        session.settle(name)
+        assert not [event for event in session.events if isinstance(event, wire.Trouble)]
+        assert life._keeping.store.load()[0].generation == 4  # those between were never begun
+    with Session(settings) as again:
+        assert again.open(folder).generation == 4
+
+
+def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open_gate, settings, folder, slow):
+    name = str(folder.resolve())
+    with Session(settings) as session:
+        session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
+        life = session.engine.life(name)
+        while not slow.waits.is_set():
+            session.engine.idle_step()
+        began = time.monotonic()
+        session.engine.close_folder(name)
+        assert time.monotonic() - began < 10
+        assert life._keeping.store.claim.held
+        slow.may.set()
+        deadline = time.monotonic() + 30
+        while life._keeping.store.claim.held:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert life._keeping.store.peek().generation == 1
+
+
+def test_a_save_that_fails_is_told_once_it_is_known(open_gate, settings, folder, monkeypatch):
+    real, left = os.fsync, [3]
+
+    def failing(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with Session(settings) as session:
+        session.open(folder)
+        told = [event for event in session.events if isinstance(event, wire.Trouble)]
+        assert [(trouble.code, trouble.severity) for trouble in told] == [("storage", "warning")]
+        assert "No space left" in told[0].message
+
+
+def test_what_was_dropped_is_not_written(tmp_path):
+    class Store:
+        epoch = 0
+
+        def __init__(self) -> None:
+            self.written: list[object] = []
+            self.begun, self.may = threading.Event(), threading.Event()
+
+        def save(self, saved: object, *_: object) -> bool:
+            self.begun.set()
+            self.may.wait(30)
+            self.written.append(saved)
+            return True
+
+        def close(self) -> None: ...
+
+    store = Store()
+    keeper = Keeper(store)
+    keeper.keep(Job("first", None, {}))
+    assert store.begun.wait(30)
+    keeper.keep(Job("second", None, {}))
+    keeper.drop()
+    store.may.set()
+    keeper.end(30)
+    assert store.written == ["first"]

@@ -1,0 +1,208 @@
+"""What is kept on disk: whole generations or none, by one process at a time, private to the user."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from c2l_lsp.engine.storage.state_lock import InUse
+from c2l_lsp.engine.storage.store import FolderStore, folder_key
+from c2l_lsp.errors import StateError, StorageError
+from c2l_lsp.model.hypernet.protocol import RepoState
+from tests.support.store_builders import reading, saved, state
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = FolderStore(tmp_path / "state")
+    yield made
+    made.close()
+
+
+def test_a_generation_comes_back_bit_equal(store):
+    store.save(saved(), state(), {"P": torch.eye(3)})
+    back, tensors, extra = store.load()
+    assert back == saved()
+    assert torch.equal(tensors.tensors["S"], state().tensors["S"])
+    assert torch.equal(extra["P"], torch.eye(3))
+
+
+def test_nothing_yet_is_none(store):
+    assert store.load() is None
+    assert store.peek() is None
+
+
+def test_the_newest_counts_and_few_are_kept(store):
+    for number in range(1, 6):
+        store.save(saved(number), state(number), {})
+    assert store.load()[0].generation == 5
+    assert len(list(store.root.glob("gen-*"))) == 2
+
+
+def test_what_cannot_be_deleted_keeps_nothing_from_being_saved_or_set_aside(store, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "manifest.json")
+
+    for number in (1, 2):
+        store.save(saved(number), state(number), {})
+    store.set_aside()
+    store.save(saved(3), state(3), {})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", refused)
+        assert store.save(saved(4), state(4), {})
+        assert store.load()[0].generation == 4
+        store.set_aside()
+        assert store.load() is None
+
+
+def test_peeking_says_what_is_kept_and_touches_nothing(store):
+    store.save(saved(7), state(), {})
+    store.close()
+    other = FolderStore(store.root)
+    assert other.peek() == saved(7)
+    assert store.own()  # peeking took no right to write
+    manifest = next(store.root.glob("gen-*")) / "manifest.json"
+    manifest.unlink()
+    with pytest.raises(StateError, match=r"is damaged \(.*manifest.json"):
+        other.peek()
+    assert (store.root / "CURRENT").exists()
+
+
+def test_a_reader_looks_again_if_a_generation_went_while_it_read(store, monkeypatch):
+    store.save(saved(1), state(1), {})
+    other = FolderStore(store.root)
+    real = FolderStore._read
+
+    def replaced_meanwhile(self: FolderStore, directory: Path):
+        monkeypatch.setattr(FolderStore, "_read", real)
+        for number in (2, 3):
+            store.save(saved(number), state(number), {})
+        return real(self, directory)
+
+    monkeypatch.setattr(FolderStore, "_read", replaced_meanwhile)
+    assert other.load()[0].generation == 3
+
+
+def test_tensors_that_are_views_come_back(store):
+    square = torch.arange(9.0).reshape(3, 3)
+    store.save(saved(), RepoState({"S": square.T}), {"P": square[:, :2]})
+    _, kept, extra = store.load()
+    assert torch.equal(kept.tensors["S"], square.T)
+    assert torch.equal(extra["P"], square[:, :2])
+
+
+def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
+    store.save(saved(1), state(1), {})
+    real = os.fsync
+    calls = []
+
+    def failing(descriptor):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(StorageError, match=f"cannot be kept in {store.root}: No space left"):
+        store.save(saved(2), state(2), {})
+    monkeypatch.setattr(os, "fsync", real)
+    assert store.load()[0].generation == 1
+    store.save(saved(3), state(3), {})
+    assert not list(store.root.glob(".gen-*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes")
+def test_only_the_user_can_read_it(store):
+    store.save(saved(), state(), {})
+    store.cache.put({b"a": reading(1)}, "rule")
+    store.purge()
+    store.save(saved(), state(), {})
+    for path in [store.root, *store.root.rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode & 0o077 == 0 or path.name.endswith(("-wal", "-shm")), path
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = FolderStore(tmp_path / "file" / "state")
+    with pytest.raises(StorageError, match="cannot be kept"):
+        store.save(saved(), state(), {})
+    with pytest.raises(StorageError, match="cannot be kept"):
+        store.cache.put({b"a": reading(1)}, "rule")
+
+
+def test_a_folder_has_one_key_however_it_is_named(tmp_path):
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    assert folder_key(real) == folder_key(tmp_path / "link")
+    assert folder_key(real) != folder_key(tmp_path)
+
+
+def test_the_key_of_a_folder_can_be_read_and_is_a_file_name(tmp_path):
+    assert folder_key(tmp_path / "my-proj_1.2").startswith("my-proj_1.2-")
+    assert folder_key(tmp_path / "a b:c/ü*").startswith("ü--")
+    name, _, digest = folder_key(tmp_path / ("x" * 99)).rpartition("-")
+    assert (name, len(digest)) == ("x" * 40, 20)
+    assert folder_key(Path("/")).startswith("root-")
+    assert folder_key(Path("/srv/a")) == "a-" + hashlib.blake2b(b"/srv/a", digest_size=10).hexdigest()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes")
+def test_a_folder_whose_name_is_no_text_has_a_key_too():
+    key = folder_key(Path(os.fsdecode(b"/srv/a\xff")))
+    assert key.startswith("a--")
+    assert key.isascii()
+    assert key != folder_key(Path(os.fsdecode(b"/srv/a\xfe")))
+
+
+def test_one_of_two_writes_and_the_other_reads(store):
+    store.save(saved(1), state(1), {})
+    store.cache.put({b"a": reading(1)}, "rule")
+    other = FolderStore(store.root)
+    try:
+        assert not other.own()
+        assert other.load()[0].generation == 1
+        assert set(other.cache.get([b"a", b"b"], "rule")) == {b"a"}
+        for write in (
+            lambda: other.save(saved(9), state(9), {}),
+            lambda: other.cache.put({b"b": reading(2)}, "rule"),
+            lambda: other.cache.put_texts({b"d": "text"}, {b"d"}),
+            lambda: other.cache.prune(set(), "rule"),
+            other.clear,
+            other.purge,
+            lambda: other.purged(other.epoch),
+        ):
+            with pytest.raises(InUse, match="Another server"):
+                write()
+        store.save(saved(2), state(2), {})
+        assert other.load()[0].generation == 2
+        store.close()
+        other.save(saved(3), state(3), {})  # the first has gone: now it may
+        with pytest.raises(InUse):
+            store.cache.put({b"c": reading(3)}, "rule")
+    finally:
+        other.close()
+    assert store.load()[0].generation == 3
+
+
+KEPT = Path(__file__).parents[1] / "adaptation" / "kept_state_1"
+"""A state as the first version wrote it, before `seen`, `touched` and `first` were kept."""
+
+
+def test_a_state_of_the_first_version_is_read(tmp_path):
+    root = tmp_path / "state"
+    shutil.copytree(KEPT, root)
+    store = FolderStore(root)
+    back, kept, extra = store.load()
+    assert (back.generation, back.gate, back.seen, back.touched, back.first) == (41, 0.7, {}, [], {})
+    assert back.files == {"a.py": (b"d" * 16, 10, 5, [b"k" * 16])}
+    assert torch.equal(kept.tensors["S"], 3 * torch.eye(4, dtype=torch.float64))
+    assert torch.equal(extra["P"], torch.eye(2))
+    store.close()

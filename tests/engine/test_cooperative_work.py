@@ -1,0 +1,166 @@
+"""Adapter work lets a completion in between two layers, and neither changes the other. With the shipped model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from c2l_lsp.config import Settings, merge
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.model.lm.llama import Layer
+from c2l_lsp.model.runtime import int8_model, kernel
+from c2l_lsp.model.runtime.cooperative import drained
+from c2l_lsp.model.runtime.kernel_layers import Stepping
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two that share a busy core wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def shipped() -> Settings:
+    values = {"model": {"device": "cpu"}, "adapter": {"updateDelayMs": 20, "maxDelayMs": 200}}
+    made, errors = merge(Settings(), values, source="test", machine=True)
+    assert not errors
+    return made
+
+
+@pytest.fixture
+def project(tmp_path: Path, sources: list[str]) -> Path:
+    """Five files, enough for a gate that judges."""
+    for number, text in enumerate(sorted(sources, key=len)[30:35]):
+        (tmp_path / f"m{number}.py").write_text(text, encoding="utf-8")
+    return tmp_path.resolve()
+
+
+def ask(session: Session, folder: Path) -> wire.Completion:
+    text = "from __future__ import annotations\n\n\ndef read("
+    place = {"folder": str(folder), "path": str(folder / "m0.py"), "language": "python"}
+    asked = wire.Complete(**place, prefix=text, suffix="\n", max_latency_ms=60_000)
+    return session.engine.complete(asked, lambda: False)
+
+
+def steps(session: Session, folder: Path):
+    """The engine's slices until nothing is due."""
+    life = session.engine.life(str(folder))
+    deadline = time.monotonic() + 120
+    while (due := life.due_in(time.monotonic())) is not None and (due < 5.0 or life.pending):
+        assert time.monotonic() < deadline
+        if due > 0:
+            time.sleep(min(due, 0.02))
+            continue
+        session.engine.idle_step()
+        yield
+
+
+def begin(settings: Settings, folder: Path) -> Session:
+    session = Session(settings)
+    session.engine.open_folder(wire.OpenFolder(folder=str(folder), settings=settings))
+    return session
+
+
+def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch):
+    """The end of one pass and the beginning of the next may share one."""
+    passed = [0]
+    real = Layer.forward
+
+    def counted(self, *args):
+        passed[0] += 1
+        return real(self, *args)
+
+    monkeypatch.setattr(Layer, "forward", counted)
+    monkeypatch.setattr(int8_model, "compiles", lambda lm: False)
+    with begin(shipped, project) as session:
+        layers = len(session.engine.model.body.layers)
+        most = 0
+        for _ in steps(session, project):
+            most, passed[0] = max(most, passed[0]), 0
+        assert session.engine.life(str(project)).live.adapter is not None
+    assert 1 <= most <= 2 < layers
+
+
+@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+def test_no_slice_passes_more_than_two_portions(shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch):
+    """As above, by our own kernel."""
+    passed = [0]
+    real = Stepping.__call__
+
+    def counted(self, ids, *args):
+        passed[0] += len(ids)
+        return real(self, ids, *args)
+
+    monkeypatch.setattr(int8_model, "quantises", lambda lm: lm.dtype == torch.float32)  # on other CPUs too
+    with begin(shipped, project) as session:
+        if session.engine.model.whole is None:
+            pytest.skip("this CPU multiplies bf16")
+        monkeypatch.setattr(Stepping, "__call__", counted)
+        portion, most = session.engine.model.whole.steps.portion, 0
+        for _ in steps(session, project):
+            most, passed[0] = max(most, passed[0]), 0
+        assert session.engine.life(str(project)).live.adapter is not None
+    assert 1 <= most <= 2 * portion
+
+
+def test_completions_between_slices_change_nothing_and_are_not_changed(shipped, project, tmp_path_factory, monkeypatch):
+    with begin(shipped, project) as alone:
+        bare = ask(alone, project).texts
+        for _ in steps(alone, project):
+            pass
+        wanted = alone.engine.life(str(project)).live.adapter
+        adapted = ask(alone, project).texts
+    monkeypatch.setenv("C2L_STATE_DIR", str(tmp_path_factory.mktemp("another")))
+    with begin(shipped, project) as busy:
+        life = busy.engine.life(str(project))
+        answers = []
+        for number, _ in enumerate(steps(busy, project)):
+            if number % 12 == 0:
+                answers.append((life.live.adapter is not None, ask(busy, project).texts))
+        assert life.live.adapter.digest == wanted.digest
+    assert sum(not adapted for adapted, _ in answers) > 3
+    assert all(texts == (adapted if live else bare) for live, texts in answers)
+
+
+def test_a_generator_drained_gives_its_result_and_its_error():
+    def work(fails: bool):
+        yield
+        if fails:
+            raise KeyError("planted")
+        return 7
+
+    assert drained(work(False)) == 7
+    with pytest.raises(KeyError, match="planted"):
+        drained(work(True))
+
+
+def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_more(session, folder):
+    """Folding comes in slices: what was begun before may not come back into a folder that forgot it."""
+    session.open(folder)
+    name = str(folder.resolve())
+    engine, life = session.engine, session.engine.life(name)
+    for end in (life.reset, lambda: engine.close_folder(name)):
+        before = life.info().generation
+        with (folder / "pkg" / "m3.py").open("a") as file:
+            file.write(f"\n\ndef added_{before}(value):\n    return value\n")
+        deadline = time.monotonic() + 60
+        while engine._folding is None or life.ready is None:
+            assert time.monotonic() < deadline
+            engine.idle_step()
+        begun = life.ready
+        end()
+        assert engine.due_in() <= 0  # what was begun is finished and let go of, whoever is left
+        while engine._folding is not None:
+            engine.idle_step()
+        assert life.info().generation == before
+        assert life.ready is None or life.ready is not begun
+        if name in engine._folders:
+            session.settle(name)
+    assert name not in engine._folders

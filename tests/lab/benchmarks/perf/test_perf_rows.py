@@ -1,0 +1,147 @@
+"""Every row in miniature on the tiny model: the whole way is walked; the figures mean nothing."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from c2l_lab.benchmarks.perf import peers, replay
+from c2l_lab.benchmarks.perf.rows import adapters, decoding, gpu, serving, updates
+from c2l_lab.benchmarks.perf.typing import places
+from c2l_lab.benchmarks.perf.workload import Workload
+from c2l_lab.clients.engine import EngineProcess
+
+from c2l_lsp.config import merge
+from c2l_lsp.engine import wire
+from c2l_lsp.engine.session import Session
+from c2l_lsp.errors import EngineError
+
+
+def finite(rows) -> dict[str, object]:
+    found = {row.name: row for row in rows}
+    assert all(row.value is None or (math.isfinite(row.value) and row.repeats) for row in rows)
+    return found
+
+
+def test_decoding(load: Workload):
+    found = finite(decoding.decode(load))
+    assert {"decode/ours", "decode/ours, plain", "decode/transformers/fp32", "decode/transformers/bf16"} <= set(found)
+    judged = [row for name, row in found.items() if name.startswith("decode/transformers") and row.holds is not None]
+    assert len(judged) == 1, "only the better dtype is judged"
+    assert "100% of tokens" in found["decode/transformers/fp32"].note
+    if not peers.has_llama():
+        assert found["decode/llama.cpp/Q8_0"].note == "peer not installed"
+
+
+def test_a_reused_prefix_and_the_cost_of_adapters(load: Workload):
+    finite(decoding.prefix_reuse(load))
+    assert set(finite(adapters.cost_per_token(load))) == {
+        "adapter_cost_per_token", "adapter_cost_per_token/map", "adapter_cost_per_token/merged",
+        "adapter_cost_per_token/unmerged",
+    }  # fmt: skip
+    assert len(finite(adapters.swap_pause(load))) == 2
+
+
+def test_rows_of_a_gpu_run_on_a_cpu_too(load: Workload):
+    for action in (gpu.decode, gpu.swap, gpu.embedding):
+        finite(action(load))
+
+
+def test_typing_is_replayed_and_what_was_shown_saves_requests(load: Workload):
+    class Echo:
+        """Says what was typed next in truth: then every further key is typed along."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def complete(self, request: wire.Complete, cancelled) -> wire.Completion:
+            self.asked += 1
+            whole = next(text for text in wholes if text.startswith(request.prefix))
+            rest = whole[len(request.prefix) :]
+            texts = [rest] if rest else []
+            return wire.Completion(texts=texts, generation=0, prompt_tokens=1, new_tokens=1, ms=wire.Timing())
+
+    found = places(load.roots, 2)
+    wholes = [place.prefix + "".join(key.text for key in place.keys) for place in found]
+    felt = replay.replay(Echo(), found, load.settings, load.work, speed=5.0)
+    keys = sum(len(place.keys) for place in found)
+    assert felt.saved + len(felt.waits) == keys
+    assert felt.saved >= keys - 3 * len(found) - len(felt.overtaken)
+
+
+def test_ghost_text_of_our_own_engine(load: Workload):
+    found = finite(serving.ghost_text(load))
+    assert {"keystroke_to_ghost/ours/p50", "keystroke_to_ghost/ours/p95"} <= set(found)
+    assert "served without a request" in found["keystroke_to_ghost/ours/p95"].note
+
+
+class Here:
+    """An engine in this process where the benchmark starts another: the same methods, driven until they are done."""
+
+    def __init__(self, settings, environment):
+        self.events: list[tuple[float, wire.Event]] = []
+        self._session = Session(settings, self._heard)
+        self.model = self._session.engine.model_info()
+        self.memory = 10**9
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._session.engine.close()
+
+    def ask(self, method, params, result, timeout_s=120):
+        engine = self._session.engine
+        if method == "complete":
+            return self._session.complete(params)
+        if method == "open_folder":
+            engine.open_folder(params)
+        elif method == "reset":
+            engine.life(params.folder).reset()
+        if method != "adapter_info":
+            self._folder = params.folder
+            self._session.settle(params.folder)
+        return result() if result is wire.Nothing else engine.life(params.folder).info()
+
+    def until_changed(self, since, timeout_s):
+        while len(self.events) == since:
+            self._session.settle(self._folder)
+            time.sleep(0.005)
+        return self.events[since][0]
+
+    def _heard(self, event):
+        if isinstance(event, wire.AdapterChanged):
+            self.events.append((time.perf_counter(), wire.Event(name="adapter_changed", data=wire.to_params(event))))
+
+
+def test_following_a_folder(load: Workload, monkeypatch: pytest.MonkeyPatch):
+    """The tiny model has no prior of its own, so one is estimated from the folder: the whole way all the same."""
+    monkeypatch.setattr(updates, "EngineProcess", Here)
+    load.settings, _ = merge(load.settings, {"adapter.updateDelayMs": 10}, source="test", machine=True)
+    actions = (
+        updates.save_to_generation,
+        updates.update_vs_reread,
+        updates.engine_memory,
+        updates.busy_vs_idle,
+    )
+    found = finite([row for action in actions for row in action(load)])
+    assert found["engine_memory"].value == pytest.approx(10**9 / 2**20, rel=0.1)
+    assert 0 < found["update_vs_reread"].ratio < 1
+    assert not [path for path in load.work.rglob("m0.py") if "saved" in path.read_text()], "files are put back"
+
+
+def test_an_engine_process_is_asked_and_heard(load: Workload):
+    command = (sys.executable, str(Path(__file__).parents[3] / "support" / "fake_engine.py"))
+    with EngineProcess(load.settings, {}, command) as engine:
+        assert engine.memory > 10**6
+        engine.ask("ping", wire.Nothing(), wire.Nothing)
+        with pytest.raises(EngineError, match="did not answer"):
+            engine.ask("complete", slow(), wire.Completion, 0.2)
+    assert engine._process.returncode == 0
+
+
+def slow() -> wire.Complete:
+    return wire.Complete(folder="", path="a.py", language="python", prefix="SLOW:2", suffix="")

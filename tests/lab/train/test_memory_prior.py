@@ -1,0 +1,98 @@
+"""The prior of `memory`: what its scalars are chosen on, and that the choice follows what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from c2l_lab.corpus.corpus import Document
+from c2l_lab.train.memory import estimate_prior
+
+from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.prior import redamped
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def corpus(sources: list[str]) -> list[Document]:
+    """Two repositories of a dozen files."""
+    texts = sorted((text for text in sources if len(text) > 2500), key=len)[-24:]
+    return [Document(f"{i}", f"owner{i % 2}/name", f"m{i}.py", text) for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def made(tiny, corpus):
+    return estimate_prior.make_prior(tiny, corpus, tokens=600, repositories=2, chars=1200, say=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def cases(tiny, made, corpus):
+    short = [replace(document, text=document.text[:2600]) for document in corpus]
+    return estimate_prior.tune_cases(Memory(tiny, made), short, repositories=1, say=lambda _: None)
+
+
+def test_a_case_has_a_small_state_of_the_same_repository(cases):
+    (case,) = cases
+    small, whole = float(case.small.tensors["n"]), float(case.state.tensors["n"])
+    assert 0 < small < whole / 4
+    assert case.edited
+    assert all(float(state.tensors["n"]) == whole for state in case.grown)
+    recent = [float(state.tensors["recent"].norm()) for state in case.grown]
+    assert 0 < recent[0] < recent[2]
+
+
+def test_the_mean_is_that_of_the_repositories(tiny, corpus, made):
+    means = estimate_prior.repository_means(tiny, corpus, 2, 1200, lambda _: None)
+    torch.testing.assert_close(made.mean, torch.stack(means).mean(0))
+
+
+def test_each_scalar_is_the_best_of_what_was_measured(tiny, made, cases, monkeypatch):
+    """A planted loss with its optimum inside each grid is found, small states deciding on the shrinkage alone."""
+
+    def loss(model, scored, C):
+        return 0.0 if C is None else C
+
+    wanted = float(redamped(made, 0.2).P.trace())
+
+    class Planted:
+        def __init__(self, model, prior):
+            self.steps, self.far = prior.steps, abs(float(prior.P.trace() / wanted) - 1)
+
+        def adapter(self, state):
+            s = self.steps
+            if state is cases[0].small:
+                value = abs(s.n0 - 500.0) / 1e3
+            elif state is cases[0].state:
+                value = abs(s.eta - 0.05) + abs(s.clip - 3.0) / 10 - 1 + self.far
+            else:
+                value = abs(s.eta_recent - 0.04) + abs(s.n0_recent - 800.0) / 1e4 + abs(s.fade_recent - 1000.0) / 1e10
+            return type("Made", (), {"final_map": value})
+
+    monkeypatch.setattr(estimate_prior, "site_loss", loss)
+    monkeypatch.setattr(estimate_prior, "Memory", Planted)
+    chosen = estimate_prior.choose_steps(tiny, made, cases, lambda _: None)
+    steps = chosen.steps
+    assert float(chosen.P.trace()) == pytest.approx(wanted, rel=1e-3)
+    assert (steps.eta, steps.clip, steps.n0) == (pytest.approx(0.05), 3.0, 500.0)
+    assert (steps.eta_recent, steps.n0_recent, steps.fade_recent) == (0.04, 800.0, 1000.0)
+
+
+def test_harm_counts_double(tiny, made, cases, monkeypatch):
+    """A step that gains 3 here and loses 2 there is worse than one that gains nothing."""
+    several = [cases[0], replace(cases[0], state=cases[0].state.clone())]
+    values = {0.01: (0.0, 0.0), 0.02: (-3.0, 2.0)}
+
+    class Planted:
+        def __init__(self, model, prior):
+            self.steps = prior.steps
+
+        def adapter(self, state):
+            found = values.get(self.steps.eta, (9.0, 9.0))
+            return type("Made", (), {"final_map": found[state is several[1].state]})
+
+    monkeypatch.setattr(estimate_prior, "site_loss", lambda model, scored, C: 0.0 if C is None else C)
+    monkeypatch.setattr(estimate_prior, "Memory", Planted)
+    monkeypatch.setattr(estimate_prior, "_best_recent", lambda model, prior, *_: prior)
+    assert estimate_prior.choose_steps(tiny, made, several, lambda _: None).steps.eta == 0.01

@@ -1,0 +1,238 @@
+"""What is recalled: exact sets of rows, the right candidates, the mixture as written down, and λ that learns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from c2l_lab.benchmarks.adapters import adapter_cache
+from c2l_lab.train.memory import mixture_gate as fitting
+
+from c2l_lsp.engine.completion.decode import Decoder
+from c2l_lsp.errors import AdapterError
+from c2l_lsp.model.adapter import knn_lm as module
+from c2l_lsp.model.adapter.knn_lm import NEAREST, Recall, Trust, changed, nothing, rows_of, tails
+from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.prior import estimate
+from c2l_lsp.model.hypernet.protocol import Change
+from c2l_lsp.model.runtime import kernel
+from c2l_lsp.model.runtime.kernel import LONGEST
+
+D = 4
+SURE = Trust(bias=30.0, weights=(0.0,) * 7)  # λ at its ceiling wherever there is a candidate
+
+
+def rows(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    hidden = torch.randn(len(ids) - 1, D, generator=torch.Generator().manual_seed(seed))
+    return rows_of(torch.eye(D), hidden, ids)
+
+
+def recall(*pieces: dict[str, torch.Tensor], trust: Trust = SURE) -> Recall:
+    made = changed(nothing(D), pieces, [])
+    return Recall(made["ids"], made["keys"], torch.eye(D), trust)
+
+
+def key(piece: dict[str, torch.Tensor], at: int) -> np.ndarray:
+    return piece["keys"][at].numpy().astype(np.float32) / 127
+
+
+def test_rows_are_a_multiset_whatever_the_order_and_the_way() -> None:
+    a, b, c = rows(1, 2, 3), rows(1, 5, 6, 7, seed=1), rows(1, 2, seed=2)
+    whole = changed(nothing(D), [a, b, b, c], [])
+    other = changed(nothing(D), [b, c], [])
+    other = changed(other, [a, b, rows(1, 9)], [])
+    other = changed(other, [], [rows(1, 9)])
+    for name in ("ids", "keys"):
+        assert torch.equal(whole[name], other[name])
+    gone = changed(whole, [], [a, b, b, c])
+    assert len(gone["ids"]) == len(gone["keys"]) == 0
+    assert torch.equal(changed(whole, [], [b])["ids"], changed(nothing(D), [a, b, c], [])["ids"])
+
+
+def test_candidates_share_the_last_token_and_runs_end_at_their_piece() -> None:
+    a, b = rows(1, 2, 3, 4), rows(9, 3, 5, seed=1)
+    made = recall(a, b)
+    found = made.find(key(a, 2), [7, 2, 3])
+    assert found is not None
+    assert dict(zip(found.next.tolist(), found.run.tolist(), strict=True)) == {4: 2.0, 5: 1.0}
+    assert found.cosine[found.next.tolist().index(4)] == pytest.approx(1, abs=0.02)
+    assert made.find(key(a, 0), [4]) is None  # the last token of a piece has nothing after it
+    assert made.find(key(a, 0), [8]) is None
+    deep = recall(rows(*range(1, 30))).find(key(rows(*range(1, 30)), 20), list(range(1, 22)))
+    assert deep is not None and deep.run.tolist() == [LONGEST]
+    beyond = made.find(key(a, 0), [3, 4, 1])  # what stood before the piece in the table is not its context
+    assert beyond is not None and beyond.run.tolist() == [1.0]
+
+
+def test_only_the_nearest_speak_and_all_are_counted() -> None:
+    many = [rows(1, 2, 10 + n, seed=n) for n in range(NEAREST + 8)]
+    made = recall(*many)
+    found = made.find(key(many[3], 1), [1, 2])
+    assert found is not None
+    assert (len(found.next), found.count) == (NEAREST, NEAREST + 8)
+    assert 13 in found.next
+
+
+def test_a_token_that_stands_everywhere_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 50)
+    made = recall(*(rows(1, 2, 10 + n % 3, seed=n) for n in range(120)))
+    looked: list[int] = []
+
+    class Counted(np.ndarray):
+        def __matmul__(self, other: object) -> object:
+            looked.append(len(self))
+            return np.asarray(self) @ other
+
+    ids, last, places, keys = made._index
+    made.__dict__["_index"] = (ids, last, places, keys.view(Counted))
+    found = made.find(key(rows(1, 2, 10), 1), [1, 2])
+    assert found is not None
+    assert (found.count, looked) == (120, [40])  # every third of 120: at most 50
+
+
+def test_the_mixture_is_what_it_says() -> None:
+    trust = Trust(temperature=0.2, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    a, b, c = rows(1, 2, 3), rows(1, 2, 4, seed=1), rows(5, 2, 3, seed=2)
+    made = recall(a, b, c, trust=trust)
+    hidden = torch.randn(1, D, generator=torch.Generator().manual_seed(7))
+    logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(8))
+    p = torch.softmax(logits[0], 0)
+    unit = torch.nn.functional.normalize(hidden[0], dim=0)
+    pieces = ((a, 3, 2), (b, 4, 2), (c, 3, 1))
+    scores = torch.tensor([float(one["keys"][1].float() @ unit) / 127 / 0.2 + 0.5 * run for one, _, run in pieces])
+    weights = torch.softmax(scores, 0)
+    r = torch.zeros(12).index_add(0, torch.tensor([y for _, y, _ in pieces]), weights)
+    cosine = max(float(one["keys"][1].float() @ unit) / 127 for one, _, _ in pieces)
+    agree = float(r.argmax() == p.argmax())
+    f = [float(r.max()), cosine, 2 / 8, float(p.max()), agree, math.log1p(3) / 8, float(r.max() * (1 - p.max()))]
+    share = 1 / (1 + math.exp(1.0 - sum(w * x for w, x in zip(trust.weights, f, strict=True))))
+    mixed = torch.softmax(made.mixed(hidden, logits, [[1, 2]])[0], 0)
+    torch.testing.assert_close(mixed, (1 - share) * p + share * r, rtol=1e-4, atol=1e-6)
+    half = torch.softmax(made.scaled(0.5).mixed(hidden, logits, [[1, 2]])[0], 0)
+    torch.testing.assert_close(half, (1 - share / 2) * p + share / 2 * r, rtol=1e-4, atol=1e-6)
+    assert torch.equal(made.scaled(0.0).mixed(hidden, logits, [[1, 2]]), logits)
+    assert torch.equal(made.mixed(hidden, logits, [[1, 11]]), logits)  # nothing ever stood after this token
+
+
+@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+@pytest.mark.parametrize("lanes", [4, 8])
+@pytest.mark.parametrize("width", [16, 64])
+def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None:
+    if not kernel.use(lanes):
+        pytest.skip(f"this processor has no registers of {lanes} numbers")
+    dice = torch.Generator().manual_seed(width)
+    basis = torch.randn(width, 96, generator=dice)
+    pieces = [
+        rows_of(
+            basis, torch.randn(700, 96, generator=dice), [9, *torch.randint(0, spread, (700,), generator=dice).tolist()]
+        )
+        for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # some 4,600 positions after a token: every second
+    ]
+    made = changed(nothing(width), pieces, [])
+    trust = Trust(temperature=0.1, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    quick = Recall(made["ids"], made["keys"], basis, trust, 0.8)
+    slow = Recall(made["ids"], made["keys"], basis, trust, 0.8)
+    slow.__dict__["_quick"] = None
+    hidden, logits = torch.randn(64, 96, generator=dice), 3 * torch.randn(64, 50, generator=dice)
+    before = [torch.randint(0, 2 + row, (1 + row % 8,), generator=dice).tolist() for row in range(64)]
+    assert max(high - low for low, high in [np.searchsorted(slow._index[1], [0, 1])]) > module._MOST
+    expected = slow.mixed(hidden, logits, before)
+    got = quick.mixed(hidden, logits, before)
+    torch.testing.assert_close(got, expected, rtol=5e-4, atol=5e-4)  # keys of 16 bits
+    assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
+    logits[3, 7] = torch.nan
+    assert bool(torch.isnan(quick.mixed(hidden, logits, before)[3, 7]))
+    kernel.use(8) or kernel.use(4)
+
+
+def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
+    basis = torch.randn(8, tiny.d)
+    piece = rows_of(basis, torch.randn(2, tiny.d), [1, 2, 3])
+    made = Recall(piece["ids"], piece["keys"], basis, Trust())
+    adapter = Adapter(tiny.digest, "memory", torch.eye(tiny.d), recall=made)
+    assert adapter.digest != adapter.without_recall().digest != adapter.scaled(1.0, recall=0.5).without_recall()
+    assert adapter.scaled(0.5).recall.strength == 0.5
+    assert adapter.scaled(0.5, recall=0.0).recall is None
+    adapter_cache.save_adapter(adapter.scaled(1.0, recall=0.7), tmp_path / "a.safetensors", 1.5)
+    back, seconds = adapter_cache.load_adapter(tmp_path / "a.safetensors", tiny.digest)
+    assert (back.digest, seconds) == (adapter.scaled(1.0, recall=0.7).digest, 1.5)
+    with pytest.raises(AdapterError, match="keys are of width 3"):
+        replace(adapter, recall=Recall(piece["ids"], piece["keys"], torch.randn(8, 3), Trust())).check(tiny)
+
+
+@pytest.fixture
+def memory(tiny, sources) -> Memory:
+    from c2l_lsp.model.hypernet.output_gradients import errors
+    from c2l_lsp.model.hypernet.prior import Curvature
+
+    seen = Curvature.zeros(tiny.d)
+    found = errors(tiny, [sources[0][:4000]])
+    seen.add(found.e, found.h)
+    return Memory(tiny, replace(estimate(seen), trust=SURE))
+
+
+def state_of(memory: Memory, *texts: str):
+    readings = memory.read([piece for text in texts for piece in memory.pieces(text)])
+    return memory.update([memory.empty()], [Change(added=readings, first=True)])[0]
+
+
+SEEN = "def harvest_lantern(copper_meadow, velvet_anchor):\n    return copper_meadow.quarrel(velvet_anchor)\n"
+
+
+def test_what_was_read_is_written_again_and_what_was_taken_away_is_not(tiny, memory) -> None:
+    state = state_of(memory, SEEN)
+    ids = [tiny.start, *tiny.encode(SEEN)]
+    cut = ids.index(tiny.encode(" velvet")[-1], 4) if tiny.encode(" velvet")[-1] in ids else len(ids) // 2
+    slot = AdapterSlot(tiny)
+
+    def written(adapter: Adapter | None, draft: int = 0) -> list[int]:
+        slot.use(adapter)
+        decoder = Decoder(tiny, slot, draft=draft)
+        stream = decoder.stream(decoder.prefill(ids[:cut]))
+        return [next(stream).token for _ in range(6)]
+
+    adapter = memory.adapter(state).scaled(0.0, recall=1.0)
+    assert written(adapter) == ids[cut : cut + 6]  # random weights, so all of it is recall
+    assert written(adapter, draft=4) == ids[cut : cut + 6]
+    assert written(None) != ids[cut : cut + 6]
+    piece = memory.pieces(SEEN)
+    gone = memory.update([state], [Change(removed=memory.read(piece))])[0]
+    assert memory.adapter(gone).recall is None
+
+
+def test_rows_that_do_not_belong_together_are_refused_and_wild_tokens_cost_nothing() -> None:
+    a = rows(1, 2, 3)
+    with pytest.raises(AdapterError, match="1 keys for 2 positions"):
+        Recall(a["ids"], a["keys"][:1], torch.eye(D), SURE).scaled(0.5)
+    wild = Recall(torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32), a["keys"], torch.eye(D), SURE)
+    assert wild.find(key(a, 0), [3]) is None  # and no table as long as the largest token was made
+
+
+def test_tails_are_the_last_tokens_up_to_each_position() -> None:
+    assert tails([1, 2, 3, 4], 1, 3) == [[1, 2], [1, 2, 3]]
+    assert [len(one) for one in tails(list(range(20)), 18, 20)] == [LONGEST, LONGEST]
+
+
+@pytest.mark.parametrize(("right", "least", "most"), [(True, 0.7, 1.0), (False, 0.0, 0.1)])
+def test_trust_learns_whether_to_believe(right: bool, least: float, most: float) -> None:
+    dice = np.random.default_rng(0)
+    sights = []
+    for _ in range(300):
+        found = fitting.Found(
+            dice.random(5, np.float32), np.ones(5, np.float32), np.array([7, 7, 7, 8, 9], np.int32), 5
+        )
+        sights.append(fitting.Sight(found, 0.4, 3, 0.1, 7 if right else 4))
+    trust = fitting.fit([sights, [0.5, *sights]], lambda line: None)
+    share = trust.judge(sights[0].found, 0.4, 3)
+    assert least <= trust.believed(share.features) <= most
+
+
+def test_numbers_of_trust_come_back_and_others_are_refused() -> None:
+    trust = Trust(bias=0.5)
+    assert Trust.of(trust.plain()) == trust
+    with pytest.raises(ValueError, match="9 numbers"):
+        Trust.of(trust.plain()[1:])

@@ -1,0 +1,101 @@
+"""Priors on disk: whole or refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from c2l_lsp.errors import CheckpointError
+from c2l_lsp.model.adapter.knn_lm import Trust
+from c2l_lsp.model.hypernet import prior as priors
+from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior, damped_inverse, estimate, redamped
+
+
+@pytest.fixture
+def prior():
+    torch.manual_seed(0)
+    seen = Curvature.zeros(8)
+    seen.add(torch.randn(200, 8), torch.randn(200, 8))
+    return estimate(seen, means=[torch.randn(8, 8)])
+
+
+def test_a_prior_survives_the_disk(prior, tmp_path):
+    priors.save(prior, tmp_path / "p.safetensors", base="b")
+    back = priors.load(tmp_path / "p.safetensors", base="b")
+    assert back.steps == prior.steps
+    assert torch.equal(back.P, prior.P)
+    assert torch.equal(back.mean, prior.mean)
+    assert back.digest == prior.digest
+
+
+def test_a_scalar_from_after_the_file_was_written_has_its_default(prior, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "p.safetensors"
+    about = {
+        "format": "c2l-memory-prior-2",
+        "base": "b",
+        "steps": '{"eta": 0.07}',
+        "trust": json.dumps(Trust().plain()),
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in priors.to_tensors(prior).items()}
+    save_file(tensors | {"steps": torch.zeros(3)}, path, metadata=about)
+    assert priors.load(path, base="b").steps == priors.Steps(eta=0.07)
+    for steps in ('{"of another kind": 1}', "no JSON"):
+        save_file(tensors, path, metadata=about | {"steps": steps})
+        with pytest.raises(CheckpointError, match="step sizes"):
+            priors.load(path, base="b")
+
+
+def test_another_base_is_refused(prior, tmp_path):
+    priors.save(prior, tmp_path / "p.safetensors", base="b")
+    with pytest.raises(CheckpointError, match="another base"):
+        priors.load(tmp_path / "p.safetensors", base="c")
+
+
+def test_not_finite_is_refused(prior, tmp_path):
+    prior.P[0, 0] = float("nan")
+    priors.save(prior, tmp_path / "p.safetensors", base="b")
+    with pytest.raises(CheckpointError, match="not finite"):
+        priors.load(tmp_path / "p.safetensors", base="b")
+
+
+def test_truncated_is_refused(prior, tmp_path):
+    path = tmp_path / "p.safetensors"
+    priors.save(prior, path, base="b")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        priors.load(path, base="b")
+
+
+def test_missing_parts_are_refused(prior):
+    tensors = priors.to_tensors(prior)
+    del tensors["Q"]
+    with pytest.raises(CheckpointError, match="incomplete"):
+        priors.from_tensors(tensors)
+
+
+def test_no_text_is_refused():
+    with pytest.raises(CheckpointError, match="at least one"):
+        estimate(Curvature.zeros(4))
+
+
+def test_damped_inverse_inverts():
+    torch.manual_seed(0)
+    root = torch.randn(10, 30)
+    M = root @ root.T / 30
+    inverse = priors.damped_inverse(M, damping=0.0)
+    torch.testing.assert_close(inverse @ M, torch.eye(10), atol=1e-3, rtol=1e-3)
+
+
+def test_redamping_is_estimating_with_another_damping():
+    dice = torch.Generator().manual_seed(3)
+    F = torch.randn(12, 12, generator=dice, dtype=torch.float64)
+    F = F @ F.T
+    made = MemoryPrior(damped_inverse(F), damped_inverse(2 * F), torch.zeros(12, 12), torch.eye(12))
+    again = redamped(made, 0.4)
+    torch.testing.assert_close(again.P, damped_inverse(F, 0.4), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(again.Q, damped_inverse(2 * F, 0.4), rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(again.P, made.P, rtol=1e-2)

@@ -1,0 +1,76 @@
+"""Loading a base model, and the sentences when it cannot be had."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from c2l_lsp.config import Model
+from c2l_lsp.errors import ModelError
+from c2l_lsp.model.lm import base
+from c2l_lsp.model.lm.fim import FAMILIES, resolve
+
+
+def test_hidden_and_head_make_the_models_own_logits(tiny, sources):
+    ids = torch.tensor([tiny.encode(sources[0])[:100]])
+    with torch.inference_mode():
+        torch.testing.assert_close(tiny.logits(tiny.hidden(ids)), tiny.lm(ids).logits)
+
+
+def test_the_digest_names_the_weights(tiny, tiny_folder):
+    again = base.load(Model(path=str(tiny_folder), dtype="float32"))
+    assert again.digest == tiny.digest
+    with torch.no_grad():
+        again.lm.get_input_embeddings().weight.add_(0.01)
+    assert base._digest(again.lm, type(again.lm).__name__) != tiny.digest
+
+
+def test_a_missing_folder_names_the_setting(tmp_path):
+    with pytest.raises(ModelError, match=r"c2l\.model\.path"):
+        base.load(Model(path=str(tmp_path / "nowhere")))
+
+
+def test_a_hub_name_that_is_not_here_says_so():
+    with pytest.raises(ModelError, match="offline is on"):
+        base.load(Model(id="nobody/nothing", offline=True))
+
+
+def test_a_device_that_is_not_there():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(ModelError, match="device"):
+        base.load(Model(device="cuda"))
+
+
+def test_a_folder_of_pickles_is_not_opened(tiny_folder, tmp_path):
+    for path in tiny_folder.iterdir():
+        if path.suffix != ".safetensors":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n(X\x04\x00\x00\x00falsetR.")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        base.load(Model(path=str(tmp_path)))
+
+
+class Vocabulary:
+    unk_token_id = None
+
+    def __init__(self, *tokens):
+        self.ids = {token: number for number, token in enumerate(tokens)}
+
+    def convert_tokens_to_ids(self, tokens):
+        return self.ids.get(tokens)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_resolves_and_orders_its_prompt(family):
+    found = resolve(Vocabulary(family.prefix, family.suffix, family.middle, *family.stops))
+    assert found.family == family.name
+    prompt = found.prompt([70, 71], [80])
+    if family.order == "psm":
+        assert prompt == [found.prefix, 70, 71, found.suffix, 80, found.middle]
+    else:
+        assert prompt == [found.suffix, 80, found.prefix, 70, 71]
+
+
+def test_no_fim_tokens_no_fim():
+    assert resolve(Vocabulary("<s>", "</s>")) is None

@@ -1,0 +1,67 @@
+"""Text that grows is encoded as if it had been encoded whole."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from c2l_lsp.config import Model
+from c2l_lsp.model.lm import base
+from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.lm.incremental_tokenizer import LINES, Blocks
+
+
+@pytest.fixture(scope="module")
+def nano() -> BaseModel:
+    return base.load(Model(id="c2l-nano", device="cpu"))
+
+
+def test_ids_are_those_of_the_whole_text(nano: BaseModel, sources: list[str]) -> None:
+    blocks = nano.encode_blocks
+    assert blocks.apart
+    odd = "\n" * 40 + "x = 1\n" + " \n\t\n" * 30 + "\r\n" * 33 + "é\u2028b\x0c\n" * 40 + "    "
+    for text in [*sources[:6], odd, odd.replace("\n", "\r\n"), "", "\n", "x", "\n" * 16, "a\n" * 16, "a\r" * 40]:
+        for end in (len(text), len(text) // 2, len(text) // 3):
+            assert blocks(text[:end]) == nano.encode(text[:end])
+
+
+def test_random_text_too(nano: BaseModel) -> None:
+    dice = random.Random(0)
+    parts = ["\n", "\n", "\r\n", " ", "    ", "\t", "def f", "(x)", ":", "1", "é", '"""', "\r", "\x0b", "return"]
+    for _ in range(60):
+        text = "".join(dice.choices(parts, k=300))
+        assert nano.encode_blocks(text) == nano.encode(text)
+
+
+def test_only_the_last_lines_are_encoded_again(nano: BaseModel) -> None:
+    asked: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        asked.append(text)
+        return nano.encode(text)
+
+    blocks = Blocks(encode)
+    text = "".join(f"value_{n} = {n}\n" for n in range(20 * LINES))
+    blocks(text)
+    asked.clear()
+    for end in range(3):
+        blocks(text + "more"[:end])
+    assert sum(map(len, asked)) < 3 * 2 * LINES * 16
+    asked.clear()
+    blocks("".join(text.splitlines(keepends=True)[LINES:]))  # what is in sight begins a block later
+    assert sum(map(len, asked)) < 2 * 2 * LINES * 16
+
+
+def test_a_tokenizer_that_joins_line_ends_is_asked_for_the_whole() -> None:
+    asked: list[str] = []
+
+    def encode(text: str) -> list[int]:
+        asked.append(text)
+        return [ord(letter) for letter in text.replace(")\n", "\0")]
+
+    blocks = Blocks(encode)
+    text = "f()\n" * 50
+    assert not blocks.apart
+    assert blocks(text) == encode(text)
+    assert asked[-1] == asked[-2] == text

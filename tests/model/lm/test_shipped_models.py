@@ -1,0 +1,107 @@
+"""What ships inside: every model loads offline, speaks Python, and the larger one speaks it better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from c2l_lsp.config import Model
+from c2l_lsp.model.lm import base, fast_loader
+from c2l_lsp.model.runtime import hardware
+
+TEXT = Path(base.__file__).with_name("token_healing.py").read_text(encoding="utf-8")
+
+
+@torch.inference_mode()
+def bits_per_byte(name: str) -> float:
+    model = base.load(Model(id=name))
+    ids = [model.start, *model.encode(TEXT)][:700]
+    rows = torch.tensor([ids])
+    logits = model.logits(model.hidden(rows[:, :-1])[0]).float()
+    total = torch.nn.functional.cross_entropy(logits, rows[0, 1:], reduction="sum")
+    return float(total) / 0.6931 / len(model.decode(ids[1:]).encode())
+
+
+def test_the_larger_model_knows_more_of_text_that_neither_saw() -> None:
+    found = {name: bits_per_byte(name) for name in base.SHIPPED}
+    assert found["c2l-nano"] < 1.5
+    assert found["c2l-small"] < found["c2l-nano"] - 0.05, found
+
+
+@pytest.mark.parametrize("name", base.SHIPPED)
+def test_a_shipped_model_has_its_card_and_knows_how_to_fill(name: str) -> None:
+    assert base.load(Model(id=name)).fim is not None
+    card = (base.ASSETS / name / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlicense: apache-2.0")
+    assert f"# {name}\n" in card
+
+
+@pytest.mark.parametrize(
+    ("quick", "cores", "told", "name"),
+    [
+        (True, 1, "", base.NANO),  # one for the editor and the model
+        (True, 2, "", base.SMALL),
+        (True, 8, "1", base.SMALL),
+        (False, 2, "", base.NANO),
+        (False, 3, "", base.NANO),
+        (False, 4, "", base.SMALL),
+        (False, 8, "1", base.NANO),
+        (False, 1, "", base.NANO),
+        (False, 2, "3", base.SMALL),
+    ],
+)
+def test_auto_takes_the_larger_model_where_there_is_power_for_it(
+    quick: bool, cores: int, told: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "quick", lambda: quick)
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: cores)
+    assert base.named(Model(device="cpu")).id == name
+
+
+def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else 2)
+    monkeypatch.setattr(base, "quick", lambda: False)
+    assert base.named(Model(device="cpu")).id == base.NANO
+
+
+@pytest.mark.parametrize(
+    ("bf16", "built", "capability", "found"),
+    [
+        (True, False, "AVX512", True),
+        (False, True, "AVX2", True),
+        (False, True, "AVX512", True),
+        (False, False, "AVX2", False),
+        (False, True, "DEFAULT", False),
+    ],
+)
+def test_a_core_is_quick_that_multiplies_bf16_or_whole_numbers(
+    bf16: bool, built: bool, capability: str, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(hardware.kernel, "built", lambda: built)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert hardware.quick() is found
+
+
+def test_what_is_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert base.named(Model(id=base.SMALL)).id == base.SMALL
+    assert base.named(Model(path="/somewhere")).id == base.AUTO  # a folder wins
+
+
+def test_auto_with_a_gpu_is_the_larger_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert base.named(Model()).id == base.SMALL
+
+
+def test_a_model_is_loaded_by_either_way_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert base.load(Model()).id == fast_loader.load(Model()).id == base.NANO

@@ -1,0 +1,366 @@
+"""The compiled decode step against the same arithmetic in PyTorch, at every width of registers the processor has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from c2l_lsp.model.adapter.forward import NativeReader
+from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.runtime import kernel
+from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.quantized_linear import Quick
+from c2l_lsp.model.runtime.weights import Matrix
+
+pytestmark = pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+
+
+@pytest.fixture(params=[4, 8])
+def lanes(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Each width of registers in turn."""
+    if not kernel.use(request.param):
+        pytest.skip(f"this processor has no registers of {request.param} numbers")
+    yield request.param
+    assert kernel.use(8) or kernel.use(4)
+
+
+SHAPES: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaForCausalLM, LlamaConfig(
+        vocab_size=160, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=1, attention_bias=True, max_position_embeddings=2048, tie_word_embeddings=True,
+    )),
+    "qwen": (Qwen2ForCausalLM, Qwen2Config(
+        vocab_size=192, hidden_size=128, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048, head_dim=48,
+    )),
+    "even": (LlamaForCausalLM, LlamaConfig(
+        vocab_size=144, hidden_size=256, intermediate_size=272, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=2048,
+    )),
+}  # fmt: skip
+
+
+def rounded(name: str, dtype: torch.dtype = torch.float32) -> BaseModel:
+    """A model whose matrices are what int8 makes of random ones, so that int8 loses nothing of it."""
+    torch.manual_seed(3)
+    kind, config = SHAPES[name]
+    lm = kind(config).eval().requires_grad_(False)
+    for parameter_name, p in lm.named_parameters():
+        if p.ndim == 2 and "embed" not in parameter_name and "lm_head" not in parameter_name:
+            p.normal_(std=0.15)
+            scale = p.abs().amax(1, keepdim=True) / 127
+            p.copy_((p / scale).round() * scale)
+        elif p.ndim == 1:
+            p.normal_(std=0.1).add_(1.0 if "norm" in parameter_name else 0.0)
+    return BaseModel("m", "m", lm.to(dtype), None, None, torch.device("cpu"), dtype, 2048, 0.0)
+
+
+def pair(base: BaseModel, slot: AdapterSlot) -> tuple[NativeReader, NativeReader]:
+    plain = NativeReader(base.lm, slot, int8=False)
+    quick = NativeReader(base.lm, slot, int8=True, compiled=True)
+    assert quick.quick is not None
+    return plain, quick
+
+
+def near(got: Tensor, expected: Tensor, share: float = 2e-3) -> None:
+    """Equal but for what 16 bits of activations, keys and values round off: in sum, and nowhere by much more."""
+    got, expected = got.float(), expected.float()
+    torch.testing.assert_close(got, expected, rtol=10 * share, atol=10 * share)
+    assert float((got - expected).norm() / expected.norm()) < share
+
+
+def ids_of(base: BaseModel, count: int) -> list[int]:
+    return torch.randint(0, base.vocabulary, (count,), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_steps_are_those_of_pytorch(name: str, lanes: int) -> None:
+    base = rounded(name)
+    plain, quick = pair(base, AdapterSlot(base))
+    ids = ids_of(base, 700)
+    for begin in (1, 63, 300):
+        ours, theirs = quick.open(), plain.open()
+        for text in (ours, theirs):
+            text.read(ids[:begin])
+        at = begin
+        for count in (1, 2, 3, 4, 5, 9, 1, 260):  # a step beyond the room grows it
+            expected, got = theirs.step(ids[at : at + count]), ours.step(ids[at : at + count])
+            at += count
+            near(got, expected)
+        assert len(ours._kv[0]) == len(theirs._kv[0])
+        for mine, yours in zip(ours._kv, theirs._kv, strict=True):
+            near(mine[:at], yours[:at])
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_prompts_and_steps_are_one_model(name: str, lanes: int) -> None:
+    """A token leaves the same bits however its text is cut, in a prompt, a step or a reused prefix."""
+    base = rounded(name)
+    for parameter in base.lm.parameters():
+        parameter.mul_(1 + 0.03 * torch.randn_like(parameter))  # so that int8 does lose something
+    slot = AdapterSlot(base)
+    plain, quick = pair(base, slot)
+    assert quick.exact and quick.whole is not None and plain.whole is None
+    ids = ids_of(base, 300)
+    whole, cut, unrounded = quick.open(), quick.open(), plain.open()
+    expected, lost = whole.read(ids, every=True), unrounded.read(ids, every=True)
+    at, parts = 0, []
+    for count in (90, 1, 2, 8, 5, 100, 3, 4, 87):
+        read = cut.step if count in (2, 5) else lambda some: cut.read(some, every=True)
+        parts.append(read(ids[at : at + count]))
+        at += count
+    got = torch.cat(parts)
+    assert torch.equal(got, expected)
+    assert torch.equal(cut._room[:, :300], whole._room[:, :300])
+    assert torch.equal(quick.logits(got), quick.logits(expected, step=True))
+    assert torch.equal(quick.open().read(ids), expected[-1:]), "the last layer's last row alone"
+    assert 0 < float((lost - expected).norm()) < 0.1 * float(lost.norm()), "int8, and no more than that"
+
+
+def test_keys_and_values_are_rounded_to_16_bits_as_pytorch_does(lanes: int) -> None:
+    base = rounded("qwen")
+    attention = base.lm.model.layers[0].self_attn
+    attention.v_proj.weight.zero_()
+    special = [
+        0.1,
+        -1 / 3,
+        65504.0,
+        65519.9,
+        -65520.0,
+        1e9,
+        -torch.inf,
+        torch.nan,
+        6e-8,
+        -2e-8,
+        3e-5,
+        6.1e-5,
+        0.0,
+        2049.0,
+    ]
+    values = torch.cat((torch.tensor(special), torch.randn(96 - len(special))))
+    attention.v_proj.bias.copy_(values)
+    reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
+    text = reader.open()
+    text.read([5])
+    assert text._room.dtype == torch.float16
+    torch.testing.assert_close(text._room[0, 0, 96:], values.half(), rtol=0, atol=0, equal_nan=True)
+    attention.v_proj.bias.copy_(torch.where(values.isfinite() & (values.abs() < 1e3), values, 1e-7))  # subnormal too
+    quick = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
+    seen, twin = quick.open(), NativeReader(base.lm, AdapterSlot(base), int8=False).open()
+    near(seen.read([5]), twin.read([5]))
+
+
+def test_a_bf16_model_reads_prompts_by_pytorch() -> None:
+    reader = NativeReader(rounded("even", torch.bfloat16).lm, AdapterSlot(rounded("even")), int8=True, compiled=True)
+    assert reader.quick is not None and reader.whole is None and not reader.exact
+
+
+def test_keys_and_values_of_a_bf16_model_are_bf16(lanes: int) -> None:
+    base = rounded("qwen", torch.bfloat16)
+    quick, torchs = (
+        NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=compiled) for compiled in (True, False)
+    )
+    ids = ids_of(base, 100)
+    ours, theirs = quick.open(), torchs.open()
+    ours.read(ids[:80]), theirs.read(ids[:80])
+    got, expected = ours.step(ids[80:84]), theirs.step(ids[80:84])
+    assert got.dtype == ours._kv[0].dtype == torch.bfloat16
+    for mine, yours in ((got, expected), (ours._room[:, 80:84], torch.stack(theirs._kv)[:, 80:84])):
+        assert float((mine.float() - yours.float()).norm() / yours.float().norm()) < 0.03  # activations of 8 bits each
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_has_the_same_bits_however_many_tokens_are_drafted(lanes: int, dtype: torch.dtype) -> None:
+    base = rounded("llama", dtype)
+    _, quick = pair(base, AdapterSlot(base))
+    ids = ids_of(base, 90)
+    whole, single = quick.open(), quick.open()
+    whole.read(ids[:70]), single.read(ids[:70])
+    together = whole.step(ids[70:87])
+    assert torch.equal(together, torch.cat([single.step([token]) for token in ids[70:87]]))
+    assert torch.equal(whole._room[:, :87], single._room[:, :87])
+
+
+def test_merged_pairs_are_in_the_steps() -> None:
+    base = rounded("even")
+    slot = AdapterSlot(base)
+    plain, quick = pair(base, slot)
+    name = "model.layers.0.mlp.down_proj"
+    out, inside = base.lm.get_submodule(name).weight.shape
+    ids = ids_of(base, 40)
+
+    def stepped(reader: NativeReader) -> Tensor:
+        text = reader.open()
+        text.read(ids[:30])
+        return text.step(ids[30:33])
+
+    bare = stepped(quick)
+    torch.manual_seed(4)
+    slot.use(Adapter("m", "test", pairs={name: Pair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
+    adapted = stepped(quick)
+    assert float((adapted - bare).norm() / bare.norm()) > 0.05
+    expected = stepped(plain)
+    assert float((adapted - expected).norm() / expected.norm()) < 0.01  # merged weights are rounded anew
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pairs_beside_a_large_model_are_in_the_steps(name: str, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("c2l_lsp.model.runtime.weights._PACK_BYTES", 0)
+    base = rounded(name)
+    slot = AdapterSlot(base)
+    plain, quick = pair(base, slot)
+    assert not quick.exact, "prompts of a large model are not read in int8"
+    ids = ids_of(base, 60)
+
+    def stepped(reader: NativeReader) -> Tensor:
+        text = reader.open()
+        text.read(ids[:40])
+        return torch.cat([text.step(ids[40:43]), text.step(ids[43:44]), text.step(ids[44:50])])
+
+    bare = stepped(quick)
+    near(bare, stepped(plain))
+    torch.manual_seed(4)
+    some = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
+    pairs = {}
+    for number, projection in enumerate(some):
+        out, inside = base.lm.get_submodule(f"model.layers.0.{projection}").weight.shape
+        rank = 3 + 9 * number  # no multiples of a register, and different ones in one fused matrix
+        A, B = torch.randn(rank, inside) / inside**0.5, torch.randn(out, rank) / rank**0.5
+        pairs[f"model.layers.0.{projection}"] = Pair(A, B, 0.5)
+    slot.use(Adapter("m", "test", pairs=pairs))
+    assert quick.quick is not None, "still one compiled call"
+    expected, got = stepped(plain), stepped(quick)
+    assert float((expected - bare).norm() / bare.norm()) > 0.2
+    assert float((got - expected).norm() / expected.norm()) < 0.02  # factors of 8 bits
+    slot.use(None)
+    assert torch.equal(stepped(quick), bare)
+
+
+def test_no_numbers_stay_none(lanes: int) -> None:
+    base = rounded("llama")
+    base.lm.model.layers[0].self_attn.q_proj.weight[0, 0] = float("nan")  # seen by the scores of one head alone
+    _, quick = pair(base, AdapterSlot(base))
+    text = quick.open()
+    text.read([3, 4, 5])
+    assert bool(torch.isnan(text.step([6])).any())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 16])
+@pytest.mark.parametrize("out", [1, 5, 8, 37])
+def test_a_product_is_exact_to_rounding(rows: int, out: int, lanes: int) -> None:
+    torch.manual_seed(rows)
+    matrix = Matrix(torch.randn(out, 80), torch.randn(out) if out != 5 else None)
+    quick = Quick.of(matrix)
+    assert isinstance(quick, Quick)
+    x = torch.randn(rows, 80)
+    W = quick.rows.whole().double()
+    assert W.shape == matrix.weight.shape
+    expected = x.double() @ W.T + (0 if matrix.bias is None else matrix.bias.double())
+    half = x.abs().amax(1, keepdim=True).double() / 32767 / 2  # what an activation may be rounded by
+    assert bool(((quick(x).double() - expected).abs() <= 1.01 * half * W.abs().sum(1) + 1e-5).all())
+    assert float((quick(x) - expected).norm() / expected.norm()) < 1e-4
+    assert float((W - matrix.weight.double()).abs().max() / matrix.weight.abs().max()) < 1 / 127
+    torch.testing.assert_close(quick(x.bfloat16()).double(), expected, rtol=0.02, atol=0.1)
+
+
+def test_scores_far_apart_are_weighed_as_softmax_does(lanes: int) -> None:
+    base = rounded("even")
+    attention = base.lm.model.layers[0].self_attn
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight.mul_(12.0)  # scores of some thousands
+    plain, quick = pair(base, AdapterSlot(base))
+    ids = ids_of(base, 60)
+    ours, theirs = quick.open(), plain.open()
+    ours.read(ids[:50]), theirs.read(ids[:50])
+    torch.testing.assert_close(ours.step(ids[50:54]), theirs.step(ids[50:54]), rtol=2e-3, atol=2e-3)
+
+
+def test_what_does_not_fit_is_an_error() -> None:
+    s = torch.ones(4)
+    Q = kernel.Rows.of(torch.zeros(4, 32, dtype=torch.int8), s).weight
+    assert kernel.multiply(torch.zeros(0, 32), kernel.Rows(Q, s)).shape == (0, 4)
+    with pytest.raises(ValueError, match="multiple"):
+        kernel.Rows.of(torch.zeros(4, 24, dtype=torch.int8), s)
+    for x, weight, scale, bias in (
+        (torch.zeros(1, 32, dtype=torch.float64), Q, s, None),
+        (torch.zeros(1, 16), Q, s, None),
+        (torch.zeros(1, 64)[:, ::2], Q, s, None),
+        (torch.zeros(1, 32), Q.float(), s, None),
+        (torch.zeros(1, 32), Q, torch.ones(9), None),
+        (torch.zeros(1, 32), Q, s, torch.ones(5)),
+        (torch.zeros(1, 32), Q.bfloat16(), s, None),
+        (torch.zeros(1, 32), Q[:, :, :4].contiguous(), s, None),
+    ):
+        with pytest.raises(ValueError, match=r"expected|multiple"):
+            kernel.multiply(x, kernel.Rows(weight, scale, bias))
+    base = rounded("even")
+    _, quick = pair(base, AdapterSlot(base))
+    steps, text = quick.quick, quick.open()
+    text.read([1, 2, 3])
+    assert steps is not None
+    room, turns = text._room, quick.rotations(2048)
+    for kv, rotations in (
+        (room.double(), turns),
+        (room.bfloat16(), turns),
+        (room[:, :, :-1].contiguous(), turns),
+        (room[:, :-1].contiguous(), turns),
+        (room, turns[:4]),
+        (room, turns[:, :2].contiguous()),
+    ):
+        with pytest.raises(ValueError, match="expected"):
+            steps.on(kv, rotations)
+    stepping = steps.on(room, turns)
+    for ids, start in (([1, 2], room.shape[1] - 1), ([1], -1), ([], 3), ([base.vocabulary], 3), ([-1], 3)):
+        with pytest.raises(ValueError, match="fit"):
+            stepping(ids, start)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 50, 8192])
+def test_the_likeliest_are_those_of_pytorch(count: int, lanes: int) -> None:
+    torch.manual_seed(count)
+    logits = 4 * torch.randn(6, count)
+    logits[1] = -torch.inf
+    logits[1, count // 2] = 3.0
+    logits[2] = 1.5  # all alike: the first
+    logits[3, count // 3] = torch.nan
+    found = kernel.best(logits)
+    assert found is not None
+    for row in (0, 1, 2, 4, 5):
+        assert found[0][row] == int(logits[row].argmax())
+        assert found[1][row] == pytest.approx(float(torch.logsumexp(logits[row].double(), -1)), abs=1e-5)
+    assert found[1][3] != found[1][3]
+    assert kernel.best(logits.double()) is None
+
+
+def test_a_mapped_row_has_the_same_bits_alone_and_together(lanes: int) -> None:
+    torch.manual_seed(0)
+    x, final = torch.randn(5, 96), 0.1 * torch.randn(96, 96)
+    found = kernel.mapped(x, final)
+    assert found is not None
+    torch.testing.assert_close(found, x + x @ final.T, rtol=1e-5, atol=1e-5)
+    assert torch.equal(found[2:3], kernel.mapped(x[2:3].contiguous(), final))  # type: ignore[arg-type]
+    assert kernel.mapped(x[:, :40].contiguous(), final[:40, :40].contiguous()) is None  # no multiple
+    assert kernel.mapped(x.bfloat16(), final.bfloat16()) is None
+    assert kernel.mapped(torch.randn(200, 96), final) is None
+    assert kernel.mapped(x, final[:48].contiguous()) is None, "it would be read beyond its end"
+
+
+def test_a_model_whose_heads_do_not_fit_steps_in_pytorch() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=100, hidden_size=96, intermediate_size=96, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256,
+    )  # fmt: skip
+    lm = LlamaForCausalLM(config).eval().requires_grad_(False)  # heads of 24 numbers
+    base = BaseModel("m", "m", lm, None, None, torch.device("cpu"), torch.float32, 256, 0.0)
+    reader = NativeReader(lm, AdapterSlot(base), int8=True, compiled=True)
+    assert reader.quick is None
+    text = reader.open()
+    text.read([1, 2, 3])
+    assert text.step([4, 5]).shape == (2, 96)

@@ -1,0 +1,172 @@
+"""A large checkout while the watcher's reader stands still: the overflow is seen, everything is folded, once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from c2l_lsp.engine import wire
+from c2l_lsp.repo.filter.reading import FileText, judge
+from tests.soak.harness import in_process
+from tests.soak.harness.bar import Finding, Task, percentile
+from tests.soak.harness.sources import project, sources
+from tests.support.processes import Engine, planted
+
+FOLD_S = 60.0
+SLOWER = 1.5
+EVENTS = 2
+"""So many events a file makes at least: made and written, in folders that are watched."""
+FOLDERS, FILE_CHARS = 100, 1500
+PACE_S = 0.25
+"""A request begins so long after the last one at least: somebody who types on and on, not a program."""
+
+_BULK = 20
+
+
+def run(task: Task) -> Finding:
+    """One checkout of `count` files."""
+    finding = Finding()
+    root = project(task.work / "project", 8)
+    _branches(root, task.count)
+    notes = task.work / "losses"
+    overflows = EVENTS * task.count > _queue()
+    faults = ("stalls" if overflows else "stalls:1") + (f"+{task.plant}" if task.plant else "")
+    settings = in_process.settings(adapter={"updateDelayMs": 500, "maxDelayMs": 5000})
+    with Engine(task.work, planted(faults, "engine"), C2L_SOAK_NOTES=str(notes)) as engine:
+        engine.call("hello", wire.Hello(schema=wire.SCHEMA, settings=settings), 180 * task.patience)
+        engine.call("open_folder", wire.OpenFolder(folder=str(root), settings=settings), 180 * task.patience)
+        _until(engine, lambda: engine.heard("adapter_changed"), 300 * task.patience)
+        idle = [_complete(engine, root, n) for n in range(60)]
+        there = len(list(root.rglob("*.py")))
+        before = len(engine.heard("adapter_changed"))
+        os.kill(engine.process.pid, signal.SIGUSR1)
+        began = time.monotonic()
+        git = threading.Thread(target=_git, args=(root, "checkout", "-q", "large"))
+        git.start()
+        busy, folded = _follow(task, engine, git, began, root, there + task.count)
+        events = [event.data for event in engine.heard("adapter_changed")[before:]]
+    finding.tried = task.count
+    _judge(task, finding, root, events, folded, there)
+    lost = notes.read_text().split().count("overflow") if notes.exists() else 0
+    finding.expect(lost, "no overflow was seen: nothing is shown of what is lost in one")
+    finding.figures["overflows"] = (float(lost), "")
+    if not overflows:
+        finding.note = "fewer events than the system's queue holds: those of the stall are thrown away, as it would"
+    finding.figures |= {"idle_p95_ms": (percentile(idle, 0.95) * 1e3, "ms"), "fold_s": (folded, "s")}
+    finding.figures |= {"busy_max_ms": (max(busy, default=0.0) * 1e3, "ms")}
+    finding.figures |= {"busy_p95_ms": (percentile(busy, 0.95) * 1e3, "ms"), "busy": (float(len(busy)), "completions")}
+    if task.count >= 10_000:  # less is over before there are enough completions to compare
+        slower = percentile(busy, 0.95) / max(percentile(idle, 0.95), 1e-6)
+        finding.expect(slower <= SLOWER, f"completions' p95 is {slower:.2f}× that of an idle engine")
+    return finding
+
+
+def _judge(
+    task: Task, finding: Finding, root: Path, events: list[dict[str, object]], folded: float, there: int
+) -> None:
+    finding.expect(folded <= FOLD_S * task.patience, f"not folded after {folded:.0f} s")
+    bulk = [event for event in events if int(str(event["changed_files"])) >= _BULK]
+    finding.expect(len(bulk) <= 1, f"{len(bulk)} bulk updates")
+    for stage, spent in (bulk[0]["ms"] if bulk else {}).items():  # type: ignore[attr-defined]
+        finding.figures[f"{stage}_s"] = (float(spent) / 1e3, "s")
+    saved = _saved(task.work / "state")
+    missing = task.count + there - (len(saved.seen) if saved else 0)
+    finding.expect(missing == 0, f"{missing} files were never seen")
+    if saved is None:
+        return
+    wrong = [p for p, row in [*saved.seen.items(), *saved.files.items()] if _digest(root / p) != row[0]]
+    finding.expect(not wrong, f"{len(wrong)} files are known as they are not: {wrong[:3]}")
+    learned, least = _learned(saved), _budget(saved)
+    finding.expect(learned >= least, f"{learned} bytes are folded in, of {least} that there is room for")
+    finding.figures["folded"] = (float(len(saved.files)), "files")
+
+
+def _queue() -> int:
+    """How many events the system holds for a reader that stands still."""
+    limit = Path("/proc/sys/fs/inotify/max_queued_events")
+    return int(limit.read_text()) if limit.exists() else 1 << 30
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).digest() if path.is_file() else b""
+
+
+def _saved(state: Path) -> Any:
+    """What the state on disk stands for."""
+    from c2l_lsp.engine.storage.store import FolderStore
+
+    return next((FolderStore(pointer.parent).peek() for pointer in state.glob("*/CURRENT")), None)
+
+
+def _learned(saved: Any) -> int:
+    return sum(row[1] for row in saved.files.values())
+
+
+def _budget(saved: Any) -> int:
+    """How many bytes must be folded in: all there are, or of what may be learned all but a last file's worth."""
+    sizes = [row[1] for row in saved.seen.values()]
+    room = in_process.settings().adapter.max_index_kb * 1024
+    return sum(sizes) if sum(sizes) <= room else room - max(sizes)
+
+
+def _follow(
+    task: Task, engine: Engine, git: threading.Thread, began: float, root: Path, files: int
+) -> tuple[list[float], float]:
+    """Complete on and on until all so many files are folded; latencies, and how long it took."""
+    busy: list[float] = []
+    limit = (8.0 if task.plant else 4 * FOLD_S) * task.patience
+    while time.monotonic() - began < limit:
+        busy.append(_complete(engine, root, len(busy)))
+        if git.is_alive() or time.monotonic() - began < 6.0 or len(busy) % 8:  # a look at the state takes a core, too
+            continue
+        saved = _saved(task.work / "state")
+        if saved is not None and len(saved.seen) >= files and _learned(saved) >= _budget(saved):
+            break
+    git.join(limit)
+    return busy, time.monotonic() - began
+
+
+def _complete(engine: Engine, root: Path, number: int) -> float:
+    prefix = f"# {number}\n" + sources()[number % 5][:300]
+    began = time.monotonic()
+    engine.call("complete", in_process.question(root, "pkg0/m0.py", prefix, max_new_tokens=8))
+    took = time.monotonic() - began
+    time.sleep(max(0.0, PACE_S - took))
+    return took
+
+
+def _until(engine: Engine, holds: object, timeout: float) -> None:
+    with engine.news:
+        if not engine.news.wait_for(holds, timeout):  # type: ignore[arg-type]
+            raise TimeoutError(f"the engine did not learn the folder within {timeout:.0f} s")
+
+
+def _branches(root: Path, count: int) -> None:
+    """A repository whose branch `large` has so many files more, in a hundred folders that are there before."""
+    texts = [text for text in sources() if isinstance(judge(text[:FILE_CHARS].encode(), 0), FileText)]
+    for number in range(FOLDERS):
+        (root / f"d{number}").mkdir()
+        (root / f"d{number}" / "first.py").write_text(f"FIRST_{number} = {number}\n")
+    _git(root, "init", "-q", "-b", "small")
+    _git(root, "add", ".")
+    _git(root, "commit", "-q", "-m", "small")
+    _git(root, "checkout", "-q", "-b", "large")
+    for number in range(count):
+        path = root / f"d{number % FOLDERS}" / f"f{number}.py"
+        text = texts[number % len(texts)]
+        path.write_text(f"NUMBER_{number} = {number}\n\n{text[:FILE_CHARS]}\n", encoding="utf-8")
+    _git(root, "add", ".")
+    _git(root, "commit", "-q", "-m", "large")
+    _git(root, "repack", "-q", "-a", "-d")  # as a clone has it, and quick to check out
+    _git(root, "checkout", "-q", "small")
+
+
+def _git(root: Path, *args: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-c", "gc.auto=0")
+    subprocess.run(["git", *who, *args], cwd=root, check=True, capture_output=True, timeout=600)

@@ -1,0 +1,105 @@
+"""A day's events in half an hour: edits, saves, completions, checkouts, folders that come and go; nothing grows."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+from tests.soak.harness.bar import Finding, Task, percentile
+from tests.soak.harness.resource_usage import usage
+from tests.soak.harness.sources import project, sources
+from tests.support.processes import Editor, planted
+
+RATE = 30_000 / 1800
+GROWTH = 0.05
+SLACK = {"mb": 40.0, "descriptors": 12.0, "threads": 12.0, "watches": 12.0}
+"""What a run too short to have a warm-up may gain."""
+
+
+def run(task: Task) -> Finding:
+    """Of a hundred events: 70 edits, 18 completions, 8 saves, 2 documents closed and opened, 1 checkout, 1 folder."""
+    finding = Finding()
+    root, other = project(task.work / "project", 12), project(task.work / "other", 2)
+    git(root, "init", "-q", "-b", "a")
+    git(root, "add", ".")
+    git(root, "commit", "-q", "-m", "one")
+    git(root, "branch", "b")
+    dice = random.Random(0)
+    series: dict[str, list[float]] = {}
+    with Editor(task.work, planted(task.plant, "server")) as editor:
+        editor.initialize([root], {"completion": {"maxNewTokens": 8}})
+        editor.ready(180 * task.patience)
+        uris = [(root / "pkg0" / f"m{number}.py").as_uri() for number in range(12)]
+        for number, uri in enumerate(uris):
+            editor.open(uri, sources()[number][:3000].replace("\r", ""))
+        began = time.monotonic()
+        for number in range(task.count):
+            _event(task, editor, dice, number, uris, root, other)
+            finding.tried += 1
+            if number % max(1, task.count // 200) == 0:
+                _measure(editor, series)
+            due = began + (number + 1) / RATE
+            time.sleep(max(0.0, due - time.monotonic()))
+        editor.ask("c2l/status", {}, 120 * task.patience)
+        _measure(editor, series)
+        try:
+            asked = range(1, editor._id + 1)
+            editor.until(lambda: all(n in editor.replies for n in asked), 60 * task.patience, "requests unanswered")
+        except TimeoutError as error:
+            finding.fail(str(error))
+    for name, values in series.items():
+        _flat(finding, name, values)
+    return finding
+
+
+def _event(
+    task: Task, editor: Editor, dice: random.Random, number: int, uris: list[str], root: Path, other: Path
+) -> None:
+    what, uri = dice.randrange(100), uris[dice.randrange(len(uris))]
+    line = dice.randrange(40)
+    if what < 70:
+        place = {"start": {"line": line, "character": 0}, "end": {"line": line, "character": number % 2}}
+        change = [{"range": place, "text": "ab"[: 1 + number % 2]}]
+        document = {"uri": uri, "version": number + 2}
+        editor.notify("textDocument/didChange", {"textDocument": document, "contentChanges": change})
+    elif what < 88:
+        editor.complete(uri, line, 0)
+    elif what < 96:
+        path = root / "pkg0" / f"m{dice.randrange(12)}.py"
+        path.write_text(sources()[number % 30][:3000] + f"\nSAVED = {number}\n", encoding="utf-8")
+    elif what < 98:
+        editor.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+        editor.open(uri, sources()[number % 30][:3000].replace("\r", ""))
+    elif what < 99:
+        git(root, "checkout", "-q", "-f", "ab"[number % 2])
+    else:
+        folder = {"uri": other.as_uri(), "name": "other"}
+        for event in ({"added": [folder], "removed": []}, {"added": [], "removed": [folder]}):
+            editor.notify("workspace/didChangeWorkspaceFolders", {"event": event})
+
+
+def _measure(editor: Editor, series: dict[str, list[float]]) -> None:
+    for name, process in zip(("server", "engine"), editor.family(), strict=False):
+        for kind, value in usage(process).items():
+            series.setdefault(f"{name}_{kind}", []).append(value)
+
+
+def _flat(finding: Finding, name: str, values: list[float]) -> None:
+    """The last tenth against the second, in the middle of each."""
+    tenth = max(1, len(values) // 10)
+    before = percentile(values[tenth : 2 * tenth] or values[:1], 0.5)
+    after = percentile(values[-tenth:], 0.5)
+    kind = name.partition("_")[2]
+    limit = SLACK[kind]
+    if len(values) >= 100:
+        limit = GROWTH * before if kind == "mb" else 2.0
+    finding.figures[f"{name}_before"], finding.figures[f"{name}_after"] = (before, kind), (after, kind)
+    finding.expect(after - before <= limit, f"{name}: {before:.0f} → {after:.0f}")
+
+
+def git(root: Path, *args: str) -> None:
+    """git, with a name."""
+    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-c", "gc.auto=0")
+    subprocess.run(["git", *who, *args], cwd=root, check=True, capture_output=True, timeout=60)

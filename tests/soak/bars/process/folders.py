@@ -1,0 +1,79 @@
+"""Many workspace folders at once: what each costs the system is bounded, and is given back when they are closed."""
+
+from __future__ import annotations
+
+import time
+
+from tests.soak.harness.bar import Finding, Task
+from tests.soak.harness.resource_usage import usage
+from tests.soak.harness.sources import sources
+from tests.support.processes import Editor, planted
+
+MOST = {"descriptors": 800.0, "threads": 260.0, "watches": 400.0}
+"""Of the engine, whatever the number of folders."""
+
+GROWTH_MB = 700.0
+
+
+def run(task: Task) -> Finding:
+    """Open them all, ask in some of them, close them all."""
+    finding = Finding()
+    roots = []
+    for number in range(task.count):
+        root = (task.work / "many" / f"f{number}").resolve()
+        root.mkdir(parents=True)
+        (root / "a.py").write_text(f"FOLDER = {number}\n" + sources()[number % 9][:1500], encoding="utf-8")
+        roots.append(root)
+    with Editor(task.work, planted(task.plant, "server")) as editor:
+        editor.initialize(roots[:1])
+        editor.ready(180 * task.patience)
+        before = _engine(editor)
+        for root in roots[1:]:
+            added = [{"uri": root.as_uri(), "name": root.name}]
+            editor.notify("workspace/didChangeWorkspaceFolders", {"event": {"added": added, "removed": []}})
+        for root in roots[:: max(1, len(roots) // 20)]:
+            uri = (root / "a.py").as_uri()
+            editor.open(uri, "import os\nx = ")
+            answer = editor.reply(editor.complete(uri, 1, 4), 120 * task.patience)
+            finding.expect("result" in answer, f"{root.name}: {answer}")
+        _settle(editor, 300 * task.patience)
+        full = _engine(editor)
+        for name, most in MOST.items():
+            finding.expect(full[name] <= most, f"{full[name]:.0f} {name} with {task.count} folders")
+            finding.figures[f"{name}_full"] = (full[name], "")
+        finding.expect(full["mb"] - before["mb"] <= GROWTH_MB, f"{full['mb'] - before['mb']:.0f} MB more")
+        removed = [{"uri": root.as_uri(), "name": root.name} for root in roots[1:]]
+        editor.notify("workspace/didChangeWorkspaceFolders", {"event": {"added": [], "removed": removed}})
+        _given_back(finding, editor, before, (5.0 if task.plant else 60.0) * task.patience)
+    finding.tried = task.count
+    return finding
+
+
+def _given_back(finding: Finding, editor: Editor, before: dict[str, float], timeout: float) -> None:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        editor.ask("c2l/status", {})
+        now = _engine(editor)
+        if all(now[name] <= before[name] + 4 for name in MOST):
+            break
+        time.sleep(0.2)
+    now = _engine(editor)
+    for name in MOST:
+        finding.expect(now[name] <= before[name] + 4, f"{now[name]:.0f} {name} left, {before[name]:.0f} before")
+
+
+def _settle(editor: Editor, timeout: float) -> None:
+    """Until the engine has nothing to do for a moment."""
+    until, quiet = time.monotonic() + timeout, 0
+    while time.monotonic() < until and quiet < 5:
+        state = editor.ask("c2l/status", {})["result"]["state"]
+        quiet = quiet + 1 if state in ("ready", "degraded") else 0
+        time.sleep(0.2)
+
+
+def _engine(editor: Editor) -> dict[str, float]:
+    family = editor.family()
+    held = usage(family[1]) if len(family) > 1 else {}
+    if not held:
+        raise TimeoutError("there is no engine to measure")
+    return held

@@ -1,0 +1,122 @@
+"""Cancels at random moments: a reply for each request, and the engine begins no step more.
+
+The engine notes when each of its steps began and ended, by the machine's clock. Stopping within one decode step and
+50 ms is the same as beginning no decode step later than 50 ms after the cancel, however long a step takes; and that is
+what is held. A prompt that is being read is read to its end: how long that took at most is a figure of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from c2l_lsp.engine import wire
+from tests.soak.harness import in_process
+from tests.soak.harness.bar import Finding, Task, percentile
+from tests.soak.harness.sources import sources
+from tests.support.processes import Editor, Engine, planted
+
+GRACE_S = 0.05
+STEP_MS = 40
+"""A step of the engine lasts at least so long here."""
+
+SERVER_FAULTS = ("forget",)
+
+
+def run(task: Task) -> Finding:
+    """Half of them at the engine, where the stop is timed; half at the server, where the replies are counted."""
+    finding = Finding()
+    if task.plant not in SERVER_FAULTS:
+        _engine(task, finding, (task.count + 1) // 2)
+    if not task.plant or task.plant in SERVER_FAULTS:
+        _server(task, finding, max(task.count // 2, 12 if task.plant else 0))
+    return finding
+
+
+def _engine(task: Task, finding: Finding, count: int) -> None:
+    dice, stops, cancels = random.Random(0), [], []
+    text, notes = sources()[0], task.work / "steps"
+    faults = f"steps:{STEP_MS}" + (f"+{task.plant}" if task.plant else "")
+    with Engine(task.work, planted(faults, "engine"), C2L_SOAK_NOTES=str(notes)) as engine:
+        hello = wire.Hello(schema=wire.SCHEMA, settings=in_process.settings())
+        engine.call("hello", hello, 180 * task.patience)
+        engine.call("complete", _long(text[:500], 16), 120 * task.patience)
+        step = percentile([ended - began for kind, began, ended in _steps(notes) if kind == "step"], 0.5)
+        for number in range(count):
+            prefix = text[: 300 + 7 * (number % 40)]  # a short new part to read each time
+            asked = engine.send("complete", _long(prefix, 400))
+            time.sleep(dice.random() * 8 * step)
+            sent = time.monotonic()
+            engine.send("cancel", wire.Cancel(id=asked))
+            finding.tried += 1
+            try:
+                at, reply = engine.reply(asked, 60 * task.patience)
+            except TimeoutError as error:
+                finding.fail(f"cancel {number}: {error}")
+                return
+            cancels.append((sent, at))
+            if reply.error is not None and reply.error[0] == "cancelled":
+                stops.append(at - sent)
+    _judge(task, finding, cancels, _steps(notes))
+    finding.figures["stopped"] = (float(len(stops)), "cancels")
+    finding.figures["stop_p50_ms"] = (percentile(stops, 0.5) * 1e3, "ms")
+    finding.figures["stop_p99_ms"] = (percentile(stops, 0.99) * 1e3, "ms")
+    finding.figures["decode_step_ms"] = (step * 1e3, "ms")
+
+
+def _judge(
+    task: Task, finding: Finding, cancels: list[tuple[float, float]], steps: list[tuple[str, float, float]]
+) -> None:
+    """No decode step of a request begins later than the grace after its cancel, and the reply follows the last one."""
+    grace = GRACE_S * task.patience
+    reads = []
+    for number, (sent, at) in enumerate(cancels):
+        within = [one for one in steps if sent < one[2] and one[1] < at]
+        late = [began - sent for kind, began, _ in within if kind == "step" and began > sent + grace]
+        under_way = [ended for kind, began, ended in within if kind == "read" and began <= sent + grace]
+        if under_way:  # what was read when the cancel came; a step after it is one too many
+            reads.append(max(under_way) - sent)
+            late = [began for began in late if began + sent > max(under_way) + grace]
+        finding.expect(
+            not late, f"cancel {number}: {len(late)} steps began {max(late, default=0.0) * 1e3:.0f} ms later"
+        )
+        last = max((ended for _, _, ended in within), default=sent)
+        finding.expect(at - last <= grace, f"cancel {number}: the reply came {(at - last) * 1e3:.0f} ms after the work")
+    finding.figures["read_to_its_end_max_ms"] = (max(reads, default=0.0) * 1e3, "ms")
+
+
+def _steps(notes: Path) -> list[tuple[str, float, float]]:
+    """Kind, beginning and end of each piece of work the engine noted."""
+    rows = [line.split() for line in notes.read_text(encoding="ascii").splitlines()] if notes.exists() else []
+    return [(kind, float(began), float(ended)) for kind, began, ended in rows]
+
+
+def _long(prefix: str, tokens: int) -> wire.Complete:
+    return in_process.question(
+        None, "a.py", prefix, max_new_tokens=tokens, multiline="always", invoked=True, candidates=8
+    )
+
+
+def _server(task: Task, finding: Finding, count: int) -> None:
+    dice = random.Random(1)
+    uri = (task.work / "cancel.py").as_uri()
+    with Editor(task.work, planted(task.plant, "server")) as editor:
+        editor.initialize()
+        editor.ready(180 * task.patience, adapter=False)
+        editor.open(uri, sources()[1][:2000])
+        asked = []
+        for number in range(count):
+            asked.append(editor.complete(uri, number % 40, 0))
+            time.sleep(dice.random() * (0.01 if task.plant else 0.3))
+            editor.notify("$/cancelRequest", {"id": asked[-1]})
+            finding.tried += 1
+        last = time.monotonic()
+        for number in asked:
+            try:
+                editor.reply(number, (2 if task.plant else 30) * task.patience)
+            except TimeoutError as error:
+                finding.fail(str(error))
+        twice = [number for number, found in editor.replies.items() if len(found) != 1]
+        finding.expect(not twice, f"{len(twice)} requests with more than one reply")
+        finding.figures["last_reply_s"] = (time.monotonic() - last, "s")

@@ -1,0 +1,103 @@
+"""Random documents under random edits, against a model that knows bytes and nothing of the server's code."""
+
+from __future__ import annotations
+
+import random
+
+from c2l_lsp.server.workspace import documents
+from c2l_lsp.server.workspace.documents import Document, Edit, split_lines
+from tests.soak.harness.bar import Finding, Task
+
+EDITS = 50
+CODECS = {"utf-8": ("utf-8", 1), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
+ALPHABET = (
+    "a", "b", "(", " ", "\t", "\n", "\n", "\r\n", "\r", "é", "漢", "𝄞", "👩‍🚀", "e\u0301", "\u0bcd", "\u202e", "\ufeff",
+    "\x00", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x7f", "\x85", "\u2028", "\u2029", "\ud7ff", "\ue000", "\uffff",
+    "\U00010000", "\U0010ffff", "\ud800", "\udbff", "\udc00", "\udfff",
+)  # fmt: skip
+"""Every line ending of the protocol, what other rules take for one, astral, combining, control and edge characters, and
+halves of surrogate pairs alone: JSON can say them, and editors that cut a pair do."""
+
+
+class Model:
+    """The whole text, cut into lines by hand, positions counted in bytes of the encoding."""
+
+    def __init__(self, text: str, encoding: str) -> None:
+        self.text = _joined(text)
+        self._codec, self._unit = CODECS[encoding]
+
+    def _offset(self, line: int, units: int) -> int:
+        at = 0
+        while line > 0 and at < len(self.text):
+            ends = self.text[at] == "\n" or (self.text[at] == "\r" and self.text[at : at + 2] != "\r\n")
+            line, at = line - ends, at + 1
+        if line > 0:
+            return len(self.text)
+        while at < len(self.text) and self.text[at] not in "\r\n":
+            size = len(self.text[at].encode(self._codec, "surrogatepass")) // self._unit
+            if size > units:
+                break
+            units, at = units - size, at + 1
+        return at
+
+    def apply(self, edit: Edit) -> None:
+        """One change, as an editor makes it."""
+        if edit.start is None:
+            self.text = _joined(edit.text)
+            return
+        start, end = self._offset(*edit.start), self._offset(*edit.end)
+        self.text = _joined(self.text[:start] + edit.text + self.text[max(start, end) :])
+
+
+def _joined(text: str) -> str:
+    """As an editor holds it, in UTF-16: there two halves that come to stand side by side are one character."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def words(dice: random.Random, most: int) -> str:
+    """Some characters."""
+    return "".join(dice.choice(ALPHABET) for _ in range(dice.randrange(most)))
+
+
+def edit(dice: random.Random) -> Edit:
+    """A change somewhere: past the end, inside of a character, backwards, or of everything."""
+    if dice.random() < 0.03:
+        return Edit(words(dice, 40))
+    line, units = dice.randrange(8), dice.randrange(14)
+    down, right = dice.choice(((0, dice.randrange(4)), (dice.randrange(3), dice.randrange(14) - units)))
+    return Edit(words(dice, 12), (line, units), (line + down, max(0, units + right)))
+
+
+def run(task: Task) -> Finding:
+    """Every document through 50 edits in each encoding; the first difference ends it."""
+    finding = Finding()
+    real = documents.split_lines, documents._WIDTH, documents._paired
+    try:
+        if task.planted("splitlines"):
+            documents.split_lines = lambda text: text.splitlines(keepends=True) or [""]
+        if task.planted("codepoints"):
+            documents._WIDTH = dict.fromkeys(CODECS, lambda _: 1)
+        if task.planted("unpaired"):
+            documents._paired = lambda text: text
+        for number in range(task.count):
+            finding.tried += 1
+            for encoding in sorted(CODECS):
+                _follow(finding, encoding, random.Random(number))
+            if number % 1000 == 999:
+                task.say(f"  {number + 1} documents")
+    finally:
+        documents.split_lines, documents._WIDTH, documents._paired = real
+    finding.figures["edits"] = (float(finding.tried * EDITS * len(CODECS)), "edits")
+    return finding
+
+
+def _follow(finding: Finding, encoding: str, dice: random.Random) -> None:
+    text = words(dice, 60)
+    document, model = Document.of("file:///x", "python", 0, text, encoding), Model(text, encoding)
+    for number in range(1, EDITS + 1):
+        change = edit(dice)
+        document.apply([change], number)
+        model.apply(change)
+        if document.text != model.text or document.lines != split_lines(model.text):
+            finding.fail(f"{encoding}, edit {number}: {change!r}")
+            return

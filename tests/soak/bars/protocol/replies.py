@@ -1,0 +1,94 @@
+"""Random messages in any order against a model of the protocol: one reply per request, and none for anything else."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from tests.soak.harness.bar import Finding, Task
+from tests.support.processes import Editor, Plain, frame, planted
+
+MESSAGES = 40
+WITH_ENGINE = 100
+"""From so many sessions on the engine is there too, and completions take their time."""
+
+_OFF = {"enable": {"*": False, "python": False}}
+_METHODS = (
+    "textDocument/inlineCompletion", "textDocument/completion", "c2l/status", "c2l/statistics", "c2l/explain",
+    "c2l/adapter/info", "workspace/executeCommand", "nobody/knows", "textDocument/didOpen", "initialize", "c2l/status",
+)  # fmt: skip
+
+
+def run(task: Task) -> Finding:
+    """Sessions one after the other on one server; after each, every request has its replies."""
+    finding = Finding()
+    engine = task.count >= WITH_ENGINE
+    with Editor(task.work, planted(task.plant, "server")) as editor:
+        editor.initialize(options=None if engine else _OFF)
+        if engine:
+            editor.ready(180 * task.patience, adapter=False)
+        editor.replies.clear()
+        for number in range(task.count):
+            finding.tried += 1
+            wanted = _session(editor, random.Random(number), number)
+            _compare(task, finding, editor, wanted, number)
+            if finding.failed >= 5 and task.plant:
+                break
+    return finding
+
+
+def _session(editor: Editor, dice: random.Random, number: int) -> dict[object, int]:
+    """Send the messages; how many replies each id must get."""
+    wanted: dict[object, int] = {}
+    sent: list[object] = []
+    uri = f"file:///soak/{number % 5}.py"
+    editor.open(uri, "import os\n" * 5)
+    for step in range(MESSAGES):
+        kind = dice.randrange(10)
+        if kind < 5:
+            name: object = f"{number}.{step}" if dice.random() < 0.7 else number * 1000 + step
+            if sent and dice.random() < 0.1:
+                name = dice.choice(sent)  # again an id that may be in use
+            method = dice.choice(_METHODS)
+            editor.write(frame({"id": name, "method": method, "params": _params(dice, method, uri)}))
+            wanted[name] = wanted.get(name, 0) + 1
+            sent.append(name)
+        elif kind < 7:
+            editor.notify("$/cancelRequest", {"id": dice.choice(sent) if sent else 0})
+        elif kind == 7:
+            change = [{"text": "import os\n" * dice.randrange(6)}]
+            document = {"uri": uri, "version": step}
+            editor.notify("textDocument/didChange", {"textDocument": document, "contentChanges": change})
+        elif kind == 8 and sent:
+            answer: Plain = {"result": None} if dice.random() < 0.5 else {"error": {"code": 1, "message": "x"}}
+            editor.write(frame({"id": dice.choice(sent), **answer}))  # an answer to no question
+        else:
+            editor.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+            editor.open(uri, "x = 1\n")
+    editor.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+    return wanted
+
+
+def _params(dice: random.Random, method: str, uri: str) -> Plain:
+    position = {"line": dice.randrange(7), "character": dice.randrange(9)}
+    if dice.random() < 0.1:
+        return {"textDocument": 5}
+    if method == "workspace/executeCommand":
+        return {"command": dice.choice(("c2l.showStatus", "c2l.snooze", "c2l.didAcceptCompletion", "nothing"))}
+    if method == "c2l/explain":
+        return {"id": "1-0"}
+    return {"textDocument": {"uri": uri}, "position": position, "context": {"triggerKind": dice.choice((1, 2))}}
+
+
+def _compare(task: Task, finding: Finding, editor: Editor, wanted: dict[object, int], number: int) -> None:
+    def done() -> bool:
+        return all(len(editor.replies.get(name, [])) >= times for name, times in wanted.items())
+
+    with editor.news:
+        editor.news.wait_for(done, (1.0 if task.plant else 30.0) * task.patience)
+    time.sleep(0.01)  # a reply too many may follow
+    got = {name: len(found) for name, found in editor.replies.items()}
+    editor.replies.clear()
+    for name in sorted(wanted.keys() | got.keys(), key=str):
+        times, found = wanted.get(name, 0), got.get(name, 0)
+        finding.expect(times == found, f"session {number}: id {name!r} was asked {times}× and answered {found}×")

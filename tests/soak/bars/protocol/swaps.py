@@ -1,0 +1,125 @@
+"""Adapters changed between answers, and during them: each answer is of one, and equals that of a fresh load."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.soak.harness import in_process
+from tests.soak.harness.bar import Finding, Task
+from tests.soak.harness.sources import project, sources
+
+if TYPE_CHECKING:
+    from c2l_lsp.engine.session import Session
+
+TOLERANCE = 1e-3
+"""nat per token between a swapped and a freshly loaded adapter: rounding, no more."""
+
+
+def run(task: Task) -> Finding:
+    """Random swaps among four adapters; half of them come in the middle of an answer."""
+    import torch
+
+    from c2l_lsp.engine.session import Session
+
+    torch.manual_seed(0)
+    finding = Finding()
+    root = project(task.work / "project", 2)
+    prompts = [text[:400] for text in sources()[:3]]
+    settings = in_process.settings(adapter={"updateDelayMs": 60000, "maxDelayMs": 60000})
+    with in_process.state_in(task.work / "state"), Session(settings) as session:
+        session.open(root)
+        adapters = _adapters(session.engine.model)
+        with Session(settings) as fresh:
+            wanted = [[_score(fresh, adapter, prompt) for prompt in prompts] for adapter in adapters]
+        restore = _plant(task)
+        try:
+            worst = _swap(task, finding, session, root, adapters, prompts, wanted)
+        finally:
+            restore()
+    finding.figures["largest_difference"] = (worst, "nat/token")
+    return finding
+
+
+def _swap(
+    task: Task,
+    finding: Finding,
+    session: Session,
+    root: Path,
+    adapters: list[Any],
+    prompts: list[str],
+    wanted: list[Any],
+) -> float:
+    from c2l_lsp.engine import wire
+    from c2l_lsp.engine.adaptation.adapter_state import Live
+
+    dice, worst = random.Random(0), 0.0
+    life = session.engine.life(str(root))
+    for number in range(1, task.count + 1):
+        which, prompt = dice.randrange(len(adapters)), dice.randrange(len(prompts))
+        other = adapters[dice.randrange(len(adapters))]
+        life.live = Live(number, adapters[which], f"soak#{number}")
+        asked = in_process.question(root, "pkg0/m0.py", prompts[prompt], max_new_tokens=3)
+
+        def swapped(other: Any = other, number: int = number) -> bool:
+            life.live = Live(-number, other, "elsewhere")  # a generation that comes while the answer is written
+            return False
+
+        answer = session.engine.complete(asked, swapped if number % 2 else lambda: False)
+        finding.tried += 1
+        finding.expect(answer.generation == number, f"swap {number}: generation {answer.generation}")
+        life.live = Live(number, adapters[which], f"soak#{number}")
+        scored = session.engine.score(
+            wire.Score(folder=str(root), prefix=prompts[prompt][:-40], suffix="", text=prompts[prompt][-40:])
+        )
+        off = abs(scored.logprob - wanted[which][prompt]) / max(scored.tokens, 1)
+        worst = max(worst, off)
+        finding.expect(off <= TOLERANCE, f"swap {number}: {off:.4f} nat/token from a fresh load")
+    return worst
+
+
+def _score(session: Session, adapter: Any, prompt: str) -> float:
+    """The log-probability under an adapter that is the first this engine ever had."""
+    from c2l_lsp.engine import wire
+
+    asked = wire.Score(folder="", prefix=prompt[:-40], suffix="", text=prompt[-40:])
+    session.engine._slot.use(adapter)
+    found = session.engine._completer.score(asked, generation=0, adapters=session.engine._slot)
+    return float(found.logprob)
+
+
+def _adapters(model: Any) -> list[Any]:
+    """None, two final maps, and one with a pair inside the model."""
+    import torch
+
+    from c2l_lsp.model.adapter.lora import Adapter
+    from c2l_lsp.model.runtime.lora_pair import Pair
+
+    maps = [0.05 * torch.randn(model.d, model.d) for _ in range(3)]
+    name, inner = next((n, m) for n, m in model.lm.named_modules() if n.endswith("q_proj"))
+    pair = Pair(0.1 * torch.randn(4, inner.weight.shape[1]), 0.1 * torch.randn(inner.weight.shape[0], 4))
+    plain = [Adapter(model.digest, "soak", one) for one in maps[:2]]
+    return [None, *plain, Adapter(model.digest, "soak", maps[2], {name: pair})]
+
+
+def _plant(task: Task) -> Any:
+    """Every third swap keeps the final map of the one before."""
+    from c2l_lsp.model.adapter.lora import AdapterSlot
+
+    real, calls = AdapterSlot.use, [0]
+
+    def use(self: AdapterSlot, adapter: Any) -> None:
+        calls[0] += 1
+        before = self._final
+        real(self, adapter)
+        if calls[0] % 3 == 0:
+            self._final = before
+
+    if task.planted("half"):
+        AdapterSlot.use = use  # type: ignore[method-assign]
+
+    def restore() -> None:
+        AdapterSlot.use = real  # type: ignore[method-assign]
+
+    return restore

@@ -1,0 +1,154 @@
+"""Canaries: what the rules leave out reaches no state, no prompt, no log and no wire, in no form."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.soak.bars.security import secrets_live
+from tests.soak.harness import canary_search, in_process, secret_places
+from tests.soak.harness.bar import Finding, Task
+from tests.soak.harness.file_opens import Opens
+from tests.soak.harness.sources import project
+from tests.soak.planted import leaks
+
+_PROMPT = "import os\n\n\ndef main():\n    return "
+LATER = {"pkg0/later.py": "zqlaterignored00canary77", "m/deep/later.py": "zqrenamed11canary5later0"}
+"""Learned at first, then left out by a line more in an ignore file."""
+
+
+@contextlib.contextmanager
+def recorded(task: Task) -> Iterator[list[str]]:
+    """Every text that the model's tokenizer gets; and the planted fault."""
+    from c2l_lsp.model.lm.base import BaseModel
+
+    texts: list[str] = []
+    real = BaseModel.encode
+
+    def encode(self: BaseModel, text: str) -> list[int]:
+        texts.append(text)
+        return real(self, text)
+
+    with leaks.planted(task.plant):
+        BaseModel.encode = encode  # type: ignore[method-assign]
+        try:
+            yield texts
+        finally:
+            BaseModel.encode = real  # type: ignore[method-assign]
+
+
+def settings() -> Any:
+    """What the canaries' repository is opened with."""
+    return in_process.settings(files={"languages": secret_places.LANGUAGES, "exclude": ["set_aside.py"]})
+
+
+def run(task: Task) -> Finding:
+    """Learn a repository full of canaries, type beside them, tighten the rules; then search everything."""
+    from c2l_lsp.engine.session import Session
+
+    finding = Finding()
+    root = project(task.work / "project", 5)
+    planted = secret_places.plant(root, task.work / "aside", task.count)
+    for path, name in LATER.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(f"def later_ignored_zq():\n    return '{name}'\n")
+    held = {path: _quietly(root / path) for path in secret_places.EXCLUDED.values()} | planted.buffers
+    opens = Opens(planted.shut)
+    with in_process.state_in(task.work / "state"), recorded(task) as texts, Session(settings()) as session:
+        session.open(root)
+        life = session.engine.life(str(root))
+        for path, text in planted.buffers.items():
+            life.buffer(path, text)
+        in_process.drive(session, 0.3)
+        session.settle(str(root))
+        answers = _complete(session, root, held)
+        before = list(canary_search.kept(task.work / "state"))
+        _tighten(finding, session, root)
+        model, wires = session.engine.model, repr(session.events) + repr(answers)
+        seen = "\0".join(texts)
+        forms = {
+            n: canary_search.forms(n, model.encode, model.decode) for names in planted.canaries.values() for n in names
+        }
+        later = {path: canary_search.forms(name, model.encode, model.decode) for path, name in LATER.items()}
+    for file in sorted(opens.seen()):
+        finding.fail(f"opened: {file.name}")
+    opens.close()
+    after = list(canary_search.kept(task.work / "state"))
+    blobs = before + after
+    for kind, names in planted.canaries.items():
+        for name in names:
+            finding.tried += 1
+            finding.expect(
+                not (at := canary_search.places(blobs, forms[name])), f"{kind}: in the state ({', '.join(at[:3])})"
+            )
+            finding.expect(name not in seen, f"{kind}: seen by the model")
+            finding.expect(name not in wires, f"{kind}: on the wire")
+    for path, wanted in later.items():
+        finding.expect(
+            canary_search.places(before, wanted), f"{path} was never learned: nothing is shown of what is purged"
+        )
+        finding.expect(
+            not (at := canary_search.places(after, wanted)), f"purged {path}: still kept ({', '.join(at[:4])})"
+        )
+    if not task.plant or task.plant in secrets_live.PLANTS:
+        secrets_live.run(task, finding, root, planted, held)
+    finding.note = "who opens a file is seen on Linux only" if opens.blind else ""
+    return finding
+
+
+def _tighten(finding: Finding, session: Any, root: Path) -> None:
+    """The rules leave out what was learned: it is not learned any more, and no message names it."""
+    (root / ".c2lignore").write_text("own_ignored.py\nlater.py\n")
+    life = session.engine.life(str(root))
+    life.regenerate()
+    session.settle(str(root))
+    learned = set(life._learner.records) if life._learner is not None else set()
+    for path in LATER:
+        finding.expect(path not in life.info().message, "a path in a message")
+        finding.expect(path not in learned, f"{path} is ignored now and still learned")
+
+
+def _complete(session: Any, root: Path, held: dict[str, str]) -> list[Any]:
+    """Ask for a completion in each excluded file, with its text before the cursor, as its editor would."""
+    asked = {path: text for path, text in held.items() if path != "pkg0/unsaved.py"}
+    answers = [session.complete(in_process.question(root, path, text)) for path, text in asked.items()]
+    answers.append(session.complete(in_process.question(root, "pkg0/m0.py", _PROMPT)))
+    return answers
+
+
+def _quietly(file: Path) -> str:
+    """What the editor holds: read before anybody watches who reads."""
+    return file.read_text(encoding="utf-8")
+
+
+def excluded(task: Task) -> Finding:
+    """Changes in excluded files only: state, adapter and generation stay as they are, bit for bit."""
+    from c2l_lsp.engine.session import Session
+
+    finding = Finding()
+    root = project(task.work / "project", 5)
+    secret_places.plant(root, task.work / "aside", 40)
+    paths = list(secret_places.EXCLUDED.values())
+    with in_process.state_in(task.work / "state"), recorded(task), Session(settings()) as session:
+        session.open(root)
+        before = _image(session, root)
+        for number in range(task.count):
+            (root / paths[number % len(paths)]).write_text(f"changed_{number} = {number}\n" * (1 + number % 3))
+            if number % 4 == 3:
+                session.engine.life(str(root)).regenerate()
+            in_process.drive(session, 0.1)
+            session.settle(str(root))
+            finding.tried += 1
+            if not finding.expect(_image(session, root) == before, f"{paths[number % len(paths)]} changed the state"):
+                before = _image(session, root)
+    return finding
+
+
+def _image(session: Any, root: Path) -> tuple[object, ...]:
+    life = session.engine.life(str(root))
+    state = life._learner.state.tensors
+    adapter = life.live.adapter
+    tensors = tuple((name, tensor.double().numpy().tobytes()) for name, tensor in sorted(state.items()))
+    return life.info().generation, tensors, adapter.digest if adapter is not None else ""

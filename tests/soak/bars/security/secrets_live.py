@@ -1,0 +1,58 @@
+"""Canaries in real processes: an editor holds the excluded files open and types in them; what server and engine write
+to their log and say to the editor is searched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.soak.harness import secret_places
+from tests.soak.harness.bar import Finding, Task
+from tests.support.processes import Editor, planted
+
+PLANTS = ("chatty",)
+LOUD = 200
+"""From so many canaries on, the default level is looked at too; what it logs, the loudest level logs as well."""
+
+
+def run(task: Task, finding: Finding, root: Path, made: secret_places.Planted, held: dict[str, str]) -> None:
+    """A session at the loudest level, and at full counts one as everybody has it."""
+    levels = {"DEBUG": "loud"} | ({"WARNING": ""} if task.count >= LOUD else {})
+    for level, fault in levels.items():
+        faults = "+".join(filter(None, (fault, task.plant)))
+        with Editor(task.work, planted(faults, "server"), C2L_LOG_LEVEL=level) as editor:
+            _session(task, editor, root, held)
+            said = json.dumps([editor.told, list(editor.replies.values())])
+            log = editor.log
+        logged = log.read_text(encoding="utf-8", errors="replace")
+        finding.expect(level != "DEBUG" or logged, "nothing is logged at the loudest level: the log was not captured")
+        for kind, names in made.canaries.items():
+            for name in names:
+                finding.expect(name not in logged, f"{kind}: in the log ({level})")
+                finding.expect(name not in said, f"{kind}: on the wire to the editor ({level})")
+        if level == "WARNING":
+            learned = [line for line in (root / "pkg0" / "m1.py").read_text().splitlines() if len(line) > 40]
+            finding.expect(not any(line in logged for line in learned), "source text in the log at the default level")
+
+
+def _session(task: Task, editor: Editor, root: Path, held: dict[str, str]) -> None:
+    """Open, type and ask in every excluded file, and in one that is learned; then a refusal of each kind."""
+    files = {"languages": secret_places.LANGUAGES, "exclude": ["set_aside.py"]}
+    editor.initialize([root], {"files": files})
+    editor.ready(180 * task.patience)
+    asked = []
+    for path, text in held.items():
+        uri = (root / path).as_uri()
+        editor.open(uri, text)
+        change = {"range": {"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 0}}, "text": " "}
+        document = {"uri": uri, "version": 2}
+        editor.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [change]})
+        asked.append(editor.complete(uri, 0, 4))
+    uri = (root / "pkg0" / "m0.py").as_uri()
+    editor.open(uri, "import os\n\ndef main():\n    return os.")
+    asked.append(editor.complete(uri, 3, 14))
+    for number in asked:
+        editor.reply(number, 60 * task.patience)
+    report = {"command": "c2l.showReport", "arguments": [{"textDocument": {"uri": uri}}]}
+    for method, params in (("c2l/status", {}), ("c2l/statistics", {}), ("workspace/executeCommand", report)):
+        editor.ask(method, params, 60 * task.patience)

@@ -1,0 +1,121 @@
+"""A folder that was really learned, its kept state spoilt tensor by tensor: the engine says so and learns it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tests.soak.harness import in_process
+from tests.soak.harness.bar import Finding, Task
+from tests.soak.harness.sources import project
+
+FILES = 6
+PLANTS = ("believing",)
+FULL = 500
+"""From so many bit flips on, each tensor gets every value that is no number; before, one."""
+
+
+def run(task: Task, finding: Finding) -> None:
+    """A damaged file, then NaN and infinities in each tensor of state and extras, with checksums that agree."""
+    from c2l_lsp.engine.session import Session
+    from c2l_lsp.engine.storage.store import FolderStore
+    from c2l_lsp.model.hypernet.gradient_memory import Memory
+
+    root = project(task.work / "project", FILES)
+    sound, state = task.work / "sound-state", task.work / "state"
+    reads: Any = FolderStore._read
+    checks: Any = Memory.check
+    with in_process.state_in(state):
+        with Session(in_process.settings()) as session:
+            made = session.open(root).generation
+        shutil.copytree(state, sound)
+        if task.planted("believing"):
+            FolderStore._read = _believing  # type: ignore[method-assign]
+            Memory.check = lambda self, state: None  # type: ignore[method-assign]
+        try:
+            for what, spoil in _spoilings(_generation(sound), every=task.count >= FULL):
+                shutil.rmtree(state)
+                shutil.copytree(sound, state)
+                spoil(_generation(state))
+                finding.tried += 1
+                _restored(finding, root, made, what)
+        finally:
+            FolderStore._read, Memory.check = reads, checks  # type: ignore[method-assign]
+
+
+def _generation(state: Path) -> Path:
+    pointer = next(state.glob("*/CURRENT"))
+    return pointer.parent / pointer.read_text(encoding="ascii")
+
+
+def _spoilings(generation: Path, every: bool) -> list[tuple[str, Any]]:
+    """What is done to a generation's folder, in words and as a function."""
+    from safetensors.torch import load
+
+    def cut(folder: Path) -> None:
+        path = folder / "state.safetensors"
+        path.write_bytes(path.read_bytes()[:-7] + b"damaged")
+
+    made: list[tuple[str, Any]] = [("damaged bytes", cut)]
+    values = [float("nan"), float("inf"), float("-inf")]
+    turn = 0
+    for file in ("state.safetensors", "extra.safetensors"):
+        for name, tensor in sorted(load((generation / file).read_bytes()).items()):
+            if not tensor.is_floating_point() or tensor.numel() == 0:
+                continue
+            for value in values if every else [values[turn % 3]]:
+                made.append((f"{value} in {name} of {file}", _setter(file, name, value)))
+            turn += 1
+    return made
+
+
+def _setter(file: str, name: str, value: float) -> Any:
+    from safetensors.torch import load, save
+
+    def put(folder: Path) -> None:
+        tensors = load((folder / file).read_bytes())
+        tensors[name].view(-1)[tensors[name].numel() // 2] = value
+        data = save(tensors)
+        (folder / file).write_bytes(data)
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        manifest["sums"][file] = hashlib.blake2b(data, digest_size=16).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return put
+
+
+def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
+    """The next start says that what is kept was damaged, and what lives afterwards is made of numbers."""
+    from c2l_lsp.engine import wire
+    from c2l_lsp.engine.session import Session
+
+    with Session(in_process.settings()) as session:
+        try:
+            info = session.open(root)
+        except Exception as error:  # nothing that is kept may end the engine
+            finding.fail(f"{what}: {type(error).__name__}: {error}")
+            return
+        told = [event.code for event in session.events if isinstance(event, wire.Trouble)]
+        learner = session.engine.life(str(root))._learner
+        state = learner.state.tensors if learner is not None and learner.state is not None else {}
+        extra = learner.extra if learner is not None else {}
+        odd = [name for name, tensor in {**state, **extra}.items() if not bool(tensor.isfinite().all())]
+    finding.expect(info.files == FILES and state, f"{what}: not rebuilt: {info.generation} after {made}, {info.files}")
+    finding.expect("state" in told, f"{what}: nothing was said of the damage, only {told}")
+    finding.expect(not odd, f"{what}: it lives on in {', '.join(odd)}")
+
+
+def _believing(self: Any, directory: Path) -> Any:
+    """The planted fault: a generation is taken as it lies there (and the hypernetwork does not look either)."""
+    import msgspec
+    from safetensors.torch import load
+
+    from c2l_lsp.engine.storage.store import Saved
+    from c2l_lsp.model.hypernet.protocol import RepoState
+
+    saved = msgspec.msgpack.decode((directory / "saved.msgpack").read_bytes(), type=Saved)
+    state, extra = (load((directory / f"{name}.safetensors").read_bytes()) for name in ("state", "extra"))
+    return saved, RepoState(state), extra

@@ -1,0 +1,97 @@
+"""A disk that takes nothing: completions go on, the status says so, and once there is room it is kept again."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+from tests.soak.harness.bar import Finding, Task
+from tests.soak.harness.small_disk import Disk, Limited, SmallDisk, mountable
+from tests.soak.harness.sources import project
+from tests.support.processes import Editor, planted
+
+KINDS = ("no room", "read-only")
+WHY = {
+    "no room": ("No space left", "File too large", "disk"),
+    "read-only": ("Read-only", "readonly", "Permission", "File exists"),
+}
+"""What the status must say, in the system's words or in the database's."""
+
+REAL_MINUTES = 10
+"""From so many rounds on, the first one waits as long as everybody does until keeping is tried again."""
+
+
+def run(task: Task) -> Finding:
+    """Both kinds in each round, and the way back from each."""
+    finding = Finding()
+    reason = mountable()
+    if reason:
+        finding.note = f"no small disk could be mounted ({reason}): a limit of size and a blocked folder stand for it"
+    for number, kind in itertools.product(range(task.count), KINDS):
+        root = project(task.work / f"project-{number}-{kind[:2]}", 5)
+        state = task.work / f"state-{number}-{kind[:2]}"
+        patient = task.count >= REAL_MINUTES and number == 0
+        faults = "+".join(filter(None, ("" if patient else "eager", task.plant)))
+        disk: Disk = Limited(state, kind) if reason else SmallDisk(state, kind)
+        with Editor(task.work, disk.command(planted(faults, "server")), C2L_STATE_DIR=str(state)) as editor:
+            try:
+                disk.close(editor.process.pid)
+                editor.initialize([root])
+                _full(task, finding, editor, root, kind)
+                if task.plant != "quiet":
+                    _room(task, finding, editor, root, disk)
+            except TimeoutError as error:
+                finding.fail(f"round {number}, {kind}: {error}")
+        finding.tried += 1
+        if task.plant and finding.failed:
+            break
+    return finding
+
+
+def _full(task: Task, finding: Finding, editor: Editor, root: Path, kind: str) -> None:
+    editor.until(lambda: editor.changes(), 180 * task.patience, "no adapter")
+    _complete(task, finding, editor, root, kind)
+    wait = 5.0 if task.plant == "quiet" else 30 * task.patience
+    editor.until(lambda: _state(editor) == "degraded", wait, "the status does not say that nothing can be kept")
+    message = editor.statuses()[-1]["message"]
+    why = {
+        "no room": ("No space left", "File too large", "disk"),
+        "read-only": ("Read-only", "Permission", "File exists"),
+    }
+    finding.expect("cannot be kept" in message, f"{kind}: the status says {message!r}")
+    finding.expect(any(word in message for word in why[kind]), f"{kind}: another fault than was made: {message!r}")
+    _learned(task, editor, root / "pkg0" / "m2.py", "def learned_without_a_disk():\n    return 1\n")
+    _complete(task, finding, editor, root, kind)
+
+
+def _learned(task: Task, editor: Editor, path: Path, text: str) -> None:
+    seen = len(editor.changes())
+    path.write_text(text)
+    editor.until(lambda: len(editor.changes()) > seen, 60 * task.patience, "what changes is not learned any more")
+
+
+def _complete(task: Task, finding: Finding, editor: Editor, root: Path, kind: str) -> None:
+    uri = (root / "pkg0" / "new.py").as_uri()
+    editor.open(uri, f"import os\n\n\ndef main():\n    return os.  # {time.monotonic_ns()}")
+    answer = editor.reply(editor.complete(uri, 4, 14), 60 * task.patience)
+    finding.expect("result" in answer, f"{kind}: no completion: {answer}")
+
+
+def _room(task: Task, finding: Finding, editor: Editor, root: Path, disk: Disk) -> None:
+    """There is room again: with one of the next changes everything is kept, and the status is well."""
+    disk.open(editor.process.pid)
+    until = time.monotonic() + (20 if task.plant else 120) * task.patience
+    while _state(editor) != "ready" and time.monotonic() < until:
+        _learned(task, editor, root / "pkg0" / "m1.py", f"def later():\n    return {time.monotonic_ns()}\n")
+        with editor.news:
+            editor.news.wait_for(lambda: _state(editor) == "ready", 0.5)
+    finding.expect(_state(editor) == "ready", "not kept again once there is room")
+    if not task.plant:
+        kept = disk.kept(editor.process.pid)
+        finding.expect(kept > 0, "there is room, the status is well, and nothing is on the disk")
+
+
+def _state(editor: Editor) -> str:
+    statuses = editor.statuses()
+    return str(statuses[-1]["state"]) if statuses else ""

@@ -1,0 +1,224 @@
+"""Saving that is killed, and two that save at once: what is loaded afterwards is one whole generation, the last."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+from c2l_lsp.errors import StateError
+from tests.soak.harness.bar import Finding, Task
+from tests.support.commands import module_command
+from tests.support.processes import environment
+
+EVERY = 50
+"""From so many kills on, every call fails in each way; before, one in four."""
+
+
+class Saver:
+    """The process that saves, and what its children said."""
+
+    def __init__(self, task: Task, fault: str) -> None:
+        command = module_command("tests.soak.harness.saver", *([fault] if fault else []))
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(task.work)
+        )
+        self.work = task.work
+        self.lines: list[tuple[int, str, str]] = []
+        self.news = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.until(lambda: self.lines, 120.0)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            pid, word, *number = line.split()
+            with self.news:
+                self.lines.append((int(pid), word, number[0] if number else ""))
+                self.news.notify_all()
+
+    def say(self, command: str) -> None:
+        """A command."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def until(self, holds: object, timeout: float) -> None:
+        """Wait for lines."""
+        with self.news:
+            if not self.news.wait_for(holds, timeout):  # type: ignore[arg-type]
+                raise TimeoutError("the process that saves does not answer")
+
+    def of(self, word: str) -> list[tuple[int, str, str]]:
+        """The lines with a word."""
+        return [line for line in list(self.lines) if line[1] == word]
+
+    def saved_by(self, pid: int) -> int:
+        """The last generation that a child said was saved."""
+        return max((int(number) for who, word, number in list(self.lines) if who == pid and word == "saved"), default=0)
+
+    def end(self) -> None:
+        """Nothing of it is left."""
+        for pid in {pid for pid, _, _ in self.lines} - {self.process.pid}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait(30)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def _check(finding: Finding, root: Path, acknowledged: int, what: str) -> None:
+    from c2l_lsp.engine.storage.store import FolderStore
+    from tests.soak.harness.saver import whole
+
+    store = FolderStore(root)
+    try:
+        loaded = store.load()
+    except StateError as error:
+        finding.fail(f"{what}: {error}")
+        return
+    finally:
+        store.close()
+    if loaded is None:
+        finding.expect(acknowledged == 0, f"{what}: nothing to load, {acknowledged} were saved")
+        return
+    finding.expect(whole(loaded), f"{what}: parts of several generations")
+    lost = acknowledged - loaded[0].generation
+    finding.expect(lost <= 0, f"{what}: {lost} generations lost that were saved")
+
+
+def _check_readings(finding: Finding, root: Path, acknowledged: int, what: str) -> None:
+    """The database is sound, and has every reading that was said to be kept, as it was."""
+    from c2l_lsp.engine.storage.store import FolderStore
+    from tests.soak.harness.saver import RULE, reading
+
+    wanted = dict(reading(number) for number in range(1, acknowledged + 1))
+    store = FolderStore(root)
+    try:
+        found = store.cache.get(wanted, RULE)
+    finally:
+        store.close()
+    lost = [key for key, value in wanted.items() if key not in found or not found[key]["q"].equal(value["q"])]
+    finding.expect(not lost, f"{what}: {len(lost)} of {len(wanted)} readings lost or changed")
+    with contextlib.closing(sqlite3.connect(root / "readings.sqlite")) as db:
+        (said,) = db.execute("PRAGMA integrity_check").fetchone()
+    finding.expect(said == "ok", f"{what}: the database says {said!r}")
+
+
+def run(task: Task) -> Finding:
+    """A kill and two kinds of errors at each call of a save that changes the disk, then `count` kills at random."""
+    finding = Finding()
+    saver = Saver(task, task.plant)
+    dice = random.Random(0)
+    try:
+        calls = _points(task, finding, saver)
+        finding.figures["system_calls"] = (float(len(calls)), "calls")
+        finding.figures["writes"] = (float(calls.count("write")), "calls")
+        for kind in {"write", "fsync", "rename", "replace", "mkdir", "open"} - set(calls) if not task.plant else set():
+            finding.fail(f"no {kind} was ever met: a save does not go through what is watched")
+        for turn, code in enumerate((errno.ENOSPC, errno.EIO)):
+            few = range(1 + turn, len(calls) + 1, 4)  # one in four of each kind where there is little time
+            _errors(finding, saver, range(1, len(calls) + 1) if task.count >= EVERY else few, code)
+        for number in range(task.count):
+            root = task.work / f"random-{number}"
+            saved = _killed(saver, root, dice.random() * 0.1)
+            finding.tried += 1
+            _check(finding, root, saved, f"kill {number}")
+            if task.plant != "in_place":
+                _check_readings(finding, root, saved, f"kill {number}")
+    finally:
+        saver.end()
+    return finding
+
+
+def _killed(saver: Saver, root: Path, after: float) -> int:
+    """A child that saves on and on and is killed from outside; the last generation it said was saved.
+
+    The database writes in C: only a kill from outside meets it in the middle.
+    """
+    children = len({pid for pid, word, _ in saver.lines if word == "saved"})
+    saver.say(f"loop {root}")
+    saver.until(lambda: len({p for p, word, _ in saver.lines if word == "saved"}) > children, 60.0)
+    pid = next(p for p, word, _ in reversed(saver.lines) if word == "saved")
+    time.sleep(after)
+    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process, until = psutil.Process(pid), time.monotonic() + 10.0
+        while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+            time.sleep(0.001)
+    return saver.saved_by(pid)
+
+
+def _points(task: Task, finding: Finding, saver: Saver) -> list[str]:
+    """Kill at the first, second, … call until a save survives; the names of the calls."""
+    for number in range(1, 500):
+        root = task.work / f"point-{number}"
+        saver.say(f"point {number} {root}")
+        saver.until(lambda n=number: len(saver.of("over")) >= n, 60.0)
+        finding.tried += 1
+        _check(finding, root, 1, f"killed at call {number}")
+        if saver.of("survived"):
+            return [name for _, _, name in saver.of("at")]
+    finding.fail("a save of more than 500 system calls")
+    return []
+
+
+def _errors(finding: Finding, saver: Saver, calls: Iterable[int], code: int) -> None:
+    """The first, second, … call fails: it is said so, what was there stays whole, and the next save is as any other."""
+    for number in calls:
+        root = saver.work / f"error-{code}-{number}"
+        over, start = len(saver.of("over")), len(saver.lines)
+        saver.say(f"error {number} {code} {root}")
+        saver.until(lambda n=over: len(saver.of("over")) > n, 60.0)
+        said = [(word, value) for _, word, value in saver.lines[start:]]
+        at = next((value for word, value in said if word == "at"), "no call")
+        what = f"{errno.errorcode[code]} at call {number} ({at})"
+        finding.tried += 1
+        finding.expect(at != "no call", f"{what}: nothing failed")
+        finding.expect(("saved", "3") in said, f"{what}: nothing could be saved afterwards")
+        refused = ("refused", "") in said
+        finding.expect(refused or ("saved", "2") in said, f"{what}: neither saved nor refused with a sentence")
+        finding.expect(("torn", "") not in said, f"{what}: what was kept is not whole")
+        _check(finding, root, 3, what)
+
+
+def two(task: Task) -> Finding:
+    """Two processes save into one folder; exactly one of them may, until it ends."""
+    finding = Finding()
+    saver = Saver(task, task.plant)
+    try:
+        for number in range(task.count):
+            root = task.work / f"race-{number}"
+            seen = len(saver.lines)
+            saver.say(f"loop {root}")
+            saver.say(f"loop {root}")
+
+            def heard(start: int = seen) -> list[tuple[int, str, str]]:
+                return saver.lines[start:]
+
+            saver.until(lambda: len({pid for pid, _, _ in heard()}) >= 2, 60.0)
+            writers = {pid for pid, word, _ in heard() if word == "saved"}
+            readers = {pid for pid, word, _ in heard() if word == "busy"}
+            finding.tried += 1
+            finding.expect(len(writers) == 1 and len(readers) == 1, f"race {number}: {len(writers)} wrote")
+            for pid in writers | readers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+            _check(finding, root, max((saver.saved_by(pid) for pid in writers), default=0), f"race {number}")
+    finally:
+        saver.end()
+    return finding

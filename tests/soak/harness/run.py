@@ -1,0 +1,142 @@
+"""Runs bars one after the other and keeps every row as soon as it is there: an interrupted soak can go on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from c2l_lab.benchmarks import stats
+
+from c2l_lsp import __version__
+from c2l_lsp.errors import RequestError
+from tests.soak.harness.bar import Bar, Finding, Task
+from tests.soak.harness.sources import PACKAGE
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a soak is run: `count` 0 takes each bar's own; `again` measures what is there already once more."""
+
+    short: bool = False
+    count: int = 0
+    plant: str = ""
+    again: bool = False
+
+    def count_of(self, bar: Bar) -> int:
+        """How often a bar is tried."""
+        return self.count or (bar.short if self.short else bar.full)
+
+
+def soak(bars: Sequence[Bar], choice: Choice, out: Path | None, say: Say = lambda line: None) -> list[stats.Row]:
+    """Every bar's rows, also written to `out` after each bar; bars of this very code that stand there
+    with as many tries are kept."""
+    results = _Results(out)
+    for bar in bars:
+        count = choice.count_of(bar)
+        if not choice.again and results.has(bar, count, choice.plant):
+            say(f"{bar.name}: kept from {out}")
+            continue
+        say(f"{bar.name}: {count} {bar.unit}{f', planted: {choice.plant}' if choice.plant else ''}")
+        started, began = dt.datetime.now(dt.timezone.utc), time.monotonic()
+        finding = measure(bar, count, choice.plant, say)
+        about = {
+            "count": count,
+            "tried": finding.tried,
+            "plant": choice.plant,
+            "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else [],
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - began, 1),
+            "code": code_digest(),
+            "patience": round(finding.stretched, 2),
+            "failures": finding.failures,
+            "note": finding.note,
+        }
+        results.put(bar, rows(bar, finding), about)
+        for failure in finding.failures[:5]:
+            say(f"  {failure}")
+    return [row for bar in bars for row in results.rows(bar)]
+
+
+def measure(bar: Bar, count: int, plant: str = "", say: Say = lambda line: None) -> Finding:
+    """One bar in a folder of its own, which is gone afterwards. RequestError if it has no such fault to plant."""
+    if plant and plant not in bar.plants:
+        raise RequestError(f"{bar.name} has no planted fault {plant}; it has {', '.join(bar.plants)}.")
+    work = Path(tempfile.mkdtemp(prefix=f"c2l-soak-{bar.name}-")).resolve()
+    try:
+        return bar.measure(Task(count, work, plant, say))
+    except Exception as error:  # a bar that breaks does not hold, and the hours of the others are kept
+        finding = Finding(tried=1)
+        finding.fail(f"{type(error).__name__}: {error}")
+        return finding
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@cache
+def code_digest() -> str:
+    """Names the package's sources as they are now: rows that other code made are measured again."""
+    digest = hashlib.blake2b(digest_size=10)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        data = path.read_bytes()
+        digest.update(b"%s\0%d\0%b" % (path.relative_to(PACKAGE).as_posix().encode(), len(data), data))
+    return digest.hexdigest()
+
+
+def rows(bar: Bar, finding: Finding) -> list[stats.Row]:
+    """The bar's row (its value counts violations) and one for every figure that was measured."""
+    of = f"violations in {finding.tried} {bar.unit}"
+    held = bar.applied(finding.stretched)
+    made = [stats.Row(bar.name, "soak", float(finding.failed), unit=of, bar=held, holds=finding.holds)]
+    made += [stats.Row(f"{bar.name}/{k}", "soak", value, unit=unit) for k, (value, unit) in finding.figures.items()]
+    return made
+
+
+class _Results:
+    def __init__(self, out: Path | None) -> None:
+        self._out = out
+        self._rows: dict[str, list[stats.Row]] = {}
+        self._about: dict[str, Any] = {}
+        self._manifest: dict[str, Any] = {
+            "code": __version__,
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "started": dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        }
+        if out is not None and out.is_file():
+            self._read(out)
+
+    def _read(self, out: Path) -> None:
+        try:
+            plain = json.loads(out.read_text(encoding="utf-8"))
+            self._about = dict(plain["manifest"]["bars"])
+            for row in (stats.Row(**item) for item in plain["rows"]):
+                self._rows.setdefault(row.name.partition("/")[0], []).append(row)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RequestError(f"{out} is not a result of `bench soak`; name another file.") from error
+
+    def has(self, bar: Bar, count: int, plant: str) -> bool:
+        about = self._about.get(bar.name, {})
+        made = about.get("code") == code_digest() and about.get("plant") == plant
+        return made and int(about.get("count", 0)) >= count
+
+    def put(self, bar: Bar, made: list[stats.Row], about: dict[str, Any]) -> None:
+        self._rows[bar.name], self._about[bar.name] = made, about
+        if self._out is not None:
+            seconds = sum(one["seconds"] for one in self._about.values())
+            manifest = {**self._manifest, "seconds": round(seconds, 1), "bars": self._about}
+            stats.write(self._out, manifest, [row for group in self._rows.values() for row in group])
+
+    def rows(self, bar: Bar) -> list[stats.Row]:
+        return self._rows.get(bar.name, [])

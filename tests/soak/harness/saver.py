@@ -1,0 +1,234 @@
+"""A process that saves states and is killed at it: `python -m tests.soak.harness.saver [FAULT]`, commands on stdin.
+
+`loop ROOT`: a child saves generation after generation, readings and state, until it is killed. `point N ROOT`: a child
+saves one generation and kills itself at the Nth system call of it that changes the disk. `error N ERRNO ROOT`: that
+call fails instead, once. Every line of output is `PID WORD [NUMBER]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from c2l_lsp.engine.storage.state_lock import Claim, InUse
+from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, Saved
+from c2l_lsp.errors import StorageError
+from c2l_lsp.model.hypernet.protocol import Reading, RepoState
+
+CALLS = ("write", "fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir", "chmod", "close")
+"""What of `os` a save goes through; a kill comes before the call."""
+
+PIECE = 16384
+RULE = "soak"
+_say = os.write
+
+
+def content(generation: int) -> tuple[Saved, RepoState, dict[str, torch.Tensor]]:
+    """A state that says everywhere which generation it is of."""
+    saved = Saved(
+        schema=SCHEMA,
+        folder="/soak",
+        hypernetwork="soak",
+        filter_digest="",
+        generation=generation,
+        gate=1.0,
+        files={f"{generation}.py": (b"d" * 16, 1, 1, [])},
+    )
+    state = RepoState({"S": torch.full((96, 96), float(generation), dtype=torch.float64)})
+    return saved, state, {"P": torch.full((64, 64), float(generation))}
+
+
+def whole(loaded: tuple[Saved, RepoState, dict[str, torch.Tensor]]) -> bool:
+    """Whether all parts are of one generation."""
+    saved, state, extra = loaded
+    number = float(saved.generation)
+    same = bool((state.tensors["S"] == number).all()) and bool((extra["P"] == number).all())
+    return same and list(saved.files) == [f"{saved.generation}.py"]
+
+
+def in_place(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> bool:
+    """The planted fault: files are written over one another."""
+    import msgspec
+    from safetensors.torch import save as tensors_to
+
+    target = self.root / "gen-00000001-0"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, data in (
+        ("state.safetensors", tensors_to(state.tensors)),
+        ("extra.safetensors", tensors_to(dict(extra))),
+        ("saved.msgpack", msgspec.msgpack.encode(saved)),
+    ):
+        (target / name).write_bytes(data)
+    import hashlib
+    import json
+
+    sums = {
+        path.name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        for path in target.iterdir()
+        if path.name != "manifest.json"
+    }
+    (target / "manifest.json").write_text(json.dumps({"schema": SCHEMA, "sums": sums}))
+    (self.root / "CURRENT").write_text(target.name)
+    return True
+
+
+def reading(generation: int) -> tuple[bytes, Reading]:
+    """What is kept in the database of a generation: key and value, larger than a page."""
+    return b"%08d" % generation, {"q": torch.full((64, 64), generation, dtype=torch.int32)}
+
+
+class Pieces:
+    """A file as `os.fdopen` gives it, that hands its bytes on piece by piece: so a kill can come between two."""
+
+    def __init__(self, descriptor: int, mode: str) -> None:
+        assert mode == "wb"
+        self._descriptor = descriptor
+
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, data: bytes) -> int:
+        """All of it."""
+        for start in range(0, len(data), PIECE):
+            os.write(self._descriptor, data[start : start + PIECE])
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+
+def tell(word: str, number: int | str = "") -> None:
+    """A line, at once and whole."""
+    _say(1, f"{os.getpid()} {word} {number}\n".encode())
+
+
+def loop(root: Path) -> None:
+    """Save until killed."""
+    store = FolderStore(root)
+    generation = 0
+    while generation < 100_000:
+        generation += 1
+        try:
+            store.cache.put(dict([reading(generation)]), RULE)
+            store.save(*content(generation))
+        except InUse:
+            tell("busy")
+            return
+        tell("saved", generation)
+
+
+def at_call(number: int, happens: Callable[[str], None]) -> Callable[[], int]:
+    """Something happens before the Nth call that changes the disk; the answer tells how many are left to come."""
+    left = [number]
+
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                happens(name)
+            return real(*args, **more)
+
+        return call
+
+    for name in CALLS:
+        setattr(os, name, counted(name, getattr(os, name)))
+    opened: Callable[[int, str], Any] = Pieces
+    os.fdopen = opened  # type: ignore[assignment]
+    return lambda: left[0]
+
+
+def point(number: int, root: Path) -> None:
+    """Save generation 1 in peace, then generation 2 with a kill at a system call."""
+    store = FolderStore(root)
+    store.save(*content(1))
+    tell("saved", 1)
+
+    def kill(name: str) -> None:
+        tell("at", name)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    left = at_call(number, kill)
+    store.save(*content(2))
+    if left() > 0:
+        tell("survived", number)
+
+
+def error(number: int, code: int, root: Path) -> None:
+    """Save generation 1 in peace, generation 2 with an error at a system call, and generation 3 in peace again."""
+    store = FolderStore(root)
+    store.save(*content(1))
+    tell("saved", 1)
+
+    def fail(name: str) -> None:
+        tell("at", name)
+        raise OSError(code, os.strerror(code))
+
+    left = at_call(number, fail)
+    least = 1
+    try:
+        store.save(*content(2))
+        tell("saved", 2)
+        least = 2
+    except StorageError as refused:
+        tell("refused" if "cannot be kept" in str(refused) else "unclear")
+    loaded = FolderStore(root).load()
+    tell("kept" if loaded is not None and whole(loaded) and loaded[0].generation >= least else "torn")
+    if left() > 0:
+        tell("survived", number)
+    store.save(*content(3))
+    tell("saved", 3)
+
+
+ACTS: dict[str, Callable[..., None]] = {"loop": loop, "point": point, "error": error}
+
+
+def swallows(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> bool:
+    """The planted fault: an error while saving is not told."""
+    with contextlib.suppress(StorageError):
+        saves(self, saved, state, extra)
+    return True
+
+
+saves = FolderStore.save
+
+
+def main(fault: str = "") -> None:
+    """Fork a child for every command: torch is loaded once."""
+    torch.set_num_threads(1)
+    if fault == "in_place":
+        FolderStore.save = in_place  # type: ignore[method-assign]
+    if fault == "swallows":
+        FolderStore.save = swallows  # type: ignore[method-assign]
+    if fault == "unlocked":
+        Claim.own = lambda self: True  # type: ignore[method-assign]
+    tell("ready")
+    for line in sys.stdin:
+        what, *words = line.rstrip("\n").split(" ", maxsplit={"loop": 1, "point": 2, "error": 3}[line.split(" ")[0]])
+        child = os.fork()
+        if child == 0:
+            try:
+                ACTS[what](*map(int, words[:-1]), Path(words[-1]))
+            finally:
+                os._exit(0)
+        if what != "loop":
+            os.waitpid(child, 0)
+            tell("over", child)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    main(*sys.argv[1:])

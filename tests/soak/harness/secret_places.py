@@ -1,0 +1,147 @@
+"""Forty kinds of places where secrets lie about: each writes some canaries into a repository and says how."""
+
+from __future__ import annotations
+
+import random
+import string
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_LETTERS = string.ascii_lowercase + string.digits
+LANGUAGES = ["python", "javascript", "json", "toml", "yaml", "shellscript", "markdown"]
+
+
+@dataclass
+class Planted:
+    """What was planted: canaries by kind, files that must not be opened, buffers that an editor holds unsaved."""
+
+    canaries: dict[str, list[str]] = field(default_factory=dict)
+    shut: list[Path] = field(default_factory=list)
+    buffers: dict[str, str] = field(default_factory=dict)
+
+
+def canary(dice: random.Random, length: int = 24) -> str:
+    """A string found nowhere else."""
+    return "zq" + "".join(dice.choice(_LETTERS) for _ in range(length - 2))
+
+
+EXCLUDED: dict[str, str] = {
+    "environment file": ".env",
+    "local environment file": "deploy/.env.local",
+    "environment by suffix": "deploy/prod.env",
+    "environment folder": ".env.d/settings.py",
+    "ssh key": "keys/id_rsa",
+    "certificate": "keys/server.pem",
+    "private key file": "keys/tls.key",
+    "credentials module": "credentials.py",
+    "secrets module": "conf/secrets.py",
+    "secrets folder": "secrets/app.py",
+    "netrc": ".netrc",
+    "npm configuration": ".npmrc",
+    "pypi configuration": ".pypirc",
+    "terraform variables": "infra/prod.tfvars",
+    "service account": "service-account-7.json",
+    "aws folder": ".aws/config.py",
+    "git ignored by name": "ignored_by_name.py",
+    "git ignored folder": "hidden/deep/a.py",
+    "ignored by a nested file": "pkg0/local_only.py",
+    "ignored by git's own exclude file": "excluded_here.py",
+    "own ignore file": "own_ignored.py",
+    "setting": "set_aside.py",
+    "virtual environment": ".venv/lib/python3/site.py",
+    "installed packages": "lib/site-packages/x.py",
+    "node modules": "node_modules/left/pad.js",
+    "another environment": "myenv/lib/a.py",
+    "another repository": "vendored/a.py",
+    "compiled": "pkg0/__pycache__/a.py",
+}
+"""Kind → a path that the rules leave out; the canary stands in it in plain text."""
+
+HELD: dict[str, Callable[[str], str]] = {
+    "private key in code": lambda c: (
+        f"KEY = '''-----BEGIN RSA PRIVATE KEY-----\n{c}\n-----END RSA PRIVATE KEY-----'''\n"
+    ),
+    "aws key in code": lambda c: f"A = 'AKIA{c.upper()[:16]}'\nB = '{c}'\n",
+    "github token in code": lambda c: f"T = 'ghp_{(c * 2)[:36]}'\nB = '{c}'\n",
+    "slack token in code": lambda c: f"T = 'xoxb-{c}'\n",
+    "password in code": lambda c: f'password = "{_mixed(c)}"\nhint = "{c}"\n',
+    "credentials in a URL": lambda c: f'db = "postgres://me:{_mixed(c)}@host/db"\nhint = "{c}"\n',
+    "too large a file": lambda c: f"# {c}\n" + "x = 1\n" * 120_000,
+    "binary file": lambda c: f"# {c}\n\0",
+}
+"""Kind → text of a Python file whose content keeps it out."""
+
+
+def _mixed(text: str) -> str:
+    """Looks drawn at random: letters and digits well mixed."""
+    return "".join(a + b for a, b in zip(text[:12].upper(), "7392841650", strict=False)) + "xK9"
+
+
+def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
+    """Spread `count` canaries over all kinds of places of a git repository at `root`."""
+    dice = random.Random(seed)
+    planted = Planted()
+    _git(root, "init", "-q")
+    (root / ".gitignore").write_text("ignored_by_name.py\nhidden/\n")
+    (root / "pkg0").mkdir(exist_ok=True)
+    (root / "pkg0" / ".gitignore").write_text("local_only.py\n")
+    (root / ".git" / "info").mkdir(exist_ok=True)
+    (root / ".git" / "info" / "exclude").write_text("excluded_here.py\n")
+    (root / ".c2lignore").write_text("own_ignored.py\n")
+    _write(root / "myenv" / "pyvenv.cfg", "home = /\n")
+    _write(root / "vendored" / ".git" / "HEAD", "ref: x\n")
+    each = max(1, count // 40)
+    for kind, path in EXCLUDED.items():
+        made = planted.canaries[kind] = [canary(dice) for _ in range(each)]
+        _write(root / path, "".join(f"{name} = '{name}'\n" for name in made))
+        planted.shut.append(root / path)
+    for number, (kind, text) in enumerate(HELD.items()):
+        made = planted.canaries[kind] = [canary(dice) for _ in range(each)]
+        for index, name in enumerate(made):
+            _write(root / "held" / f"h{number}_{index}.py", text(name))
+    _links(root, aside, planted, [canary(dice) for _ in range(each)])
+    _unsaved(planted, dice, each)
+    _removed(root, planted, [canary(dice) for _ in range(each)])
+    return planted
+
+
+def _links(root: Path, aside: Path, planted: Planted, made: list[str]) -> None:
+    planted.canaries["behind links"] = made
+    text = "".join(f"{name} = 1\n" for name in made)
+    _write(aside / "outside.py", text)
+    (root / "link.py").symlink_to(aside / "outside.py")
+    (root / "linked").symlink_to(aside)
+    (root / "sibling.py").symlink_to("credentials.py")
+    planted.shut.append(aside / "outside.py")
+
+
+def _unsaved(planted: Planted, dice: random.Random, each: int) -> None:
+    made = planted.canaries["unsaved buffer of an excluded file"] = [canary(dice) for _ in range(each)]
+    for path in (".env", "hidden/deep/new.py", "own_ignored.py", "../outside.py"):
+        planted.buffers[path] = "".join(f"{name} = '{name}'\n" for name in made)
+    held = planted.canaries["unsaved buffer with a token"] = [canary(dice) for _ in range(each)]
+    planted.buffers["pkg0/unsaved.py"] = "".join(HELD["slack token in code"](name) for name in held)
+
+
+def _removed(root: Path, planted: Planted, made: list[str]) -> None:
+    """Committed once, then taken out: it stands in git's history only."""
+    planted.canaries["removed lines"] = made
+    kept = root / "pkg0" / "once.py"
+    _write(kept, "".join(f"{name} = 'ghp_{(name * 2)[:36]}'\n" for name in made) + "x = 1\n")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    _git(root, "add", "-f", "pkg0/once.py")
+    _git(root, *who, "commit", "-q", "-m", "one")
+    _write(kept, "x = 2\n")
+    _git(root, "add", "-f", "pkg0/once.py")
+    _git(root, *who, "commit", "-q", "-m", "two")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _git(root: Path, *args: str) -> None:
+    subprocess.run(["git", *args], cwd=root, check=True, capture_output=True, timeout=60)

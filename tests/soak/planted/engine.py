@@ -1,0 +1,147 @@
+"""Faults of an engine: each function plants one in this process, for good. The number after its name is handed in."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def kept_open(_: str) -> None:
+    """A closed folder goes on being watched."""
+    from c2l_lsp.engine.adaptation import workspace_adapter
+
+    workspace_adapter.FolderLife.stop = lambda self: None  # type: ignore[method-assign]
+
+
+def deaf(_: str) -> None:
+    """An engine that does not heed a cancel."""
+    from c2l_lsp.engine import inbox
+
+    inbox.Inbox.cancelled = lambda self, request_id: False  # type: ignore[method-assign]
+
+
+def piles(_: str) -> None:
+    """A newer text of a buffer does not take the older one's place, in an engine that takes its time for each."""
+    from c2l_lsp.engine import inbox, worker
+
+    def held(self: Any, request: Any) -> list[Any]:
+        del self
+        return [request]
+
+    inbox.Inbox._held = held  # type: ignore[method-assign]
+    real = worker.Worker._on_buffer
+
+    def slowly(self: Any, params: Any, request_id: int) -> None:
+        time.sleep(0.2)
+        real(self, params, request_id)
+
+    worker.Worker._on_buffer = slowly  # type: ignore[assignment, method-assign]
+
+
+def unseen(_: str) -> None:
+    """Events of the watcher are lost, and nobody is told."""
+    from c2l_lsp.engine.adaptation import reconcile_scheduler
+    from c2l_lsp.repo.watching import watch
+
+    watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
+    watch.Watcher._event = lambda self, event: None  # type: ignore[method-assign]
+    reconcile_scheduler.RECONCILE_S = 1e9
+
+
+def shrugs(_: str) -> None:
+    """That events were lost is heard and not heeded."""
+    from c2l_lsp.engine.adaptation import reconcile_scheduler
+    from c2l_lsp.repo.watching import watch
+
+    watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
+    reconcile_scheduler.RECONCILE_S = 1e9
+
+
+def leaks(_: str) -> None:
+    """A descriptor is left open by every look at a folder."""
+    from c2l_lsp.engine.adaptation import workspace_adapter
+
+    real = workspace_adapter.FolderLife._begin
+
+    def begin(self: Any, now: float) -> Any:
+        os.open(os.devnull, os.O_RDONLY)
+        return real(self, now)
+
+    workspace_adapter.FolderLife._begin = begin  # type: ignore[method-assign]
+
+
+def _at_call(number: str, happens: Callable[[], None]) -> None:
+    """Something happens at the nth completion of this process."""
+    from c2l_lsp.engine.completion import complete
+
+    real = complete.Completer.complete
+    left = [int(number)]
+
+    def completed(self: Any, *args: Any, **more: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            happens()
+        return real(self, *args, **more)
+
+    complete.Completer.complete = completed  # type: ignore[method-assign]
+
+
+def oom(number: str) -> None:
+    """The device has no memory left at the nth completion."""
+
+    def happens() -> None:
+        import torch
+
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    _at_call(number, happens)
+
+
+def cuda(number: str) -> None:
+    """The device is lost at the nth completion, and for good: every later call of this process fails too."""
+    from c2l_lsp.engine.completion import complete
+
+    def happens() -> None:
+        def lost(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        complete.Completer.complete = lost  # type: ignore[method-assign]
+        lost()
+
+    _at_call(number, happens)
+
+
+def nan(number: str) -> None:
+    """From the nth completion on the model computes no numbers."""
+
+    def happens() -> None:
+        from c2l_lsp.engine.completion import greedy
+
+        real = greedy.Greedy.steps
+
+        def steps(self: greedy.Greedy, logits: Any, owed: bytes, first: int | None) -> Any:
+            return real(self, logits * float("nan"), owed, first)
+
+        greedy.Greedy.steps = steps  # type: ignore[method-assign]
+
+    _at_call(number, happens)
+
+
+def die(number: str) -> None:
+    """The process is gone at the nth completion."""
+    _at_call(number, lambda: os._exit(9))
+
+
+def hang(number: str) -> None:
+    """The engine's loop stands still for good at the nth completion."""
+
+    _at_call(number, lambda: time.sleep(1e6))
+
+
+def resigned(_: str) -> None:
+    """What could not be kept once is never tried again."""
+    from c2l_lsp.engine.adaptation import persistence
+
+    persistence.KEEP_AGAIN_S = 1e9

@@ -1,0 +1,101 @@
+"""Leaks of canaries, one for each detector of the bar `secrets`: planted into this process and taken out again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def open_filter(patch: Callable[[Any, str, Any], None]) -> None:
+    """Everything is learned: no ignore file, no name and no content is heeded."""
+    from c2l_lsp.repo.filter import content, rules
+    from c2l_lsp.repo.filter.ignore import Ignores
+
+    patch(Ignores, "_ignored", lambda *_, **__: False)
+    patch(rules, "file_off", lambda name: False)
+    patch(rules, "directory_off", lambda path: path.startswith((".git", "node_modules")))
+    patch(content, "_secret", lambda data: False)
+
+
+def peeks(patch: Callable[[Any, str, Any], None]) -> None:
+    """A file is opened before the rules are asked: by its name alone, below an open directory, and nothing is kept."""
+    from c2l_lsp.repo.filter.files import FileFilter
+
+    real: Any = FileFilter.admits
+
+    def admits(self: FileFilter, path: str) -> bool:
+        *parents, name = path.split("/")
+        with contextlib.suppress(OSError):
+            below = os.open(self.root.joinpath(*parents), os.O_RDONLY)
+            with contextlib.suppress(OSError):
+                os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=below))
+            os.close(below)
+        return bool(real(self, path))
+
+    patch(FileFilter, "admits", admits)
+
+
+def remembers(patch: Callable[[Any, str, Any], None]) -> None:
+    """The token ids of buffers that the rules leave out are kept beside the state, cut as they stand in their text."""
+    import torch
+
+    from c2l_lsp.engine.adaptation.workspace_adapter import FolderLife
+    from c2l_lsp.engine.storage.store import FolderStore
+
+    texts: list[list[int]] = []
+    told: Any = FolderLife.buffer
+    saved: Any = FolderStore.save
+
+    def buffer(self: FolderLife, path: str, text: str | None) -> None:
+        texts.append(self._model.tokenizer(text or "", add_special_tokens=False)["input_ids"])
+        told(self, path, text)
+        self.regenerate()
+
+    def save(self: FolderStore, about: Any, state: Any, extra: Any) -> None:
+        ids = torch.tensor([token for ids in texts for token in ids], dtype=torch.int32)
+        saved(self, about, state, {**extra, "ids": ids})
+
+    patch(FolderLife, "buffer", buffer)
+    patch(FolderStore, "save", save)
+
+
+def prompts(patch: Callable[[Any, str, Any], None]) -> None:
+    """Completions are given in every file."""
+    from c2l_lsp.engine.adaptation.workspace_adapter import FolderLife
+
+    patch(FolderLife, "permits", lambda self, path: True)
+
+
+def quotes(patch: Callable[[Any, str, Any], None]) -> None:
+    """The answer says for which text there is none."""
+    import msgspec
+
+    from c2l_lsp.engine.engine import Engine
+
+    real: Any = Engine.complete
+
+    def complete(self: Engine, asked: Any, cancelled: Any) -> Any:
+        return msgspec.structs.replace(real(self, asked, cancelled), reason=f"nothing after {asked.prefix}")
+
+    patch(Engine, "complete", complete)
+
+
+@contextlib.contextmanager
+def planted(name: str) -> Iterator[None]:
+    """The leak of a name, meanwhile; names that are none of these plant nothing here."""
+    undo: list[tuple[Any, str, Any]] = []
+
+    def patch(owner: Any, attribute: str, value: Any) -> None:
+        undo.append((owner, attribute, getattr(owner, attribute)))
+        setattr(owner, attribute, value)
+
+    leak = {f.__name__: f for f in (open_filter, peeks, remembers, prompts, quotes)}.get(name)
+    if leak is not None:
+        leak(patch)
+    try:
+        yield
+    finally:
+        for owner, attribute, value in reversed(undo):
+            setattr(owner, attribute, value)

@@ -1,0 +1,139 @@
+"""No faults, but what a bar must be able to see or do inside of a server or an engine: planted as faults are."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import select
+import signal
+import struct
+import sys
+import time
+from typing import Any
+
+
+def noted(_: str) -> None:
+    """No fault: every network address that is connected to goes into the file named by C2L_SOAK_NOTES."""
+    out = os.environ["C2L_SOAK_NOTES"]
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname"):
+            address = args[1] if event in ("socket.connect", "socket.bind") else args
+            if isinstance(address, tuple):
+                descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+                os.write(descriptor, f"{event} {address[:2]}\n".encode())
+                os.close(descriptor)
+
+    sys.addaudithook(hook)
+
+
+def stalls(lossy: str) -> None:
+    """SIGUSR1 stops the thread that reads the watcher's events for 5 s; nothing else stands still.
+
+    `stalls:1`: what came meanwhile is lost, and the kernel's word for that is all that is read of it, as if its queue
+    had been too short. Every overflow that reaches the watcher is noted in the file named by C2L_SOAK_NOTES.
+    """
+    from watchdog.observers.inotify_c import InotifyConstants, InotifyFD
+
+    from c2l_lsp.repo.watching import watch
+
+    until = [0.0]
+    signal.signal(signal.SIGUSR1, lambda *_: until.__setitem__(0, time.monotonic() + 5.0))
+    real = InotifyFD._read_event_buffer
+    lost: Any = watch.Watcher._lost
+    overflow = struct.pack("iIII", -1, InotifyConstants.IN_Q_OVERFLOW, 0, 0)
+
+    def read(self: InotifyFD, event_buffer_size: int) -> bytes:
+        stood = False
+        while self._check_inotify_fd() and time.monotonic() < until[0]:
+            stood = True
+            time.sleep(0.05)
+        data = real(self, event_buffer_size)
+        if not (lossy and stood):
+            return data
+        while select.select([self._inotify_fd], [], [], 0)[0] and os.read(self._inotify_fd, event_buffer_size):
+            continue
+        return overflow
+
+    def told(self: watch.Watcher, loss: str) -> None:
+        descriptor = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.write(descriptor, f"{loss}\n".encode())
+        os.close(descriptor)
+        lost(self, loss)
+
+    InotifyFD._read_event_buffer = read  # type: ignore[method-assign]
+    watch.Watcher._lost = told  # type: ignore[method-assign]
+
+
+def steps(least_ms: str) -> None:
+    """When each prompt was read and each decode step was made goes into the file named by C2L_SOAK_NOTES.
+
+    A step lasts at least so long: the answer of a tiny model would be there before it can be cancelled.
+    """
+    from c2l_lsp.engine.completion import decode
+
+    out = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def timed(name: str, kind: str, least_s: float = 0.0) -> None:
+        real: Any = getattr(decode.Decoder, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            began = time.monotonic()
+            try:
+                return real(*args, **more)
+            finally:
+                time.sleep(max(0.0, began + least_s - time.monotonic()))
+                os.write(out, f"{kind} {began!r} {time.monotonic()!r}\n".encode())
+
+        setattr(decode.Decoder, name, call)
+
+    timed("prefill", "read")
+    timed("_step", "step", int(least_ms or "0") / 1e3)
+
+
+def loud(_: str) -> None:
+    """Everything that is logged goes to stderr; pygls keeps the silence that the server asks of it."""
+    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s %(message)s")
+
+
+def eager(_: str) -> None:
+    """What could not be kept is tried again after two seconds, not after a minute."""
+    from c2l_lsp.engine.adaptation import persistence
+
+    persistence.KEEP_AGAIN_S = 2.0
+
+
+def census(_: str) -> None:
+    """SIGUSR1 has a server write the sums of its documents' texts into the file named by C2L_SOAK_NOTES; an engine
+    writes there every length of its queue, and number of texts in it, that is the largest so far."""
+    from c2l_lsp.engine import inbox
+    from c2l_lsp.server.workspace import documents
+
+    out = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    held: list[documents.Documents] = []
+    made, add = documents.Documents.__init__, inbox.Inbox.add
+    longest = {"queue": 0, "texts": 0}
+
+    def begun(self: documents.Documents) -> None:
+        made(self)
+        held.append(self)
+
+    def counted(self: inbox.Inbox, request: Any) -> None:
+        add(self, request)
+        texts = sum(held[0].method == "buffer" for held in tuple(self._others))
+        for kind, length in (("queue", len(self._others) + len(self._completions)), ("texts", texts)):
+            if length > longest[kind]:
+                longest[kind] = length
+                os.write(out, f"{kind} {length}\n".encode())
+
+    def told(*_: object) -> None:
+        for document in (document for one in held for document in one):
+            data = document.text.encode("utf-8", "surrogatepass")
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            os.write(out, f"text {document.uri} {digest}\n".encode())
+        os.write(out, b"end\n")
+
+    documents.Documents.__init__ = begun  # type: ignore[method-assign]
+    inbox.Inbox.add = counted  # type: ignore[method-assign]
+    signal.signal(signal.SIGUSR1, told)
