@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from c2l_lsp.engine import device
-from c2l_lsp.engine.adaptation.workspace_adapter import FolderLife
+from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 from c2l_lsp.model.runtime.cooperative import Slices, clocked
 
 
-def fold(lives: Iterable[FolderLife]) -> Slices[None]:
+def fold(lives: Iterable[WorkspaceAdapter]) -> Slices[None]:
     """Fold all changes that wait: one update for each hypernetwork, whatever the number of folders."""
-    groups: dict[str, list[FolderLife]] = {}
+    groups: dict[str, list[WorkspaceAdapter]] = {}
     for life in lives:
         if life.ready is not None:
             groups.setdefault(life.network_digest, []).append(life)
@@ -20,7 +20,7 @@ def fold(lives: Iterable[FolderLife]) -> Slices[None]:
             yield from _fold(waiting)
 
 
-def _fold(lives: list[FolderLife]) -> Slices[None]:
+def _fold(lives: list[WorkspaceAdapter]) -> Slices[None]:
     """One call for some folders; if it fails, one for each, so that no folder's fault is another's.
 
     A folder that was closed or reset between two slices waits for this change no more.
@@ -28,7 +28,7 @@ def _fold(lives: list[FolderLife]) -> Slices[None]:
     waiting = [(life, life.ready) for life in lives]
     try:
         states, changes = zip(*(life.update_input() for life in lives), strict=True)
-        folded, slices = yield from clocked(lives[0].updating(list(states), list(changes)))
+        folded, slices = yield from clocked(lives[0].update_in_slices(list(states), list(changes)))
     except Exception as error:
         if len(lives) == 1 or device.lost(error):
             for life in lives:

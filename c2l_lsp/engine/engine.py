@@ -16,11 +16,11 @@ import psutil
 
 from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import batch_update, wire
-from c2l_lsp.engine.adaptation.adapter_state import BARE, Live
-from c2l_lsp.engine.adaptation.workspace_adapter import FolderLife
+from c2l_lsp.engine.adaptation.adapter_state import UNADAPTED, LiveAdapter
+from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 from c2l_lsp.engine.completion.complete import Completer
 from c2l_lsp.engine.completion.decode import Decoder
-from c2l_lsp.engine.completion.draft_index import Hoard
+from c2l_lsp.engine.completion.draft_index import DraftIndex
 from c2l_lsp.engine.events import Emit
 from c2l_lsp.engine.storage.inventory import prune
 from c2l_lsp.engine.storage.store import FolderStore, folder_key
@@ -58,13 +58,13 @@ class Engine:
         self._slot = AdapterSlot(self.model)
         self._decoder = Decoder(self.model, self._slot, clock=time.perf_counter)
         self._completer = Completer(self.model, self._decoder)
-        self._folders: dict[str, FolderLife] = {}  # the least recently used first
+        self._folders: dict[str, WorkspaceAdapter] = {}  # the least recently used first
         self._requests: dict[str, wire.OpenFolder] = {}
         self._asleep: dict[str, _Asleep] = {}
         self._pruned = False
-        self._hoards: dict[str, Hoard] = {}
+        self._hoards: dict[str, DraftIndex] = {}
         self._hoarded: dict[str, int] = {}  # folder → generation its hoard is up to date with
-        self._prepared: dict[str, Live] = {}
+        self._prepared: dict[str, LiveAdapter] = {}
         self._turn: deque[str] = deque()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._folding: Slices[None] | None = None
@@ -92,7 +92,7 @@ class Engine:
         self._latencies.append(answer.ms.total)
         return answer
 
-    def _under(self, request: wire.Complete, live: Live, cancelled: Callable[[], bool]) -> wire.Completion:
+    def _under(self, request: wire.Complete, live: LiveAdapter, cancelled: Callable[[], bool]) -> wire.Completion:
         return self._completer.complete(
             request,
             generation=live.generation,
@@ -106,10 +106,10 @@ class Engine:
         live = self._live(request.folder, request.adapter)
         return self._completer.score(request, generation=live.generation, adapters=self._slot)
 
-    def _live(self, folder: str, adapter: bool) -> Live:
+    def _live(self, folder: str, adapter: bool) -> LiveAdapter:
         """Put the adapter a request runs under into place."""
         life = self._folders.get(folder)
-        live = life.live if life is not None and adapter else BARE
+        live = life.live if life is not None and adapter else UNADAPTED
         self._slot.use(live.adapter)
         return live
 
@@ -138,7 +138,7 @@ class Engine:
         for folder in list(self._requests):
             self.close_folder(folder)
 
-    def life(self, folder: str) -> FolderLife:
+    def life(self, folder: str) -> WorkspaceAdapter:
         """The folder's life, followed from now on. RequestError if it is not open."""
         if folder not in self._requests:
             raise RequestError(f"The folder {folder} is not open.")
@@ -152,12 +152,12 @@ class Engine:
         self._folders[folder] = found = self._folders.pop(folder)
         return found
 
-    def _begin(self, request: wire.OpenFolder) -> FolderLife:
+    def _begin(self, request: wire.OpenFolder) -> WorkspaceAdapter:
         path = Path(request.folder)
         store = FolderStore(state_root() / folder_key(path))
-        life = FolderLife(path, request.settings, request.trusted, self.model, store, self._emit, self._slot)
+        life = WorkspaceAdapter(path, request.settings, request.trusted, self.model, store, self._emit, self._slot)
         self._folders[request.folder] = life
-        self._hoards[request.folder] = Hoard(self.model.encode)
+        self._hoards[request.folder] = DraftIndex(self.model.encode)
         self._turn.append(request.folder)
         try:
             life.start()
@@ -255,7 +255,7 @@ class Engine:
     def _prepare(self) -> bool:
         """Merge what a folder's new generation needs merged, before a completion has to wait for it."""
         for name, life in self._folders.items():
-            if life.live is not self._prepared.get(name, BARE):
+            if life.live is not self._prepared.get(name, UNADAPTED):
                 self._prepared[name] = life.live
                 if life.live.adapter is not None and life.live.adapter.pairs:
                     try:

@@ -11,7 +11,7 @@ from c2l_lsp.errors import C2LError, Severity
 Emit = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 
 
-class Telling:
+class FolderEvents:
     """Makes events of what happens. `emit` takes one as it is."""
 
     def __init__(self, folder: Path, emit: Emit) -> None:

@@ -357,12 +357,12 @@ def read(stream: BinaryIO) -> Frame | None:
 def _exactly(take: Callable[[int], bytes], size: int) -> bytes | None:
     parts = bytearray()
     while len(parts) < size:
-        piece = take(size - len(parts))
-        if not piece:
+        chunk = take(size - len(parts))
+        if not chunk:
             if parts:
                 raise WireError("The stream ended inside a frame.")
             return None if size else b""
-        parts += piece
+        parts += chunk
     return bytes(parts)
 
 

@@ -18,13 +18,13 @@ from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, FolderError, Severity, from_code
 from c2l_lsp.server.completion import eligibility
-from c2l_lsp.server.completion.acceptance import Shown
+from c2l_lsp.server.completion.acceptance import AcceptanceTracker
 from c2l_lsp.server.completion.completions import Completions, Insertion
 from c2l_lsp.server.completion.items import Selected
 from c2l_lsp.server.completion.suggest import Suggester
 from c2l_lsp.server.reporting.progress import Bars
 from c2l_lsp.server.reporting.statistics import Statistics
-from c2l_lsp.server.reporting.status import Board, describe
+from c2l_lsp.server.reporting.status import StatusBoard, describe
 from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND, EngineClient, Life, Policy, machine
 from c2l_lsp.server.transport.messages import Messages, severity
 from c2l_lsp.server.transport.protocol import Reason
@@ -56,9 +56,9 @@ class Session:
         self.layers = SettingsLayers(self.messages.error)
         self.statistics = Statistics(state_root() / "statistics.json")
         self.engine = EngineClient(self._on_life, self._on_event, command, policy or Policy())
-        self.board = Board(notify, self.statistics, self.engine.disabled)
+        self.board = StatusBoard(notify, self.statistics, self.engine.disabled)
         self.bars = Bars(create_bar, notify)
-        self.shown = Shown(self.statistics)
+        self.shown = AcceptanceTracker(self.statistics)
         self.suggester = Suggester(self.engine, self.shown, self.statistics)
         self.completions = Completions(
             self.documents, self.folders, self.switches, self.settings, self.engine, self.suggester, self.statistics

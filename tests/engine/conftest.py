@@ -35,13 +35,13 @@ def settings(tiny_folder: Path) -> Settings:
 @pytest.fixture
 def open_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights help nobody: let their adapters live all the same."""
-    from c2l_lsp.engine.adaptation.validation import Trial, Verdict
+    from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 
-    def judging(*_: object):
+    def validate_in_slices(*_: object):
         yield
-        return Verdict(1.0, 0.0, 0)
+        return ValidationResult(1.0, 0.0, 0)
 
-    monkeypatch.setattr(Trial, "judging", judging)
+    monkeypatch.setattr(Validator, "validate_in_slices", validate_in_slices)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ CANARY = "zq_source_line_canary = 'text of a file'"
 UNFORESEEN = [KeyError(CANARY), ValueError(CANARY), OSError(5, CANARY), AssertionError(CANARY), RuntimeError(CANARY)]
 
 
-def life(session: Session, folder: Path) -> workspace_adapter.FolderLife:
+def life(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdapter:
     return session.engine.life(str(folder.resolve()))
 
 
@@ -78,7 +78,7 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
     session.open(other)
     one, sound = life(session, folder), life(session, other)
     sound._learner.network = one._learner.network  # as with a shipped prior: one call for both
-    real, bad = one._learner.network.updating, one._learner
+    real, bad = one._learner.network.update_in_slices, one._learner
 
     def update(states, changes):
         if any(state is bad.state for state in states):
@@ -95,7 +95,7 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
 @pytest.mark.parametrize("where", ["start", "_restore"])
 def test_a_folder_that_cannot_even_begin_does_not_stop_another(session, folder, other, monkeypatch, where):
     with monkeypatch.context() as patched:
-        patched.setattr(workspace_adapter.FolderLife, where, raising(KeyError(CANARY)))
+        patched.setattr(workspace_adapter.WorkspaceAdapter, where, raising(KeyError(CANARY)))
         session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings))
     assert "KeyError" in life(session, folder).info().message
     assert session.open(other).generation == 1

@@ -13,7 +13,7 @@ from c2l_lsp.engine import engine as engine_module
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import inventory
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, Saved, folder_key
+from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
 from c2l_lsp.errors import RequestError, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
@@ -21,7 +21,7 @@ from c2l_lsp.model.hypernet.protocol import RepoState
 def keep(root: Path, age: float) -> Path:
     """A small state, written that many seconds ago."""
     store = FolderStore(root)
-    saved = Saved(
+    saved = SavedState(
         schema=SCHEMA, folder=str(root), hypernetwork="", filter_digest="", generation=1, gate=1.0, files={}
     )  # fmt: skip
     store.save(saved, RepoState({"S": torch.zeros(64, 64)}), {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from c2l_lsp.engine.storage.store import SCHEMA, Saved
+from c2l_lsp.engine.storage.store import SCHEMA, SavedState
 from c2l_lsp.model.hypernet.protocol import RepoState
 
 
@@ -18,7 +18,7 @@ def saved(generation=1, **changes):
         "gate": 0.7,
         "files": {"a.py": (b"d" * 16, 10, 5, [b"k" * 16])},
     }
-    return Saved(**{**plain, **changes})
+    return SavedState(**{**plain, **changes})
 
 
 def state(seed=0):

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.engine.adaptation.learner import Learner
-from c2l_lsp.engine.adaptation.validation import Trial, Verdict, held_out, refuse
+from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, held_out, refuse
 from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.adapter.finetune_lora import fit_lora, windows
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 LENGTH = 256
 """Tokens of a step's window: about 0.1 s of one core with the shipped base."""
@@ -36,19 +36,19 @@ _PREFIX, _RECALL = "deep/", "deep/recall"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinetuneResult:
     """Pairs to go live (none: dropped), a sentence that says why, and the strength of what is recalled beside them.
 
     Keys were made without the pairs, and these move the states that are compared with them: where they move far,
     recall may be of no use any more.
     """
 
-    pairs: Mapping[str, Pair] = field(default_factory=dict)
+    pairs: Mapping[str, LoraPair] = field(default_factory=dict)
     note: str = ""
-    recall: float = 1.0
+    knn_strength: float = 1.0
 
 
-class Stepper:
+class FinetuneLoop:
     """Runs a function in a thread of its own, a step at a time: while nobody calls `step` the thread stands still."""
 
     def __init__(self, work: Callable[[Callable[[], bool]], Adapter]) -> None:
@@ -97,16 +97,22 @@ class Stepper:
             self._stands.release()
 
 
-class Deepening:
+class FinetuneJob:
     """One request: `run` is its work in slices; `note` says how far it is."""
 
     def __init__(
-        self, model: BaseModel, slot: AdapterSlot, learner: Learner, verdict: Verdict, limit: float, steps: int = 0
+        self,
+        model: BaseModel,
+        slot: AdapterSlot,
+        learner: Learner,
+        verdict: ValidationResult,
+        limit: float,
+        steps: int = 0,
     ) -> None:
         """`slot` is the engine's, `verdict` the gate's, `limit` the largest norm; `steps` 0 chooses them."""
-        self._model, self._trial, self._learner = model, Trial(model, slot), learner
+        self._model, self._trial, self._learner = model, Validator(model, slot), learner
         self._verdict, self._limit, self._steps = verdict, limit, steps
-        self._stepper: Stepper | None = None
+        self._stepper: FinetuneLoop | None = None
         self.note = "waiting"
 
     def cancel(self) -> None:
@@ -115,14 +121,14 @@ class Deepening:
             self._stepper.stop()
             self._stepper = None
 
-    def run(self, tell: Callable[[int, int, bool], None]) -> Generator[None, None, Outcome]:
+    def run(self, tell: Callable[[int, int, bool], None]) -> Generator[None, None, FinetuneResult]:
         """The outcome. AdapterError when it cannot begin or diverges."""
         learner = self._learner
         held = held_out(learner.records)
         rest = learner.without(held) if held else None
         if rest is None or learner.network is None:
             raise AdapterError("Too few files are learned to hold some out; the deep adapter was not trained.")
-        start = learner.network.adapter(rest).scaled(self._verdict.strength, self._verdict.recall)
+        start = learner.network.adapter(rest).scaled(self._verdict.strength, self._verdict.knn_strength)
         digests = [learner.records[path].entry.digest for path in held]
         for path in held:
             yield from self._trial.seeing(learner.records[path].entry.digest, learner.text(path))
@@ -134,12 +140,14 @@ class Deepening:
             yield
         made = yield from self._fit(texts, start, tell)
         if reason := refuse(made, self._limit):
-            return Outcome(note=f"dropped: {reason}")
-        recall, after = yield from self._trial.best_recall(made)
+            return FinetuneResult(note=f"dropped: {reason}")
+        recall, after = yield from self._trial.best_knn_strength(made)
         if not after < before:
-            return Outcome(note=f"dropped: on held-out files it is {after - before:+.3f} nat/token against without it")
+            return FinetuneResult(
+                note=f"dropped: on held-out files it is {after - before:+.3f} nat/token against without it"
+            )
         note = f"live: {after - before:+.3f} nat/token on held-out files against without it"
-        return Outcome(made.pairs, note, recall)
+        return FinetuneResult(made.pairs, note, recall)
 
     def _fit(
         self, texts: Sequence[str], start: Adapter, tell: Callable[[int, int, bool], None]
@@ -155,7 +163,7 @@ class Deepening:
                 cancelled=pause,
             )  # fmt: skip
 
-        self._stepper = stepper = Stepper(work)
+        self._stepper = stepper = FinetuneLoop(work)
         done = 0
         try:
             while not stepper.step():
@@ -183,40 +191,40 @@ def private_copy(model: BaseModel) -> BaseModel:
     return dataclasses.replace(model, lm=lm)
 
 
-def to_tensors(outcome: Outcome) -> dict[str, Tensor]:
+def to_tensors(outcome: FinetuneResult) -> dict[str, Tensor]:
     """What is live as named tensors, to be kept with a state; none if nothing is."""
     found: dict[str, Tensor] = {}
     if outcome.pairs:
-        found[_RECALL] = torch.tensor(outcome.recall, dtype=torch.float64)
+        found[_RECALL] = torch.tensor(outcome.knn_strength, dtype=torch.float64)
     for name, pair in outcome.pairs.items():
         scale = torch.tensor(pair.scale, dtype=torch.float64)
         found |= {f"{_PREFIX}{name}/A": pair.A, f"{_PREFIX}{name}/B": pair.B, f"{_PREFIX}{name}/scale": scale}
     return found
 
 
-def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Outcome]:
+def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], FinetuneResult]:
     """(other tensors, what was live) of what was kept with a state. StateError if parts of it are missing."""
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PREFIX)}
     if _RECALL not in tensors:
-        return rest, Outcome()
+        return rest, FinetuneResult()
     kept = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_PREFIX)}
     try:
         recall = float(kept.pop(_RECALL.removeprefix(_PREFIX)))
         pairs = {
-            name: Pair(kept[f"{name}/A"], kept[f"{name}/B"], float(kept[f"{name}/scale"]))
+            name: LoraPair(kept[f"{name}/A"], kept[f"{name}/B"], float(kept[f"{name}/scale"]))
             for name in sorted({name.rpartition("/")[0] for name in kept})
         }
     except (KeyError, RuntimeError, ValueError) as error:
         raise StateError("the deep adapter is not whole") from error
     if len(kept) != 3 * len(pairs):
         raise StateError("the deep adapter holds what does not belong to it")
-    return rest, Outcome(pairs, "live: trained before the last start", recall)
+    return rest, FinetuneResult(pairs, "live: trained before the last start", recall)
 
 
-def check(outcome: Outcome, model: BaseModel) -> None:
+def check(outcome: FinetuneResult, model: BaseModel) -> None:
     """StateError unless what was live fits the model and is finite."""
-    numbers = [outcome.recall, *(pair.scale for pair in outcome.pairs.values())]
-    if not all(map(math.isfinite, numbers)) or outcome.recall < 0:
+    numbers = [outcome.knn_strength, *(pair.scale for pair in outcome.pairs.values())]
+    if not all(map(math.isfinite, numbers)) or outcome.knn_strength < 0:
         raise StateError("the deep adapter has a strength that is none")
     for name, pair in outcome.pairs.items():
         if any(factor.dim() != 2 or factor.dtype != torch.float32 for factor in (pair.A, pair.B)):

@@ -14,9 +14,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2l_lsp.engine.adaptation.update_plan import Plan, Readings, Record, select
+from c2l_lsp.engine.adaptation.update_plan import ChunkEmbeddings, FileRecord, UpdatePlan, select
 from c2l_lsp.model.hypernet.encoder import in_repository
-from c2l_lsp.model.hypernet.protocol import Change, Hypernetwork, Reading, RepoState
+from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.repo.filter.files import FileFilter, FileText
 from c2l_lsp.repo.git import git_process
 from c2l_lsp.repo.history import git_history
@@ -25,29 +25,36 @@ from c2l_lsp.repo.history.snapshot import Entry
 LONGEST_DIFF = 24_000
 """Characters of one commit's diff that are read, about 15 windows of the encoder."""
 
-Work = Generator[None, None, "Replayed | None"]
+Work = Generator[None, None, "ReplayedHistory | None"]
 Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayedHistory:
     """What a history gives: a state to start from (None: empty), what to fold into it, and the files as HEAD has them.
 
     `key` is what the resulting state is kept under.
     """
 
     start: RepoState | None
-    change: Change
-    plan: Plan
+    change: StateChange
+    plan: UpdatePlan
     key: bytes
     commits: int
 
 
-class Replay:
+class HistoryReplay:
     """One replay of one folder."""
 
     def __init__(
-        self, folder: Path, files: FileFilter, network: Hypernetwork, readings: Readings, *, commits: int, budget: int
+        self,
+        folder: Path,
+        files: FileFilter,
+        network: Hypernetwork,
+        readings: ChunkEmbeddings,
+        *,
+        commits: int,
+        budget: int,
     ) -> None:
         self._folder, self._files, self._network, self._readings = folder, files, network, readings
         self._commits, self._budget = commits, budget
@@ -62,15 +69,15 @@ class Replay:
         if len(shas) < 2:
             return None
         start, at = self._kept(shas)
-        added: list[Reading] = []
+        added: list[ChunkEmbedding] = []
         if start is None:
             added = yield from self._snapshot(shas[0])
         steps = yield from self._steps(shas[at:], tell)
         plan = yield from self._head(shas[-1])
         if start is None and not added and not steps:
             return None
-        change = Change(added=added, history=steps, first=True)
-        return Replayed(start, change, plan, self._key(shas[-1]), len(shas) - 1)
+        change = StateChange(added=added, history=steps, first=True)
+        return ReplayedHistory(start, change, plan, self._key(shas[-1]), len(shas) - 1)
 
     def _key(self, sha: str) -> bytes:
         return hashlib.blake2b(f"commit {sha} {self._files.digest}".encode(), digest_size=16).digest()
@@ -101,44 +108,44 @@ class Replay:
         chosen = select({path: Entry(f.digest, f.size, 0) for path, f in found.items()}, self._budget)
         return {path: found[path] for path in sorted(chosen)}
 
-    def _snapshot(self, sha: str) -> Generator[None, None, list[Reading]]:
+    def _snapshot(self, sha: str) -> Generator[None, None, list[ChunkEmbedding]]:
         texts = yield from self._texts(sha)
-        pieces = [
-            piece
+        chunks = [
+            chunk
             for path, file in texts.items()
             if in_repository(path, file.size)
-            for piece in self._network.pieces(file.text)
+            for chunk in self._network.chunks(file.text)
         ]
-        have = self._readings.get([piece.key for piece in pieces])
-        yield from self._readings.make([p for p in pieces if p.key not in have], lambda done, total: None)
-        have |= self._readings.get([piece.key for piece in pieces])
-        return [have[piece.key] for piece in pieces if piece.key in have]
+        have = self._readings.get([chunk.key for chunk in chunks])
+        yield from self._readings.make([p for p in chunks if p.key not in have], lambda done, total: None)
+        have |= self._readings.get([chunk.key for chunk in chunks])
+        return [have[chunk.key] for chunk in chunks if chunk.key in have]
 
-    def _steps(self, shas: list[str], tell: Tell) -> Generator[None, None, list[list[Reading]]]:
+    def _steps(self, shas: list[str], tell: Tell) -> Generator[None, None, list[list[ChunkEmbedding]]]:
         """Readings of the diffs between consecutive commits; a commit without production changes is no step."""
         found = []
         for at, (before, after) in enumerate(itertools.pairwise(shas), 1):
             text = git_history.diff_text(self._folder, before, after, permits=self._files.permits)[:LONGEST_DIFF]
             yield
             if text:
-                pieces = self._network.diff_pieces(text)
-                keys = [piece.key for piece in pieces]
+                chunks = self._network.diff_chunks(text)
+                keys = [chunk.key for chunk in chunks]
                 have = self._readings.get(keys)
-                yield from self._readings.make([p for p in pieces if p.key not in have], lambda done, total: None)
+                yield from self._readings.make([p for p in chunks if p.key not in have], lambda done, total: None)
                 have |= self._readings.get(keys)
                 found.append([have[key] for key in keys if key in have])
             tell(at, len(shas) - 1)
         return found
 
-    def _head(self, sha: str) -> Generator[None, None, Plan]:
+    def _head(self, sha: str) -> Generator[None, None, UpdatePlan]:
         """The files as HEAD has them: what the state stands for once the history is folded."""
         texts = yield from self._texts(sha)
         records = {
-            path: Record(Entry(file.digest, file.size, 0), tuple(p.key for p in self._network.pieces(file.text)))
+            path: FileRecord(Entry(file.digest, file.size, 0), tuple(p.key for p in self._network.chunks(file.text)))
             for path, file in texts.items()
         }
         came = {path: file.text for path, file in texts.items()}
-        return Plan(
+        return UpdatePlan(
             records, Counter(), Counter(), changed_files=len(records), first=True, came=came, paths=list(records)
         )
 

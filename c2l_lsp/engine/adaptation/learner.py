@@ -14,17 +14,17 @@ from torch import Tensor
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine.adaptation import registry, update_plan
-from c2l_lsp.engine.adaptation.history_replay import Replay
-from c2l_lsp.engine.adaptation.pending_update import Ready
+from c2l_lsp.engine.adaptation.history_replay import HistoryReplay
+from c2l_lsp.engine.adaptation.pending_update import PendingUpdate
 from c2l_lsp.engine.adaptation.sample import Sample
-from c2l_lsp.engine.adaptation.update_plan import Plan, Readings, Record
+from c2l_lsp.engine.adaptation.update_plan import ChunkEmbeddings, FileRecord, UpdatePlan
 from c2l_lsp.engine.storage.cache import Cache
-from c2l_lsp.engine.storage.file_texts import Texts
-from c2l_lsp.engine.storage.store import Saved
+from c2l_lsp.engine.storage.file_texts import FileTexts
+from c2l_lsp.engine.storage.store import SavedState
 from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StorageError
 from c2l_lsp.model.hypernet.gradient_memory import Memory
 from c2l_lsp.model.hypernet.prior import to_tensors
-from c2l_lsp.model.hypernet.protocol import Change, Hypernetwork, Reading, RepoState
+from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter
@@ -52,12 +52,12 @@ class Learner:
         self.filter = FileFilter(folder, settings.files)
         self.network: Hypernetwork | None = None
         self.state: RepoState | None = None
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, FileRecord] = {}
         self.extra: dict[str, Tensor] = {}
         self.rules = ""
         self.purge = False
         """Whether something may be kept that was learned under other rules."""
-        self.readings: Readings | None = None
+        self.readings: ChunkEmbeddings | None = None
         self._folder, self._settings, self._model, self._cache = folder, settings, model, cache
         self._on_progress, self._on_trouble, self._tell = on_progress, on_trouble, tell
         self._on_purge = on_purge
@@ -66,7 +66,7 @@ class Learner:
         self._budget = settings.adapter.max_index_kb * 1024
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
-        self._texts = Texts(cache, on_trouble)
+        self._texts = FileTexts(cache, on_trouble)
 
     # --- what counts as the folder's text --------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class Learner:
 
     # --- work --------------------------------------------------------------------------------------------------------
 
-    def reconcile(self, paths: frozenset[str] | None, trigger: str) -> Generator[None, None, Ready | None]:
+    def reconcile(self, paths: frozenset[str] | None, trigger: str) -> Generator[None, None, PendingUpdate | None]:
         """Compare the folder (or just `paths`) with what is folded; what to fold, or None if nothing changed.
 
         NothingToLearn when there is no readable file, FolderError when the folder is gone.
@@ -141,7 +141,7 @@ class Learner:
             ready.ms = {"scan": (scanned - started) * 1e3, "read": (time.perf_counter() - scanned) * 1e3}
         return ready
 
-    def _plan(self, snapshot: Snapshot) -> Generator[None, None, Plan]:
+    def _plan(self, snapshot: Snapshot) -> Generator[None, None, UpdatePlan]:
         assert self.network is not None  # noqa: S101 - _prepare makes it or raises
         chosen, anew = self.sample.choose(snapshot, self._budget)
         planned = yield from update_plan.plan(
@@ -150,13 +150,13 @@ class Learner:
         planned.first = self.state is None
         return planned
 
-    def _replay(self, trigger: str) -> Generator[None, None, Ready | None]:
+    def _replay(self, trigger: str) -> Generator[None, None, PendingUpdate | None]:
         """The folder's git history as a first change, if the hypernetwork reads diffs and there is one to read."""
         adapter = self._settings.adapter
         if self.network is None or not (self.network.reads_diffs and adapter.use_git_history):
             return None
-        self.readings = self.readings or Readings(self._cache, self.network, self._on_trouble)
-        replay = Replay(
+        self.readings = self.readings or ChunkEmbeddings(self._cache, self.network, self._on_trouble)
+        replay = HistoryReplay(
             self._folder, self.filter, self.network, self.readings, commits=adapter.history_commits, budget=self._budget
         )
         started = time.perf_counter()
@@ -169,33 +169,33 @@ class Learner:
             return None
         self._texts.keep(done.plan)
         ms = {"history": (time.perf_counter() - started) * 1e3}
-        return Ready(done.plan, done.change, trigger, ms, done)
+        return PendingUpdate(done.plan, done.change, trigger, ms, done)
 
-    def _read(self, planned: Plan, trigger: str) -> Generator[None, None, Ready | None]:
+    def _read(self, planned: UpdatePlan, trigger: str) -> Generator[None, None, PendingUpdate | None]:
         assert self.network is not None  # noqa: S101
-        self.readings = self.readings or Readings(self._cache, self.network, self._on_trouble)
+        self.readings = self.readings or ChunkEmbeddings(self._cache, self.network, self._on_trouble)
         diffs = yield from self._read_diffs(planned)
         if diffs:
-            return Ready(planned, Change(diffs=diffs), trigger, {})
+            return PendingUpdate(planned, StateChange(diffs=diffs), trigger, {})
         if self.network.reads_diffs and self.state is not None and "files" not in self.state.tensors:
             self.records = planned.records  # nothing that is read changed, and files are in the state no more
             return None
         found = yield from self.readings.fetch([*planned.added, *planned.removed])
-        missing = [piece for key, piece in planned.unread.items() if key in planned.added and key not in found]
+        missing = [chunk for key, chunk in planned.unread.items() if key in planned.added and key not in found]
         task = "index" if planned.first else "update"
         yield from self.readings.make(
             missing, lambda done, total: self._on_progress(task, done, total, "chunks", False)
         )
-        found |= yield from self.readings.fetch(piece.key for piece in missing)
+        found |= yield from self.readings.fetch(chunk.key for chunk in missing)
         if planned.first or missing:
             self._on_progress(task, len(missing), len(missing), "chunks", True)
         change = update_plan.to_change(planned, found)
         if change is None:  # a reading that must be subtracted is lost: build the state anew from the files
             self.forget()
             return (yield from self.reconcile(None, trigger))
-        return Ready(planned, change, trigger, {})
+        return PendingUpdate(planned, change, trigger, {})
 
-    def _read_diffs(self, planned: Plan) -> Slices[list[Reading]]:
+    def _read_diffs(self, planned: UpdatePlan) -> Slices[list[ChunkEmbedding]]:
         """Readings of this change's diffs, where the hypernetwork reads diffs; the new texts are kept for the next."""
         network = self.network
         if network is None or not network.reads_diffs:
@@ -203,7 +203,7 @@ class Learner:
         old_texts = self._texts.of(self.records)
         self._texts.keep(planned)
         text = "" if planned.first else update_plan.diff_text(planned, self.records, old_texts)
-        return (yield from network.reading(network.diff_pieces(text))) if text else []
+        return (yield from network.embed_in_slices(network.diff_chunks(text))) if text else []
 
     def _prepare(self, snapshot: Snapshot) -> Generator[None, None, None]:
         """Build the hypernetwork; for a base without a shipped prior, estimate one from this folder's own text."""
@@ -236,7 +236,7 @@ class Learner:
 
     # --- the state ---------------------------------------------------------------------------------------------------
 
-    def fold(self, ready: Ready, state: RepoState) -> None:
+    def fold(self, ready: PendingUpdate, state: RepoState) -> None:
         """The update is done: this is the state, and these files are what it stands for."""
         self.state, self.records = state, ready.plan.records
         if ready.replayed is not None and self.readings is not None and "h" in state.tensors:
@@ -271,7 +271,7 @@ class Learner:
         """Every file of the folder as plain values: digest, size, mtime_ns."""
         return {path: (entry.digest, entry.size, entry.mtime_ns) for path, entry in self._snapshot.items()}
 
-    def restore(self, network: Hypernetwork, state: RepoState, saved: Saved) -> None:
+    def restore(self, network: Hypernetwork, state: RepoState, saved: SavedState) -> None:
         """Go on from a state that was kept on disk."""
         self.network, self.state, self.rules = network, state, saved.filter_digest
         self.records = update_plan.from_rows(saved.files)
@@ -289,10 +289,10 @@ class Learner:
         found = self.readings.get(keys)
         if any(key not in found for key in keys):
             return None
-        change = Change(removed=[found[key] for key in keys], first=True)  # first: not an event, recency untouched
+        change = StateChange(removed=[found[key] for key in keys], first=True)  # first: not an event, recency untouched
         return self.network.update([self.state], [change])[0]
 
     @property
-    def pieces(self) -> int:
+    def chunks(self) -> int:
         """How many pieces are folded."""
         return sum(len(record.keys) for record in self.records.values())

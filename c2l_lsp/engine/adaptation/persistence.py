@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from c2l_lsp.engine.adaptation.learner import Learner
-from c2l_lsp.engine.events import Telling
-from c2l_lsp.engine.storage.background_writer import Job, Keeper
+from c2l_lsp.engine.events import FolderEvents
+from c2l_lsp.engine.storage.background_writer import BackgroundWriter, WriteJob
 from c2l_lsp.engine.storage.cache import Cache
-from c2l_lsp.engine.storage.state_lock import InUse
-from c2l_lsp.engine.storage.store import FolderStore, Saved
+from c2l_lsp.engine.storage.state_lock import StateInUse
+from c2l_lsp.engine.storage.store import FolderStore, SavedState
 from c2l_lsp.errors import Severity, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
@@ -25,15 +25,15 @@ KEEP_AGAIN_S = 60.0
 _END_S = 1.0  # a folder that is closed waits so long for what is being written
 
 
-class Keeping:
+class Persistence:
     """Keeps nothing of a folder that is not trusted. `name` is the folder's, for people."""
 
-    def __init__(self, name: str, store: FolderStore, trusted: bool, telling: Telling) -> None:
+    def __init__(self, name: str, store: FolderStore, trusted: bool, telling: FolderEvents) -> None:
         self.store = store
         self.works = trusted
         """Whether the last try went well."""
         self._name, self._trusted, self._telling = name, trusted, telling
-        self._keeper = Keeper(store)
+        self._keeper = BackgroundWriter(store)
         self._again = 0.0
 
     @property
@@ -45,7 +45,7 @@ class Keeping:
         """Become the one that writes; it is told if that is another."""
         try:
             if not self.store.own():
-                self.failed(InUse(f"Another server keeps what is learned of {self._name}; this one does not."))
+                self.failed(StateInUse(f"Another server keeps what is learned of {self._name}; this one does not."))
         except StorageError as error:
             self.failed(error)
 
@@ -77,12 +77,12 @@ class Keeping:
         """Whether something was written, or could not be, and `settle` was not called yet."""
         return self._keeper.done
 
-    def keep(self, learner: Learner, saved: Saved, state: RepoState, extra: Mapping[str, Tensor]) -> None:
+    def keep(self, learner: Learner, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor]) -> None:
         """Write a generation next. Readings that nothing needs go: with a purge before it, else now and then."""
         purge = learner.purge and learner.prune()
         if not learner.purge and saved.generation % 16 == 0:
             learner.prune()
-        self._keeper.keep(Job(saved, state, extra, purge))
+        self._keeper.keep(WriteJob(saved, state, extra, purge))
 
     def settle(self, learner: Learner) -> None:
         """What was being written is written, or could not be."""

@@ -23,14 +23,14 @@ FIRST_WAIT_S = 300.0
 _GIT_PAUSE_S = 0.5
 
 
-class Look(NamedTuple):
+class ReconcileRequest(NamedTuple):
     """What a look is for: the files of these hints (None: nobody knows which), or `everything` in any case."""
 
     hints: frozenset[str] | None
     everything: bool
 
 
-class Attention:
+class ReconcileScheduler:
     """Gathers hints of the watcher and of buffers, and plans comparisons of all files with the disk."""
 
     def __init__(self, folder: Path, settings: Settings, on_trouble: Callable[[C2LError], None]) -> None:
@@ -93,7 +93,7 @@ class Attention:
         hinted = self._hints.due()
         return min(self._next - now, hinted if hinted is not None else float("inf"))
 
-    def look(self, now: float, *, first: bool) -> Look | None:
+    def look(self, now: float, *, first: bool) -> ReconcileRequest | None:
         """What is to be looked at now; None if it is put off until git is done. `first`: nothing is learned yet."""
         due = self._hints.due()
         hints = self._hints.take() if due is not None and due <= 0 else frozenset()
@@ -106,7 +106,7 @@ class Attention:
         if everything:
             self._next = now + RECONCILE_S
             self.watch()
-        return Look(hints, everything)
+        return ReconcileRequest(hints, everything)
 
     def _git_at_work(self, now: float, *, first: bool) -> bool:
         self._begun = self._begun or now

@@ -12,7 +12,7 @@ from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, load_encoder
 from c2l_lsp.model.hypernet.gradient_memory import Memory
-from c2l_lsp.model.hypernet.output_gradients import errors
+from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
 from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, Kind
@@ -60,7 +60,7 @@ def own_prior(
     for text in texts:
         if not text.strip():
             continue
-        found = errors(model, [text[:6000]])
+        found = output_gradients(model, [text[:6000]])
         seen.add(found.e, found.h)
         tell(min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS)
         yield

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from c2l_lsp.engine.adaptation import update_plan
 from c2l_lsp.model.hypernet import chunking
-from c2l_lsp.model.hypernet.protocol import Piece
+from c2l_lsp.model.hypernet.protocol import Chunk
 from c2l_lsp.repo.history.snapshot import Snapshot
 
 MOST_BY_HAND = 200
@@ -38,7 +38,7 @@ class Sample:
     def first_seen(self, path: str, text: str) -> None:
         """A file as it is seen for the first time; later looks change nothing."""
         if path not in self._first:
-            self._first[path] = b"".join(_name(chunk) for chunk in chunking.chunks(text))
+            self._first[path] = b"".join(_name(chunk) for chunk in chunking.split(text))
 
     def touch(self, before: Snapshot, after: Snapshot) -> None:
         """Note which files were changed by hand since the last look; what a checkout brings is nobody's work."""
@@ -58,18 +58,18 @@ class Sample:
         self._touched = dict.fromkeys(update_plan.pinned(self._touched, snapshot, budget // 2) if self.partial else ())
         return self._whole.union(self._touched), before ^ self._whole
 
-    def narrow(self, path: str, pieces: Sequence[Piece]) -> list[Piece]:
-        """The pieces of a chosen file that count: all of them in the sample, else those it did not have at first."""
+    def narrow(self, path: str, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """The chunks of a chosen file that count: all of them in the sample, else those it did not have at first."""
         if path in self._whole:
-            return list(pieces)
+            return list(chunks)
         held = self._first.get(path, b"")
         names = Counter(held[start : start + _BYTES] for start in range(0, len(held), _BYTES))
         found = []
-        for piece in pieces:
-            if names[name := _name(piece.text)]:
+        for chunk in chunks:
+            if names[name := _name(chunk.text)]:
                 names[name] -= 1
             else:
-                found.append(piece)
+                found.append(chunk)
         return found
 
     def only(self, snapshot: Snapshot) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.encoder import in_diff
-from c2l_lsp.model.hypernet.protocol import Change, Hypernetwork, Piece, Reading
+from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, StateChange
 from c2l_lsp.model.runtime.cooperative import Slices, clocked
 from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.repo.history.patch import unified
@@ -28,7 +28,7 @@ _MAX_BATCH_CHARS = 48000
 
 
 @dataclass(frozen=True)
-class Record:
+class FileRecord:
     """A file as it was folded: its text's entry and the keys of its pieces (with repetitions)."""
 
     entry: Entry
@@ -36,13 +36,13 @@ class Record:
 
 
 @dataclass
-class Plan:
+class UpdatePlan:
     """What has to happen to the state. `unread` are pieces whose readings are not stored yet."""
 
-    records: dict[str, Record]
+    records: dict[str, FileRecord]
     added: Counter[bytes]
     removed: Counter[bytes]
-    unread: dict[bytes, Piece] = field(default_factory=dict)
+    unread: dict[bytes, Chunk] = field(default_factory=dict)
     changed_files: int = 0
     first: bool = False
     came: dict[str, str] = field(default_factory=dict)
@@ -65,14 +65,16 @@ Rows = dict[str, tuple[bytes, int, int, list[bytes]]]
 """Records as they are kept on disk: digest, size, mtime_ns, keys."""
 
 
-def to_rows(records: Mapping[str, Record]) -> Rows:
+def to_rows(records: Mapping[str, FileRecord]) -> Rows:
     """Records as plain values."""
     return {path: (r.entry.digest, r.entry.size, r.entry.mtime_ns, list(r.keys)) for path, r in records.items()}
 
 
-def from_rows(rows: Rows) -> dict[str, Record]:
+def from_rows(rows: Rows) -> dict[str, FileRecord]:
     """Records of plain values."""
-    return {path: Record(Entry(digest, size, mtime), tuple(keys)) for path, (digest, size, mtime, keys) in rows.items()}
+    return {
+        path: FileRecord(Entry(digest, size, mtime), tuple(keys)) for path, (digest, size, mtime, keys) in rows.items()
+    }
 
 
 def select(snapshot: Snapshot, budget: int) -> set[str]:
@@ -110,26 +112,26 @@ def _rank(path: str) -> bytes:
 
 def plan(
     files: FileFilter,
-    records: Mapping[str, Record],
+    records: Mapping[str, FileRecord],
     snapshot: Snapshot,
     overlay: Mapping[str, str],
     network: Hypernetwork,
     chosen: set[str],
-    narrow: Callable[[str, list[Piece]], list[Piece]] = lambda path, pieces: pieces,
+    narrow: Callable[[str, list[Chunk]], list[Chunk]] = lambda path, chunks: chunks,
     anew: Collection[str] = (),
-) -> Generator[None, None, Plan]:
+) -> Generator[None, None, UpdatePlan]:
     """Compare what is folded with the `chosen` files as they should be; reads the texts of changed files only.
 
     `narrow` (path, pieces) leaves those pieces of a file that count; files in `anew` are cut again, changed or not.
     """
-    target: dict[str, Record] = {}
-    texts: dict[bytes, Piece] = {}
+    target: dict[str, FileRecord] = {}
+    texts: dict[bytes, Chunk] = {}
     came: dict[str, str] = {}
     paths: list[str] = []
     for path in sorted(chosen):
         old = records.get(path)
         if old is not None and old.entry.digest == snapshot[path].digest and path not in anew:
-            target[path] = Record(snapshot[path], old.keys)
+            target[path] = FileRecord(snapshot[path], old.keys)
             continue
         paths.append(path)
         text = overlay.get(path)
@@ -143,31 +145,31 @@ def plan(
             entry = snapshot[path]
         if network.reads_diffs:
             came[path] = text
-        pieces = narrow(path, network.pieces(text))
-        texts.update((piece.key, piece) for piece in pieces)
-        target[path] = Record(entry, tuple(piece.key for piece in pieces))
+        chunks = narrow(path, network.chunks(text))
+        texts.update((chunk.key, chunk) for chunk in chunks)
+        target[path] = FileRecord(entry, tuple(chunk.key for chunk in chunks))
         yield
     paths += sorted(records.keys() - target.keys() - set(paths))
     before, after = _count(records.values()), _count(target.values())
-    return Plan(target, after - before, before - after, texts, len(paths), came=came, paths=paths)
+    return UpdatePlan(target, after - before, before - after, texts, len(paths), came=came, paths=paths)
 
 
-def _count(records: Iterable[Record]) -> Counter[bytes]:
+def _count(records: Iterable[FileRecord]) -> Counter[bytes]:
     counted: Counter[bytes] = Counter()
     for record in records:
         counted.update(record.keys)
     return counted
 
 
-class Readings:
+class ChunkEmbeddings:
     """Readings of pieces by key: from the cache, from memory where the cache cannot be written, or made anew."""
 
     def __init__(self, cache: Cache | None, network: Hypernetwork, on_trouble: Callable[[StorageError], None]) -> None:
         self._cache, self._network, self._on_trouble = cache, network, on_trouble
-        self._held: dict[bytes, Reading] = {}
+        self._held: dict[bytes, ChunkEmbedding] = {}
         self._paused = False
 
-    def get(self, keys: Iterable[bytes]) -> dict[bytes, Reading]:
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, ChunkEmbedding]:
         """Those that are there."""
         wanted = list(dict.fromkeys(keys))
         found = {key: self._held[key] for key in wanted if key in self._held}
@@ -179,23 +181,23 @@ class Readings:
                 self._give_up(error)
         return found
 
-    def fetch(self, keys: Iterable[bytes]) -> Slices[dict[bytes, Reading]]:
+    def fetch(self, keys: Iterable[bytes]) -> Slices[dict[bytes, ChunkEmbedding]]:
         """As `get`, in slices."""
-        wanted, found = list(dict.fromkeys(keys)), dict[bytes, Reading]()
+        wanted, found = list(dict.fromkeys(keys)), dict[bytes, ChunkEmbedding]()
         for start in range(0, len(wanted), _FETCHED):
             found |= self.get(wanted[start : start + _FETCHED])
             yield
         return found
 
-    def make(self, pieces: Iterable[Piece], progress: Callable[[int, int], None]) -> Generator[None, None, None]:
+    def make(self, chunks: Iterable[Chunk], progress: Callable[[int, int], None]) -> Generator[None, None, None]:
         """Read pieces in batches sorted by length, of a size whose longest slice is about SLICE_S, and keep what
         comes out."""
-        waiting = sorted(pieces, key=lambda piece: (len(piece.text), piece.key))
+        waiting = sorted(chunks, key=lambda chunk: (len(chunk.text), chunk.key))
         total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
         while waiting:
             batch = _take(waiting, size)
-            readings, slices = yield from clocked(self._network.reading(batch))
-            self.keep(dict(zip((piece.key for piece in batch), readings, strict=True)))
+            readings, slices = yield from clocked(self._network.embed_in_slices(batch))
+            self.keep(dict(zip((chunk.key for chunk in batch), readings, strict=True)))
             size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(*slices, 1e-4)))))
             done += len(batch)
             progress(done, total)
@@ -211,7 +213,7 @@ class Readings:
                 self._give_up(error)
         return not self._paused
 
-    def keep(self, readings: dict[bytes, Reading]) -> None:
+    def keep(self, readings: dict[bytes, ChunkEmbedding]) -> None:
         """Keep readings under their keys."""
         if self._cache is None or self._paused:
             self._held |= readings
@@ -234,7 +236,7 @@ class Readings:
         self._on_trouble(error)
 
 
-def _take(waiting: list[Piece], chars: int) -> list[Piece]:
+def _take(waiting: list[Chunk], chars: int) -> list[Chunk]:
     """Remove and return the longest pieces whose padded size stays within `chars` (at least one)."""
     longest = max(len(waiting[-1].text), 1)
     count = max(1, min(len(waiting), chars // longest))
@@ -243,7 +245,7 @@ def _take(waiting: list[Piece], chars: int) -> list[Piece]:
     return batch
 
 
-def diff_text(plan: Plan, records: Mapping[str, Record], old_texts: Mapping[bytes, str]) -> str:
+def diff_text(plan: UpdatePlan, records: Mapping[str, FileRecord], old_texts: Mapping[bytes, str]) -> str:
     """The unified diffs of a plan's production files, as `git diff -U3` would print them; "" if there are none."""
     out = []
     for path in sorted(plan.came.keys() | (records.keys() - plan.records.keys())):
@@ -254,11 +256,11 @@ def diff_text(plan: Plan, records: Mapping[str, Record], old_texts: Mapping[byte
     return "".join(out)
 
 
-def to_change(plan: Plan, found: Mapping[bytes, Reading]) -> Change | None:
+def to_change(plan: UpdatePlan, found: Mapping[bytes, ChunkEmbedding]) -> StateChange | None:
     """The change of a plan; None if a reading that must be subtracted is lost (the state is then built anew)."""
     if any(key not in found for key in plan.removed) or any(key not in found for key in plan.added):
         return None
-    return Change(
+    return StateChange(
         added=[found[key] for key in plan.added.elements()],
         removed=[found[key] for key in plan.removed.elements()],
         first=plan.first,

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from c2l_lsp.model.adapter.knn_lm import CEILING, Recall, tails
+from c2l_lsp.model.adapter.knn_lm import CEILING, KnnMemory, tails
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices, drained
@@ -36,7 +36,7 @@ MAX_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ValidationResult:
     """`strength` of the matrices to use (0: kept back), the held-out loss change at it in nat/token, positions scored,
     a reason, and the strength of what is recalled."""
 
@@ -44,12 +44,12 @@ class Verdict:
     delta: float
     tokens: int
     reason: str = ""
-    recall: float = 1.0
+    knn_strength: float = 1.0
 
     @property
     def closed(self) -> str:
         """Why nothing of the adapter goes live; "" if some of it does."""
-        return self.reason if self.recall <= 0 else ""
+        return self.reason if self.knn_strength <= 0 else ""
 
 
 class _Folded(Protocol):
@@ -76,7 +76,7 @@ def refuse(adapter: Adapter, limit: float) -> str:
     return ""
 
 
-class Trial:
+class Validator:
     """Scores an adapter on held-out texts; what the base model sees of a text is computed once per content.
 
     `slot` is the engine's (None: one of its own): pairs are plugged in for one slice and taken out before it ends.
@@ -98,51 +98,51 @@ class Trial:
         if digest in self._seen or len(ids) < 2:
             return
         self._slot.use(None)
-        (hidden,) = yield from self._model.reading([ids])
+        (hidden,) = yield from self._model.hidden_states_in_slices([ids])
         rows = torch.tensor([ids], device=self._model.device)
         self._seen[digest], self._ids[digest] = (hidden[:-1], rows[0, 1:]), rows
 
-    def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> Verdict:
+    def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> ValidationResult:
         """As `judging`, in one go."""
-        return drained(self.judging(adapter, digests))
+        return drained(self.validate_in_slices(adapter, digests))
 
-    def judging(self, adapter: Adapter, digests: Sequence[bytes]) -> Slices[Verdict]:
+    def validate_in_slices(self, adapter: Adapter, digests: Sequence[bytes]) -> Slices[ValidationResult]:
         """Best strength of an adapter on these texts, in slices; texts not asked for are forgotten."""
         self._seen = {digest: self._seen[digest] for digest in digests if digest in self._seen}
         self._ids = {digest: self._ids[digest] for digest in self._seen}
         if not self._seen or adapter.empty:
-            return Verdict(1.0, 0.0, 0)
-        verdict = yield from self._judge_matrices(adapter.without_recall())
-        if adapter.recall is None:
-            return replace(verdict, recall=0.0)
-        return (yield from self._judge_recall(adapter, adapter.recall, verdict))
+            return ValidationResult(1.0, 0.0, 0)
+        verdict = yield from self._judge_matrices(adapter.without_knn())
+        if adapter.knn is None:
+            return replace(verdict, knn_strength=0.0)
+        return (yield from self._judge_recall(adapter, adapter.knn, verdict))
 
-    def _judge_matrices(self, adapter: Adapter) -> Slices[Verdict]:
+    def _judge_matrices(self, adapter: Adapter) -> Slices[ValidationResult]:
         if adapter.pairs:
             return (yield from self._judge_pairs(adapter))
         if adapter.final_map is None:
-            return Verdict(0.0, 0.0, 0)
+            return ValidationResult(0.0, 0.0, 0)
         hidden, targets = (torch.cat([pair[side] for pair in self._seen.values()])[:MAX_TOKENS] for side in (0, 1))
-        return (yield from judging_final_map(self._model, adapter.final_map, hidden, targets))
+        return (yield from validate_final_map_in_slices(self._model, adapter.final_map, hidden, targets))
 
-    def _judge_recall(self, adapter: Adapter, recall: Recall, verdict: Verdict) -> Slices[Verdict]:
+    def _judge_recall(self, adapter: Adapter, recall: KnnMemory, verdict: ValidationResult) -> Slices[ValidationResult]:
         """The strength of what is recalled, mixed into what the matrices give at theirs."""
-        losses, bare, tokens = yield from self._by_recall(adapter.scaled(verdict.strength, recall=0.0), recall)
+        losses, bare, tokens = yield from self._by_recall(adapter.scaled(verdict.strength, knn_strength=0.0), recall)
         best = _verdict(losses, bare, tokens)
         both = verdict.delta if verdict.strength > 0 else 0.0
         if best.strength > 0:
-            return replace(verdict, delta=both + best.delta, tokens=tokens, recall=best.strength)
-        return replace(verdict, recall=0.0)
+            return replace(verdict, delta=both + best.delta, tokens=tokens, knn_strength=best.strength)
+        return replace(verdict, knn_strength=0.0)
 
-    def best_recall(self, adapter: Adapter) -> Slices[tuple[float, float]]:
+    def best_knn_strength(self, adapter: Adapter) -> Slices[tuple[float, float]]:
         """The best strength of what an adapter recalls (0: none) on all texts seen, and the loss at it."""
-        if adapter.recall is None:
+        if adapter.knn is None:
             return 0.0, (yield from self.loss(adapter, list(self._seen)))
-        losses, bare, tokens = yield from self._by_recall(adapter.without_recall(), adapter.recall.scaled(1.0))
+        losses, bare, tokens = yield from self._by_recall(adapter.without_knn(), adapter.knn.scaled(1.0))
         best = _verdict(losses, bare, tokens)
         return best.strength, losses.get(best.strength, bare)
 
-    def _by_recall(self, plain: Adapter, recall: Recall) -> Slices[tuple[dict[float, float], float, int]]:
+    def _by_recall(self, plain: Adapter, recall: KnnMemory) -> Slices[tuple[dict[float, float], float, int]]:
         """(loss at each strength of what is recalled, loss without, positions), _ROWS positions a slice."""
         bare, tokens = 0.0, 0
         losses = dict.fromkeys(RECALL_STRENGTHS, 0.0)
@@ -161,7 +161,7 @@ class Trial:
         return {s: total / max(tokens, 1) for s, total in losses.items()}, bare / max(tokens, 1), tokens
 
     @torch.inference_mode()
-    def _recalled(self, plain: Adapter, recall: Recall, digest: bytes, rows: slice) -> tuple[Tensor, Tensor]:
+    def _recalled(self, plain: Adapter, recall: KnnMemory, digest: bytes, rows: slice) -> tuple[Tensor, Tensor]:
         """The base's probability of each next token [n], and (λ at full strength, r of the next token) [2, n]."""
         ids, (hidden, targets) = self._ids[digest], self._seen[digest]
         self._slot.use(plain)
@@ -175,7 +175,7 @@ class Trial:
         pairs = [(0.0, 0.0) if f is None else (f[0], f[1].of(y)) for f, y in zip(found, wanted.tolist(), strict=True)]
         return base, torch.tensor(pairs, device=base.device).T
 
-    def _judge_pairs(self, adapter: Adapter) -> Slices[Verdict]:
+    def _judge_pairs(self, adapter: Adapter) -> Slices[ValidationResult]:
         bare = yield from self.loss(None, list(self._seen), afresh=True)
         losses = {}
         for strength in STRENGTHS:
@@ -208,7 +208,7 @@ class Trial:
     @torch.inference_mode()
     def _text_loss(self, adapter: Adapter | None, ids: Tensor, hidden: Tensor, targets: Tensor) -> float:
         self._slot.use(adapter)
-        if adapter is not None and adapter.recall is not None:
+        if adapter is not None and adapter.knn is not None:
             before = tails(ids[0].tolist(), 0, len(targets))
             logits = self._slot.recalled(hidden, self._slot.logits(hidden), before)
             found = float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
@@ -225,7 +225,9 @@ def mixture(base: Tensor, parts: Tensor, strength: float) -> Tensor:
 
 
 @torch.inference_mode()
-def judging_final_map(model: BaseModel, C: Tensor, hidden: Tensor, targets: Tensor) -> Slices[Verdict]:
+def validate_final_map_in_slices(
+    model: BaseModel, C: Tensor, hidden: Tensor, targets: Tensor
+) -> Slices[ValidationResult]:
     """Best strength of a final map C [d, d] on held-out hidden states [N, d] and next tokens [N]."""
     bare = yield from _losing(model, hidden, targets)
     step = (hidden.float() @ C.to(model.device).T).to(hidden.dtype)
@@ -235,13 +237,13 @@ def judging_final_map(model: BaseModel, C: Tensor, hidden: Tensor, targets: Tens
     return _verdict(losses, bare, len(hidden))
 
 
-def _verdict(losses: Mapping[float, float], bare: float, tokens: int) -> Verdict:
+def _verdict(losses: Mapping[float, float], bare: float, tokens: int) -> ValidationResult:
     """The best strength, or 0 if none is better than the bare model (a loss that is no number never is)."""
     best = min(losses, key=lambda strength: losses[strength] if losses[strength] == losses[strength] else float("inf"))
     delta = losses[best] - bare
     if not delta < 0:
-        return Verdict(0.0, delta, tokens, f"it is {delta:+.3f} nat/token worse than none on held-out files")
-    return Verdict(best, delta, tokens)
+        return ValidationResult(0.0, delta, tokens, f"it is {delta:+.3f} nat/token worse than none on held-out files")
+    return ValidationResult(best, delta, tokens)
 
 
 def _losing(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[float]:

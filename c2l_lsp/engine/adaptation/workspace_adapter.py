@@ -1,8 +1,8 @@
 """One workspace folder's living adapter: from hints about files to a new generation that is live.
 
-`FolderLife` never computes unasked: the scheduler drives `step()`, one slice at a time, and folds the changes of all
-folders that are ready in one batched update (`ready` → `folded`). It owns the generation counter, the adapter that
-is live and what is kept on disk; `learn.Learner` owns the state, `attention.Attention` says when to look.
+`WorkspaceAdapter` never computes unasked: the scheduler drives `step()`, one slice at a time, and folds the changes of
+all folders that are ready in one batched update (`ready` → `folded`). It owns the generation counter, the adapter that
+is live and what is kept on disk; `learn.Learner` owns the state, `ReconcileScheduler` says when to look.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import device, wire
 from c2l_lsp.engine.adaptation import finetune, registry, update_plan
-from c2l_lsp.engine.adaptation.adapter_state import BARE, NORM_LIMIT, Making
-from c2l_lsp.engine.adaptation.finetune import Deepening, Outcome
+from c2l_lsp.engine.adaptation.adapter_state import NORM_LIMIT, UNADAPTED, AdapterState
+from c2l_lsp.engine.adaptation.finetune import FinetuneJob, FinetuneResult
 from c2l_lsp.engine.adaptation.learner import Learner
-from c2l_lsp.engine.adaptation.pending_update import Ready
-from c2l_lsp.engine.adaptation.persistence import Keeping
-from c2l_lsp.engine.adaptation.reconcile_scheduler import Attention
-from c2l_lsp.engine.adaptation.validation import Verdict
-from c2l_lsp.engine.events import Emit, Telling
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, Saved
+from c2l_lsp.engine.adaptation.pending_update import PendingUpdate
+from c2l_lsp.engine.adaptation.persistence import Persistence
+from c2l_lsp.engine.adaptation.reconcile_scheduler import ReconcileScheduler
+from c2l_lsp.engine.adaptation.validation import ValidationResult
+from c2l_lsp.engine.events import Emit, FolderEvents
+from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState
 from c2l_lsp.errors import (
     AdapterError,
     C2LError,
@@ -52,7 +52,7 @@ _TOLD_PATHS = 8
 Work = Generator[None, None, None]
 
 
-class FolderLife:
+class WorkspaceAdapter:
     """One folder. An untrusted one, or one whose adapter is off, is not even read."""
 
     def __init__(
@@ -66,25 +66,25 @@ class FolderLife:
         slot: AdapterSlot,
     ) -> None:
         self.folder, self.settings, self.trusted = folder, settings, trusted
-        self.live = BARE
+        self.live = UNADAPTED
         self.enabled = settings.adapter.enable
         self.state_name = "opening"
         self.message = ""
-        self.ready: Ready | None = None
+        self.ready: PendingUpdate | None = None
         self._model = model
-        self._telling = Telling(folder, emit)
+        self._telling = FolderEvents(folder, emit)
         self._learner: Learner | None = None
-        self._attention = Attention(folder, settings, self._telling.trouble)
+        self._attention = ReconcileScheduler(folder, settings, self._telling.trouble)
         self._work: Work | None = None
         self._trigger = "index"
-        self.made = Making(model, slot, settings.adapter.scale)
+        self.made = AdapterState(model, slot, settings.adapter.scale)
         self._slot = slot
         self.rest_until = 0.0
-        self._deepening: Deepening | None = None
+        self._deepening: FinetuneJob | None = None
         self._deep_work: Work | None = None
         self._generation, self._updated_at = 0, 0.0
-        self._unfinished: Ready | None = None  # folded, and no adapter made of it yet
-        self._keeping = Keeping(folder.name, store, trusted, self._telling)
+        self._unfinished: PendingUpdate | None = None  # folded, and no adapter made of it yet
+        self._keeping = Persistence(folder.name, store, trusted, self._telling)
         self._shown_filter: FileFilter | None = None
         self._hopeless = False
 
@@ -156,7 +156,7 @@ class FolderLife:
 
     def distrust(self) -> None:
         """The adapter that is live made the model compute no numbers: go on without it until the next one."""
-        self.made.adapter, self.made.deep = None, Outcome()
+        self.made.adapter, self.made.deep = None, FinetuneResult()
         self._go_live()
         self.message = "The adapter is kept back: with it the model computed no numbers."
         self._telling.trouble(EngineError(f"{self.folder.name}: {self.message}"))
@@ -174,7 +174,7 @@ class FolderLife:
     def reset(self) -> None:
         """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
         self.cancel_deep()
-        self.made.deep = Outcome()
+        self.made.deep = FinetuneResult()
         failed: StorageError | None = None
         try:
             self._keeping.clear()
@@ -196,7 +196,7 @@ class FolderLife:
         if self._learner is None or self._learner.state is None:
             raise AdapterError(f"Nothing is learned of {self.folder.name} yet; a deep adapter needs that first.")
         self.cancel_deep()
-        self._deepening = Deepening(self._model, self._slot, self._learner, self.made.verdict, NORM_LIMIT, steps)
+        self._deepening = FinetuneJob(self._model, self._slot, self._learner, self.made.verdict, NORM_LIMIT, steps)
         self._deep_work = self._deepen(self._deepening)
 
     def cancel_deep(self) -> None:
@@ -220,11 +220,11 @@ class FolderLife:
             kind=learner.network.kind if learner and learner.network else self.settings.adapter.hypernetwork,
             enabled=self.enabled and self.learns,
             files=len(records),
-            chunks=learner.pieces if learner else 0,
+            chunks=learner.chunks if learner else 0,
             pending_files=self._attention.hinted + (self.ready.plan.changed_files if self.ready else 0),
             norm=self.made.adapter.norm if self.made.adapter else 0.0,
             scale=self.made.strength,
-            recalled=len(self.made.adapter.recall.keys) if self.made.adapter and self.made.adapter.recall else 0,
+            recalled=len(self.made.adapter.knn.keys) if self.made.adapter and self.made.adapter.knn else 0,
             updated_at=self._updated_at,
             state=self.state_name,
             message=self.message,
@@ -303,7 +303,7 @@ class FolderLife:
             self.made.deep = replace(self.made.deep, note=note)
             self._telling.trouble(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
 
-    def _deepen(self, deepening: Deepening) -> Work:
+    def _deepen(self, deepening: FinetuneJob) -> Work:
         self.made.deep = yield from deepening.run(
             lambda done, total, finished: self._telling.progress(wire.DEEP, done, total, "steps", finished)
         )
@@ -314,7 +314,7 @@ class FolderLife:
         if self._learner is not None and self._learner.state is not None:
             self._save(self._learner, self._learner.state)
 
-    def update_input(self) -> tuple[RepoState, Ready]:
+    def update_input(self) -> tuple[RepoState, PendingUpdate]:
         """The state and the change that wait for the batched update."""
         assert self._learner is not None  # noqa: S101 - only asked when ready
         assert self._learner.network is not None  # noqa: S101
@@ -322,11 +322,11 @@ class FolderLife:
         begun = self.ready.replayed.start if self.ready.replayed is not None else None
         return begun or self._learner.state or self._learner.network.empty(), self.ready
 
-    def updating(self, states: list[RepoState], changes: list[Ready]) -> Slices[list[RepoState]]:
+    def update_in_slices(self, states: list[RepoState], changes: list[PendingUpdate]) -> Slices[list[RepoState]]:
         """The batched update with this folder's hypernetwork (that of all folders in the batch)."""
         assert self._learner is not None  # noqa: S101
         assert self._learner.network is not None  # noqa: S101
-        return self._learner.network.updating(states, [ready.change for ready in changes])
+        return self._learner.network.update_in_slices(states, [ready.change for ready in changes])
 
     def folded(self, state: RepoState, update_ms: float) -> None:
         """The batched update is done: make the adapter, pass the gate, go live, keep it."""
@@ -367,7 +367,7 @@ class FolderLife:
         self.message = "git is at work in the folder; it is learned when git is done." if waits else ""
         self._telling.progress(_GIT_TASK, 0, 0, "", not waits)
 
-    def _finish(self, ready: Ready, learner: Learner, state: RepoState) -> Work:
+    def _finish(self, ready: PendingUpdate, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101
         started = time.perf_counter()
         adapter = learner.network.adapter(state)
@@ -427,7 +427,7 @@ class FolderLife:
 
     def _go_live(self) -> None:
         bare = not self.enabled
-        self.live = BARE if bare else self.made.live(self._generation, str(self.folder), hopeless=self._hopeless)
+        self.live = UNADAPTED if bare else self.made.live(self._generation, str(self.folder), hopeless=self._hopeless)
 
     def _settle(self) -> None:
         self.state_name = "ready"
@@ -448,14 +448,14 @@ class FolderLife:
     def _save(self, learner: Learner, state: RepoState) -> None:
         if learner.network is None or not self._keeping.may:
             return
-        saved = Saved(
+        saved = SavedState(
             schema=SCHEMA,
             folder=str(self.folder),
             hypernetwork=learner.network.digest,
             filter_digest=learner.rules,
             generation=self._generation,
             gate=self.made.verdict.strength,
-            gate_recall=self.made.verdict.recall,
+            gate_recall=self.made.verdict.knn_strength,
             files=update_plan.to_rows(learner.records),
             seen=learner.seen,
             touched=learner.sample.touched,
@@ -467,11 +467,11 @@ class FolderLife:
         """The rules are other ones than what was learned was made under: from now on it is used nowhere, and what is
         kept of it goes at once, so that it does not come back with the next start."""
         if self._deepening is not None or self.made.deep.pairs:
-            self.made.deep = Outcome(note="dropped: other ignore rules hold than when it was trained")
+            self.made.deep = FinetuneResult(note="dropped: other ignore rules hold than when it was trained")
         self.cancel_deep()
         self.made.drop()
         self._unfinished = None
-        if self.live is not BARE:
+        if self.live is not UNADAPTED:
             self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
             self._go_live()
         self._keeping.purge()
@@ -500,7 +500,7 @@ class FolderLife:
             learner.extra = {}
             raise store.refuse(StateError(device.said(error))) from error
         learner.restore(network, state, saved)
-        self.made.verdict = Verdict(saved.gate, 0.0, 0, recall=saved.gate_recall)
+        self.made.verdict = ValidationResult(saved.gate, 0.0, 0, knn_strength=saved.gate_recall)
         if deeper.pairs:
             self.made.deep = deeper
         self.made.adapter = adapter

@@ -12,11 +12,11 @@ import torch
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.completion import prompt as prompts
-from c2l_lsp.engine.completion.confidence import Sure
+from c2l_lsp.engine.completion.confidence import ConfidentText
 from c2l_lsp.engine.completion.decode import Prefilled
-from c2l_lsp.engine.completion.draft import Elsewhere
+from c2l_lsp.engine.completion.draft import DraftSource
 from c2l_lsp.engine.completion.greedy import Step
-from c2l_lsp.engine.completion.stop_rules import Shape
+from c2l_lsp.engine.completion.stop_rules import StopRules
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import tails
 from c2l_lsp.model.adapter.lora import AdapterSlot
@@ -43,25 +43,27 @@ class _Task:
     """One request at work: its shape, its prompt as read, and what bounds it."""
 
     request: wire.Complete
-    shape: Shape
+    shape: StopRules
     start: Prefilled
     deadline: float
     cancelled: Callable[[], bool]
-    elsewhere: Elsewhere | None
+    elsewhere: DraftSource | None
 
 
 class Decoding(Protocol):
     """What a completion needs of a decoder."""
 
     def prefill(
-        self, ids: list[int], kv_key: str = "", owed: str = "", cancelled: Callable[[], bool] = ...
+        self, ids: list[int], kv_key: str = "", forced_prefix: str = "", cancelled: Callable[[], bool] = ...
     ) -> Prefilled:
         """Read a prompt. RequestCancelled as soon as `cancelled` says so."""
 
     def likeliest(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer, best first."""
 
-    def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
+    def stream(
+        self, start: Prefilled, first: int | None = None, elsewhere: DraftSource | None = None
+    ) -> Iterator[Step]:
         """Greedy tokens after a prompt, without end."""
 
 
@@ -78,7 +80,7 @@ class Completer:
         generation: int,
         kv_key: str,
         cancelled: Callable[[], bool],
-        elsewhere: Elsewhere | None = None,
+        elsewhere: DraftSource | None = None,
     ) -> wire.Completion:
         """The completion of a request. RequestCancelled as soon as `cancelled` says so, at most one step later.
 
@@ -87,14 +89,14 @@ class Completer:
         started = time.perf_counter()
         budget = request.max_latency_ms / 1e3
         deadline = started + budget
-        shape = Shape.of(request.prefix, request.suffix, request.multiline)
+        shape = StopRules.of(request.prefix, request.suffix, request.multiline)
         prefix = request.prefix + request.must_start
         asked = prompts.build(
             self._model, prefix, request.suffix, request.max_context_tokens, reserve=request.max_new_tokens
         )
         if cancelled():
             raise RequestCancelled("The completion was cancelled before it began.")
-        start = self._decoder.prefill(asked.ids, kv_key, asked.owed, cancelled)
+        start = self._decoder.prefill(asked.ids, kv_key, asked.forced_prefix, cancelled)
         prefilled = time.perf_counter()
         deadline = max(deadline, prefilled + _WRITING * budget)
         task = _Task(request, shape, start, deadline, cancelled, elsewhere)
@@ -147,7 +149,7 @@ class Completer:
         request, shape, start = task.request, task.shape, task.start
         ids: list[int] = []
         total, paid, stop = 0.0, 0.0, "tokens"  # `paid`: of what stands before the cursor, and is no guess
-        sure = Sure(request.min_confidence)
+        sure = ConfidentText(request.min_confidence)
         for step in self._decoder.stream(start, first, task.elsewhere):
             if task.cancelled():
                 raise RequestCancelled("The completion was cancelled.")
@@ -178,10 +180,10 @@ class Completer:
 
     def _new_text(self, ids: list[int], start: Prefilled) -> str | None:
         """What is new in an answer's tokens: what was owed is there already. None until all of it is paid."""
-        if not start.owed or self._model.pieces is None:
+        if not start.forced_prefix or self._model.token_bytes is None:
             return self._model.decode(ids)
-        owed, text = start.owed.decode(), self._model.pieces.text(ids)
-        return text[len(owed) :] if text.startswith(owed) else None
+        forced_prefix, text = start.forced_prefix.decode(), self._model.token_bytes.text(ids)
+        return text[len(forced_prefix) :] if text.startswith(forced_prefix) else None
 
 
 def _distinct(texts: object) -> list[str]:

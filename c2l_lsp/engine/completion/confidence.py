@@ -15,7 +15,7 @@ LEAST_CHARACTERS = 2
 """Of a part; a single bracket is not worth a look."""
 
 
-class Sure:
+class ConfidentText:
     """Follows an answer token by token and keeps what may be shown of it.
 
     `least` is the lowest probability of being right up to the end of a line; 0 = everything may be shown.

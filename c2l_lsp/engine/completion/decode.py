@@ -14,11 +14,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from c2l_lsp.engine.completion.draft import Credits, Elsewhere, Guess, Lookup
+from c2l_lsp.engine.completion.draft import Credits, DraftSource, Guess, Lookup
 from c2l_lsp.engine.completion.greedy import Greedy, Step
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import tails
-from c2l_lsp.model.adapter.kv_sequence import Reader, Text, reader_of
+from c2l_lsp.model.adapter.kv_sequence import KVSequence, SequenceReader, sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.kernel import LONGEST
@@ -34,7 +34,7 @@ DRAFT = 4
 class _Slot:
     """A token sequence that was read: `ids[i]` stands at position i of `text`. The first `kept` have a prompt's KV."""
 
-    text: Text
+    text: KVSequence
     ids: list[int] = field(default_factory=list)
     kept: int = 0
 
@@ -50,14 +50,14 @@ class _Slot:
 class Prefilled:
     """A prompt that was read: logits of what comes next [vocabulary], and how many of its tokens were reused.
 
-    `owed` are bytes that the answer has to begin with, `slot` is what its decoder keeps of it.
+    `forced_prefix` are bytes that the answer has to begin with, `slot` is what its decoder keeps of it.
     """
 
     slot: object
     logits: Tensor
     length: int
     reused: int
-    owed: bytes = b""
+    forced_prefix: bytes = b""
 
 
 class Decoder:
@@ -71,12 +71,12 @@ class Decoder:
         self,
         model: BaseModel,
         adapters: AdapterSlot,
-        reader: Reader | None = None,
+        reader: SequenceReader | None = None,
         draft: int = DRAFT,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._model, self._adapters, self._draft, self._clock = model, adapters, draft, clock
-        self._reader, self._greedy = reader or reader_of(model, adapters), Greedy(model.pieces)
+        self._reader, self._greedy = reader or sequence_reader(model, adapters), Greedy(model.token_bytes)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
         self._credits = Credits()
@@ -87,7 +87,7 @@ class Decoder:
 
     @torch.inference_mode()
     def prefill(
-        self, ids: list[int], kv_key: str = "", owed: str = "", cancelled: Callable[[], bool] = lambda: False
+        self, ids: list[int], kv_key: str = "", forced_prefix: str = "", cancelled: Callable[[], bool] = lambda: False
     ) -> Prefilled:
         """Read a prompt. `kv_key` names whatever the KV depends on besides the ids (an adapter with inner pairs).
 
@@ -105,38 +105,40 @@ class Decoder:
             self._count(slot, part)
             slot.kept = len(slot.ids)
         logits = self._adapters.recalled(hidden, self._reader.logits(hidden), tails(ids, len(ids) - 1, len(ids)))
-        return Prefilled(slot, logits[0], len(ids), reused, owed.encode())
+        return Prefilled(slot, logits[0], len(ids), reused, forced_prefix.encode())
 
     @torch.inference_mode()
     def likeliest(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer, best first."""
-        return self._greedy.likeliest(start.logits, start.owed, count)
+        return self._greedy.likeliest(start.logits, start.forced_prefix, count)
 
     @torch.inference_mode()
-    def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
+    def stream(
+        self, start: Prefilled, first: int | None = None, elsewhere: DraftSource | None = None
+    ) -> Iterator[Step]:
         """Greedy tokens after a prompt, without end: the consumer stops. `first` forces the first token.
 
         May be called again for the same prompt; the KV of the last answer is dropped then. Drafts are looked up in the
         prompt and in what is known `elsewhere`.
         """
-        slot, seen, owed = cast(_Slot, start.slot), start.length, start.owed
+        slot, seen, forced_prefix = cast(_Slot, start.slot), start.length, start.forced_prefix
         slot.crop(seen)
         lookup = Lookup(slot.ids, self._cursor(slot.ids), elsewhere) if self._draft else None
         logits, guess = start.logits[None], Guess()
         while True:
             written: list[int] = []
-            for step, hoped in zip(self._greedy.steps(logits, owed, first), [*guess.ids, None], strict=True):
+            for step, hoped in zip(self._greedy.steps(logits, forced_prefix, first), [*guess.ids, None], strict=True):
                 yield step
                 written.append(step.token)
                 if step.token != hoped:
                     break
             first = None
-            owed = owed[len(self._paid(written[-1])) :] if owed else b""
+            forced_prefix = forced_prefix[len(self._paid(written[-1])) :] if forced_prefix else b""
             seen += len(written)
             self.accepted += len(written) - 1
             self._credits.book(guess, len(written) - 1)
             slot.crop(seen - 1)  # guesses that were wrong
-            guess = self._guess(lookup, written, wanted=not owed)
+            guess = self._guess(lookup, written, wanted=not forced_prefix)
             logits = self._step(slot, [written[-1], *guess.ids])
 
     def prepare(self) -> None:
@@ -156,7 +158,7 @@ class Decoder:
         return guess
 
     def _paid(self, token: int) -> bytes:
-        return self._model.pieces[token] if self._model.pieces is not None else b""
+        return self._model.token_bytes[token] if self._model.token_bytes is not None else b""
 
     def _cursor(self, ids: list[int]) -> int:
         """Where in a prompt writing goes on."""

@@ -33,7 +33,7 @@ class Guess:
     source: str = ""
 
 
-class Elsewhere(Protocol):
+class DraftSource(Protocol):
     """Text besides the prompt that can be searched."""
 
     def after(self, run: list[int], most: int) -> list[int]:
@@ -96,7 +96,7 @@ class Lookup:
     `cursor` is where writing goes on: in a fill-in-the-middle prompt the end of the text before it, else the end.
     """
 
-    def __init__(self, ids: list[int], cursor: int, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(self, ids: list[int], cursor: int, elsewhere: DraftSource | None = None) -> None:
         self._ids, self._elsewhere = ids.copy(), elsewhere
         self._tail = ids[max(0, cursor - LONGEST) : cursor]
         self._text = array("i", ids[:-1]).tobytes()  # searched as bytes: an index would cost more than is asked of it

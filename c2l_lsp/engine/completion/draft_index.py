@@ -18,7 +18,7 @@ MOST = 120_000
 _CHARS = 30_000  # of one file: more would take longer to tokenise than a slice of adapter work may last
 
 
-class Hoard:
+class DraftIndex:
     """The texts of one folder, searchable by runs of LONGEST tokens."""
 
     def __init__(self, encode: Callable[[str], list[int]], most: int = MOST) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from c2l_lsp.model.lm.token_healing import Pieces
+from c2l_lsp.model.lm.token_healing import TokenBytes
 from c2l_lsp.model.runtime import kernel
 
 _KEPT = 64  # debts whose tokens are known: a word that is typed owes one more letter at every key
@@ -23,15 +23,15 @@ class Step:
 
 
 class Greedy:
-    """Chooses among tokens whose bytes are `pieces`; without them nothing can be owed."""
+    """Chooses among tokens whose bytes are `token_bytes`; without them nothing can be owed."""
 
-    def __init__(self, pieces: Pieces | None) -> None:
-        self._pieces = pieces
+    def __init__(self, token_bytes: TokenBytes | None) -> None:
+        self._pieces = token_bytes
         self._known: OrderedDict[bytes, Tensor | None] = OrderedDict()
 
-    def steps(self, logits: Tensor, owed: bytes, first: int | None) -> list[Step]:
+    def steps(self, logits: Tensor, forced_prefix: bytes, first: int | None) -> list[Step]:
         """The likeliest token after each row of logits [n, vocabulary]; `first` replaces that of the first row."""
-        possible = self._possible(owed)
+        possible = self._possible(forced_prefix)
         scores = logits.float() if possible is None else logits.float()[:, possible]
         tokens, norms = kernel.best(scores) or _best(scores)
         chosen = tokens if possible is None else possible[tokens].tolist()
@@ -44,25 +44,25 @@ class Greedy:
             steps[0] = Step(first, float(logits[0, first]) - norms[0] if among else -torch.inf)
         return steps
 
-    def likeliest(self, logits: Tensor, owed: bytes, count: int) -> list[int]:
+    def likeliest(self, logits: Tensor, forced_prefix: bytes, count: int) -> list[int]:
         """The likeliest tokens by logits [vocabulary], best first; fewer where not so many are possible."""
-        possible = self._possible(owed)
+        possible = self._possible(forced_prefix)
         scores = logits.float() if possible is None else logits.float()[possible]
         best = torch.topk(scores, min(count, len(scores))).indices
         found: list[int] = (best if possible is None else possible[best]).tolist()
         return found
 
-    def _possible(self, owed: bytes) -> Tensor | None:
+    def _possible(self, forced_prefix: bytes) -> Tensor | None:
         """Tokens [k] that agree with what is owed; None for all."""
-        if not owed or self._pieces is None:
+        if not forced_prefix or self._pieces is None:
             return None
-        if owed not in self._known:
-            agreeing = self._pieces.agreeing(owed)
-            self._known[owed] = torch.tensor(agreeing) if agreeing else None
+        if forced_prefix not in self._known:
+            agreeing = self._pieces.agreeing(forced_prefix)
+            self._known[forced_prefix] = torch.tensor(agreeing) if agreeing else None
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
-        self._known.move_to_end(owed)
-        return self._known[owed]
+        self._known.move_to_end(forced_prefix)
+        return self._known[forced_prefix]
 
 
 def _best(scores: Tensor) -> tuple[list[int], list[float]]:

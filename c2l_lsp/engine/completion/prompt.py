@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.lm.token_healing import owed as owed_by
+from c2l_lsp.model.lm.token_healing import forced_prefix_of
 
 PREFIX_SHARE = 0.75
 """Share of the prompt that belongs to the text before the cursor when both sides are long."""
@@ -21,12 +21,12 @@ _STEP_TOKENS = 64  # what follows the cursor may stand first: it must not grow s
 class Prompt:
     """Ids to feed. `fim` says whether the model was asked to fill between two texts or to go on.
 
-    `owed` is the end of the text before the cursor, withheld: the answer begins with it.
+    `forced_prefix` is the end of the text before the cursor, withheld: the answer begins with it.
     """
 
     ids: list[int]
     fim: bool
-    owed: str = ""
+    forced_prefix: str = ""
 
 
 def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: int, heal: bool = True) -> Prompt:
@@ -36,8 +36,8 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
     fill-in-the-middle, or an empty rest of the file, is prompted with the prefix alone. With `heal` it does not end
     inside a word (see c2l_lsp.model.lm.token_healing).
     """
-    owed = owed_by(prefix) if heal and model.pieces is not None else ""
-    prefix = prefix.removesuffix(owed) if owed else prefix
+    forced_prefix = forced_prefix_of(prefix) if heal and model.token_bytes is not None else ""
+    prefix = prefix.removesuffix(forced_prefix) if forced_prefix else prefix
     room = max(16, min(max_tokens, model.max_context - reserve) - 4)
     fill = model.fim is not None and bool(suffix.strip())
     after = model.encode_kept(suffix[: room * _CHARS_PER_TOKEN]) if fill else []
@@ -45,8 +45,8 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
     before = _before(model, prefix, room - kept_after)
     after = after[: max(kept_after, (room - len(before)) // _STEP_TOKENS * _STEP_TOKENS)]
     if fill and model.fim is not None:
-        return Prompt(model.fim.prompt(before, after), True, owed)
-    return Prompt([model.start, *before], False, owed)
+        return Prompt(model.fim.prompt(before, after), True, forced_prefix)
+    return Prompt([model.start, *before], False, forced_prefix)
 
 
 def _before(model: BaseModel, prefix: str, room: int) -> list[int]:

@@ -14,7 +14,7 @@ _REPEATED = re.compile(r"(.{4,}?)\1{3,}$", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Shape:
+class StopRules:
     """The surroundings of a cursor, as far as they bound a completion.
 
     `indent` is the width of the cursor line's indentation, `line` its text before the cursor, `rest` the text after it
@@ -28,7 +28,7 @@ class Shape:
     following: str
 
     @classmethod
-    def of(cls, prefix: str, suffix: str, multiline: str) -> Shape:
+    def of(cls, prefix: str, suffix: str, multiline: str) -> StopRules:
         """The shape at a cursor. `multiline` is the setting: auto, always or never."""
         line = prefix.rpartition("\n")[2]
         rest, _, below = suffix.partition("\n")

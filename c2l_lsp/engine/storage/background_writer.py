@@ -8,38 +8,38 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from c2l_lsp.engine.storage.store import FolderStore, Saved
+from c2l_lsp.engine.storage.store import FolderStore, SavedState
 from c2l_lsp.errors import StorageError, place
 from c2l_lsp.model.hypernet.protocol import RepoState
 
 
 @dataclass(frozen=True)
-class Job:
+class WriteJob:
     """A generation to write. `purge`: what was learned under other rules goes with it; readings are pruned already."""
 
-    saved: Saved
+    saved: SavedState
     state: RepoState
     extra: Mapping[str, Tensor]
     purge: bool = False
 
 
 @dataclass(frozen=True)
-class Kept:
+class WriteResult:
     """How a job went; `purged` only if it was to purge and did."""
 
     error: StorageError | None = None
     purged: bool = False
 
 
-class Keeper:
+class BackgroundWriter:
     """One job at a time in a thread of its own. Of the jobs that wait only the latest counts: it stands for all."""
 
     def __init__(self, store: FolderStore) -> None:
         self._store = store
         self._changed = threading.Condition()
-        self._next: Job | None = None
+        self._next: WriteJob | None = None
         self._busy = self._ended = False
-        self._done: Kept | None = None
+        self._done: WriteResult | None = None
 
     @property
     def busy(self) -> bool:
@@ -51,7 +51,7 @@ class Keeper:
         """Whether there is an outcome to `take`."""
         return self._done is not None
 
-    def keep(self, job: Job) -> None:
+    def keep(self, job: WriteJob) -> None:
         """Write this next."""
         with self._changed:
             purge = job.purge or (self._next is not None and self._next.purge)
@@ -65,7 +65,7 @@ class Keeper:
         with self._changed:
             self._next = self._done = None
 
-    def take(self) -> Kept | None:
+    def take(self) -> WriteResult | None:
         """How the last job that ended went, once."""
         with self._changed:
             done, self._done = self._done, None
@@ -93,12 +93,12 @@ class Keeper:
             with self._changed:
                 self._done = done
 
-    def _write(self, job: Job) -> Kept:
+    def _write(self, job: WriteJob) -> WriteResult:
         epoch = self._store.epoch
         try:
             kept = self._store.save(job.saved, job.state, job.extra)
-            return Kept(purged=job.purge and kept and self._store.purged(epoch))
+            return WriteResult(purged=job.purge and kept and self._store.purged(epoch))
         except StorageError as error:
-            return Kept(error)
+            return WriteResult(error)
         except Exception as error:
-            return Kept(StorageError(f"What was learned cannot be kept: {place(error)}."))
+            return WriteResult(StorageError(f"What was learned cannot be kept: {place(error)}."))

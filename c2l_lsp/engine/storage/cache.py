@@ -17,8 +17,8 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 
 from c2l_lsp.engine.storage import disk
-from c2l_lsp.engine.storage.state_lock import Claim
-from c2l_lsp.model.hypernet.protocol import Reading
+from c2l_lsp.engine.storage.state_lock import StateLock
+from c2l_lsp.model.hypernet.protocol import ChunkEmbedding
 
 READINGS = "readings.sqlite"
 _BATCH = 500
@@ -30,17 +30,17 @@ class Cache:
     """The database below the directory of a claim. StorageError when it cannot be written or read, InUse when another
     process writes it."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: StateLock) -> None:
         self._claim = claim
         self._path = claim.root / READINGS
         self._db: sqlite3.Connection | None = None
         self._writes = False  # what the connection was opened for
         self._folding: threading.Thread | None = None
 
-    def get(self, keys: Iterable[bytes], rule: str) -> dict[bytes, Reading]:
+    def get(self, keys: Iterable[bytes], rule: str) -> dict[bytes, ChunkEmbedding]:
         """Stored readings of some keys; what is missing or damaged is simply not in the answer."""
         wanted = list(dict.fromkeys(keys))
-        found: dict[bytes, Reading] = {}
+        found: dict[bytes, ChunkEmbedding] = {}
         with self._errors():
             if self._nothing_to_read():
                 return found
@@ -54,7 +54,7 @@ class Cache:
                             found[key] = tensors_from(value)
         return found
 
-    def put(self, readings: Mapping[bytes, Reading], rule: str) -> None:
+    def put(self, readings: Mapping[bytes, ChunkEmbedding], rule: str) -> None:
         """Keep readings."""
         rows = []
         for key, reading in readings.items():

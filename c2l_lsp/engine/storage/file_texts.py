@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from c2l_lsp.engine.adaptation.update_plan import Plan, Record
+from c2l_lsp.engine.adaptation.update_plan import FileRecord, UpdatePlan
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.errors import StorageError
 
 
-class Texts:
+class FileTexts:
     """Texts by digest, in the cache; in memory where there is none."""
 
     def __init__(self, cache: Cache | None, on_trouble: Callable[[StorageError], None]) -> None:
@@ -17,7 +17,7 @@ class Texts:
         self._held: dict[bytes, str] = {}
         self._paused = False
 
-    def of(self, records: Mapping[str, Record]) -> dict[bytes, str]:
+    def of(self, records: Mapping[str, FileRecord]) -> dict[bytes, str]:
         """The kept texts of some files, by digest; a lost one is not in the answer."""
         wanted = [record.entry.digest for record in records.values()]
         found = {digest: self._held[digest] for digest in wanted if digest in self._held}
@@ -28,7 +28,7 @@ class Texts:
                 self._on_trouble(error)
         return found
 
-    def keep(self, planned: Plan) -> None:
+    def keep(self, planned: UpdatePlan) -> None:
         """Keep the texts that came with a plan; those of no file any more are forgotten."""
         came = {planned.records[path].entry.digest: text for path, text in planned.came.items()}
         alive = {record.entry.digest for record in planned.records.values()}

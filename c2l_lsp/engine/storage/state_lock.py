@@ -13,13 +13,13 @@ from c2l_lsp.errors import Severity, StorageError
 LOCK = "lock"
 
 
-class InUse(StorageError):
+class StateInUse(StorageError):
     """Another process keeps this folder's state; nothing is wrong, and nothing may be written."""
 
     severity = Severity.INFO
 
 
-class Claim:
+class StateLock:
     """The right to write a directory. `changing` is held where the right, or what is current there, changes."""
 
     def __init__(self, root: Path) -> None:
@@ -52,9 +52,11 @@ class Claim:
             return True
 
     def required(self) -> None:
-        """InUse if another process may write here."""
+        """StateInUse if another process may write here."""
         if not self.own():
-            raise InUse(f"Another server keeps what is learned in {self.root}; this one keeps nothing there meanwhile.")
+            raise StateInUse(
+                f"Another server keeps what is learned in {self.root}; this one keeps nothing there meanwhile."
+            )
 
     def release(self) -> None:
         """Let another process have it."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.cache import READINGS, Cache
-from c2l_lsp.engine.storage.state_lock import LOCK, Claim
+from c2l_lsp.engine.storage.state_lock import LOCK, StateLock
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
@@ -46,7 +46,7 @@ def folder_key(folder: Path) -> str:
     return f"{readable}-{digest}"
 
 
-class Saved(msgspec.Struct, frozen=True, kw_only=True):
+class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     """What a generation stands for: the files folded into it and by which hypernetwork, under which filter.
 
     `files` maps a path to the digest, size and mtime_ns of the text and the keys of its pieces; `seen` likewise every
@@ -72,7 +72,7 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.claim = Claim(root)
+        self.claim = StateLock(root)
         self.cache = Cache(self.claim)
         self._epoch = 0
 
@@ -87,7 +87,7 @@ class FolderStore:
 
     # --- generations -----------------------------------------------------------------------------------------------
 
-    def save(self, saved: Saved, state: RepoState, extra: Mapping[str, Tensor]) -> bool:
+    def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor]) -> bool:
         """Write a generation and switch to it. `extra` are more tensors it needs (a prior of the user's own base).
 
         Any thread may, while others read and write readings. False if all was cleared or purged meanwhile: then
@@ -137,7 +137,7 @@ class FolderStore:
         old = [path for path in generations if path.name != current][: -(KEPT_GENERATIONS - 1) or None]
         return old + list(self.root.glob(".gen-*.tmp"))
 
-    def load(self) -> tuple[Saved, RepoState, dict[str, Tensor]] | None:
+    def load(self) -> tuple[SavedState, RepoState, dict[str, Tensor]] | None:
         """The newest whole generation; None if there is none yet. StateError after setting a broken one aside.
 
         Without the right to write nothing is set aside: it may be the other process that is just replacing it.
@@ -165,7 +165,7 @@ class FolderStore:
         except StorageError:  # saving will tell
             return False
 
-    def peek(self) -> Saved | None:
+    def peek(self) -> SavedState | None:
         """What the newest generation stands for, without its tensors and without touching anything."""
         try:
             directory = self._current()
@@ -182,7 +182,7 @@ class FolderStore:
             raise ValueError("a damaged pointer")
         return self.root / name
 
-    def _read(self, directory: Path) -> tuple[Saved, RepoState, dict[str, Tensor]]:
+    def _read(self, directory: Path) -> tuple[SavedState, RepoState, dict[str, Tensor]]:
         manifest = json.loads((directory / "manifest.json").read_bytes())
         if manifest.get("schema") != SCHEMA:
             raise ValueError(f"schema {manifest.get('schema')}, not {SCHEMA}")
@@ -193,7 +193,7 @@ class FolderStore:
             content[file] = (directory / file).read_bytes()  # private memory: a mapped file could change under us
             if disk.checksum(content[file]).hex() != checksum:
                 raise ValueError(f"{file} does not match its checksum")
-        saved = msgspec.msgpack.decode(content["saved.msgpack"], type=Saved, strict=True)
+        saved = msgspec.msgpack.decode(content["saved.msgpack"], type=SavedState, strict=True)
         numbers = [saved.gate, saved.gate_recall]
         state, extra = tensors_from(content["state.safetensors"]), tensors_from(content["extra.safetensors"])
         finite = all(bool(tensor.isfinite().all()) for tensor in [*state.values(), *extra.values()])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from c2l_lsp.errors import AdapterError, RequestCancelled
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 KIND = "sgd"
@@ -42,10 +42,10 @@ class _Factors:
         """The tensors that learn."""
         return [self.B] if self.A is None else [self.A, self.B]
 
-    def pair(self) -> Pair:
+    def pair(self) -> LoraPair:
         """As it stands in an adapter."""
         A = torch.eye(self.B.shape[1]) if self.A is None else self.A.detach().cpu()
-        return Pair(A, self.B.detach().cpu(), self.scale)
+        return LoraPair(A, self.B.detach().cpu(), self.scale)
 
 
 def fit_lora(
@@ -131,7 +131,7 @@ def _initial(model: BaseModel, rank: int, scale: float, start: Adapter | None, s
         wide, high = linear.in_features, linear.out_features
         given = None if start is None else start.pairs.get(name)
         A = (torch.rand(rank, wide, generator=dice) * 2 - 1) * wide**-0.5
-        pair = given or Pair(A, torch.zeros(high, rank), scale)
+        pair = given or LoraPair(A, torch.zeros(high, rank), scale)
         A, B = (tensor.detach().float().to(model.device).clone().requires_grad_() for tensor in (pair.A, pair.B))
         factors[name] = _Factors(A, B, pair.scale)
     return factors

@@ -23,9 +23,9 @@ from torch.nn import functional
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.runtime.attention import Attention
 from c2l_lsp.model.runtime.cuda_graph import ROWS, FixedStep
-from c2l_lsp.model.runtime.int8_model import KV, Whole
+from c2l_lsp.model.runtime.int8_model import KV, Int8Model
 from c2l_lsp.model.runtime.kernel_layers import Stepping, Steps
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.model.runtime.quantized_linear import Int8, Quick, beside, compiles, quantises, steps_of
 from c2l_lsp.model.runtime.weights import Layer, Matrix, Rotations, Weights, fuse, merged, packs, small
 
@@ -76,7 +76,7 @@ class NativeReader:
         int8: bool | None = None,
         fixed: bool | None = None,
         compiled: bool | None = None,
-        whole: Whole | None = None,
+        whole: Int8Model | None = None,
     ) -> None:
         self._lm, self._adapters = lm, adapters
         self._packs, self._small = packs(lm), small(lm)
@@ -89,7 +89,7 @@ class NativeReader:
             self._bare = _Forms(whole.weights, whole.weights, whole.steps)
         else:
             self._bare = self._both(*self._formed(fuse(lm)))
-        self._adapted: list[tuple[Mapping[str, Pair], _Forms]] = []
+        self._adapted: list[tuple[Mapping[str, LoraPair], _Forms]] = []
         self.rotations = Rotations(self._bare.prompt)
         self.attention = Attention(self._bare.prompt)
 
@@ -120,7 +120,7 @@ class NativeReader:
         """The same for prompts, where they are read so too."""
         return self.quick if self._one else None
 
-    def _forms(self, pairs: Mapping[str, Pair]) -> _Forms:
+    def _forms(self, pairs: Mapping[str, LoraPair]) -> _Forms:
         if not pairs:
             return self._bare
         for known, forms in self._adapted:
@@ -130,7 +130,7 @@ class NativeReader:
         self._adapted = [*self._adapted[1 - _MERGED :], (pairs, made)]
         return made
 
-    def _with(self, pairs: Mapping[str, Pair]) -> _Forms:
+    def _with(self, pairs: Mapping[str, LoraPair]) -> _Forms:
         bare = self._bare
         if not self._small:
             prompt, step = (form.with_layers(beside(self._lm, form, pairs)) for form in (bare.prompt, bare.step))
@@ -159,9 +159,9 @@ class NativeReader:
         """Merge the current adapter's pairs."""
         self._forms(self._adapters.pairs)
 
-    def open(self) -> NativeText:
+    def open(self) -> NativeSequence:
         """An empty text."""
-        return NativeText(self)
+        return NativeSequence(self)
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
@@ -177,7 +177,7 @@ class NativeReader:
         return _Pass(start, end, torch.cat(parts, 1))
 
 
-class NativeText:
+class NativeSequence:
     """The KV of one text: per layer [capacity, 2·K·h], keys beside values."""
 
     def __init__(self, reader: NativeReader) -> None:

@@ -41,7 +41,7 @@ FEATURES = ("share of the best", "nearest", "longest run", "base's best", "agree
 
 
 @dataclass(frozen=True)
-class Trust:
+class MixtureGate:
     """How candidates are weighed and how much they are believed: τ, ρ, and the logistic function of FEATURES."""
 
     temperature: float = 0.07
@@ -49,7 +49,7 @@ class Trust:
     bias: float = -6.88
     weights: tuple[float, ...] = (1.31, 4.53, 1.77, -1.04, 0.32, 0.29, 1.23)
 
-    def judge(self, found: Found, top: float, token: int) -> Share:
+    def judge(self, found: Neighbours, top: float, token: int) -> NeighbourVote:
         """What the candidates say. `top` is the base's highest probability, `token` the one that has it."""
         score = found.cosine / self.temperature + self.run * found.run
         weight = np.exp(score - score.max())
@@ -62,7 +62,7 @@ class Trust:
             most, float(found.cosine.max()), float(found.run.max()) / LONGEST, top, float(best == token),
             math.log1p(found.count) / 8, most * (1 - top),
         )  # fmt: skip
-        return Share(np.array([*shares], np.int32), np.array([*shares.values()]), np.array(features))
+        return NeighbourVote(np.array([*shares], np.int32), np.array([*shares.values()]), np.array(features))
 
     def believed(self, features: NDArray[np.float64]) -> float:
         """λ at full strength."""
@@ -74,7 +74,7 @@ class Trust:
         return [self.temperature, self.run, self.bias, *self.weights]
 
     @classmethod
-    def of(cls, numbers: Sequence[float]) -> Trust:
+    def of(cls, numbers: Sequence[float]) -> MixtureGate:
         """The inverse of `plain`. ValueError if there are too few or too many."""
         if len(numbers) != 3 + len(FEATURES):
             raise ValueError(f"{len(numbers)} numbers where {3 + len(FEATURES)} are expected")
@@ -82,7 +82,7 @@ class Trust:
 
 
 @dataclass(frozen=True)
-class Found:
+class Neighbours:
     """The best candidates of a position: cosine and run [k] fp32, next token [k], and how many there were in all."""
 
     cosine: Floats
@@ -92,7 +92,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Share:
+class NeighbourVote:
     """Tokens the candidates name [m], their masses [m] (sum 1), and the FEATURES that λ is made of."""
 
     tokens: Ints
@@ -135,13 +135,13 @@ def changed(
     rows: Mapping[str, Tensor], added: Iterable[Mapping[str, Tensor]], removed: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
     """The rows with some pieces' added and others' taken away, in an order that depends on their content alone."""
-    pieces, counts = dict[bytes, tuple[Tensor, Tensor]](), Counter[bytes]()
+    chunks, counts = dict[bytes, tuple[Tensor, Tensor]](), Counter[bytes]()
     for sign, some in ((1, _split(rows)), (1, added), (-1, removed)):
-        for piece in some:
-            name = hashlib.blake2b(piece["ids"].numpy().tobytes(), digest_size=16).digest()
-            pieces.setdefault(name, (piece["ids"], piece["keys"]))
+        for chunk in some:
+            name = hashlib.blake2b(chunk["ids"].numpy().tobytes(), digest_size=16).digest()
+            chunks.setdefault(name, (chunk["ids"], chunk["keys"]))
             counts[name] += sign
-    kept = [pieces[name] for name in sorted(pieces) for _ in range(counts[name])]
+    kept = [chunks[name] for name in sorted(chunks) for _ in range(counts[name])]
     if not kept:
         return nothing(rows["keys"].shape[1])
     return {"ids": torch.cat([ids for ids, _ in kept]), "keys": torch.cat([keys for _, keys in kept])}
@@ -158,13 +158,13 @@ def _split(rows: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Recall:
+class KnnMemory:
     """The rows of a folder, ready to be looked up. `basis` W [D, d] fp32; `strength` multiplies λ."""
 
     ids: Tensor
     keys: Tensor
     basis: Tensor
-    trust: Trust
+    trust: MixtureGate
     strength: float = 1.0
 
     @cached_property
@@ -201,13 +201,13 @@ class Recall:
             digest.update(tensor.numpy().tobytes())
         return digest.digest()
 
-    def scaled(self, factor: float) -> Recall:
+    def scaled(self, factor: float) -> KnnMemory:
         """The same at another strength; what was prepared for looking up is shared."""
-        made = Recall(self.ids, self.keys, self.basis, self.trust, self.strength * factor)
+        made = KnnMemory(self.ids, self.keys, self.basis, self.trust, self.strength * factor)
         made.__dict__["_index"] = self._index
         return made
 
-    def find(self, key: Floats, before: Sequence[int]) -> Found | None:
+    def find(self, key: Floats, before: Sequence[int]) -> Neighbours | None:
         """The NEAREST best candidates of a position with this unit key [D] after these tokens; None without any."""
         ids, last, places, keys = self._index
         wanted = np.array([before[-1], before[-1] + 1], last.dtype)  # of another type, all of `last` would be converted
@@ -227,20 +227,20 @@ class Recall:
             score = cosine / self.trust.temperature + self.trust.run * run
             best = np.argpartition(score, -NEAREST)[-NEAREST:]
             at, cosine, run = at[best], cosine[best], run[best]
-        return Found(cosine, run, ids[at + 1], high - low)
+        return Neighbours(cosine, run, ids[at + 1], high - low)
 
     @torch.inference_mode()
     def shares(
         self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]
-    ) -> list[tuple[float, Share] | None]:
+    ) -> list[tuple[float, NeighbourVote] | None]:
         """(λ, share) of positions with final hidden states [n, d], logits [n, V] fp32, after these tokens each."""
         return self._shares(hidden, summed(logits), before)
 
     def _shares(
         self, hidden: Tensor, sums: Summed, before: Sequence[Sequence[int]]
-    ) -> list[tuple[float, Share] | None]:
+    ) -> list[tuple[float, NeighbourVote] | None]:
         keys = keys_of(self.basis, hidden).cpu().numpy()
-        out: list[tuple[float, Share] | None] = []
+        out: list[tuple[float, NeighbourVote] | None] = []
         for key, top, token, tail in zip(keys, sums.tops.tolist(), sums.tokens.tolist(), before, strict=True):
             found = self.find(key, tail)
             if found is None:

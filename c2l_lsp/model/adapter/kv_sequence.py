@@ -12,11 +12,11 @@ from c2l_lsp.model.adapter.forward import ALL, NativeReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.lm.llama import LlamaLM
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.model.runtime.weights import mergeable, why_not
 
 
-class Text(Protocol):
+class KVSequence(Protocol):
     """One token sequence as a model has read it so far."""
 
     def read(self, ids: list[int], every: bool = False) -> Tensor:
@@ -29,7 +29,7 @@ class Text(Protocol):
         """Forget everything from position `length` on."""
 
 
-class Reader(Protocol):
+class SequenceReader(Protocol):
     """Opens texts on one model, under whatever adapter its slot holds when they are read."""
 
     @property
@@ -43,7 +43,7 @@ class Reader(Protocol):
     def prepare(self) -> None:
         """Make ready what the current adapter needs."""
 
-    def open(self) -> Text:
+    def open(self) -> KVSequence:
         """An empty text."""
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
@@ -66,12 +66,12 @@ class TransformersReader:
         del step
         return self._adapters.logits(hidden)
 
-    def open(self) -> Text:
+    def open(self) -> KVSequence:
         """An empty text."""
-        return _TransformersText(self._model)
+        return _TransformersSequence(self._model)
 
 
-class _TransformersText:
+class _TransformersSequence:
     def __init__(self, model: BaseModel) -> None:
         self._model = model
         self._cache = _cache_of(model.lm)
@@ -111,7 +111,7 @@ class _EitherReader:
             NativeReader(model.lm, adapters, int8, whole=model.whole),
             TransformersReader(model, adapters),
         )
-        self._judged: tuple[Mapping[str, Pair], Reader] = ({}, self._native)
+        self._judged: tuple[Mapping[str, LoraPair], SequenceReader] = ({}, self._native)
 
     @property
     def exact(self) -> bool:
@@ -127,7 +127,7 @@ class _EitherReader:
         """Merge the current adapter's pairs, if it has any and they can be merged."""
         self._current.prepare()
 
-    def open(self) -> Text:
+    def open(self) -> KVSequence:
         """An empty text."""
         return self._current.open()
 
@@ -136,13 +136,13 @@ class _EitherReader:
         return self._current.logits(hidden, step)
 
     @property
-    def _current(self) -> Reader:
+    def _current(self) -> SequenceReader:
         pairs = self._adapters.pairs
         if self._judged[0] is not pairs:  # asked at every token: some forty names are not looked at each time
             self._judged = (pairs, self._native if mergeable(pairs) else self._other)
         return self._judged[1]
 
 
-def reader_of(model: BaseModel, adapters: AdapterSlot, int8: bool | None = None) -> Reader:
+def sequence_reader(model: BaseModel, adapters: AdapterSlot, int8: bool | None = None) -> SequenceReader:
     """The fastest reader that fits a model; `int8` as in NativeReader."""
     return TransformersReader(model, adapters) if why_not(model.lm) else _EitherReader(model, adapters, int8)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from c2l_lsp.errors import AdapterError, StorageError
-from c2l_lsp.model.adapter.knn_lm import Recall
+from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Adapter:
     base: str
     kind: str
     final_map: Tensor | None = None
-    pairs: Mapping[str, Pair] = field(default_factory=dict)
-    recall: Recall | None = None
+    pairs: Mapping[str, LoraPair] = field(default_factory=dict)
+    knn: KnnMemory | None = None
 
     @property
     def digest(self) -> str:
@@ -41,14 +41,14 @@ class Adapter:
         digest = hashlib.blake2b(f"{self.base}{self.kind}".encode(), digest_size=16)
         for tensor in self._tensors():
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-        if self.recall is not None:
-            digest.update(self.recall.digest)
+        if self.knn is not None:
+            digest.update(self.knn.digest)
         return digest.hexdigest()
 
     @property
     def empty(self) -> bool:
         """Whether it changes nothing."""
-        return self.final_map is None and not self.pairs and self.recall is None
+        return self.final_map is None and not self.pairs and self.knn is None
 
     @property
     def norm(self) -> float:
@@ -76,17 +76,17 @@ class Adapter:
         final = 0 if self.final_map is None else int(self.final_map.shape[0])
         return max([final, *(int(pair.A.shape[0]) for pair in self.pairs.values())])
 
-    def scaled(self, factor: float, recall: float | None = None) -> Adapter:
-        """The same adapter at another strength; `recall` is that of what is recalled, if it is another."""
+    def scaled(self, factor: float, knn_strength: float | None = None) -> Adapter:
+        """The same adapter at another strength; the kNN memory gets `knn_strength` if that is given."""
         final = None if self.final_map is None else self.final_map * factor
-        pairs = {name: Pair(p.A, p.B, p.scale * factor) for name, p in self.pairs.items()}
-        share = factor if recall is None else recall
-        recalled = self.recall.scaled(share) if self.recall is not None and share > 0 else None
+        pairs = {name: LoraPair(p.A, p.B, p.scale * factor) for name, p in self.pairs.items()}
+        share = factor if knn_strength is None else knn_strength
+        recalled = self.knn.scaled(share) if self.knn is not None and share > 0 else None
         return Adapter(self.base, self.kind, final, pairs, recalled)
 
-    def without_recall(self) -> Adapter:
+    def without_knn(self) -> Adapter:
         """Its matrices alone."""
-        return replace(self, recall=None)
+        return replace(self, knn=None)
 
     def check(self, model: BaseModel) -> None:
         """AdapterError unless this adapter belongs to the model, has its shapes and is finite."""
@@ -98,8 +98,8 @@ class Adapter:
             )
         for name, pair in self.pairs.items():
             _check_pair(name, pair, model)
-        if self.recall is not None and self.recall.basis.shape[1] != model.d:
-            raise AdapterError(f"The adapter's keys are of width {self.recall.basis.shape[1]}, not {model.d}.")
+        if self.knn is not None and self.knn.basis.shape[1] != model.d:
+            raise AdapterError(f"The adapter's keys are of width {self.knn.basis.shape[1]}, not {model.d}.")
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self._tensors()):
             raise AdapterError("The adapter holds numbers that are not finite; it is not used.")
 
@@ -108,7 +108,7 @@ class Adapter:
         return final + [tensor for _, pair in sorted(self.pairs.items()) for tensor in (pair.A, pair.B)]
 
 
-def _check_pair(name: str, pair: Pair, model: BaseModel) -> None:
+def _check_pair(name: str, pair: LoraPair, model: BaseModel) -> None:
     try:
         linear = model.lm.get_submodule(name)
     except AttributeError as error:
@@ -131,13 +131,13 @@ class AdapterSlot:
     def __init__(self, model: BaseModel) -> None:
         self._model = model
         self._adapter: Adapter | None = None
-        self._pairs: Mapping[str, Pair] = {}
+        self._pairs: Mapping[str, LoraPair] = {}
         self._final: Tensor | None = None
         self._hooked: set[str] = set()
-        self._ready: list[tuple[Adapter, Mapping[str, Pair], Tensor | None]] = []
+        self._ready: list[tuple[Adapter, Mapping[str, LoraPair], Tensor | None]] = []
 
     @property
-    def pairs(self) -> Mapping[str, Pair]:
+    def pairs(self) -> Mapping[str, LoraPair]:
         """Inner pairs of the current adapter by module name; the same object for as long as it is current."""
         return self._pairs
 
@@ -156,10 +156,10 @@ class AdapterSlot:
         self._pairs, self._final = self._prepared(adapter)
         self._ready = [*self._ready[1 - KEPT :], (adapter, self._pairs, self._final)]
 
-    def _prepared(self, adapter: Adapter) -> tuple[Mapping[str, Pair], Tensor | None]:
+    def _prepared(self, adapter: Adapter) -> tuple[Mapping[str, LoraPair], Tensor | None]:
         """Its parts on the model's device, with hooks where it has pairs."""
         device, dtype = self._model.device, self._model.dtype
-        pairs = {name: Pair(p.A.to(device), p.B.to(device), p.scale) for name, p in adapter.pairs.items()}
+        pairs = {name: LoraPair(p.A.to(device), p.B.to(device), p.scale) for name, p in adapter.pairs.items()}
         for name in pairs.keys() - self._hooked:
             self._model.lm.get_submodule(name).register_forward_hook(self._hook(name))
             self._hooked.add(name)
@@ -179,7 +179,7 @@ class AdapterSlot:
 
     def recalled(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
         """Logits [n, V] with what the current adapter recalls after these tokens each; `hidden` [n, d] is unmapped."""
-        recall = self._adapter.recall if self._adapter is not None else None
+        recall = self._adapter.knn if self._adapter is not None else None
         return logits if recall is None else recall.mixed(hidden, logits, before)
 
     def _hook(self, name: str) -> Any:  # noqa: ANN401 - torch's hook signature

@@ -30,7 +30,7 @@ def blocks(text: str) -> list[str]:
     return ["".join(lines[a:b]) for a, b in itertools.pairwise(bounds) if b > a]
 
 
-def chunks(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """The text cut into chunks, in order; joined they are the text again.
 
     Blocks are gathered until TARGET_CHARS. A chunk also closes where a block's own hash says so (one in four), so that

@@ -18,7 +18,7 @@ from c2l_lsp.errors import StateError
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, pool_diff, pool_files
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, expand
-from c2l_lsp.model.hypernet.protocol import Change, Piece, Reading, RepoState, require
+from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require
 from c2l_lsp.model.runtime.cooperative import Slices
 
 
@@ -33,7 +33,7 @@ class Binding:
 
 
 class _Published:
-    """What `static` and `evo` share: a file is one piece, read into its vector; a context becomes an adapter."""
+    """What `static` and `evo` share: a file is one chunk, read into its vector; a context becomes an adapter."""
 
     kind = ""
     reads_diffs = False
@@ -43,32 +43,32 @@ class _Published:
         self.device = next(head.parameters()).device
         self.digest = _name(f"{self.kind} {binding} {encoder.digest}").hex()
 
-    def pieces(self, text: str) -> list[Piece]:
-        """The whole file as one piece, since chunks average into files before files are pooled; none if empty."""
-        return [Piece(b"f" + _name(text), text)] if text else []
+    def chunks(self, text: str) -> list[Chunk]:
+        """The whole file as one chunk, since chunks average into files before files are pooled; none if empty."""
+        return [Chunk(b"f" + _name(text), text)] if text else []
 
-    def diff_pieces(self, text: str) -> list[Piece]:
-        """The whole diff as one piece where diffs are read; a blank one is a piece too (its embedding is zero)."""
-        return [Piece(b"d" + _name(text), text)] if self.reads_diffs else []
+    def diff_chunks(self, text: str) -> list[Chunk]:
+        """The whole diff as one chunk where diffs are read; a blank one is a chunk too (its embedding is zero)."""
+        return [Chunk(b"d" + _name(text), text)] if self.reads_diffs else []
 
-    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
+    def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
         """As `read`, in one slice."""
         yield from ()
-        return self.read(pieces)
+        return self.embed(chunks)
 
-    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+    def embed(self, chunks: Sequence[Chunk]) -> list[ChunkEmbedding]:
         """A file gives {"file": [hidden]}, a diff {"chunks": [K, hidden]}, fp32 on the CPU; K is 0 if too short."""
-        files = [piece.text for piece in pieces if piece.key[:1] == b"f"]
-        diffs = [piece.text for piece in pieces if piece.key[:1] == b"d"]
-        rows, chunks = iter(self.encoder.files(files)), iter(self.encoder.diff_chunks(diffs))
-        return [{"file": next(rows).clone()} if p.key[:1] == b"f" else {"chunks": next(chunks)} for p in pieces]
+        files = [chunk.text for chunk in chunks if chunk.key[:1] == b"f"]
+        diffs = [chunk.text for chunk in chunks if chunk.key[:1] == b"d"]
+        rows, diff_rows = iter(self.encoder.files(files)), iter(self.encoder.diff_chunks(diffs))
+        return [{"file": next(rows).clone()} if p.key[:1] == b"f" else {"chunks": next(diff_rows)} for p in chunks]
 
-    def updating(self, states: Sequence[RepoState], changes: Sequence[Change]) -> Slices[list[RepoState]]:
+    def update_in_slices(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> Slices[list[RepoState]]:
         """As `update`, in one slice."""
         yield from ()
         return self.update(states, changes)
 
-    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+    def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """See `Hypernetwork`."""
         raise NotImplementedError
 
@@ -87,7 +87,7 @@ class _Published:
         if len(tensors["files"]) != len(tensors["keys"]):
             raise StateError(f"{len(tensors['keys'])} keys do not belong to {len(tensors['files'])} files")
 
-    def _fold(self, tensors: Mapping[str, Tensor], change: Change) -> dict[str, Tensor]:
+    def _fold(self, tensors: Mapping[str, Tensor], change: StateChange) -> dict[str, Tensor]:
         """The set of file vectors after a change, ordered by key."""
         files = torch.cat([tensors.get("files", torch.empty(0, self.encoder.hidden)), *_rows(change.added)])
         keys = tensors["keys"].tolist() if "keys" in tensors else []
@@ -121,7 +121,7 @@ class Static(_Published):
 
     kind = "static"
 
-    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+    def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """States with the files of each change added and removed; StateError for a file that is not there."""
         return [RepoState(self._fold(s.tensors, change)) for s, change in zip(states, changes, strict=True)]
 
@@ -157,7 +157,7 @@ class Evo(_Published):
             self._check_files(tensors)
 
     @torch.no_grad()
-    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+    def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """States after a step for each commit of their histories and at most one for their diffs.
 
         Folders step together. StateError for a file that is not there before the first step.
@@ -172,7 +172,7 @@ class Evo(_Published):
             self._step(after, {i: queue[depth] for i, queue in enumerate(queues) if depth < len(queue)})
         return [RepoState(tensors) for tensors in after]
 
-    def _step(self, after: list[dict[str, Tensor]], steps: Mapping[int, Sequence[Reading]]) -> None:
+    def _step(self, after: list[dict[str, Tensor]], steps: Mapping[int, Sequence[ChunkEmbedding]]) -> None:
         """One GRU step of some folders on the pooled chunks of their diffs."""
         diffs = torch.stack([pool_diff(torch.cat([r["chunks"] for r in readings])) for readings in steps.values()])
         h = torch.stack([after[i]["h"] for i in steps])
@@ -186,11 +186,11 @@ class Evo(_Published):
         h = state.tensors.get("h")
         return self._adapter(None if h is None else self.gru.context(h.to(self.device)))
 
-    def _begun(self, state: RepoState, change: Change) -> dict[str, Tensor]:
+    def _begun(self, state: RepoState, change: StateChange) -> dict[str, Tensor]:
         if "h" in state.tensors and "files" not in state.tensors:
             return dict(state.tensors)
         comes = bool(change.diffs or change.history)
-        folded = self._fold(state.tensors, change if change.first or not comes else Change())
+        folded = self._fold(state.tensors, change if change.first or not comes else StateChange())
         return folded if len(folded["files"]) or comes else {}
 
 
@@ -199,7 +199,7 @@ def _store(after: list[dict[str, Tensor]], rows: Iterable[int], h: Tensor) -> No
         after[i]["h"] = row.clone()
 
 
-def _rows(readings: Iterable[Reading]) -> list[Tensor]:
+def _rows(readings: Iterable[ChunkEmbedding]) -> list[Tensor]:
     return [reading["file"][None] for reading in readings]
 
 

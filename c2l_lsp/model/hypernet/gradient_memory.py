@@ -27,12 +27,12 @@ from torch import Tensor, nn
 
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.adapter import knn_lm
-from c2l_lsp.model.adapter.knn_lm import Recall
+from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet import chunking
-from c2l_lsp.model.hypernet.output_gradients import erring
+from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices
 from c2l_lsp.model.hypernet.prior import MemoryPrior
-from c2l_lsp.model.hypernet.protocol import Change, Piece, Reading, RepoState, require
+from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices, drained
 
@@ -64,24 +64,24 @@ class Memory:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def pieces(self, text: str) -> list[Piece]:
+    def chunks(self, text: str) -> list[Chunk]:
         """Chunks of a file; a chunk without any word is not worth a reading."""
-        return [Piece(chunking.key(c, self._key_rule), c) for c in chunking.chunks(text) if any(map(str.isalnum, c))]
+        return [Chunk(chunking.key(c, self._key_rule), c) for c in chunking.split(text) if any(map(str.isalnum, c))]
 
-    def diff_pieces(self, text: str) -> list[Piece]:
+    def diff_chunks(self, text: str) -> list[Chunk]:
         """None: the difference of the readings is the diff."""
         del text
         return []
 
     @torch.inference_mode()
-    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
-        """Readings of one batch of pieces: their positions' Bᵀ e and A h as {v, k: [n, R] int8, v_scale, k_scale: [R]
+    def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
+        """Readings of one batch of chunks: their positions' Bᵀ e and A h as {v, k: [n, R] int8, v_scale, k_scale: [R]
         fp32}, n: [] fp32, and what is recalled as {ids: [n + 2] int32, keys: [n, D] int8} (see `recall.rows_of`)."""
-        found = yield from erring(self.model, [piece.text for piece in pieces])
+        found = yield from output_gradients_in_slices(self.model, [chunk.text for chunk in chunks])
         v = found.e if self._B is None else found.e @ self._B
         k = found.h if self._A is None else found.h @ self._A.T
-        counts = torch.bincount(found.piece, minlength=len(pieces)).tolist()
-        out: list[Reading] = []
+        counts = torch.bincount(found.chunk, minlength=len(chunks)).tolist()
+        out: list[ChunkEmbedding] = []
         start = 0
         for count, ids in zip(counts, found.ids, strict=True):
             rows = slice(start, start + count)
@@ -91,9 +91,9 @@ class Memory:
             yield
         return out
 
-    def read(self, pieces: Sequence[Piece]) -> list[Reading]:
+    def embed(self, chunks: Sequence[Chunk]) -> list[ChunkEmbedding]:
         """As `reading`, in one go."""
-        return drained(self.reading(pieces))
+        return drained(self.embed_in_slices(chunks))
 
     # --- the state -------------------------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Memory:
         knn_lm.check(state.tensors, self.model.vocabulary)
 
     @torch.inference_mode()
-    def updating(self, states: Sequence[RepoState], changes: Sequence[Change]) -> Slices[list[RepoState]]:
+    def update_in_slices(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> Slices[list[RepoState]]:
         """Fold each change into its state; the gate's GRU step runs once for all folders."""
         plus, minus = list[Sums](), list[Sums]()
         for change in changes:
@@ -135,9 +135,9 @@ class Memory:
             yield
         return out
 
-    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+    def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """As `updating`, in one go."""
-        return drained(self.updating(states, changes))
+        return drained(self.update_in_slices(states, changes))
 
     def _features(self, state: RepoState, plus: Sums, minus: Sums) -> Tensor:
         """[FEATURES]: log sizes of what came, went and stands, the change's evidence, its agreement with S_rec."""
@@ -157,8 +157,8 @@ class Memory:
         if core is not None and self.prior.A is not None and self.prior.B is not None:
             core = self.prior.B @ core @ self.prior.A
         t, prior = state.tensors, self.prior
-        recalled = Recall(t["ids"], t["keys"], prior.keys, prior.trust) if len(t["ids"]) else None
-        return Adapter(self.model.digest, self.kind, core, recall=recalled)
+        recalled = KnnMemory(t["ids"], t["keys"], prior.keys, prior.trust) if len(t["ids"]) else None
+        return Adapter(self.model.digest, self.kind, core, knn=recalled)
 
     def core(self, state: RepoState) -> Tensor | None:
         """C in the coordinates of the bases, [R, R]; None for an empty state."""
@@ -220,9 +220,9 @@ def clip_spectrum(matrix: Tensor, ratio: float) -> Tensor:
     return (U * s.clamp(max=float(limit))) @ Vh
 
 
-def _reading(v: Tensor, k: Tensor) -> Reading:
-    """What is kept of a piece's positions: v, k [n, R]. Their products are sums of whole numbers, exact in fp32 in any
-    order for every n a piece can have, so that what was added is exactly what is taken away."""
+def _reading(v: Tensor, k: Tensor) -> ChunkEmbedding:
+    """What is kept of a chunk's positions: v, k [n, R]. Their products are sums of whole numbers, exact in fp32 in any
+    order for every n a chunk can have, so that what was added is exactly what is taken away."""
     v, v_scale = _quantised(v)
     k, k_scale = _quantised(k)
     return {"v": v, "v_scale": v_scale, "k": k, "k_scale": k_scale}
@@ -234,7 +234,7 @@ def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (rows / scale).round_().to(torch.int8).cpu(), scale.float().cpu()
 
 
-def _summing(readings: Sequence[Reading], R: int) -> Slices[Sums]:
+def _summing(readings: Sequence[ChunkEmbedding], R: int) -> Slices[Sums]:
     """S, F_e, F_h and n of some readings, in fp64. One after the other, in the processor's cache, is several times as
     fast as many at once."""
     sums = {name: torch.zeros(R, R, dtype=torch.float64) for name in ("S", "F_e", "F_h")}

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from torch import Tensor, nn
 
 from c2l_lsp.errors import AdapterError
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
 BLOCK_OF = {
@@ -163,7 +163,7 @@ class CommitGRU(nn.Module):
         return ctx
 
 
-def expand(pairs: Mapping[str, tuple[Tensor, Tensor]], layers: int, scale: float) -> dict[str, Pair]:
+def expand(pairs: Mapping[str, tuple[Tensor, Tensor]], layers: int, scale: float) -> dict[str, LoraPair]:
     """Pairs {t: (A [rank, in], B [out, rank] or [layers, out, rank])} under the name of every layer's projection.
 
     `scale` is alpha/rank. A is copied for each layer (a safetensors file holds no tensor under two names; an export
@@ -173,7 +173,7 @@ def expand(pairs: Mapping[str, tuple[Tensor, Tensor]], layers: int, scale: float
     if unknown:
         raise AdapterError(f"The hypernetwork makes weights for {', '.join(unknown)}, which no supported model has.")
     return {
-        f"model.layers.{i}.{BLOCK_OF[t]}.{t}": Pair(A.clone(), B[i].clone() if B.dim() == 3 else B, scale)
+        f"model.layers.{i}.{BLOCK_OF[t]}.{t}": LoraPair(A.clone(), B[i].clone() if B.dim() == 3 else B, scale)
         for i in range(layers)
         for t, (A, B) in pairs.items()
     }

@@ -17,33 +17,33 @@ _WORK = 1 << 28  # elements of the head that a slice on a CPU multiplies: some 1
 
 
 @dataclass(frozen=True)
-class Errors:
+class OutputGradients:
     """Per-position quantities of a batch: e and h [N, d] fp32, and the piece each position belongs to [N]; the token
     ids of each piece, start token first."""
 
     e: Tensor
     h: Tensor
-    piece: Tensor
+    chunk: Tensor
     ids: list[list[int]]
 
 
-def errors(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Errors:
+def output_gradients(model: BaseModel, texts: Sequence[str], skip: int = 0) -> OutputGradients:
     """As `erring`, in one go."""
-    return drained(erring(model, texts, skip))
+    return drained(output_gradients_in_slices(model, texts, skip))
 
 
-def erring(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Slices[Errors]:
+def output_gradients_in_slices(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Slices[OutputGradients]:
     """e_i and h_i of every predicted position of some texts (each on its own, ≤ MAX_TOKENS tokens, start token first).
 
     `skip` leaves out the first positions of each text.
     """
     rows = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
-    states = yield from model.reading(rows)
+    states = yield from model.hidden_states_in_slices(rows)
     h = torch.cat([state[skip:-1] for state in states])
     targets = torch.tensor([i for row in rows for i in row[skip + 1 :]], dtype=torch.long, device=h.device)
     e = yield from _head_errors(model, h, targets)
     counts = torch.tensor([max(0, len(row) - 1 - skip) for row in rows], device=h.device)
-    return Errors(e, h.float(), torch.arange(len(rows), device=h.device).repeat_interleave(counts), rows)
+    return OutputGradients(e, h.float(), torch.arange(len(rows), device=h.device).repeat_interleave(counts), rows)
 
 
 def _head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Tensor]:

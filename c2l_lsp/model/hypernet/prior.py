@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.errors import CheckpointError
-from c2l_lsp.model.adapter.knn_lm import Trust
+from c2l_lsp.model.adapter.knn_lm import MixtureGate
 
 MAX_TOKENS = 768
 """Longest piece that is read, in tokens; the rest of a longer one is left unread."""
@@ -66,7 +66,7 @@ class MemoryPrior:
     B: Tensor | None = None
     steps: Steps = field(default_factory=Steps)
     gate: dict[str, Tensor] = field(default_factory=lambda: constant_gate())
-    trust: Trust = field(default_factory=Trust)
+    trust: MixtureGate = field(default_factory=MixtureGate)
 
     @property
     def R(self) -> int:
@@ -230,9 +230,9 @@ def _steps_in(metadata: Mapping[str, str]) -> Steps:
         raise CheckpointError(f"The memory prior's step sizes cannot be read: {error}.") from error
 
 
-def _trust_in(metadata: Mapping[str, str]) -> Trust:
+def _trust_in(metadata: Mapping[str, str]) -> MixtureGate:
     try:
-        return Trust.of(json.loads(metadata["trust"]))
+        return MixtureGate.of(json.loads(metadata["trust"]))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"The memory prior's trust cannot be read: {error}.") from error
 
@@ -246,14 +246,16 @@ def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
     return tensors | {"steps": torch.tensor([getattr(prior.steps, name) for name in names], dtype=torch.float64)}
 
 
-def from_tensors(tensors: Mapping[str, Tensor], steps: Steps | None = None, trust: Trust | None = None) -> MemoryPrior:
+def from_tensors(
+    tensors: Mapping[str, Tensor], steps: Steps | None = None, trust: MixtureGate | None = None
+) -> MemoryPrior:
     """The prior of `to_tensors`, its scalars from `steps` and `trust` if given. CheckpointError if any is missing."""
     try:
         if steps is None:
             steps = Steps(**dict(zip(sorted(asdict(Steps())), tensors["steps"].tolist(), strict=True)))
         gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         matrices = (tensors["P"], tensors["Q"], tensors["mean"], tensors["keys"], tensors.get("A"), tensors.get("B"))
-        return MemoryPrior(*matrices, steps, gate, trust or Trust.of(tensors["trust"].tolist()))
+        return MemoryPrior(*matrices, steps, gate, trust or MixtureGate.of(tensors["trust"].tolist()))
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error
 

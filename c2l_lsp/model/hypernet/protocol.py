@@ -21,29 +21,29 @@ from c2l_lsp.model.runtime.cooperative import Slices
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """A part of a text that is read on its own. `key` names its content (and the rule that cut it)."""
 
     key: bytes
     text: str
 
 
-Reading = Mapping[str, Tensor]
+ChunkEmbedding = Mapping[str, Tensor]
 """Named tensors on the CPU that a piece was turned into; what is stored is exactly what is folded."""
 
 
 @dataclass(frozen=True)
-class Change:
+class StateChange:
     """What one update folds into one state: readings that came, readings that went, and the diffs' own readings.
 
     `history` is what happened between the snapshot `added` and now, one entry of diff readings a commit, oldest first.
     `first` marks the initial snapshot: it is what the repository is, not something that just happened.
     """
 
-    added: Sequence[Reading] = ()
-    removed: Sequence[Reading] = ()
-    diffs: Sequence[Reading] = ()
-    history: Sequence[Sequence[Reading]] = ()
+    added: Sequence[ChunkEmbedding] = ()
+    removed: Sequence[ChunkEmbedding] = ()
+    diffs: Sequence[ChunkEmbedding] = ()
+    history: Sequence[Sequence[ChunkEmbedding]] = ()
     first: bool = False
 
 
@@ -86,15 +86,15 @@ class Hypernetwork(Protocol):
     digest: str
     reads_diffs: bool
 
-    def pieces(self, text: str) -> list[Piece]:
+    def chunks(self, text: str) -> list[Chunk]:
         """The parts of a file's text that are read."""
         ...
 
-    def diff_pieces(self, text: str) -> list[Piece]:
+    def diff_chunks(self, text: str) -> list[Chunk]:
         """The parts of a unified diff that are read; empty when `reads_diffs` is false."""
         ...
 
-    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
+    def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
         """Readings of some pieces, in their order: one batch on the device, in slices."""
         ...
 
@@ -106,11 +106,11 @@ class Hypernetwork(Protocol):
         """StateError unless a state that was read from a disk is one of this hypernetwork, whole and finite."""
         ...
 
-    def updating(self, states: Sequence[RepoState], changes: Sequence[Change]) -> Slices[list[RepoState]]:
+    def update_in_slices(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> Slices[list[RepoState]]:
         """The states after their changes: one batched step on the device for all folders, in slices."""
         ...
 
-    def update(self, states: Sequence[RepoState], changes: Sequence[Change]) -> list[RepoState]:
+    def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """As `updating`, in one go."""
         ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from c2l_lsp.model.hypernet.code2lora import Static
-from c2l_lsp.model.hypernet.protocol import Piece
+from c2l_lsp.model.hypernet.protocol import Chunk
 
 _DOCSTRING = re.compile(r"\A(?:[ \t]*(?:#[^\n]*)?\n)*[rRuU]?(\"\"\"|''')(.*?)\1", re.DOTALL)
 _DEFINED = re.compile(r"^(?:async[ ]+)?(?:def|class)[ ]+(\w+)[^\n]*(?:\n[ \t]+[rRuU]?\"\"\"([^\n\"]*))?", re.MULTILINE)
@@ -30,6 +30,6 @@ class Text2LoRA(Static):
 
     kind = "text2lora"
 
-    def pieces(self, text: str) -> list[Piece]:
+    def chunks(self, text: str) -> list[Chunk]:
         """The file's description as one piece; none if it says nothing."""
-        return super().pieces(describe(text))
+        return super().chunks(describe(text))

@@ -22,12 +22,12 @@ from torch import Tensor
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.lm.fim import FimTokens, resolve
-from c2l_lsp.model.lm.incremental_tokenizer import Blocks
+from c2l_lsp.model.lm.incremental_tokenizer import IncrementalTokenizer
 from c2l_lsp.model.lm.llama import LlamaLM
-from c2l_lsp.model.lm.token_healing import Pieces, pieces_of
+from c2l_lsp.model.lm.token_healing import TokenBytes, token_bytes_of
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.hardware import cores, pick_device, pick_dtype, quick, threads
-from c2l_lsp.model.runtime.int8_model import Whole, whole_of
+from c2l_lsp.model.runtime.int8_model import Int8Model, int8_model_of
 
 AUTO, NANO, SMALL = "auto", "c2l-nano", "c2l-small"
 SHIPPED = (NANO, SMALL)
@@ -99,9 +99,9 @@ class BaseModel:
         return 0
 
     @cached_property
-    def pieces(self) -> Pieces | None:
+    def token_bytes(self) -> TokenBytes | None:
         """The bytes of every token, None where the tokenizer's kind is not known; made at the first use."""
-        return pieces_of(self.tokenizer)
+        return token_bytes_of(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""
@@ -113,9 +113,9 @@ class BaseModel:
         return list(self._kept(text))
 
     @cached_property
-    def encode_blocks(self) -> Blocks:
+    def encode_blocks(self) -> IncrementalTokenizer:
         """As `encode`, for a text that grows: of all but its last lines the ids are kept."""
-        return Blocks(self.encode)
+        return IncrementalTokenizer(self.encode)
 
     @cached_property
     def _kept(self) -> Callable[[str], tuple[int, ...]]:
@@ -138,16 +138,16 @@ class BaseModel:
         return states
 
     @cached_property
-    def whole(self) -> Whole | None:
+    def whole(self) -> Int8Model | None:
         """The int8 form of the bare model, where our own kernel reads it best; made at the first use."""
-        return whole_of(self.lm)
+        return int8_model_of(self.lm)
 
     @torch.inference_mode()
-    def reading(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
+    def hidden_states_in_slices(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
         """Final normed hidden states [n, d] of texts of n ids each, under no adapter, as a completion would have them:
         in slices where the model can be stopped in between."""
         if self.whole is not None:
-            return (yield from self.whole.reading(texts))
+            return (yield from self.whole.hidden_states_in_slices(texts))
         longest = max(map(len, texts), default=0)
         ids = torch.tensor([[*text, *[self.start] * (longest - len(text))] for text in texts], device=self.device)
         if isinstance(self.lm, LlamaLM):

@@ -20,7 +20,7 @@ _ENDS = ("x", "x1", "_", ")", "):", '"', "# ?!", "x  ", "x\t", "é", "→", "a =
 _BEGINNINGS = ("\n", "\nx", "\n\nx", "\n    x", "\n\t\t)", "\n\n    \n  x", "\r\n", "\r\n  x", '\n"""', "\n1")
 
 
-class Blocks:
+class IncrementalTokenizer:
     """Encodes by `encode`, which depends on nothing but the text."""
 
     def __init__(self, encode: Encode) -> None:

@@ -18,7 +18,7 @@ _MOST = 40
 """Characters that are owed at most; a longer run of letters is left in the prompt."""
 
 
-def owed(text: str) -> str:
+def forced_prefix_of(text: str) -> str:
     """The end of `text` that an answer should begin with again; "" at the beginning of a line."""
     if _BLANK.search(text[-200:]):
         return ""
@@ -26,13 +26,13 @@ def owed(text: str) -> str:
     return found.group() if found and len(found.group()) <= _MOST else ""
 
 
-class Pieces:
+class TokenBytes:
     """The bytes of every token of a vocabulary, and which tokens agree with bytes that are owed."""
 
-    def __init__(self, pieces: Sequence[bytes | None]) -> None:
-        """`pieces[i]` are the bytes of token i, None or empty for one that stands for no text."""
-        self._pieces = pieces
-        self._sorted = sorted((piece, index) for index, piece in enumerate(pieces) if piece)
+    def __init__(self, token_bytes: Sequence[bytes | None]) -> None:
+        """`token_bytes[i]` are the bytes of token i, None or empty for one that stands for no text."""
+        self._pieces = token_bytes
+        self._sorted = sorted((piece, index) for index, piece in enumerate(token_bytes) if piece)
         self._index: dict[bytes, list[int]] = {}
         for piece, index in self._sorted:
             self._index.setdefault(piece, []).append(index)
@@ -58,8 +58,8 @@ class Pieces:
         return b"".join(self[token] for token in tokens).decode("utf-8", "ignore")
 
 
-def pieces_of(tokenizer: Any) -> Pieces | None:  # noqa: ANN401 - a transformers tokenizer
-    """The pieces of a byte-level or byte-fallback tokenizer; None for a kind that is not known here."""
+def token_bytes_of(tokenizer: Any) -> TokenBytes | None:  # noqa: ANN401 - a transformers tokenizer
+    """The token_bytes of a byte-level or byte-fallback tokenizer; None for a kind that is not known here."""
     from tokenizers import decoders
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -76,13 +76,13 @@ def pieces_of(tokenizer: Any) -> Pieces | None:  # noqa: ANN401 - a transformers
             if index not in special:
                 plain = all(letter in of_letter for letter in text)
                 made[index] = bytes(of_letter[letter] for letter in text) if plain else text.encode()
-        return Pieces(made)
+        return TokenBytes(made)
     if "<0x0A>" in vocabulary:
         for text, index in vocabulary.items():
             if index not in special:
                 byte = re.fullmatch(r"<0x([0-9A-F]{2})>", text)
                 made[index] = bytes([int(byte[1], 16)]) if byte else text.replace("▁", " ").encode()
-        return Pieces(made)
+        return TokenBytes(made)
     return None
 
 

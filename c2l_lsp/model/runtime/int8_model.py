@@ -21,14 +21,14 @@ _ROOM = 256  # positions by which there is room
 
 
 @dataclass(frozen=True)
-class Whole:
+class Int8Model:
     """The weights, and all layers for one compiled call."""
 
     weights: Weights
     steps: Steps
     rotations: Rotations
 
-    def reading(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
+    def hidden_states_in_slices(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
         """Final normed states fp32 [n, d] of each text of n ids, a few of its tokens a slice.
 
         ValueError for ids that the model does not have.
@@ -55,10 +55,10 @@ def suits(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
     return not why_not(lm) and lm.dtype == torch.float32 and small(lm) and quantises(lm) and compiles(lm)
 
 
-def whole_of(lm: Any) -> Whole | None:  # noqa: ANN401 - as above
+def int8_model_of(lm: Any) -> Int8Model | None:  # noqa: ANN401 - as above
     """The int8 form of a bare model; None where it is read in another way."""
     if not suits(lm):
         return None
     weights = fuse(lm).each(Quick.of)
     steps = steps_of(weights, KV)
-    return None if steps is None else Whole(weights, steps, Rotations(weights))
+    return None if steps is None else Int8Model(weights, steps, Rotations(weights))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Pair:
+class LoraPair:
     """LoRA factors of one projection: A [r, in], B [out, r], fp32; ΔW = scale · B A."""
 
     A: Tensor

@@ -20,7 +20,7 @@ from torch.nn import functional
 from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.hardware import has_vectors
 from c2l_lsp.model.runtime.kernel_layers import MANY, Block, Steps
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.model.runtime.weights import PROJECTIONS, Layer, Linear, Matrix, Weights, by_layer, reorder
 
 _MULTIPLE = 32  # PyTorch's kernel reads rows in vectors of this many numbers, and does not check
@@ -152,7 +152,7 @@ def quantises(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
     return lm.dtype == torch.float32 and has_vectors()
 
 
-def beside(lm: Any, weights: Weights, pairs: Mapping[str, Pair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
+def beside(lm: Any, weights: Weights, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
     """The layers that have pairs, with the factors of all parts of each fused matrix beside it as two flat ones."""
     like, h = weights.embedding, weights.head_dim
     made = {}
@@ -173,7 +173,7 @@ _PARTS = {"qkv": PROJECTIONS[:3], "output": PROJECTIONS[3:4], "gate_up": PROJECT
 
 
 def _flat(
-    inside: Mapping[str, Pair], names: tuple[str, ...], rows: Mapping[str, int], head_dim: int
+    inside: Mapping[str, LoraPair], names: tuple[str, ...], rows: Mapping[str, int], head_dim: int
 ) -> tuple[Tensor, Tensor]:
     """Factors of the parts of one fused matrix: A [Σr, in], B [out, Σr], zero between the parts."""
     factors, blocks = [], []

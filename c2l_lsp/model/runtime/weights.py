@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 _FAMILIES = frozenset({"qwen2", "llama", "mistral"})
 _ROPES = frozenset({"default", "linear", "llama3"})  # angles that do not depend on the length of the text
@@ -202,23 +202,23 @@ def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
     )
 
 
-def merged(lm: Any, head_dim: int, pairs: Mapping[str, Pair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
+def merged(lm: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
     """The layers that have pairs, with W + s·B A in place of W, from the model's own W."""
     inside = by_layer(lm, pairs)
     return {index: _layer(lm.base_model.layers[index], head_dim, own) for index, own in inside.items()}
 
 
-def by_layer(lm: Any, pairs: Mapping[str, Pair]) -> dict[int, dict[str, Pair]]:  # noqa: ANN401 - as in `fuse`
+def by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, LoraPair]]:  # noqa: ANN401 - as in `fuse`
     """The pairs of each layer by projection."""
     root = next(name for name, module in lm.named_modules() if module is lm.base_model)
-    found: dict[int, dict[str, Pair]] = {}
+    found: dict[int, dict[str, LoraPair]] = {}
     for name, pair in pairs.items():
         number, _, projection = name.removeprefix(f"{root}.layers.").partition(".")
         found.setdefault(int(number), {})[projection] = pair
     return found
 
 
-def mergeable(pairs: Mapping[str, Pair]) -> bool:
+def mergeable(pairs: Mapping[str, LoraPair]) -> bool:
     """Whether every pair belongs to a projection inside the layers."""
     return all(".layers." in name and name.endswith(PROJECTIONS) for name in pairs)
 
@@ -229,14 +229,14 @@ def _share_gate_up(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
     mlp.gate_proj.weight.data, mlp.up_proj.weight.data = both[:f], both[f:]
 
 
-def _layer(layer: Any, head_dim: int, pairs: Mapping[str, Pair]) -> Layer:  # noqa: ANN401 - as above
+def _layer(layer: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> Layer:  # noqa: ANN401 - as above
     q, k, v, o, gate, up, down = (_merged(layer, name, pairs) for name in PROJECTIONS)
     norms = (Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm))
     qkv = _stack(_paired(q, head_dim), _paired(k, head_dim), v)
     return Layer(norms[0], qkv, o, norms[1], _stack(gate, up), down)
 
 
-def _merged(layer: Any, name: str, pairs: Mapping[str, Pair]) -> Matrix:  # noqa: ANN401 - a transformers module
+def _merged(layer: Any, name: str, pairs: Mapping[str, LoraPair]) -> Matrix:  # noqa: ANN401 - a transformers module
     linear = layer.get_submodule(name)
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     if (pair := pairs.get(name)) is not None:

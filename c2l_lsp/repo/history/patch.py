@@ -69,7 +69,7 @@ def _file_line(prefix: bytes, path: str) -> bytes:
 def _similarity(old: bytes, new: bytes) -> int:
     """Percent of the larger file that both share, counted in lines and in pieces of 64 bytes of long ones."""
     shared = _pieces(old) & _pieces(new)
-    copied = sum(len(piece) * n for piece, n in shared.items())
+    copied = sum(len(chunk) * n for chunk, n in shared.items())
     return 100 if old == new else copied * 60000 // max(len(old), len(new), 1) * 100 // 60000
 
 

@@ -18,7 +18,7 @@ _KEPT = 200
 
 
 @dataclass(frozen=True)
-class Given:
+class Suggestion:
     """One result: candidate texts with the ids the editor knows them by, and how they came about."""
 
     uri: str
@@ -37,10 +37,10 @@ class Given:
 
 
 @dataclass
-class Fate:
+class Outcome:
     """What became of one candidate: characters of it that were accepted, and that were typed by hand."""
 
-    given: Given
+    given: Suggestion
     text: str
     accepted: int = 0
     typed: int = 0
@@ -50,12 +50,12 @@ class Fate:
 
 @dataclass
 class _Alive:
-    given: Given
+    given: Suggestion
     typed: str = ""
 
 
 @dataclass
-class Shown:
+class AcceptanceTracker:
     """The living suggestion of each document, and the last candidates by id.
 
     `infers` False: the editor says itself what was accepted in part, and edits are not counted.
@@ -64,13 +64,13 @@ class Shown:
     statistics: Statistics
     infers: bool = True
     _alive: dict[str, _Alive] = field(default_factory=dict)
-    _fates: OrderedDict[str, Fate] = field(default_factory=OrderedDict)
+    _fates: OrderedDict[str, Outcome] = field(default_factory=OrderedDict)
 
-    def show(self, given: Given) -> None:
+    def show(self, given: Suggestion) -> None:
         """A result goes to the editor."""
         self._alive[given.uri] = _Alive(given)
         for index, (name, text) in enumerate(zip(given.ids, given.texts, strict=True)):
-            self._fates[name] = Fate(given, text)
+            self._fates[name] = Outcome(given, text)
             if index == 0:
                 self.statistics.shown(given.adapted, len(text))
         while len(self._fates) > _KEPT:
@@ -80,7 +80,7 @@ class Shown:
         """The document was closed."""
         self._alive.pop(uri, None)
 
-    def typed_through(self, uri: str, prefix: str, suffix: str, adapter: bool) -> Given | None:
+    def typed_through(self, uri: str, prefix: str, suffix: str, adapter: bool) -> Suggestion | None:
         """What is left of the living suggestion here, if the text typed since agrees with it."""
         alive = self._alive.get(uri)
         if alive is None or alive.given.adapter != adapter:
@@ -94,7 +94,7 @@ class Shown:
         if not rest:
             return None
         ids, texts = zip(*rest, strict=True)
-        return Given(uri, prefix, suffix, texts, ids, "typed", given.answer, adapter)
+        return Suggestion(uri, prefix, suffix, texts, ids, "typed", given.answer, adapter)
 
     def changed(self, uri: str, text: str, inserted: Sequence[int] = ()) -> None:
         """A document has a new text: follow its suggestion, or let it go.
@@ -121,7 +121,7 @@ class Shown:
             self._typed(given, gained, len(typed))
         alive.typed = typed
 
-    def accepted(self, name: str, chars: int = 0, *, partly: bool = False) -> Fate | None:
+    def accepted(self, name: str, chars: int = 0, *, partly: bool = False) -> Outcome | None:
         """The editor says it inserted `chars` characters of a candidate (0: all that was left of it)."""
         fate = self._fates.get(name)
         if fate is None or fate.wholly:
@@ -156,13 +156,13 @@ class Shown:
             "meanLogprob": answer.mean_logprob,
         }
 
-    def _typed(self, given: Given, gained: int, length: int) -> None:
+    def _typed(self, given: Suggestion, gained: int, length: int) -> None:
         """By hand: `gained` characters more (negative: fewer) of a suggestion of which `length` are there."""
         for name in given.ids:
             if (fate := self._fates.get(name)) is not None:
                 fate.typed = max(0, min(fate.typed + max(0, gained), length))
 
-    def _took(self, given: Given, typed: str, taken: int) -> None:
+    def _took(self, given: Suggestion, typed: str, taken: int) -> None:
         for name, text in zip(given.ids, given.texts, strict=True):
             fate = self._fates.get(name)
             if fate is None or fate.wholly or not text.startswith(typed):
@@ -175,7 +175,7 @@ class Shown:
                 self._count(fate, taken, partly=True, first=first, rest=False)
             return
 
-    def _count(self, fate: Fate, chars: int, *, partly: bool, first: bool, rest: bool) -> None:
+    def _count(self, fate: Outcome, chars: int, *, partly: bool, first: bool, rest: bool) -> None:
         saved = max(0, min(chars, len(fate.text) - fate.accepted))  # taken back and taken again it is saved once
         fate.accepted += saved
         self.statistics.accepted(fate.given.adapted, saved, partly=partly, first=first, rest=rest)
@@ -190,7 +190,7 @@ def _is_word(char: str) -> bool:
     return char.isalnum() or char == "_"
 
 
-def _between(given: Given, prefix: str, suffix: str) -> str | None:
+def _between(given: Suggestion, prefix: str, suffix: str) -> str | None:
     """What was typed since, if it is a head of a candidate. An editor may have closed a bracket of its own after it."""
     if not prefix.startswith(given.prefix) or not suffix.endswith(given.suffix):
         return None

@@ -17,7 +17,7 @@ _START = (1 - SHORTEST) / (LONGEST - SHORTEST)  # the setting itself
 
 
 @dataclass
-class Pace:
+class AdaptiveDebounce:
     """The share of one document's late requests that were overtaken, newest counted most."""
 
     overtaken: float = _START

@@ -19,8 +19,8 @@ import msgspec
 from c2l_lsp.config import Settings
 from c2l_lsp.engine.wire import LEFT_OUT, UNSURE, Complete, Completion
 from c2l_lsp.errors import C2LError
-from c2l_lsp.server.completion.acceptance import Given, Shown
-from c2l_lsp.server.completion.debounce import Pace
+from c2l_lsp.server.completion.acceptance import AcceptanceTracker, Suggestion
+from c2l_lsp.server.completion.debounce import AdaptiveDebounce
 from c2l_lsp.server.completion.items import covered
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.transport.connection import EngineTimeout
@@ -70,14 +70,14 @@ class Query:
 class Answer:
     """What a request gets: a result, or the reason why there is none."""
 
-    given: Given | None = None
+    given: Suggestion | None = None
     reason: Reason | None = None
 
 
 class Suggester:
     """Answers queries. Kept results count for one epoch of a folder: until its adapter changes."""
 
-    def __init__(self, engine: Engine, shown: Shown, statistics: Statistics) -> None:
+    def __init__(self, engine: Engine, shown: AcceptanceTracker, statistics: Statistics) -> None:
         self._engine = engine
         self._epochs: dict[str, int] = {}
         self._shown = shown
@@ -86,7 +86,7 @@ class Suggester:
         self._working: dict[str, asyncio.Task[Completion | Reason]] = {}
         self._ahead: tuple[bytes, asyncio.Task[Completion | Reason]] | None = None
         self._results: OrderedDict[bytes, Completion] = OrderedDict()
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, AdaptiveDebounce] = {}
 
     async def suggest(self, query: Query) -> Answer | None:
         """The answer, or None if a newer request for the document overtook this one."""
@@ -126,8 +126,8 @@ class Suggester:
         if self._ahead is not None:
             self._ahead[1].cancel()
 
-    def _pace(self, uri: str) -> Pace:
-        return self._paces.setdefault(uri, Pace())
+    def _pace(self, uri: str) -> AdaptiveDebounce:
+        return self._paces.setdefault(uri, AdaptiveDebounce())
 
     def _supersede(self, uri: str) -> None:
         work = self._working.pop(uri, None)
@@ -184,7 +184,7 @@ class Suggester:
             return Answer(reason=reason)
         number = next(self._ids)
         ids = tuple(f"{number}-{index}" for index in range(len(texts)))
-        given = Given(query.uri, query.prefix, query.suffix, texts, ids, source, outcome, query.adapter)
+        given = Suggestion(query.uri, query.prefix, query.suffix, texts, ids, source, outcome, query.adapter)
         self._statistics.requested(source)
         self._shown.show(given)
         self._look_ahead(query, texts[0])

@@ -53,7 +53,7 @@ _BEGUN, _JUDGED = "waiting", "being judged"
 """Notes of training on request before its first step and after its last."""
 
 
-class Board:
+class StatusBoard:
     """The status as last computed and sent. `focus` is the folder the editor works in.
 
     `disabled`: folders whose adapter is switched off; an engine that has just started may not know it yet.

@@ -98,10 +98,10 @@ class Document:
         if first and middle.startswith("\n") and self.lines[first - 1].endswith("\r"):
             first -= 1  # the edit has made \r\n of two endings
             middle = self.lines[first] + middle
-        pieces = split_lines(_paired(middle))
-        if last < len(self.lines) and not pieces[-1]:
-            pieces.pop()  # the line's own ending was kept, so the lines below follow
-        self.lines[first:last] = pieces
+        chunks = split_lines(_paired(middle))
+        if last < len(self.lines) and not chunks[-1]:
+            chunks.pop()  # the line's own ending was kept, so the lines below follow
+        self.lines[first:last] = chunks
 
 
 class Documents:
@@ -138,8 +138,8 @@ class Documents:
 def split_lines(text: str) -> list[str]:
     """Lines with their endings; the last has none. "" is one empty line."""
     if "\r" not in text:
-        pieces = text.split("\n")
-        return [piece + "\n" for piece in pieces[:-1]] + pieces[-1:]
+        chunks = text.split("\n")
+        return [chunk + "\n" for chunk in chunks[:-1]] + chunks[-1:]
     lines, at = [], 0
     for match in _EOL.finditer(text):
         lines.append(text[at : match.end()])

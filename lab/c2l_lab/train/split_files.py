@@ -44,11 +44,11 @@ class _Cut(io.RawIOBase):
             self._put(len(self._buffer))
 
     def _put(self, count: int) -> None:
-        piece = bytes(self._buffer[:count])
+        chunk = bytes(self._buffer[:count])
         del self._buffer[:count]
         name = f"part-{len(self.made):03}"
-        (self._out / name).write_bytes(piece)
-        self.made.append({"name": name, "bytes": count, "sha256": hashlib.sha256(piece).hexdigest()})
+        (self._out / name).write_bytes(chunk)
+        self.made.append({"name": name, "bytes": count, "sha256": hashlib.sha256(chunk).hexdigest()})
 
 
 def split(folder: Path, out: Path, size: int = SIZE) -> list[Path]:
@@ -75,10 +75,10 @@ def _read(parts: Path) -> Iterator[bytes]:
     try:
         index = json.loads((parts / _INDEX).read_text("utf-8"))
         for part in index:
-            piece = (parts / Path(part["name"]).name).read_bytes()
-            if hashlib.sha256(piece).hexdigest() != part["sha256"]:
+            chunk = (parts / Path(part["name"]).name).read_bytes()
+            if hashlib.sha256(chunk).hexdigest() != part["sha256"]:
                 raise CheckpointError(f"{part['name']} in {parts} is damaged: bring it over again.")
-            yield piece
+            yield chunk
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{parts} does not hold all parts: {error}.") from error
 

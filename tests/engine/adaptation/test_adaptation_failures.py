@@ -11,7 +11,7 @@ import pytest
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import reconcile_scheduler, workspace_adapter
-from c2l_lsp.engine.adaptation.adapter_state import Live
+from c2l_lsp.engine.adaptation.adapter_state import LiveAdapter
 from c2l_lsp.engine.session import Session
 from tests.support.engine_driver import at_work, changes, live, question, troubles, wait
 
@@ -131,7 +131,7 @@ def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folde
     adapter = life.live.adapter
     real = life._learner.network.reading
 
-    def failing(pieces):
+    def failing(chunks):
         raise RuntimeError("CUDA error: out of memory\nand a long trace")
 
     monkeypatch.setattr(life._learner.network, "reading", failing)
@@ -151,7 +151,7 @@ def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(sessi
     session.open(folder)
     life = session.engine.life(str(folder.resolve()))
     monkeypatch.setattr(workspace_adapter, "RETRY_S", 0.1)
-    real, calls = life._learner.network.updating, []
+    real, calls = life._learner.network.update_in_slices, []
 
     def failing(states, changes):
         calls.append(1)
@@ -183,7 +183,7 @@ def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folde
     life = session.engine.life(str(folder.resolve()))
     bad = live(session, folder).adapter.scaled(1.0)
     bad.final_map.fill_(float("nan"))
-    life.live = Live(7, bad)
+    life.live = LiveAdapter(7, bad)
     answer = session.complete(question(folder))
     assert (answer.generation, answer.new_tokens) == (life.info().generation, 4)
     assert "no numbers" in life.info().message

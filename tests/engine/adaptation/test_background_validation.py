@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from c2l_lsp.engine.adaptation import adapter_state
-from c2l_lsp.engine.adaptation.validation import Trial, Verdict
+from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 from c2l_lsp.model.runtime.cooperative import drained
 from tests.support.engine_driver import at_work, changes, live, wait
 
@@ -19,12 +19,12 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """When the gate judged; from the second time on it finds half of the strength."""
     times: list[float] = []
 
-    def judging(*_: object) -> Generator[None, None, Verdict]:
+    def validate_in_slices(*_: object) -> Generator[None, None, ValidationResult]:
         yield
         times.append(time.perf_counter())
-        return Verdict(1.0 if len(times) == 1 else 0.5, 0.0, 100, recall=1.0)
+        return ValidationResult(1.0 if len(times) == 1 else 0.5, 0.0, 100, knn_strength=1.0)
 
-    monkeypatch.setattr(Trial, "judging", judging)
+    monkeypatch.setattr(Validator, "validate_in_slices", validate_in_slices)
     monkeypatch.setattr(adapter_state, "_GATE_SHARE", 0.1)
     return times
 
@@ -71,18 +71,22 @@ def test_a_new_change_ends_the_judging_and_nothing_is_other(session, folder, jud
 
 
 def test_a_verdict_against_it_takes_an_adapter_out(session, folder, monkeypatch):
-    verdicts = [Verdict(1.0, 0.0, 100), Verdict(0.0, 0.1, 100, "it is worse", recall=0.0), Verdict(1.0, 0.0, 100)]
+    verdicts = [
+        ValidationResult(1.0, 0.0, 100),
+        ValidationResult(0.0, 0.1, 100, "it is worse", knn_strength=0.0),
+        ValidationResult(1.0, 0.0, 100),
+    ]
 
-    def judging(*_: object) -> Generator[None, None, Verdict]:
+    def validate_in_slices(*_: object) -> Generator[None, None, ValidationResult]:
         yield
         return verdicts.pop(0)
 
-    monkeypatch.setattr(Trial, "judging", judging)
+    monkeypatch.setattr(Validator, "validate_in_slices", validate_in_slices)
     monkeypatch.setattr(adapter_state, "_GATE_SHARE", 0.1)
     session.open(folder)
     life = session.engine.life(str(folder.resolve()))
     for kept_back in (True, False):
-        life.made._since_gate = 0.15 * life._learner.pieces
+        life.made._since_gate = 0.15 * life._learner.chunks
         edit(folder, 7)
         at_work(session, folder, lambda: bool(changes(session)) and changes(session)[-1].trigger == "gate")
         assert ("kept back: it is worse" in life.info().message) is kept_back

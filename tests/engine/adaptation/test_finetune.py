@@ -11,12 +11,12 @@ import torch
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import finetune
-from c2l_lsp.engine.adaptation.validation import Trial
+from c2l_lsp.engine.adaptation.validation import Validator
 from c2l_lsp.engine.engine import REST_S
 from c2l_lsp.engine.session import Session
 from c2l_lsp.errors import AdapterError, RequestCancelled
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 
 def life(session: Session, folder: Path):
@@ -43,7 +43,7 @@ def request(folder: Path) -> wire.Complete:
 
 @pytest.fixture
 def trial(tiny, sources):
-    made = Trial(tiny, AdapterSlot(tiny))
+    made = Validator(tiny, AdapterSlot(tiny))
     for n in range(3):
         made.see(bytes([n]), sources[n])
     return made
@@ -52,7 +52,7 @@ def trial(tiny, sources):
 def pairs_of(tiny, factor: float, seed: int = 3) -> Adapter:
     dice = torch.Generator().manual_seed(seed)
     name = "model.layers.1.mlp.down_proj"
-    pair = Pair(torch.randn(4, 128, generator=dice), torch.randn(64, 4, generator=dice), factor)
+    pair = LoraPair(torch.randn(4, 128, generator=dice), torch.randn(64, 4, generator=dice), factor)
     return Adapter(tiny.digest, "sgd", pairs={name: pair})
 
 
@@ -82,7 +82,7 @@ def test_pairs_that_are_no_numbers_are_kept_back(tiny, trial):
 def test_the_trial_leaves_nothing_plugged_in(tiny, trial, sources):
     ids = torch.tensor([tiny.encode(sources[0])[:50]])
     before = tiny.hidden(ids)
-    generator = trial.judging(pairs_of(tiny, 3.0), [bytes([n]) for n in range(3)])
+    generator = trial.validate_in_slices(pairs_of(tiny, 3.0), [bytes([n]) for n in range(3)])
     for _ in range(6):
         next(generator)
         assert torch.equal(tiny.hidden(ids), before)
@@ -91,7 +91,7 @@ def test_the_trial_leaves_nothing_plugged_in(tiny, trial, sources):
 def test_files_are_read_by_the_bare_model_whatever_the_last_completion_ran_under(session, folder):
     session.open(folder)
     one = life(session, folder)
-    one.made.deep = finetune.Outcome(pairs_of(session.engine.model, 5.0).pairs, "live")
+    one.made.deep = finetune.FinetuneResult(pairs_of(session.engine.model, 5.0).pairs, "live")
     one._go_live()
     session.complete(request(folder))
     assert session.engine._slot.pairs
@@ -106,7 +106,7 @@ def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
     session.open(folder)
     one = life(session, folder)
     pairs = pairs_of(session.engine.model, 0.01).pairs
-    one.made.deep = finetune.Outcome(pairs, "live", 0.5)
+    one.made.deep = finetune.FinetuneResult(pairs, "live", 0.5)
     asked = []
 
     def loss(self, adapter, digests):
@@ -114,7 +114,7 @@ def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
         yield
         return with_pairs if adapter.pairs else 2.0
 
-    monkeypatch.setattr(Trial, "loss", loss)
+    monkeypatch.setattr(Validator, "loss", loss)
     for number in range(4):
         with (folder / "pkg" / f"m{number}.py").open("a") as file:
             file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(30)))
@@ -135,7 +135,7 @@ def test_a_stepper_stands_still_between_steps():
             seen.append(n)
         return Adapter("b", "k")
 
-    stepper = finetune.Stepper(work)
+    stepper = finetune.FinetuneLoop(work)
     time.sleep(0.05)
     assert seen == []
     assert not stepper.step()
@@ -145,7 +145,7 @@ def test_a_stepper_stands_still_between_steps():
     assert seen == [0, 1, 2]
     assert stepper.made.kind == "k"
 
-    stopped = finetune.Stepper(work)
+    stopped = finetune.FinetuneLoop(work)
     stopped.step()
     stopped.stop()
     assert stopped.done
@@ -155,7 +155,7 @@ def test_a_stepper_stands_still_between_steps():
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError, match="out of memory"):
-        finetune.Stepper(failing).step()
+        finetune.FinetuneLoop(failing).step()
 
 
 def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, folder, monkeypatch):
@@ -164,7 +164,7 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
         session.open(folder)
         one = life(session, folder)
         one.made.verdict = replace(
-            one.made.verdict, recall=0.0
+            one.made.verdict, knn_strength=0.0
         )  # random weights recall better than 40 steps could teach
         generation = one.info().generation
         one.deepen(steps=40)
@@ -262,10 +262,13 @@ def test_a_copy_has_nothing_plugged_in_and_room_is_asked_for(tiny, monkeypatch):
 
 def test_kept_tensors_are_split_again(tiny):
     pairs = pairs_of(tiny, 2.0).pairs
-    kept = {"P": torch.ones(1), **finetune.to_tensors(finetune.Outcome(pairs, "live", recall=0.4))}
+    kept = {"P": torch.ones(1), **finetune.to_tensors(finetune.FinetuneResult(pairs, "live", knn_strength=0.4))}
     rest, outcome = finetune.split(kept)
     found = outcome.pairs
-    assert (list(rest), outcome.recall) == (["P"], 0.4)
-    assert finetune.split({"P": torch.ones(1), **finetune.to_tensors(finetune.Outcome())})[1] == finetune.Outcome()
+    assert (list(rest), outcome.knn_strength) == (["P"], 0.4)
+    assert (
+        finetune.split({"P": torch.ones(1), **finetune.to_tensors(finetune.FinetuneResult())})[1]
+        == finetune.FinetuneResult()
+    )
     for name, pair in pairs.items():
         assert (found[name].scale, found[name].A is pair.A) == (pair.scale, True)

@@ -19,7 +19,7 @@ from c2l_lsp.engine.storage.store import folder_key
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet.encoder import pool_diff
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
-from c2l_lsp.model.hypernet.protocol import Change
+from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.repo.history import git_history
 
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
@@ -81,12 +81,12 @@ def by_hand(session: Session, folder: Path, commits: int) -> torch.Tensor:
     network = life(session, folder)._learner.network
     shas = [one.sha for one in git_history.first_parent(folder, commits + 1)]
     blobs = git_history.blobs(folder, git_history.tree(folder, shas[0]).values())
-    pieces = [piece for _, text in blobs for piece in network.pieces(text.decode())]
-    (state,) = network.update([network.empty()], [Change(added=network.read(pieces), first=True)])
+    chunks = [chunk for _, text in blobs for chunk in network.chunks(text.decode())]
+    (state,) = network.update([network.empty()], [StateChange(added=network.embed(chunks), first=True)])
     h = state.tensors["h"]
     for a, b in itertools.pairwise(shas):
-        chunks = network.read(network.diff_pieces(git_history.diff_text(folder, a, b)))[0]["chunks"]
-        h = network.gru.step(pool_diff(chunks)[None], h[None])[0].detach()
+        embedded = network.embed(network.diff_chunks(git_history.diff_text(folder, a, b)))[0]["chunks"]
+        h = network.gru.step(pool_diff(embedded)[None], h[None])[0].detach()
     return h
 
 
@@ -109,8 +109,8 @@ def test_what_is_not_committed_is_one_more_step(evo, repository, sources):
         text = subprocess.run(
             [*GIT, "diff", "--no-color", "-U3"], cwd=repository, check=True, capture_output=True, timeout=20
         ).stdout.decode()
-        chunks = mine.network.read(mine.network.diff_pieces(text))[0]["chunks"]
-        wanted = mine.network.gru.step(pool_diff(chunks)[None], h[None])[0].detach()
+        embedded = mine.network.embed(mine.network.diff_chunks(text))[0]["chunks"]
+        wanted = mine.network.gru.step(pool_diff(embedded)[None], h[None])[0].detach()
         torch.testing.assert_close(mine.state.tensors["h"], wanted, rtol=1e-4, atol=1e-5)
         (repository / "tests_only.txt").write_text("no python\n")
         (repository / "pkg" / "m1.py").write_text(sources[31][:1500], encoding="utf-8")
@@ -186,8 +186,8 @@ def test_one_step_costs_the_same_whatever_the_folder_holds(evo, repository, sour
     with Session(evo) as session:
         session.open(repository)
         network, read = life(session, repository)._learner.network, []
-        real = network.read
-        network.read = lambda pieces: read.extend(pieces) or real(pieces)
+        real = network.embed
+        network.embed = lambda chunks: read.extend(chunks) or real(chunks)
         (repository / "pkg" / "m2.py").write_text(sources[32][:1500], encoding="utf-8")
         wait(session, repository, 2)
-        assert [piece.key[:1] for piece in read] == [b"d"]
+        assert [chunk.key[:1] for chunk in read] == [b"d"]

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from c2l_lsp.engine.adaptation.validation import Trial
+from c2l_lsp.engine.adaptation.validation import Validator
 from c2l_lsp.engine.session import Session
-from c2l_lsp.model.adapter.knn_lm import Recall
+from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet.gradient_memory import Memory
-from c2l_lsp.model.hypernet.output_gradients import errors
+from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
-from c2l_lsp.model.hypernet.protocol import Change
+from c2l_lsp.model.hypernet.protocol import StateChange
 
 
 def life(session, folder):
@@ -31,32 +31,32 @@ def wait(session, folder, generation: int) -> None:
 
 
 def recalled(session, folder) -> list[int]:
-    return life(session, folder).live.adapter.recall.ids.tolist()
+    return life(session, folder).live.adapter.knn.ids.tolist()
 
 
 @pytest.fixture
 def adapter(tiny, sources) -> Adapter:
     """What the first files recall, and nothing else."""
     seen = Curvature.zeros(tiny.d)
-    found = errors(tiny, [sources[0][:4000]])
+    found = output_gradients(tiny, [sources[0][:4000]])
     seen.add(found.e, found.h)
     memory = Memory(tiny, estimate(seen))
-    pieces = [piece for text in sources[4:12] for piece in memory.pieces(text)]
-    state = memory.update([memory.empty()], [Change(added=memory.read(pieces), first=True)])[0]
+    chunks = [chunk for text in sources[4:12] for chunk in memory.chunks(text)]
+    state = memory.update([memory.empty()], [StateChange(added=memory.embed(chunks), first=True)])[0]
     return replace(memory.adapter(state), final_map=None)
 
 
 def scrambled(adapter: Adapter) -> Adapter:
     """The same keys with tokens that never came next."""
-    recall = adapter.recall
+    recall = adapter.knn
     ids = recall.ids.clone()
     inside = (ids >= 0).nonzero()[:, 0]
     ids[inside] = ids[inside.flip(0)]
-    return replace(adapter, recall=Recall(ids, recall.keys, recall.basis, recall.trust))
+    return replace(adapter, knn=KnnMemory(ids, recall.keys, recall.basis, recall.trust))
 
 
-def trial_on(tiny, texts) -> tuple[Trial, list[bytes]]:
-    trial, digests = Trial(tiny, AdapterSlot(tiny)), [bytes([n]) for n in range(len(texts))]
+def trial_on(tiny, texts) -> tuple[Validator, list[bytes]]:
+    trial, digests = Validator(tiny, AdapterSlot(tiny)), [bytes([n]) for n in range(len(texts))]
     for digest, text in zip(digests, texts, strict=True):
         trial.see(digest, text)
     return trial, digests
@@ -65,15 +65,17 @@ def trial_on(tiny, texts) -> tuple[Trial, list[bytes]]:
 def test_what_helps_passes_and_what_misleads_is_kept_back(tiny, sources, adapter):
     trial, digests = trial_on(tiny, sources[:3])
     verdict = trial.judge(adapter, digests)
-    assert verdict.recall > 0 > verdict.delta and verdict.closed == ""
+    assert verdict.knn_strength > 0 > verdict.delta and verdict.closed == ""
     wrong = scrambled(adapter)
-    trust = replace(wrong.recall.trust, bias=6.0)  # believed whatever it says
-    wrong = replace(wrong, recall=replace(wrong.recall, trust=trust))
-    assert trial.judge(wrong, digests).recall == 0.0
-    harmful = Adapter(tiny.digest, "memory", 50 * torch.eye(tiny.d).roll(1, 0), recall=adapter.recall)
+    trust = replace(wrong.knn.trust, bias=6.0)  # believed whatever it says
+    wrong = replace(wrong, knn=replace(wrong.knn, trust=trust))
+    assert trial.judge(wrong, digests).knn_strength == 0.0
+    harmful = Adapter(tiny.digest, "memory", 50 * torch.eye(tiny.d).roll(1, 0), knn=adapter.knn)
     verdict = trial.judge(harmful, digests)
-    assert verdict.strength == 0.0 < verdict.recall and verdict.closed == ""  # one half may live without the other
-    verdict = trial.judge(replace(harmful, recall=wrong.recall), digests)
+    assert (
+        verdict.strength == 0.0 < verdict.knn_strength and verdict.closed == ""
+    )  # one half may live without the other
+    verdict = trial.judge(replace(harmful, knn=wrong.knn), digests)
     assert "worse than none" in verdict.closed
 
 
@@ -89,7 +91,7 @@ def test_the_verdict_is_the_loss_that_a_completion_has(tiny, sources, adapter):
             except StopIteration as end:
                 return end.value
 
-    mixed = loss(adapter.scaled(1.0, verdict.recall))
+    mixed = loss(adapter.scaled(1.0, verdict.knn_strength))
     assert mixed - loss(None) == pytest.approx(verdict.delta, abs=2e-3)
 
 

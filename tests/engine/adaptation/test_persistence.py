@@ -10,8 +10,8 @@ import pytest
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import persistence
-from c2l_lsp.engine.adaptation.persistence import Keeping
-from c2l_lsp.engine.events import Telling
+from c2l_lsp.engine.adaptation.persistence import Persistence
+from c2l_lsp.engine.events import FolderEvents
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import StorageError
@@ -40,7 +40,7 @@ def told():
 
 @pytest.fixture
 def made(tmp_path, told):
-    one = Keeping("project", FolderStore(tmp_path / "state"), True, Telling(tmp_path / "project", told.append))
+    one = Persistence("project", FolderStore(tmp_path / "state"), True, FolderEvents(tmp_path / "project", told.append))
     yield one
     one.end()
 
@@ -49,7 +49,7 @@ def said(told: list[wire.Trouble]) -> list[tuple[str, str]]:
     return [(trouble.severity, trouble.message) for trouble in told]
 
 
-def written(one: Keeping, learner: Learner, generation: int) -> None:
+def written(one: Persistence, learner: Learner, generation: int) -> None:
     """Keep a generation and wait for it."""
     one.keep(learner, saved(generation), state(generation), {})
     deadline = time.monotonic() + 20
@@ -139,7 +139,7 @@ def test_beside_another_server_nothing_is_kept(made, told):
 
 
 def test_of_a_folder_that_is_not_trusted_nothing_is_ever_kept(tmp_path: Path):
-    one = Keeping("project", FolderStore(tmp_path / "state"), False, Telling(tmp_path, lambda event: None))
+    one = Persistence("project", FolderStore(tmp_path / "state"), False, FolderEvents(tmp_path, lambda event: None))
     assert (one.cache, one.may, one.works) == (None, False, False)
     one.end()
     assert not (tmp_path / "state").exists()
@@ -170,7 +170,7 @@ def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
 
 
 def test_the_same_trouble_is_told_again_after_all_was_well(tmp_path: Path, told):
-    telling = Telling(tmp_path, told.append)
+    telling = FolderEvents(tmp_path, told.append)
     for _ in range(2):
         telling.trouble(StorageError("full"))
     telling.trouble(StorageError("fuller"))

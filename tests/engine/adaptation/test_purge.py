@@ -17,9 +17,9 @@ from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import finetune, workspace_adapter
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import disk
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, Saved, folder_key
+from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
 from c2l_lsp.model.hypernet.protocol import RepoState
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 CANARY = "zq_canary_77_later_ignored"
 SECRET = f"def {CANARY}(value):\n    return '{CANARY}' + str(value)\n" * 6
@@ -49,15 +49,15 @@ def kept(wanted: list[bytes], folder: Path) -> list[str]:
     return [path.name for path in files if any(form in path.read_bytes() for form in wanted)]
 
 
-def life(session: Session, folder: Path) -> workspace_adapter.FolderLife:
+def life(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdapter:
     return session.engine.life(str(folder.resolve()))
 
 
 def go_deep(session: Session, folder: Path) -> None:
     """Pairs as training on request leaves them, live and kept."""
     one = life(session, folder)
-    pair = Pair(torch.randn(4, 128) * 0.01, torch.randn(64, 4) * 0.01, 0.1)
-    one.made.deep = finetune.Outcome({"model.layers.1.mlp.down_proj": pair}, "live: for this test")
+    pair = LoraPair(torch.randn(4, 128) * 0.01, torch.randn(64, 4) * 0.01, 0.1)
+    one.made.deep = finetune.FinetuneResult({"model.layers.1.mlp.down_proj": pair}, "live: for this test")
     one._go_live()
     one._save(one._learner, one._learner.state)
     session.settle(str(folder.resolve()))
@@ -142,11 +142,11 @@ def test_texts_of_files_go_from_the_database_and_its_log(tmp_path):
     with sqlite3.connect(tmp_path / "state" / "readings.sqlite") as db:
         packed = db.execute("SELECT value FROM text WHERE digest = ?", [b"a"]).fetchone()[0]
     db.close()
-    pieces = [packed[start : start + 24] for start in range(0, len(packed) - 24, 24)]
+    chunks = [packed[start : start + 24] for start in range(0, len(packed) - 24, 24)]
 
     def found() -> bool:
         files = [path.read_bytes() for path in (tmp_path / "state").iterdir() if path.is_file()]
-        return any(piece in content for piece in pieces for content in files)
+        return any(chunk in content for chunk in chunks for content in files)
 
     assert found()
     store.purge()
@@ -160,7 +160,7 @@ def test_texts_of_files_go_from_the_database_and_its_log(tmp_path):
 def test_a_save_that_is_under_way_does_not_outlive_a_purge(tmp_path, monkeypatch):
     def save(generation: int) -> bool:
         about = {"folder": "/f", "hypernetwork": "h", "filter_digest": "f", "gate": 1.0, "files": {}}
-        return store.save(Saved(schema=SCHEMA, generation=generation, **about), RepoState(), {})
+        return store.save(SavedState(schema=SCHEMA, generation=generation, **about), RepoState(), {})
 
     store = FolderStore(tmp_path / "state")
     assert save(1)

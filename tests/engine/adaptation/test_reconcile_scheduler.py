@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from c2l_lsp.engine.adaptation import reconcile_scheduler
-from c2l_lsp.engine.adaptation.reconcile_scheduler import Attention, Look
+from c2l_lsp.engine.adaptation.reconcile_scheduler import ReconcileRequest, ReconcileScheduler
 from c2l_lsp.repo.filter.files import FileFilter
 
 
@@ -19,12 +19,12 @@ def told():
 
 @pytest.fixture
 def made(folder, settings, told):
-    attending = Attention(folder, settings, told.append)
+    attending = ReconcileScheduler(folder, settings, told.append)
     yield attending
     attending.stop()
 
 
-def now(attending: Attention, timeout_s: float = 20.0) -> float:
+def now(attending: ReconcileScheduler, timeout_s: float = 20.0) -> float:
     """Wait until a look is due."""
     deadline = time.monotonic() + timeout_s
     while attending.due_in(time.monotonic()) > 0:
@@ -34,13 +34,13 @@ def now(attending: Attention, timeout_s: float = 20.0) -> float:
 
 
 def test_the_first_look_is_at_everything_and_the_next_at_what_was_hinted(made):
-    assert made.look(now(made), first=True) == Look(frozenset(), True)
+    assert made.look(now(made), first=True) == ReconcileRequest(frozenset(), True)
     assert reconcile_scheduler.RECONCILE_S - 5 < made.due_in(time.monotonic()) <= reconcile_scheduler.RECONCILE_S
     made.hint("pkg/m1.py")
     made.hint("pkg/m2.py")
     assert made.hinted == 2
     assert made.due_in(time.monotonic()) <= 0.2
-    assert made.look(now(made), first=False) == Look(frozenset({"pkg/m1.py", "pkg/m2.py"}), False)
+    assert made.look(now(made), first=False) == ReconcileRequest(frozenset({"pkg/m1.py", "pkg/m2.py"}), False)
     assert made.hinted == 0
 
 
@@ -49,7 +49,7 @@ def test_everything_is_compared_when_that_is_due_whatever_was_hinted(made, monke
     made.look(now(made), first=True)
     made.hint("pkg/m1.py")
     time.sleep(0.15)
-    assert made.look(time.monotonic(), first=False) == Look(frozenset({"pkg/m1.py"}), True)
+    assert made.look(time.monotonic(), first=False) == ReconcileRequest(frozenset({"pkg/m1.py"}), True)
 
 
 def test_a_look_can_be_asked_for_and_is_never_put_off_by_that(made):
@@ -81,7 +81,7 @@ def test_while_git_is_at_work_hints_wait(made, lock):
     assert 0.4 < made._next - due < 0.6  # it is looked again soon, not at once
     lock.unlink()
     time.sleep(0.5)
-    assert made.look(now(made), first=False) == Look(frozenset({"pkg/m1.py"}), True)
+    assert made.look(now(made), first=False) == ReconcileRequest(frozenset({"pkg/m1.py"}), True)
     assert not made.waits
 
 
@@ -90,7 +90,7 @@ def test_only_the_first_index_does_not_wait_for_ever(made, lock, monkeypatch):
     monkeypatch.setattr(reconcile_scheduler, "FIRST_WAIT_S", 0.1)
     due = now(made)
     assert made.look(due, first=False) is None
-    assert made.look(now(made), first=True) == Look(frozenset(), True)
+    assert made.look(now(made), first=True) == ReconcileRequest(frozenset(), True)
     assert lock.exists()
 
 

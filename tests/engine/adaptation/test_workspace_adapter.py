@@ -166,7 +166,7 @@ def test_of_a_file_outside_the_sample_only_what_changed_is_learned(folder, setti
         outside = next(n for n in range(12, 16) if f"pkg/m{n}.py" not in learner.records)
         file, path = folder / "pkg" / f"m{outside}.py", f"pkg/m{outside}.py"
         text, before = file.read_text(), learner.state.tensors["S"].clone()
-        whole = len(learner.network.pieces(text))
+        whole = len(learner.network.chunks(text))
         assert whole > 6
         file.write_text(text + "\n\ndef worked_on(value):\n    return value + 1\n", encoding="utf-8")
         wait(session, folder, info.generation + 1)
@@ -190,7 +190,7 @@ def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch
     lives = [session.engine.life(str(path.resolve())) for path in (folder, other)]
     lives[1]._learner.network = lives[0]._learner.network
     sizes = []
-    real = lives[0]._learner.network.updating
+    real = lives[0]._learner.network.update_in_slices
     monkeypatch.setattr(lives[0]._learner.network, "updating", lambda s, c: sizes.append(len(s)) or real(s, c))
     for path in (folder, other):
         (path / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
@@ -200,13 +200,13 @@ def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch
 
 
 def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch):
-    from c2l_lsp.engine.adaptation.validation import Trial, Verdict
+    from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 
     def judge(*_):
         yield
-        return Verdict(0.0, 0.2, 100, "it is worse", recall=0.0)
+        return ValidationResult(0.0, 0.2, 100, "it is worse", knn_strength=0.0)
 
-    monkeypatch.setattr(Trial, "judging", judge)
+    monkeypatch.setattr(Validator, "judging", judge)
     info = session.open(folder)
     assert "kept back: it is worse" in info.message
     assert live(session, folder).adapter is None

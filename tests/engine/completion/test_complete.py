@@ -115,12 +115,16 @@ def test_what_was_typed_of_a_word_is_not_said_again(tiny, sources):
     for at in range(400, 460):
         request = ask(prefix=text[:at], suffix="", multiline="always")
         asked = build(tiny, request.prefix, "", request.max_context_tokens, reserve=12)
-        steps = list(islice(completer._decoder.stream(completer._decoder.prefill(asked.ids, owed=asked.owed)), 12))
-        whole = tiny.pieces.text([step.token for step in steps])
-        assert whole.startswith(asked.owed)
-        healed += bool(asked.owed)
+        steps = list(
+            islice(
+                completer._decoder.stream(completer._decoder.prefill(asked.ids, forced_prefix=asked.forced_prefix)), 12
+            )
+        )
+        whole = tiny.token_bytes.text([step.token for step in steps])
+        assert whole.startswith(asked.forced_prefix)
+        healed += bool(asked.forced_prefix)
         for said in completer.complete(request, generation=0, kv_key="", cancelled=lambda: False).texts:
-            assert whole[len(asked.owed) :].startswith(said)
+            assert whole[len(asked.forced_prefix) :].startswith(said)
     assert healed > 20
 
 
@@ -131,7 +135,7 @@ class Says:
         self._model, self._ids = model, model.encode(text)
         self.said, self.reading = 0, 0
 
-    def prefill(self, ids, kv_key="", owed="", cancelled=None):
+    def prefill(self, ids, kv_key="", forced_prefix="", cancelled=None):
         self.said += self.reading
         return Prefilled(None, torch.zeros(1), len(ids), 0)
 
@@ -175,14 +179,14 @@ def test_a_quarter_of_the_time_is_for_writing_however_long_reading_took(tiny, mo
 class Doubts(Says):
     """It would not have begun as what stands before the cursor does, and has no doubt about what follows."""
 
-    def prefill(self, ids, kv_key="", owed="", cancelled=None):
-        return Prefilled(None, torch.zeros(1), len(ids), 0, owed.encode())
+    def prefill(self, ids, kv_key="", forced_prefix="", cancelled=None):
+        return Prefilled(None, torch.zeros(1), len(ids), 0, forced_prefix.encode())
 
     def stream(self, start, first=None, elsewhere=None):
         said = []
         for step in super().stream(start):
             said.append(step.token)
-            yield Step(step.token, -3.0 if len(self._model.decode(said)) <= len(start.owed) else -0.01)
+            yield Step(step.token, -3.0 if len(self._model.decode(said)) <= len(start.forced_prefix) else -0.01)
 
 
 def test_a_word_that_was_begun_is_no_guess(tiny):

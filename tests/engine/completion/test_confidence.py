@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from c2l_lsp.engine.completion.confidence import LEAST_CHARACTERS, SURE, Sure
+from c2l_lsp.engine.completion.confidence import LEAST_CHARACTERS, SURE, ConfidentText
 
 
 def told(least: float, *tokens: tuple[str, float], end: float | None = None) -> tuple[str, bool]:
     """(what is shown, whether more could come) after tokens of these probabilities; `end` is that of the end."""
-    sure, text, logprob, more = Sure(least), "", 0.0, True
+    sure, text, logprob, more = ConfidentText(least), "", 0.0, True
     for token, probability in tokens:
         text, logprob = text + token, logprob + math.log(probability)
         more = sure.add(text, logprob)

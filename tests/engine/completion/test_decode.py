@@ -12,10 +12,10 @@ from torch import Tensor
 
 from c2l_lsp.config import Model
 from c2l_lsp.engine.completion.decode import DRAFT, SLOTS, Decoder
-from c2l_lsp.engine.completion.draft import LONGEST, Credit, Credits, Elsewhere, Guess, Lookup
-from c2l_lsp.engine.completion.draft_index import Hoard
+from c2l_lsp.engine.completion.draft import LONGEST, Credit, Credits, DraftSource, Guess, Lookup
+from c2l_lsp.engine.completion.draft_index import DraftIndex
 from c2l_lsp.errors import RequestCancelled
-from c2l_lsp.model.adapter.kv_sequence import TransformersReader, reader_of
+from c2l_lsp.model.adapter.kv_sequence import TransformersReader, sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm import base
 from c2l_lsp.model.lm.base import BaseModel
@@ -62,11 +62,11 @@ NOTHING = SimpleNamespace(recalled=lambda hidden, logits, before: logits)
 def scripted(
     rule: dict[int, int] | None = None, *, draft: int = DRAFT, fim: FimTokens | None = None, exact: bool = True
 ) -> Decoder:
-    model = SimpleNamespace(fim=fim, pieces=None)
+    model = SimpleNamespace(fim=fim, token_bytes=None)
     return Decoder(model, NOTHING, Script(rule, exact), draft)  # type: ignore[arg-type]
 
 
-def written(decoder: Decoder, ids: list[int], count: int, elsewhere: Elsewhere | None = None) -> list[int]:
+def written(decoder: Decoder, ids: list[int], count: int, elsewhere: DraftSource | None = None) -> list[int]:
     return [step.token for step in islice(decoder.stream(decoder.prefill(ids), elsewhere=elsewhere), count)]
 
 
@@ -76,7 +76,7 @@ def written(decoder: Decoder, ids: list[int], count: int, elsewhere: Elsewhere |
 def test_a_prompt_is_given_up_between_two_portions_and_what_was_read_stays() -> None:
     script = Script()
     script.portion = 10
-    decoder = Decoder(SimpleNamespace(fim=None, pieces=None), NOTHING, script)  # type: ignore[arg-type]
+    decoder = Decoder(SimpleNamespace(fim=None, token_bytes=None), NOTHING, script)  # type: ignore[arg-type]
     asked: list[int] = []
 
     def cancelled() -> bool:
@@ -104,7 +104,7 @@ def prompt(tiny: BaseModel, sources: list[str]) -> list[int]:
 
 def exact(model: BaseModel, slot: AdapterSlot, draft: int = DRAFT) -> Decoder:
     """A decoder whose steps run on the model's own weights, whatever is fastest on this CPU."""
-    return Decoder(model, slot, reader_of(model, slot, int8=False), draft)
+    return Decoder(model, slot, sequence_reader(model, slot, int8=False), draft)
 
 
 def test_greedy_equals_transformers_generate(tiny: BaseModel, prompt: list[int]):
@@ -117,20 +117,20 @@ def test_greedy_equals_transformers_generate(tiny: BaseModel, prompt: list[int])
 def test_every_shortcut_leaves_the_answer_as_it_is_in_int8_too(tiny_folder: Path, prompt: list[int]):
     tiny = base.load(Model(path=str(tiny_folder), dtype="bfloat16", device="cpu"))
     slot = AdapterSlot(tiny)
-    plain = Decoder(tiny, slot, reader_of(tiny, slot, int8=True), draft=0)
+    plain = Decoder(tiny, slot, sequence_reader(tiny, slot, int8=True), draft=0)
     want = written(plain, prompt, 40)
     answered = written(plain, [*prompt, *want[:9]], 20)  # an accepted answer, its KV read again
     for draft in (0, 1, DRAFT, 9):
-        decoder = Decoder(tiny, slot, reader_of(tiny, slot, int8=True), draft=draft)
+        decoder = Decoder(tiny, slot, sequence_reader(tiny, slot, int8=True), draft=draft)
         assert written(decoder, prompt, 40, hoarded(prompt, want)) == want
         assert written(decoder, prompt, 40) == want
         decoder.forget()
         assert written(decoder, [*prompt, *want[:9]], 20) == answered
 
 
-def hoarded(prompt: list[int], want: list[int]) -> Hoard:
+def hoarded(prompt: list[int], want: list[int]) -> DraftIndex:
     """Another file in which half of an answer stood."""
-    hoard = Hoard(lambda text: [int(word) for word in text.split()])
+    hoard = DraftIndex(lambda text: [int(word) for word in text.split()])
     hoard.put("a.py", 1, " ".join(map(str, [*prompt[-5:], *want[:20]])))
     return hoard
 
@@ -195,7 +195,7 @@ def test_steps_in_another_precision_are_read_again_by_the_next_prompt_and_by_no_
 
 
 def test_drafts_from_other_files_save_passes():
-    hoard = Hoard(lambda text: [ord(letter) for letter in text])
+    hoard = DraftIndex(lambda text: [ord(letter) for letter in text])
     hoard.put("b.py", 1, "".join(map(chr, range(20, 60))))
     decoder = scripted(draft=4)
     assert written(decoder, [21, 22, 23], 20, hoard) == list(range(24, 44))
@@ -333,7 +333,7 @@ def letters(text: str) -> list[int]:
 
 
 def test_a_changed_text_answers_with_its_new_self():
-    hoard = Hoard(letters)
+    hoard = DraftIndex(letters)
     hoard.put("a", 1, "xabcde")
     assert hoard.after(letters("abc"), 2) == letters("de")
     hoard.put("a", 2, "xxabcfg")
@@ -344,7 +344,7 @@ def test_a_changed_text_answers_with_its_new_self():
 
 
 def test_the_hoard_stays_within_its_budget_and_sweeps_what_is_stale():
-    hoard = Hoard(letters, most=100)
+    hoard = DraftIndex(letters, most=100)
     for number in range(200):
         hoard.put(f"{number % 7}.py", number, "".join(chr(100 + (number * 31 + i * i) % 900) for i in range(40)))
         assert hoard.size <= 100
@@ -352,12 +352,12 @@ def test_the_hoard_stays_within_its_budget_and_sweeps_what_is_stale():
 
 
 def test_what_is_stale_is_asked_for_once_and_what_is_gone_is_dropped():
-    hoard, versions = Hoard(letters), {"a": 1, "b": 1}
+    hoard, versions = DraftIndex(letters), {"a": 1, "b": 1}
     while (path := hoard.stale(versions.items())) is not None:
         hoard.put(path, versions[path], f"{path}bcdef")
     assert hoard.size == 12
     assert hoard.stale({"b": 2}.items()) == "b"
     assert hoard.size == 6
-    full = Hoard(letters, most=3)
+    full = DraftIndex(letters, most=3)
     full.put("a", 1, "abcd")
     assert full.stale(versions.items()) is None

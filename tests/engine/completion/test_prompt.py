@@ -31,7 +31,7 @@ def test_the_budget_holds_and_the_nearest_text_stays(tiny, sources):
     for budget in (32, 100, 500):
         built = prompt.build(tiny, text[:50_000], text[50_000:90_000], budget, 64)
         assert len(built.ids) <= budget
-        before = tiny.decode(built.ids[: built.ids.index(tiny.fim.suffix)]) + built.owed
+        before = tiny.decode(built.ids[: built.ids.index(tiny.fim.suffix)]) + built.forced_prefix
         assert before.endswith(text[50_000 - budget // 16 : 50_000])
 
 
@@ -48,8 +48,8 @@ def test_what_follows_stays_in_place_while_the_text_before_grows(tiny, sources):
 
 def test_a_prompt_does_not_end_inside_a_word(tiny):
     built = prompt.build(tiny, "value = other\nreturn val", "", 200, 64)
-    assert (tiny.decode(built.ids[1:]), built.owed) == ("value = other\nreturn", " val")
-    assert prompt.build(tiny, "return val", "", 200, 64, heal=False).owed == ""
+    assert (tiny.decode(built.ids[1:]), built.forced_prefix) == ("value = other\nreturn", " val")
+    assert prompt.build(tiny, "return val", "", 200, 64, heal=False).forced_prefix == ""
 
 
 def test_the_models_own_limit_holds(tiny, sources):

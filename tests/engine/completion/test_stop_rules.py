@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from c2l_lsp.engine.completion.stop_rules import Shape, closers_only
+from c2l_lsp.engine.completion.stop_rules import StopRules, closers_only
 
 
 def shape(prefix, suffix="", multiline="auto"):
-    return Shape.of(prefix, suffix, multiline)
+    return StopRules.of(prefix, suffix, multiline)
 
 
 @pytest.mark.parametrize(

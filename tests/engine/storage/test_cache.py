@@ -14,14 +14,14 @@ import torch
 
 from c2l_lsp.engine.storage import cache as caches
 from c2l_lsp.engine.storage.cache import Cache
-from c2l_lsp.engine.storage.state_lock import Claim
+from c2l_lsp.engine.storage.state_lock import StateLock
 from c2l_lsp.errors import StorageError
 from tests.support.store_builders import reading
 
 
 @pytest.fixture
 def claim(tmp_path):
-    made = Claim(tmp_path / "state")
+    made = StateLock(tmp_path / "state")
     yield made
     made.release()
 
@@ -33,7 +33,7 @@ def cache(claim):
     made.close()
 
 
-def altered(claim: Claim, *statements: str) -> None:
+def altered(claim: StateLock, *statements: str) -> None:
     """Change the database behind the back of a cache that is closed."""
     with sqlite3.connect(claim.root / "readings.sqlite") as db:
         for statement in statements:
@@ -134,7 +134,7 @@ def test_pruning_keeps_what_is_alive(cache):
 
 
 def test_a_reader_sees_what_is_there_and_writes_once_it_may(cache, claim):
-    other = Claim(claim.root)
+    other = StateLock(claim.root)
     second = Cache(other)
     try:
         cache.put({b"a": reading(1)}, "rule")
@@ -156,13 +156,13 @@ def test_a_reader_sees_what_is_there_and_writes_once_it_may(cache, claim):
 
 def test_a_reader_of_nothing_finds_nothing(cache, claim):
     assert claim.own()
-    second = Cache(Claim(claim.root))
+    second = Cache(StateLock(claim.root))
     assert second.get([b"a"], "rule") == {}
     assert second.texts([b"d"]) == {}
     assert not (claim.root / "readings.sqlite").exists()
 
 
-def log_of(claim: Claim) -> int:
+def log_of(claim: StateLock) -> int:
     """Bytes in SQLite's log."""
     log = Path(f"{claim.root / 'readings.sqlite'}-wal")
     return log.stat().st_size if log.exists() else 0

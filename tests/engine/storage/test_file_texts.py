@@ -6,26 +6,26 @@ from collections import Counter
 
 import pytest
 
-from c2l_lsp.engine.adaptation.update_plan import Plan, Record
+from c2l_lsp.engine.adaptation.update_plan import FileRecord, UpdatePlan
 from c2l_lsp.engine.storage.cache import Cache
-from c2l_lsp.engine.storage.file_texts import Texts
-from c2l_lsp.engine.storage.state_lock import Claim
+from c2l_lsp.engine.storage.file_texts import FileTexts
+from c2l_lsp.engine.storage.state_lock import StateLock
 from c2l_lsp.repo.history.snapshot import Entry
 
 
-def plan(files: dict[str, str], came: list[str]) -> Plan:
+def plan(files: dict[str, str], came: list[str]) -> UpdatePlan:
     """The folder as it is now, and which of its files are new."""
-    records = {path: Record(Entry(text.encode(), len(text), 0), ()) for path, text in files.items()}
-    return Plan(records, Counter(), Counter(), came={path: files[path] for path in came})
+    records = {path: FileRecord(Entry(text.encode(), len(text), 0), ()) for path, text in files.items()}
+    return UpdatePlan(records, Counter(), Counter(), came={path: files[path] for path in came})
 
 
-def records(**files: str) -> dict[str, Record]:
+def records(**files: str) -> dict[str, FileRecord]:
     return plan(files, []).records
 
 
 @pytest.fixture
 def cache(tmp_path):
-    made = Cache(Claim(tmp_path / "state"))
+    made = Cache(StateLock(tmp_path / "state"))
     yield made
     made.close()
 
@@ -37,19 +37,19 @@ def told():
 
 @pytest.mark.parametrize("kept", [True, False], ids=["on disk", "in memory"])
 def test_the_texts_of_files_that_are_there_can_be_had(cache, told, kept):
-    texts = Texts(cache if kept else None, told.append)
+    texts = FileTexts(cache if kept else None, told.append)
     texts.keep(plan({"a": "one", "b": "two"}, ["a", "b"]))
     assert texts.of(records(a="one", b="two", c="three")) == {b"one": "one", b"two": "two"}
     texts.keep(plan({"a": "one", "b": "2"}, ["b"]))
     assert texts.of(records(a="one", b="two", c="2")) == {b"one": "one", b"2": "2"}  # b's old text is no file's
     assert told == []
-    assert Texts(cache, told.append).of(records(a="one")) == ({b"one": "one"} if kept else {})
+    assert FileTexts(cache, told.append).of(records(a="one")) == ({b"one": "one"} if kept else {})
 
 
 def test_what_cannot_be_kept_is_held_and_kept_with_the_next_once_it_can_be(cache, told, tmp_path):
     blocker = tmp_path / "state"
     blocker.write_text("a file where the folder should be")
-    texts = Texts(cache, told.append)
+    texts = FileTexts(cache, told.append)
     texts.keep(plan({"a": "one"}, ["a"]))
     assert len(told) == 1
     texts.keep(plan({"a": "one", "b": "two"}, ["b"]))
@@ -59,7 +59,7 @@ def test_what_cannot_be_kept_is_held_and_kept_with_the_next_once_it_can_be(cache
     blocker.unlink()
     texts.resume()
     texts.keep(plan({"a": "one", "b": "two", "c": "three"}, ["c"]))
-    assert Texts(cache, told.append).of(records(a="one", b="two", c="three")) == {
+    assert FileTexts(cache, told.append).of(records(a="one", b="two", c="three")) == {
         b"one": "one",
         b"two": "two",
         b"three": "three",

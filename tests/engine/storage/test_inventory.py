@@ -13,14 +13,14 @@ from c2l_lsp.config import state_root
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import disk, inventory
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, Saved, folder_key
+from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
 
 def save(store: FolderStore, generation: int) -> None:
     about = {"folder": "/some/where", "hypernetwork": "h", "filter_digest": "f", "gate": 1.0, "files": {}}
-    store.save(Saved(schema=SCHEMA, generation=generation, **about), RepoState(), {})
+    store.save(SavedState(schema=SCHEMA, generation=generation, **about), RepoState(), {})
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
-from c2l_lsp.engine.storage.background_writer import Job, Keeper
+from c2l_lsp.engine.storage.background_writer import BackgroundWriter, WriteJob
 
 
 class Disk:
@@ -122,10 +122,10 @@ def test_what_was_dropped_is_not_written(tmp_path):
         def close(self) -> None: ...
 
     store = Store()
-    keeper = Keeper(store)
-    keeper.keep(Job("first", None, {}))
+    keeper = BackgroundWriter(store)
+    keeper.keep(WriteJob("first", None, {}))
     assert store.begun.wait(30)
-    keeper.keep(Job("second", None, {}))
+    keeper.keep(WriteJob("second", None, {}))
     keeper.drop()
     store.may.set()
     keeper.end(30)

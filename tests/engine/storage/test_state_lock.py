@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from c2l_lsp.engine.storage.state_lock import Claim, InUse
+from c2l_lsp.engine.storage.state_lock import StateInUse, StateLock
 from c2l_lsp.errors import Severity, StorageError
 
 
 def test_one_has_it_until_it_lets_go(tmp_path):
-    first, second = Claim(tmp_path / "state"), Claim(tmp_path / "state")
+    first, second = StateLock(tmp_path / "state"), StateLock(tmp_path / "state")
     try:
         assert first.own()
         assert first.own()  # it has it already
         assert (first.held, second.own(), second.held) == (True, False, False)
         first.required()
-        with pytest.raises(InUse, match=f"Another server keeps what is learned in {second.root};") as told:
+        with pytest.raises(StateInUse, match=f"Another server keeps what is learned in {second.root};") as told:
             second.required()
         assert told.value.severity is Severity.INFO
         first.release()
@@ -33,15 +33,15 @@ def test_one_has_it_until_it_lets_go(tmp_path):
 def test_it_ends_with_the_process_that_has_it(tmp_path):
     """However that ends: nothing is left to clean up."""
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom c2l_lsp.engine.storage.state_lock import Claim\n"
-        "claim = Claim(Path(sys.argv[1]))\nprint(claim.own(), flush=True)\nsys.stdin.read()\nos._exit(9)\n"
+        "import os, sys\nfrom pathlib import Path\nfrom c2l_lsp.engine.storage.state_lock import StateLock\n"
+        "claim = StateLock(Path(sys.argv[1]))\nprint(claim.own(), flush=True)\nsys.stdin.read()\nos._exit(9)\n"
     )
     root = tmp_path / "state"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "True\n"
-        claim = Claim(root)
+        claim = StateLock(root)
         assert not claim.own()
         other.stdin.close()
         assert other.wait(30) == 9
@@ -51,7 +51,7 @@ def test_it_ends_with_the_process_that_has_it(tmp_path):
 
 def test_a_place_where_no_file_can_be_made_is_a_sentence(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    claim = Claim(tmp_path / "file" / "state")
+    claim = StateLock(tmp_path / "file" / "state")
     with pytest.raises(StorageError, match=f"cannot be kept in {claim.root}: Not a directory"):
         claim.own()
     assert not claim.held

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from c2l_lsp.engine.storage.state_lock import InUse
+from c2l_lsp.engine.storage.state_lock import StateInUse
 from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
@@ -179,13 +179,13 @@ def test_one_of_two_writes_and_the_other_reads(store):
             other.purge,
             lambda: other.purged(other.epoch),
         ):
-            with pytest.raises(InUse, match="Another server"):
+            with pytest.raises(StateInUse, match="Another server"):
                 write()
         store.save(saved(2), state(2), {})
         assert other.load()[0].generation == 2
         store.close()
         other.save(saved(3), state(3), {})  # the first has gone: now it may
-        with pytest.raises(InUse):
+        with pytest.raises(StateInUse):
             store.cache.put({b"c": reading(3)}, "rule")
     finally:
         other.close()

@@ -20,7 +20,7 @@ from c2l_lab.benchmarks.repositories.spans import Span
 from c2l_lsp.errors import AdapterError, CorpusError, SettingError
 from c2l_lsp.model.adapter.finetune_lora import fit_lora
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 SIZES = Sizes(state=3000, targets=3000, least_state=500, least_targets=500, least_file=300, most_file=3000, newest=1)
 AMOUNTS = Amounts(scored=48, short_scored=48, pair_scored=48, aged=48, spans=3, short_spans=2, aged_spans=2)
@@ -227,7 +227,7 @@ def test_sums_of_adapters_are_sums_of_weights(tiny):
     name = "model.layers.0.self_attn.q_proj"
 
     def one() -> Adapter:
-        pair = Pair(torch.randn(2, 64, generator=dice), torch.randn(64, 2, generator=dice), 0.5)
+        pair = LoraPair(torch.randn(2, 64, generator=dice), torch.randn(64, 2, generator=dice), 0.5)
         return Adapter(tiny.digest, "x", torch.randn(64, 64, generator=dice), {name: pair})
 
     a, b = one(), one()

@@ -28,7 +28,7 @@ from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
 from c2l_lsp.model.hypernet.lora_head import expand
-from c2l_lsp.model.hypernet.protocol import Change
+from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.model.hypernet.text2lora import describe
 from c2l_lsp.model.lm import base
 
@@ -326,7 +326,7 @@ def test_the_written_file_makes_the_same_adapter_in_the_engine(tiny, tmp_path, k
     assert loaded.about.training == {"step": 3.0, "per_layer": True}
     made = loaded.hypernetwork(tiny, EmbeddingEncoder.of_base(tiny))
     texts = [text[:600] for text in sources[3:6]]
-    change = Change(added=made.read([p for text in texts for p in made.pieces(text)]), first=True)
+    change = StateChange(added=made.embed([p for text in texts for p in made.chunks(text)]), first=True)
     (found,) = made.update([made.empty()], [change])
     with torch.no_grad():
         pairs = network([State(EmbeddingEncoder.of_base(tiny).repository(texts), torch.zeros(0, 128))])

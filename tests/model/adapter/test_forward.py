@@ -22,11 +22,11 @@ from transformers import (
 )
 
 from c2l_lsp.model.adapter.forward import NativeReader
-from c2l_lsp.model.adapter.kv_sequence import TransformersReader, reader_of
+from c2l_lsp.model.adapter.kv_sequence import TransformersReader, sequence_reader
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.model.runtime.quantized_linear import Beside, Int8, quantises
 from c2l_lsp.model.runtime.weights import Matrix, fuse, packs, why_not
 
@@ -204,7 +204,7 @@ def adapter(seed: int, *, names: tuple[str, ...] = ()) -> Adapter:
     pairs = {}
     for name in found:
         out, into = lm.get_submodule(name).weight.shape
-        pairs[name] = Pair(noise(4, into), noise(out, 4), scale=0.5)
+        pairs[name] = LoraPair(noise(4, into), noise(out, 4), scale=0.5)
     return Adapter("tiny", "static", final_map=noise(D, D) * 0.1, pairs=pairs)
 
 
@@ -408,7 +408,7 @@ def test_pairs_outside_the_layers_are_left_to_transformers():
     lm = make("qwen2")
     model = wrap(lm)
     slot = AdapterSlot(model)
-    reader = reader_of(model, slot)
+    reader = sequence_reader(model, slot)
     ids = tokens(50)
     slot.use(replace(adapter(1, names=("lm_head",)), final_map=None))
     want = read(TransformersReader(model, slot), ids)
@@ -440,7 +440,7 @@ def test_sliding_windows_are_refused():
 def test_another_architecture_is_read_by_transformers():
     torch.manual_seed(0)
     lm = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=D, n_layer=2, n_head=4)).eval().requires_grad_(False)
-    reader = reader_of(wrap(lm), AdapterSlot(wrap(lm)))
+    reader = sequence_reader(wrap(lm), AdapterSlot(wrap(lm)))
     ids = tokens(60)
     assert (read(reader, ids, 20, 1) - expected(lm, ids)).abs().max() <= 1e-4
     text = reader.open()

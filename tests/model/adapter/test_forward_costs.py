@@ -13,7 +13,7 @@ from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.model.runtime.quantized_linear import Int8
 
 LAYERS, D = 3, 64
@@ -91,7 +91,7 @@ def test_an_adapter_used_lately_is_put_back_without_touching_a_number():
     base = model()
     slot = AdapterSlot(base)
     reader = NativeReader(base.lm, slot, int8=False)
-    pair = Pair(torch.randn(4, D), torch.randn(D, 4))
+    pair = LoraPair(torch.randn(4, D), torch.randn(D, 4))
     adapters = [Adapter("m", "t", torch.randn(D, D), {"model.layers.1.self_attn.q_proj": pair}) for _ in range(2)]
     for adapter in adapters:
         slot.use(adapter)

@@ -14,16 +14,16 @@ from c2l_lab.train.memory import mixture_gate as fitting
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.errors import AdapterError
 from c2l_lsp.model.adapter import knn_lm as module
-from c2l_lsp.model.adapter.knn_lm import NEAREST, Recall, Trust, changed, nothing, rows_of, tails
+from c2l_lsp.model.adapter.knn_lm import NEAREST, KnnMemory, MixtureGate, changed, nothing, rows_of, tails
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet.gradient_memory import Memory
 from c2l_lsp.model.hypernet.prior import estimate
-from c2l_lsp.model.hypernet.protocol import Change
+from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.kernel import LONGEST
 
 D = 4
-SURE = Trust(bias=30.0, weights=(0.0,) * 7)  # λ at its ceiling wherever there is a candidate
+SURE = MixtureGate(bias=30.0, weights=(0.0,) * 7)  # λ at its ceiling wherever there is a candidate
 
 
 def rows(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -31,13 +31,13 @@ def rows(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
     return rows_of(torch.eye(D), hidden, ids)
 
 
-def recall(*pieces: dict[str, torch.Tensor], trust: Trust = SURE) -> Recall:
-    made = changed(nothing(D), pieces, [])
-    return Recall(made["ids"], made["keys"], torch.eye(D), trust)
+def recall(*chunks: dict[str, torch.Tensor], trust: MixtureGate = SURE) -> KnnMemory:
+    made = changed(nothing(D), chunks, [])
+    return KnnMemory(made["ids"], made["keys"], torch.eye(D), trust)
 
 
-def key(piece: dict[str, torch.Tensor], at: int) -> np.ndarray:
-    return piece["keys"][at].numpy().astype(np.float32) / 127
+def key(chunk: dict[str, torch.Tensor], at: int) -> np.ndarray:
+    return chunk["keys"][at].numpy().astype(np.float32) / 127
 
 
 def test_rows_are_a_multiset_whatever_the_order_and_the_way() -> None:
@@ -95,18 +95,18 @@ def test_a_token_that_stands_everywhere_costs_no_more_than_the_limit(monkeypatch
 
 
 def test_the_mixture_is_what_it_says() -> None:
-    trust = Trust(temperature=0.2, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    trust = MixtureGate(temperature=0.2, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
     a, b, c = rows(1, 2, 3), rows(1, 2, 4, seed=1), rows(5, 2, 3, seed=2)
     made = recall(a, b, c, trust=trust)
     hidden = torch.randn(1, D, generator=torch.Generator().manual_seed(7))
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(8))
     p = torch.softmax(logits[0], 0)
     unit = torch.nn.functional.normalize(hidden[0], dim=0)
-    pieces = ((a, 3, 2), (b, 4, 2), (c, 3, 1))
-    scores = torch.tensor([float(one["keys"][1].float() @ unit) / 127 / 0.2 + 0.5 * run for one, _, run in pieces])
+    chunks = ((a, 3, 2), (b, 4, 2), (c, 3, 1))
+    scores = torch.tensor([float(one["keys"][1].float() @ unit) / 127 / 0.2 + 0.5 * run for one, _, run in chunks])
     weights = torch.softmax(scores, 0)
-    r = torch.zeros(12).index_add(0, torch.tensor([y for _, y, _ in pieces]), weights)
-    cosine = max(float(one["keys"][1].float() @ unit) / 127 for one, _, _ in pieces)
+    r = torch.zeros(12).index_add(0, torch.tensor([y for _, y, _ in chunks]), weights)
+    cosine = max(float(one["keys"][1].float() @ unit) / 127 for one, _, _ in chunks)
     agree = float(r.argmax() == p.argmax())
     f = [float(r.max()), cosine, 2 / 8, float(p.max()), agree, math.log1p(3) / 8, float(r.max() * (1 - p.max()))]
     share = 1 / (1 + math.exp(1.0 - sum(w * x for w, x in zip(trust.weights, f, strict=True))))
@@ -126,16 +126,16 @@ def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None
         pytest.skip(f"this processor has no registers of {lanes} numbers")
     dice = torch.Generator().manual_seed(width)
     basis = torch.randn(width, 96, generator=dice)
-    pieces = [
+    chunks = [
         rows_of(
             basis, torch.randn(700, 96, generator=dice), [9, *torch.randint(0, spread, (700,), generator=dice).tolist()]
         )
         for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # some 4,600 positions after a token: every second
     ]
-    made = changed(nothing(width), pieces, [])
-    trust = Trust(temperature=0.1, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
-    quick = Recall(made["ids"], made["keys"], basis, trust, 0.8)
-    slow = Recall(made["ids"], made["keys"], basis, trust, 0.8)
+    made = changed(nothing(width), chunks, [])
+    trust = MixtureGate(temperature=0.1, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    quick = KnnMemory(made["ids"], made["keys"], basis, trust, 0.8)
+    slow = KnnMemory(made["ids"], made["keys"], basis, trust, 0.8)
     slow.__dict__["_quick"] = None
     hidden, logits = torch.randn(64, 96, generator=dice), 3 * torch.randn(64, 50, generator=dice)
     before = [torch.randint(0, 2 + row, (1 + row % 8,), generator=dice).tolist() for row in range(64)]
@@ -151,33 +151,33 @@ def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None
 
 def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
     basis = torch.randn(8, tiny.d)
-    piece = rows_of(basis, torch.randn(2, tiny.d), [1, 2, 3])
-    made = Recall(piece["ids"], piece["keys"], basis, Trust())
-    adapter = Adapter(tiny.digest, "memory", torch.eye(tiny.d), recall=made)
-    assert adapter.digest != adapter.without_recall().digest != adapter.scaled(1.0, recall=0.5).without_recall()
-    assert adapter.scaled(0.5).recall.strength == 0.5
-    assert adapter.scaled(0.5, recall=0.0).recall is None
-    adapter_cache.save_adapter(adapter.scaled(1.0, recall=0.7), tmp_path / "a.safetensors", 1.5)
+    chunk = rows_of(basis, torch.randn(2, tiny.d), [1, 2, 3])
+    made = KnnMemory(chunk["ids"], chunk["keys"], basis, MixtureGate())
+    adapter = Adapter(tiny.digest, "memory", torch.eye(tiny.d), knn=made)
+    assert adapter.digest != adapter.without_knn().digest != adapter.scaled(1.0, knn_strength=0.5).without_knn()
+    assert adapter.scaled(0.5).knn.strength == 0.5
+    assert adapter.scaled(0.5, knn_strength=0.0).knn is None
+    adapter_cache.save_adapter(adapter.scaled(1.0, knn_strength=0.7), tmp_path / "a.safetensors", 1.5)
     back, seconds = adapter_cache.load_adapter(tmp_path / "a.safetensors", tiny.digest)
-    assert (back.digest, seconds) == (adapter.scaled(1.0, recall=0.7).digest, 1.5)
+    assert (back.digest, seconds) == (adapter.scaled(1.0, knn_strength=0.7).digest, 1.5)
     with pytest.raises(AdapterError, match="keys are of width 3"):
-        replace(adapter, recall=Recall(piece["ids"], piece["keys"], torch.randn(8, 3), Trust())).check(tiny)
+        replace(adapter, knn=KnnMemory(chunk["ids"], chunk["keys"], torch.randn(8, 3), MixtureGate())).check(tiny)
 
 
 @pytest.fixture
 def memory(tiny, sources) -> Memory:
-    from c2l_lsp.model.hypernet.output_gradients import errors
+    from c2l_lsp.model.hypernet.output_gradients import output_gradients
     from c2l_lsp.model.hypernet.prior import Curvature
 
     seen = Curvature.zeros(tiny.d)
-    found = errors(tiny, [sources[0][:4000]])
+    found = output_gradients(tiny, [sources[0][:4000]])
     seen.add(found.e, found.h)
     return Memory(tiny, replace(estimate(seen), trust=SURE))
 
 
 def state_of(memory: Memory, *texts: str):
-    readings = memory.read([piece for text in texts for piece in memory.pieces(text)])
-    return memory.update([memory.empty()], [Change(added=readings, first=True)])[0]
+    readings = memory.embed([chunk for text in texts for chunk in memory.chunks(text)])
+    return memory.update([memory.empty()], [StateChange(added=readings, first=True)])[0]
 
 
 SEEN = "def harvest_lantern(copper_meadow, velvet_anchor):\n    return copper_meadow.quarrel(velvet_anchor)\n"
@@ -195,20 +195,20 @@ def test_what_was_read_is_written_again_and_what_was_taken_away_is_not(tiny, mem
         stream = decoder.stream(decoder.prefill(ids[:cut]))
         return [next(stream).token for _ in range(6)]
 
-    adapter = memory.adapter(state).scaled(0.0, recall=1.0)
+    adapter = memory.adapter(state).scaled(0.0, knn_strength=1.0)
     assert written(adapter) == ids[cut : cut + 6]  # random weights, so all of it is recall
     assert written(adapter, draft=4) == ids[cut : cut + 6]
     assert written(None) != ids[cut : cut + 6]
-    piece = memory.pieces(SEEN)
-    gone = memory.update([state], [Change(removed=memory.read(piece))])[0]
-    assert memory.adapter(gone).recall is None
+    chunk = memory.chunks(SEEN)
+    gone = memory.update([state], [StateChange(removed=memory.embed(chunk))])[0]
+    assert memory.adapter(gone).knn is None
 
 
 def test_rows_that_do_not_belong_together_are_refused_and_wild_tokens_cost_nothing() -> None:
     a = rows(1, 2, 3)
     with pytest.raises(AdapterError, match="1 keys for 2 positions"):
-        Recall(a["ids"], a["keys"][:1], torch.eye(D), SURE).scaled(0.5)
-    wild = Recall(torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32), a["keys"], torch.eye(D), SURE)
+        KnnMemory(a["ids"], a["keys"][:1], torch.eye(D), SURE).scaled(0.5)
+    wild = KnnMemory(torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32), a["keys"], torch.eye(D), SURE)
     assert wild.find(key(a, 0), [3]) is None  # and no table as long as the largest token was made
 
 
@@ -222,7 +222,7 @@ def test_trust_learns_whether_to_believe(right: bool, least: float, most: float)
     dice = np.random.default_rng(0)
     sights = []
     for _ in range(300):
-        found = fitting.Found(
+        found = fitting.Neighbours(
             dice.random(5, np.float32), np.ones(5, np.float32), np.array([7, 7, 7, 8, 9], np.int32), 5
         )
         sights.append(fitting.Sight(found, 0.4, 3, 0.1, 7 if right else 4))
@@ -232,7 +232,7 @@ def test_trust_learns_whether_to_believe(right: bool, least: float, most: float)
 
 
 def test_numbers_of_trust_come_back_and_others_are_refused() -> None:
-    trust = Trust(bias=0.5)
-    assert Trust.of(trust.plain()) == trust
+    trust = MixtureGate(bias=0.5)
+    assert MixtureGate.of(trust.plain()) == trust
     with pytest.raises(ValueError, match="9 numbers"):
-        Trust.of(trust.plain()[1:])
+        MixtureGate.of(trust.plain()[1:])

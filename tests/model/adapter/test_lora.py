@@ -9,7 +9,7 @@ import torch
 
 from c2l_lsp.errors import AdapterError, StorageError
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot, export_peft, factor
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 TARGET = "model.layers.0.self_attn.q_proj"
 
@@ -17,8 +17,8 @@ TARGET = "model.layers.0.self_attn.q_proj"
 @pytest.fixture
 def adapter(tiny):
     torch.manual_seed(3)
-    down = Pair(torch.randn(4, 128) * 0.1, torch.randn(64, 4) * 0.1, 2.0)
-    q = Pair(torch.randn(4, 64) * 0.1, torch.randn(64, 4) * 0.1, 2.0)
+    down = LoraPair(torch.randn(4, 128) * 0.1, torch.randn(64, 4) * 0.1, 2.0)
+    q = LoraPair(torch.randn(4, 64) * 0.1, torch.randn(64, 4) * 0.1, 2.0)
     pairs = {TARGET: q, "model.layers.1.mlp.down_proj": down}
     return Adapter(tiny.digest, "test", torch.randn(64, 64) * 0.02, pairs)
 
@@ -102,7 +102,7 @@ def test_how_far_it_moved_sees_a_turn_that_keeps_the_norm(adapter):
     assert adapter.moved(adapter.scaled(0.5)) == pytest.approx(0.5, rel=1e-3)
     assert adapter.moved(adapter.scaled(-1.0)) == pytest.approx(2.0, rel=1e-3)
     pair = adapter.pairs[TARGET]
-    turned = Adapter(adapter.base, "test", None, {TARGET: Pair(pair.A.flip(1), pair.B, pair.scale)})
+    turned = Adapter(adapter.base, "test", None, {TARGET: LoraPair(pair.A.flip(1), pair.B, pair.scale)})
     only = Adapter(adapter.base, "test", None, {TARGET: pair})
     assert turned.norm == pytest.approx(only.norm, rel=1e-4)
     change = pair.scale * (pair.B @ pair.A.flip(1) - pair.B @ pair.A)

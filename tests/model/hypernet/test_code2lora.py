@@ -12,7 +12,7 @@ from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.hypernet.code2lora import Binding, Evo, Static
 from c2l_lsp.model.hypernet.encoder import pool_diff, pool_files
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig, expand
-from c2l_lsp.model.hypernet.protocol import Change, RepoState
+from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 
 torch.set_num_threads(1)
 
@@ -242,23 +242,23 @@ def evo() -> Evo:
 
 def change(net: Static | Evo, added: str = "", removed: str = "", diffs: list[str] | None = None, first: bool = False):
     def read(words: str) -> list:
-        return net.read([piece for word in words.split() for piece in net.pieces(word)])
+        return net.embed([chunk for word in words.split() for chunk in net.chunks(word)])
 
-    return Change(
-        read(added), read(removed), net.read([p for d in diffs or [] for p in net.diff_pieces(d)]), first=first
+    return StateChange(
+        read(added), read(removed), net.embed([p for d in diffs or [] for p in net.diff_chunks(d)]), first=first
     )
 
 
 def test_a_file_is_one_piece_named_by_its_content() -> None:
     net = evo()
-    assert net.pieces("") == []
-    (piece,) = net.pieces("a = 1\n")
-    assert piece == net.pieces("a = 1\n")[0]
-    assert piece.key != net.diff_pieces("a = 1\n")[0].key
-    readings = net.read([*net.diff_pieces("x\ny"), piece])
+    assert net.chunks("") == []
+    (chunk,) = net.chunks("a = 1\n")
+    assert chunk == net.chunks("a = 1\n")[0]
+    assert chunk.key != net.diff_chunks("a = 1\n")[0].key
+    readings = net.embed([*net.diff_chunks("x\ny"), chunk])
     assert readings[0]["chunks"].shape == (2, 4)
     assert readings[1]["file"].shape == (4,)
-    assert static().diff_pieces("x") == []
+    assert static().diff_chunks("x") == []
 
 
 def test_static_state_is_a_function_of_the_files_alone() -> None:

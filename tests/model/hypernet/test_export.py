@@ -19,7 +19,7 @@ from c2l_lsp.model.hypernet.checkpoint import convert, load
 from c2l_lsp.model.hypernet.code2lora import Evo, Static
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
-from c2l_lsp.model.hypernet.protocol import Change, RepoState
+from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
 torch.set_num_threads(1)
@@ -76,8 +76,8 @@ def hypernetwork(kind: str, tmp_path: Path, model: BaseModel) -> Static | Evo:
 
 
 def learned(net: Static | Evo, diff: str = "") -> RepoState:
-    (state,) = net.update([net.empty()], [Change(net.read(net.pieces(SOURCE)), first=True)])
-    (state,) = net.update([state], [Change(diffs=net.read(net.diff_pieces(diff)))]) if diff else (state,)
+    (state,) = net.update([net.empty()], [StateChange(net.embed(net.chunks(SOURCE)), first=True)])
+    (state,) = net.update([state], [StateChange(diffs=net.embed(net.diff_chunks(diff)))]) if diff else (state,)
     return state
 
 
@@ -122,7 +122,7 @@ def test_live_merged_and_exported_adapters_give_the_same_logits(kind: str, tmp_p
 def test_the_adapter_is_a_function_of_the_repository(tmp_path: Path) -> None:
     net = hypernetwork("static", tmp_path, base())
     (other,) = net.update(
-        [net.empty()], [Change(net.read(net.pieces("import os\n\nprint(os.getcwd())\n")), first=True)]
+        [net.empty()], [StateChange(net.embed(net.chunks("import os\n\nprint(os.getcwd())\n")), first=True)]
     )
     assert net.adapter(learned(net)).digest == net.adapter(learned(net)).digest
     assert net.adapter(learned(net)).digest != net.adapter(other).digest
@@ -136,7 +136,7 @@ def test_evo_goes_on_bit_equal_from_a_stored_state(tmp_path: Path) -> None:
     )
     again = hypernetwork("evo", tmp_path, base())
     assert again.digest == net.digest
-    change = Change(diffs=net.read(net.diff_pieces("-    import os, sys, re\n+    import sys\n")))
+    change = StateChange(diffs=net.embed(net.diff_chunks("-    import os, sys, re\n+    import sys\n")))
     (one,), (other,) = net.update([state], [change]), again.update([stored], [change])
     assert torch.equal(one.tensors["h"], other.tensors["h"])
     assert net.adapter(one).digest == again.adapter(other).digest

@@ -9,9 +9,9 @@ import torch
 
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.hypernet.gradient_memory import Memory, clip_spectrum
-from c2l_lsp.model.hypernet.output_gradients import errors
+from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
-from c2l_lsp.model.hypernet.protocol import Change
+from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.model.runtime.cooperative import drained
 
 
@@ -19,15 +19,15 @@ from c2l_lsp.model.runtime.cooperative import drained
 def memory(tiny, sources):
     seen = Curvature.zeros(tiny.d)
     for text in sources[:6]:
-        found = errors(tiny, [text[:2000]])
+        found = output_gradients(tiny, [text[:2000]])
         seen.add(found.e, found.h)
     return Memory(tiny, estimate(seen))
 
 
 @pytest.fixture(scope="module")
 def readings(memory, sources):
-    pieces = [piece for text in sources[:8] for piece in memory.pieces(text)]
-    return memory.read(pieces)
+    chunks = [chunk for text in sources[:8] for chunk in memory.chunks(text)]
+    return memory.embed(chunks)
 
 
 def fold(memory, *changes):
@@ -43,19 +43,19 @@ def distance(a, b) -> float:
 
 def test_errors_are_the_gradient_of_the_loss(tiny, sources):
     ids = [tiny.start, *tiny.encode(sources[0][:600])]
-    (states,) = drained(tiny.reading([ids]))
+    (states,) = drained(tiny.hidden_states_in_slices([ids]))
     hidden = states[:-1].clone().requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(tiny.logits(hidden), torch.tensor(ids[1:]), reduction="sum")
     (gradient,) = torch.autograd.grad(loss, hidden)
-    found = errors(tiny, [sources[0][:600]])
+    found = output_gradients(tiny, [sources[0][:600]])
     torch.testing.assert_close(found.e, -gradient, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.h, hidden.detach(), atol=1e-5, rtol=1e-4)
 
 
 def test_a_piece_reads_the_same_alone_and_in_a_batch(memory, sources):
-    pieces = memory.pieces(sources[3])[:4]
-    alone = [memory.read([piece])[0] for piece in pieces]
-    together = memory.read(pieces)
+    chunks = memory.chunks(sources[3])[:4]
+    alone = [memory.embed([chunk])[0] for chunk in chunks]
+    together = memory.embed(chunks)
     for one, many in zip(alone, together, strict=True):
         assert float(one["n"]) == float(many["n"])
         for name in ("v", "k"):
@@ -68,28 +68,28 @@ def test_an_empty_state_changes_nothing(memory):
 
 
 def test_what_was_added_is_taken_away_exactly(memory, readings):
-    state = fold(memory, Change(added=readings, first=True), Change(removed=readings))
+    state = fold(memory, StateChange(added=readings, first=True), StateChange(removed=readings))
     assert float(state.tensors["S"].abs().max()) < 1e-9
     assert float(state.tensors["n"]) == 0
 
 
 def test_the_state_does_not_depend_on_path_or_order(memory, readings):
     dice = random.Random(1)
-    state, inside = fold(memory, Change(added=readings[:5], first=True)), list(range(5))
+    state, inside = fold(memory, StateChange(added=readings[:5], first=True)), list(range(5))
     for _ in range(200):
         out = [inside.pop(dice.randrange(len(inside)))] if inside and dice.random() < 0.5 else []
         into = [dice.randrange(len(readings))]
         inside += into
-        change = Change(added=[readings[i] for i in into], removed=[readings[i] for i in out])
+        change = StateChange(added=[readings[i] for i in into], removed=[readings[i] for i in out])
         (state,) = memory.update([state], [change])
     dice.shuffle(inside)
-    straight = fold(memory, Change(added=[readings[i] for i in inside], first=True))
+    straight = fold(memory, StateChange(added=[readings[i] for i in inside], first=True))
     assert distance(state.tensors["S"], straight.tensors["S"]) < 1e-9  # the bar is 1e-3
     assert float(state.tensors["n"]) == pytest.approx(float(straight.tensors["n"]))
 
 
 def test_folders_updated_together_equal_folders_updated_alone(memory, readings):
-    changes = [Change(added=readings[:3]), Change(added=readings[3:7]), Change(removed=readings[:1])]
+    changes = [StateChange(added=readings[:3]), StateChange(added=readings[3:7]), StateChange(removed=readings[:1])]
     together = memory.update([memory.empty() for _ in changes], changes)
     for state, change in zip(together, changes, strict=True):
         (alone,) = memory.update([memory.empty()], [change])
@@ -98,7 +98,7 @@ def test_folders_updated_together_equal_folders_updated_alone(memory, readings):
 
 
 def test_the_adapter_makes_its_own_text_likelier(memory, tiny, readings, sources):
-    state = fold(memory, Change(added=readings, first=True))
+    state = fold(memory, StateChange(added=readings, first=True))
     ids = torch.tensor([[tiny.start, *tiny.encode(sources[2][:2000])]])[:, :700]
     slot = AdapterSlot(tiny)
 
@@ -112,22 +112,22 @@ def test_the_adapter_makes_its_own_text_likelier(memory, tiny, readings, sources
 
 
 def test_recency_writes_decays_and_reverts(memory, readings):
-    base = fold(memory, Change(added=readings[:4], first=True))
+    base = fold(memory, StateChange(added=readings[:4], first=True))
     assert float(base.tensors["recent"].abs().max()) == 0  # a first snapshot is not a recent event
-    (edited,) = memory.update([base], [Change(added=readings[4:5], removed=readings[:1])])
-    (reverted,) = memory.update([edited], [Change(added=readings[:1], removed=readings[4:5])])
+    (edited,) = memory.update([base], [StateChange(added=readings[4:5], removed=readings[:1])])
+    (reverted,) = memory.update([edited], [StateChange(added=readings[:1], removed=readings[4:5])])
     assert float(reverted.tensors["recent"].norm()) < 0.06 * float(edited.tensors["recent"].norm())
-    (later,) = memory.update([edited], [Change()])
+    (later,) = memory.update([edited], [StateChange()])
     torch.testing.assert_close(later.tensors["recent"], 0.95 * edited.tensors["recent"], rtol=1e-3, atol=1e-9)
 
 
 def test_second_moments_survive_their_bytes(memory, tiny, sources):
     """What is stored of F is F to two hundredths; and the sum of one text taken apart is that of the whole."""
-    from c2l_lsp.model.hypernet.output_gradients import errors
+    from c2l_lsp.model.hypernet.output_gradients import output_gradients
 
-    pieces = memory.pieces(sources[0][:6000])
-    state = fold(memory, Change(added=memory.read(pieces), first=True))
-    found = [errors(tiny, [piece.text]) for piece in pieces]
+    chunks = memory.chunks(sources[0][:6000])
+    state = fold(memory, StateChange(added=memory.embed(chunks), first=True))
+    found = [output_gradients(tiny, [chunk.text]) for chunk in chunks]
     for name, rows in (("F_e", [f.e for f in found]), ("F_h", [f.h for f in found])):
         exact = sum((one.double().T @ one.double() for one in rows), torch.zeros(tiny.d, tiny.d, dtype=torch.float64))
         assert distance(state.tensors[name], exact) < 0.02
@@ -138,8 +138,8 @@ def test_the_more_is_read_the_more_the_curvature_is_the_repositorys(memory, read
     prior = memory.prior
     P, Q = memory._preconditioners(memory.empty())
     assert P is prior.P and Q is prior.Q
-    few = fold(memory, Change(added=readings[:1], first=True))
-    many = fold(memory, Change(added=list(readings[:1]) * 200, first=True))
+    few = fold(memory, StateChange(added=readings[:1], first=True))
+    many = fold(memory, StateChange(added=list(readings[:1]) * 200, first=True))
     mine = few.tensors["F_e"] / few.tensors["n"]
     mine = mine + prior.damping * mine.trace() / prior.R * torch.eye(prior.R)
 
@@ -152,10 +152,10 @@ def test_the_more_is_read_the_more_the_curvature_is_the_repositorys(memory, read
 
 def test_the_recent_memory_speaks_of_few_lines_and_is_silent_after_a_pull(memory, readings):
     """Its share falls with the amount of change: after many files the state itself tells more (measured: it harmed)."""
-    base = fold(memory, Change(added=readings[:2], first=True))
+    base = fold(memory, StateChange(added=readings[:2], first=True))
 
     def share(count: int) -> float:
-        (after,) = memory.update([base], [Change(added=readings[2:3] * count)])
+        (after,) = memory.update([base], [StateChange(added=readings[2:3] * count)])
         still = after.clone()
         still.tensors["recent"].zero_()
         return float((memory.core(after) - memory.core(still)).norm())
@@ -180,12 +180,12 @@ def test_a_wide_model_gets_bases(tiny, sources, monkeypatch):
     monkeypatch.setattr(prior, "FULL_RANK_UP_TO", 32)
     monkeypatch.setattr(prior, "BASIS_RANK", 24)
     seen = Curvature.zeros(tiny.d)
-    found = errors(tiny, [text[:2000] for text in sources[:6]])
+    found = output_gradients(tiny, [text[:2000] for text in sources[:6]])
     seen.add(found.e, found.h)
     memory = Memory(tiny, estimate(seen))
     assert memory.prior.R == 24
-    read = memory.read(memory.pieces(sources[1]))
-    adapter = memory.adapter(fold(memory, Change(added=read, first=True)))
+    read = memory.embed(memory.chunks(sources[1]))
+    adapter = memory.adapter(fold(memory, StateChange(added=read, first=True)))
     assert adapter.final_map.shape == (tiny.d, tiny.d)
     assert torch.linalg.matrix_rank(adapter.final_map) <= 24
 
@@ -193,19 +193,19 @@ def test_a_wide_model_gets_bases(tiny, sources, monkeypatch):
 def test_many_readings_are_summed_in_slices(memory, readings):
     """Thousands in one go kept completions waiting for 16 s."""
     many = [*readings] * (4 * 32 // len(readings) + 1)
-    work = memory.updating([memory.empty()], [Change(added=many, first=True)])
+    work = memory.update_in_slices([memory.empty()], [StateChange(added=many, first=True)])
     slices = sum(1 for _ in work)
     assert slices >= len(many) // 32
-    (whole,) = memory.update([memory.empty()], [Change(added=many, first=True)])
+    (whole,) = memory.update([memory.empty()], [StateChange(added=many, first=True)])
     assert float(whole.tensors["n"]) == sum(float(reading["n"]) for reading in many)
 
 
 def test_sums_do_not_depend_on_the_order_and_leave_nothing_behind(memory, readings):
     """Each product is exact: what was added in any order is taken away to the last bit of its fp64 sum."""
     one, other = (
-        fold(memory, Change(added=readings, first=True)),
-        fold(memory, Change(added=readings[::-1], first=True)),
+        fold(memory, StateChange(added=readings, first=True)),
+        fold(memory, StateChange(added=readings[::-1], first=True)),
     )
     assert distance(one.tensors["S"], other.tensors["S"]) < 1e-12
-    left = fold(memory, Change(added=readings, first=True), Change(removed=readings, first=True))
+    left = fold(memory, StateChange(added=readings, first=True), StateChange(removed=readings, first=True))
     assert float(left.tensors["S"].abs().max()) < 1e-12 * float(one.tensors["S"].abs().max())

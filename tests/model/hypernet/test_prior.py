@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from c2l_lsp.errors import CheckpointError
-from c2l_lsp.model.adapter.knn_lm import Trust
+from c2l_lsp.model.adapter.knn_lm import MixtureGate
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior, damped_inverse, estimate, redamped
 
@@ -38,7 +38,7 @@ def test_a_scalar_from_after_the_file_was_written_has_its_default(prior, tmp_pat
         "format": "c2l-memory-prior-2",
         "base": "b",
         "steps": '{"eta": 0.07}',
-        "trust": json.dumps(Trust().plain()),
+        "trust": json.dumps(MixtureGate().plain()),
     }
     tensors = {name: tensor.contiguous() for name, tensor in priors.to_tensors(prior).items()}
     save_file(tensors | {"steps": torch.zeros(3)}, path, metadata=about)

@@ -9,7 +9,7 @@ import pytest
 from c2l_lsp.config import Model
 from c2l_lsp.model.lm import base
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.lm.incremental_tokenizer import LINES, Blocks
+from c2l_lsp.model.lm.incremental_tokenizer import LINES, IncrementalTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_only_the_last_lines_are_encoded_again(nano: BaseModel) -> None:
         asked.append(text)
         return nano.encode(text)
 
-    blocks = Blocks(encode)
+    blocks = IncrementalTokenizer(encode)
     text = "".join(f"value_{n} = {n}\n" for n in range(20 * LINES))
     blocks(text)
     asked.clear()
@@ -60,7 +60,7 @@ def test_a_tokenizer_that_joins_line_ends_is_asked_for_the_whole() -> None:
         asked.append(text)
         return [ord(letter) for letter in text.replace(")\n", "\0")]
 
-    blocks = Blocks(encode)
+    blocks = IncrementalTokenizer(encode)
     text = "f()\n" * 50
     assert not blocks.apart
     assert blocks(text) == encode(text)

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.lm.token_healing import Pieces, owed, pieces_of
+from c2l_lsp.model.lm.token_healing import TokenBytes, forced_prefix_of, token_bytes_of
 
 
 @pytest.mark.parametrize(
@@ -28,32 +28,32 @@ from c2l_lsp.model.lm.token_healing import Pieces, owed, pieces_of
     ],
 )
 def test_the_last_word_is_owed_with_one_sign_before_it(before: str, debt: str) -> None:
-    assert owed(before) == debt
+    assert forced_prefix_of(before) == debt
 
 
 def test_tokens_agree_that_begin_with_the_debt_or_pay_a_part_of_it() -> None:
-    pieces = Pieces([None, b" n", b" na", b" name", b" x", b"", b" namely", b"n"])
-    assert sorted(pieces.agreeing(b" na")) == [1, 2, 3, 6]
-    assert pieces.agreeing(b"?") == []
-    assert pieces.text([3, 4]) == " name x"
+    token_bytes = TokenBytes([None, b" n", b" na", b" name", b" x", b"", b" namely", b"n"])
+    assert sorted(token_bytes.agreeing(b" na")) == [1, 2, 3, 6]
+    assert token_bytes.agreeing(b"?") == []
+    assert token_bytes.text([3, 4]) == " name x"
 
 
 @given(text=st.text(min_size=1, max_size=60))
 @example(text="\uf900")  # Qwen's tokenizer composes what it reads (NFC)
 @settings(max_examples=60, deadline=None)
 def test_pieces_are_the_bytes_that_tokens_stand_for(tiny: BaseModel, text: str) -> None:
-    pieces = pieces_of(tiny.tokenizer)
-    assert pieces is not None
+    token_bytes = token_bytes_of(tiny.tokenizer)
+    assert token_bytes is not None
     normaliser = tiny.tokenizer.backend_tokenizer.normalizer
     read = text if normaliser is None else normaliser.normalize_str(text)
-    assert b"".join(pieces[token] for token in tiny.encode(text)) == read.encode()
+    assert b"".join(token_bytes[token] for token in tiny.encode(text)) == read.encode()
 
 
 def test_special_tokens_pay_nothing(tiny: BaseModel) -> None:
-    pieces = pieces_of(tiny.tokenizer)
-    assert pieces is not None
-    assert all(pieces[token] == b"" for token in tiny.stops)
-    assert not tiny.stops & set(pieces.agreeing(b"<"))
+    token_bytes = token_bytes_of(tiny.tokenizer)
+    assert token_bytes is not None
+    assert all(token_bytes[token] == b"" for token in tiny.stops)
+    assert not tiny.stops & set(token_bytes.agreeing(b"<"))
 
 
 def test_a_sentencepiece_vocabulary_has_spaces_and_bytes() -> None:
@@ -63,6 +63,6 @@ def test_a_sentencepiece_vocabulary_has_spaces_and_bytes() -> None:
     vocabulary = {"<unk>": 0, "<0x0A>": 1, "▁a": 2, "b": 3}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    pieces = pieces_of(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
-    assert pieces is not None
-    assert [pieces[token] for token in range(4)] == [b"", b"\n", b" a", b"b"]
+    token_bytes = token_bytes_of(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
+    assert token_bytes is not None
+    assert [token_bytes[token] for token in range(4)] == [b"", b"\n", b" a", b"b"]

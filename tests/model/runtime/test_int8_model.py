@@ -11,12 +11,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from c2l_lsp.model.adapter.forward import NativeReader
-from c2l_lsp.model.adapter.kv_sequence import reader_of
+from c2l_lsp.model.adapter.kv_sequence import sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import int8_model, kernel, kernel_layers
 from c2l_lsp.model.runtime.cooperative import clocked, drained
-from c2l_lsp.model.runtime.int8_model import Whole, suits
+from c2l_lsp.model.runtime.int8_model import Int8Model, suits
 
 pytestmark = pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
 
@@ -40,11 +40,13 @@ def texts(*lengths: int) -> list[list[int]]:
 
 
 def test_a_text_has_the_same_bits_alone_among_others_and_in_a_completion(base: BaseModel) -> None:
-    assert isinstance(base.whole, Whole)
+    assert isinstance(base.whole, Int8Model)
     rows = texts(7, 300, 1, 0, 65)
-    together = drained(base.reading(rows))
+    together = drained(base.hidden_states_in_slices(rows))
     assert [len(states) for states in together] == [7, 300, 1, 0, 65]
-    assert torch.equal(torch.cat([drained(base.reading([row]))[0] for row in rows]), torch.cat(together))
+    assert torch.equal(
+        torch.cat([drained(base.hidden_states_in_slices([row]))[0] for row in rows]), torch.cat(together)
+    )
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, whole=base.whole)
     assert torch.equal(reader.open().read(rows[1], every=True), together[1])
     assert torch.equal(reader.logits(together[1]), base.scores(together[1]))
@@ -52,7 +54,7 @@ def test_a_text_has_the_same_bits_alone_among_others_and_in_a_completion(base: B
 
 def test_it_is_the_model_but_for_int8(base: BaseModel) -> None:
     (row,) = texts(200)
-    (states,) = drained(base.reading([row]))
+    (states,) = drained(base.hidden_states_in_slices([row]))
     own = base.hidden(torch.tensor([row]))[0]
     assert 0 < float((states - own).norm() / own.norm()) < 0.03
     logits = base.logits(own)
@@ -63,8 +65,8 @@ def test_it_comes_in_slices_of_bounded_work(base: BaseModel, monkeypatch: pytest
     assert base.whole is not None
     monkeypatch.setattr(kernel_layers, "_WORK", base.whole.steps.count * 16)
     rows = texts(45, 3, 16)
-    whole_states = drained(base.reading(rows))
-    again, spent = drained(clocked(base.reading(rows)))
+    whole_states = drained(base.hidden_states_in_slices(rows))
+    again, spent = drained(clocked(base.hidden_states_in_slices(rows)))
     assert len(spent) == 3 + 1 + 1 + 1
     assert all(torch.equal(a, b) for a, b in zip(again, whole_states, strict=True))
 
@@ -82,7 +84,7 @@ def test_other_models_and_machines_read_as_they_did(
         monkeypatch.setattr(int8_model, "small", lambda lm: False)
     assert not suits(base.lm) and base.whole is None
     rows = texts(9, 30)
-    states = drained(base.reading(rows))
+    states = drained(base.hidden_states_in_slices(rows))
     assert [len(s) for s in states] == [9, 30]
     torch.testing.assert_close(states[0], base.hidden(torch.tensor([rows[0]]))[0], atol=2e-2, rtol=2e-2)
     assert torch.equal(base.scores(states[0]), base.logits(states[0]))
@@ -92,6 +94,6 @@ def test_a_reader_takes_the_weights_that_are_there_once(base: BaseModel, monkeyp
     assert base.whole is not None
     monkeypatch.setattr("c2l_lsp.model.adapter.forward.fuse", Mock(side_effect=AssertionError("made a second time")))
     monkeypatch.setattr("c2l_lsp.model.adapter.forward.quantises", lambda lm: True)
-    reader = reader_of(replace(base), AdapterSlot(base))
+    reader = sequence_reader(replace(base), AdapterSlot(base))
     (row,) = texts(4)
     assert reader.open().read(row).shape == (1, 64)

@@ -14,7 +14,7 @@ from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.model.runtime.quantized_linear import Quick
 from c2l_lsp.model.runtime.weights import Matrix
 
@@ -202,7 +202,7 @@ def test_merged_pairs_are_in_the_steps() -> None:
 
     bare = stepped(quick)
     torch.manual_seed(4)
-    slot.use(Adapter("m", "test", pairs={name: Pair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
+    slot.use(Adapter("m", "test", pairs={name: LoraPair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
     adapted = stepped(quick)
     assert float((adapted - bare).norm() / bare.norm()) > 0.05
     expected = stepped(plain)
@@ -232,7 +232,7 @@ def test_pairs_beside_a_large_model_are_in_the_steps(name: str, lanes: int, monk
         out, inside = base.lm.get_submodule(f"model.layers.0.{projection}").weight.shape
         rank = 3 + 9 * number  # no multiples of a register, and different ones in one fused matrix
         A, B = torch.randn(rank, inside) / inside**0.5, torch.randn(out, rank) / rank**0.5
-        pairs[f"model.layers.0.{projection}"] = Pair(A, B, 0.5)
+        pairs[f"model.layers.0.{projection}"] = LoraPair(A, B, 0.5)
     slot.use(Adapter("m", "test", pairs=pairs))
     assert quick.quick is not None, "still one compiled call"
     expected, got = stepped(plain), stepped(quick)

@@ -88,7 +88,7 @@ def test_several_callers_at_once_get_their_own(monkeypatch: pytest.MonkeyPatch) 
 def test_helpers_sleep_when_there_is_nothing_to_do() -> None:
     code = """
 import time, torch
-from c2l_lsp.model import kernel
+from c2l_lsp.model.runtime import kernel
 torch.set_num_threads(1)
 rows = kernel.Rows.of(torch.ones(4096, 256, dtype=torch.int8), torch.ones(4096))
 for _ in range(50): kernel.multiply(torch.ones(1, 256), rows, 4)

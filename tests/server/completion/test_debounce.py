@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from c2l_lsp.server.completion.debounce import LONGEST, SHORTEST, Pace
+from c2l_lsp.server.completion.debounce import LONGEST, SHORTEST, AdaptiveDebounce
 
 
 def test_it_begins_with_the_setting_and_stays_within_its_bounds() -> None:
-    pace = Pace()
+    pace = AdaptiveDebounce()
     assert pace.wait(80) == pytest.approx(0.08)
     for overtaken, factor in ((True, LONGEST), (False, SHORTEST)):
         waits = []
@@ -18,4 +18,4 @@ def test_it_begins_with_the_setting_and_stays_within_its_bounds() -> None:
 
 
 def test_no_debounce_stays_none() -> None:
-    assert Pace(1.0).wait(0) == 0
+    assert AdaptiveDebounce(1.0).wait(0) == 0

@@ -11,7 +11,7 @@ import pytest
 from c2l_lsp.config import Settings, merge
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import EngineError
-from c2l_lsp.server.completion.acceptance import Shown
+from c2l_lsp.server.completion.acceptance import AcceptanceTracker
 from c2l_lsp.server.completion.suggest import Answer, Query, Suggester, clip, parameters
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.transport.connection import EngineTimeout
@@ -80,7 +80,7 @@ def statistics(tmp_path: Path) -> Statistics:
 
 @pytest.fixture
 def suggester(engine: Engine, statistics: Statistics) -> Suggester:
-    return Suggester(engine, Shown(statistics), statistics)
+    return Suggester(engine, AcceptanceTracker(statistics), statistics)
 
 
 def texts(answer: Answer | None) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 
 from c2l_lsp.engine import wire
 from c2l_lsp.server.reporting.statistics import Statistics
-from c2l_lsp.server.reporting.status import Board
+from c2l_lsp.server.reporting.status import StatusBoard
 from c2l_lsp.server.transport.engine_client import Life
 from c2l_lsp.server.transport.protocol import Reason, State
 
@@ -20,8 +20,8 @@ def sent() -> list[tuple[str, dict]]:
 
 
 @pytest.fixture
-def board(sent: list, tmp_path: Path) -> Board:
-    return Board(lambda method, params: sent.append((method, params)), Statistics(tmp_path / "s.json"))
+def board(sent: list, tmp_path: Path) -> StatusBoard:
+    return StatusBoard(lambda method, params: sent.append((method, params)), Statistics(tmp_path / "s.json"))
 
 
 def info(folder: str = "/w", generation: int = 1) -> wire.AdapterInfo:
@@ -49,7 +49,7 @@ def states(sent: list) -> list[str]:
     return [params["state"] for method, params in sent if method == "c2l/didChangeStatus"]
 
 
-async def test_a_whole_life(board: Board, sent: list) -> None:
+async def test_a_whole_life(board: StatusBoard, sent: list) -> None:
     board.focus_on("/w")
     board.life(Life.STARTING, "", None)
     board.life(Life.LOADING, "", None)
@@ -80,7 +80,7 @@ async def test_a_whole_life(board: Board, sent: list) -> None:
     assert "disabledReason" not in ready
 
 
-async def test_a_new_generation_is_told(board: Board, sent: list) -> None:
+async def test_a_new_generation_is_told(board: StatusBoard, sent: list) -> None:
     board.event(changed(7))
     method, params = sent[0]
     assert method == "c2l/adapter/didChange"
@@ -88,7 +88,7 @@ async def test_a_new_generation_is_told(board: Board, sent: list) -> None:
     assert (params["paths"], params["moved"]) == (["a.py"], 0.5)
 
 
-async def test_troubles_degrade_until_the_next_adapter(board: Board, sent: list) -> None:
+async def test_troubles_degrade_until_the_next_adapter(board: StatusBoard, sent: list) -> None:
     board.life(Life.READY, "", "m")
     board.opening("/w")
     board.event(trouble())
@@ -104,7 +104,7 @@ async def test_troubles_degrade_until_the_next_adapter(board: Board, sent: list)
     assert board.state().value == "ready"
 
 
-async def test_off_and_snoozed(board: Board, sent: list) -> None:
+async def test_off_and_snoozed(board: StatusBoard, sent: list) -> None:
     board.life(Life.READY, "", "m")
     board.switch(Reason.SNOOZED)
     assert (sent[-1][1]["state"], sent[-1][1]["kind"], sent[-1][1]["disabledReason"]) == (
@@ -114,14 +114,14 @@ async def test_off_and_snoozed(board: Board, sent: list) -> None:
     assert sent[-1][1]["state"] == "ready"
 
 
-async def test_what_did_not_change_is_not_sent(board: Board, sent: list) -> None:
+async def test_what_did_not_change_is_not_sent(board: StatusBoard, sent: list) -> None:
     for _ in range(5):
         board.life(Life.READY, "", "m")
     board.focus_on("")
     assert len(sent) == 1
 
 
-async def test_counts_that_run_up_are_not_a_flood(board: Board, sent: list) -> None:
+async def test_counts_that_run_up_are_not_a_flood(board: StatusBoard, sent: list) -> None:
     board.life(Life.READY, "", "m")
     board.opening("/w")
     sent.clear()
@@ -133,7 +133,7 @@ async def test_counts_that_run_up_are_not_a_flood(board: Board, sent: list) -> N
     board.close()
 
 
-async def test_a_closed_folder_is_forgotten(board: Board) -> None:
+async def test_a_closed_folder_is_forgotten(board: StatusBoard) -> None:
     board.life(Life.READY, "", "m")
     board.event(changed())
     board.opening("/w")
@@ -143,7 +143,7 @@ async def test_a_closed_folder_is_forgotten(board: Board) -> None:
     assert board.snapshot("/w").adapter is None
 
 
-async def test_a_trouble_that_is_over_is_taken_back(board: Board) -> None:
+async def test_a_trouble_that_is_over_is_taken_back(board: StatusBoard) -> None:
     board.life(Life.READY, "", "m")
     trouble = {"folder": "/w", "code": "storage", "message": "No space."}
     board.event(wire.Trouble(severity="warning", **trouble))

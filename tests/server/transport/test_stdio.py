@@ -65,9 +65,9 @@ def test_a_stream_that_cannot_be_cut_ends(stream: bytes) -> None:
     """At once: an editor that waits for an answer must not find the server alive and deaf."""
     for size in (1, 7, len(stream)) if len(stream) < 1000 else (65536,):
         framer = Framer()
-        pieces = (stream[at : at + size] for at in range(0, len(stream), size))
+        chunks = (stream[at : at + size] for at in range(0, len(stream), size))
         with pytest.raises(FramingError):
-            list(itertools.chain.from_iterable(map(framer.feed, pieces)))
+            list(itertools.chain.from_iterable(map(framer.feed, chunks)))
 
 
 def test_a_header_may_come_in_pieces_and_a_body_may_talk_of_headers() -> None:

@@ -61,15 +61,15 @@ def sequences(draw: st.DrawFn) -> tuple[str, str, list[Edit]]:
     alphabet = st.text(st.sampled_from(ALPHABETS[draw(st.sampled_from(sorted(ALPHABETS)))]), max_size=12)
     start = "".join(draw(st.lists(alphabet, max_size=8)))
     random = draw(st.randoms(use_true_random=False))
-    pieces = draw(st.lists(alphabet, min_size=4, max_size=8))
+    chunks = draw(st.lists(alphabet, min_size=4, max_size=8))
     edits = []
     for _ in range(50):
         if random.random() < 0.03:
-            edits.append(Edit(random.choice(pieces)))
+            edits.append(Edit(random.choice(chunks)))
             continue
         line, units = random.randrange(8), random.randrange(14)
         down, right = random.choice([(0, random.randrange(4)), (random.randrange(3), random.randrange(14) - units)])
-        edits.append(Edit(random.choice(pieces), (line, units), (line + down, max(0, units + right))))
+        edits.append(Edit(random.choice(chunks), (line, units), (line + down, max(0, units + right))))
     return draw(st.sampled_from(sorted(ENCODINGS))), start, edits
 
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from c2l_lsp.engine.storage.state_lock import Claim, InUse
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, Saved
+from c2l_lsp.engine.storage.state_lock import StateInUse, StateLock
+from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState
 from c2l_lsp.errors import StorageError
-from c2l_lsp.model.hypernet.protocol import Reading, RepoState
+from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, RepoState
 
 CALLS = ("write", "fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir", "chmod", "close")
 """What of `os` a save goes through; a kill comes before the call."""
@@ -30,9 +30,9 @@ RULE = "soak"
 _say = os.write
 
 
-def content(generation: int) -> tuple[Saved, RepoState, dict[str, torch.Tensor]]:
+def content(generation: int) -> tuple[SavedState, RepoState, dict[str, torch.Tensor]]:
     """A state that says everywhere which generation it is of."""
-    saved = Saved(
+    saved = SavedState(
         schema=SCHEMA,
         folder="/soak",
         hypernetwork="soak",
@@ -45,7 +45,7 @@ def content(generation: int) -> tuple[Saved, RepoState, dict[str, torch.Tensor]]
     return saved, state, {"P": torch.full((64, 64), float(generation))}
 
 
-def whole(loaded: tuple[Saved, RepoState, dict[str, torch.Tensor]]) -> bool:
+def whole(loaded: tuple[SavedState, RepoState, dict[str, torch.Tensor]]) -> bool:
     """Whether all parts are of one generation."""
     saved, state, extra = loaded
     number = float(saved.generation)
@@ -53,7 +53,7 @@ def whole(loaded: tuple[Saved, RepoState, dict[str, torch.Tensor]]) -> bool:
     return same and list(saved.files) == [f"{saved.generation}.py"]
 
 
-def in_place(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> bool:
+def in_place(self: FolderStore, saved: SavedState, state: RepoState, extra: Any) -> bool:
     """The planted fault: files are written over one another."""
     import msgspec
     from safetensors.torch import save as tensors_to
@@ -79,7 +79,7 @@ def in_place(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> b
     return True
 
 
-def reading(generation: int) -> tuple[bytes, Reading]:
+def reading(generation: int) -> tuple[bytes, ChunkEmbedding]:
     """What is kept in the database of a generation: key and value, larger than a page."""
     return b"%08d" % generation, {"q": torch.full((64, 64), generation, dtype=torch.int32)}
 
@@ -125,7 +125,7 @@ def loop(root: Path) -> None:
         try:
             store.cache.put(dict([reading(generation)]), RULE)
             store.save(*content(generation))
-        except InUse:
+        except StateInUse:
             tell("busy")
             return
         tell("saved", generation)
@@ -196,7 +196,7 @@ def error(number: int, code: int, root: Path) -> None:
 ACTS: dict[str, Callable[..., None]] = {"loop": loop, "point": point, "error": error}
 
 
-def swallows(self: FolderStore, saved: Saved, state: RepoState, extra: Any) -> bool:
+def swallows(self: FolderStore, saved: SavedState, state: RepoState, extra: Any) -> bool:
     """The planted fault: an error while saving is not told."""
     with contextlib.suppress(StorageError):
         saves(self, saved, state, extra)
@@ -214,7 +214,7 @@ def main(fault: str = "") -> None:
     if fault == "swallows":
         FolderStore.save = swallows  # type: ignore[method-assign]
     if fault == "unlocked":
-        Claim.own = lambda self: True  # type: ignore[method-assign]
+        StateLock.own = lambda self: True  # type: ignore[method-assign]
     tell("ready")
     for line in sys.stdin:
         what, *words = line.rstrip("\n").split(" ", maxsplit={"loop": 1, "point": 2, "error": 3}[line.split(" ")[0]])

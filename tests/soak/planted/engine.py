@@ -12,7 +12,7 @@ def kept_open(_: str) -> None:
     """A closed folder goes on being watched."""
     from c2l_lsp.engine.adaptation import workspace_adapter
 
-    workspace_adapter.FolderLife.stop = lambda self: None  # type: ignore[method-assign]
+    workspace_adapter.WorkspaceAdapter.stop = lambda self: None  # type: ignore[method-assign]
 
 
 def deaf(_: str) -> None:
@@ -63,13 +63,13 @@ def leaks(_: str) -> None:
     """A descriptor is left open by every look at a folder."""
     from c2l_lsp.engine.adaptation import workspace_adapter
 
-    real = workspace_adapter.FolderLife._begin
+    real = workspace_adapter.WorkspaceAdapter._begin
 
     def begin(self: Any, now: float) -> Any:
         os.open(os.devnull, os.O_RDONLY)
         return real(self, now)
 
-    workspace_adapter.FolderLife._begin = begin  # type: ignore[method-assign]
+    workspace_adapter.WorkspaceAdapter._begin = begin  # type: ignore[method-assign]
 
 
 def _at_call(number: str, happens: Callable[[], None]) -> None:
@@ -121,8 +121,8 @@ def nan(number: str) -> None:
 
         real = greedy.Greedy.steps
 
-        def steps(self: greedy.Greedy, logits: Any, owed: bytes, first: int | None) -> Any:
-            return real(self, logits * float("nan"), owed, first)
+        def steps(self: greedy.Greedy, logits: Any, forced_prefix: bytes, first: int | None) -> Any:
+            return real(self, logits * float("nan"), forced_prefix, first)
 
         greedy.Greedy.steps = steps  # type: ignore[method-assign]
 

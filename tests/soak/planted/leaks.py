@@ -41,14 +41,14 @@ def remembers(patch: Callable[[Any, str, Any], None]) -> None:
     """The token ids of buffers that the rules leave out are kept beside the state, cut as they stand in their text."""
     import torch
 
-    from c2l_lsp.engine.adaptation.workspace_adapter import FolderLife
+    from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
     from c2l_lsp.engine.storage.store import FolderStore
 
     texts: list[list[int]] = []
-    told: Any = FolderLife.buffer
+    told: Any = WorkspaceAdapter.buffer
     saved: Any = FolderStore.save
 
-    def buffer(self: FolderLife, path: str, text: str | None) -> None:
+    def buffer(self: WorkspaceAdapter, path: str, text: str | None) -> None:
         texts.append(self._model.tokenizer(text or "", add_special_tokens=False)["input_ids"])
         told(self, path, text)
         self.regenerate()
@@ -57,15 +57,15 @@ def remembers(patch: Callable[[Any, str, Any], None]) -> None:
         ids = torch.tensor([token for ids in texts for token in ids], dtype=torch.int32)
         saved(self, about, state, {**extra, "ids": ids})
 
-    patch(FolderLife, "buffer", buffer)
+    patch(WorkspaceAdapter, "buffer", buffer)
     patch(FolderStore, "save", save)
 
 
 def prompts(patch: Callable[[Any, str, Any], None]) -> None:
     """Completions are given in every file."""
-    from c2l_lsp.engine.adaptation.workspace_adapter import FolderLife
+    from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 
-    patch(FolderLife, "permits", lambda self, path: True)
+    patch(WorkspaceAdapter, "permits", lambda self, path: True)
 
 
 def quotes(patch: Callable[[Any, str, Any], None]) -> None:

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from c2l_lsp.errors import AdapterError, StorageError
-from c2l_lsp.model.adapter.knn_lm import Recall, Trust
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate
 from c2l_lsp.model.adapter.lora import Adapter
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 
 def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
@@ -24,8 +24,8 @@ def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
         tensors["final"] = adapter.final_map.contiguous()
     for name, pair in adapter.pairs.items():
         tensors[f"A.{name}"], tensors[f"B.{name}"] = pair.A.clone(), pair.B.clone()
-    if adapter.recall is not None:
-        r = adapter.recall
+    if adapter.knn is not None:
+        r = adapter.knn
         numbers = torch.tensor([*r.trust.plain(), r.strength], dtype=torch.float64)
         tensors |= {"recall.ids": r.ids, "recall.keys": r.keys, "recall.basis": r.basis, "recall.trust": numbers}
     scales = {name: pair.scale for name, pair in adapter.pairs.items()}
@@ -46,7 +46,7 @@ def load_adapter(path: Path, base: str) -> tuple[Adapter, float]:
             about = file.metadata()
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
         scales: dict[str, float] = json.loads(about["scales"])
-        pairs = {name: Pair(tensors[f"A.{name}"], tensors[f"B.{name}"], scale) for name, scale in scales.items()}
+        pairs = {name: LoraPair(tensors[f"A.{name}"], tensors[f"B.{name}"], scale) for name, scale in scales.items()}
         found = Adapter(about["base"], about["kind"], tensors.get("final"), pairs, _recall(tensors))
         seconds = float(about["seconds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -56,8 +56,8 @@ def load_adapter(path: Path, base: str) -> tuple[Adapter, float]:
     return found, seconds
 
 
-def _recall(tensors: dict[str, Tensor]) -> Recall | None:
+def _recall(tensors: dict[str, Tensor]) -> KnnMemory | None:
     if "recall.ids" not in tensors:
         return None
     ids, keys, basis, numbers = (tensors[f"recall.{name}"] for name in ("ids", "keys", "basis", "trust"))
-    return Recall(ids, keys, basis, Trust.of(numbers[:-1].tolist()), float(numbers[-1]))
+    return KnnMemory(ids, keys, basis, MixtureGate.of(numbers[:-1].tolist()), float(numbers[-1]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def combine(parts: Sequence[tuple[float, dict[str, Tensor]]], base: str, kind: s
         for name, delta in deltas.items():
             sums[name] = sums[name] + weight * delta if name in sums else weight * delta
     final = sums.pop("", None)
-    return Adapter(base, kind, final, {name: Pair(torch.eye(d.shape[1]), d) for name, d in sums.items()})
+    return Adapter(base, kind, final, {name: LoraPair(torch.eye(d.shape[1]), d) for name, d in sums.items()})
 
 
 def cosine(a: Adapter, b: Adapter) -> float:

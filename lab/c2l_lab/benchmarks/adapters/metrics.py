@@ -224,5 +224,5 @@ def _likelihood(model: BaseModel, sites: Sequence[tuple[str, str]], adapter: Ada
             rows = torch.tensor([ids], device=model.device)
             hidden, targets = model.hidden(rows[:, :-1])[0, len(seen) - 1 :], rows[0, len(seen) :]
             scored = Scored(hidden, targets, tails(ids, len(seen) - 1, len(ids) - 1))
-            total -= site_loss(model, scored, adapter.final_map, adapter.recall) * len(targets)
+            total -= site_loss(model, scored, adapter.final_map, adapter.knn) * len(targets)
     return total / len(sites)

@@ -112,7 +112,7 @@ class Reader:
         if adapter.pairs:
             with merged(self.model, adapter):
                 scored = read(self.model, chosen)
-        return site_loss(self.model, scored, adapter.final_map, adapter.recall)
+        return site_loss(self.model, scored, adapter.final_map, adapter.knn)
 
 
 __all__ = ["PREFIXES", "WINDOW", "Context", "Reader", "Window", "prefix_of", "read", "windows", "with_context"]

@@ -27,7 +27,7 @@ from c2l_lsp.engine.completion.prompt import build
 from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.lm.token_healing import owed as owed_by
+from c2l_lsp.model.lm.token_healing import forced_prefix_of
 
 CONTEXTS = (256, 1024)
 SPANS = ("rest_of_line", "whole_line", "lines_3_to_5")
@@ -106,10 +106,10 @@ def first_lines(text: str, hole: Hole) -> str:
     return "\n".join(text.split("\n")[: hole.target.count("\n") + 1])
 
 
-def answer(model: BaseModel, ids: Sequence[int], owed: str) -> str:
+def answer(model: BaseModel, ids: Sequence[int], forced_prefix: str) -> str:
     """The text of an answer without what it owed."""
-    text = model.pieces.text(ids) if model.pieces is not None else model.decode(list(ids))
-    return text[len(owed) :] if text.startswith(owed) else ""
+    text = model.token_bytes.text(ids) if model.token_bytes is not None else model.decode(list(ids))
+    return text[len(forced_prefix) :] if text.startswith(forced_prefix) else ""
 
 
 class Model:
@@ -142,15 +142,15 @@ class Model:
         suffix = hole.suffix if self._fills else ""
         asked = build(self._model, hole.prefix, suffix, context, RESERVE[hole.span])
         most = RESERVE[hole.span]
-        ids = self._answer(asked.ids, asked.owed, hole, most)
+        ids = self._answer(asked.ids, asked.forced_prefix, hole, most)
         while self._told and (left := most - len(ids)) > 0 and self._lines(ids) < hole.target.count("\n") + 1:
-            ids += self._answer([*asked.ids, *ids], "" if ids else asked.owed, hole, left, goes_on=True)
-        text = answer(self._model, ids, asked.owed)
+            ids += self._answer([*asked.ids, *ids], "" if ids else asked.forced_prefix, hole, left, goes_on=True)
+        text = answer(self._model, ids, asked.forced_prefix)
         return text if asked.fim and not self._told else first_lines(text, hole)
 
-    def _answer(self, prompt: list[int], owed: str, hole: Hole, most: int, goes_on: bool = False) -> list[int]:
+    def _answer(self, prompt: list[int], forced_prefix: str, hole: Hole, most: int, goes_on: bool = False) -> list[int]:
         """Greedy tokens up to a stop, at most `most`; an answer that `goes_on` does not begin with one."""
-        start = self._decoder.prefill(prompt, owed=owed)
+        start = self._decoder.prefill(prompt, forced_prefix=forced_prefix)
         first = next(token for token in self._decoder.likeliest(start, 8) if token not in self._model.stops)
         ids: list[int] = []
         for step in self._decoder.stream(start, first if goes_on else None):
@@ -178,19 +178,21 @@ class Grams:
 
     def fill(self, hole: Hole, context: int) -> str:
         """See Method."""
-        owed = owed_by(hole.prefix)
-        before = self._model.encode(hole.prefix.removesuffix(owed)[-8 * context :])
+        forced_prefix = forced_prefix_of(hole.prefix)
+        before = self._model.encode(hole.prefix.removesuffix(forced_prefix)[-8 * context :])
         after = self._model.encode(hole.suffix[: 8 * context])[: context // 4]
         before = before[-(context - len(after)) :]
         ids: list[int] = []
         shown = (after, before)
-        for token in self._grams.greedy(before, shown, RESERVE[hole.span], self._model.pieces, owed.encode()):
+        for token in self._grams.greedy(
+            before, shown, RESERVE[hole.span], self._model.token_bytes, forced_prefix.encode()
+        ):
             if token in self._model.stops:
                 break
             ids.append(token)
             if self._model.decode(ids).count("\n") > hole.target.count("\n"):
                 break
-        return first_lines(answer(self._model, ids, owed), hole)
+        return first_lines(answer(self._model, ids, forced_prefix), hole)
 
 
 def repositories(documents: Iterable[Document], most: int) -> dict[str, list[str]]:

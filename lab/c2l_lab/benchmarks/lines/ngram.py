@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from c2l_lsp.model.lm.token_healing import Pieces
+from c2l_lsp.model.lm.token_healing import TokenBytes
 
 ORDER = 5
 _BITS = 16  # of a token in a key; what is left of 64 is the hash of the history
@@ -131,11 +131,16 @@ class CachedNGram:
         return total
 
     def greedy(
-        self, before: Sequence[int], shown: Sequence[Sequence[int]], most: int, pieces: Pieces | None, owed: bytes = b""
+        self,
+        before: Sequence[int],
+        shown: Sequence[Sequence[int]],
+        most: int,
+        chunks: TokenBytes | None,
+        forced_prefix: bytes = b"",
     ) -> Iterable[int]:
         """Likeliest tokens after `before` one by one, at most `most`; the cache holds the texts that are `shown`.
 
-        The first tokens agree with the bytes `owed`, as the engine's do.
+        The first tokens agree with the bytes `forced_prefix`, as the engine's do.
         """
         cache, ids = Cache(), list(before)
         for text in shown:
@@ -143,9 +148,9 @@ class CachedNGram:
                 cache.add(token)
         for _ in range(most):
             likely = self.next(ids[-ORDER:], cache)
-            if owed and pieces is not None and (allowed := pieces.agreeing(owed)):
+            if forced_prefix and chunks is not None and (allowed := chunks.agreeing(forced_prefix)):
                 token = allowed[int(likely[allowed].argmax())]
-                owed = owed[len(pieces[token]) :]
+                forced_prefix = forced_prefix[len(chunks[token]) :]
             else:
                 token = int(likely.argmax())
             ids.append(token)

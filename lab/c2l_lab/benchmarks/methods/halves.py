@@ -24,5 +24,5 @@ class Half:
         whole = adapters.fitted(self._memory, case.name)
         if whole.adapter is None:
             return whole
-        half = whole.adapter.without_recall() if self.name == "map" else replace(whole.adapter, final_map=None)
+        half = whole.adapter.without_knn() if self.name == "map" else replace(whole.adapter, final_map=None)
         return replace(whole, adapter=half)

@@ -13,9 +13,9 @@ import torch
 
 from c2l_lab.benchmarks.perf import gguf
 from c2l_lsp.engine.completion.decode import DRAFT, Decoder
-from c2l_lsp.engine.completion.draft import Elsewhere
+from c2l_lsp.engine.completion.draft import DraftSource
 from c2l_lsp.errors import RequestCancelled
-from c2l_lsp.model.adapter.kv_sequence import reader_of
+from c2l_lsp.model.adapter.kv_sequence import sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -32,9 +32,9 @@ class Peer(Protocol):
 class Ours:
     """The engine's decoder; `draft` 0 is plain decoding."""
 
-    def __init__(self, model: BaseModel, draft: int = DRAFT, elsewhere: Elsewhere | None = None) -> None:
+    def __init__(self, model: BaseModel, draft: int = DRAFT, elsewhere: DraftSource | None = None) -> None:
         slot = AdapterSlot(model)
-        self.decoder = Decoder(model, slot, reader_of(model, slot), draft, time.perf_counter)
+        self.decoder = Decoder(model, slot, sequence_reader(model, slot), draft, time.perf_counter)
         self._elsewhere = elsewhere
 
     def decode(self, ids: list[int], count: int) -> tuple[list[int], float]:

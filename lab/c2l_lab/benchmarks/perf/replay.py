@@ -23,11 +23,11 @@ from c2l_lsp.config import Settings, merge
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.completion.complete import Completer
 from c2l_lsp.engine.completion.decode import Decoder, Prefilled
-from c2l_lsp.engine.completion.draft import Elsewhere
+from c2l_lsp.engine.completion.draft import DraftSource
 from c2l_lsp.engine.completion.greedy import Greedy, Step
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.server.completion.acceptance import Shown
+from c2l_lsp.server.completion.acceptance import AcceptanceTracker
 from c2l_lsp.server.completion.suggest import Query, Suggester
 from c2l_lsp.server.reporting.statistics import Statistics
 
@@ -69,30 +69,32 @@ class _Llamas:
     """Greedy decoding by llama.cpp, as `engine.decode.Decoder` does it, without drafts."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
-        self._model, self._llama, self._greedy = model, llama, Greedy(model.pieces)
+        self._model, self._llama, self._greedy = model, llama, Greedy(model.token_bytes)
 
     def prefill(
-        self, ids: list[int], kv_key: str = "", owed: str = "", cancelled: Cancelled = lambda: False
+        self, ids: list[int], kv_key: str = "", forced_prefix: str = "", cancelled: Cancelled = lambda: False
     ) -> Prefilled:
         """Read a prompt; llama.cpp keeps one text, whatever `kv_key` says."""
         del kv_key
         reused = self._llama.read(ids, cancelled)
-        return Prefilled(None, self._logits(), len(ids), reused, owed.encode())
+        return Prefilled(None, self._logits(), len(ids), reused, forced_prefix.encode())
 
     def likeliest(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer."""
-        return self._greedy.likeliest(start.logits, start.owed, count)
+        return self._greedy.likeliest(start.logits, start.forced_prefix, count)
 
-    def stream(self, start: Prefilled, first: int | None = None, elsewhere: Elsewhere | None = None) -> Iterator[Step]:
+    def stream(
+        self, start: Prefilled, first: int | None = None, elsewhere: DraftSource | None = None
+    ) -> Iterator[Step]:
         """Greedy tokens."""
         del elsewhere
-        owed, pieces = start.owed, self._model.pieces
+        forced_prefix, chunks = start.forced_prefix, self._model.token_bytes
         while True:
-            (step,) = self._greedy.steps(self._logits()[None], owed, first)
+            (step,) = self._greedy.steps(self._logits()[None], forced_prefix, first)
             yield step
             first = None
-            if owed and pieces is not None:
-                owed = owed[len(pieces[step.token]) :]
+            if forced_prefix and chunks is not None:
+                forced_prefix = forced_prefix[len(chunks[step.token]) :]
             self._llama.step(step.token)
 
     def _logits(self) -> Tensor:
@@ -128,7 +130,7 @@ async def _replay(side: Completing, places: Sequence[Place], settings: Settings,
     with ThreadPoolExecutor(1) as pool:
         for number, place in enumerate(places):
             statistics = Statistics(folder / "statistics.json")
-            suggester = Suggester(_Behind(side, pool), Shown(statistics), statistics)
+            suggester = Suggester(_Behind(side, pool), AcceptanceTracker(statistics), statistics)
             await _type(suggester, place, f"file:///{number}.py", quick, felt, speed)
             suggester.stop()
             await asyncio.sleep(0)

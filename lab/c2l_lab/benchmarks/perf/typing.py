@@ -89,7 +89,7 @@ def _block(old: str, new: str) -> tuple[str, int, int] | None:
 def keys(text: str, draw: random.Random) -> tuple[Key, ...]:
     """The keystrokes of a text."""
     out: list[Key] = []
-    for piece in re.findall(r"\n+[ \t]*|.", text):
-        base = _KEY_S + (_LINE_S if out and out[-1].text[0] == "\n" else 0.0) + (_WORD_S if piece == " " else 0.0)
-        out.append(Key(base * draw.lognormvariate(0.0, _SPREAD), piece))
+    for chunk in re.findall(r"\n+[ \t]*|.", text):
+        base = _KEY_S + (_LINE_S if out and out[-1].text[0] == "\n" else 0.0) + (_WORD_S if chunk == " " else 0.0)
+        out.append(Key(base * draw.lognormvariate(0.0, _SPREAD), chunk))
     return tuple(out)

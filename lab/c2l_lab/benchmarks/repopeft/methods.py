@@ -16,7 +16,7 @@ from c2l_lab.corpus.commit_stream import git_of
 from c2l_lab.corpus.sources import SourceProblem
 from c2l_lsp.errors import AdapterError, CorpusError
 from c2l_lsp.model.adapter.lora import Adapter
-from c2l_lsp.model.hypernet.protocol import Change, Piece, Reading
+from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.repo.history import git_history
 
@@ -63,18 +63,18 @@ class MemoryState:
             raise AdapterError(f"{model.id} has no memory prior; make one with `c2l-lsp train hypernet`.")
         self._memory, self._mirror, self._chars = Memory(model, prior), mirror, chars
         self.digest = self._memory.digest
-        self._readings: dict[bytes, Reading] = {}
+        self._readings: dict[bytes, ChunkEmbedding] = {}
         self._repository = ""
 
     def adapter(self, commit: Commit) -> Adapter | None:
         """The adapter of the files' state; None when there is nothing to read."""
         if commit.repo_id != self._repository:
             self._repository, self._readings = commit.repo_id, {}
-        pieces = [piece for text in self.texts(commit) for piece in self._memory.pieces(text)]
-        if not pieces:
+        chunks = [chunk for text in self.texts(commit) for chunk in self._memory.chunks(text)]
+        if not chunks:
             return None
-        self._read(pieces)
-        change = Change(added=[self._readings[piece.key] for piece in pieces], first=True)
+        self._read(chunks)
+        change = StateChange(added=[self._readings[chunk.key] for chunk in chunks], first=True)
         return self._memory.adapter(self._memory.update([self._memory.empty()], [change])[0])
 
     def texts(self, commit: Commit) -> list[str]:
@@ -96,12 +96,12 @@ class MemoryState:
             room -= len(texts[-1])
         return texts
 
-    def _read(self, pieces: list[Piece]) -> None:
-        new = sorted({p.key: p for p in pieces if p.key not in self._readings}.values(), key=lambda p: len(p.text))
+    def _read(self, chunks: list[Chunk]) -> None:
+        new = sorted({p.key: p for p in chunks if p.key not in self._readings}.values(), key=lambda p: len(p.text))
         for start in range(0, len(new), _BATCH):
             batch = new[start : start + _BATCH]
-            self._readings.update(zip((p.key for p in batch), self._memory.read(batch), strict=True))
-        standing = {piece.key for piece in pieces}
+            self._readings.update(zip((p.key for p in batch), self._memory.embed(batch), strict=True))
+        standing = {chunk.key for chunk in chunks}
         self._readings = {key: reading for key, reading in self._readings.items() if key in standing}
 
 

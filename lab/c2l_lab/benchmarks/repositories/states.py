@@ -14,7 +14,7 @@ import torch
 
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import in_diff
-from c2l_lsp.model.hypernet.protocol import Change, Hypernetwork, Piece, Reading, RepoState
+from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.runtime.cooperative import drained
 from c2l_lsp.repo.history.patch import unified
 
@@ -28,7 +28,7 @@ class Follower:
 
     def __init__(self, network: Hypernetwork) -> None:
         self.network = network
-        self._readings: dict[bytes, Reading] = {}
+        self._readings: dict[bytes, ChunkEmbedding] = {}
         self._met = False
 
     @classmethod
@@ -41,8 +41,8 @@ class Follower:
     def meet(self, moments: Iterable[Texts]) -> None:
         """Read all other files of a case at once, once."""
         if not self._met:
-            pieces = [piece for texts in moments for piece in self._pieces(texts)]
-            self._read(pieces)
+            chunks = [chunk for texts in moments for chunk in self._pieces(texts)]
+            self._read(chunks)
             self._met = True
 
     def snapshot(self, texts: Texts) -> RepoState:
@@ -62,13 +62,13 @@ class Follower:
         """The state after the files `before` have become `after`."""
         old, new = self._pieces(before), self._pieces(after)
         came, went = Counter(p.key for p in new), Counter(p.key for p in old)
-        diffs = [] if first else self.network.diff_pieces(_diff(before, after))
+        diffs = [] if first else self.network.diff_chunks(_diff(before, after))
         self._read([*old, *new])
         self._read(diffs)
-        change = Change(
+        change = StateChange(
             added=[self._readings[key] for key in (came - went).elements()],
             removed=[self._readings[key] for key in (went - came).elements()],
-            diffs=[self._readings[piece.key] for piece in diffs],
+            diffs=[self._readings[chunk.key] for chunk in diffs],
             first=first,
         )
         return self.network.update([state], [change])[0]
@@ -77,15 +77,17 @@ class Follower:
         """The adapter of a state."""
         return self.network.adapter(state)
 
-    def _pieces(self, texts: Texts) -> list[Piece]:
-        return [piece for path in sorted(texts) for piece in self.network.pieces(texts[path])]
+    def _pieces(self, texts: Texts) -> list[Chunk]:
+        return [chunk for path in sorted(texts) for chunk in self.network.chunks(texts[path])]
 
-    def _read(self, pieces: Sequence[Piece]) -> None:
-        new = {piece.key: piece for piece in pieces if piece.key not in self._readings}
-        waiting = sorted(new.values(), key=lambda piece: (len(piece.text), piece.key))
+    def _read(self, chunks: Sequence[Chunk]) -> None:
+        new = {chunk.key: chunk for chunk in chunks if chunk.key not in self._readings}
+        waiting = sorted(new.values(), key=lambda chunk: (len(chunk.text), chunk.key))
         for start in range(0, len(waiting), _BATCH):
             batch = waiting[start : start + _BATCH]
-            self._readings |= zip((piece.key for piece in batch), drained(self.network.reading(batch)), strict=True)
+            self._readings |= zip(
+                (chunk.key for chunk in batch), drained(self.network.embed_in_slices(batch)), strict=True
+            )
 
 
 def _diff(before: Texts, after: Texts) -> str:

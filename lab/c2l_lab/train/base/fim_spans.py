@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from c2l_lsp.model.lm.token_healing import owed
+from c2l_lsp.model.lm.token_healing import forced_prefix_of
 
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -128,6 +128,6 @@ def split(text: str, dice: random.Random) -> Split:
     (chosen,) = dice.choices([span for _, span in SPANS], [weight for weight, _ in SPANS])
     begin, end = chosen(text, dice)
     if dice.random() < HEALED:
-        begin -= len(owed(text[:begin]))
+        begin -= len(forced_prefix_of(text[:begin]))
     suffix = "" if dice.random() < 0.12 else text[end:]
     return Split(text[:begin], text[begin:end], suffix)

@@ -17,7 +17,7 @@ from c2l_lab.train.base import fim_spans
 from c2l_lab.train.base.attention import FLEX, block_mask
 from c2l_lab.train.base.examples import IGNORE, Batch, examples, fim_tokens, pack, pieces, to_batch
 from c2l_lab.train.base.examples import Recipe as ExampleRecipe
-from c2l_lsp.model.lm.token_healing import owed
+from c2l_lsp.model.lm.token_healing import forced_prefix_of
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -149,7 +149,7 @@ def rest_of_line(
     while asked < count:
         text = dice.choice(chosen).text
         begin, end = fim_spans.rest_of_line(text, dice)
-        begin -= len(owed(text[:begin]))
+        begin -= len(forced_prefix_of(text[:begin]))
         if end - begin < 2:
             continue
         asked += 1

@@ -17,9 +17,9 @@ from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.memory.held_out import Scored, Subject, score_sites, site_loss, state_of, subjects
 from c2l_lsp.errors import TrainingError
 from c2l_lsp.model.hypernet.gradient_memory import Memory
-from c2l_lsp.model.hypernet.output_gradients import errors
+from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import DAMPING, Curvature, MemoryPrior, Steps, estimate, redamped
-from c2l_lsp.model.hypernet.protocol import Change, RepoState
+from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
 Say = Callable[[str], None]
@@ -38,7 +38,7 @@ def curvature(model: BaseModel, documents: Iterable[Document], tokens: int, seed
     while seen.n < tokens:
         text = dice.choice(by_repository[dice.choice(names)])
         begin = dice.randrange(max(1, len(text) - 2400))
-        found = errors(model, [text[begin : begin + 2400]])
+        found = output_gradients(model, [text[begin : begin + 2400]])
         seen.add(found.e, found.h)
     return seen
 
@@ -58,10 +58,10 @@ def repository_means(
     random.Random(0).shuffle(chosen)  # noqa: S311
     means = []
     for number, name in enumerate(chosen[:repositories]):
-        pieces = [piece for text in texts[name] for piece in memory.pieces(text)]
+        chunks = [chunk for text in texts[name] for chunk in memory.chunks(text)]
         total, n = torch.zeros(model.d, model.d, dtype=torch.float64), 0.0
-        for start in range(0, len(pieces), 12):
-            found = errors(model, [piece.text for piece in pieces[start : start + 12]])
+        for start in range(0, len(chunks), 12):
+            found = output_gradients(model, [chunk.text for chunk in chunks[start : start + 12]])
             total += (found.e.T @ found.h).double().cpu()
             n += len(found.e)
         if n:
@@ -118,12 +118,12 @@ def tune_cases(memory: Memory, documents: Iterable[Document], *, repositories: i
 
 
 def _grown(memory: Memory, subject: Subject) -> list[RepoState]:
-    pieces = [piece for text in subject.memory for piece in memory.pieces(text)]
-    readings = [reading for piece in pieces for reading in memory.read([piece])]
+    chunks = [chunk for text in subject.memory for chunk in memory.chunks(text)]
+    readings = [reading for chunk in chunks for reading in memory.embed([chunk])]
     cuts = [len(readings) - max(1, round(len(readings) * share)) for share in _SHARES]
-    before = [Change(added=readings[:cut], first=True) for cut in cuts]
+    before = [StateChange(added=readings[:cut], first=True) for cut in cuts]
     states = memory.update([memory.empty() for _ in cuts], before)
-    return memory.update(states, [Change(added=readings[cut:]) for cut in cuts])
+    return memory.update(states, [StateChange(added=readings[cut:]) for cut in cuts])
 
 
 def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[RepoState, Scored]]:
@@ -133,8 +133,8 @@ def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[Re
         half = len(lines) // 2
         if half < 20:
             continue
-        readings = memory.read(memory.pieces("".join(lines[:half]))[:12])
-        (after,) = memory.update([state], [Change(added=readings)])
+        readings = memory.embed(memory.chunks("".join(lines[:half]))[:12])
+        (after,) = memory.update([state], [StateChange(added=readings)])
         later = Subject(subject.name, [], ["".join(lines[half:])])
         found.append((after, score_sites(memory.model, later, _NEAR_TOKENS, 500)))
     return found

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from c2l_lab.corpus.corpus import Document
-from c2l_lsp.model.adapter.knn_lm import Recall, tails
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, tails
 from c2l_lsp.model.hypernet.gradient_memory import Memory
-from c2l_lsp.model.hypernet.protocol import Change, RepoState
+from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
 PREFIXES = (0, 256, 1024)
@@ -71,12 +71,12 @@ def subjects(
 @torch.inference_mode()
 def state_of(memory: Memory, texts: Sequence[str]) -> RepoState:
     """The state of some files' texts."""
-    pieces = [piece for text in texts for piece in memory.pieces(text)]
-    pieces.sort(key=lambda piece: len(piece.text))
+    chunks = [chunk for text in texts for chunk in memory.chunks(text)]
+    chunks.sort(key=lambda chunk: len(chunk.text))
     readings = []
-    for start in range(0, len(pieces), 12):
-        readings += memory.read(pieces[start : start + 12])
-    return memory.update([memory.empty()], [Change(added=readings, first=True)])[0]
+    for start in range(0, len(chunks), 12):
+        readings += memory.embed(chunks[start : start + 12])
+    return memory.update([memory.empty()], [StateChange(added=readings, first=True)])[0]
 
 
 @torch.inference_mode()
@@ -102,7 +102,7 @@ def score_sites(model: BaseModel, subject: Subject, prefix: int, most: int) -> S
 
 
 @torch.inference_mode()
-def site_loss(model: BaseModel, scored: Scored, C: Tensor | None, recall: Recall | None = None) -> float:
+def site_loss(model: BaseModel, scored: Scored, C: Tensor | None, recall: KnnMemory | None = None) -> float:
     """Mean loss in nat/token under a final map and with what is recalled."""
     total = 0.0
     for start in range(0, len(scored.targets), 1024):

@@ -1,4 +1,4 @@
-"""Fit how far recall is believed (`Trust`): on files of tuning repositories, under states that did not see them.
+"""Fit how far recall is believed (`MixtureGate`): on files of tuning repositories, under states that did not see them.
 
 λ is a logistic function of a few features, and the likelihood of the mixture is smooth in its weights: they are found
 by L-BFGS for each pair (τ, ρ) of a small grid. Every repository counts the same.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.memory.held_out import Scored, score_sites, state_of, subjects
-from c2l_lsp.model.adapter.knn_lm import Found, Recall, Trust, keys_of
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate, Neighbours, keys_of
 from c2l_lsp.model.hypernet.gradient_memory import Memory
 
 TEMPERATURES = (0.03, 0.05, 0.07, 0.1, 0.14)
@@ -28,7 +28,7 @@ _PENALTY = 1e-4  # on squared weights: among equal fits the smaller
 class Sight:
     """One position to score: its candidates, what the base says, and the next token."""
 
-    found: Found
+    found: Neighbours
     top: float
     token: int
     base: float
@@ -47,14 +47,14 @@ def sights(memory: Memory, documents: Iterable[Document], say: Callable[[str], N
         if len(scored.targets) < 500:
             continue
         adapter = memory.adapter(state_of(memory, subject.memory))
-        if adapter.recall is None:
+        if adapter.knn is None:
             continue
-        out.append(_sights(memory, adapter.recall, adapter.final_map, scored))
-        say(f"{subject.name}: {len(out[-1])} positions, {len(adapter.recall.keys)} recalled")
+        out.append(_sights(memory, adapter.knn, adapter.final_map, scored))
+        say(f"{subject.name}: {len(out[-1])} positions, {len(adapter.knn.keys)} recalled")
     return out
 
 
-def _sights(memory: Memory, recall: Recall, C: Tensor | None, scored: Scored) -> list[Sight | float]:
+def _sights(memory: Memory, recall: KnnMemory, C: Tensor | None, scored: Scored) -> list[Sight | float]:
     keys = keys_of(recall.basis, scored.hidden).cpu().numpy()
     made: list[Sight | float] = []
     for start in range(0, len(keys), 512):
@@ -72,9 +72,9 @@ def _sights(memory: Memory, recall: Recall, C: Tensor | None, scored: Scored) ->
     return made
 
 
-def fit(repositories: Sequence[Sequence[Sight | float]], say: Callable[[str], None]) -> Trust:
+def fit(repositories: Sequence[Sequence[Sight | float]], say: Callable[[str], None]) -> MixtureGate:
     """The best trust over the grid."""
-    best, least = Trust(), float("inf")
+    best, least = MixtureGate(), float("inf")
     for temperature in TEMPERATURES:
         for run in RUNS:
             trust = replace(best, temperature=temperature, run=run)
@@ -85,7 +85,7 @@ def fit(repositories: Sequence[Sequence[Sight | float]], say: Callable[[str], No
     return best
 
 
-def _table(trust: Trust, some: Sequence[Sight | float]) -> tuple[Tensor, Tensor, int]:
+def _table(trust: MixtureGate, some: Sequence[Sight | float]) -> tuple[Tensor, Tensor, int]:
     """Features [n, F], (base's p, r) of the next token [n, 2], positions in all; without candidates nothing changes."""
     rows, pairs = [], []
     for one in some:
@@ -96,7 +96,7 @@ def _table(trust: Trust, some: Sequence[Sight | float]) -> tuple[Tensor, Tensor,
     return torch.from_numpy(np.stack(rows)), torch.tensor(pairs, dtype=torch.float64), len(some)
 
 
-def _weights(trust: Trust, tables: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[float, Trust]:
+def _weights(trust: MixtureGate, tables: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[float, MixtureGate]:
     """The loss change, mean of repositories, in nat/token at the best weights, and those."""
     w = torch.tensor([trust.bias, *trust.weights], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([w], max_iter=60, line_search_fn="strong_wolfe")

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from c2l_lsp.errors import AdapterError, CorpusError
 from c2l_lsp.model.adapter.lora import Adapter
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 from tests.support.repopeft_repositories import MIT, Repo, grow, suite
 
 PREFIX = "import os\n\ndef test_a():\n    assert os.path.join('a', 'b') == "
@@ -112,7 +112,7 @@ def test_adapters_take_turns(tiny):
     """What one adapter left behind in the decoder has no part in the next one's predictions."""
     torch.manual_seed(0)
     strong = Adapter(tiny.digest, "memory", torch.randn(tiny.d, tiny.d))
-    pairs = {f"model.layers.{i}.self_attn.o_proj": Pair(torch.randn(9, 64), torch.randn(64, 9)) for i in (0, 1)}
+    pairs = {f"model.layers.{i}.self_attn.o_proj": LoraPair(torch.randn(9, 64), torch.randn(64, 9)) for i in (0, 1)}
     inner = Adapter(tiny.digest, "static", None, pairs)
     generator = generate.Generator(tiny)
     ids = torch.tensor([tiny.encode(PREFIX)])

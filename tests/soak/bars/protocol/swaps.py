@@ -52,24 +52,24 @@ def _swap(
     wanted: list[Any],
 ) -> float:
     from c2l_lsp.engine import wire
-    from c2l_lsp.engine.adaptation.adapter_state import Live
+    from c2l_lsp.engine.adaptation.adapter_state import LiveAdapter
 
     dice, worst = random.Random(0), 0.0
     life = session.engine.life(str(root))
     for number in range(1, task.count + 1):
         which, prompt = dice.randrange(len(adapters)), dice.randrange(len(prompts))
         other = adapters[dice.randrange(len(adapters))]
-        life.live = Live(number, adapters[which], f"soak#{number}")
+        life.live = LiveAdapter(number, adapters[which], f"soak#{number}")
         asked = in_process.question(root, "pkg0/m0.py", prompts[prompt], max_new_tokens=3)
 
         def swapped(other: Any = other, number: int = number) -> bool:
-            life.live = Live(-number, other, "elsewhere")  # a generation that comes while the answer is written
+            life.live = LiveAdapter(-number, other, "elsewhere")  # a generation that comes while the answer is written
             return False
 
         answer = session.engine.complete(asked, swapped if number % 2 else lambda: False)
         finding.tried += 1
         finding.expect(answer.generation == number, f"swap {number}: generation {answer.generation}")
-        life.live = Live(number, adapters[which], f"soak#{number}")
+        life.live = LiveAdapter(number, adapters[which], f"soak#{number}")
         scored = session.engine.score(
             wire.Score(folder=str(root), prefix=prompts[prompt][:-40], suffix="", text=prompts[prompt][-40:])
         )
@@ -94,11 +94,11 @@ def _adapters(model: Any) -> list[Any]:
     import torch
 
     from c2l_lsp.model.adapter.lora import Adapter
-    from c2l_lsp.model.runtime.lora_pair import Pair
+    from c2l_lsp.model.runtime.lora_pair import LoraPair
 
     maps = [0.05 * torch.randn(model.d, model.d) for _ in range(3)]
     name, inner = next((n, m) for n, m in model.lm.named_modules() if n.endswith("q_proj"))
-    pair = Pair(0.1 * torch.randn(4, inner.weight.shape[1]), 0.1 * torch.randn(inner.weight.shape[0], 4))
+    pair = LoraPair(0.1 * torch.randn(4, inner.weight.shape[1]), 0.1 * torch.randn(inner.weight.shape[0], 4))
     plain = [Adapter(model.digest, "soak", one) for one in maps[:2]]
     return [None, *plain, Adapter(model.digest, "soak", maps[2], {name: pair})]
 

@@ -113,9 +113,9 @@ def _believing(self: Any, directory: Path) -> Any:
     import msgspec
     from safetensors.torch import load
 
-    from c2l_lsp.engine.storage.store import Saved
+    from c2l_lsp.engine.storage.store import SavedState
     from c2l_lsp.model.hypernet.protocol import RepoState
 
-    saved = msgspec.msgpack.decode((directory / "saved.msgpack").read_bytes(), type=Saved)
+    saved = msgspec.msgpack.decode((directory / "saved.msgpack").read_bytes(), type=SavedState)
     state, extra = (load((directory / f"{name}.safetensors").read_bytes()) for name in ("state", "extra"))
     return saved, RepoState(state), extra

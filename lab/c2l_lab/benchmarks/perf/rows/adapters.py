@@ -16,18 +16,18 @@ from c2l_lab.benchmarks.perf.rows.decoding import step_ms
 from c2l_lab.benchmarks.perf.shapes import MEDIUM, MINIATURE, random_ids, random_model
 from c2l_lab.benchmarks.perf.workload import Workload
 from c2l_lsp.engine.adaptation import registry
-from c2l_lsp.engine.adaptation.update_plan import Readings
+from c2l_lsp.engine.adaptation.update_plan import ChunkEmbeddings
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.model.adapter.forward import NativeReader
-from c2l_lsp.model.adapter.knn_lm import Recall, Trust
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet.gradient_memory import Memory
 from c2l_lsp.model.hypernet.prior import KEY_WIDTH, MAX_TOKENS
-from c2l_lsp.model.hypernet.protocol import Piece, Reading
+from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import weights
 from c2l_lsp.model.runtime.cooperative import Slices
-from c2l_lsp.model.runtime.lora_pair import Pair
+from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 RECALLED = 70_000
 """Tokens of 256 kB of code, about: what an engine learns of a folder by default."""
@@ -51,8 +51,8 @@ def recalling_adapter(model: BaseModel) -> Adapter:
     drawn = dice.choice(model.vocabulary, RECALLED, p=(1 / rank) / (1 / rank).sum())
     ids = [token for part in np.array_split(drawn, RECALLED // 400) for token in (-1, *part.tolist())]
     keys = torch.from_numpy(dice.integers(-60, 60, (RECALLED - RECALLED // 400, KEY_WIDTH)).astype(np.int8))
-    recall = Recall(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), Trust())
-    return replace(final_adapter(model), recall=recall)
+    recall = KnnMemory(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), MixtureGate())
+    return replace(final_adapter(model), knn=recall)
 
 
 def paired_adapter(model: BaseModel) -> Adapter:
@@ -61,7 +61,7 @@ def paired_adapter(model: BaseModel) -> Adapter:
     for name, module in model.lm.named_modules():
         if name.endswith(weights.PROJECTIONS):
             out, into = module.weight.shape
-            pairs[name] = Pair(1e-3 * torch.randn(_RANK, into), 1e-3 * torch.randn(out, _RANK))
+            pairs[name] = LoraPair(1e-3 * torch.randn(_RANK, into), 1e-3 * torch.randn(out, _RANK))
     return Adapter(model.digest, "bench", pairs=pairs)
 
 
@@ -148,22 +148,22 @@ def index_throughput(load: Workload) -> list[PerfRow]:
     if not isinstance(network, Memory):
         why = "no prior ships with this model"
         return [measure.absent("index_throughput", "token/s", Bar(0.8, least=True), why)]
-    pieces = [piece for text in load.texts(2 if load.small else 12) for piece in network.pieces(text)]
-    pieces = list({piece.key: piece for piece in pieces}.values())[: 8 if load.small else 240]
+    chunks = [chunk for text in load.texts(2 if load.small else 12) for chunk in network.chunks(text)]
+    chunks = list({chunk.key: chunk for chunk in chunks}.values())[: 8 if load.small else 240]
     watched = _Watched(network)
 
     def index() -> float:
         watched.batches.clear()
-        readings = Readings(None, watched, lambda error: None)
-        return measure.seconds(lambda: [None for _ in readings.make(pieces, lambda done, total: None)])
+        readings = ChunkEmbeddings(None, watched, lambda error: None)
+        return measure.seconds(lambda: [None for _ in readings.make(chunks, lambda done, total: None)])
 
     def bare() -> float:
         return measure.seconds(
-            lambda: [_forward(load.model, [piece.text for piece in batch]) for batch in watched.batches]
+            lambda: [_forward(load.model, [chunk.text for chunk in batch]) for batch in watched.batches]
         )
 
     times = measure.alternate({"index": index, "bare": bare}, load.repeats)
-    tokens = sum(len(load.model.encode(piece.text)) for piece in pieces)
+    tokens = sum(len(load.model.encode(chunk.text)) for chunk in chunks)
     speeds = [tokens / spent for spent in times["index"]]
     ratio = measure.ratio(times["bare"], times["index"])
     bar = Bar(0.8, least=True)
@@ -176,12 +176,12 @@ class _Watched(Memory):
 
     def __init__(self, network: Memory) -> None:
         super().__init__(network.model, network.prior)
-        self.batches: list[Sequence[Piece]] = []
+        self.batches: list[Sequence[Chunk]] = []
 
-    def reading(self, pieces: Sequence[Piece]) -> Slices[list[Reading]]:
+    def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
         """See Memory."""
-        self.batches.append(pieces)
-        return super().reading(pieces)
+        self.batches.append(chunks)
+        return super().embed_in_slices(chunks)
 
 
 @torch.inference_mode()
