@@ -206,7 +206,7 @@ def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch
         yield
         return ValidationResult(0.0, 0.2, 100, "it is worse", knn_strength=0.0)
 
-    monkeypatch.setattr(Validator, "judging", judge)
+    monkeypatch.setattr(Validator, "validate_in_slices", judge)
     info = session.open(folder)
     assert "kept back: it is worse" in info.message
     assert live(session, folder).adapter is None

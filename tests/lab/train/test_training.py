@@ -151,7 +151,7 @@ def test_a_leg_is_saved_before_lines_are_completed(
     def taken_away(count: int) -> dict[str, float]:
         raise KeyboardInterrupt(count)
 
-    monkeypatch.setattr(training_loop, "complete_lines", taken_away)
+    monkeypatch.setattr(trainer, "complete_lines", taken_away)
     with pytest.raises(KeyboardInterrupt):
         trainer.train(replace(QUICK, steps=2, rest_of_line=3))
     folder = checkpoint.newest(tmp_path)
