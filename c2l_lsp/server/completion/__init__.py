@@ -1,4 +1,4 @@
 """From a position in a document to the items an editor shows, and what became of them.
 
-The model's side of a completion is `engine.completion`, in another process.
+Prompts, decoding and the model belong in `engine.completion`, in another process.
 """

@@ -1,4 +1,7 @@
-"""The methods of the adapter table. A new method is a file here and a row of TABLE."""
+"""The methods of the adapter table. A new method is a file here and a row of TABLE.
+
+How methods are scored and reported belongs in `adapters`.
+"""
 
 from __future__ import annotations
 

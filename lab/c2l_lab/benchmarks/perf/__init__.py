@@ -1,1 +1,4 @@
-"""How fast: every figure a ratio in one run against real peers, with its bar (`c2l-lsp bench perf`)."""
+"""`bench perf`: speed, as ratios to peers measured in the same run, each with a bar.
+
+The rows belong in `rows`. The quality of completions is not measured here.
+"""

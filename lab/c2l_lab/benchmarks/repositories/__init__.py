@@ -1,1 +1,4 @@
-"""What benchmarks measure on: repositories at a commit, held-out files, places to complete."""
+"""What benchmarks measure on: repositories at a commit, held-out files, places to complete.
+
+No methods and no scores here. Text for training belongs in `corpus`.
+"""

@@ -1,1 +1,4 @@
-"""Training hypernetworks on a frozen base: what is embedded once, what is lowered, and how it is judged."""
+"""Training of `static` and `evo` on a frozen base model: data, objective, loop, evaluation.
+
+The networks that are shipped belong in `c2l_lsp.model.hypernet`, not here.
+"""

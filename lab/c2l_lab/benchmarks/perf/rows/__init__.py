@@ -1,1 +1,4 @@
-"""The rows of `bench perf`, by subject."""
+"""The rows of `bench perf`, one module a subject.
+
+How a row is timed and judged belongs in `perf.measure`, not here.
+"""

@@ -1,1 +1,4 @@
-"""Building and reading the datasets of RepoPeftBench."""
+"""Building and reading the datasets of RepoPeftBench.
+
+Prediction and scoring belong in `repopeft`.
+"""
