@@ -1,116 +1,155 @@
-"""Every setting: its type, default, range, meaning and who may set it. Read once, immutable, one table.
+"""All settings: type, default, range, description and scope.
 
-Settings are frozen msgspec structs with camelCase keys, so that the same definitions check a user's file, an editor's
-answer to `workspace/configuration`, and generate the tables in package.json and README. Later sources win:
-defaults → user file → workspace settings. A wrong key or value is reported by name and skipped; the rest still works.
+Settings are frozen msgspec structs with camelCase keys. The same definitions validate the user's file and the editor's
+answer to `workspace/configuration`, and generate package.json, the Neovim settings and the table in the documentation.
+Precedence, lowest first: defaults, user file, workspace settings. An invalid key or value is reported by name and
+skipped; the other settings still apply.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
 from platformdirs import user_config_path, user_state_path
 
 from c2l_lsp.errors import SettingError
-from c2l_lsp.tightened import REFUSED, TIGHTENED, laxer
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Fraction: TypeAlias = Annotated[float, Meta(ge=0.0)]
 
-
-def _i(low: int, high: int, text: str) -> Meta:
-    return Meta(ge=low, le=high, description=text)
+def _int(low: int, high: int, description: str) -> Meta:
+    return Meta(ge=low, le=high, description=description)
 
 
 class _Group(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A named group of settings."""
+    """Base of a named group of settings."""
 
 
 class Completion(_Group, frozen=True, kw_only=True):
-    """When a completion is asked for, how long it may take and what it may look like."""
+    """When completions are requested, how long they may take and how long they may be."""
 
     trigger: Annotated[
         Literal["automatic", "manual"],
-        Meta(description="Show completions while typing, or only on the trigger command."),
+        Meta(description="Show completions while you type (automatic) or only on the trigger command (manual)."),
     ] = "automatic"
-    debounce_ms: Annotated[int, _i(0, 5000, "Quiet time after a keystroke before work starts, in ms.")] = 75
+    debounce_ms: Annotated[int, _int(0, 5000, "Pause after a keystroke before a completion is computed, in ms.")] = 75
     max_latency_ms: Annotated[
         int,
-        _i(20, 60000, "Budget of an automatic completion in ms; a quarter is for writing, however long reading took."),
+        _int(
+            20,
+            60000,
+            "Time limit of an automatic completion, in ms. At least a quarter of it is left for generating, even if "
+            "reading the prompt took longer.",
+        ),
     ] = 300
-    max_latency_invoked_ms: Annotated[int, _i(20, 120000, "Budget of an explicitly asked completion in ms.")] = 2000
-    max_new_tokens: Annotated[int, _i(1, 1024, "Longest completion, in tokens.")] = 64
+    max_latency_invoked_ms: Annotated[
+        int, _int(20, 120000, "Time limit of an explicitly requested completion, in ms.")
+    ] = 2000
+    max_new_tokens: Annotated[int, _int(1, 1024, "Maximum length of a completion, in tokens.")] = 64
     multiline: Annotated[
         Literal["auto", "always", "never"],
-        Meta(description="auto: several lines only when nothing but closers follows the cursor on its line."),
+        Meta(
+            description="Whether completions may span several lines. auto: only if nothing but closing brackets and "
+            "quotes follows the cursor on its line."
+        ),
     ] = "auto"
-    candidates: Annotated[int, _i(1, 8, "How many different completions an explicit request returns.")] = 3
+    candidates: Annotated[int, _int(1, 8, "Number of alternatives that an explicit request returns.")] = 3
     max_line_suffix: Annotated[
-        int, _i(0, 1000, "No automatic completion when more than this many characters follow the cursor on its line.")
+        int,
+        _int(
+            0,
+            1000,
+            "No automatic completion if more than this many characters follow the cursor on its line. Closing "
+            "brackets, quotes and spaces do not count.",
+        ),
     ] = 8
-    min_chars: Annotated[int, _i(0, 100, "No automatic completion before this many characters stand on the line.")] = 0
-    speculative: Annotated[bool, Meta(description="After a completion is shown, compute the next one ahead.")] = True
-    cache_size: Annotated[int, _i(0, 100000, "How many results are kept for typing back and forth.")] = 250
-    in_comments: Annotated[bool, Meta(description="Complete inside comments too.")] = True
+    min_chars: Annotated[
+        int, _int(0, 100, "No automatic completion if fewer than this many characters precede the cursor on its line.")
+    ] = 0
+    speculative: Annotated[
+        bool, Meta(description="While a completion is shown, compute the one that would follow it.")
+    ] = True
+    cache_size: Annotated[
+        int, _int(0, 100000, "Number of completions kept in memory, so that going back to a place is instant.")
+    ] = 250
+    in_comments: Annotated[bool, Meta(description="Show automatic completions inside line comments.")] = True
     min_confidence: Annotated[
         float,
         Meta(
-            ge=0.0, le=1.0,
-            description="Least probability of being right for a line that is shown unasked; "
-            "below it only the sure part of the line is. 0 shows every guess.",
+            ge=0.0,
+            le=1.0,
+            description="Minimum estimated probability that an automatically shown line is right. A line below it is "
+            "cut to the part above it. 0 shows everything.",
         ),
-    ] = 0.1  # fmt: skip
+    ] = 0.1
 
 
 class Context(_Group, frozen=True, kw_only=True):
-    """How much of the open file goes into the prompt. No other file ever does."""
+    """The prompt: text of the current file around the cursor. Other files never enter it."""
 
-    max_tokens: Annotated[int, _i(16, 131072, "Longest prompt in tokens (text before and after the cursor).")] = 1536
+    max_tokens: Annotated[
+        int, _int(16, 131072, "Maximum length of the prompt (text before and after the cursor), in tokens.")
+    ] = 1536
 
 
 class Adapter(_Group, frozen=True, kw_only=True):
-    """The repository's adapter: which hypernetwork makes it and how it follows edits."""
+    """The repository's adapter: which hypernetwork generates it and how it follows edits."""
 
     enable: Annotated[bool, Meta(description="Adapt the model to the repository.")] = True
     hypernetwork: Annotated[
         Literal["auto", "memory", "evo", "static", "none"],
-        Meta(description="Which hypernetwork makes the adapter; auto takes the best measured one for the model."),
+        Meta(
+            description="Hypernetwork that generates the adapter. auto: the one that measured best for the model. "
+            "none: no adapter."
+        ),
     ] = "auto"
-    update_delay_ms: Annotated[int, _i(0, 600000, "Quiet time after a file change before it is learned, in ms.")] = 500
-    max_delay_ms: Annotated[int, _i(0, 3600000, "Longest a changed file waits while changes go on, in ms.")] = 5000
-    include_unsaved: Annotated[bool, Meta(description="Learn from unsaved buffers too.")] = True
+    update_delay_ms: Annotated[
+        int, _int(0, 600000, "Pause after a file change before the adapter is updated, in ms.")
+    ] = 500
+    max_delay_ms: Annotated[int, _int(0, 3600000, "Maximum delay of an update while files keep changing, in ms.")] = (
+        5000
+    )
+    include_unsaved: Annotated[bool, Meta(description="Adapt to unsaved text of open files as well.")] = True
     use_git_history: Annotated[
-        bool, Meta(description="Let evo replay the git history when a folder is opened for the first time.")
+        bool,
+        Meta(description="When a folder is opened for the first time, replay its git history (only evo does)."),
     ] = True
-    history_commits: Annotated[int, _i(0, 10000, "How many commits of the main line evo replays; 0 is none.")] = 64
-    scale: Annotated[float, Meta(ge=0.0, le=4.0, description="Strength of the adapter; 0 is the bare model.")] = 1.0
+    history_commits: Annotated[
+        int, _int(0, 10000, "Number of commits on the main branch to replay (only evo does). 0: none.")
+    ] = 64
+    scale: Annotated[
+        float, Meta(ge=0.0, le=4.0, description="Strength of the adapter. 0 is the base model without adapter.")
+    ] = 1.0
     max_index_kb: Annotated[
-        int, _i(16, 1048576, "How much of a folder's text the state is made from, in kB; a larger folder is sampled.")
+        int,
+        _int(16, 1048576, "Maximum amount of a folder's text that is indexed, in kB. A larger folder is sampled."),
     ] = 256
 
 
 class Files(_Group, frozen=True, kw_only=True):
-    """Which files may be read at all. This one filter stands before state, prompt, training and log."""
+    """Which files may be read. The same filter applies to indexing, prompts, training and logs."""
 
-    exclude: Annotated[list[str], Meta(description="More patterns to leave out, in .gitignore syntax.")] = field(
+    exclude: Annotated[list[str], Meta(description="Additional patterns to exclude, in .gitignore syntax.")] = field(
         default_factory=list
     )
-    respect_gitignore: Annotated[bool, Meta(description="Leave out what git ignores.")] = True
-    ignore_file: Annotated[str, Meta(description="Name of the project's own ignore file.")] = ".c2lignore"
-    max_size_kb: Annotated[int, _i(1, 65536, "Larger files are left out, in kB.")] = 512
-    languages: Annotated[list[str], Meta(description="Languages the adapter learns from, by LSP language id.")] = field(
-        default_factory=lambda: ["python"]
+    respect_gitignore: Annotated[bool, Meta(description="Exclude files that git ignores.")] = True
+    ignore_file: Annotated[str, Meta(description="Name of the project's own ignore file, in .gitignore syntax.")] = (
+        ".c2lignore"
     )
+    max_size_kb: Annotated[int, _int(1, 65536, "Maximum size of a file, in kB. Larger files are excluded.")] = 512
+    languages: Annotated[
+        list[str],
+        Meta(description="Languages to adapt to, as LSP language ids. Files of other languages are not indexed."),
+    ] = field(default_factory=lambda: ["python"])
 
 
 class Model(_Group, frozen=True, kw_only=True):
@@ -119,44 +158,64 @@ class Model(_Group, frozen=True, kw_only=True):
     id: Annotated[
         str,
         Meta(
-            description="A Hugging Face causal LM, or one that ships inside: c2l-small, c2l-nano, or auto: small on a "
-            "GPU or on 2 quick CPU cores (AVX2, bf16; else 4), else nano."
+            description="Base model: a shipped one (c2l-nano or c2l-small) or the name of a causal language model on "
+            "Hugging Face. auto: c2l-small on a GPU, or on at least 2 CPU cores with AVX2 and bf16 (otherwise 4 "
+            "cores); c2l-nano on other machines."
         ),
     ] = "auto"
-    path: Annotated[str, Meta(description="Folder of a model on this machine; wins over id.")] = ""
-    revision: Annotated[str, Meta(description="Revision of a Hub model.")] = ""
+    path: Annotated[str, Meta(description="Folder of a local model. Takes precedence over c2l.model.id.")] = ""
+    revision: Annotated[str, Meta(description="Revision of a Hugging Face model.")] = ""
     device: Annotated[
-        str, Meta(description="auto, cpu, cuda, cuda:N or mps.", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+        str,
+        Meta(
+            description="Device to run the model on: auto, cpu, cuda, cuda:N or mps.",
+            pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        ),
     ] = "auto"
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], Meta(description="Number format of the weights.")
+        Literal["auto", "float32", "bfloat16", "float16"], Meta(description="Data type of the weights.")
     ] = "auto"
-    offline: Annotated[bool, Meta(description="Never ask the Hub; use what is on this machine.")] = False
+    offline: Annotated[
+        bool, Meta(description="Never download from Hugging Face; use only models that are on this machine.")
+    ] = False
     idle_unload_minutes: Annotated[
-        int, _i(0, 100000, "End the engine after this many idle minutes and give its memory back; 0 never.")
+        int,
+        _int(0, 100000, "Stop the engine and free its memory after this many minutes without a completion. 0: never."),
     ] = 30
 
 
 class Server(_Group, frozen=True, kw_only=True):
-    """How an editor starts the server. Machine scope; read by the editor plugins, not by the server."""
+    """How an editor starts the server. Machine scope; the editor plugins read these, the server does not."""
 
-    path: Annotated[str, Meta(description="The c2l-lsp executable; empty: found through the interpreter.")] = ""
-    args: Annotated[list[str], Meta(description="More arguments for the server.")] = field(default_factory=list)
-    interpreter: Annotated[str, Meta(description="Python that has c2l_lsp installed; empty: found.")] = ""
+    path: Annotated[
+        str, Meta(description="Path of the c2l-lsp executable. Empty: found through the Python interpreter.")
+    ] = ""
+    args: Annotated[list[str], Meta(description="Additional command-line arguments of the server.")] = field(
+        default_factory=list
+    )
+    interpreter: Annotated[
+        str, Meta(description="Python interpreter with c2l_lsp installed. Empty: found automatically.")
+    ] = ""
 
 
 class Remote(_Group, frozen=True, kw_only=True):
-    """A team's server instead of the local model: named here, not built yet. Machine scope."""
+    """A team server in place of the local model. Machine scope. Not implemented yet: the values are ignored."""
 
-    url: Annotated[str, Meta(description="https:// address of a team server (planned, no effect yet).")] = ""
-    token_file: Annotated[str, Meta(description="File that holds its access token (planned, no effect yet).")] = ""
-    timeout_ms: Annotated[int, _i(50, 600000, "Longest wait for it, in ms (planned, no effect yet).")] = 2000
+    url: Annotated[str, Meta(description="Address (https://) of a team server. Not implemented yet; ignored.")] = ""
+    token_file: Annotated[
+        str, Meta(description="File with the team server's access token. Not implemented yet; ignored.")
+    ] = ""
+    timeout_ms: Annotated[
+        int, _int(50, 600000, "Time limit of a request to the team server, in ms. Not implemented yet; ignored.")
+    ] = 2000
 
 
 class Statistics(_Group, frozen=True, kw_only=True):
     """Local counts of shown and accepted completions."""
 
-    enable: Annotated[bool, Meta(description="Count shown and accepted completions on this machine only.")] = True
+    enable: Annotated[
+        bool, Meta(description="Count shown and accepted completions. The counts stay on this machine.")
+    ] = True
 
 
 class StatusBar(_Group, frozen=True, kw_only=True):
@@ -169,16 +228,18 @@ class Trace(_Group, frozen=True, kw_only=True):
     """Protocol tracing by the editor's client."""
 
     server: Annotated[
-        Literal["off", "messages", "verbose"], Meta(description="Trace of the messages between editor and server.")
+        Literal["off", "messages", "verbose"],
+        Meta(description="Trace the messages between editor and server in the log."),
     ] = "off"
 
 
 class Settings(_Group, frozen=True, kw_only=True):
-    """All of `c2l.*`."""
+    """All settings, `c2l.*`."""
 
-    enable: Annotated[dict[str, bool], Meta(description="On or off by language id; * is every other language.")] = (
-        field(default_factory=lambda: {"*": True, "plaintext": False})
-    )
+    enable: Annotated[
+        dict[str, bool],
+        Meta(description="Turn completions on or off by LSP language id. * stands for all other languages."),
+    ] = field(default_factory=lambda: {"*": True, "plaintext": False})
     completion: Completion = Completion()
     context: Context = Context()
     adapter: Adapter = Adapter()
@@ -188,7 +249,8 @@ class Settings(_Group, frozen=True, kw_only=True):
     remote: Remote = Remote()
     statistics: Statistics = Statistics()
     show_notifications: Annotated[
-        Literal["off", "onError", "onWarning", "always"], Meta(description="Which messages pop up.")
+        Literal["off", "onError", "onWarning", "always"],
+        Meta(description="Which messages pop up. All of them are in the log."),
     ] = "onError"
     status_bar: StatusBar = StatusBar()
     trace: Trace = Trace()
@@ -199,42 +261,61 @@ class Settings(_Group, frozen=True, kw_only=True):
 
 
 MACHINE_ONLY = frozenset({"model", "server", "remote"})
-"""Groups a workspace must not set: they name paths, addresses, commands and devices."""
+"""Groups that a workspace must not set: they hold paths, addresses, commands and devices."""
+
+RESTRICTIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "files.exclude": lambda user, workspace: [*(one for one in workspace if one not in user), *user],
+    "files.respectGitignore": lambda user, workspace: user or workspace,
+    "files.ignoreFile": lambda user, _workspace: user,
+    "files.maxSizeKb": min,
+    "adapter.maxIndexKb": min,
+}
+"""Settings of what may be read. A workspace can make them stricter, never laxer.
+
+Each function combines the user's value and the workspace's value into the effective one. The user's `exclude` patterns
+come last because the last match decides.
+"""
 
 
 def merge(
     base: Settings, values: Mapping[str, Any], *, source: str, machine: bool, file: str = ""
 ) -> tuple[Settings, list[SettingError]]:
-    """`base` overlaid with `values`, and an error for each key that was wrong and therefore skipped.
+    """`base` overlaid with `values`, and one error for each invalid key, which is skipped. Raises nothing.
 
     `values` is nested or dotted ("completion.debounceMs"), with or without the leading "c2l". None means unset.
-    `machine`: the source is the user; others set no machine groups and only tighten what is read. `file`: the source,
-    if it is one to correct by hand. Never raises for a user's mistake.
+    `machine`: the values come from the user. Other sources cannot set MACHINE_ONLY groups and can only restrict
+    RESTRICTIONS. `source` names the origin in error messages; `file` is its path if it is a file.
     """
     plain = msgspec.to_builtins(base)
     errors: list[SettingError] = []
     for path, value in _leaves(values):
         if value == [] and isinstance(_at(plain, path), dict):
-            continue  # an empty table of Lua, which cannot tell a list from a map
+            continue  # Lua encodes an empty map as an empty list
         dotted = ".".join(path)
         if not machine and path[0] in MACHINE_ONLY:
-            errors.append(SettingError(f"c2l.{dotted} is set in {source}: only user settings may set it.", file))
+            errors.append(SettingError(f"c2l.{dotted} in {source} is ignored: only user settings may set it.", file))
             continue
         trial = _with(plain, path, value)
         try:
             msgspec.convert(trial, Settings, strict=True)
         except msgspec.ValidationError as error:
             reason = str(error).split(" - at ")[0]
-            wrong = "is not a setting" if "unknown field" in reason else f"is left as it was: {reason}"
-            errors.append(SettingError(f"c2l.{dotted} in {source} {wrong}.", file))
+            problem = "is not a setting" if "unknown field" in reason else f"is ignored: {reason}"
+            errors.append(SettingError(f"c2l.{dotted} in {source} {problem}.", file))
             continue
-        if not machine and dotted in TIGHTENED:
-            held = TIGHTENED[dotted](_at(plain, path), value)
-            if laxer(held, value, _at(msgspec.to_builtins(Settings()), path)):
-                errors.append(SettingError(f"c2l.{dotted} in {source} {REFUSED}.", file))
-            trial = _with(plain, path, held)
+        if not machine and dotted in RESTRICTIONS:
+            effective = RESTRICTIONS[dotted](_at(plain, path), value)
+            if _rejected(effective, value, _at(msgspec.to_builtins(Settings()), path)):
+                message = f"c2l.{dotted} in {source} is ignored: only user settings may allow more files to be read."
+                errors.append(SettingError(message, file))
+            trial = _with(plain, path, effective)
         plain = trial
     return msgspec.convert(plain, Settings, strict=True), errors
+
+
+def _rejected(effective: object, requested: object, default: object) -> bool:
+    """Whether a restriction overruled the workspace. Lists are merged; editors echo defaults, which request nothing."""
+    return effective != requested and not isinstance(effective, list) and requested != default
 
 
 def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -266,24 +347,24 @@ def _with(plain: dict[str, Any], path: Iterable[str], value: object) -> dict[str
 
 
 def user_file() -> Path:
-    """The user's configuration file; C2L_CONFIG names another."""
-    named = os.environ.get("C2L_CONFIG")
-    return Path(named) if named else user_config_path("c2l") / "config.toml"
+    """Path of the user's configuration file. The environment variable C2L_CONFIG overrides it."""
+    override = os.environ.get("C2L_CONFIG")
+    return Path(override) if override else user_config_path("c2l") / "config.toml"
 
 
 def state_root() -> Path:
-    """Folder that holds the state of every workspace folder; C2L_STATE_DIR names another."""
-    named = os.environ.get("C2L_STATE_DIR")
-    return Path(named) if named else user_state_path("c2l_lsp")
+    """Directory of the state of all workspace folders. The environment variable C2L_STATE_DIR overrides it."""
+    override = os.environ.get("C2L_STATE_DIR")
+    return Path(override) if override else user_state_path("c2l_lsp")
 
 
 def load_user(path: Path | None = None) -> tuple[Settings, list[SettingError]]:
-    """Defaults overlaid with the user's file, if there is one."""
+    """Defaults overlaid with the user's file, and its errors. A missing file is no error. Raises nothing."""
     path = path or user_file()
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Settings(), []
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        return Settings(), [SettingError(f"{path} cannot be read ({error}); defaults are used.", str(path))]
+        return Settings(), [SettingError(f"{path} cannot be read ({error}); the defaults are used.", str(path))]
     return merge(Settings(), values, source=str(path), machine=True, file=str(path))

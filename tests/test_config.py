@@ -11,8 +11,8 @@ import pytest
 
 from c2l_lsp import config
 from c2l_lsp.config import Settings, load_user, merge
-from c2l_lsp.config_docs import describe
 from c2l_lsp.errors import Severity
+from docs.settings_table import describe
 
 
 def test_defaults_are_the_documented_ones():

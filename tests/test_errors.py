@@ -141,7 +141,7 @@ def test_a_wrong_setting_is_named_and_the_completion_is_made(
     monkeypatch.setenv("C2L_CONFIG", str(config))
     code, out, err = _complete(folder, tiny_folder, capsys, monkeypatch)
     assert code == 0
-    assert f"c2l.completion.maxNewTokens in {config} is left as it was: Expected `int`, got `str`." in err
+    assert f"c2l.completion.maxNewTokens in {config} is ignored: Expected `int`, got `str`." in err
     assert f"c2l.adaptor.enable in {config} is not a setting." in err
     assert msgspec.json.decode(out)["new_tokens"] > 0
 

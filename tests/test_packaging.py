@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from c2l_lsp import config_docs
 from c2l_lsp.model.runtime import kernel
+from docs import settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "c2l_lsp" / "assets"
@@ -95,7 +95,7 @@ def test_every_dependency_is_pinned_to_one_plain_version():
 
 def test_the_readme_holds_the_settings_as_they_are():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == config_docs.renewed(readme), "run: python -m c2l_lsp.config_docs README.md"
+    assert readme == settings_table.renewed(readme), "run: python docs/settings_table.py README.md"
 
 
 def test_files_that_the_readme_links_to_exist():

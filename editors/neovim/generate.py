@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
-from c2l_lsp import config, config_docs, errors
+from c2l_lsp import config, errors
 from c2l_lsp.server.transport import protocol
-from c2l_lsp.tightened import TIGHTENED
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).resolve().parent
+sys.path.append(str(FOLDER.parents[1] / "docs"))
+import settings_table  # noqa: E402 - a script of docs/, in no package
+
 HELP = FOLDER / "doc" / "c2l.txt"
 _BEGIN, _END = "-- settings: made by generate.py --", "-- end of settings --"
 PAYLOADS = (
@@ -75,7 +77,7 @@ def protocol_lua() -> str:
         *_list("MACHINE_GROUPS", sorted(config.MACHINE_ONLY)),
         "",
         "--- Settings of what may be read: a workspace may only tighten them.",
-        *_list("TIGHTENED", TIGHTENED),
+        *_list("TIGHTENED", config.RESTRICTIONS),
     ]
     for payload in PAYLOADS:
         lines += ["", *_class(payload)]
@@ -85,7 +87,7 @@ def protocol_lua() -> str:
 def settings_lua() -> str:
     """The settings as LuaLS classes, one per group, with defaults and descriptions."""
     groups: dict[str, list[str]] = {"": []}
-    for row in config_docs.describe():
+    for row in settings_table.describe():
         *path, name = row["key"].split(".")[1:]
         group = ".".join(path)
         groups.setdefault(group, [])
@@ -111,7 +113,7 @@ def help_text() -> str:
     text = HELP.read_text(encoding="utf-8")
     head, rest = text.split(_BEGIN)
     lines = []
-    for row in config_docs.describe():
+    for row in settings_table.describe():
         mark = "*" if row["scope"] == "machine" else ""
         kind, default = _type(row).replace("|", " or "), _value(row["default"])
         first = f"{row['key'].removeprefix('c2l.')}{mark}  {kind}, default {default}"

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from c2l_lsp import config_docs
-
 HERE = Path(__file__).resolve().parent.parent
+sys.path.append(str(HERE.parents[1] / "docs"))
+import settings_table  # noqa: E402 - a script of docs/, in no package
+
 BEGIN, END = "<!-- settings: generated -->", "<!-- /settings -->"
 TITLES = {
     "": "General",
@@ -38,7 +39,7 @@ _ORDER = {
 
 def rows() -> list[dict[str, Any]]:
     """The server's rows, those of one section together."""
-    return sorted(config_docs.describe(), key=lambda row: list(TITLES).index(section(row["key"])))
+    return sorted(settings_table.describe(), key=lambda row: list(TITLES).index(section(row["key"])))
 
 
 def section(key: str) -> str:

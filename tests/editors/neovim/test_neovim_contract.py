@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from c2l_lsp import config_docs
 from c2l_lsp.server.transport import protocol
+from docs import settings_table
 
 PLUGIN = Path(__file__).resolve().parents[3] / "editors" / "neovim"
 LUA = sorted(PLUGIN.rglob("*.lua"))
@@ -54,7 +54,7 @@ def test_the_plugin_spells_no_name_of_the_contract_itself() -> None:
 
 def test_every_setting_is_in_the_help() -> None:
     text = HELP.read_text(encoding="utf-8")
-    for row in config_docs.describe():
+    for row in settings_table.describe():
         assert row["key"].removeprefix("c2l.") in text
 
 

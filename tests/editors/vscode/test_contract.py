@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from c2l_lsp import config, config_docs, errors
+from c2l_lsp import config, errors
 from c2l_lsp.server.reporting import statistics
 from c2l_lsp.server.transport import protocol
-from c2l_lsp.tightened import TIGHTENED
+from docs import settings_table
 
 EXTENSION = Path(__file__).resolve().parents[3] / "editors" / "vscode"
 SOURCE = (EXTENSION / "src" / "protocol.ts").read_text(encoding="utf-8")
@@ -117,7 +117,7 @@ def test_settings_are_generated() -> None:
         text = (EXTENSION / name).read_text(encoding="utf-8")
         assert make(text) == text, f"{name} is stale"
     properties = [key for part in MANIFEST["contributes"]["configuration"] for key in part["properties"]]
-    assert sorted(properties) == sorted(row["key"] for row in config_docs.describe())
+    assert sorted(properties) == sorted(row["key"] for row in settings_table.describe())
 
 
 def test_a_workspace_cannot_set_what_names_paths_and_commands() -> None:
@@ -125,7 +125,7 @@ def test_a_workspace_cannot_set_what_names_paths_and_commands() -> None:
     groups = re.search(r"MACHINE_GROUPS = \[(.*?)\]", settings)[1]
     assert set(re.findall(r'"(\w+)"', groups)) == config.MACHINE_ONLY
     tightened = re.search(r"TIGHTENED = \[(.*?)\]", settings, re.S)[1]
-    assert set(re.findall(r'"([\w.]+)"', tightened)) == set(TIGHTENED)
+    assert set(re.findall(r'"([\w.]+)"', tightened)) == set(config.RESTRICTIONS)
     untrusted = MANIFEST["capabilities"]["untrustedWorkspaces"]
     assert untrusted["supported"] == "limited"
     assert {key.split(".")[1] for key in untrusted["restrictedConfigurations"]} == config.MACHINE_ONLY

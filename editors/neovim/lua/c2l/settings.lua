@@ -4,110 +4,110 @@
 
 --- `completion`.
 ---@class c2l.settings.completion
---- Show completions while typing, or only on the trigger command. Default: `'automatic'`.
+--- Show completions while you type (automatic) or only on the trigger command (manual). Default: `'automatic'`.
 ---@field trigger? 'automatic'|'manual'
---- Quiet time after a keystroke before work starts, in ms. Default: `75`.
+--- Pause after a keystroke before a completion is computed, in ms. Default: `75`.
 ---@field debounceMs? integer
---- Budget of an automatic completion in ms; a quarter is for writing, however long reading took. Default: `300`.
+--- Time limit of an automatic completion, in ms. At least a quarter of it is left for generating, even if reading the prompt took longer. Default: `300`.
 ---@field maxLatencyMs? integer
---- Budget of an explicitly asked completion in ms. Default: `2000`.
+--- Time limit of an explicitly requested completion, in ms. Default: `2000`.
 ---@field maxLatencyInvokedMs? integer
---- Longest completion, in tokens. Default: `64`.
+--- Maximum length of a completion, in tokens. Default: `64`.
 ---@field maxNewTokens? integer
---- auto: several lines only when nothing but closers follows the cursor on its line. Default: `'auto'`.
+--- Whether completions may span several lines. auto: only if nothing but closing brackets and quotes follows the cursor on its line. Default: `'auto'`.
 ---@field multiline? 'always'|'auto'|'never'
---- How many different completions an explicit request returns. Default: `3`.
+--- Number of alternatives that an explicit request returns. Default: `3`.
 ---@field candidates? integer
---- No automatic completion when more than this many characters follow the cursor on its line. Default: `8`.
+--- No automatic completion if more than this many characters follow the cursor on its line. Closing brackets, quotes and spaces do not count. Default: `8`.
 ---@field maxLineSuffix? integer
---- No automatic completion before this many characters stand on the line. Default: `0`.
+--- No automatic completion if fewer than this many characters precede the cursor on its line. Default: `0`.
 ---@field minChars? integer
---- After a completion is shown, compute the next one ahead. Default: `true`.
+--- While a completion is shown, compute the one that would follow it. Default: `true`.
 ---@field speculative? boolean
---- How many results are kept for typing back and forth. Default: `250`.
+--- Number of completions kept in memory, so that going back to a place is instant. Default: `250`.
 ---@field cacheSize? integer
---- Complete inside comments too. Default: `true`.
+--- Show automatic completions inside line comments. Default: `true`.
 ---@field inComments? boolean
---- Least probability of being right for a line that is shown unasked; below it only the sure part of the line is. 0 shows every guess. Default: `0.1`.
+--- Minimum estimated probability that an automatically shown line is right. A line below it is cut to the part above it. 0 shows everything. Default: `0.1`.
 ---@field minConfidence? number
 
 --- `context`.
 ---@class c2l.settings.context
---- Longest prompt in tokens (text before and after the cursor). Default: `1536`.
+--- Maximum length of the prompt (text before and after the cursor), in tokens. Default: `1536`.
 ---@field maxTokens? integer
 
 --- `adapter`.
 ---@class c2l.settings.adapter
 --- Adapt the model to the repository. Default: `true`.
 ---@field enable? boolean
---- Which hypernetwork makes the adapter; auto takes the best measured one for the model. Default: `'auto'`.
+--- Hypernetwork that generates the adapter. auto: the one that measured best for the model. none: no adapter. Default: `'auto'`.
 ---@field hypernetwork? 'auto'|'evo'|'memory'|'none'|'static'
---- Quiet time after a file change before it is learned, in ms. Default: `500`.
+--- Pause after a file change before the adapter is updated, in ms. Default: `500`.
 ---@field updateDelayMs? integer
---- Longest a changed file waits while changes go on, in ms. Default: `5000`.
+--- Maximum delay of an update while files keep changing, in ms. Default: `5000`.
 ---@field maxDelayMs? integer
---- Learn from unsaved buffers too. Default: `true`.
+--- Adapt to unsaved text of open files as well. Default: `true`.
 ---@field includeUnsaved? boolean
---- Let evo replay the git history when a folder is opened for the first time. Default: `true`.
+--- When a folder is opened for the first time, replay its git history (only evo does). Default: `true`.
 ---@field useGitHistory? boolean
---- How many commits of the main line evo replays; 0 is none. Default: `64`.
+--- Number of commits on the main branch to replay (only evo does). 0: none. Default: `64`.
 ---@field historyCommits? integer
---- Strength of the adapter; 0 is the bare model. Default: `1.0`.
+--- Strength of the adapter. 0 is the base model without adapter. Default: `1.0`.
 ---@field scale? number
---- How much of a folder's text the state is made from, in kB; a larger folder is sampled. Default: `256`.
+--- Maximum amount of a folder's text that is indexed, in kB. A larger folder is sampled. Default: `256`.
 ---@field maxIndexKb? integer
 
 --- `files`.
 ---@class c2l.settings.files
---- More patterns to leave out, in .gitignore syntax. Default: `{}`.
+--- Additional patterns to exclude, in .gitignore syntax. Default: `{}`.
 ---@field exclude? string[]
---- Leave out what git ignores. Default: `true`.
+--- Exclude files that git ignores. Default: `true`.
 ---@field respectGitignore? boolean
---- Name of the project's own ignore file. Default: `'.c2lignore'`.
+--- Name of the project's own ignore file, in .gitignore syntax. Default: `'.c2lignore'`.
 ---@field ignoreFile? string
---- Larger files are left out, in kB. Default: `512`.
+--- Maximum size of a file, in kB. Larger files are excluded. Default: `512`.
 ---@field maxSizeKb? integer
---- Languages the adapter learns from, by LSP language id. Default: `{ 'python' }`.
+--- Languages to adapt to, as LSP language ids. Files of other languages are not indexed. Default: `{ 'python' }`.
 ---@field languages? string[]
 
 --- `model`. Machine scope: a change starts the server anew.
 ---@class c2l.settings.model
---- A Hugging Face causal LM, or one that ships inside: c2l-small, c2l-nano, or auto: small on a GPU or on 2 quick CPU cores (AVX2, bf16; else 4), else nano. Default: `'auto'`.
+--- Base model: a shipped one (c2l-nano or c2l-small) or the name of a causal language model on Hugging Face. auto: c2l-small on a GPU, or on at least 2 CPU cores with AVX2 and bf16 (otherwise 4 cores); c2l-nano on other machines. Default: `'auto'`.
 ---@field id? string
---- Folder of a model on this machine; wins over id. Default: `''`.
+--- Folder of a local model. Takes precedence over c2l.model.id. Default: `''`.
 ---@field path? string
---- Revision of a Hub model. Default: `''`.
+--- Revision of a Hugging Face model. Default: `''`.
 ---@field revision? string
---- auto, cpu, cuda, cuda:N or mps. Default: `'auto'`.
+--- Device to run the model on: auto, cpu, cuda, cuda:N or mps. Default: `'auto'`.
 ---@field device? string
---- Number format of the weights. Default: `'auto'`.
+--- Data type of the weights. Default: `'auto'`.
 ---@field dtype? 'auto'|'bfloat16'|'float16'|'float32'
---- Never ask the Hub; use what is on this machine. Default: `false`.
+--- Never download from Hugging Face; use only models that are on this machine. Default: `false`.
 ---@field offline? boolean
---- End the engine after this many idle minutes and give its memory back; 0 never. Default: `30`.
+--- Stop the engine and free its memory after this many minutes without a completion. 0: never. Default: `30`.
 ---@field idleUnloadMinutes? integer
 
 --- `server`. Machine scope: a change starts the server anew.
 ---@class c2l.settings.server
---- The c2l-lsp executable; empty: found through the interpreter. Default: `''`.
+--- Path of the c2l-lsp executable. Empty: found through the Python interpreter. Default: `''`.
 ---@field path? string
---- More arguments for the server. Default: `{}`.
+--- Additional command-line arguments of the server. Default: `{}`.
 ---@field args? string[]
---- Python that has c2l_lsp installed; empty: found. Default: `''`.
+--- Python interpreter with c2l_lsp installed. Empty: found automatically. Default: `''`.
 ---@field interpreter? string
 
 --- `remote`. Machine scope: a change starts the server anew.
 ---@class c2l.settings.remote
---- https:// address of a team server (planned, no effect yet). Default: `''`.
+--- Address (https://) of a team server. Not implemented yet; ignored. Default: `''`.
 ---@field url? string
---- File that holds its access token (planned, no effect yet). Default: `''`.
+--- File with the team server's access token. Not implemented yet; ignored. Default: `''`.
 ---@field tokenFile? string
---- Longest wait for it, in ms (planned, no effect yet). Default: `2000`.
+--- Time limit of a request to the team server, in ms. Not implemented yet; ignored. Default: `2000`.
 ---@field timeoutMs? integer
 
 --- `statistics`.
 ---@class c2l.settings.statistics
---- Count shown and accepted completions on this machine only. Default: `true`.
+--- Count shown and accepted completions. The counts stay on this machine. Default: `true`.
 ---@field enable? boolean
 
 --- `statusBar`.
@@ -117,13 +117,13 @@
 
 --- `trace`.
 ---@class c2l.settings.trace
---- Trace of the messages between editor and server. Default: `'off'`.
+--- Trace the messages between editor and server in the log. Default: `'off'`.
 ---@field server? 'messages'|'off'|'verbose'
 
 ---@class c2l.Settings
---- On or off by language id; * is every other language. Default: `{ ['*'] = true, ['plaintext'] = false }`.
+--- Turn completions on or off by LSP language id. * stands for all other languages. Default: `{ ['*'] = true, ['plaintext'] = false }`.
 ---@field enable? table<string, boolean>
---- Which messages pop up. Default: `'onError'`.
+--- Which messages pop up. All of them are in the log. Default: `'onError'`.
 ---@field showNotifications? 'always'|'off'|'onError'|'onWarning'
 ---@field completion? c2l.settings.completion
 ---@field context? c2l.settings.context
