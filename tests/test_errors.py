@@ -58,7 +58,7 @@ def _learn(settings: Settings, folder: Path) -> tuple[list[wire.Trouble], wire.A
 def test_an_empty_folder_is_a_reason_and_completions_go_on(settings: Settings, tmp_path: Path):
     troubles, info, answer = _learn(settings, tmp_path)
     assert [(t.code, t.severity) for t in troubles] == [("nothing-to-learn", "info")]
-    assert "has no readable python file yet; completions use the bare model." in troubles[0].message
+    assert "has no readable python file yet; completions use the base model." in troubles[0].message
     assert (info.state, info.generation, answer.generation) == ("ready", 0, 0)
     assert answer.new_tokens > 0
 

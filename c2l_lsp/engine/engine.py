@@ -1,7 +1,7 @@
-"""The engine: one base model, any number of folders, and the rule who may use the device next.
+"""The engine: one base model and any number of workspace folders.
 
-No process, no threads, no frames here (see `worker`): methods take and return wire records. Completions come first;
-adapter work is done one slice at a time by `idle_step`, round robin over the folders that have some.
+No process, threads or frames here (see `worker`): methods take and return wire records. Completions have priority;
+`idle_step` runs one slice of adapter work (see `scheduler`).
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from pathlib import Path
 import psutil
 
 from c2l_lsp.config import Settings, state_root
-from c2l_lsp.engine import batch_update, wire
+from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation.adapter_state import UNADAPTED, LiveAdapter
-from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
+from c2l_lsp.engine.adaptation.workspace_adapter import Environment, Workspace, WorkspaceAdapter, open_workspace
 from c2l_lsp.engine.completion.complete import Completer
 from c2l_lsp.engine.completion.decode import Decoder
-from c2l_lsp.engine.completion.draft_index import DraftIndex
+from c2l_lsp.engine.draft_indexing import DraftIndexing
 from c2l_lsp.engine.events import Emit
+from c2l_lsp.engine.scheduler import Scheduler
 from c2l_lsp.engine.storage.inventory import prune
 from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model.adapter.lora import AdapterSlot, export_peft
 from c2l_lsp.model.lm import fast_loader
-from c2l_lsp.model.runtime.cooperative import Slices
 
-_LATENCIES = 200
-REST_S = 2.0
-"""Training on request stands still for so long after a completion was asked for."""
+_LATENCIES = 200  # completions that the latency percentiles are computed from
 
+FINETUNING_PAUSE_S = 2.0
+"""Finetuning rests for this many seconds after a completion request."""
 
-AWAKE = 16
-"""Folders that are followed at a time. One beyond that is looked at again when it is used: each costs watches, threads,
-descriptors and memory, and an editor with a thousand folders must not use them up."""
+MAX_FOLLOWED = 16
+"""Workspaces that are followed at a time. Each costs watches, threads, descriptors and memory, so that an editor with a
+thousand folders would exhaust them; the least recently used ones sleep until they are used again."""
 
 
 @dataclass(frozen=True)
-class _Asleep:
-    """A folder that is open but not followed just now, and what must not be forgotten of it."""
+class _Sleeping:
+    """An open workspace that is not followed, and what it needs to continue."""
 
     request: wire.OpenFolder
     info: wire.AdapterInfo
@@ -50,73 +50,79 @@ class _Asleep:
 
 
 class Engine:
-    """Everything the frames can ask for."""
+    """Everything that the frames can ask for."""
 
     def __init__(self, settings: Settings, emit: Emit) -> None:
-        self._emit = emit
+        """Load the base model. ModelError if that is not possible. `emit` receives the events of all workspaces."""
         self.model = fast_loader.load(settings.model)
         self._slot = AdapterSlot(self.model)
+        self._environment = Environment(self.model, self._slot, emit)
         self._decoder = Decoder(self.model, self._slot, clock=time.perf_counter)
         self._completer = Completer(self.model, self._decoder)
-        self._folders: dict[str, WorkspaceAdapter] = {}  # the least recently used first
+        self._drafts = DraftIndexing(self.model.encode)
+        self._scheduler = Scheduler(self._slot, self._decoder, self._drafts)
         self._requests: dict[str, wire.OpenFolder] = {}
-        self._asleep: dict[str, _Asleep] = {}
+        self._followed: dict[str, Workspace] = {}  # least recently used first
+        self._sleeping: dict[str, _Sleeping] = {}
         self._pruned = False
-        self._hoards: dict[str, DraftIndex] = {}
-        self._hoarded: dict[str, int] = {}  # folder → generation its hoard is up to date with
-        self._prepared: dict[str, LiveAdapter] = {}
-        self._turn: deque[str] = deque()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
-        self._folding: Slices[None] | None = None
 
     # --- completions -------------------------------------------------------------------------------------------------
 
     def complete(self, request: wire.Complete, cancelled: Callable[[], bool]) -> wire.Completion:
-        """Answer under the folder's current generation (or the bare model); the generation cannot change meanwhile."""
-        for life in self._folders.values():
-            life.rest_until = time.monotonic() + REST_S
-        found = self.life(request.folder) if request.folder in self._requests else None
-        if found is not None and not found.permits(request.path):
+        """Answer under the folder's live generation, or on the base model. The generation cannot change meanwhile.
+
+        An adapter with which the model produces NaN is withdrawn, and the answer comes from the base model.
+        FloatingPointError if the base model itself produces NaN.
+        """
+        until = time.monotonic() + FINETUNING_PAUSE_S
+        for followed in self._followed.values():
+            if isinstance(followed, WorkspaceAdapter):
+                followed.pause_finetuning(until)
+        workspace = self.workspace(request.folder) if request.folder in self._requests else None
+        if workspace is not None and not workspace.permits(request.path):
             return wire.Completion(
                 texts=[], generation=0, prompt_tokens=0, new_tokens=0, ms=wire.Timing(), reason=wire.LEFT_OUT
             )
-        live = self._live(request.folder, request.adapter)
+        live = self._use_adapter(request.folder, request.adapter)
         try:
-            answer = self._under(request, live, cancelled)
+            answer = self._complete_under(request, live, cancelled)
         except FloatingPointError:
             self._decoder.forget()
-            if found is None or live.adapter is None:
+            if not isinstance(workspace, WorkspaceAdapter) or live.adapter is None:
                 raise
-            found.distrust()
-            answer = self._under(request, self._live(request.folder, request.adapter), cancelled)
+            workspace.withdraw_adapter()
+            answer = self._complete_under(request, self._use_adapter(request.folder, request.adapter), cancelled)
         self._latencies.append(answer.ms.total)
         return answer
 
-    def _under(self, request: wire.Complete, live: LiveAdapter, cancelled: Callable[[], bool]) -> wire.Completion:
+    def _complete_under(
+        self, request: wire.Complete, live: LiveAdapter, cancelled: Callable[[], bool]
+    ) -> wire.Completion:
         return self._completer.complete(
             request,
             generation=live.generation,
             kv_key=live.kv_key,
             cancelled=cancelled,
-            elsewhere=self._hoards.get(request.folder),
+            elsewhere=self._drafts.of(request.folder),
         )
 
     def score(self, request: wire.Score) -> wire.Scored:
-        """How likely a text is at a cursor, under the folder's current generation or the bare model."""
-        live = self._live(request.folder, request.adapter)
+        """Return the log-probability of a text at a cursor, under the folder's live generation or the base model."""
+        live = self._use_adapter(request.folder, request.adapter)
         return self._completer.score(request, generation=live.generation, adapters=self._slot)
 
-    def _live(self, folder: str, adapter: bool) -> LiveAdapter:
-        """Put the adapter a request runs under into place."""
-        life = self._folders.get(folder)
-        live = life.live if life is not None and adapter else UNADAPTED
+    def _use_adapter(self, folder: str, adapter: bool) -> LiveAdapter:
+        """Plug in the adapter that a request runs under, and return it."""
+        workspace = self._followed.get(folder)
+        live = workspace.live if workspace is not None and adapter else UNADAPTED
         self._slot.use(live.adapter)
         return live
 
-    # --- folders -----------------------------------------------------------------------------------------------------
+    # --- workspaces --------------------------------------------------------------------------------------------------
 
     def open_folder(self, request: wire.OpenFolder) -> None:
-        """Begin to follow a folder; opened again it takes the new settings."""
+        """Follow a folder; an open one takes the new settings. RequestError if its path is not absolute."""
         self.close_folder(request.folder)
         if not Path(request.folder).is_absolute():
             raise RequestError(f"A folder must be an absolute path, not {request.folder}.")
@@ -124,94 +130,97 @@ class Engine:
             self._pruned = True
             prune(state_root())
         self._requests[request.folder] = request
-        self._begin(request)
-        self._rest()
+        self._follow(request)
+        self._limit_followed()
 
     def close_folder(self, folder: str) -> None:
-        """Stop following a folder; what was learned stays on disk."""
+        """Stop following a folder. Its saved state stays on disk."""
         self._requests.pop(folder, None)
-        self._asleep.pop(folder, None)
-        self._end(folder)
+        self._sleeping.pop(folder, None)
+        self._unfollow(folder)
 
     def close(self) -> None:
-        """Stop everything."""
+        """Close all folders."""
         for folder in list(self._requests):
             self.close_folder(folder)
 
-    def life(self, folder: str) -> WorkspaceAdapter:
-        """The folder's life, followed from now on. RequestError if it is not open."""
+    def workspace(self, folder: str) -> Workspace:
+        """Return an open folder, and follow it if it sleeps. RequestError if it is not open."""
         if folder not in self._requests:
             raise RequestError(f"The folder {folder} is not open.")
-        asleep = self._asleep.pop(folder, None)
+        asleep = self._sleeping.pop(folder, None)
         if asleep is not None:
-            life = self._begin(asleep.request)
-            life.set_enabled(asleep.enabled)
+            woken = self._follow(asleep.request)
+            woken.set_enabled(asleep.enabled)
             for path, text in asleep.buffers.items():
-                life.buffer(path, text)
-            self._rest()
-        self._folders[folder] = found = self._folders.pop(folder)
+                woken.set_buffer(path, text)
+            self._limit_followed()
+        self._followed[folder] = found = self._followed.pop(folder)
         return found
 
-    def _begin(self, request: wire.OpenFolder) -> WorkspaceAdapter:
-        path = Path(request.folder)
-        store = FolderStore(state_root() / folder_key(path))
-        life = WorkspaceAdapter(path, request.settings, request.trusted, self.model, store, self._emit, self._slot)
-        self._folders[request.folder] = life
-        self._hoards[request.folder] = DraftIndex(self.model.encode)
-        self._turn.append(request.folder)
-        try:
-            life.start()
-        except Exception as error:  # of this folder alone; it says so, and the others go on
-            life.not_folded(error)
-        return life
+    def _follow(self, request: wire.OpenFolder) -> Workspace:
+        folder = Path(request.folder)
+        store = FolderStore(state_root() / folder_key(folder))
+        workspace = open_workspace(folder, request.settings, store, self._environment, trusted=request.trusted)
+        self._followed[request.folder] = workspace
+        self._drafts.open(request.folder)
+        self._scheduler.add(request.folder, workspace)
+        return workspace
 
-    def _end(self, folder: str) -> None:
-        life = self._folders.pop(folder, None)
-        if life is not None:
-            self._turn.remove(folder)
-            self._hoards.pop(folder, None)
-            self._hoarded.pop(folder, None)
-            self._prepared.pop(folder, None)
-            life.stop()
+    def _unfollow(self, folder: str) -> None:
+        workspace = self._followed.pop(folder, None)
+        if workspace is not None:
+            self._scheduler.remove(folder)
+            self._drafts.close(folder)
+            workspace.stop()
 
-    def _rest(self) -> None:
-        """Let the least recently used folders sleep; what was learned of them is on disk."""
-        while len(self._folders) > AWAKE:
-            folder, life = next(iter(self._folders.items()))
-            self._asleep[folder] = _Asleep(self._requests[folder], life.info(), life.enabled, life.buffers)
-            self._end(folder)
-            said = f"{life.folder.name} is followed again when it is used: {AWAKE} folders are at a time."
-            info = Severity.INFO.value
-            self._emit(wire.Trouble(folder=folder, code=FolderError.code, severity=info, message=said))
+    def _limit_followed(self) -> None:
+        """Let the least recently used workspaces sleep; their state is on disk."""
+        while len(self._followed) > MAX_FOLLOWED:
+            folder, workspace = next(iter(self._followed.items()))
+            request, info = self._requests[folder], workspace.info()
+            self._sleeping[folder] = _Sleeping(request, info, workspace.enabled, workspace.buffers)
+            self._unfollow(folder)
+            message = (
+                f"{workspace.folder.name} is followed again when it is used: at most {MAX_FOLLOWED} folders are "
+                "followed at a time."
+            )
+            severity = Severity.INFO.value
+            self._environment.emit(
+                wire.Trouble(folder=folder, code=FolderError.code, severity=severity, message=message)
+            )
 
     def export(self, request: wire.Export) -> wire.Exported:
-        """The adapter that is live, strength included, as a PEFT directory."""
-        life = self.life(request.folder)
-        if life.live.adapter is None:
-            made = life.info().generation > 0
-            why = life.message or ("its strength is set to 0." if made else "it has not been made yet.")
-            raise AdapterError(f"There is no adapter for {request.folder} to export: {why}")
-        rank, error = export_peft(life.live.adapter, self.model, Path(request.out), request.rank)
-        return wire.Exported(out=request.out, rank=rank, error=error, generation=life.live.generation)
+        """Write the live adapter, its strength included, as a PEFT directory. AdapterError if there is none."""
+        workspace = self.workspace(request.folder)
+        if workspace.live.adapter is None:
+            generated = workspace.info().generation > 0
+            reason = workspace.message or ("its strength is set to 0." if generated else "it is not generated yet.")
+            raise AdapterError(f"There is no adapter for {request.folder} to export: {reason}")
+        rank, error = export_peft(workspace.live.adapter, self.model, Path(request.out), request.rank)
+        return wire.Exported(out=request.out, rank=rank, error=error, generation=workspace.live.generation)
+
+    # --- status ------------------------------------------------------------------------------------------------------
 
     def status(self) -> wire.Status:
-        """The engine as a whole."""
-        ordered = sorted(self._latencies)
-
-        def at(share: float) -> float:
-            return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
-
+        """Return the state of the engine and of every open folder."""
+        followed = [workspace.info() for workspace in self._followed.values()]
         return wire.Status(
             model=self.model_info(),
-            folders=[life.info() for life in self._folders.values()] + [one.info for one in self._asleep.values()],
+            folders=followed + [sleeping.info for sleeping in self._sleeping.values()],
             queued=0,
-            p50_ms=at(0.5),
-            p95_ms=at(0.95),
+            p50_ms=self._latency(0.5),
+            p95_ms=self._latency(0.95),
             memory_mb=psutil.Process().memory_info().rss / 2**20,
         )
 
+    def _latency(self, share: float) -> float:
+        """A percentile of the last completions' durations in ms, 0 before the first."""
+        ordered = sorted(self._latencies)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
     def model_info(self) -> wire.ModelInfo:
-        """The base model in use."""
+        """Return what the status shows of the base model."""
         model = self.model
         return wire.ModelInfo(
             id=model.id,
@@ -227,72 +236,9 @@ class Engine:
     # --- adapter work ------------------------------------------------------------------------------------------------
 
     def due_in(self) -> float | None:
-        """Seconds until a folder has work; None: none is planned."""
-        now = time.monotonic()
-        planned = [due for life in self._folders.values() if (due := life.due_in(now)) is not None]
-        if self._folding is not None or self._unhoarded() is not None:
-            planned.append(0.0)
-        return min(planned, default=None)
+        """Return the seconds until there is adapter work, None if there never is; 0 or less: now."""
+        return self._scheduler.due_in()
 
     def idle_step(self) -> None:
-        """One slice of adapter work: a folder's next step, or the batched update of all folders that are ready."""
-        now = time.monotonic()
-        self._slot.use(None)  # what is read is read by the bare model, whatever the last completion ran under
-        for _ in range(len(self._turn)):
-            self._turn.rotate(-1)
-            life = self._folders[self._turn[-1]]
-            due = life.due_in(now)
-            if life.ready is None and due is not None and due <= 0:
-                life.step(now)
-                return
-        if self._prepare():
-            return
-        if self._folding is not None or any(life.ready is not None for life in self._folders.values()):
-            self._fold()
-        elif (folder := self._unhoarded()) is not None:
-            self._hoard(folder)
-
-    def _prepare(self) -> bool:
-        """Merge what a folder's new generation needs merged, before a completion has to wait for it."""
-        for name, life in self._folders.items():
-            if life.live is not self._prepared.get(name, UNADAPTED):
-                self._prepared[name] = life.live
-                if life.live.adapter is not None and life.live.adapter.pairs:
-                    try:
-                        self._slot.use(life.live.adapter)
-                        self._decoder.prepare()
-                    except Exception as error:
-                        life.not_folded(error)
-                    finally:
-                        self._slot.use(None)
-                    return True
-        return False
-
-    def _unhoarded(self) -> str | None:
-        """A folder whose texts have changed since drafts were looked up in them."""
-        lives = self._folders.items()
-        return next((name for name, life in lives if self._hoarded.get(name, 0) != life.live.generation), None)
-
-    def _hoard(self, folder: str) -> None:
-        """Make one more of a folder's texts known to its drafts."""
-        life, hoard = self._folders[folder], self._hoards[folder]
-        versions = life.texts()
-        try:
-            path = hoard.stale(versions.items())
-            if path is not None:
-                hoard.put(path, versions[path], life.text(path))
-                return
-        except Exception as error:
-            life.not_folded(error)
-        self._hoarded[folder] = life.live.generation
-
-    def _fold(self) -> None:
-        """One slice of folding what waits; what comes meanwhile waits for the next time."""
-        work = self._folding = self._folding or batch_update.fold(list(self._folders.values()))
-        try:
-            next(work)
-        except StopIteration:
-            self._folding = None
-        except Exception:
-            self._folding = None
-            raise
+        """Run one slice of adapter work."""
+        self._scheduler.step()

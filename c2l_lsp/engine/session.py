@@ -38,15 +38,15 @@ class Session:
     def settle(self, folder: str, timeout_s: float = 3600.0) -> wire.AdapterInfo:
         """Work until nothing of the folder is due. EngineError when it takes longer than `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        life = self.engine.life(folder)
-        while (due := life.due_in(time.monotonic())) is not None and (due < 5.0 or life.pending):
+        workspace = self.engine.workspace(folder)
+        while (due := workspace.due_in(time.monotonic())) is not None and (due < 5.0 or workspace.pending):
             if time.monotonic() > deadline:
-                raise EngineError(f"{folder} was not learned within {timeout_s:.0f} s ({life.info().state}).")
+                raise EngineError(f"{folder} was not learned within {timeout_s:.0f} s ({workspace.info().state}).")
             if due > 0:
                 time.sleep(min(due, 0.05))
                 continue
             self.engine.idle_step()
-        return life.info()
+        return workspace.info()
 
     def until(self, holds: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Work as an engine's loop does until something holds. EngineError when it takes longer than `timeout_s`."""
@@ -62,7 +62,7 @@ class Session:
 
     def deepen(self, folder: str, steps: int = 0, timeout_s: float = 3600.0) -> wire.AdapterInfo:
         """Train a LoRA of an open folder by gradient descent, to the end."""
-        self.engine.life(folder).deepen(steps)
+        self.engine.workspace(folder).finetune(steps)
         return self.settle(folder, timeout_s)
 
     def complete(self, request: wire.Complete) -> wire.Completion:

@@ -178,7 +178,7 @@ class Worker:
         self._engine.close_folder(params.folder)
 
     def _on_buffer(self, params: wire.Buffer, _id: int) -> None:
-        self._engine.life(params.folder).buffer(params.path, params.text)
+        self._engine.workspace(params.folder).set_buffer(params.path, params.text)
 
     def _on_complete(self, params: wire.Complete, request_id: int) -> msgspec.Struct:
         answer: wire.Completion = self._engine.complete(params, lambda: self._inbox.cancelled(request_id))
@@ -192,22 +192,22 @@ class Worker:
         del params  # the flag was set when the frame was read
 
     def _on_adapter_info(self, params: wire.Folder, _id: int) -> msgspec.Struct:
-        info: wire.AdapterInfo = self._engine.life(params.folder).info()
+        info: wire.AdapterInfo = self._engine.workspace(params.folder).info()
         return info
 
     def _on_regenerate(self, params: wire.Folder, _id: int) -> None:
-        self._engine.life(params.folder).regenerate()
+        self._engine.workspace(params.folder).regenerate()
 
     def _on_reset(self, params: wire.Folder, _id: int) -> None:
-        self._engine.life(params.folder).reset()
+        self._engine.workspace(params.folder).reset()
 
     def _on_deepen(self, params: wire.Deepen, _id: int) -> msgspec.Struct:
-        life = self._engine.life(params.folder)
+        workspace = self._engine.workspace(params.folder)
         if params.cancel:
-            life.cancel_deep()
+            workspace.cancel_finetuning()
         else:
-            life.deepen(params.steps)
-        info: wire.AdapterInfo = life.info()
+            workspace.finetune(params.steps)
+        info: wire.AdapterInfo = workspace.info()
         return info
 
     def _on_export(self, params: wire.Export, _id: int) -> msgspec.Struct:
@@ -215,9 +215,9 @@ class Worker:
         return exported
 
     def _on_set_enabled(self, params: wire.SetEnabled, _id: int) -> msgspec.Struct:
-        life = self._engine.life(params.folder)
-        life.set_enabled(params.enabled)
-        info: wire.AdapterInfo = life.info()
+        workspace = self._engine.workspace(params.folder)
+        workspace.set_enabled(params.enabled)
+        info: wire.AdapterInfo = workspace.info()
         return info
 
     def _on_status(self, params: wire.Nothing, _id: int) -> msgspec.Struct:

@@ -51,9 +51,9 @@ def ask(session: Session, folder: Path) -> wire.Completion:
 
 def steps(session: Session, folder: Path):
     """The engine's slices until nothing is due."""
-    life = session.engine.life(str(folder))
+    workspace = session.engine.workspace(str(folder))
     deadline = time.monotonic() + 120
-    while (due := life.due_in(time.monotonic())) is not None and (due < 5.0 or life.pending):
+    while (due := workspace.due_in(time.monotonic())) is not None and (due < 5.0 or workspace.pending):
         assert time.monotonic() < deadline
         if due > 0:
             time.sleep(min(due, 0.02))
@@ -84,7 +84,7 @@ def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, 
         most = 0
         for _ in steps(session, project):
             most, passed[0] = max(most, passed[0]), 0
-        assert session.engine.life(str(project)).live.adapter is not None
+        assert session.engine.workspace(str(project)).live.adapter is not None
     assert 1 <= most <= 2 < layers
 
 
@@ -106,7 +106,7 @@ def test_no_slice_passes_more_than_two_portions(shipped: Settings, project: Path
         portion, most = session.engine.model.whole.steps.portion, 0
         for _ in steps(session, project):
             most, passed[0] = max(most, passed[0]), 0
-        assert session.engine.life(str(project)).live.adapter is not None
+        assert session.engine.workspace(str(project)).live.adapter is not None
     assert 1 <= most <= 2 * portion
 
 
@@ -115,16 +115,16 @@ def test_completions_between_slices_change_nothing_and_are_not_changed(shipped, 
         bare = ask(alone, project).texts
         for _ in steps(alone, project):
             pass
-        wanted = alone.engine.life(str(project)).live.adapter
+        wanted = alone.engine.workspace(str(project)).live.adapter
         adapted = ask(alone, project).texts
     monkeypatch.setenv("C2L_STATE_DIR", str(tmp_path_factory.mktemp("another")))
     with begin(shipped, project) as busy:
-        life = busy.engine.life(str(project))
+        workspace = busy.engine.workspace(str(project))
         answers = []
         for number, _ in enumerate(steps(busy, project)):
             if number % 12 == 0:
-                answers.append((life.live.adapter is not None, ask(busy, project).texts))
-        assert life.live.adapter.digest == wanted.digest
+                answers.append((workspace.live.adapter is not None, ask(busy, project).texts))
+        assert workspace.live.adapter.digest == wanted.digest
     assert sum(not adapted for adapted, _ in answers) > 3
     assert all(texts == (adapted if live else bare) for live, texts in answers)
 
@@ -145,22 +145,22 @@ def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_m
     """Folding comes in slices: what was begun before may not come back into a folder that forgot it."""
     session.open(folder)
     name = str(folder.resolve())
-    engine, life = session.engine, session.engine.life(name)
-    for end in (life.reset, lambda: engine.close_folder(name)):
-        before = life.info().generation
+    engine, workspace = session.engine, session.engine.workspace(name)
+    for end in (workspace.reset, lambda: engine.close_folder(name)):
+        before = workspace.info().generation
         with (folder / "pkg" / "m3.py").open("a") as file:
             file.write(f"\n\ndef added_{before}(value):\n    return value\n")
         deadline = time.monotonic() + 60
-        while engine._folding is None or life.ready is None:
+        while engine._scheduler._updating is None or workspace.pending_update is None:
             assert time.monotonic() < deadline
             engine.idle_step()
-        begun = life.ready
+        begun = workspace.pending_update
         end()
         assert engine.due_in() <= 0  # what was begun is finished and let go of, whoever is left
-        while engine._folding is not None:
+        while engine._scheduler._updating is not None:
             engine.idle_step()
-        assert life.info().generation == before
-        assert life.ready is None or life.ready is not begun
-        if name in engine._folders:
+        assert workspace.info().generation == before
+        assert workspace.pending_update is None or workspace.pending_update is not begun
+        if name in engine._followed:
             session.settle(name)
-    assert name not in engine._folders
+    assert name not in engine._followed

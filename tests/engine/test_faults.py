@@ -25,8 +25,8 @@ CANARY = "zq_source_line_canary = 'text of a file'"
 UNFORESEEN = [KeyError(CANARY), ValueError(CANARY), OSError(5, CANARY), AssertionError(CANARY), RuntimeError(CANARY)]
 
 
-def life(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdapter:
-    return session.engine.life(str(folder.resolve()))
+def workspace(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdapter:
+    return session.engine.workspace(str(folder.resolve()))
 
 
 def troubles(session: Session) -> list[wire.Trouble]:
@@ -55,11 +55,11 @@ def other(folder: Path) -> Path:
 def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, other, monkeypatch, where, error):
     session.open(folder)
     session.open(other)
-    one, sound = life(session, folder), life(session, other)
+    one, sound = workspace(session, folder), workspace(session, other)
     monkeypatch.setattr(one._learner.network, where, raising(error))
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
-        life(session, root).regenerate()
+        workspace(session, root).regenerate()
     session.until(lambda: troubles(session) and sound.info().generation == 2)
     (told,) = troubles(session)
     assert (told.folder, told.severity) == (str(folder.resolve()), "error")
@@ -70,13 +70,13 @@ def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, othe
     monkeypatch.undo()
     one.regenerate()
     session.until(lambda: one.info().generation == 2)
-    assert one.info().message == "" or "kept back" in one.info().message
+    assert one.info().message == "" or "not used" in one.info().message
 
 
 def test_of_folders_updated_together_only_the_one_that_fails_fails(session, folder, other, monkeypatch):
     session.open(folder)
     session.open(other)
-    one, sound = life(session, folder), life(session, other)
+    one, sound = workspace(session, folder), workspace(session, other)
     sound._learner.network = one._learner.network  # as with a shipped prior: one call for both
     real, bad = one._learner.network.update_in_slices, one._learner
 
@@ -85,7 +85,7 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
             raise KeyError(CANARY)
         return real(states, changes)
 
-    monkeypatch.setattr(one._learner.network, "updating", update)
+    monkeypatch.setattr(one._learner.network, "update_in_slices", update)
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
     session.until(lambda: troubles(session) and sound.info().generation == 2)
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_even_begin_does_not_stop_another(session, folder, 
     with monkeypatch.context() as patched:
         patched.setattr(workspace_adapter.WorkspaceAdapter, where, raising(KeyError(CANARY)))
         session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings))
-    assert "KeyError" in life(session, folder).info().message
+    assert "KeyError" in workspace(session, folder).info().message
     assert session.open(other).generation == 1
 
 
@@ -213,7 +213,7 @@ FORGED = {
 def test_a_state_that_is_not_what_the_engine_expects_is_set_aside_and_built_again(open_gate, settings, folder):
     with Session(settings) as first:
         first.open(folder)
-        want = life(first, folder)._learner.state.tensors["S"]
+        want = workspace(first, folder)._learner.state.tensors["S"]
     name, kept = str(folder.resolve()), state_root() / folder_key(folder)
     sound = kept.with_name("sound")
     shutil.copytree(kept, sound)
@@ -223,15 +223,15 @@ def test_a_state_that_is_not_what_the_engine_expects_is_set_aside_and_built_agai
         forged(folder, f"{file}.safetensors", change)
         with Session(settings) as second:
             second.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
-            assert life(second, folder).live.adapter is None, what  # not used for a moment
+            assert workspace(second, folder).live.adapter is None, what  # not used for a moment
             assert [(told.code, told.severity) for told in troubles(second)] == [("state", "warning")], what
             assert "set aside" in troubles(second)[0].message
             assert list(kept.glob("*.bad"))
-            assert not life(second, folder).made.deep.pairs
+            assert not workspace(second, folder).adapters.finetuned.pairs
     with Session(settings) as last:
         last.open(folder)
-        assert life(last, folder).live.adapter is not None
-        assert torch.allclose(life(last, folder)._learner.state.tensors["S"], want)
+        assert workspace(last, folder).live.adapter is not None
+        assert torch.allclose(workspace(last, folder)._learner.state.tensors["S"], want)
 
 
 def test_a_prior_that_does_not_fit_is_estimated_again(open_gate, settings, folder):
@@ -240,5 +240,5 @@ def test_a_prior_that_does_not_fit_is_estimated_again(open_gate, settings, folde
     forged(folder, "extra.safetensors", put("P", lambda tensor: tensor[:-1].clone()))
     with Session(settings) as second:
         assert second.open(folder).state == "ready"
-        assert life(second, folder)._learner.extra["P"].shape == (64, 64)
-        assert life(second, folder).live.adapter is not None
+        assert workspace(second, folder)._learner.prior_tensors["P"].shape == (64, 64)
+        assert workspace(second, folder).live.adapter is not None

@@ -32,7 +32,7 @@ def keep(root: Path, age: float) -> Path:
 
 
 def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_path: Path, monkeypatch, sources):
-    monkeypatch.setattr(engine_module, "AWAKE", 2)
+    monkeypatch.setattr(engine_module, "MAX_FOLLOWED", 2)
     names = []
     for number in range(4):
         root = (tmp_path / f"f{number}").resolve()
@@ -41,26 +41,26 @@ def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_pa
         names.append(str(root))
         session.open(root)
     engine = session.engine
-    assert list(engine._folders) == names[2:]
+    assert list(engine._followed) == names[2:]
     assert [info.folder for info in engine.status().folders] == [*names[2:], *names[:2]]
     asleep = [e.folder for e in session.events if isinstance(e, wire.Trouble)]
     assert asleep == names[:2]
     assert {e.severity for e in session.events if isinstance(e, wire.Trouble)} == {"info"}
-    engine.life(names[2]).buffer("b.py", "value = 1\n")
-    engine.life(names[2]).set_enabled(False)
-    woken = engine.life(names[0])  # as for a completion
+    engine.workspace(names[2]).set_buffer("b.py", "value = 1\n")
+    engine.workspace(names[2]).set_enabled(False)
+    woken = engine.workspace(names[0])  # as for a completion
     assert woken.info().generation == 1  # from disk, not read again
-    assert list(engine._folders) == [names[2], names[0]]
-    engine.life(names[1])
+    assert list(engine._followed) == [names[2], names[0]]
+    engine.workspace(names[1])
     assert woken.info().enabled
-    assert engine.life(names[2]).buffers == {"b.py": "value = 1\n"}
-    assert not engine.life(names[2]).info().enabled, "a folder whose adapter was switched off woke with it on"
+    assert engine.workspace(names[2]).buffers == {"b.py": "value = 1\n"}
+    assert not engine.workspace(names[2]).info().enabled, "a folder whose adapter was switched off woke with it on"
     for name in names:
         engine.close_folder(name)
-    assert not engine._folders
-    assert not engine._asleep
+    assert not engine._followed
+    assert not engine._sleeping
     with pytest.raises(RequestError, match="not open"):
-        engine.life(names[0])
+        engine.workspace(names[0])
 
 
 def test_states_learned_longest_ago_go_when_there_are_too_many(tmp_path: Path):

@@ -42,7 +42,7 @@ SAYS = {
     "hostile-unpickles": "executed", "hostile-trusts_code": "executed", "hostile-obeys_git": "executed",
     "edit_storm-piles": "stood in the queue",
     "edit_storm-drops": "not the editor's", "checkout-shrugs": "never seen", "full_disk-resigned": "not kept again",
-    "no_network-calls_natively": "OutNoRoutes", "damaged_state-believing": "lives on",
+    "no_network-calls_natively": "OutNoRoutes", "damaged_state-believing": "workspaces on",
     "cancels-deaf": "steps began", "cancels-forget": "no reply",
 }  # fmt: skip
 """What a bar says of a fault: the check that is meant found it, and not another beside it."""

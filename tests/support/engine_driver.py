@@ -18,21 +18,21 @@ def troubles(session: Session) -> list[wire.Trouble]:
 
 
 def live(session: Session, folder: Path):
-    return session.engine.life(str(folder.resolve())).live
+    return session.engine.workspace(str(folder.resolve())).live
 
 
 def wait(session: Session, folder: Path, generation: int, timeout_s: float = 30.0) -> wire.AdapterInfo:
     """Drive the engine until a generation is live."""
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     deadline = time.monotonic() + timeout_s
-    while life.info().generation < generation or life.pending:
-        assert time.monotonic() < deadline, life.info()
-        due = life.due_in(time.monotonic())
+    while workspace.info().generation < generation or workspace.pending:
+        assert time.monotonic() < deadline, workspace.info()
+        due = workspace.due_in(time.monotonic())
         if due is None or due > 0:
             time.sleep(0.01)
         else:
             session.engine.idle_step()
-    return life.info()
+    return workspace.info()
 
 
 def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> int:

@@ -1,31 +1,32 @@
-"""What was made of one folder's state, and how strong it is: the adapter, the gate's verdict on it, and deep pairs.
+"""The adapter of one workspace: the generated adapter, its validation result, and finetuned LoRA pairs.
 
-Knows no disk, no watching and no events; `adapt.FolderLife` says when something is made, judged or dropped.
+Knows no disk, no watching and no events. `WorkspaceAdapter` decides when an adapter is validated or dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from c2l_lsp.engine.adaptation.finetune import FinetuneResult
 from c2l_lsp.engine.adaptation.learner import Learner
-from c2l_lsp.engine.adaptation.pending_update import PendingUpdate
-from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, held_out, refuse
+from c2l_lsp.engine.adaptation.update_plan import UpdatePlan
+from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, rejection
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 NORM_LIMIT = 100.0
-_GATE_SHARE = 0.05  # an update of less of the state than this keeps the strength the gate found last
-_PATIENCE = 10.0  # so many times that share may change, without a pause, before the gate is asked first
+_REVALIDATE_SHARE = 0.05  # an update of a smaller share of the state keeps the strengths found last
+_PATIENCE = 10.0  # small updates may add up to this many times that share before one of them is validated first
 
 NOT_VALIDATED = ValidationResult(1.0, 0.0, 0)
 
 
 @dataclass(frozen=True)
 class LiveAdapter:
-    """What a completion runs under: swapped as one reference. `kv_key` names what the KV depends on besides ids."""
+    """What a completion runs under, swapped as one reference. The KV cache depends on token ids and `kv_key`."""
 
     generation: int
     adapter: Adapter | None
@@ -36,108 +37,126 @@ UNADAPTED = LiveAdapter(0, None)
 
 
 class AdapterState:
-    """An adapter (None: kept back, or not made yet), its verdict, and what training on request left."""
+    """The adapter (None: rejected, or not generated yet), its validation result, and the finetuned pairs."""
 
     def __init__(self, model: BaseModel, slot: AdapterSlot, scale: float) -> None:
-        """`scale` is the user's, on top of every strength."""
+        """`scale` is `c2l.adapter.scale`; it multiplies every strength."""
         self.adapter: Adapter | None = None
-        self.verdict = NOT_VALIDATED
-        self.deep = FinetuneResult()
+        self.validation = NOT_VALIDATED
+        self.finetuned = FinetuneResult()
         self._model, self._scale = model, scale
-        self._trial = Validator(model, slot)
-        self._since_gate = 0
+        self._validator = Validator(model, slot)
+        self._changed_chunks = 0  # since the last validation
 
     @property
-    def _recalled(self) -> float:
-        """The strength of what is recalled: 0 without anything to recall."""
-        return self.verdict.knn_strength if self.adapter is not None and self.adapter.knn is not None else 0.0
+    def _knn_strength(self) -> float:
+        """The strength of the kNN memory; 0 without one."""
+        return self.validation.knn_strength if self.adapter is not None and self.adapter.knn is not None else 0.0
 
     @property
     def strength(self) -> float:
-        """The larger of the two: of the matrices, and of what is recalled."""
-        return max(self.verdict.strength, self._recalled) * self._scale
+        """The larger strength of the two: of the weights and of the kNN memory."""
+        return max(self.validation.strength, self._knn_strength) * self._scale
 
-    def drop(self) -> None:
-        """Nothing was made."""
-        self.adapter, self.verdict = None, NOT_VALIDATED
+    # --- changes -----------------------------------------------------------------------------------------------------
 
-    def take(self, adapter: Adapter, ready: PendingUpdate, learner: Learner) -> Generator[None, None, str]:
-        """An adapter that was made of the state after a change: why it is kept back, "" if it is not.
+    def reset(self) -> None:
+        """Drop the adapter and its validation result; finetuned pairs stay."""
+        self.adapter, self.validation = None, NOT_VALIDATED
 
-        After a small change the gate's last verdict stands for it; what small changes add up to is judged behind them.
+    def withdraw(self) -> None:
+        """Drop the adapter; the validation result stays for the next one."""
+        self.adapter = None
+
+    def restore(self, adapter: Adapter, validation: ValidationResult, finetuned: FinetuneResult) -> None:
+        """Take up the adapter of a saved state."""
+        self.adapter, self.validation = adapter, validation
+        if finetuned.pairs:
+            self.finetuned = finetuned
+
+    def set_finetuned(self, result: FinetuneResult) -> None:
+        """Replace the finetuned pairs and the note about them."""
+        self.finetuned = result
+
+    # --- validation --------------------------------------------------------------------------------------------------
+
+    def validate(self, adapter: Adapter, plan: UpdatePlan, learner: Learner) -> Slices[str]:
+        """Accept a new adapter or reject it; return the reason of a rejection, "" without one.
+
+        After a small update the last validation result is used: `revalidate` follows once the generation is live.
         """
-        change = sum(ready.plan.added.values()) + sum(ready.plan.removed.values())
-        self._since_gate += change
-        small = _GATE_SHARE * learner.chunks
-        if ready.plan.first or change > small or self._since_gate > _PATIENCE * small:
-            yield from self._judge(learner)
-            self._since_gate = 0
-        return self._admit(adapter)
+        self._changed_chunks += plan.changed_chunks
+        small = _REVALIDATE_SHARE * learner.chunk_count
+        if plan.first or plan.changed_chunks > small or self._changed_chunks > _PATIENCE * small:
+            yield from self._validate(learner)
+            self._changed_chunks = 0
+        return self._accept(adapter)
 
-    def judge_again(
-        self, adapter: Adapter, learner: Learner, interrupted: Callable[[], bool]
-    ) -> Generator[None, None, str | None]:
-        """Let the gate judge what has changed since it did last, if that is enough: as `take`; None if all stays.
+    def revalidate(self, adapter: Adapter, learner: Learner, interrupted: Callable[[], bool]) -> Slices[str | None]:
+        """Validate a live adapter if small updates have added up; None if nothing changes, else as `validate`.
 
-        Whatever is more urgent ends it; it is begun anew after the next change.
+        Stops without a result as soon as `interrupted` returns true; the next update starts it again.
         """
-        if self._since_gate <= _GATE_SHARE * learner.chunks:
+        if self._changed_chunks <= _REVALIDATE_SHARE * learner.chunk_count:
             return None
-        verdict, deep = self.verdict, self.deep
-        for _ in self._judge(learner):
+        before, finetuned = self.validation, self.finetuned
+        for _ in self._validate(learner):
             if interrupted():
-                self.verdict, self.deep = verdict, deep
+                self.validation, self.finetuned = before, finetuned
                 return None
             yield
-        self._since_gate = 0
-        same = (verdict.strength, verdict.knn_strength) == (self.verdict.strength, self.verdict.knn_strength)
-        return None if same and deep is self.deep else self._admit(adapter)
+        self._changed_chunks = 0
+        same = (before.strength, before.knn_strength) == (self.validation.strength, self.validation.knn_strength)
+        return None if same and finetuned is self.finetuned else self._accept(adapter)
 
-    def _admit(self, adapter: Adapter) -> str:
-        reason = refuse(adapter, NORM_LIMIT) or self.verdict.closed
+    def _accept(self, adapter: Adapter) -> str:
+        reason = rejection(adapter, NORM_LIMIT) or self.validation.rejection
         self.adapter = None if reason else adapter
         return reason
 
-    def live(self, generation: int, folder: str, *, hopeless: bool) -> LiveAdapter:
-        """What completions run under; of a folder that is `hopeless` deep pairs stand for nothing either."""
-        matrices, recall = self.verdict.strength * self._scale, self._recalled * self._scale
-        alive = self.adapter is not None and max(matrices, recall) > 0.0
-        adapter = self.adapter.scaled(matrices, recall) if self.adapter is not None and alive else None
-        if self.deep.pairs and self._scale > 0.0 and not hopeless:
-            adapter = self._with_pairs(self.adapter, self._scale)
+    def _validate(self, learner: Learner) -> Slices[None]:
+        """Choose the strengths on files that are held out of the state for this purpose."""
+        split = learner.hold_out()
+        if split is None:
+            self.validation = NOT_VALIDATED
+            return
+        for path, digest in split.files.items():
+            yield from self._validator.add_in_slices(digest, learner.text(path))
+            yield
+        adapter = split.network.adapter(split.state)
+        yield
+        digests = list(split.files.values())
+        self.validation = yield from self._validator.validate_in_slices(adapter, digests)
+        if self.finetuned.pairs:  # the files have changed since the finetuning: is it still better?
+            plain = adapter.scaled(self.validation.strength, self.validation.knn_strength)
+            without = yield from self._validator.loss(plain, digests)
+            with_pairs = yield from self._validator.loss(self._with_finetuned(adapter, 1.0), digests)
+            if not with_pairs < without:
+                note = f"dropped: by now it is {with_pairs - without:+.3f} nat/token against without it"
+                self.finetuned = FinetuneResult(note=note)
+
+    # --- what completions use ----------------------------------------------------------------------------------------
+
+    def live(self, generation: int, folder: str, *, unusable: bool) -> LiveAdapter:
+        """Return what completions run under. `unusable`: the model has no hypernetwork, so pairs cannot be checked."""
+        weights, knn = self.validation.strength * self._scale, self._knn_strength * self._scale
+        used = self.adapter is not None and max(weights, knn) > 0.0
+        adapter = self.adapter.scaled(weights, knn) if self.adapter is not None and used else None
+        if self.finetuned.pairs and self._scale > 0.0 and not unusable:
+            adapter = self._with_finetuned(self.adapter, self._scale)
         if adapter is None:
             return LiveAdapter(generation, None)
         adapter.check(self._model)
         return LiveAdapter(generation, adapter, f"{folder}#{generation}" if adapter.pairs else "")
 
-    def _judge(self, learner: Learner) -> Generator[None, None, None]:
-        """Let the gate choose the strength on files held out of the state for this purpose."""
-        assert learner.network is not None  # noqa: S101
-        chosen = held_out(learner.records)
-        rest = learner.without(chosen) if chosen else None
-        if rest is None:
-            self.verdict = NOT_VALIDATED
-            return
-        for path in chosen:
-            yield from self._trial.seeing(learner.records[path].entry.digest, learner.text(path))
-            yield
-        adapter = learner.network.adapter(rest)
-        yield
-        digests = [learner.records[path].entry.digest for path in chosen]
-        self.verdict = yield from self._trial.validate_in_slices(adapter, digests)
-        if self.deep.pairs:  # the files have changed since it was trained: does it still win?
-            plain = adapter.scaled(self.verdict.strength, self.verdict.knn_strength)
-            without = yield from self._trial.loss(plain, digests)
-            deeper = yield from self._trial.loss(self._with_pairs(adapter, 1.0), digests)
-            if not deeper < without:
-                self.deep = FinetuneResult(
-                    note=f"dropped: by now it is {deeper - without:+.3f} nat/token against without it"
-                )
+    def _with_finetuned(self, adapter: Adapter | None, scale: float) -> Adapter:
+        """The generated adapter with the finetuned pairs in place of its own.
 
-    def _with_pairs(self, adapter: Adapter | None, scale: float) -> Adapter:
-        """The hypernetwork's adapter, as it made it, with the trained pairs: they stand on its final map and in place
-        of its own pairs, and what it recalls gets the strength that was found beside them."""
-        pairs = {name: LoraPair(pair.A, pair.B, pair.scale * scale) for name, pair in self.deep.pairs.items()}
+        The pairs were trained on top of the adapter's final map. The kNN memory gets the strength that was found
+        beside the pairs.
+        """
+        pairs = {name: LoraPair(pair.A, pair.B, pair.scale * scale) for name, pair in self.finetuned.pairs.items()}
         if adapter is None:
             return Adapter(self._model.digest, "sgd", pairs=pairs)
-        return replace(adapter.scaled(self.verdict.strength * scale, self.deep.knn_strength * scale), pairs=pairs)
+        scaled = adapter.scaled(self.validation.strength * scale, self.finetuned.knn_strength * scale)
+        return replace(scaled, pairs=pairs)

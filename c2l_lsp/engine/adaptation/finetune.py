@@ -1,8 +1,8 @@
-"""A LoRA of one folder by gradient descent, on request: in small steps behind everything else, kept only if it wins.
+"""LoRA pairs trained by gradient descent on request, behind all other work, and published only if they help.
 
-It begins where the hypernetwork's adapter stands (its final map stays as it is, its pairs are trained on) and runs on a
-copy of the base, one step of one window a slice, so that a completion never waits longer than for one step. It is
-judged on whole files that neither it nor the adapter it is compared with has seen.
+Training starts from the generated adapter: its final map stays, its pairs are trained on. It runs on a copy of the base
+model, one step of one window a slice, so that a completion waits for one step at most. The result is scored on whole
+files that neither the training nor the adapter it is compared with contains.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -19,28 +19,29 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.engine.adaptation.learner import Learner
-from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, held_out, refuse
+from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, rejection
 from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.adapter.finetune_lora import fit_lora, windows
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 LENGTH = 256
-"""Tokens of a step's window: about 0.1 s of one core with the shipped base."""
+"""Tokens in the window of one training step: about 0.1 s on one core with a shipped model."""
 
 EPOCHS = 2.0
-MOST_STEPS = 600
+MAX_STEPS = 600
 RANK, ALPHA, RATE = 16, 32.0, 1e-3
-_PREFIX, _RECALL = "deep/", "deep/recall"
+_PREFIX, _KNN_STRENGTH = "deep/", "deep/recall"  # names of tensors on disk
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
-    """Pairs to go live (none: dropped), a sentence that says why, and the strength of what is recalled beside them.
+    """The pairs to publish (empty: none), a note that says why, and the strength of the kNN memory beside them.
 
-    Keys were made without the pairs, and these move the states that are compared with them: where they move far,
-    recall may be of no use any more.
+    The keys of the kNN memory were computed without the pairs. Pairs that change the hidden states a lot can make the
+    memory useless; its strength is found again for them.
     """
 
     pairs: Mapping[str, LoraPair] = field(default_factory=dict)
@@ -49,39 +50,40 @@ class FinetuneResult:
 
 
 class FinetuneLoop:
-    """Runs a function in a thread of its own, a step at a time: while nobody calls `step` the thread stands still."""
+    """Runs a function in a thread, one step at a time: the thread is blocked except during `step`."""
 
     def __init__(self, work: Callable[[Callable[[], bool]], Adapter]) -> None:
-        """`work` gets a function to call between two steps; it answers whether to stop."""
-        self._go, self._stands = threading.Semaphore(0), threading.Semaphore(0)
+        """`work(pause)` returns the trained adapter. It calls `pause()` between steps, and stops if that is true."""
+        self._go, self._blocked = threading.Semaphore(0), threading.Semaphore(0)
         self._stop = self.done = False
-        self._made: Adapter | None = None
+        self._adapter: Adapter | None = None
         self._error: BaseException | None = None
-        threading.Thread(target=self._run, args=(work,), name="deep", daemon=True).start()
+        threading.Thread(target=self._run, args=(work,), name="finetune", daemon=True).start()
 
     def step(self) -> bool:
-        """Run to the next pause or the end; whether it is the end. Raises what the work raised."""
+        """Run to the next pause or to the end; true at the end. Raises what `work` raised."""
         self._go.release()
-        self._stands.acquire()
+        self._blocked.acquire()
         if self._error is not None:
             raise self._error
         return self.done
 
     @property
-    def made(self) -> Adapter:
-        """What the work returned. Only when done."""
-        assert self._made is not None  # noqa: S101 - set before `done`
-        return self._made
+    def adapter(self) -> Adapter:
+        """The trained adapter. RuntimeError before the end."""
+        if self._adapter is None:
+            raise RuntimeError("the training has not ended")
+        return self._adapter
 
     def stop(self) -> None:
-        """Have the work stop at its pause, and wait for it."""
+        """Stop at the current pause, and wait until the thread has ended its step."""
         if not self.done:
             self._stop = True
             self._go.release()
-            self._stands.acquire()
+            self._blocked.acquire()
 
     def _pause(self) -> bool:
-        self._stands.release()
+        self._blocked.release()
         self._go.acquire()
         return self._stop
 
@@ -89,72 +91,69 @@ class FinetuneLoop:
         self._go.acquire()
         try:
             if not self._stop:
-                self._made = work(self._pause)
-        except Exception as error:  # whoever calls `step` gets it
+                self._adapter = work(self._pause)
+        except Exception as error:  # raised by `step`
             self._error = error
         finally:
             self.done = True
-            self._stands.release()
+            self._blocked.release()
 
 
 class FinetuneJob:
-    """One request: `run` is its work in slices; `note` says how far it is."""
+    """One training on request. `run` is its work in slices; `note` says how far it is, for the status."""
 
     def __init__(
         self,
         model: BaseModel,
         slot: AdapterSlot,
         learner: Learner,
-        verdict: ValidationResult,
-        limit: float,
+        validation: ValidationResult,
+        norm_limit: float,
         steps: int = 0,
     ) -> None:
-        """`slot` is the engine's, `verdict` the gate's, `limit` the largest norm; `steps` 0 chooses them."""
-        self._model, self._trial, self._learner = model, Validator(model, slot), learner
-        self._verdict, self._limit, self._steps = verdict, limit, steps
-        self._stepper: FinetuneLoop | None = None
+        """`validation` has the strengths of the live adapter; `steps` 0: two epochs, at most `MAX_STEPS`."""
+        self._model, self._validator, self._learner = model, Validator(model, slot), learner
+        self._validation, self._norm_limit, self._steps = validation, norm_limit, steps
+        self._loop: FinetuneLoop | None = None
         self.note = "waiting"
 
     def cancel(self) -> None:
-        """Stop; what was trained is forgotten."""
-        if self._stepper is not None:
-            self._stepper.stop()
-            self._stepper = None
+        """Stop; the pairs trained so far are dropped."""
+        if self._loop is not None:
+            self._loop.stop()
+            self._loop = None
 
-    def run(self, tell: Callable[[int, int, bool], None]) -> Generator[None, None, FinetuneResult]:
-        """The outcome. AdapterError when it cannot begin or diverges."""
-        learner = self._learner
-        held = held_out(learner.records)
-        rest = learner.without(held) if held else None
-        if rest is None or learner.network is None:
-            raise AdapterError("Too few files are learned to hold some out; the deep adapter was not trained.")
-        start = learner.network.adapter(rest).scaled(self._verdict.strength, self._verdict.knn_strength)
-        digests = [learner.records[path].entry.digest for path in held]
-        for path in held:
-            yield from self._trial.seeing(learner.records[path].entry.digest, learner.text(path))
+    def run(self, progress: Callable[[int, int, bool], None]) -> Slices[FinetuneResult]:
+        """Train and compare. AdapterError with too few files, too little memory, or if the training diverges."""
+        learner, validator = self._learner, self._validator
+        split = learner.hold_out()
+        if split is None:
+            raise AdapterError("Too few files are learned to hold some out for validation; no adapter was finetuned.")
+        start = split.network.adapter(split.state).scaled(self._validation.strength, self._validation.knn_strength)
+        for path, digest in split.files.items():
+            yield from validator.add_in_slices(digest, learner.text(path))
             yield
-        before = yield from self._trial.loss(start, digests)
+        before = yield from validator.loss(start, list(split.files.values()))
         texts = []
-        for path in sorted(learner.records.keys() - set(held)):
+        for path in sorted(learner.records.keys() - split.files.keys()):
             texts.append(learner.text(path))
             yield
-        made = yield from self._fit(texts, start, tell)
-        if reason := refuse(made, self._limit):
+        trained = yield from self._train(texts, start, progress)
+        if reason := rejection(trained, self._norm_limit):
             return FinetuneResult(note=f"dropped: {reason}")
-        recall, after = yield from self._trial.best_knn_strength(made)
+        knn_strength, after = yield from validator.best_knn_strength(trained)
         if not after < before:
-            return FinetuneResult(
-                note=f"dropped: on held-out files it is {after - before:+.3f} nat/token against without it"
-            )
+            note = f"dropped: on held-out files it is {after - before:+.3f} nat/token against without it"
+            return FinetuneResult(note=note)
         note = f"live: {after - before:+.3f} nat/token on held-out files against without it"
-        return FinetuneResult(made.pairs, note, recall)
+        return FinetuneResult(trained.pairs, note, knn_strength)
 
-    def _fit(
-        self, texts: Sequence[str], start: Adapter, tell: Callable[[int, int, bool], None]
-    ) -> Generator[None, None, Adapter]:
+    def _train(
+        self, texts: Sequence[str], start: Adapter, progress: Callable[[int, int, bool], None]
+    ) -> Slices[Adapter]:
         model = private_copy(self._model)
         rows = len(windows(model, texts, LENGTH))
-        steps = self._steps or max(1, min(MOST_STEPS, round(EPOCHS * rows)))
+        steps = self._steps or max(1, min(MAX_STEPS, round(EPOCHS * rows)))
         yield
 
         def work(pause: Callable[[], bool]) -> Adapter:
@@ -163,27 +162,27 @@ class FinetuneJob:
                 cancelled=pause,
             )  # fmt: skip
 
-        self._stepper = stepper = FinetuneLoop(work)
+        self._loop = loop = FinetuneLoop(work)
         done = 0
         try:
-            while not stepper.step():
+            while not loop.step():
                 self.note = f"training, {done} of {steps} steps"
-                tell(done, steps, False)
+                progress(done, steps, False)
                 done += 1
                 yield
         finally:
-            self._stepper = None
-            tell(done, steps, True)
-        return stepper.made
+            self._loop = None
+            progress(done, steps, True)
+        return loop.adapter
 
 
 def private_copy(model: BaseModel) -> BaseModel:
-    """The base once more, without anything plugged in. AdapterError if there is no room for it."""
+    """Return a copy of the base model without adapter hooks. AdapterError if too little memory is free."""
     size = sum(p.numel() * p.element_size() for p in model.lm.parameters())
     free = psutil.virtual_memory().available
     if model.device.type == "cpu" and 2 * size > free:
         raise AdapterError(
-            f"The deep adapter needs the model a second time ({size / 2**30:.1f} GiB), and too little memory is free."
+            f"Finetuning needs a second copy of the model ({size / 2**30:.1f} GiB), and too little memory is free."
         )
     lm = copy.deepcopy(model.lm)
     for module in lm.modules():
@@ -191,45 +190,45 @@ def private_copy(model: BaseModel) -> BaseModel:
     return dataclasses.replace(model, lm=lm)
 
 
-def to_tensors(outcome: FinetuneResult) -> dict[str, Tensor]:
-    """What is live as named tensors, to be kept with a state; none if nothing is."""
+def to_tensors(result: FinetuneResult) -> dict[str, Tensor]:
+    """Return the published pairs as named tensors, to be saved with a state; empty without pairs."""
     found: dict[str, Tensor] = {}
-    if outcome.pairs:
-        found[_RECALL] = torch.tensor(outcome.knn_strength, dtype=torch.float64)
-    for name, pair in outcome.pairs.items():
+    if result.pairs:
+        found[_KNN_STRENGTH] = torch.tensor(result.knn_strength, dtype=torch.float64)
+    for name, pair in result.pairs.items():
         scale = torch.tensor(pair.scale, dtype=torch.float64)
         found |= {f"{_PREFIX}{name}/A": pair.A, f"{_PREFIX}{name}/B": pair.B, f"{_PREFIX}{name}/scale": scale}
     return found
 
 
 def split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], FinetuneResult]:
-    """(other tensors, what was live) of what was kept with a state. StateError if parts of it are missing."""
+    """Separate the tensors saved with a state: (other tensors, published pairs). StateError if some are missing."""
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(_PREFIX)}
-    if _RECALL not in tensors:
+    if _KNN_STRENGTH not in tensors:
         return rest, FinetuneResult()
     kept = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_PREFIX)}
     try:
-        recall = float(kept.pop(_RECALL.removeprefix(_PREFIX)))
+        knn_strength = float(kept.pop(_KNN_STRENGTH.removeprefix(_PREFIX)))
         pairs = {
             name: LoraPair(kept[f"{name}/A"], kept[f"{name}/B"], float(kept[f"{name}/scale"]))
             for name in sorted({name.rpartition("/")[0] for name in kept})
         }
     except (KeyError, RuntimeError, ValueError) as error:
-        raise StateError("the deep adapter is not whole") from error
+        raise StateError("tensors of the finetuned adapter are missing") from error
     if len(kept) != 3 * len(pairs):
-        raise StateError("the deep adapter holds what does not belong to it")
-    return rest, FinetuneResult(pairs, "live: trained before the last start", recall)
+        raise StateError("the finetuned adapter has unknown tensors")
+    return rest, FinetuneResult(pairs, "live: trained before the last start", knn_strength)
 
 
-def check(outcome: FinetuneResult, model: BaseModel) -> None:
-    """StateError unless what was live fits the model and is finite."""
-    numbers = [outcome.knn_strength, *(pair.scale for pair in outcome.pairs.values())]
-    if not all(map(math.isfinite, numbers)) or outcome.knn_strength < 0:
-        raise StateError("the deep adapter has a strength that is none")
-    for name, pair in outcome.pairs.items():
+def check(result: FinetuneResult, model: BaseModel) -> None:
+    """Raise StateError unless the saved pairs fit the model and are finite."""
+    numbers = [result.knn_strength, *(pair.scale for pair in result.pairs.values())]
+    if not all(map(math.isfinite, numbers)) or result.knn_strength < 0:
+        raise StateError("the finetuned adapter has a strength that is not a number")
+    for name, pair in result.pairs.items():
         if any(factor.dim() != 2 or factor.dtype != torch.float32 for factor in (pair.A, pair.B)):
-            raise StateError(f"the deep adapter's factors for {name} are no matrices of fp32")
+            raise StateError(f"the finetuned adapter's factors of {name} are not fp32 matrices")
     try:
-        Adapter(model.digest, "sgd", pairs=outcome.pairs).check(model)
+        Adapter(model.digest, "sgd", pairs=result.pairs).check(model)
     except (AdapterError, AttributeError) as error:
-        raise StateError(f"the deep adapter does not fit the model: {error}") from error
+        raise StateError(f"the finetuned adapter does not fit the model: {error}") from error

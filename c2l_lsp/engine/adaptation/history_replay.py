@@ -1,8 +1,8 @@
-"""A folder's git history for a hypernetwork that reads diffs: an older snapshot, then commit by commit up to HEAD.
+"""A workspace's git history as the first update of a hypernetwork that reads diffs (`evo`).
 
-Nothing is read that the folder's filter leaves out, secrets in removed lines included. Work comes in slices and is
-bounded: a sample of the older files, a number of commits, and a longest diff. What a state was at a commit is kept
-under the commit's id (and the filter's rules), so that the same history is not replayed twice.
+The replay starts from an older snapshot and applies one step a commit up to HEAD. It reads nothing that the filter
+excludes, and checks removed lines for secrets too. It is bounded: a sample of the older files, a number of commits, and
+a longest diff. The state at HEAD is cached under the commit and the ignore rules, so that no history is replayed twice.
 """
 
 from __future__ import annotations
@@ -10,30 +10,35 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2l_lsp.engine.adaptation.update_plan import ChunkEmbeddings, FileRecord, UpdatePlan, select
+from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
+from c2l_lsp.engine.adaptation.sample import select
+from c2l_lsp.engine.adaptation.update_plan import FileRecord, UpdatePlan
 from c2l_lsp.model.hypernet.encoder import in_repository
-from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
+from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
+from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter, FileText
 from c2l_lsp.repo.git import git_process
 from c2l_lsp.repo.history import git_history
 from c2l_lsp.repo.history.snapshot import Entry
 
-LONGEST_DIFF = 24_000
-"""Characters of one commit's diff that are read, about 15 windows of the encoder."""
+MAX_DIFF_CHARS = 24_000
+"""Longest part of one commit's diff that is read: about 15 windows of the encoder."""
 
-Work = Generator[None, None, "ReplayedHistory | None"]
-Tell = Callable[[int, int], None]
+_FILES_A_SLICE = 16
+
+Progress = Callable[[int, int], None]
+"""(commits done, commits in all)"""
 
 
 @dataclass(frozen=True)
 class ReplayedHistory:
-    """What a history gives: a state to start from (None: empty), what to fold into it, and the files as HEAD has them.
+    """The state to start from (None: empty), the change to apply, and the files as they are at HEAD.
 
-    `key` is what the resulting state is kept under.
+    `key` is the cache key of the resulting state.
     """
 
     start: RepoState | None
@@ -44,23 +49,23 @@ class ReplayedHistory:
 
 
 class HistoryReplay:
-    """One replay of one folder."""
+    """One replay of one workspace: at most `commits` commits, and `budget` bytes of the older snapshot."""
 
     def __init__(
         self,
         folder: Path,
         files: FileFilter,
         network: Hypernetwork,
-        readings: ChunkEmbeddings,
+        embeddings: ChunkEmbeddings,
         *,
         commits: int,
         budget: int,
     ) -> None:
-        self._folder, self._files, self._network, self._readings = folder, files, network, readings
+        self._folder, self._files, self._network, self._embeddings = folder, files, network, embeddings
         self._commits, self._budget = commits, budget
 
-    def run(self, tell: Tell) -> Work:
-        """None without a repository or with fewer than two commits. GitError if git cannot answer otherwise."""
+    def run(self, progress: Progress) -> Slices[ReplayedHistory | None]:
+        """Return the history, None without a repository or with fewer than two commits. GitError if git fails."""
         try:
             shas = [commit.sha for commit in git_history.first_parent(self._folder, self._commits + 1)]
         except (git_process.NoRepository, git_process.NoCommit):
@@ -68,12 +73,12 @@ class HistoryReplay:
         yield
         if len(shas) < 2:
             return None
-        start, at = self._kept(shas)
+        start, at = self._latest_cached(shas)
         added: list[ChunkEmbedding] = []
         if start is None:
-            added = yield from self._snapshot(shas[0])
-        steps = yield from self._steps(shas[at:], tell)
-        plan = yield from self._head(shas[-1])
+            added = yield from self._embed_snapshot(shas[0])
+        steps = yield from self._embed_diffs(shas[at:], progress)
+        plan = yield from self._plan_of(shas[-1])
         if start is None and not added and not steps:
             return None
         change = StateChange(added=added, history=steps, first=True)
@@ -82,33 +87,31 @@ class HistoryReplay:
     def _key(self, sha: str) -> bytes:
         return hashlib.blake2b(f"commit {sha} {self._files.digest}".encode(), digest_size=16).digest()
 
-    def _kept(self, shas: list[str]) -> tuple[RepoState | None, int]:
-        """The state at the latest commit it is kept of, and that commit's place."""
+    def _latest_cached(self, shas: list[str]) -> tuple[RepoState | None, int]:
+        """The cached state of the latest commit that has one, and the commit's index."""
         keys = [self._key(sha) for sha in shas]
-        found = self._readings.get(keys)
+        found = self._embeddings.get(keys)
         for at in range(len(shas) - 1, -1, -1):
             if keys[at] in found:
                 return RepoState(dict(found[keys[at]])), at
         return None, 0
 
-    def _texts(self, sha: str) -> Generator[None, None, dict[str, FileText]]:
-        """The files of a commit that the filter admits, sampled as a folder's own are."""
+    def _texts(self, sha: str) -> Slices[dict[str, FileText]]:
+        """The admitted files of a commit, sampled as the working tree is."""
         tree = {p: b for p, b in git_history.tree(self._folder, sha).items() if self._files.admits(p)}
         yield
         found: dict[str, FileText] = {}
-        used = 0
         for path, (_, content) in zip(tree, git_history.blobs(self._folder, tree.values()), strict=True):
             text = _decoded(content)
             screened = None if text is None else self._files.screen(path, text)
             if screened is not None:
                 found[path] = screened
-                used += screened.size
-            if len(found) % 16 == 15:
+            if len(found) % _FILES_A_SLICE == _FILES_A_SLICE - 1:
                 yield
         chosen = select({path: Entry(f.digest, f.size, 0) for path, f in found.items()}, self._budget)
         return {path: found[path] for path in sorted(chosen)}
 
-    def _snapshot(self, sha: str) -> Generator[None, None, list[ChunkEmbedding]]:
+    def _embed_snapshot(self, sha: str) -> Slices[list[ChunkEmbedding]]:
         texts = yield from self._texts(sha)
         chunks = [
             chunk
@@ -116,37 +119,36 @@ class HistoryReplay:
             if in_repository(path, file.size)
             for chunk in self._network.chunks(file.text)
         ]
-        have = self._readings.get([chunk.key for chunk in chunks])
-        yield from self._readings.make([p for p in chunks if p.key not in have], lambda done, total: None)
-        have |= self._readings.get([chunk.key for chunk in chunks])
-        return [have[chunk.key] for chunk in chunks if chunk.key in have]
+        return (yield from self._embed(chunks))
 
-    def _steps(self, shas: list[str], tell: Tell) -> Generator[None, None, list[list[ChunkEmbedding]]]:
-        """Readings of the diffs between consecutive commits; a commit without production changes is no step."""
-        found = []
+    def _embed_diffs(self, shas: list[str], progress: Progress) -> Slices[list[list[ChunkEmbedding]]]:
+        """The embedded diff of each pair of consecutive commits. A commit without production changes is no step."""
+        steps = []
         for at, (before, after) in enumerate(itertools.pairwise(shas), 1):
-            text = git_history.diff_text(self._folder, before, after, permits=self._files.permits)[:LONGEST_DIFF]
+            text = git_history.diff_text(self._folder, before, after, permits=self._files.permits)[:MAX_DIFF_CHARS]
             yield
             if text:
-                chunks = self._network.diff_chunks(text)
-                keys = [chunk.key for chunk in chunks]
-                have = self._readings.get(keys)
-                yield from self._readings.make([p for p in chunks if p.key not in have], lambda done, total: None)
-                have |= self._readings.get(keys)
-                found.append([have[key] for key in keys if key in have])
-            tell(at, len(shas) - 1)
-        return found
+                steps.append((yield from self._embed(self._network.diff_chunks(text))))
+            progress(at, len(shas) - 1)
+        return steps
 
-    def _head(self, sha: str) -> Generator[None, None, UpdatePlan]:
-        """The files as HEAD has them: what the state stands for once the history is folded."""
-        texts = yield from self._texts(sha)
+    def _embed(self, chunks: list[Chunk]) -> Slices[list[ChunkEmbedding]]:
+        keys = [chunk.key for chunk in chunks]
+        found = self._embeddings.get(keys)
+        yield from self._embeddings.compute([c for c in chunks if c.key not in found], lambda done, total: None)
+        found |= self._embeddings.get(keys)
+        return [found[key] for key in keys if key in found]
+
+    def _plan_of(self, sha: str) -> Slices[UpdatePlan]:
+        """The files of a commit as the plan whose records the replayed state stands for."""
+        files = yield from self._texts(sha)
         records = {
-            path: FileRecord(Entry(file.digest, file.size, 0), tuple(p.key for p in self._network.chunks(file.text)))
-            for path, file in texts.items()
+            path: FileRecord(Entry(file.digest, file.size, 0), tuple(c.key for c in self._network.chunks(file.text)))
+            for path, file in files.items()
         }
-        came = {path: file.text for path, file in texts.items()}
+        texts = {path: file.text for path, file in files.items()}
         return UpdatePlan(
-            records, Counter(), Counter(), changed_files=len(records), first=True, came=came, paths=list(records)
+            records, Counter(), Counter(), changed_files=len(records), first=True, texts=texts, paths=list(records)
         )
 
 

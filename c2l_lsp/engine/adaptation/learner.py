@@ -1,23 +1,26 @@
-"""From a folder's files to its state: scan, compare, read what is new, and say what has to be folded.
+"""A workspace's files and the repository state made of them: the first two stages of a generation.
 
-`Learner` owns what stands for the files (snapshot, unsaved buffers, records) and what was made of them (hypernetwork,
-readings, state). Its work comes in slices. It knows nothing of adapters that are live, of watching or of events.
+`reconcile` compares the folder with the last snapshot; `embed` turns the difference into a `PendingUpdate`. The batched
+update itself belongs to the scheduler, which hands its result to `commit`. `Learner` owns the snapshot, the unsaved
+buffers, the file records, the hypernetwork and the state. It knows nothing of published adapters, watching or events.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine.adaptation import registry, update_plan
+from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
 from c2l_lsp.engine.adaptation.history_replay import HistoryReplay
-from c2l_lsp.engine.adaptation.pending_update import PendingUpdate
 from c2l_lsp.engine.adaptation.sample import Sample
-from c2l_lsp.engine.adaptation.update_plan import ChunkEmbeddings, FileRecord, UpdatePlan
+from c2l_lsp.engine.adaptation.update_plan import SLICE_S, FileRecord, PendingUpdate, UpdatePlan
+from c2l_lsp.engine.adaptation.validation import held_out
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.engine.storage.file_texts import FileTexts
 from c2l_lsp.engine.storage.store import SavedState
@@ -34,44 +37,60 @@ Progress = Callable[[str, int, int, str, bool], None]
 """(task, done, total, unit, finished)"""
 
 
+@dataclass(frozen=True)
+class Callbacks:
+    """What a learner reports. `rules_changed`: everything made under the old ignore rules must be discarded at once."""
+
+    progress: Progress
+    storage_failed: Callable[[StorageError], None]
+    warn: Callable[[C2LError], None]
+    rules_changed: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """The files that count, unsaved buffers included, and the duration of the comparison in ms."""
+
+    files: Snapshot
+    ms: float
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A state without a few files, and these files (path → digest), to validate an adapter on."""
+
+    network: Hypernetwork
+    state: RepoState
+    files: Mapping[str, bytes]
+
+
 class Learner:
-    """What one folder holds and what was learned from it."""
+    """The files of one workspace and the state that stands for them."""
 
     def __init__(
-        self,
-        folder: Path,
-        settings: Settings,
-        model: BaseModel,
-        cache: Cache | None,
-        on_progress: Progress,
-        on_trouble: Callable[[StorageError], None],
-        tell: Callable[[C2LError], None] = lambda error: None,
-        on_purge: Callable[[], None] = lambda: None,
+        self, folder: Path, settings: Settings, model: BaseModel, cache: Cache | None, callbacks: Callbacks
     ) -> None:
-        """`on_purge` is called when other rules hold than what was learned was made under: it may not be used again."""
+        """`cache` None: nothing is written to disk. Raises C2LError if the ignore rules cannot be read."""
         self.filter = FileFilter(folder, settings.files)
         self.network: Hypernetwork | None = None
         self.state: RepoState | None = None
         self.records: dict[str, FileRecord] = {}
-        self.extra: dict[str, Tensor] = {}
+        self.prior_tensors: dict[str, Tensor] = {}
         self.rules = ""
-        self.purge = False
-        """Whether something may be kept that was learned under other rules."""
-        self.readings: ChunkEmbeddings | None = None
-        self._folder, self._settings, self._model, self._cache = folder, settings, model, cache
-        self._on_progress, self._on_trouble, self._tell = on_progress, on_trouble, tell
-        self._on_purge = on_purge
-        self.lasting: set[bytes] = set()
         self.sample = Sample()
+        self._folder, self._settings, self._model, self._cache = folder, settings, model, cache
+        self._callbacks = callbacks
         self._budget = settings.adapter.max_index_kb * 1024
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
-        self._texts = FileTexts(cache, on_trouble)
+        self._embeddings: ChunkEmbeddings | None = None
+        self._texts = FileTexts(cache, callbacks.storage_failed)
+        self._history_keys: set[bytes] = set()
 
-    # --- what counts as the folder's text --------------------------------------------------------------------------
+    # --- texts -------------------------------------------------------------------------------------------------------
 
-    def buffer(self, path: str, text: str | None) -> bool:
-        """An unsaved buffer (None: gone) stands in for its file; whether that can change anything."""
+    def set_buffer(self, path: str, text: str | None) -> bool:
+        """Let the text of an unsaved buffer (None: closed) count instead of the file. False if nothing can change."""
         if text is None:
             return self._overlay.pop(path, None) is not None
         if not self.filter.admits(path):
@@ -81,218 +100,244 @@ class Learner:
         return changed
 
     def text(self, path: str) -> str:
-        """The text of a path as it counts now; "" if it may not be read."""
+        """Return the text of a path, from its buffer or file; "" if the filter excludes it."""
         if path in self._overlay:
             return self._overlay[path]
         read = self.filter.read(path)
         return read.text if read else ""
 
-    def _with_overlay(self) -> Snapshot:
-        snapshot = dict(self._snapshot)
-        for path, text in self._overlay.items():
-            screened = self.filter.screen(path, text)
-            if screened is None:
-                snapshot.pop(path, None)
-            else:
-                snapshot[path] = Entry(screened.digest, screened.size, 0)
-        return snapshot
-
-    # --- work --------------------------------------------------------------------------------------------------------
-
-    def reconcile(self, paths: frozenset[str] | None, trigger: str) -> Generator[None, None, PendingUpdate | None]:
-        """Compare the folder (or just `paths`) with what is folded; what to fold, or None if nothing changed.
-
-        NothingToLearn when there is no readable file, FolderError when the folder is gone.
-        """
-        started = time.perf_counter()
-        if self.state is None:
-            self._on_progress("scan", 0, 0, "files", False)
-        if paths is None:
-            self.filter = FileFilter(self._folder, self._settings.files)
-        on_read = (lambda path, file: self.sample.first_seen(path, file.text)) if self.state is None else None
-        scan = Scan(self.filter, self._snapshot, only=paths, on_read=on_read)
-        while not scan.step(update_plan.SLICE_S):
-            yield
-        before, self._snapshot = self._snapshot, scan.snapshot
-        if self.state is None:
-            self._on_progress("scan", len(self._snapshot), len(self._snapshot), "files", True)
-        if paths is None:
-            self._obey_rules()
-        scanned = time.perf_counter()
-        snapshot = self._with_overlay()
-        if self.state is not None:
-            self.sample.touch(before, snapshot)
-        if not snapshot:
-            self.forget()
-            languages = ", ".join(self._settings.files.languages)
-            raise NothingToLearn(
-                f"{self._folder.name} has no readable {languages} file yet; completions use the bare model."
-            )
-        if self.network is None:
-            yield from self._prepare(snapshot)
-        if self.state is None and (ready := (yield from self._replay(trigger))) is not None:
-            return ready
-        planned = yield from self._plan(snapshot)
-        if planned.empty and self.state is not None:
-            self.records = planned.records
-            return None
-        ready = yield from self._read(planned, trigger)
-        if ready is not None:
-            ready.ms = {"scan": (scanned - started) * 1e3, "read": (time.perf_counter() - scanned) * 1e3}
-        return ready
-
-    def _plan(self, snapshot: Snapshot) -> Generator[None, None, UpdatePlan]:
-        assert self.network is not None  # noqa: S101 - _prepare makes it or raises
-        chosen, anew = self.sample.choose(snapshot, self._budget)
-        planned = yield from update_plan.plan(
-            self.filter, self.records, snapshot, self._overlay, self.network, chosen, self.sample.narrow, anew
-        )
-        planned.first = self.state is None
-        return planned
-
-    def _replay(self, trigger: str) -> Generator[None, None, PendingUpdate | None]:
-        """The folder's git history as a first change, if the hypernetwork reads diffs and there is one to read."""
-        adapter = self._settings.adapter
-        if self.network is None or not (self.network.reads_diffs and adapter.use_git_history):
-            return None
-        self.readings = self.readings or ChunkEmbeddings(self._cache, self.network, self._on_trouble)
-        replay = HistoryReplay(
-            self._folder, self.filter, self.network, self.readings, commits=adapter.history_commits, budget=self._budget
-        )
-        started = time.perf_counter()
-        try:
-            done = yield from replay.run(lambda n, of: self._on_progress("history", n, of, "commits", n == of))
-        except GitError as error:  # the files as they are now are learned all the same
-            self._tell(error)
-            return None
-        if done is None:
-            return None
-        self._texts.keep(done.plan)
-        ms = {"history": (time.perf_counter() - started) * 1e3}
-        return PendingUpdate(done.plan, done.change, trigger, ms, done)
-
-    def _read(self, planned: UpdatePlan, trigger: str) -> Generator[None, None, PendingUpdate | None]:
-        assert self.network is not None  # noqa: S101
-        self.readings = self.readings or ChunkEmbeddings(self._cache, self.network, self._on_trouble)
-        diffs = yield from self._read_diffs(planned)
-        if diffs:
-            return PendingUpdate(planned, StateChange(diffs=diffs), trigger, {})
-        if self.network.reads_diffs and self.state is not None and "files" not in self.state.tensors:
-            self.records = planned.records  # nothing that is read changed, and files are in the state no more
-            return None
-        found = yield from self.readings.fetch([*planned.added, *planned.removed])
-        missing = [chunk for key, chunk in planned.unread.items() if key in planned.added and key not in found]
-        task = "index" if planned.first else "update"
-        yield from self.readings.make(
-            missing, lambda done, total: self._on_progress(task, done, total, "chunks", False)
-        )
-        found |= yield from self.readings.fetch(chunk.key for chunk in missing)
-        if planned.first or missing:
-            self._on_progress(task, len(missing), len(missing), "chunks", True)
-        change = update_plan.to_change(planned, found)
-        if change is None:  # a reading that must be subtracted is lost: build the state anew from the files
-            self.forget()
-            return (yield from self.reconcile(None, trigger))
-        return PendingUpdate(planned, change, trigger, {})
-
-    def _read_diffs(self, planned: UpdatePlan) -> Slices[list[ChunkEmbedding]]:
-        """Readings of this change's diffs, where the hypernetwork reads diffs; the new texts are kept for the next."""
-        network = self.network
-        if network is None or not network.reads_diffs:
-            return []
-        old_texts = self._texts.of(self.records)
-        self._texts.keep(planned)
-        text = "" if planned.first else update_plan.diff_text(planned, self.records, old_texts)
-        return (yield from network.embed_in_slices(network.diff_chunks(text))) if text else []
-
-    def _prepare(self, snapshot: Snapshot) -> Generator[None, None, None]:
-        """Build the hypernetwork; for a base without a shipped prior, estimate one from this folder's own text."""
-        self.network = registry.build(self._settings, self._model, self.extra)
-        if self.network is not None:
-            return
-        texts = (self.text(path) for path in sorted(snapshot, key=lambda p: (snapshot[p].digest, p)))
-        prior = yield from registry.own_prior(
-            self._model, texts, lambda n, of: self._on_progress("prior", n, of, "tokens", n >= of)
-        )
-        if prior is None:
-            raise NothingToLearn(f"{self._folder.name} has only empty files; completions use the bare model.")
-        self.extra = to_tensors(prior)
-        self.network = Memory(self._model, prior)
-
-    def _obey_rules(self) -> None:
-        """Other rules than what was made before: build all of it anew, so that nothing now excluded stays in it."""
-        digest = self.filter.digest
-        if self.rules and digest != self.rules:
-            self.forget()
-            self.sample.only(self._snapshot)
-            self.lasting = set()
-            if (
-                self.extra
-            ):  # a prior estimated from this folder's own text: sums over it, and what is excluded is in them
-                self.extra, self.network, self.readings = {}, None, None
-            self.purge = True
-            self._on_purge()
-        self.rules = digest
-
-    # --- the state ---------------------------------------------------------------------------------------------------
-
-    def fold(self, ready: PendingUpdate, state: RepoState) -> None:
-        """The update is done: this is the state, and these files are what it stands for."""
-        self.state, self.records = state, ready.plan.records
-        if ready.replayed is not None and self.readings is not None and "h" in state.tensors:
-            self.lasting = {ready.replayed.key}
-            self.readings.keep({ready.replayed.key: {"h": state.tensors["h"]}})
-
-    def prune(self) -> bool:
-        """Delete kept readings and texts that nothing learned needs any more; whether that could be done."""
-        if self.readings is None:
-            return False
-        records = self.records.values()
-        texts = {record.entry.digest for record in records} if self.network and self.network.reads_diffs else set()
-        return self.readings.prune({key for record in records for key in record.keys} | self.lasting, texts)
-
-    def resume_keeping(self) -> None:
-        """The cache can be written again."""
-        self._texts.resume()
-        if self.readings is not None:
-            self.readings.resume()
-
-    def forget(self) -> None:
-        """Drop the state (what was read stays cached, and is of use to the next)."""
-        self.state, self.records = None, {}
-
     @property
-    def overlay(self) -> dict[str, str]:
-        """Texts of unsaved buffers by path."""
+    def buffers(self) -> dict[str, str]:
+        """The texts of unsaved buffers by path."""
         return dict(self._overlay)
 
     @property
-    def seen(self) -> dict[str, tuple[bytes, int, int]]:
-        """Every file of the folder as plain values: digest, size, mtime_ns."""
+    def snapshot_rows(self) -> dict[str, tuple[bytes, int, int]]:
+        """Every file of the folder in its form on disk: path → (digest, size in bytes, mtime in ns)."""
         return {path: (entry.digest, entry.size, entry.mtime_ns) for path, entry in self._snapshot.items()}
 
-    def restore(self, network: Hypernetwork, state: RepoState, saved: SavedState) -> None:
-        """Go on from a state that was kept on disk."""
-        self.network, self.state, self.rules = network, state, saved.filter_digest
+    @property
+    def chunk_count(self) -> int:
+        """The number of chunks that the state contains."""
+        return sum(len(record.keys) for record in self.records.values())
+
+    # --- stage 1: reconcile ------------------------------------------------------------------------------------------
+
+    def reconcile(self, paths: frozenset[str] | None) -> Slices[Reconciled]:
+        """Compare the folder, or only `paths`, with the last snapshot, and return the files that count now.
+
+        Raises NothingToLearn if no file can be read, FolderError if the folder is gone.
+        """
+        started = time.perf_counter()
+        first = self.state is None
+        if first:
+            self._callbacks.progress("scan", 0, 0, "files", False)
+        if paths is None:
+            self.filter = FileFilter(self._folder, self._settings.files)
+        on_read = (lambda path, file: self.sample.note_first_text(path, file.text)) if first else None
+        scan = Scan(self.filter, self._snapshot, only=paths, on_read=on_read)
+        while not scan.step(SLICE_S):
+            yield
+        before, self._snapshot = self._snapshot, scan.snapshot
+        if first:
+            self._callbacks.progress("scan", len(self._snapshot), len(self._snapshot), "files", True)
+        if paths is None:
+            self._apply_rules()
+        elapsed = time.perf_counter() - started
+        files = self._with_buffers()
+        if self.state is not None:
+            self.sample.note_changes(before, files)
+        if not files:
+            self.discard_state()
+            languages = ", ".join(self._settings.files.languages)
+            raise NothingToLearn(
+                f"{self._folder.name} has no readable {languages} file yet; completions use the base model."
+            )
+        return Reconciled(files, elapsed * 1e3)
+
+    def _with_buffers(self) -> Snapshot:
+        files = dict(self._snapshot)
+        for path, text in self._overlay.items():
+            screened = self.filter.screen(path, text)
+            if screened is None:
+                files.pop(path, None)
+            else:
+                files[path] = Entry(screened.digest, screened.size, 0)
+        return files
+
+    def _apply_rules(self) -> None:
+        """Discard everything made under other ignore rules, so that no excluded text remains in it."""
+        digest = self.filter.digest
+        if self.rules and digest != self.rules:
+            self.discard_state()
+            self.sample.keep_only(self._snapshot)
+            self._history_keys = set()
+            if self.prior_tensors:  # sums over the folder's own text, excluded text included
+                self.prior_tensors, self.network, self._embeddings = {}, None, None
+            self._callbacks.rules_changed()
+        self.rules = digest
+
+    # --- stage 2: embed ----------------------------------------------------------------------------------------------
+
+    def embed(self, reconciled: Reconciled, trigger: str) -> Slices[PendingUpdate | None]:
+        """Embed the chunks that the state lacks, and return the update; None if the state stays as it is.
+
+        The first update of a hypernetwork that reads diffs is the git history, if there is one.
+        """
+        started = time.perf_counter()
+        network = yield from self._hypernetwork(reconciled.files)
+        embeddings = self._embeddings = self._embeddings or ChunkEmbeddings(
+            self._cache, network, self._callbacks.storage_failed
+        )
+        if self.state is None and network.reads_diffs and self._settings.adapter.use_git_history:
+            update = yield from self._replay_history(network, embeddings, trigger)
+            if update is not None:
+                return update
+        plan = yield from self._plan(network, reconciled.files)
+        if plan.empty and self.state is not None:
+            self.records = plan.records
+            return None
+        diffs = yield from self._embed_diffs(network, plan)
+        if diffs:
+            change = StateChange(diffs=diffs)
+        elif network.reads_diffs and self.state is not None and "files" not in self.state.tensors:
+            self.records = plan.records  # no production file changed, and this state contains no files any more
+            return None
+        else:
+            found = yield from self._embed_chunks(embeddings, plan)
+            made = update_plan.to_change(plan, found)
+            if made is None:  # an embedding that must be subtracted is lost: build the state from the files again
+                self.discard_state()
+                return (yield from self.embed((yield from self.reconcile(None)), trigger))
+            change = made
+        ms = {"scan": reconciled.ms, "read": (time.perf_counter() - started) * 1e3}
+        return PendingUpdate(network, self.state or network.empty(), change, plan, trigger, ms)
+
+    def _hypernetwork(self, files: Snapshot) -> Slices[Hypernetwork]:
+        """The hypernetwork of the settings; without a shipped prior, one is estimated from these files."""
+        self.network = self.network or registry.build(self._settings, self._model, self.prior_tensors)
+        if self.network is not None:
+            return self.network
+        texts = (self.text(path) for path in sorted(files, key=lambda p: (files[p].digest, p)))
+        prior = yield from registry.estimate_prior(
+            self._model, texts, lambda n, of: self._callbacks.progress("prior", n, of, "tokens", n >= of)
+        )
+        if prior is None:
+            raise NothingToLearn(f"{self._folder.name} has only empty files; completions use the base model.")
+        self.prior_tensors = to_tensors(prior)
+        self.network = made = Memory(self._model, prior)
+        return made
+
+    def _replay_history(
+        self, network: Hypernetwork, embeddings: ChunkEmbeddings, trigger: str
+    ) -> Slices[PendingUpdate | None]:
+        commits = self._settings.adapter.history_commits
+        replay = HistoryReplay(self._folder, self.filter, network, embeddings, commits=commits, budget=self._budget)
+        started = time.perf_counter()
+        try:
+            history = yield from replay.run(
+                lambda n, of: self._callbacks.progress("history", n, of, "commits", n == of)
+            )
+        except GitError as error:  # the files as they are now are embedded all the same
+            self._callbacks.warn(error)
+            return None
+        if history is None:
+            return None
+        self._keep_texts(history.plan)
+        ms = {"history": (time.perf_counter() - started) * 1e3}
+        start = history.start or network.empty()
+        return PendingUpdate(network, start, history.change, history.plan, trigger, ms, history.key)
+
+    def _plan(self, network: Hypernetwork, files: Snapshot) -> Slices[UpdatePlan]:
+        chosen, rechunk = self.sample.choose(files, self._budget)
+        return (
+            yield from update_plan.plan(
+                self.filter, self.records, files, self._overlay, network, chosen, self.sample.narrow, rechunk,
+                first=self.state is None,
+            )
+        )  # fmt: skip
+
+    def _embed_diffs(self, network: Hypernetwork, plan: UpdatePlan) -> Slices[list[ChunkEmbedding]]:
+        """Embeddings of the plan's diffs for a hypernetwork that reads diffs. Keeps the new texts for the next plan."""
+        if not network.reads_diffs:
+            return []
+        old_texts = self._texts.get(record.entry.digest for record in self.records.values())
+        self._keep_texts(plan)
+        text = "" if plan.first else update_plan.diff_text(plan, self.records, old_texts)
+        return (yield from network.embed_in_slices(network.diff_chunks(text))) if text else []
+
+    def _embed_chunks(self, embeddings: ChunkEmbeddings, plan: UpdatePlan) -> Slices[dict[bytes, ChunkEmbedding]]:
+        """Embeddings of the chunks that a plan adds and removes, from the cache or computed."""
+        found = yield from embeddings.get_in_slices([*plan.added, *plan.removed])
+        missing = [chunk for key, chunk in plan.new_chunks.items() if key in plan.added and key not in found]
+        task = "index" if plan.first else "update"
+        yield from embeddings.compute(
+            missing, lambda done, total: self._callbacks.progress(task, done, total, "chunks", False)
+        )
+        found |= yield from embeddings.get_in_slices(chunk.key for chunk in missing)
+        if plan.first or missing:
+            self._callbacks.progress(task, len(missing), len(missing), "chunks", True)
+        return found
+
+    def _keep_texts(self, plan: UpdatePlan) -> None:
+        texts = {plan.records[path].entry.digest: text for path, text in plan.texts.items()}
+        self._texts.put(texts, {record.entry.digest for record in plan.records.values()})
+
+    # --- the state ---------------------------------------------------------------------------------------------------
+
+    def commit(self, update: PendingUpdate, state: RepoState) -> None:
+        """Take the result of the batched update: `state` now stands for the plan's files."""
+        self.state, self.records = state, update.plan.records
+        if update.history_key and self._embeddings is not None and "h" in state.tensors:
+            self._history_keys = {update.history_key}
+            self._embeddings.put({update.history_key: {"h": state.tensors["h"]}})
+
+    def discard_state(self) -> None:
+        """Drop the state. Embeddings stay cached and are used by the next one."""
+        self.state, self.records = None, {}
+
+    def restore_rules(self, saved: SavedState, prior_tensors: dict[str, Tensor]) -> None:
+        """Take up the ignore rules' digest and the estimated prior of a saved state."""
+        self.rules, self.prior_tensors = saved.filter_digest, prior_tensors
+
+    def restore_state(self, network: Hypernetwork, state: RepoState, saved: SavedState) -> None:
+        """Continue from a saved state."""
+        self.network, self.state = network, state
         self.records = update_plan.from_rows(saved.files)
         self.sample = Sample(saved.touched, saved.first)
         self._snapshot = {path: Entry(*values) for path, values in saved.seen.items()}
         self.sample.restore(self._snapshot, self._budget)
 
-    def without(self, paths: list[str]) -> RepoState | None:
-        """The state with some files left out, exactly (one made of diffs is given whole); None if readings are lost."""
-        if self.network is None or self.state is None or self.readings is None:
+    def hold_out(self) -> HeldOut | None:
+        """Split off a few files to validate on; None with too few files, or if their embeddings are lost.
+
+        The files' embeddings are subtracted exactly. A state made of diffs cannot lose files and is returned whole.
+        """
+        paths = held_out(self.records)
+        if not paths or self.network is None or self.state is None or self._embeddings is None:
             return None
-        keys = [key for path in paths for key in self.records[path].keys]
+        files = {path: self.records[path].entry.digest for path in paths}
         if self.network.reads_diffs and "files" not in self.state.tensors:
-            return self.state  # what came by diffs cannot be taken out
-        found = self.readings.get(keys)
+            return HeldOut(self.network, self.state, files)
+        keys = [key for path in paths for key in self.records[path].keys]
+        found = self._embeddings.get(keys)
         if any(key not in found for key in keys):
             return None
-        change = StateChange(removed=[found[key] for key in keys], first=True)  # first: not an event, recency untouched
-        return self.network.update([self.state], [change])[0]
+        change = StateChange(removed=[found[key] for key in keys], first=True)  # `first`: the recency stays as it is
+        return HeldOut(self.network, self.network.update([self.state], [change])[0], files)
 
-    @property
-    def chunks(self) -> int:
-        """How many pieces are folded."""
-        return sum(len(record.keys) for record in self.records.values())
+    # --- the cache on disk -------------------------------------------------------------------------------------------
+
+    def prune_cache(self) -> bool:
+        """Delete cached embeddings and texts that the state does not need; False if that was not possible."""
+        if self._embeddings is None:
+            return False
+        records = self.records.values()
+        texts = {record.entry.digest for record in records} if self.network and self.network.reads_diffs else set()
+        return self._embeddings.prune({key for record in records for key in record.keys} | self._history_keys, texts)
+
+    def resume_cache(self) -> None:
+        """Use the cache again after the disk has failed."""
+        self._texts.resume()
+        if self._embeddings is not None:
+            self._embeddings.resume()

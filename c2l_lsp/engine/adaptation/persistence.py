@@ -1,16 +1,17 @@
-"""What one folder has learned, kept on disk: whether and when it is written, and what is said where it cannot be.
+"""Saving what one workspace has learned: whether and when it is written, and the warnings where it cannot be.
 
-`store` is where, `keeper` writes behind everything else; here is what a folder does about both.
+`storage.store` says where state is written, `storage.background_writer` writes it in a thread of its own. This module
+decides: not for an untrusted workspace, not while the disk refuses, and not before purged text is gone.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 from torch import Tensor
 
-from c2l_lsp.engine.adaptation.learner import Learner
 from c2l_lsp.engine.events import FolderEvents
 from c2l_lsp.engine.storage.background_writer import BackgroundWriter, WriteJob
 from c2l_lsp.engine.storage.cache import Cache
@@ -19,109 +20,134 @@ from c2l_lsp.engine.storage.store import FolderStore, SavedState
 from c2l_lsp.errors import Severity, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
-KEEP_AGAIN_S = 60.0
-"""After a state could not be kept, it is tried again no sooner."""
+RETRY_S = 60.0
+"""Pause in seconds before a write is tried again after one failed."""
 
-_END_S = 1.0  # a folder that is closed waits so long for what is being written
+_CLOSE_S = 1.0  # closing a workspace waits this long for a write in progress
+_PRUNE_EVERY = 16  # generations between two clean-ups of the cache
+
+
+class CacheOwner(Protocol):
+    """What decides which cached embeddings are still needed: the learner."""
+
+    def prune_cache(self) -> bool:
+        """Delete cached embeddings and texts that the state does not need; False if that was not possible."""
+
+    def resume_cache(self) -> None:
+        """Use the cache again after the disk has failed."""
 
 
 class Persistence:
-    """Keeps nothing of a folder that is not trusted. `name` is the folder's, for people."""
+    """Saves the state of one workspace. `name` is the folder's name, for messages.
 
-    def __init__(self, name: str, store: FolderStore, trusted: bool, telling: FolderEvents) -> None:
+    `purge_pending` is true while the disk may hold text that the ignore rules exclude now: until a generation made
+    under the new rules has replaced it.
+    """
+
+    def __init__(self, name: str, store: FolderStore, events: FolderEvents) -> None:
         self.store = store
-        self.works = trusted
-        """Whether the last try went well."""
-        self._name, self._trusted, self._telling = name, trusted, telling
-        self._keeper = BackgroundWriter(store)
-        self._again = 0.0
+        self.works = True
+        self.purge_pending = False
+        self._name, self._events = name, events
+        self._writer = BackgroundWriter(store)
+        self._retry_at = 0.0
 
     @property
-    def cache(self) -> Cache | None:
-        """Where readings are kept, if they are."""
-        return self.store.cache if self._trusted else None
+    def cache(self) -> Cache:
+        """The cache of chunk embeddings."""
+        return self.store.cache
 
-    def begin(self) -> None:
-        """Become the one that writes; it is told if that is another."""
+    def open(self) -> None:
+        """Take the state lock; warn if another process holds it. Takes up a purge that did not end."""
         try:
             if not self.store.own():
-                self.failed(StateInUse(f"Another server keeps what is learned of {self._name}; this one does not."))
+                self.failed(StateInUse(f"Another server saves the state of {self._name}; this one does not."))
         except StorageError as error:
             self.failed(error)
+        self.purge_pending = self.store.purging
 
-    def end(self) -> None:
-        """Let go of the store, at once or when what is being written is written."""
-        self._keeper.end(_END_S)
+    def close(self) -> None:
+        """Release the state lock, at once or when the write in progress ends."""
+        self._writer.end(_CLOSE_S)
 
     def failed(self, error: StorageError) -> None:
-        """Something could not be kept: told once, not at every try."""
-        self._again = time.monotonic() + KEEP_AGAIN_S
+        """Note that a write failed: warn once, and pause for `RETRY_S`."""
+        self._retry_at = time.monotonic() + RETRY_S
         if self.works:
             self.works = False
-            self._telling.trouble(error)
+            self._events.trouble(error)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     @property
-    def may(self) -> bool:
-        """Whether it is of use to keep something now."""
-        return self._trusted and (self.works or time.monotonic() >= self._again)
+    def allowed(self) -> bool:
+        """Whether a write should be tried now."""
+        return self.works or time.monotonic() >= self._retry_at
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the disk lacks the current generation, or holds text that must be purged."""
+        return not self.works or self.purge_pending
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written."""
-        return self._keeper.busy
+        """Whether a write is in progress."""
+        return self._writer.busy
 
     @property
     def done(self) -> bool:
-        """Whether something was written, or could not be, and `settle` was not called yet."""
-        return self._keeper.done
+        """Whether a write has ended since the last `finish`."""
+        return self._writer.done
 
-    def keep(self, learner: Learner, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor]) -> None:
-        """Write a generation next. Readings that nothing needs go: with a purge before it, else now and then."""
-        purge = learner.purge and learner.prune()
-        if not learner.purge and saved.generation % 16 == 0:
-            learner.prune()
-        self._keeper.keep(WriteJob(saved, state, extra, purge))
+    def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor], cache: CacheOwner) -> None:
+        """Write a generation in the background; of several that wait, only the last is written.
 
-    def settle(self, learner: Learner) -> None:
-        """What was being written is written, or could not be."""
-        done = self._keeper.take()
-        if done is None:
+        The cache is cleaned up first if a purge is pending, else every `_PRUNE_EVERY` generations.
+        """
+        purge = self.purge_pending and cache.prune_cache()
+        if not self.purge_pending and saved.generation % _PRUNE_EVERY == 0:
+            cache.prune_cache()
+        self._writer.keep(WriteJob(saved, state, extra, purge))
+
+    def finish(self, cache: CacheOwner) -> None:
+        """Take the result of a write that ended: warn, or say that saving works again."""
+        result = self._writer.take()
+        if result is None:
             return
-        if done.error is not None:
-            self.failed(done.error)
+        if result.error is not None:
+            self.failed(result.error)
             return
-        if done.purged:
-            learner.purge = False
+        if result.purged:
+            self.purge_pending = False
         if not self.works:
             self.works = True
-            learner.resume_keeping()
-            said = f"What is learned of {self._name} is kept again."
-            self._telling.said(StorageError.code, Severity.INFO, said)
+            cache.resume_cache()
+            message = f"The state of {self._name} is saved again."
+            self._events.said(StorageError.code, Severity.INFO, message)
 
     # --- deleting ----------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Forget everything. StorageError if some of it cannot be deleted."""
-        self._keeper.drop()
+        """Delete everything saved. StorageError if some of it cannot be deleted."""
+        self._writer.drop()
         self.store.clear()
 
     def purge(self) -> None:
-        """What is kept goes at once, so that it does not come back with the next start."""
-        self._keeper.drop()
+        """Delete the saved generations at once: they contain text that the ignore rules exclude now."""
+        self.purge_pending = True
+        self._writer.drop()
         try:
             self.store.purge()
         except StorageError as error:
             self.failed(error)
 
-    def nothing(self, learner: Learner) -> None:
-        """The rules left nothing to learn: no generation will take the place of what was kept."""
-        if not learner.purge:
+    def purge_all(self) -> None:
+        """End a pending purge without a new generation: the ignore rules left no file to learn from."""
+        if not self.purge_pending:
             return
         try:
             self.store.purge()
             self.store.cache.prune(set(), "")
-            learner.purge = not self.store.purged(self.store.epoch)
+            self.purge_pending = not self.store.purged(self.store.epoch)
         except StorageError as error:
             self.failed(error)

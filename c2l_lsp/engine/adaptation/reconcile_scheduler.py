@@ -1,4 +1,4 @@
-"""When one folder is looked at: after hints that files changed, and now and then anyway; not while git is at work."""
+"""When a folder is compared with the disk: after hints of changes, and regularly; never while git writes files."""
 
 from __future__ import annotations
 
@@ -15,48 +15,40 @@ from c2l_lsp.repo.watching.coalesce import Coalescer
 from c2l_lsp.repo.watching.watch import Watcher
 
 RECONCILE_S = 300.0
-"""A full comparison with the disk happens at least this often, whatever the watcher says."""
+"""Longest time in seconds between two comparisons of all files: the watcher may lose events."""
 
 FIRST_WAIT_S = 300.0
-"""The first index waits so long for git at most: what a clone or checkout left half-way is better than nothing."""
+"""Longest time in seconds that the first index waits for git: a half-finished checkout is better than no index."""
 
 _GIT_PAUSE_S = 0.5
 
 
 class ReconcileRequest(NamedTuple):
-    """What a look is for: the files of these hints (None: nobody knows which), or `everything` in any case."""
+    """A comparison that is due. `paths` None: all files."""
 
-    hints: frozenset[str] | None
-    everything: bool
+    paths: frozenset[str] | None
 
 
 class ReconcileScheduler:
-    """Gathers hints of the watcher and of buffers, and plans comparisons of all files with the disk."""
+    """Collects hints of the watcher and of unsaved buffers, and schedules comparisons with the disk."""
 
-    def __init__(self, folder: Path, settings: Settings, on_trouble: Callable[[C2LError], None]) -> None:
-        self._folder, self._on_trouble = folder, on_trouble
+    def __init__(self, folder: Path, settings: Settings, on_error: Callable[[C2LError], None]) -> None:
+        """`on_error` is called when the folder cannot be watched."""
+        self._folder, self._on_error = folder, on_error
         self._hints = Coalescer(settings.adapter.update_delay_ms / 1e3, settings.adapter.max_delay_ms / 1e3)
         self._watcher: Watcher | None = None
-        self._next = 0.0
-        self._changed_at, self._begun = float("-inf"), 0.0
+        self._next_full = 0.0
+        self._changed_at, self._first_request_at = float("-inf"), 0.0
         self.waits = False
-        """Whether a look was put off because git is at work."""
+        """Whether the last request was postponed because git is at work."""
 
     # --- hints -------------------------------------------------------------------------------------------------------
 
     def start(self, files: FileFilter) -> None:
-        """Begin to watch, and plan the first comparison."""
-        self._watcher = Watcher(self._folder, files, self._changed, on_trouble=self._on_trouble)
-        self.watch()
+        """Start watching, and schedule the first comparison."""
+        self._watcher = Watcher(self._folder, files, self._changed, on_trouble=self._on_error)
+        self._watch()
         self.soon()
-
-    def watch(self) -> None:
-        """Watch again if events stopped coming (the folder was moved away and is back)."""
-        if self._watcher is not None and not self._watcher.alive:
-            try:
-                self._watcher.start()
-            except C2LError as error:
-                self._on_trouble(error)
 
     def stop(self) -> None:
         """End watching."""
@@ -65,49 +57,58 @@ class ReconcileScheduler:
 
     @property
     def filter(self) -> FileFilter | None:
-        """The rules as the watcher follows them; None before it began."""
+        """The filter that the watcher follows; None before `start`."""
         return self._watcher.filter if self._watcher is not None else None
 
     @property
     def hinted(self) -> int:
-        """How many files wait to be looked at."""
+        """The number of files that wait for a comparison."""
         return self._hints.pending
 
     def hint(self, path: str) -> None:
-        """A file may count otherwise now."""
+        """Note that a file may have changed."""
         self._hints.add(frozenset([path]))
 
-    def _changed(self, hint: frozenset[str] | None) -> None:
-        """The watcher's word that files changed; from a thread of its own."""
-        self._changed_at = time.monotonic()
-        self._hints.add(hint)
+    def _watch(self) -> None:
+        """Start the watcher, or restart it after the folder was moved away and came back."""
+        if self._watcher is not None and not self._watcher.alive:
+            try:
+                self._watcher.start()
+            except C2LError as error:
+                self._on_error(error)
 
-    # --- looks -------------------------------------------------------------------------------------------------------
+    def _changed(self, paths: frozenset[str] | None) -> None:
+        """Receive the watcher's hint; runs in the watcher's thread."""
+        self._changed_at = time.monotonic()
+        self._hints.add(paths)
+
+    # --- requests ----------------------------------------------------------------------------------------------------
 
     def soon(self, within_s: float = 0.0) -> None:
-        """Compare everything with the disk within so many seconds."""
-        self._next = min(self._next, time.monotonic() + within_s)
+        """Schedule a comparison of all files within so many seconds."""
+        self._next_full = min(self._next_full, time.monotonic() + within_s)
 
     def due_in(self, now: float) -> float:
-        """Seconds until the folder is looked at."""
+        """Return the seconds until the next comparison."""
         hinted = self._hints.due()
-        return min(self._next - now, hinted if hinted is not None else float("inf"))
+        return min(self._next_full - now, hinted if hinted is not None else float("inf"))
 
-    def look(self, now: float, *, first: bool) -> ReconcileRequest | None:
-        """What is to be looked at now; None if it is put off until git is done. `first`: nothing is learned yet."""
+    def next_request(self, now: float, *, first: bool) -> ReconcileRequest | None:
+        """Return what to compare now, None if it is postponed until git is done. `first`: there is no state yet."""
         due = self._hints.due()
         hints = self._hints.take() if due is not None and due <= 0 else frozenset()
-        everything = hints is None or now >= self._next
+        everything = hints is None or now >= self._next_full
         self.waits = self._git_at_work(now, first=first)
         if self.waits:
             self._hints.add(hints)
-            self._next = max(self._next, now + _GIT_PAUSE_S)
+            self._next_full = max(self._next_full, now + _GIT_PAUSE_S)
             return None
         if everything:
-            self._next = now + RECONCILE_S
-            self.watch()
-        return ReconcileRequest(hints, everything)
+            self._next_full = now + RECONCILE_S
+            self._watch()
+        return ReconcileRequest(None if everything else hints)
 
     def _git_at_work(self, now: float, *, first: bool) -> bool:
-        self._begun = self._begun or now
-        return git_busy(self._folder, now - self._changed_at) and not (first and now - self._begun > FIRST_WAIT_S)
+        self._first_request_at = self._first_request_at or now
+        waited = now - self._first_request_at
+        return git_busy(self._folder, now - self._changed_at) and not (first and waited > FIRST_WAIT_S)

@@ -1,8 +1,11 @@
-"""Which hypernetwork a folder gets. A new hypernetwork is a new row in KINDS and a file in `model`."""
+"""The hypernetwork of a workspace, by the setting `c2l.adapter.hypernetwork`.
+
+A new hypernetwork is a file in `model/hypernet` that implements `protocol.Hypernetwork`, and a row in `KINDS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
@@ -17,52 +20,53 @@ from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
 from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, Kind
 from c2l_lsp.model.lm.base import ASSETS, BaseModel
+from c2l_lsp.model.runtime.cooperative import Slices
 
 Builder = Callable[[BaseModel, Mapping[str, Tensor], bool], Hypernetwork | None]
-"""(model, tensors kept with the folder's state, offline) → hypernetwork."""
+"""(base model, tensors saved with the state, offline) → hypernetwork; None: its prior must be estimated first."""
 
 PRIOR_FILE = "memory.safetensors"
 
 PRIOR_TOKENS = 20_000
-"""Positions of a folder's own text a prior is estimated from when the base model ships none."""
+"""Positions of the folder's own text that a prior is estimated from if none ships with the base model."""
 
 
 def shipped_prior(model: BaseModel) -> MemoryPrior | None:
-    """The memory prior that ships with a model, if this is one of ours; a prior of other weights is not used."""
+    """Return the `memory` prior that ships with a model, None for other models or other weights."""
     path = ASSETS / model.id / PRIOR_FILE
     return priors.load(path, model.digest) if path.is_file() else None
 
 
 def memory(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hypernetwork | None:
-    """`memory` with the shipped prior, or with one estimated earlier from the folder's own text; None: estimate it."""
+    """Return `memory` with the shipped prior, else with the one estimated earlier; None if there is neither."""
     del offline
-    prior = shipped_prior(model) or _kept_prior(extra, model.d)
+    prior = shipped_prior(model) or _saved_prior(extra, model.d)
     return Memory(model, prior) if prior is not None else None
 
 
-def _kept_prior(extra: Mapping[str, Tensor], d: int) -> MemoryPrior | None:
-    """A prior that was kept with a state; None for one of another version, which costs an estimate and nothing else."""
+def _saved_prior(extra: Mapping[str, Tensor], d: int) -> MemoryPrior | None:
+    """The prior saved with a state; None if it has another version: it is estimated again."""
     try:
         if not extra:
             return None
         prior = priors.from_tensors(extra)
         priors.check(prior, d)
-    except (CheckpointError, IndexError, RuntimeError):  # of no shape that can be looked at
+    except (CheckpointError, IndexError, RuntimeError):  # tensors of unexpected shapes
         return None
     return prior
 
 
-def own_prior(
-    model: BaseModel, texts: Iterable[str], tell: Callable[[int, int], None]
-) -> Generator[None, None, MemoryPrior | None]:
-    """A prior estimated from some texts, one text a slice; None if all are empty."""
+def estimate_prior(
+    model: BaseModel, texts: Iterable[str], progress: Callable[[int, int], None]
+) -> Slices[MemoryPrior | None]:
+    """Estimate a prior from texts, one text a slice, until `PRIOR_TOKENS` positions; None if all texts are empty."""
     seen = Curvature.zeros(model.d)
     for text in texts:
         if not text.strip():
             continue
         found = output_gradients(model, [text[:6000]])
         seen.add(found.e, found.h)
-        tell(min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS)
+        progress(min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS)
         yield
         if seen.n >= PRIOR_TOKENS:
             break
@@ -70,7 +74,7 @@ def own_prior(
 
 
 def published(kind: Kind) -> Builder:
-    """`static` and `evo`: weights trained for one of our models ship beside it; for Qwen they come from the Hub."""
+    """Return the builder of `static` or `evo`: from weights beside a shipped model, or for Qwen from the Hub."""
 
     def build(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hypernetwork:
         del extra
@@ -90,13 +94,13 @@ def published(kind: Kind) -> Builder:
 
 KINDS: dict[str, Builder] = {"memory": memory, "static": published("static"), "evo": published("evo")}
 AUTO = "memory"
-"""What `auto` means: the best of the adapter table."""
+"""The kind that `auto` stands for: the best in the adapter benchmark."""
 
 
 def build(settings: Settings, model: BaseModel, extra: Mapping[str, Tensor]) -> Hypernetwork | None:
-    """The hypernetwork of the settings; None when it must first be estimated from text. AdapterError if there is none.
+    """Return the hypernetwork of the settings; None if its prior must first be estimated from text.
 
-    `extra` are tensors that were kept with a folder's state (a prior estimated from its own text).
+    `extra` are tensors that were saved with a state (an estimated prior). AdapterError if there are no weights.
     """
     kind = settings.adapter.hypernetwork
     try:

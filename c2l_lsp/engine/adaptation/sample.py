@@ -1,69 +1,106 @@
-"""Which of a folder's files its state is made from, and how much of each.
+"""Which of a workspace's files the state is made from, and how much of each.
 
-All of every file, up to `maxIndexKb`. Above that a sample (a pure function of the files), and of the files outside it
-that somebody works on the chunks they did not have when they were first seen; a reverted edit takes them out again. A
-checkout changes the sample, and only that.
+Up to `maxIndexKb` the state contains every file whole. A larger workspace is sampled: the sample is a pure function of
+the files. Files outside the sample count as far as the user edits them: their chunks that did not exist when the file
+was first seen are added, and a reverted edit removes them again. A checkout changes the sample only.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from c2l_lsp.engine.adaptation import update_plan
 from c2l_lsp.model.hypernet import chunking
 from c2l_lsp.model.hypernet.protocol import Chunk
 from c2l_lsp.repo.history.snapshot import Snapshot
 
-MOST_BY_HAND = 200
-"""Files that change at once by somebody's work, a large renaming included; more are a checkout or a merge."""
+MOST_EDITED_AT_ONCE = 200
+"""More files than this changing together are a checkout or a merge, not the user's edits."""
 
-_BYTES = 8  # of a chunk's name: files are compared with themselves only
+_NAME_BYTES = 8  # of a chunk's digest: a file's chunks are compared with those of the same file only
+
+
+def select(snapshot: Snapshot, budget: int) -> set[str]:
+    """Return the files of a state: all of them, or a sample of at most `budget` bytes.
+
+    Files are taken in the order of their path's hash, which is unbiased; smallest files first would favour stubs.
+    """
+    if sum(entry.size for entry in snapshot.values()) <= budget:
+        return set(snapshot)
+    chosen, used = set(), 0
+    for path in sorted(snapshot, key=_path_hash):
+        if used + snapshot[path].size <= budget:
+            chosen.add(path)
+            used += snapshot[path].size
+    return chosen
+
+
+def recently_edited(edited: Iterable[str], snapshot: Snapshot, budget: int) -> list[str]:
+    """Return the most recently edited files that fit into `budget` bytes. Input and output are latest last."""
+    kept, used = [], 0
+    for path in reversed(list(edited)):
+        if path in snapshot and used + snapshot[path].size <= budget:
+            kept.append(path)
+            used += snapshot[path].size
+    return kept[::-1]
+
+
+def _path_hash(path: str) -> bytes:
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 class Sample:
-    """The choice for one folder. `partial`: some of its files are left out."""
+    """The choice for one workspace. `partial` is true if some of its files are left out."""
 
-    def __init__(self, touched: Iterable[str] = (), first: Mapping[str, bytes] | None = None) -> None:
-        """`first` names the chunks each file had when it was first seen, as `rows` gave them."""
-        self._touched, self.partial = dict.fromkeys(touched), False  # a list would be searched for every changed file
-        self._first: dict[str, bytes] = dict(first or {})
+    def __init__(self, edited: Iterable[str] = (), first_chunks: Mapping[str, bytes] | None = None) -> None:
+        """`edited` and `first_chunks` are what an earlier instance's `edited` and `first_chunks` were."""
+        self._edited, self.partial = dict.fromkeys(edited), False  # a dict: membership is asked for every changed file
+        self._first: dict[str, bytes] = dict(first_chunks or {})
         self._whole: set[str] = set()
 
     @property
-    def touched(self) -> list[str]:
-        """Files that were changed, latest last."""
-        return list(self._touched)
+    def edited(self) -> list[str]:
+        """The files that the user edited, latest last."""
+        return list(self._edited)
 
-    def first_seen(self, path: str, text: str) -> None:
-        """A file as it is seen for the first time; later looks change nothing."""
+    @property
+    def first_chunks(self) -> dict[str, bytes]:
+        """The chunks that files outside the sample had at first, as concatenated names; stored with the state."""
+        return {path: names for path, names in self._first.items() if path not in self._whole} if self.partial else {}
+
+    def note_first_text(self, path: str, text: str) -> None:
+        """Remember the chunks of a file that is seen for the first time; later calls change nothing."""
         if path not in self._first:
             self._first[path] = b"".join(_name(chunk) for chunk in chunking.split(text))
 
-    def touch(self, before: Snapshot, after: Snapshot) -> None:
-        """Note which files were changed by hand since the last look; what a checkout brings is nobody's work."""
+    def note_changes(self, before: Snapshot, after: Snapshot) -> None:
+        """Record which files the user edited between two snapshots."""
         changed = [path for path, entry in after.items() if path not in before or before[path].digest != entry.digest]
-        if len(changed) > MOST_BY_HAND:
+        if len(changed) > MOST_EDITED_AT_ONCE:
             for path in changed:
-                self._first.pop(path, None)  # it is another file now: all of it counts once somebody works on it
+                self._first.pop(path, None)  # another file now: all of it counts as soon as the user edits it
             return
         for path in changed:
-            self._touched.pop(path, None)
-            self._touched[path] = None
+            self._edited.pop(path, None)
+            self._edited[path] = None
 
     def choose(self, snapshot: Snapshot, budget: int) -> tuple[set[str], set[str]]:
-        """The files that count, within `budget` bytes (and half of it for touched ones besides); those to cut anew."""
-        before, self._whole = self._whole, update_plan.select(snapshot, budget)
+        """Return the files that count and those to chunk again.
+
+        The sample has at most `budget` bytes; edited files outside it add at most half as many.
+        """
+        before, self._whole = self._whole, select(snapshot, budget)
         self.partial = len(self._whole) < len(snapshot)
-        self._touched = dict.fromkeys(update_plan.pinned(self._touched, snapshot, budget // 2) if self.partial else ())
-        return self._whole.union(self._touched), before ^ self._whole
+        self._edited = dict.fromkeys(recently_edited(self._edited, snapshot, budget // 2) if self.partial else ())
+        return self._whole.union(self._edited), before ^ self._whole
 
     def narrow(self, path: str, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """The chunks of a chosen file that count: all of them in the sample, else those it did not have at first."""
+        """Return the chunks of a chosen file that count: all within the sample, else those it did not have at first."""
         if path in self._whole:
             return list(chunks)
         held = self._first.get(path, b"")
-        names = Counter(held[start : start + _BYTES] for start in range(0, len(held), _BYTES))
+        names = Counter(held[start : start + _NAME_BYTES] for start in range(0, len(held), _NAME_BYTES))
         found = []
         for chunk in chunks:
             if names[name := _name(chunk.text)]:
@@ -72,21 +109,16 @@ class Sample:
                 found.append(chunk)
         return found
 
-    def only(self, snapshot: Snapshot) -> None:
-        """Forget files that are not to be known any more."""
-        self._touched = {path: None for path in self._touched if path in snapshot}
+    def keep_only(self, snapshot: Snapshot) -> None:
+        """Forget files that are not in `snapshot`: the ignore rules exclude them now."""
+        self._edited = {path: None for path in self._edited if path in snapshot}
         self._first = {path: names for path, names in self._first.items() if path in snapshot}
 
     def restore(self, snapshot: Snapshot, budget: int) -> None:
-        """The choice as it was for files that are already folded."""
-        self._whole = update_plan.select(snapshot, budget)
+        """Take up the choice that a restored state was made with."""
+        self._whole = select(snapshot, budget)
         self.partial = len(self._whole) < len(snapshot)
-
-    @property
-    def rows(self) -> dict[str, bytes]:
-        """What is kept on disk: the first chunks of the files outside the sample."""
-        return {path: names for path, names in self._first.items() if path not in self._whole} if self.partial else {}
 
 
 def _name(chunk: str) -> bytes:
-    return chunking.key(chunk)[:_BYTES]
+    return chunking.key(chunk)[:_NAME_BYTES]

@@ -1,510 +1,614 @@
-"""One workspace folder's living adapter: from hints about files to a new generation that is live.
+"""The adapter of one workspace folder, generation by generation, and the folder that has none.
 
-`WorkspaceAdapter` never computes unasked: the scheduler drives `step()`, one slice at a time, and folds the changes of
-all folders that are ready in one batched update (`ready` → `folded`). It owns the generation counter, the adapter that
-is live and what is kept on disk; `learn.Learner` owns the state, `ReconcileScheduler` says when to look.
+`WorkspaceAdapter` is a folder that adapts. Its loop is one function, `_generation`, in seven stages:
+
+    reconcile → embed → update → generate → validate → publish → persist
+
+The loop is a generator. It never runs by itself: the scheduler calls `step()`, one slice at a time. At the stage
+`update` it yields a `PendingUpdate`; the scheduler updates the states of all waiting folders in one batched call and
+passes the new state to `resume()`. `InactiveWorkspace` is a folder that is not trusted, whose adapter is off, or that
+cannot be read: it never has work. `open_workspace` decides which of the two a folder is.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import device, wire
 from c2l_lsp.engine.adaptation import finetune, registry, update_plan
 from c2l_lsp.engine.adaptation.adapter_state import NORM_LIMIT, UNADAPTED, AdapterState
 from c2l_lsp.engine.adaptation.finetune import FinetuneJob, FinetuneResult
-from c2l_lsp.engine.adaptation.learner import Learner
-from c2l_lsp.engine.adaptation.pending_update import PendingUpdate
+from c2l_lsp.engine.adaptation.learner import Callbacks, Learner
 from c2l_lsp.engine.adaptation.persistence import Persistence
-from c2l_lsp.engine.adaptation.reconcile_scheduler import ReconcileScheduler
+from c2l_lsp.engine.adaptation.reconcile_scheduler import ReconcileRequest, ReconcileScheduler
+from c2l_lsp.engine.adaptation.update_plan import PendingUpdate
 from c2l_lsp.engine.adaptation.validation import ValidationResult
 from c2l_lsp.engine.events import Emit, FolderEvents
 from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState
-from c2l_lsp.errors import (
-    AdapterError,
-    C2LError,
-    EngineError,
-    FolderError,
-    NothingToLearn,
-    StateError,
-    StorageError,
-)
-from c2l_lsp.model.adapter.lora import AdapterSlot
-from c2l_lsp.model.hypernet.protocol import RepoState
+from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, NothingToLearn, StateError, StorageError
+from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.hypernet.protocol import Hypernetwork, RepoState
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter
 
 RETRY_S = 30.0
-"""After a fault of the device the folder is looked at again."""
+"""Pause in seconds before a folder is reconciled again after a failure of the device."""
 
-_LOOK_S = 0.02  # while something is written, it is looked this often whether it is done
+_WRITE_POLL_S = 0.02  # while a write is in progress, its end is looked for this often
 
 _GIT_TASK = "waiting for git"
-_KEPT_BACK = "The adapter is kept back: {}."
-_TOLD_PATHS = 8
-"""Files that a new generation names, of those that changed."""
+_REJECTED = "The adapter is not used: {}."
+_PATHS_REPORTED = 8
+"""The number of changed files that the event of a new generation names."""
 
-Work = Generator[None, None, None]
+Stages = Generator[PendingUpdate | None, RepoState, None]
+"""The stages of a generation: yields None after a slice, or an update to apply; the new state is sent back."""
 
 
-class WorkspaceAdapter:
-    """One folder. An untrusted one, or one whose adapter is off, is not even read."""
+@dataclass(frozen=True)
+class Environment:
+    """What the engine gives to every folder: the base model, the slot adapters are plugged into, and the event sink."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: Settings,
-        trusted: bool,
-        model: BaseModel,
-        store: FolderStore,
-        emit: Emit,
-        slot: AdapterSlot,
-    ) -> None:
-        self.folder, self.settings, self.trusted = folder, settings, trusted
+    model: BaseModel
+    slot: AdapterSlot
+    emit: Emit
+
+
+class InactiveWorkspace:
+    """A folder without an adapter: nothing of it is read, learned or saved. Completions run on the base model."""
+
+    def __init__(self, folder: Path, settings: Settings, store: FolderStore, state: str, message: str) -> None:
+        """`state` and `message` are what the status shows: "off" or "failed", and why."""
+        self.folder, self.settings = folder, settings
         self.live = UNADAPTED
         self.enabled = settings.adapter.enable
-        self.state_name = "opening"
-        self.message = ""
-        self.ready: PendingUpdate | None = None
-        self._model = model
-        self._telling = FolderEvents(folder, emit)
-        self._learner: Learner | None = None
-        self._attention = ReconcileScheduler(folder, settings, self._telling.trouble)
-        self._work: Work | None = None
-        self._trigger = "index"
-        self.made = AdapterState(model, slot, settings.adapter.scale)
-        self._slot = slot
-        self.rest_until = 0.0
-        self._deepening: FinetuneJob | None = None
-        self._deep_work: Work | None = None
-        self._generation, self._updated_at = 0, 0.0
-        self._unfinished: PendingUpdate | None = None  # folded, and no adapter made of it yet
-        self._keeping = Persistence(folder.name, store, trusted, self._telling)
-        self._shown_filter: FileFilter | None = None
-        self._hopeless = False
-
-    # --- life --------------------------------------------------------------------------------------------------------
+        self.message = message
+        self._state, self._store = state, store
+        self._filter: FileFilter | None = None
 
     @property
-    def learns(self) -> bool:
-        """Whether this folder has an adapter at all."""
-        return self.trusted and self.settings.adapter.enable and self.settings.adapter.hypernetwork != "none"
-
-    @property
-    def network_digest(self) -> str:
-        """Names the hypernetwork, so that folders of the same one are updated together."""
-        network = self._learner.network if self._learner else None
-        return network.digest if network else ""
-
-    def start(self) -> None:
-        """Restore what was learned, begin to watch, and plan the first comparison with the disk."""
-        if not self.folder.is_dir():
-            self._failed(
-                FolderError(f"{self.folder} is not a folder that can be read; completions use the bare model.")
-            )
-            return
-        if not self.learns:
-            self.state_name = "off"
-            self.message = "The adapter is off." if self.trusted else "The folder is not trusted: nothing is learned."
-            return
-        self._begin_learning()
-        self._keeping.begin()
-        assert self._learner is not None  # noqa: S101 - just made
-        self._learner.purge = self._keeping.store.purging
-        try:
-            self._restore(self._learner)
-        except C2LError as error:
-            self._telling.trouble(error)
-        self._attention.start(self._learner.filter)
-        self.state_name = "indexing" if self._learner.state is None else "ready"
-
-    def stop(self) -> None:
-        """End watching and training, and let go of files."""
-        self.cancel_deep()
-        self.ready = None
-        self._attention.stop()
-        self._keeping.end()
-
-    def buffer(self, path: str, text: str | None) -> None:
-        """An open document's text (None: closed); counts instead of the file if the settings say so."""
-        if self._learner is not None and self.settings.adapter.include_unsaved and self._learner.buffer(path, text):
-            self._attention.hint(path)
-
-    def texts(self) -> dict[str, bytes]:
-        """The files that were learned, by path with a digest of their text; see `text`."""
-        records = self._learner.records if self._learner is not None else {}
-        return {path: record.entry.digest for path, record in records.items()}
-
-    def text(self, path: str) -> str:
-        """The text of a learned file as it counts now, an unsaved buffer's included."""
-        return self._learner.text(path) if self._learner is not None else ""
-
-    def permits(self, path: str) -> bool:
-        """Whether a file may be seen at all; what the rules leave out is in no prompt either. Fails closed."""
-        if self._attention.filter is not None:
-            return self._attention.filter.permits(path)
-        try:
-            self._shown_filter = self._shown_filter or FileFilter(self.folder, self.settings.files)
-        except C2LError:
-            return not self.folder.is_dir()  # a folder that is not there hides nothing
-        return self._shown_filter.permits(path)
-
-    def distrust(self) -> None:
-        """The adapter that is live made the model compute no numbers: go on without it until the next one."""
-        self.made.adapter, self.made.deep = None, FinetuneResult()
-        self._go_live()
-        self.message = "The adapter is kept back: with it the model computed no numbers."
-        self._telling.trouble(EngineError(f"{self.folder.name}: {self.message}"))
+    def pending(self) -> bool:
+        """Whether adapter work is in progress: never."""
+        return False
 
     @property
     def buffers(self) -> dict[str, str]:
-        """The unsaved texts that count instead of files."""
-        return self._learner.overlay if self._learner is not None else {}
+        """The texts of unsaved buffers: none are kept."""
+        return {}
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds until there is work; None: there never is."""
+        del now
+        return None
+
+    def stop(self) -> None:
+        """Release the state directory."""
+        self._store.close()
+
+    def set_buffer(self, path: str, text: str | None) -> None:
+        """Ignore an open document's text."""
 
     def regenerate(self) -> None:
-        """Compare everything with the disk now."""
-        self._trigger = "regenerate"
-        self._attention.soon()
+        """Do nothing: there is no adapter to generate."""
 
     def reset(self) -> None:
-        """Forget what was learned, on disk too, and learn it again. StorageError if some of it is still on disk."""
-        self.cancel_deep()
-        self.made.deep = FinetuneResult()
-        failed: StorageError | None = None
-        try:
-            self._keeping.clear()
-        except StorageError as error:
-            failed = error
-        if self._learner is not None:
-            self._begin_learning()
-            self.ready, self._work, self._unfinished = None, None, None
-            self.made.drop()
-            self._go_live()
-        self._trigger = "reset"
-        self._attention.soon()
-        if failed is not None:
-            self._telling.trouble(failed)
-            raise failed
+        """Delete what was saved of the folder earlier. StorageError if some of it is still on disk."""
+        self._store.clear()
 
-    def deepen(self, steps: int = 0) -> None:
-        """Train a LoRA of the folder by gradient descent behind everything else. AdapterError if it cannot begin."""
-        if self._learner is None or self._learner.state is None:
-            raise AdapterError(f"Nothing is learned of {self.folder.name} yet; a deep adapter needs that first.")
-        self.cancel_deep()
-        self._deepening = FinetuneJob(self._model, self._slot, self._learner, self.made.verdict, NORM_LIMIT, steps)
-        self._deep_work = self._deepen(self._deepening)
+    def finetune(self, steps: int = 0) -> None:
+        """Raise AdapterError: there is nothing to train on."""
+        del steps
+        raise AdapterError(_nothing_learned(self.folder))
 
-    def cancel_deep(self) -> None:
-        """Stop the training that was asked for, if there is one; one that is live stays."""
-        if self._deepening is not None:
-            self._deepening.cancel()
-            self._deepening = self._deep_work = None
+    def cancel_finetuning(self) -> None:
+        """Do nothing: no training runs."""
 
     def set_enabled(self, enabled: bool) -> None:
-        """Use the adapter or not; the state goes on following the folder either way."""
+        """Remember the switch."""
         self.enabled = enabled
-        self._go_live()
+
+    def permits(self, path: str) -> bool:
+        """Whether the filter admits a file to a prompt. Fails closed; a folder that does not exist hides nothing."""
+        try:
+            self._filter = self._filter or FileFilter(self.folder, self.settings.files)
+        except C2LError:
+            return not self.folder.is_dir()
+        return self._filter.permits(path)
 
     def info(self) -> wire.AdapterInfo:
-        """The adapter as it stands."""
-        learner = self._learner
-        records = learner.records if learner else {}
+        """Return what the status shows of the folder."""
+        return wire.AdapterInfo(
+            folder=str(self.folder),
+            generation=0,
+            kind=self.settings.adapter.hypernetwork,
+            enabled=self.enabled and self._state != "off",
+            files=0,
+            chunks=0,
+            pending_files=0,
+            norm=0.0,
+            scale=self.settings.adapter.scale,
+            updated_at=0.0,
+            state=self._state,
+            message=self.message,
+        )
+
+
+class WorkspaceAdapter:
+    """A folder that adapts. It owns the generation counter, the live adapter and the stages in progress."""
+
+    def __init__(self, folder: Path, settings: Settings, store: FolderStore, environment: Environment) -> None:
+        """Raises C2LError if the ignore rules of the folder cannot be read."""
+        self.folder, self.settings = folder, settings
+        self.live = UNADAPTED
+        self.enabled = settings.adapter.enable
+        self.message = ""
+        self.pending_update: PendingUpdate | None = None
+        self.adapters = AdapterState(environment.model, environment.slot, settings.adapter.scale)
+        self._state = "opening"
+        self._environment = environment
+        self._events = FolderEvents(folder, environment.emit)
+        self._persistence = Persistence(folder.name, store, self._events)
+        self._reconciling = ReconcileScheduler(folder, settings, self._events.trouble)
+        self._learner = self._new_learner()
+        self._stages: Stages | None = None
+        self._unpublished: PendingUpdate | None = None  # applied to the state, and no adapter generated from it yet
+        self._trigger = "index"
+        self._generation, self._updated_at = 0, 0.0
+        self._finetuning: FinetuneJob | None = None
+        self._finetune_stages: Slices[None] | None = None
+        self._finetuning_paused_until = 0.0
+        self._unusable = False  # no hypernetwork fits the model: nothing is tried again
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Restore the saved state, start watching, and schedule the first comparison with the disk."""
+        self._persistence.open()
+        try:
+            self._restore()
+        except C2LError as error:
+            self._events.trouble(error)
+        self._reconciling.start(self._learner.filter)
+        self._state = "indexing" if self._learner.state is None else "ready"
+
+    def stop(self) -> None:
+        """End watching and finetuning, and release the state directory."""
+        self.cancel_finetuning()
+        self._drop_stages()
+        self._reconciling.stop()
+        self._persistence.close()
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def set_buffer(self, path: str, text: str | None) -> None:
+        """Let an open document's text (None: closed) count instead of its file, if the settings say so."""
+        if self.settings.adapter.include_unsaved and self._learner.set_buffer(path, text):
+            self._reconciling.hint(path)
+
+    @property
+    def buffers(self) -> dict[str, str]:
+        """The texts of unsaved buffers that count instead of files."""
+        return self._learner.buffers
+
+    def text_digests(self) -> dict[str, bytes]:
+        """Return the files that the state contains: path → digest of the text."""
+        return {path: record.entry.digest for path, record in self._learner.records.items()}
+
+    def text(self, path: str) -> str:
+        """Return the text of a file as it counts now, from its buffer or the disk."""
+        return self._learner.text(path)
+
+    def permits(self, path: str) -> bool:
+        """Whether the filter admits a file to a prompt."""
+        return (self._reconciling.filter or self._learner.filter).permits(path)
+
+    def regenerate(self) -> None:
+        """Compare all files with the disk now."""
+        self._trigger = "regenerate"
+        self._reconciling.soon()
+
+    def reset(self) -> None:
+        """Discard the state, on disk too, and build it again. StorageError if some of it is still on disk."""
+        self.cancel_finetuning()
+        self.adapters.set_finetuned(FinetuneResult())
+        failed: StorageError | None = None
+        try:
+            self._persistence.clear()
+        except StorageError as error:
+            failed = error
+        self._learner = self._new_learner()
+        self._drop_stages()
+        self._unpublished = None
+        self.adapters.reset()
+        self._make_live()
+        self._trigger = "reset"
+        self._reconciling.soon()
+        if failed is not None:
+            self._events.trouble(failed)
+            raise failed
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Use the adapter or not. The state follows the folder in both cases."""
+        self.enabled = enabled
+        self._make_live()
+
+    def withdraw_adapter(self) -> None:
+        """Continue on the base model until the next generation: the model produced NaN with this adapter."""
+        self.adapters.withdraw()
+        self.adapters.set_finetuned(FinetuneResult())
+        self._make_live()
+        self.message = "The adapter is not used: the model produced NaN with it."
+        self._events.trouble(EngineError(f"{self.folder.name}: {self.message}"))
+
+    def finetune(self, steps: int = 0) -> None:
+        """Train LoRA pairs by gradient descent in the background. AdapterError if nothing is learned yet."""
+        if self._learner.state is None:
+            raise AdapterError(_nothing_learned(self.folder))
+        self.cancel_finetuning()
+        model, slot = self._environment.model, self._environment.slot
+        job = FinetuneJob(model, slot, self._learner, self.adapters.validation, NORM_LIMIT, steps)
+        self._finetuning, self._finetune_stages = job, self._finetune(job)
+
+    def cancel_finetuning(self) -> None:
+        """Stop training. Pairs that are live already stay."""
+        if self._finetuning is not None:
+            self._finetuning.cancel()
+            self._finetuning = self._finetune_stages = None
+
+    def pause_finetuning(self, until: float) -> None:
+        """Let training rest until `until` (time.monotonic): a completion was requested."""
+        self._finetuning_paused_until = until
+
+    def info(self) -> wire.AdapterInfo:
+        """Return what the status shows of the folder."""
+        learner, adapter = self._learner, self.adapters.adapter
+        changed = self.pending_update.plan.changed_files if self.pending_update else 0
         return wire.AdapterInfo(
             folder=str(self.folder),
             generation=self._generation,
-            kind=learner.network.kind if learner and learner.network else self.settings.adapter.hypernetwork,
-            enabled=self.enabled and self.learns,
-            files=len(records),
-            chunks=learner.chunks if learner else 0,
-            pending_files=self._attention.hinted + (self.ready.plan.changed_files if self.ready else 0),
-            norm=self.made.adapter.norm if self.made.adapter else 0.0,
-            scale=self.made.strength,
-            recalled=len(self.made.adapter.knn.keys) if self.made.adapter and self.made.adapter.knn else 0,
+            kind=learner.network.kind if learner.network else self.settings.adapter.hypernetwork,
+            enabled=self.enabled,
+            files=len(learner.records),
+            chunks=learner.chunk_count,
+            pending_files=self._reconciling.hinted + changed,
+            norm=adapter.norm if adapter else 0.0,
+            scale=self.adapters.strength,
+            recalled=len(adapter.knn.keys) if adapter and adapter.knn else 0,
             updated_at=self._updated_at,
-            state=self.state_name,
+            state=self._state,
             message=self.message,
-            rank=self.made.adapter.rank if self.made.adapter else 0,
-            learned_bytes=sum(record.entry.size for record in records.values()),
-            sampled=learner.sample.partial if learner else False,
-            deep=self._deepening.note if self._deepening else self.made.deep.note,
+            rank=adapter.rank if adapter else 0,
+            learned_bytes=sum(record.entry.size for record in learner.records.values()),
+            sampled=learner.sample.partial,
+            deep=self._finetuning.note if self._finetuning else self.adapters.finetuned.note,
         )
 
     # --- the scheduler's side ----------------------------------------------------------------------------------------
 
     @property
     def pending(self) -> bool:
-        """Whether something was hinted or begun that is not live yet."""
-        begun = self._work is not None or self.ready is not None or self._deep_work is not None
-        begun = begun or self._keeping.busy or self._keeping.done
-        return begun or self._attention.hinted > 0
+        """Whether a change is known, or work in progress, that is not live or saved yet."""
+        in_progress = self._stages is not None or self._finetune_stages is not None
+        return in_progress or self._persistence.busy or self._persistence.done or self._reconciling.hinted > 0
 
     def due_in(self, now: float) -> float | None:
-        """Seconds until there is work; 0 or less: now; None: nothing is planned."""
-        if self._learner is None or self._hopeless:
+        """Seconds until there is work; 0 or less: now; None: there never is."""
+        if self._unusable:
             return None
-        if self._work is not None or self.ready is not None or self._keeping.done:
+        if self._stages is not None or self._persistence.done:
             return 0.0
-        if self._keeping.busy:
-            return min(self._attention.due_in(now), _LOOK_S)
-        trained = max(0.0, self.rest_until - now) if self._deep_work is not None else float("inf")
-        return min(self._attention.due_in(now), trained)
+        if self._persistence.busy:
+            return min(self._reconciling.due_in(now), _WRITE_POLL_S)
+        paused = max(0.0, self._finetuning_paused_until - now) if self._finetune_stages is not None else float("inf")
+        return min(self._reconciling.due_in(now), paused)
 
     def step(self, now: float) -> None:
-        """One slice of work, about `fold.SLICE_S` long. A fault of the folder becomes a trouble, never more."""
-        if self._keeping.done and self._learner is not None:
-            self._keeping.settle(self._learner)
-            return
-        if self._work is None and self._deep_work is not None and self._attention.due_in(now) > 0:
-            self._deep_slice(self._deep_work)
-            return
-        if self._work is None:
-            self._work = self._begin(now)
-        work = self._work
-        try:
-            next(work)
-        except StopIteration:
-            if self._work is work:
-                self._work = None
-        except Exception as error:  # a reason to learn nothing, torch's own (memory, device), and what nobody foresaw
-            self.not_folded(error)
+        """Run one slice of whatever comes first: a finished write, a generation, or finetuning.
 
-    def not_folded(self, error: Exception) -> None:
-        """The folder's work failed: the last adapter stays, and the folder is looked at again.
-
-        The error goes on if the device is lost: only a new process helps then.
+        A failure becomes a warning and leaves the last adapter live; only a lost device is raised.
         """
-        self._work = self.ready = None
+        if self._persistence.done:
+            self._persistence.finish(self._learner)
+        elif self._stages is None and self._finetune_stages is not None and self._reconciling.due_in(now) > 0:
+            self._finetune_step(self._finetune_stages)
+        else:
+            self._stages = self._stages or self._generation_stages(now)
+            self._advance(self._stages)
+
+    def resume(self, state: RepoState, update_ms: float) -> None:
+        """Continue the generation after the batched update with the new `state`."""
+        update, self.pending_update = self.pending_update, None
+        if update is not None and self._stages is not None:
+            update.ms["update"] = update_ms
+            self._advance(self._stages, state)
+
+    def fail(self, error: Exception) -> None:
+        """End the stages in progress: the last adapter stays live, and the folder is reconciled again later.
+
+        Raises the error again if the device is lost: only a new process can help then.
+        """
+        self._drop_stages()
         if device.lost(error):
             raise error
-        if isinstance(error, StateError) and self._learner is not None:
-            self._learner.forget()  # it does not fit what is to be folded: built anew
+        if isinstance(error, StateError):
+            self._learner.discard_state()  # it does not fit the update: it is built from the files again
         elif isinstance(error, C2LError):
-            self._failed(error)
+            self._report_failure(error)
             return
-        what = device.said(error)
-        self._failed(EngineError(f"{self.folder.name} could not be learned just now ({what}); it is tried again."))
-        self._attention.soon(RETRY_S)
+        reason = device.said(error)
+        self._report_failure(EngineError(f"{self.folder.name} could not be learned ({reason}); it is tried again."))
+        self._reconciling.soon(RETRY_S)
 
-    def _deep_slice(self, work: Work) -> None:
+    def _advance(self, stages: Stages, state: RepoState | None = None) -> None:
         try:
-            next(work)
+            self.pending_update = next(stages) if state is None else stages.send(state)
         except StopIteration:
-            self._deepening = self._deep_work = None
+            if self._stages is stages:
+                self._stages = None
+        except Exception as error:  # nothing to learn, torch's own errors, and anything unforeseen
+            self.fail(error)
+
+    def _drop_stages(self) -> None:
+        self._stages = self.pending_update = None
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def _generation_stages(self, now: float) -> Stages:
+        """The next generation, if a comparison with the disk is due and git is not writing the working tree."""
+        request = self._due_request(now)
+        if request is not None:
+            yield from self._generate(request)
+
+    def _generate(self, request: ReconcileRequest) -> Stages:
+        """One generation, from changed files to a saved state. `yield None` ends a slice."""
+        learner, (trigger, self._trigger) = self._learner, (self._trigger, "diff")
+        self._state = "indexing" if learner.state is None else "updating"
+        try:
+            files = yield from learner.reconcile(request.paths)
+            update = yield from learner.embed(files, trigger)
+        except NothingToLearn:
+            self._persistence.purge_all()
+            raise
+        if update is not None:
+            updated = yield update  # the scheduler updates all waiting folders in one call
+            self._commit(update, updated)
+            yield None
+        update, network, state = self._unpublished, learner.network, learner.state
+        if update is None or network is None or state is None:
+            self._up_to_date()
+            return
+        started = time.perf_counter()
+        adapter = network.adapter(state)
+        generated = time.perf_counter()
+        yield None
+        distance = adapter.moved(self.adapters.adapter) if self.adapters.adapter is not None else 0.0
+        rejection = yield from self.adapters.validate(adapter, update.plan, learner)
+        update.ms |= {"adapter": (generated - started) * 1e3, "gate": (time.perf_counter() - generated) * 1e3}
+        self._publish(rejection, update, distance)
+        yield None
+        self._persist(network, state)
+        rejection_now = yield from self.adapters.revalidate(adapter, learner, self._reconcile_is_due)
+        if rejection_now is not None:
+            self._publish_revalidated(rejection_now)
+            self._persist(network, state)
+
+    def _due_request(self, now: float) -> ReconcileRequest | None:
+        waited = self._reconciling.waits
+        request = self._reconciling.next_request(now, first=self._learner.state is None)
+        if self._reconciling.waits != waited:
+            self._report_git(self._reconciling.waits)
+        return request
+
+    def _report_git(self, waits: bool) -> None:
+        self.message = "git is at work in the folder; it is learned when git is done." if waits else ""
+        self._events.progress(_GIT_TASK, 0, 0, "", not waits)
+
+    def _reconcile_is_due(self) -> bool:
+        return self._reconciling.due_in(time.monotonic()) <= 0
+
+    def _commit(self, update: PendingUpdate, state: RepoState) -> None:
+        """Take the updated state; an adapter is generated from it next, now or after a failure."""
+        self._learner.commit(update, state)
+        if update.history_key:  # the state stands for HEAD: the working tree is compared next
+            self._reconciling.soon()
+        self._unpublished = update
+
+    def _publish(self, rejection: str, update: PendingUpdate, distance: float) -> None:
+        """Make the accepted adapter (or, after a rejection, the base model) live as a new generation."""
+        self._unpublished = None
+        self._count_generation(rejection)
+        self._state = "ready"
+        self._events.well()  # the same problem is reported again from now on
+        self._events.emit(
+            wire.AdapterChanged(
+                info=self.info(),
+                trigger=update.trigger,
+                changed_files=update.plan.changed_files,
+                ms=update.ms,
+                paths=update.plan.largest(_PATHS_REPORTED),
+                moved=distance,
+            )
+        )
+
+    def _publish_revalidated(self, rejection: str) -> None:
+        """Make the live adapter's new strengths live as a generation of their own."""
+        self._count_generation(rejection)
+        self._events.emit(wire.AdapterChanged(info=self.info(), trigger="gate", changed_files=0, ms={}))
+
+    def _count_generation(self, rejection: str = "") -> None:
+        self.message = _REJECTED.format(rejection) if rejection else ""
+        self._generation += 1
+        self._updated_at = time.time()
+        self._make_live()
+
+    def _make_live(self) -> None:
+        """Swap what completions run under."""
+        live = self.adapters.live(self._generation, str(self.folder), unusable=self._unusable)
+        self.live = live if self.enabled else UNADAPTED
+
+    def _up_to_date(self) -> None:
+        """Nothing changed: the state is current. Save it if the disk lacks it."""
+        self._state = "ready"
+        self._events.well()
+        network, state = self._learner.network, self._learner.state
+        if self._persistence.outdated and network is not None and state is not None:
+            self._persist(network, state)
+
+    def _report_failure(self, error: C2LError) -> None:
+        """Continue with the last adapter, or with the base model if there is nothing to learn from."""
+        self._state = "failed" if isinstance(error, FolderError | AdapterError) else "ready"
+        self._unusable = isinstance(error, AdapterError)
+        self.message = str(error)
+        if isinstance(error, NothingToLearn | FolderError):
+            self.adapters.withdraw()
+            self._make_live()
+        self._events.trouble(error)
+
+    # --- finetuning --------------------------------------------------------------------------------------------------
+
+    def _finetune(self, job: FinetuneJob) -> Slices[None]:
+        """Train, publish the result as a generation, and save it."""
+        result = yield from job.run(
+            lambda done, total, finished: self._events.progress(wire.DEEP, done, total, "steps", finished)
+        )
+        self.adapters.set_finetuned(result)
+        self._generation += 1
+        self._updated_at = time.time()
+        self._make_live()
+        self._events.emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
+        network, state = self._learner.network, self._learner.state
+        if network is not None and state is not None:
+            self._persist(network, state)
+
+    def _finetune_step(self, stages: Slices[None]) -> None:
+        try:
+            next(stages)
+        except StopIteration:
+            self._finetuning = self._finetune_stages = None
         except Exception as error:
-            self._deepening = self._deep_work = None
+            self._finetuning = self._finetune_stages = None
             if device.lost(error):
                 raise
             note = f"failed: {device.said(error)}"
-            self.made.deep = replace(self.made.deep, note=note)
-            self._telling.trouble(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
+            self.adapters.set_finetuned(replace(self.adapters.finetuned, note=note))
+            warning = error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}.")
+            self._events.trouble(warning)
 
-    def _deepen(self, deepening: FinetuneJob) -> Work:
-        self.made.deep = yield from deepening.run(
-            lambda done, total, finished: self._telling.progress(wire.DEEP, done, total, "steps", finished)
-        )
-        self._generation += 1
-        self._updated_at = time.time()
-        self._go_live()
-        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
-        if self._learner is not None and self._learner.state is not None:
-            self._save(self._learner, self._learner.state)
+    # --- persistence -------------------------------------------------------------------------------------------------
 
-    def update_input(self) -> tuple[RepoState, PendingUpdate]:
-        """The state and the change that wait for the batched update."""
-        assert self._learner is not None  # noqa: S101 - only asked when ready
-        assert self._learner.network is not None  # noqa: S101
-        assert self.ready is not None  # noqa: S101
-        begun = self.ready.replayed.start if self.ready.replayed is not None else None
-        return begun or self._learner.state or self._learner.network.empty(), self.ready
-
-    def update_in_slices(self, states: list[RepoState], changes: list[PendingUpdate]) -> Slices[list[RepoState]]:
-        """The batched update with this folder's hypernetwork (that of all folders in the batch)."""
-        assert self._learner is not None  # noqa: S101
-        assert self._learner.network is not None  # noqa: S101
-        return self._learner.network.update_in_slices(states, [ready.change for ready in changes])
-
-    def folded(self, state: RepoState, update_ms: float) -> None:
-        """The batched update is done: make the adapter, pass the gate, go live, keep it."""
-        assert self.ready is not None  # noqa: S101
-        assert self._learner is not None  # noqa: S101
-        ready, self.ready = self.ready, None
-        ready.ms["update"] = update_ms
-        self._learner.fold(ready, state)
-        if ready.replayed is not None:  # the state stands for HEAD: what differs on disk is the next change
-            self._attention.soon()
-        self._unfinished = ready
-        self._work = self._finish(ready, self._learner, state)
-
-    def _begin(self, now: float) -> Work:
-        """The next piece of work: everything if that is due, else what was hinted."""
-        assert self._learner is not None  # noqa: S101
-        waited = self._attention.waits
-        look = self._attention.look(now, first=self._learner.state is None)
-        if self._attention.waits != waited:
-            self._say_of_git(self._attention.waits)
-        if look is None:
+    def _persist(self, network: Hypernetwork, state: RepoState) -> None:
+        """Save the generation in the background, unless the disk refused a moment ago."""
+        if not self._persistence.allowed:
             return
-        trigger, self._trigger = self._trigger, "diff"
-        self.state_name = "indexing" if self._learner.state is None else "updating"
-        try:
-            self.ready = yield from self._learner.reconcile(None if look.everything else look.hints, trigger)
-        except NothingToLearn:
-            self._keeping.nothing(self._learner)
-            raise
-        if self.ready is None and self._unfinished is not None and self._learner.state is not None:
-            yield from self._finish(self._unfinished, self._learner, self._learner.state)
-        elif self.ready is None:
-            self._settle()
-            if (not self._keeping.works or self._learner.purge) and self._learner.state is not None:
-                self._save(self._learner, self._learner.state)
-
-    def _say_of_git(self, waits: bool) -> None:
-        self.message = "git is at work in the folder; it is learned when git is done." if waits else ""
-        self._telling.progress(_GIT_TASK, 0, 0, "", not waits)
-
-    def _finish(self, ready: PendingUpdate, learner: Learner, state: RepoState) -> Work:
-        assert learner.network is not None  # noqa: S101
-        started = time.perf_counter()
-        adapter = learner.network.adapter(state)
-        made = time.perf_counter()
-        yield
-        moved = adapter.moved(self.made.adapter) if self.made.adapter is not None else 0.0
-        reason = yield from self.made.take(adapter, ready, learner)
-        self.message = _KEPT_BACK.format(reason) if reason else ""
-        self._unfinished = None
-        self._generation += 1
-        self._updated_at = time.time()
-        self._go_live()
-        self._settle()
-        ready.ms |= {"adapter": (made - started) * 1e3, "gate": (time.perf_counter() - made) * 1e3}
-        self._telling.emit(
-            wire.AdapterChanged(
-                info=self.info(),
-                trigger=ready.trigger,
-                changed_files=ready.plan.changed_files,
-                ms=ready.ms,
-                paths=ready.plan.largest(_TOLD_PATHS),
-                moved=moved,
-            )
-        )
-        yield
-        self._save(learner, state)
-        reason_now = yield from self.made.judge_again(adapter, learner, self._urgent)
-        if reason_now is not None:
-            self._judged(reason_now)
-            self._save(learner, state)
-
-    def _urgent(self) -> bool:
-        return self._attention.due_in(time.monotonic()) <= 0
-
-    def _judged(self, reason: str) -> None:
-        """The gate found another strength after the adapter had gone live."""
-        self.message = _KEPT_BACK.format(reason) if reason else ""
-        self._generation += 1
-        self._updated_at = time.time()
-        self._go_live()
-        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger="gate", changed_files=0, ms={}))
-
-    # --- small steps -------------------------------------------------------------------------------------------------
-
-    def _begin_learning(self) -> None:
-        telling, keeping = self._telling, self._keeping
-        self._learner = Learner(
-            self.folder,
-            self.settings,
-            self._model,
-            keeping.cache,
-            telling.progress,
-            keeping.failed,
-            telling.trouble,
-            self._purge,
-        )
-
-    def _go_live(self) -> None:
-        bare = not self.enabled
-        self.live = UNADAPTED if bare else self.made.live(self._generation, str(self.folder), hopeless=self._hopeless)
-
-    def _settle(self) -> None:
-        self.state_name = "ready"
-        self._telling.well()  # what goes wrong again is told again
-
-    def _failed(self, error: C2LError) -> None:
-        """Go on with the bare model (or the last adapter); the folder is looked at again unless that is no use."""
-        self.state_name = "failed" if isinstance(error, FolderError | AdapterError) else "ready"
-        self._hopeless = isinstance(error, AdapterError)
-        self.message = str(error)
-        if isinstance(error, NothingToLearn | FolderError):
-            self.made.adapter = None
-            self._go_live()
-        self._telling.trouble(error)
-
-    # --- keeping -----------------------------------------------------------------------------------------------------
-
-    def _save(self, learner: Learner, state: RepoState) -> None:
-        if learner.network is None or not self._keeping.may:
-            return
+        learner = self._learner
         saved = SavedState(
             schema=SCHEMA,
             folder=str(self.folder),
-            hypernetwork=learner.network.digest,
+            hypernetwork=network.digest,
             filter_digest=learner.rules,
             generation=self._generation,
-            gate=self.made.verdict.strength,
-            gate_recall=self.made.verdict.knn_strength,
+            gate=self.adapters.validation.strength,
+            gate_recall=self.adapters.validation.knn_strength,
             files=update_plan.to_rows(learner.records),
-            seen=learner.seen,
-            touched=learner.sample.touched,
-            first=learner.sample.rows,
+            seen=learner.snapshot_rows,
+            touched=learner.sample.edited,
+            first=learner.sample.first_chunks,
         )
-        self._keeping.keep(learner, saved, state, learner.extra | finetune.to_tensors(self.made.deep))
+        extra = learner.prior_tensors | finetune.to_tensors(self.adapters.finetuned)
+        self._persistence.save(saved, state, extra, learner)
 
-    def _purge(self) -> None:
-        """The rules are other ones than what was learned was made under: from now on it is used nowhere, and what is
-        kept of it goes at once, so that it does not come back with the next start."""
-        if self._deepening is not None or self.made.deep.pairs:
-            self.made.deep = FinetuneResult(note="dropped: other ignore rules hold than when it was trained")
-        self.cancel_deep()
-        self.made.drop()
-        self._unfinished = None
-        if self.live is not UNADAPTED:
-            self._generation += 1  # what was remembered of the last one (texts for drafts) is looked through again
-            self._go_live()
-        self._keeping.purge()
-
-    def _restore(self, learner: Learner) -> None:
-        store = self._keeping.store
+    def _restore(self) -> None:
+        """Take up the saved generation, if its hypernetwork is still the one of the settings. StateError if damaged."""
+        store = self._persistence.store
         loaded = store.load()
         if loaded is None:
             return
-        saved, state, extra = loaded
-        self._generation, learner.rules = saved.generation, saved.filter_digest
+        saved, state, tensors = loaded
+        self._generation = saved.generation  # the counter continues even if the state is not used
+        self._learner.restore_rules(saved, {})
         try:
-            extra, deeper = finetune.split(extra)
+            prior, finetuned = finetune.split(tensors)
         except StateError as error:
             raise store.refuse(error) from error
-        learner.extra = extra
-        network = registry.build(self.settings, self._model, extra)
+        self._learner.restore_rules(saved, prior)
+        network = registry.build(self.settings, self._environment.model, prior)
         if network is None or network.digest != saved.hypernetwork:
-            return  # another model or hypernetwork: built anew, the counter goes on
+            return
         try:
-            network.check(state)
-            finetune.check(deeper, self._model)
-            adapter = network.adapter(state)
-            adapter.check(self._model)
+            adapter = self._checked_adapter(network, state, finetuned)
         except Exception as error:
-            learner.extra = {}
+            self._learner.restore_rules(saved, {})
             raise store.refuse(StateError(device.said(error))) from error
-        learner.restore(network, state, saved)
-        self.made.verdict = ValidationResult(saved.gate, 0.0, 0, knn_strength=saved.gate_recall)
-        if deeper.pairs:
-            self.made.deep = deeper
-        self.made.adapter = adapter
-        self._go_live()
+        self._learner.restore_state(network, state, saved)
+        validation = ValidationResult(saved.gate, 0.0, 0, knn_strength=saved.gate_recall)
+        self.adapters.restore(adapter, validation, finetuned)
+        self._make_live()
         self._trigger = "diff"
         self._updated_at = time.time()
-        self._telling.emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))
+        self._events.emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))
+
+    def _checked_adapter(self, network: Hypernetwork, state: RepoState, finetuned: FinetuneResult) -> Adapter:
+        """The adapter of a saved state. Raises if the state, the adapter or the pairs do not fit the model."""
+        network.check(state)
+        finetune.check(finetuned, self._environment.model)
+        adapter = network.adapter(state)
+        adapter.check(self._environment.model)
+        return adapter
+
+    def _rules_changed(self) -> None:
+        """Discard everything made under other ignore rules: what is live at once, and what is saved."""
+        if self._finetuning is not None or self.adapters.finetuned.pairs:
+            self.adapters.set_finetuned(FinetuneResult(note="dropped: the ignore rules changed after it was trained"))
+        self.cancel_finetuning()
+        self.adapters.reset()
+        self._unpublished = None
+        if self.live is not UNADAPTED:
+            self._generation += 1  # so that drafts from the old generation's texts are indexed again
+            self._make_live()
+        self._persistence.purge()
+
+    def _new_learner(self) -> Learner:
+        events, persistence = self._events, self._persistence
+        callbacks = Callbacks(events.progress, persistence.failed, events.trouble, self._rules_changed)
+        return Learner(self.folder, self.settings, self._environment.model, persistence.cache, callbacks)
+
+
+Workspace: TypeAlias = WorkspaceAdapter | InactiveWorkspace
+
+
+def open_workspace(
+    folder: Path, settings: Settings, store: FolderStore, environment: Environment, *, trusted: bool
+) -> Workspace:
+    """Return the folder as one that adapts, or as an inactive one if it must not or cannot adapt. Does not raise.
+
+    What keeps a folder from being opened is reported as a warning of that folder.
+    """
+    events = FolderEvents(folder, environment.emit)
+    if not folder.is_dir():
+        error: C2LError = FolderError(f"{folder} is not a folder that can be read; completions use the base model.")
+        events.trouble(error)
+        return InactiveWorkspace(folder, settings, store, "failed", str(error))
+    if not trusted:
+        return InactiveWorkspace(folder, settings, store, "off", "The folder is not trusted: nothing is learned.")
+    if not settings.adapter.enable or settings.adapter.hypernetwork == "none":
+        return InactiveWorkspace(folder, settings, store, "off", "The adapter is off.")
+    try:
+        workspace = WorkspaceAdapter(folder, settings, store, environment)
+    except C2LError as unreadable:
+        events.trouble(unreadable)
+        return InactiveWorkspace(folder, settings, store, "failed", str(unreadable))
+    try:
+        workspace.start()
+    except Exception as unforeseen:  # of this folder alone: it is reported, and other folders go on
+        workspace.fail(unforeseen)
+    return workspace
+
+
+def _nothing_learned(folder: Path) -> str:
+    return f"Nothing is learned of {folder.name} yet; a finetuned adapter needs that first."

@@ -43,15 +43,15 @@ def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(sessi
     session.open(folder)
     aside = folder.with_name("aside")
     folder.rename(aside)
-    life = session.engine.life(str(folder.resolve()))
-    life.regenerate()
+    workspace = session.engine.workspace(str(folder.resolve()))
+    workspace.regenerate()
     session.settle(str(folder.resolve()))
-    assert life.info().state == "failed"
-    assert life.live.adapter is None
+    assert workspace.info().state == "failed"
+    assert workspace.live.adapter is None
     aside.rename(folder)
-    life.regenerate()
+    workspace.regenerate()
     assert session.settle(str(folder.resolve())).state == "ready"
-    generation = life.info().generation
+    generation = workspace.info().generation
     (folder / "pkg" / "m0.py").write_text("def watched_again():\n    return 2\n")
     assert wait(session, folder, generation + 1).state == "ready"
 
@@ -71,16 +71,16 @@ def test_while_git_is_at_work_nothing_is_read(session, folder):
     lock = folder / ".git" / "index.lock"
     lock.write_text("")
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     steps, until = 0, time.monotonic() + 1.5
     while time.monotonic() < until:
-        due = life.due_in(time.monotonic())
+        due = workspace.due_in(time.monotonic())
         if due is not None and due <= 0:
             session.engine.idle_step()
             steps += 1
         else:
             time.sleep(0.005)
-    assert life.info().generation == 1
+    assert workspace.info().generation == 1
     assert steps < 100  # it waits, it does not spin
     lock.unlink()
     assert wait(session, folder, 2).generation == 2
@@ -89,17 +89,17 @@ def test_while_git_is_at_work_nothing_is_read(session, folder):
 def test_a_checkout_of_minutes_is_waited_for_as_long_as_files_change(session, folder):
     subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     lock, past = folder / ".git" / "index.lock", time.time() - 200
     lock.write_text("")
     for path in (lock, folder / ".git" / "HEAD"):
         os.utime(path, (past, past))
     (folder / "pkg" / "m0.py").write_text("def half_way():\n    return 2\n")
-    at_work(session, folder, lambda: life.info().message)
-    assert "git is at work" in life.info().message
+    at_work(session, folder, lambda: workspace.info().message)
+    assert "git is at work" in workspace.info().message
     until = time.monotonic() + 1.0
     at_work(session, folder, lambda: time.monotonic() > until)
-    assert life.info().generation == 1
+    assert workspace.info().generation == 1
     lock.unlink()
     assert wait(session, folder, 2).message == ""
 
@@ -110,10 +110,10 @@ def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings
     lock.write_text("")
     with Session(settings, told.append) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
-        life = session.engine.life(name)
+        workspace = session.engine.workspace(name)
         until = time.monotonic() + 1.5
         assert at_work(session, folder, lambda: time.monotonic() > until) < 100
-        info = life.info()
+        info = workspace.info()
         assert (info.generation, info.files, info.state) == (0, 0, "indexing")
         assert "git is at work" in info.message
         tasks = [event.task for event in told if isinstance(event, wire.Progress)]
@@ -127,31 +127,31 @@ def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings
 
 def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folder, monkeypatch):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    adapter = life.live.adapter
-    real = life._learner.network.reading
+    workspace = session.engine.workspace(str(folder.resolve()))
+    adapter = workspace.live.adapter
+    real = workspace._learner.network.embed_in_slices
 
     def failing(chunks):
         raise RuntimeError("CUDA error: out of memory\nand a long trace")
 
-    monkeypatch.setattr(life._learner.network, "reading", failing)
+    monkeypatch.setattr(workspace._learner.network, "embed_in_slices", failing)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     deadline = time.monotonic() + 20
     while not any("out of memory" in trouble.message for trouble in troubles(session)):
         assert time.monotonic() < deadline
-        if (due := life.due_in(time.monotonic())) is not None and due <= 0:
+        if (due := workspace.due_in(time.monotonic())) is not None and due <= 0:
             session.engine.idle_step()
-    assert life.live.adapter is adapter
-    monkeypatch.setattr(life._learner.network, "reading", real)
-    life.regenerate()
+    assert workspace.live.adapter is adapter
+    monkeypatch.setattr(workspace._learner.network, "embed_in_slices", real)
+    workspace.regenerate()
     assert wait(session, folder, 2).state == "ready"
 
 
 def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(session, folder, monkeypatch):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     monkeypatch.setattr(workspace_adapter, "RETRY_S", 0.1)
-    real, calls = life._learner.network.update_in_slices, []
+    real, calls = workspace._learner.network.update_in_slices, []
 
     def failing(states, changes):
         calls.append(1)
@@ -159,7 +159,7 @@ def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(sessi
             raise RuntimeError("out of memory, the first time")
         return real(states, changes)
 
-    monkeypatch.setattr(life._learner.network, "updating", failing)
+    monkeypatch.setattr(workspace._learner.network, "update_in_slices", failing)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     assert wait(session, folder, 2).state == "ready"
     assert "the first time" in troubles(session)[0].message
@@ -167,12 +167,12 @@ def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(sessi
 
 def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
 
     def lost(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(life._learner.network, "updating", lost)
+    monkeypatch.setattr(workspace._learner.network, "update_in_slices", lost)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     with pytest.raises(RuntimeError, match="illegal memory access"):
         wait(session, folder, 2)
@@ -180,13 +180,13 @@ def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
 
 def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folder):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     bad = live(session, folder).adapter.scaled(1.0)
     bad.final_map.fill_(float("nan"))
-    life.live = LiveAdapter(7, bad)
+    workspace.live = LiveAdapter(7, bad)
     answer = session.complete(question(folder))
-    assert (answer.generation, answer.new_tokens) == (life.info().generation, 4)
-    assert "no numbers" in life.info().message
+    assert (answer.generation, answer.new_tokens) == (workspace.info().generation, 4)
+    assert "produced NaN" in workspace.info().message
     assert [t.severity for t in troubles(session)] == ["error"]
     assert session.complete(question(folder, adapter=False)).texts == answer.texts
 

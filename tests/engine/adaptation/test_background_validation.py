@@ -25,7 +25,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         return ValidationResult(1.0 if len(times) == 1 else 0.5, 0.0, 100, knn_strength=1.0)
 
     monkeypatch.setattr(Validator, "validate_in_slices", validate_in_slices)
-    monkeypatch.setattr(adapter_state, "_GATE_SHARE", 0.1)
+    monkeypatch.setattr(adapter_state, "_REVALIDATE_SHARE", 0.1)
     return times
 
 
@@ -45,7 +45,7 @@ def test_what_small_changes_add_up_to_is_judged_behind_them(session, folder, jud
     assert [event.trigger for event in changes(session)] == ["index", *["diff"] * edits, "gate"]
     before, after = changes(session)[-2:]
     assert after.info.generation == before.info.generation + 1
-    assert session.engine.life(str(folder.resolve())).made.verdict.strength == 0.5
+    assert session.engine.workspace(str(folder.resolve())).adapters.validation.strength == 0.5
 
 
 def test_a_large_change_is_judged_before_it_is_live(session, folder, judged, sources):
@@ -56,18 +56,18 @@ def test_a_large_change_is_judged_before_it_is_live(session, folder, judged, sou
     assert [event.trigger for event in changes(session)] == ["index", "diff"]
     assert len(judged) == 2
     assert changes(session)[-1].info.scale == 1.0
-    assert session.engine.life(str(folder.resolve())).made.verdict.strength == 0.5
+    assert session.engine.workspace(str(folder.resolve())).adapters.validation.strength == 0.5
 
 
 def test_a_new_change_ends_the_judging_and_nothing_is_other(session, folder, judged, monkeypatch):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    life.made._since_gate = 10**6
-    learner, adapter = life._learner, life.made.adapter
-    assert drained(life.made.judge_again(adapter, learner, lambda: True)) is None
+    workspace = session.engine.workspace(str(folder.resolve()))
+    workspace.adapters._changed_chunks = 10**6
+    learner, adapter = workspace._learner, workspace.adapters.adapter
+    assert drained(workspace.adapters.revalidate(adapter, learner, lambda: True)) is None
     assert len(judged) == 1
-    assert life.made._since_gate == 10**6, "it is begun anew after the next change"
-    assert life.made.verdict.strength == 1.0
+    assert workspace.adapters._changed_chunks == 10**6, "it is begun anew after the next change"
+    assert workspace.adapters.validation.strength == 1.0
 
 
 def test_a_verdict_against_it_takes_an_adapter_out(session, folder, monkeypatch):
@@ -82,13 +82,13 @@ def test_a_verdict_against_it_takes_an_adapter_out(session, folder, monkeypatch)
         return verdicts.pop(0)
 
     monkeypatch.setattr(Validator, "validate_in_slices", validate_in_slices)
-    monkeypatch.setattr(adapter_state, "_GATE_SHARE", 0.1)
+    monkeypatch.setattr(adapter_state, "_REVALIDATE_SHARE", 0.1)
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     for kept_back in (True, False):
-        life.made._since_gate = 0.15 * life._learner.chunks
+        workspace.adapters._changed_chunks = 0.15 * workspace._learner.chunk_count
         edit(folder, 7)
         at_work(session, folder, lambda: bool(changes(session)) and changes(session)[-1].trigger == "gate")
-        assert ("kept back: it is worse" in life.info().message) is kept_back
+        assert ("not used: it is worse" in workspace.info().message) is kept_back
         assert (live(session, folder).adapter is None) is kept_back
         session.events.clear()

@@ -12,15 +12,15 @@ import torch
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import finetune
 from c2l_lsp.engine.adaptation.validation import Validator
-from c2l_lsp.engine.engine import REST_S
+from c2l_lsp.engine.engine import FINETUNING_PAUSE_S
 from c2l_lsp.engine.session import Session
 from c2l_lsp.errors import AdapterError, RequestCancelled
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 
-def life(session: Session, folder: Path):
-    return session.engine.life(str(folder.resolve()))
+def workspace(session: Session, folder: Path):
+    return session.engine.workspace(str(folder.resolve()))
 
 
 def run(generator):
@@ -45,7 +45,7 @@ def request(folder: Path) -> wire.Complete:
 def trial(tiny, sources):
     made = Validator(tiny, AdapterSlot(tiny))
     for n in range(3):
-        made.see(bytes([n]), sources[n])
+        made.add(bytes([n]), sources[n])
     return made
 
 
@@ -68,14 +68,14 @@ def test_pairs_that_harm_are_kept_back_and_those_that_help_are_not(tiny, trial):
     tried = [pairs_of(tiny, factor, seed) for seed in range(12) for factor in (0.1, -0.1)]
     harmful = next(adapter for adapter in tried if min(losses(adapter)) > bare)
     helpful = next(adapter for adapter in tried if losses(adapter)[0] < bare)
-    verdict = trial.judge(harmful, digests)
-    assert verdict.strength == 0.0 and "worse than none" in verdict.reason and verdict.tokens > 100
-    assert trial.judge(helpful, digests).strength > 0
+    verdict = trial.validate(harmful, digests)
+    assert verdict.strength == 0.0 and "worse than the base model" in verdict.reason and verdict.tokens > 100
+    assert trial.validate(helpful, digests).strength > 0
 
 
 def test_pairs_that_are_no_numbers_are_kept_back(tiny, trial):
     broken = pairs_of(tiny, float("nan"))
-    verdict = trial.judge(broken, [bytes([n]) for n in range(3)])
+    verdict = trial.validate(broken, [bytes([n]) for n in range(3)])
     assert verdict.strength == 0.0
 
 
@@ -90,9 +90,9 @@ def test_the_trial_leaves_nothing_plugged_in(tiny, trial, sources):
 
 def test_files_are_read_by_the_bare_model_whatever_the_last_completion_ran_under(session, folder):
     session.open(folder)
-    one = life(session, folder)
-    one.made.deep = finetune.FinetuneResult(pairs_of(session.engine.model, 5.0).pairs, "live")
-    one._go_live()
+    one = workspace(session, folder)
+    one.adapters.set_finetuned(finetune.FinetuneResult(pairs_of(session.engine.model, 5.0).pairs, "live"))
+    one._make_live()
     session.complete(request(folder))
     assert session.engine._slot.pairs
     session.engine.idle_step()
@@ -104,9 +104,9 @@ def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
     open_gate, session, folder, monkeypatch, with_pairs, stays
 ):
     session.open(folder)
-    one = life(session, folder)
+    one = workspace(session, folder)
     pairs = pairs_of(session.engine.model, 0.01).pairs
-    one.made.deep = finetune.FinetuneResult(pairs, "live", 0.5)
+    one.adapters.set_finetuned(finetune.FinetuneResult(pairs, "live", 0.5))
     asked = []
 
     def loss(self, adapter, digests):
@@ -121,7 +121,7 @@ def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
     one.regenerate()
     session.until(lambda: one.info().generation == 2)
     assert [set(adapter.pairs) for adapter in asked] == [set(), set(pairs)]
-    assert bool(one.made.deep.pairs) == bool(one.live.adapter.pairs) == stays
+    assert bool(one.adapters.finetuned.pairs) == bool(one.live.adapter.pairs) == stays
     assert one.info().deep == "live" if stays else one.info().deep.startswith("dropped: by now it is")
 
 
@@ -143,7 +143,7 @@ def test_a_stepper_stands_still_between_steps():
     assert seen == []
     assert [stepper.step() for _ in range(3)] == [False, False, True]
     assert seen == [0, 1, 2]
-    assert stepper.made.kind == "k"
+    assert stepper.adapter.kind == "k"
 
     stopped = finetune.FinetuneLoop(work)
     stopped.step()
@@ -162,12 +162,12 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
     monkeypatch.setattr(finetune, "RATE", 3e-3)  # with 40 steps it wins by 0.07; at 1e-2 by 12 the text decided
     with Session(settings) as session:
         session.open(folder)
-        one = life(session, folder)
-        one.made.verdict = replace(
-            one.made.verdict, knn_strength=0.0
+        one = workspace(session, folder)
+        one.adapters.validation = replace(
+            one.adapters.validation, knn_strength=0.0
         )  # random weights recall better than 40 steps could teach
         generation = one.info().generation
-        one.deepen(steps=40)
+        one.finetune(steps=40)
         info = session.settle(str(folder.resolve()))
         assert info.deep.startswith("live: -"), info.deep
         assert info.generation == generation + 1
@@ -180,7 +180,7 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
         assert not session.engine.model.lm.get_submodule("model.layers.0.mlp.down_proj").weight.requires_grad
     with Session(settings) as again:
         assert again.open(folder).deep.startswith("live")
-        one = life(again, folder)
+        one = workspace(again, folder)
         assert one.live.adapter.digest == digest
         one.reset()
         assert again.settle(str(folder.resolve())).deep == ""
@@ -189,35 +189,35 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
 
 def test_one_that_does_not_win_is_dropped(session, folder, monkeypatch):
     session.open(folder)
-    one = life(session, folder)
+    one = workspace(session, folder)
     digest = one.live.adapter.digest
     monkeypatch.setattr(finetune, "fit_lora", lambda model, texts, **_: pairs_of(model, 1.0).scaled(0.0))
-    one.deepen(steps=1)
+    one.finetune(steps=1)
     info = session.settle(str(folder.resolve()))
     assert info.deep.startswith("dropped: on held-out files")
     assert one.live.adapter.digest == digest
     monkeypatch.setattr(finetune, "fit_lora", lambda model, texts, **_: pairs_of(model, 1e6))
-    one.deepen(steps=1)
+    one.finetune(steps=1)
     assert "norm" in session.settle(str(folder.resolve())).deep
 
 
 def test_training_stands_still_while_completions_are_asked_for(session, folder):
     session.open(folder)
-    one = life(session, folder)
-    one.deepen(steps=50)
+    one = workspace(session, folder)
+    one.finetune(steps=50)
     while not one.info().deep.startswith("training"):
         session.engine.idle_step()
     asked = time.monotonic()
     session.complete(request(folder))
     now = time.monotonic()
     due = one.due_in(now)
-    assert REST_S - (now - asked) <= due <= REST_S
+    assert FINETUNING_PAUSE_S - (now - asked) <= due <= FINETUNING_PAUSE_S
 
 
 def test_an_edit_goes_before_a_training_step_and_cancel_ends_it(session, folder):
     session.open(folder)
-    one = life(session, folder)
-    one.deepen(steps=5000)
+    one = workspace(session, folder)
+    one.finetune(steps=5000)
     while not one.info().deep.startswith("training"):
         session.engine.idle_step()
     (folder / "pkg" / "m0.py").write_text("def changed():\n    return 1\n", encoding="utf-8")
@@ -226,7 +226,7 @@ def test_an_edit_goes_before_a_training_step_and_cancel_ends_it(session, folder)
         assert time.monotonic() < deadline
         session.engine.idle_step()
     assert one.info().deep.startswith("training")
-    one.cancel_deep()
+    one.cancel_finetuning()
     assert one.info().deep == ""
     assert not one.pending or session.settle(str(folder.resolve()))
 
@@ -237,9 +237,9 @@ def test_a_folder_that_is_not_learned_or_too_small_says_so(session, tmp_path):
     (small / "a.py").write_text("def hello(name):\n    return 'hello ' + name\n" * 5)
     session.engine.open_folder(wire.OpenFolder(folder=str(small), settings=session.settings))
     with pytest.raises(AdapterError, match="Nothing is learned"):
-        life(session, small).deepen()
+        workspace(session, small).finetune()
     session.settle(str(small.resolve()))
-    life(session, small).deepen()
+    workspace(session, small).finetune()
     assert "hold some out" in session.settle(str(small.resolve())).deep
 
 

@@ -61,12 +61,12 @@ def repository(folder: Path, sources: list[str]) -> Path:
     return folder
 
 
-def life(session: Session, folder: Path):
-    return session.engine.life(str(folder.resolve()))
+def workspace(session: Session, folder: Path):
+    return session.engine.workspace(str(folder.resolve()))
 
 
 def wait(session: Session, folder: Path, generation: int) -> wire.AdapterInfo:
-    one, deadline = life(session, folder), time.monotonic() + 30
+    one, deadline = workspace(session, folder), time.monotonic() + 30
     while one.info().generation < generation or one.pending:
         assert time.monotonic() < deadline, one.info()
         if (due := one.due_in(time.monotonic())) is not None and due <= 0:
@@ -78,7 +78,7 @@ def wait(session: Session, folder: Path, generation: int) -> wire.AdapterInfo:
 
 def by_hand(session: Session, folder: Path, commits: int) -> torch.Tensor:
     """h from the git history alone."""
-    network = life(session, folder)._learner.network
+    network = workspace(session, folder)._learner.network
     shas = [one.sha for one in git_history.first_parent(folder, commits + 1)]
     blobs = git_history.blobs(folder, git_history.tree(folder, shas[0]).values())
     chunks = [chunk for _, text in blobs for chunk in network.chunks(text.decode())]
@@ -94,17 +94,17 @@ def test_the_state_is_the_older_snapshot_and_a_step_for_each_commit(evo, reposit
     with Session(evo) as session:
         info = session.open(repository)
         assert (info.generation, info.files, info.state) == (1, 12, "ready")
-        h = life(session, repository)._learner.state.tensors["h"]
+        h = workspace(session, repository)._learner.state.tensors["h"]
         torch.testing.assert_close(h, by_hand(session, repository, 3), rtol=1e-4, atol=1e-5)
         assert not torch.allclose(h, by_hand(session, repository, 2), atol=1e-3)
-        assert life(session, repository).live.adapter is not None
+        assert workspace(session, repository).live.adapter is not None
 
 
 def test_what_is_not_committed_is_one_more_step(evo, repository, sources):
     (repository / "pkg" / "m0.py").write_text(sources[30][:1500], encoding="utf-8")
     with Session(evo) as session:
         assert session.open(repository).generation == 2
-        mine = life(session, repository)._learner
+        mine = workspace(session, repository)._learner
         h = by_hand(session, repository, 3)
         text = subprocess.run(
             [*GIT, "diff", "--no-color", "-U3"], cwd=repository, check=True, capture_output=True, timeout=20
@@ -122,7 +122,7 @@ def test_what_is_not_committed_is_one_more_step(evo, repository, sources):
 def test_a_kept_commit_is_not_replayed(evo, repository, monkeypatch):
     with Session(evo) as first:
         first.open(repository)
-        h = life(first, repository)._learner.state.tensors["h"]
+        h = workspace(first, repository)._learner.state.tensors["h"]
     for old in (state_root() / folder_key(repository)).glob("gen-*"):
         shutil.rmtree(old)  # the state is lost, what was read is not
     (state_root() / folder_key(repository) / "CURRENT").unlink()
@@ -131,19 +131,19 @@ def test_a_kept_commit_is_not_replayed(evo, repository, monkeypatch):
     monkeypatch.setattr(git_history, "diff_text", lambda *a, **k: asked.append(a) or real(*a, **k))
     with Session(evo) as second:
         second.open(repository)
-        assert torch.equal(life(second, repository)._learner.state.tensors["h"], h)
+        assert torch.equal(workspace(second, repository)._learner.state.tensors["h"], h)
         assert asked == []
 
 
 def test_other_rules_do_not_use_a_kept_commit(evo, repository):
     with Session(evo) as first:
         first.open(repository)
-        h = life(first, repository)._learner.state.tensors["h"]
+        h = workspace(first, repository)._learner.state.tensors["h"]
     (repository / ".c2lignore").write_text("m4.py\n")
     with Session(evo) as second:
         info = second.open(repository)
         assert info.files == 11
-        assert not torch.allclose(life(second, repository)._learner.state.tensors["h"], h, atol=1e-4)
+        assert not torch.allclose(workspace(second, repository)._learner.state.tensors["h"], h, atol=1e-4)
 
 
 @pytest.mark.parametrize("how", ["setting", "none", "no git"])
@@ -155,7 +155,7 @@ def test_without_history_the_snapshot_alone_counts(evo, repository, how):
     with Session(chosen) as session:
         info = session.open(repository)
         assert (info.generation, info.files) == (1, 12)
-        assert "files" in life(session, repository)._learner.state.tensors
+        assert "files" in workspace(session, repository)._learner.state.tensors
         assert not [event for event in session.events if isinstance(event, wire.Trouble)]
 
 
@@ -185,7 +185,7 @@ def test_one_step_costs_the_same_whatever_the_folder_holds(evo, repository, sour
     """An edit is read as its diff: no file is read again by the encoder."""
     with Session(evo) as session:
         session.open(repository)
-        network, read = life(session, repository)._learner.network, []
+        network, read = workspace(session, repository)._learner.network, []
         real = network.embed
         network.embed = lambda chunks: read.extend(chunks) or real(chunks)
         (repository / "pkg" / "m2.py").write_text(sources[32][:1500], encoding="utf-8")

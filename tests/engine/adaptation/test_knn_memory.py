@@ -18,20 +18,20 @@ from c2l_lsp.model.hypernet.prior import Curvature, estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
 
 
-def life(session, folder):
-    return session.engine.life(str(folder.resolve()))
+def workspace(session, folder):
+    return session.engine.workspace(str(folder.resolve()))
 
 
 def wait(session, folder, generation: int) -> None:
     """Work until the folder has come to a generation."""
     deadline = time.monotonic() + 60
-    while life(session, folder).info().generation < generation:
-        assert time.monotonic() < deadline, life(session, folder).info()
+    while workspace(session, folder).info().generation < generation:
+        assert time.monotonic() < deadline, workspace(session, folder).info()
         session.engine.idle_step()
 
 
 def recalled(session, folder) -> list[int]:
-    return life(session, folder).live.adapter.knn.ids.tolist()
+    return workspace(session, folder).live.adapter.knn.ids.tolist()
 
 
 @pytest.fixture
@@ -58,30 +58,30 @@ def scrambled(adapter: Adapter) -> Adapter:
 def trial_on(tiny, texts) -> tuple[Validator, list[bytes]]:
     trial, digests = Validator(tiny, AdapterSlot(tiny)), [bytes([n]) for n in range(len(texts))]
     for digest, text in zip(digests, texts, strict=True):
-        trial.see(digest, text)
+        trial.add(digest, text)
     return trial, digests
 
 
 def test_what_helps_passes_and_what_misleads_is_kept_back(tiny, sources, adapter):
     trial, digests = trial_on(tiny, sources[:3])
-    verdict = trial.judge(adapter, digests)
-    assert verdict.knn_strength > 0 > verdict.delta and verdict.closed == ""
+    verdict = trial.validate(adapter, digests)
+    assert verdict.knn_strength > 0 > verdict.delta and verdict.rejection == ""
     wrong = scrambled(adapter)
     trust = replace(wrong.knn.trust, bias=6.0)  # believed whatever it says
     wrong = replace(wrong, knn=replace(wrong.knn, trust=trust))
-    assert trial.judge(wrong, digests).knn_strength == 0.0
+    assert trial.validate(wrong, digests).knn_strength == 0.0
     harmful = Adapter(tiny.digest, "memory", 50 * torch.eye(tiny.d).roll(1, 0), knn=adapter.knn)
-    verdict = trial.judge(harmful, digests)
+    verdict = trial.validate(harmful, digests)
     assert (
-        verdict.strength == 0.0 < verdict.knn_strength and verdict.closed == ""
+        verdict.strength == 0.0 < verdict.knn_strength and verdict.rejection == ""
     )  # one half may live without the other
-    verdict = trial.judge(replace(harmful, knn=wrong.knn), digests)
-    assert "worse than none" in verdict.closed
+    verdict = trial.validate(replace(harmful, knn=wrong.knn), digests)
+    assert "worse than the base model" in verdict.rejection
 
 
 def test_the_verdict_is_the_loss_that_a_completion_has(tiny, sources, adapter):
     trial, digests = trial_on(tiny, sources[:3])
-    verdict = trial.judge(adapter, digests)
+    verdict = trial.validate(adapter, digests)
 
     def loss(one: Adapter | None) -> float:
         work = trial.loss(one, digests)
@@ -106,10 +106,10 @@ def test_it_follows_the_files_and_outlives_a_restart(settings, folder, open_gate
         wait(session, folder, 2)
         ids = recalled(session, folder)
         assert any(ids[i : i + len(new)] == new for i in range(len(ids)))
-        digest = life(session, folder).live.adapter.digest
+        digest = workspace(session, folder).live.adapter.digest
     with Session(settings) as again:
         again.open(folder)
-        assert life(again, folder).live.adapter.digest == digest
+        assert workspace(again, folder).live.adapter.digest == digest
         (folder / "pkg" / "new.py").unlink()
         wait(again, folder, 3)
         ids = recalled(again, folder)

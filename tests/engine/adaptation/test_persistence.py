@@ -18,18 +18,18 @@ from c2l_lsp.errors import StorageError
 from tests.support.store_builders import reading, saved, state
 
 
-class Learner:
-    """Stands where what learns does."""
+class Owner:
+    """Stands in for the learner: counts what is asked of it."""
 
-    def __init__(self) -> None:
-        self.purge = False
+    def __init__(self, pruned: bool = True) -> None:
         self.prunes = self.resumed = 0
+        self._pruned = pruned
 
-    def prune(self) -> bool:
+    def prune_cache(self) -> bool:
         self.prunes += 1
-        return True
+        return self._pruned
 
-    def resume_keeping(self) -> None:
+    def resume_cache(self) -> None:
         self.resumed += 1
 
 
@@ -40,109 +40,100 @@ def told():
 
 @pytest.fixture
 def made(tmp_path, told):
-    one = Persistence("project", FolderStore(tmp_path / "state"), True, FolderEvents(tmp_path / "project", told.append))
+    one = Persistence("project", FolderStore(tmp_path / "state"), FolderEvents(tmp_path / "project", told.append))
     yield one
-    one.end()
+    one.close()
 
 
 def said(told: list[wire.Trouble]) -> list[tuple[str, str]]:
     return [(trouble.severity, trouble.message) for trouble in told]
 
 
-def written(one: Persistence, learner: Learner, generation: int) -> None:
+def written(one: Persistence, owner: Owner, generation: int) -> None:
     """Keep a generation and wait for it."""
-    one.keep(learner, saved(generation), state(generation), {})
+    one.save(saved(generation), state(generation), {}, owner)
     deadline = time.monotonic() + 20
     while one.busy or not one.done:
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    one.settle(learner)
+    one.finish(owner)
     assert not one.done
 
 
 def test_what_is_kept_can_be_read_and_readings_are_pruned_now_and_then(made, told):
-    made.begin()
-    learner = Learner()
+    made.open()
+    owner = Owner()
     for generation in (15, 16, 17):
-        written(made, learner, generation)
+        written(made, owner, generation)
     assert made.store.load()[0].generation == 17
-    assert learner.prunes == 1
-    assert (told, made.works, made.may) == ([], True, True)
-    made.settle(learner)  # nothing was written since
-    assert (learner.resumed, told) == (0, [])
+    assert owner.prunes == 1
+    assert (told, made.works, made.allowed) == ([], True, True)
+    made.finish(owner)  # nothing was written since
+    assert (owner.resumed, told) == (0, [])
 
 
 def test_a_purge_ends_with_the_generation_that_takes_the_place_of_what_went(made):
-    learner = Learner()
-    written(made, learner, 1)
-    learner.purge = True
+    owner = Owner()
+    written(made, owner, 1)
     made.purge()
+    assert made.purge_pending
     assert made.store.load() is None
-    written(made, learner, 2)
-    assert (learner.purge, learner.prunes, made.store.purging) == (False, 1, False)
+    written(made, owner, 2)
+    assert (made.purge_pending, owner.prunes, made.store.purging) == (False, 1, False)
 
 
 def test_a_purge_that_cannot_prune_goes_on(made):
-    learner = Learner()
-    learner.purge, learner.prune = True, lambda: False
+    owner = Owner(pruned=False)
     made.purge()
-    written(made, learner, 1)
-    assert learner.purge
+    written(made, owner, 1)
+    assert made.purge_pending
     assert made.store.purging
 
 
 def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
     made.store.cache.put({b"a": reading(1)}, "rule")
-    learner = Learner()
-    written(made, learner, 1)
-    made.nothing(learner)  # the rules are the same: the files may come back
+    owner = Owner()
+    written(made, owner, 1)
+    made.purge_all()  # no purge is pending: the rules are the same, and the files may come back
     assert made.store.peek() is not None
-    learner.purge = True
-    made.nothing(learner)
-    assert (learner.purge, made.store.purging, made.store.peek()) == (False, False, None)
+    made.purge()
+    made.purge_all()
+    assert (made.purge_pending, made.store.purging, made.store.peek()) == (False, False, None)
     assert made.store.cache.get([b"a"], "rule") == {}
 
 
 def test_what_cannot_be_kept_is_told_once_and_tried_again_later(made, told, monkeypatch):
     made.store.root.write_text("a file where the folder should be")
-    learner = Learner()
-    made.begin()
+    owner = Owner()
+    made.open()
     ((severity, message),) = said(told)
     assert severity == "warning"
     assert "cannot be kept" in message
-    assert not made.may  # not at once
-    learner.purge = True
+    assert not made.allowed  # not at once
     made.purge()
-    made.nothing(learner)
-    written(made, learner, 1)
-    assert learner.purge
+    made.purge_all()
+    written(made, owner, 1)
+    assert made.purge_pending
     assert len(told) == 1
-    monkeypatch.setattr(persistence, "KEEP_AGAIN_S", 0.05)
+    monkeypatch.setattr(persistence, "RETRY_S", 0.05)
     made.failed(StorageError("once more"))
     time.sleep(0.1)
-    assert made.may
+    assert made.allowed
     made.store.root.unlink()
-    written(made, learner, 2)
-    assert said(told)[1:] == [("info", "What is learned of project is kept again.")]
-    assert (made.works, learner.resumed) == (True, 1)
+    written(made, owner, 2)
+    assert said(told)[1:] == [("info", "The state of project is saved again.")]
+    assert (made.works, owner.resumed) == (True, 1)
 
 
 def test_beside_another_server_nothing_is_kept(made, told):
     other = FolderStore(made.store.root)
     assert other.own()
     try:
-        made.begin()
-        assert said(told) == [("info", "Another server keeps what is learned of project; this one does not.")]
-        assert not made.may
+        made.open()
+        assert said(told) == [("info", "Another server saves the state of project; this one does not.")]
+        assert not made.allowed
     finally:
         other.close()
-
-
-def test_of_a_folder_that_is_not_trusted_nothing_is_ever_kept(tmp_path: Path):
-    one = Persistence("project", FolderStore(tmp_path / "state"), False, FolderEvents(tmp_path, lambda event: None))
-    assert (one.cache, one.may, one.works) == (None, False, False)
-    one.end()
-    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("how", ["clear", "purge"])
@@ -155,10 +146,10 @@ def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
         real(directory)
 
     monkeypatch.setattr(disk, "sync", slow)
-    learner = Learner()
-    made.keep(learner, saved(1), state(1), {})
+    owner = Owner()
+    made.save(saved(1), state(1), {}, owner)
     assert begun.wait(20)
-    made.keep(learner, saved(2), state(2), {})
+    made.save(saved(2), state(2), {}, owner)
     getattr(made, how)()
     may.set()
     deadline = time.monotonic() + 20

@@ -49,17 +49,17 @@ def kept(wanted: list[bytes], folder: Path) -> list[str]:
     return [path.name for path in files if any(form in path.read_bytes() for form in wanted)]
 
 
-def life(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdapter:
-    return session.engine.life(str(folder.resolve()))
+def workspace(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdapter:
+    return session.engine.workspace(str(folder.resolve()))
 
 
 def go_deep(session: Session, folder: Path) -> None:
     """Pairs as training on request leaves them, live and kept."""
-    one = life(session, folder)
+    one = workspace(session, folder)
     pair = LoraPair(torch.randn(4, 128) * 0.01, torch.randn(64, 4) * 0.01, 0.1)
-    one.made.deep = finetune.FinetuneResult({"model.layers.1.mlp.down_proj": pair}, "live: for this test")
-    one._go_live()
-    one._save(one._learner, one._learner.state)
+    one.adapters.set_finetuned(finetune.FinetuneResult({"model.layers.1.mlp.down_proj": pair}, "live: for this test"))
+    one._make_live()
+    one._persist(one._learner.network, one._learner.state)
     session.settle(str(folder.resolve()))
 
 
@@ -74,32 +74,32 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
         session.open(folder)
         wanted = forms(session)
         assert kept(wanted, folder), "the canary must be kept before, or this test shows nothing"
-        prior = life(session, folder)._learner.extra["P"]
+        prior = workspace(session, folder)._learner.prior_tensors["P"]
         go_deep(session, folder)  # a generation beside the first one
         store = state_root() / folder_key(folder)
         (store / "gen-00000000-0.bad").mkdir()
         (store / "gen-00000000-0.bad" / "saved.msgpack").write_bytes(CANARY.encode())
         tightened = tighten(folder, settings, way, "later.py")
         if tightened is settings:
-            life(session, folder).regenerate()
+            workspace(session, folder).regenerate()
         else:
             session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
         info = session.settle(str(folder.resolve()))
         assert "dropped" in info.deep
-        one = life(session, folder)
-        assert not (one.made.deep.pairs or (one.live.adapter is not None and one.live.adapter.pairs))
-        assert CANARY not in "".join(one.text(path) for path in one.texts())
+        one = workspace(session, folder)
+        assert not (one.adapters.finetuned.pairs or (one.live.adapter is not None and one.live.adapter.pairs))
+        assert CANARY not in "".join(one.text(path) for path in one.text_digests())
         assert (one.live.adapter is None) == only
-        assert only or not torch.equal(one._learner.extra["P"], prior)  # sums over the text: estimated again
+        assert only or not torch.equal(one._learner.prior_tensors["P"], prior)  # sums over the text: estimated again
         assert kept(wanted, folder) == []
-        assert not one._keeping.store.purging
+        assert not one._persistence.store.purging
     assert kept(wanted, folder) == []
     with Session(tightened) as again:
         again.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
-        assert (life(again, folder).live.adapter is None) == only  # before any look at the files
+        assert (workspace(again, folder).live.adapter is None) == only  # before any look at the files
         again.settle(str(folder.resolve()))
-        assert not life(again, folder).made.deep.pairs
-        assert (life(again, folder).live.adapter is None) == only
+        assert not workspace(again, folder).adapters.finetuned.pairs
+        assert (workspace(again, folder).live.adapter is None) == only
     assert kept(wanted, folder) == []
 
 
@@ -112,7 +112,7 @@ def test_rules_that_became_stricter_while_it_was_off_are_seen_at_the_next_start(
     (folder / ".c2lignore").write_text("later.py\n")
     with Session(settings) as again:
         again.open(folder)
-        assert not life(again, folder).made.deep.pairs
+        assert not workspace(again, folder).adapters.finetuned.pairs
     assert kept(wanted, folder) == []
 
 
@@ -123,12 +123,12 @@ def test_a_purge_that_was_interrupted_is_ended_by_the_next_start(open_gate, sett
         session.open(folder)
         wanted = forms(session)
         (folder / ".c2lignore").write_text("later.py\n")
-        one = life(session, folder)
+        one = workspace(session, folder)
         one.regenerate()
-        while not one._keeping.store.purging:
+        while not one._persistence.store.purging:
             one.step(time.monotonic())
-        one._work = None
-        monkeypatch.setattr(one._keeping._keeper, "keep", lambda job: None)
+        one._drop_stages()
+        monkeypatch.setattr(one._persistence._writer, "keep", lambda job: None)
     assert kept(wanted, folder) != []
     with Session(settings) as again:
         again.open(folder)

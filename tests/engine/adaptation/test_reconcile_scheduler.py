@@ -34,26 +34,26 @@ def now(attending: ReconcileScheduler, timeout_s: float = 20.0) -> float:
 
 
 def test_the_first_look_is_at_everything_and_the_next_at_what_was_hinted(made):
-    assert made.look(now(made), first=True) == ReconcileRequest(frozenset(), True)
+    assert made.next_request(now(made), first=True) == ReconcileRequest(None)
     assert reconcile_scheduler.RECONCILE_S - 5 < made.due_in(time.monotonic()) <= reconcile_scheduler.RECONCILE_S
     made.hint("pkg/m1.py")
     made.hint("pkg/m2.py")
     assert made.hinted == 2
     assert made.due_in(time.monotonic()) <= 0.2
-    assert made.look(now(made), first=False) == ReconcileRequest(frozenset({"pkg/m1.py", "pkg/m2.py"}), False)
+    assert made.next_request(now(made), first=False) == ReconcileRequest(frozenset({"pkg/m1.py", "pkg/m2.py"}))
     assert made.hinted == 0
 
 
 def test_everything_is_compared_when_that_is_due_whatever_was_hinted(made, monkeypatch):
     monkeypatch.setattr(reconcile_scheduler, "RECONCILE_S", 0.1)
-    made.look(now(made), first=True)
+    made.next_request(now(made), first=True)
     made.hint("pkg/m1.py")
     time.sleep(0.15)
-    assert made.look(time.monotonic(), first=False) == ReconcileRequest(frozenset({"pkg/m1.py"}), True)
+    assert made.next_request(time.monotonic(), first=False) == ReconcileRequest(None)
 
 
 def test_a_look_can_be_asked_for_and_is_never_put_off_by_that(made):
-    made.look(now(made), first=True)
+    made.next_request(now(made), first=True)
     made.soon(60)
     assert 55 < made.due_in(time.monotonic()) <= 60
     made.soon(90)
@@ -75,22 +75,22 @@ def lock(folder: Path) -> Path:
 def test_while_git_is_at_work_hints_wait(made, lock):
     made.hint("pkg/m1.py")
     due = now(made)
-    assert made.look(due, first=False) is None
+    assert made.next_request(due, first=False) is None
     assert made.waits
     assert made.hinted == 1
-    assert 0.4 < made._next - due < 0.6  # it is looked again soon, not at once
+    assert 0.4 < made._next_full - due < 0.6  # it is looked again soon, not at once
     lock.unlink()
     time.sleep(0.5)
-    assert made.look(now(made), first=False) == ReconcileRequest(frozenset({"pkg/m1.py"}), True)
+    assert made.next_request(now(made), first=False) == ReconcileRequest(None)
     assert not made.waits
 
 
 def test_only_the_first_index_does_not_wait_for_ever(made, lock, monkeypatch):
-    assert made.look(now(made), first=True) is None
+    assert made.next_request(now(made), first=True) is None
     monkeypatch.setattr(reconcile_scheduler, "FIRST_WAIT_S", 0.1)
     due = now(made)
-    assert made.look(due, first=False) is None
-    assert made.look(now(made), first=True) == ReconcileRequest(frozenset(), True)
+    assert made.next_request(due, first=False) is None
+    assert made.next_request(now(made), first=True) == ReconcileRequest(None)
     assert lock.exists()
 
 
@@ -98,20 +98,20 @@ def test_changes_on_disk_are_hints_and_a_folder_that_came_back_is_watched_again(
     assert made.filter is None
     made.start(FileFilter(folder, settings.files))
     assert made.filter.permits("pkg/m1.py")
-    made.look(now(made), first=True)
+    made.next_request(now(made), first=True)
     (folder / "pkg" / "m1.py").write_text("a = 1\n")
-    look = made.look(now(made), first=False)
+    look = made.next_request(now(made), first=False)
     assert look is not None
-    assert look.everything or look.hints is None or "pkg/m1.py" in look.hints
+    assert look.paths is None or "pkg/m1.py" in look.paths
     aside = folder.with_name("aside")
     folder.rename(aside)
     deadline = time.monotonic() + 20
     while made._watcher.alive:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    made.watch()
+    made._watch()
     assert "not there any more" in str(told[-1])
     aside.rename(folder)
     made.soon()
-    made.look(now(made), first=False)  # a look at everything begins to watch again
+    made.next_request(now(made), first=False)  # a look at everything begins to watch again
     assert made._watcher.alive

@@ -24,8 +24,8 @@ def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
     with Session(settings) as second:
         reads = []
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
-        network = second.engine.life(str(folder.resolve()))._learner.network
-        network.reading = lambda chunks: reads.append(chunks)  # type: ignore[method-assign]
+        network = second.engine.workspace(str(folder.resolve()))._learner.network
+        network.embed_in_slices = lambda chunks: reads.append(chunks)  # type: ignore[method-assign]
         assert live(second, folder).adapter.digest == digest  # before any look at the files
         info = second.settle(str(folder.resolve()))
         assert info.generation == 1
@@ -91,7 +91,7 @@ def test_state_that_cannot_be_kept_is_told_once_and_learning_goes_on(settings, f
 
 def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeypatch):
     """A full disk once must not cost everything that is learned afterwards."""
-    monkeypatch.setattr(persistence, "KEEP_AGAIN_S", 0.2)
+    monkeypatch.setattr(persistence, "RETRY_S", 0.2)
     state_root().parent.mkdir(parents=True, exist_ok=True)
     state_root().write_text("a file where the folder should be")
     with Session(settings) as session:
@@ -103,11 +103,11 @@ def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeyp
         session.until(lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
     with Session(settings) as second:
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
-        life = second.engine.life(str(folder.resolve()))
-        assert life.info().generation == 2
-        keys = [key for record in life._learner.records.values() for key in record.keys]
-        life._learner.readings = None
-        assert len(life._keeping.store.cache.get(keys, life._learner.network.digest)) == len(
+        workspace = second.engine.workspace(str(folder.resolve()))
+        assert workspace.info().generation == 2
+        keys = [key for record in workspace._learner.records.values() for key in record.keys]
+        workspace._learner._embeddings = None
+        assert len(workspace._persistence.store.cache.get(keys, workspace._learner.network.digest)) == len(
             set(keys)
         )  # held in memory meanwhile
 
@@ -128,7 +128,7 @@ def test_the_second_server_on_a_folder_learns_and_writes_nothing(settings, folde
 
 def test_reset_forgets_and_learns_again(session, folder):
     session.open(folder)
-    session.engine.life(str(folder.resolve())).reset()
+    session.engine.workspace(str(folder.resolve())).reset()
     info = wait(session, folder, 2)
     assert info.files == 12
     assert changes(session)[-1].trigger == "reset"

@@ -58,11 +58,11 @@ def likelihood(session, text: str = NAME, adapter: bool = True) -> float:
 
 
 def settle(session, generation: int) -> None:
-    life = session.engine.life(str(session.folder))
+    workspace = session.engine.workspace(str(session.folder))
     deadline = time.monotonic() + 60
-    while life.info().generation < generation or life.pending:
-        assert time.monotonic() < deadline, life.info()
-        due = life.due_in(time.monotonic())
+    while workspace.info().generation < generation or workspace.pending:
+        assert time.monotonic() < deadline, workspace.info()
+        due = workspace.due_in(time.monotonic())
         if due is not None and due <= 0:
             session.engine.idle_step()
         else:
@@ -71,7 +71,7 @@ def settle(session, generation: int) -> None:
 
 def test_it_ships_with_its_prior(session):
     assert shipped_prior(session.engine.model) is not None
-    info = session.engine.life(str(session.folder)).info()
+    info = session.engine.workspace(str(session.folder)).info()
     assert (info.kind, info.state) == ("memory", "ready")
     assert info.scale > 0, info.message
 
@@ -79,7 +79,7 @@ def test_it_ships_with_its_prior(session):
 def test_an_edit_makes_its_name_likelier_and_the_revert_unlikelier(session):
     path = session.folder / "repo" / "diff.py"
     text = path.read_text(encoding="utf-8")
-    generation = session.engine.life(str(session.folder)).info().generation
+    generation = session.engine.workspace(str(session.folder)).info().generation
     before = likelihood(session)
     path.write_text(text + EDIT, encoding="utf-8")
     settle(session, generation + 1)
@@ -97,7 +97,7 @@ def test_a_rename_in_the_folder_moves_both_names(session):
     path = session.folder / "engine" / "fold.py"
     text = path.read_text(encoding="utf-8")
     old, new = "snapshot", "tableau"
-    generation = session.engine.life(str(session.folder)).info().generation
+    generation = session.engine.workspace(str(session.folder)).info().generation
     before = {name: likelihood(session, name) for name in (old, new)}
     path.write_text(text.replace(old, new), encoding="utf-8")
     settle(session, generation + 1)
@@ -123,7 +123,7 @@ def test_a_new_name_is_written_where_it_is_needed_next(session):
         )  # fmt: skip
         return "".join(session.complete(request).texts[:1]).strip()
 
-    generation = session.engine.life(str(session.folder)).info().generation
+    generation = session.engine.workspace(str(session.folder)).info().generation
     before = offered()
     for name, text in texts.items():
         (session.folder / name).write_text(text, encoding="utf-8")
@@ -131,8 +131,8 @@ def test_a_new_name_is_written_where_it_is_needed_next(session):
     after = offered()
     for name in texts:
         (session.folder / name).unlink()
-    life = session.engine.life(str(session.folder))
-    settle(session, life.info().generation + 1)
+    workspace = session.engine.workspace(str(session.folder))
+    settle(session, workspace.info().generation + 1)
     assert (before != NAME, after) == (True, NAME), (before, after)
     assert offered() != NAME
 
@@ -159,7 +159,7 @@ def test_the_export_gives_the_engines_logits(session, tmp_path):
     name = str(session.folder)
     done = session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
     assert done.error < 1e-6
-    live = session.engine.life(name).live.adapter
+    live = session.engine.workspace(name).live.adapter
     lm = AutoModelForCausalLM.from_pretrained(ASSETS / NANO, dtype=torch.float32).eval()
     ids = torch.tensor([session.engine.model.encode(EDIT)])
     with torch.inference_mode():

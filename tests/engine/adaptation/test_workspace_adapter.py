@@ -48,13 +48,13 @@ def test_a_deleted_and_a_renamed_file_follow(session, folder):
     assert changes(session)[-1].paths == ["pkg/m1.py"]
     (folder / "pkg" / "m2.py").rename(folder / "pkg" / "renamed.py")
     deadline = time.monotonic() + 20
-    life = session.engine.life(str(folder.resolve()))
-    while "pkg/renamed.py" not in life._learner.records:
+    workspace = session.engine.workspace(str(folder.resolve()))
+    while "pkg/renamed.py" not in workspace._learner.records:
         assert time.monotonic() < deadline
-        if (due := life.due_in(time.monotonic())) is not None and due <= 0:
+        if (due := workspace.due_in(time.monotonic())) is not None and due <= 0:
             session.engine.idle_step()
-    assert life.info().files == 11
-    assert life.info().generation == 2  # the same content under another name changes nothing in the sum
+    assert workspace.info().files == 11
+    assert workspace.info().generation == 2  # the same content under another name changes nothing in the sum
 
 
 def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, sources):
@@ -63,15 +63,15 @@ def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, 
         for step in range(4):
             (folder / "pkg" / f"m{step}.py").write_text(sources[20 + step], encoding="utf-8")
             wait(first, folder, 2 + step)
-        edited = first.engine.life(str(folder.resolve()))._learner.state
-        network = first.engine.life(str(folder.resolve()))._learner.network
+        edited = first.engine.workspace(str(folder.resolve()))._learner.state
+        network = first.engine.workspace(str(folder.resolve()))._learner.network
     shutil.rmtree(state_root())
     with Session(settings) as second:
         # the prior of a foreign base comes from the folder's first text, so it is handed over for this comparison
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
-        second.engine.life(str(folder.resolve()))._learner.network = network
+        second.engine.workspace(str(folder.resolve()))._learner.network = network
         second.settle(str(folder.resolve()))
-        fresh = second.engine.life(str(folder.resolve()))._learner.state
+        fresh = second.engine.workspace(str(folder.resolve()))._learner.state
     difference = (edited.tensors["S"] - fresh.tensors["S"]).norm() / fresh.tensors["S"].norm()
     assert float(difference) < 1e-3
     assert float(edited.tensors["n"]) == float(fresh.tensors["n"])
@@ -79,34 +79,34 @@ def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, 
 
 def test_an_unsaved_buffer_counts_and_is_taken_back(session, folder):
     session.open(folder)
-    before = session.engine.life(str(folder.resolve()))._learner.state.tensors["S"].clone()
-    life = session.engine.life(str(folder.resolve()))
-    life.buffer("pkg/m4.py", "def only_in_the_editor(a):\n    return a\n")
+    before = session.engine.workspace(str(folder.resolve()))._learner.state.tensors["S"].clone()
+    workspace = session.engine.workspace(str(folder.resolve()))
+    workspace.set_buffer("pkg/m4.py", "def only_in_the_editor(a):\n    return a\n")
     wait(session, folder, 2)
-    life.buffer("pkg/m4.py", None)
+    workspace.set_buffer("pkg/m4.py", None)
     wait(session, folder, 3)
-    assert float((life._learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
+    assert float((workspace._learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
 
 
 def test_a_buffer_of_an_ignored_file_is_not_learned(session, folder):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    life.buffer(".env", "TOKEN = 'abc'\n")
-    life.buffer("../outside.py", "x = 1\n")
-    assert not life.pending
+    workspace = session.engine.workspace(str(folder.resolve()))
+    workspace.set_buffer(".env", "TOKEN = 'abc'\n")
+    workspace.set_buffer("../outside.py", "x = 1\n")
+    assert not workspace.pending
 
 
 def test_tightened_rules_purge_what_was_learned(session, folder):
     session.open(folder)
     (folder / ".c2lignore").write_text("pkg/m1*.py\n")
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     deadline = time.monotonic() + 30
-    while life.info().files != 9 or life.pending:
-        assert time.monotonic() < deadline, life.info()
-        due = life.due_in(time.monotonic())
+    while workspace.info().files != 9 or workspace.pending:
+        assert time.monotonic() < deadline, workspace.info()
+        due = workspace.due_in(time.monotonic())
         if due is not None and due <= 0:
             session.engine.idle_step()
-    assert float(life._learner.state.tensors["recent"].abs().max()) == 0  # built anew, not subtracted from
+    assert float(workspace._learner.state.tensors["recent"].abs().max()) == 0  # built anew, not subtracted from
 
 
 def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
@@ -119,12 +119,12 @@ def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
 
 def test_switched_off_and_on_again(session, folder):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
-    adapter = life.live.adapter
-    life.set_enabled(False)
-    assert life.live.adapter is None
-    life.set_enabled(True)
-    assert life.live.adapter.digest == adapter.digest
+    workspace = session.engine.workspace(str(folder.resolve()))
+    adapter = workspace.live.adapter
+    workspace.set_enabled(False)
+    assert workspace.live.adapter is None
+    workspace.set_enabled(True)
+    assert workspace.live.adapter.digest == adapter.digest
 
 
 def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
@@ -140,7 +140,7 @@ def test_in_a_sampled_folder_what_is_worked_on_is_learned_all_the_same(folder, s
     small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
     with Session(small) as session:
         info = session.open(folder)
-        learned = session.engine.life(str(folder.resolve()))._learner.records
+        learned = session.engine.workspace(str(folder.resolve()))._learner.records
         outside = next(p for p in sorted((folder / "pkg").iterdir()) if f"pkg/{p.name}" not in learned)
         text = outside.read_text()
         outside.write_text("def worked_on(value):\n    return value + 1\n")
@@ -162,7 +162,7 @@ def test_of_a_file_outside_the_sample_only_what_changed_is_learned(folder, setti
     with Session(msgspec.structs.replace(settings, adapter=adapter)) as session:
         info = session.open(folder)
         assert info.sampled
-        learner = session.engine.life(str(folder.resolve()))._learner
+        learner = session.engine.workspace(str(folder.resolve()))._learner
         outside = next(n for n in range(12, 16) if f"pkg/m{n}.py" not in learner.records)
         file, path = folder / "pkg" / f"m{outside}.py", f"pkg/m{outside}.py"
         text, before = file.read_text(), learner.state.tensors["S"].clone()
@@ -174,7 +174,7 @@ def test_of_a_file_outside_the_sample_only_what_changed_is_learned(folder, setti
         generation = info.generation + 1
     with Session(msgspec.structs.replace(settings, adapter=adapter)) as again:  # what it held at first is remembered
         assert again.open(folder).generation == generation
-        learner = again.engine.life(str(folder.resolve()))._learner
+        learner = again.engine.workspace(str(folder.resolve()))._learner
         file.write_text(text, encoding="utf-8")  # the revert takes out what the edit brought
         wait(again, folder, generation + 1)
         assert learner.records[path].keys == ()
@@ -187,11 +187,13 @@ def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch
     session.open(folder)
     session.open(other)
     # a hypernetwork of its own for each folder of a foreign base: give both the same, as the shipped base has
-    lives = [session.engine.life(str(path.resolve())) for path in (folder, other)]
-    lives[1]._learner.network = lives[0]._learner.network
+    workspaces = [session.engine.workspace(str(path.resolve())) for path in (folder, other)]
+    workspaces[1]._learner.network = workspaces[0]._learner.network
     sizes = []
-    real = lives[0]._learner.network.update_in_slices
-    monkeypatch.setattr(lives[0]._learner.network, "updating", lambda s, c: sizes.append(len(s)) or real(s, c))
+    real = workspaces[0]._learner.network.update_in_slices
+    monkeypatch.setattr(
+        workspaces[0]._learner.network, "update_in_slices", lambda s, c: sizes.append(len(s)) or real(s, c)
+    )
     for path in (folder, other):
         (path / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
     for path in (folder, other):
@@ -208,7 +210,7 @@ def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch
 
     monkeypatch.setattr(Validator, "validate_in_slices", judge)
     info = session.open(folder)
-    assert "kept back: it is worse" in info.message
+    assert "not used: it is worse" in info.message
     assert live(session, folder).adapter is None
 
 

@@ -1,26 +1,17 @@
-"""Texts of files for hypernetworks that read diffs: on disk where that works, in memory meanwhile where it does not."""
+"""Texts of files for hypernetworks that read diffs: cached on disk, or in memory while the disk refuses."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
-from c2l_lsp.engine.adaptation.update_plan import FileRecord, UpdatePlan
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.engine.storage.file_texts import FileTexts
 from c2l_lsp.engine.storage.state_lock import StateLock
-from c2l_lsp.repo.history.snapshot import Entry
 
 
-def plan(files: dict[str, str], came: list[str]) -> UpdatePlan:
-    """The folder as it is now, and which of its files are new."""
-    records = {path: FileRecord(Entry(text.encode(), len(text), 0), ()) for path, text in files.items()}
-    return UpdatePlan(records, Counter(), Counter(), came={path: files[path] for path in came})
-
-
-def records(**files: str) -> dict[str, FileRecord]:
-    return plan(files, []).records
+def named(*texts: str) -> dict[bytes, str]:
+    """Texts by digest; here a text's bytes stand for its digest."""
+    return {text.encode(): text for text in texts}
 
 
 @pytest.fixture
@@ -31,37 +22,33 @@ def cache(tmp_path):
 
 
 @pytest.fixture
-def told():
+def errors():
     return []
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["on disk", "in memory"])
-def test_the_texts_of_files_that_are_there_can_be_had(cache, told, kept):
-    texts = FileTexts(cache if kept else None, told.append)
-    texts.keep(plan({"a": "one", "b": "two"}, ["a", "b"]))
-    assert texts.of(records(a="one", b="two", c="three")) == {b"one": "one", b"two": "two"}
-    texts.keep(plan({"a": "one", "b": "2"}, ["b"]))
-    assert texts.of(records(a="one", b="two", c="2")) == {b"one": "one", b"2": "2"}  # b's old text is no file's
-    assert told == []
-    assert FileTexts(cache, told.append).of(records(a="one")) == ({b"one": "one"} if kept else {})
+@pytest.mark.parametrize("cached", [True, False], ids=["on disk", "in memory"])
+def test_texts_of_present_files_are_returned_and_others_deleted(cache, errors, cached):
+    texts = FileTexts(cache if cached else None, errors.append)
+    texts.put(named("one", "two"), {b"one", b"two"})
+    assert texts.get([b"one", b"two", b"three"]) == named("one", "two")
+    texts.put(named("2"), {b"one", b"2"})
+    assert texts.get([b"one", b"two", b"2"]) == named("one", "2")  # no file has the text "two" any more
+    assert errors == []
+    assert FileTexts(cache, errors.append).get([b"one"]) == (named("one") if cached else {})
 
 
-def test_what_cannot_be_kept_is_held_and_kept_with_the_next_once_it_can_be(cache, told, tmp_path):
+def test_texts_stay_in_memory_while_the_disk_refuses_and_are_written_after_resume(cache, errors, tmp_path):
     blocker = tmp_path / "state"
     blocker.write_text("a file where the folder should be")
-    texts = FileTexts(cache, told.append)
-    texts.keep(plan({"a": "one"}, ["a"]))
-    assert len(told) == 1
-    texts.keep(plan({"a": "one", "b": "two"}, ["b"]))
-    assert len(told) == 1  # not tried again before it is said that it works
-    assert texts.of(records(a="one", b="two")) == {b"one": "one", b"two": "two"}
-    assert len(told) == 2  # asked, the disk is
+    texts = FileTexts(cache, errors.append)
+    texts.put(named("one"), {b"one"})
+    assert len(errors) == 1
+    texts.put(named("two"), {b"one", b"two"})
+    assert len(errors) == 1  # no second attempt before `resume`
+    assert texts.get([b"one", b"two"]) == named("one", "two")
+    assert len(errors) == 2  # reading does try the disk
     blocker.unlink()
     texts.resume()
-    texts.keep(plan({"a": "one", "b": "two", "c": "three"}, ["c"]))
-    assert FileTexts(cache, told.append).of(records(a="one", b="two", c="three")) == {
-        b"one": "one",
-        b"two": "two",
-        b"three": "three",
-    }
-    assert len(told) == 2
+    texts.put(named("three"), {b"one", b"two", b"three"})
+    assert FileTexts(cache, errors.append).get([b"one", b"two", b"three"]) == named("one", "two", "three")
+    assert len(errors) == 2

@@ -123,13 +123,13 @@ def test_forget_says_what_is_still_there(tmp_path, stuck):
 
 def test_reset_says_what_is_still_there_and_learns_again(session: Session, folder, stuck):
     session.open(folder)
-    life = session.engine.life(str(folder.resolve()))
+    workspace = session.engine.workspace(str(folder.resolve()))
     stuck.append("saved.msgpack")
     with pytest.raises(StorageError, match=r"saved\.msgpack cannot be deleted"):
-        life.reset()
+        workspace.reset()
     told = [event for event in session.events if isinstance(event, wire.Trouble)]
     assert [(trouble.code, trouble.severity) for trouble in told] == [("storage", "warning")]
-    assert life.live.adapter is None
+    assert workspace.live.adapter is None
     assert session.settle(str(folder.resolve())).files == 12
 
 

@@ -44,27 +44,27 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
     name = str(folder.resolve())
     with Session(settings) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
-        life = session.engine.life(name)
+        workspace = session.engine.workspace(name)
         longest = 0.0
 
         session.until(slow.waits.is_set, 40)
         for generation in (1, 2, 3):  # the folder is followed, too
-            session.until(lambda want=generation: life.info().generation == want, 40)
+            session.until(lambda want=generation: workspace.info().generation == want, 40)
             began = time.monotonic()
             answer = session.complete(question(folder))
             longest = max(longest, time.monotonic() - began)
             assert (answer.generation, answer.new_tokens) == (generation, 2)
-            assert (life.info().state, life.info().message) == ("ready", "")
-            assert life.pending  # not kept yet
+            assert (workspace.info().state, workspace.info().message) == ("ready", "")
+            assert workspace.pending  # not kept yet
             (folder / "pkg" / "m0.py").write_text(f"def other_{generation}():\n    return {generation}\n" * 3)
-        session.until(lambda: life.info().generation == 4, 40)
+        session.until(lambda: workspace.info().generation == 4, 40)
         assert not slow.may.is_set()
         assert longest < 20  # a save would have taken until the end of the test
-        assert life._keeping.store.load() is None
+        assert workspace._persistence.store.load() is None
         slow.may.set()
         session.settle(name)
         assert not [event for event in session.events if isinstance(event, wire.Trouble)]
-        assert life._keeping.store.load()[0].generation == 4  # those between were never begun
+        assert workspace._persistence.store.load()[0].generation == 4  # those between were never begun
     with Session(settings) as again:
         assert again.open(folder).generation == 4
 
@@ -73,19 +73,19 @@ def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open
     name = str(folder.resolve())
     with Session(settings) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
-        life = session.engine.life(name)
+        workspace = session.engine.workspace(name)
         while not slow.waits.is_set():
             session.engine.idle_step()
         began = time.monotonic()
         session.engine.close_folder(name)
         assert time.monotonic() - began < 10
-        assert life._keeping.store.claim.held
+        assert workspace._persistence.store.claim.held
         slow.may.set()
         deadline = time.monotonic() + 30
-        while life._keeping.store.claim.held:
+        while workspace._persistence.store.claim.held:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert life._keeping.store.peek().generation == 1
+        assert workspace._persistence.store.peek().generation == 1
 
 
 def test_a_save_that_fails_is_told_once_it_is_known(open_gate, settings, folder, monkeypatch):

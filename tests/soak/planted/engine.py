@@ -63,13 +63,13 @@ def leaks(_: str) -> None:
     """A descriptor is left open by every look at a folder."""
     from c2l_lsp.engine.adaptation import workspace_adapter
 
-    real = workspace_adapter.WorkspaceAdapter._begin
+    real = workspace_adapter.WorkspaceAdapter._generation_stages
 
     def begin(self: Any, now: float) -> Any:
         os.open(os.devnull, os.O_RDONLY)
         return real(self, now)
 
-    workspace_adapter.WorkspaceAdapter._begin = begin  # type: ignore[method-assign]
+    workspace_adapter.WorkspaceAdapter._generation_stages = begin  # type: ignore[method-assign]
 
 
 def _at_call(number: str, happens: Callable[[], None]) -> None:
@@ -144,4 +144,4 @@ def resigned(_: str) -> None:
     """What could not be kept once is never tried again."""
     from c2l_lsp.engine.adaptation import persistence
 
-    persistence.KEEP_AGAIN_S = 1e9
+    persistence.RETRY_S = 1e9

@@ -45,19 +45,19 @@ def remembers(patch: Callable[[Any, str, Any], None]) -> None:
     from c2l_lsp.engine.storage.store import FolderStore
 
     texts: list[list[int]] = []
-    told: Any = WorkspaceAdapter.buffer
+    set_buffer: Any = WorkspaceAdapter.set_buffer
     saved: Any = FolderStore.save
 
     def buffer(self: WorkspaceAdapter, path: str, text: str | None) -> None:
-        texts.append(self._model.tokenizer(text or "", add_special_tokens=False)["input_ids"])
-        told(self, path, text)
+        texts.append(self._environment.model.tokenizer(text or "", add_special_tokens=False)["input_ids"])
+        set_buffer(self, path, text)
         self.regenerate()
 
     def save(self: FolderStore, about: Any, state: Any, extra: Any) -> None:
         ids = torch.tensor([token for ids in texts for token in ids], dtype=torch.int32)
         saved(self, about, state, {**extra, "ids": ids})
 
-    patch(WorkspaceAdapter, "buffer", buffer)
+    patch(WorkspaceAdapter, "set_buffer", buffer)
     patch(FolderStore, "save", save)
 
 

@@ -101,7 +101,7 @@ def eager(_: str) -> None:
     """What could not be kept is tried again after two seconds, not after a minute."""
     from c2l_lsp.engine.adaptation import persistence
 
-    persistence.KEEP_AGAIN_S = 2.0
+    persistence.RETRY_S = 2.0
 
 
 def census(_: str) -> None:

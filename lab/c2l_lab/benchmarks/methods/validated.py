@@ -32,10 +32,10 @@ class Gated:
         held = validation.held_out(files)
         trial = validation.Validator(self._model)
         for path in held:
-            trial.see(files[path].entry.digest, case.state[path])
+            trial.add(files[path].entry.digest, case.state[path])
         rest = {path: text for path, text in case.state.items() if path not in held}
         judged = follower.adapter(follower.snapshot(rest))
-        verdict = trial.judge(judged, [files[path].entry.digest for path in held])
+        verdict = trial.validate(judged, [files[path].entry.digest for path in held])
         adapter = None if whole.adapter is None else whole.adapter.scaled(verdict.strength, verdict.knn_strength)
         return Fitted(adapter, seconds=whole.seconds + time.perf_counter() - started)
 

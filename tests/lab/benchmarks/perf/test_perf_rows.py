@@ -100,11 +100,11 @@ class Here:
         if method == "open_folder":
             engine.open_folder(params)
         elif method == "reset":
-            engine.life(params.folder).reset()
+            engine.workspace(params.folder).reset()
         if method != "adapter_info":
             self._folder = params.folder
             self._session.settle(params.folder)
-        return result() if result is wire.Nothing else engine.life(params.folder).info()
+        return result() if result is wire.Nothing else engine.workspace(params.folder).info()
 
     def until_changed(self, since, timeout_s):
         while len(self.events) == since:

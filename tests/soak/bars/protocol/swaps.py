@@ -55,21 +55,23 @@ def _swap(
     from c2l_lsp.engine.adaptation.adapter_state import LiveAdapter
 
     dice, worst = random.Random(0), 0.0
-    life = session.engine.life(str(root))
+    workspace = session.engine.workspace(str(root))
     for number in range(1, task.count + 1):
         which, prompt = dice.randrange(len(adapters)), dice.randrange(len(prompts))
         other = adapters[dice.randrange(len(adapters))]
-        life.live = LiveAdapter(number, adapters[which], f"soak#{number}")
+        workspace.live = LiveAdapter(number, adapters[which], f"soak#{number}")
         asked = in_process.question(root, "pkg0/m0.py", prompts[prompt], max_new_tokens=3)
 
         def swapped(other: Any = other, number: int = number) -> bool:
-            life.live = LiveAdapter(-number, other, "elsewhere")  # a generation that comes while the answer is written
+            workspace.live = LiveAdapter(
+                -number, other, "elsewhere"
+            )  # a generation that comes while the answer is written
             return False
 
         answer = session.engine.complete(asked, swapped if number % 2 else lambda: False)
         finding.tried += 1
         finding.expect(answer.generation == number, f"swap {number}: generation {answer.generation}")
-        life.live = LiveAdapter(number, adapters[which], f"soak#{number}")
+        workspace.live = LiveAdapter(number, adapters[which], f"soak#{number}")
         scored = session.engine.score(
             wire.Score(folder=str(root), prefix=prompts[prompt][:-40], suffix="", text=prompts[prompt][-40:])
         )

@@ -58,9 +58,9 @@ def run(task: Task) -> Finding:
     opens = Opens(planted.shut)
     with in_process.state_in(task.work / "state"), recorded(task) as texts, Session(settings()) as session:
         session.open(root)
-        life = session.engine.life(str(root))
+        workspace = session.engine.workspace(str(root))
         for path, text in planted.buffers.items():
-            life.buffer(path, text)
+            workspace.set_buffer(path, text)
         in_process.drive(session, 0.3)
         session.settle(str(root))
         answers = _complete(session, root, held)
@@ -101,12 +101,12 @@ def run(task: Task) -> Finding:
 def _tighten(finding: Finding, session: Any, root: Path) -> None:
     """The rules leave out what was learned: it is not learned any more, and no message names it."""
     (root / ".c2lignore").write_text("own_ignored.py\nlater.py\n")
-    life = session.engine.life(str(root))
-    life.regenerate()
+    workspace = session.engine.workspace(str(root))
+    workspace.regenerate()
     session.settle(str(root))
-    learned = set(life._learner.records) if life._learner is not None else set()
+    learned = set(workspace._learner.records) if workspace._learner is not None else set()
     for path in LATER:
-        finding.expect(path not in life.info().message, "a path in a message")
+        finding.expect(path not in workspace.info().message, "a path in a message")
         finding.expect(path not in learned, f"{path} is ignored now and still learned")
 
 
@@ -137,7 +137,7 @@ def excluded(task: Task) -> Finding:
         for number in range(task.count):
             (root / paths[number % len(paths)]).write_text(f"changed_{number} = {number}\n" * (1 + number % 3))
             if number % 4 == 3:
-                session.engine.life(str(root)).regenerate()
+                session.engine.workspace(str(root)).regenerate()
             in_process.drive(session, 0.1)
             session.settle(str(root))
             finding.tried += 1
@@ -147,8 +147,8 @@ def excluded(task: Task) -> Finding:
 
 
 def _image(session: Any, root: Path) -> tuple[object, ...]:
-    life = session.engine.life(str(root))
-    state = life._learner.state.tensors
-    adapter = life.live.adapter
+    workspace = session.engine.workspace(str(root))
+    state = workspace._learner.state.tensors
+    adapter = workspace.live.adapter
     tensors = tuple((name, tensor.double().numpy().tobytes()) for name, tensor in sorted(state.items()))
-    return life.info().generation, tensors, adapter.digest if adapter is not None else ""
+    return workspace.info().generation, tensors, adapter.digest if adapter is not None else ""

@@ -88,7 +88,7 @@ def _setter(file: str, name: str, value: float) -> Any:
 
 
 def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
-    """The next start says that what is kept was damaged, and what lives afterwards is made of numbers."""
+    """The next start says that what is kept was damaged, and what workspaces afterwards is made of numbers."""
     from c2l_lsp.engine import wire
     from c2l_lsp.engine.session import Session
 
@@ -99,13 +99,13 @@ def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
             finding.fail(f"{what}: {type(error).__name__}: {error}")
             return
         told = [event.code for event in session.events if isinstance(event, wire.Trouble)]
-        learner = session.engine.life(str(root))._learner
+        learner = getattr(session.engine.workspace(str(root)), "_learner", None)
         state = learner.state.tensors if learner is not None and learner.state is not None else {}
-        extra = learner.extra if learner is not None else {}
+        extra = learner.prior_tensors if learner is not None else {}
         odd = [name for name, tensor in {**state, **extra}.items() if not bool(tensor.isfinite().all())]
     finding.expect(info.files == FILES and state, f"{what}: not rebuilt: {info.generation} after {made}, {info.files}")
     finding.expect("state" in told, f"{what}: nothing was said of the damage, only {told}")
-    finding.expect(not odd, f"{what}: it lives on in {', '.join(odd)}")
+    finding.expect(not odd, f"{what}: it workspaces on in {', '.join(odd)}")
 
 
 def _believing(self: Any, directory: Path) -> Any:

@@ -16,7 +16,7 @@ from c2l_lab.benchmarks.perf.rows.decoding import step_ms
 from c2l_lab.benchmarks.perf.shapes import MEDIUM, MINIATURE, random_ids, random_model
 from c2l_lab.benchmarks.perf.workload import Workload
 from c2l_lsp.engine.adaptation import registry
-from c2l_lsp.engine.adaptation.update_plan import ChunkEmbeddings
+from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate
@@ -155,7 +155,7 @@ def index_throughput(load: Workload) -> list[PerfRow]:
     def index() -> float:
         watched.batches.clear()
         readings = ChunkEmbeddings(None, watched, lambda error: None)
-        return measure.seconds(lambda: [None for _ in readings.make(chunks, lambda done, total: None)])
+        return measure.seconds(lambda: [None for _ in readings.compute(chunks, lambda done, total: None)])
 
     def bare() -> float:
         return measure.seconds(
