@@ -30,7 +30,7 @@ def _fold(lives: list[WorkspaceAdapter]) -> Slices[None]:
         states, changes = zip(*(life.update_input() for life in lives), strict=True)
         folded, slices = yield from clocked(lives[0].update_in_slices(list(states), list(changes)))
     except Exception as error:
-        if len(lives) == 1 or device.lost(error):
+        if len(lives) == 1 or device.is_lost(error):
             for life in lives:
                 life.not_folded(error)
             return

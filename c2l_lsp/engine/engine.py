@@ -84,7 +84,7 @@ class Engine:
         try:
             answer = self._under(request, live, cancelled)
         except FloatingPointError:
-            self._decoder.forget()
+            self._decoder.clear_cache()
             if found is None or live.adapter is None:
                 raise
             found.distrust()
@@ -98,7 +98,7 @@ class Engine:
             generation=live.generation,
             kv_key=live.kv_key,
             cancelled=cancelled,
-            elsewhere=self._hoards.get(request.folder),
+            draft_source=self._hoards.get(request.folder),
         )
 
     def score(self, request: wire.Score) -> wire.Scored:
@@ -278,7 +278,7 @@ class Engine:
         life, hoard = self._folders[folder], self._hoards[folder]
         versions = life.texts()
         try:
-            path = hoard.stale(versions.items())
+            path = hoard.next_stale(versions.items())
             if path is not None:
                 hoard.put(path, versions[path], life.text(path))
                 return

@@ -162,5 +162,5 @@ def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_m
         assert life.info().generation == before
         assert life.ready is None or life.ready is not begun
         if name in engine._folders:
-            session.settle(name)
+            session.run_until_idle(name)
     assert name not in engine._folders

@@ -167,7 +167,7 @@ class Learner:
             return None
         if done is None:
             return None
-        self._texts.keep(done.plan)
+        self._texts.put(done.plan.new_texts, done.plan.digests)
         ms = {"history": (time.perf_counter() - started) * 1e3}
         return PendingUpdate(done.plan, done.change, trigger, ms, done)
 
@@ -200,8 +200,8 @@ class Learner:
         network = self.network
         if network is None or not network.reads_diffs:
             return []
-        old_texts = self._texts.of(self.records)
-        self._texts.keep(planned)
+        old_texts = self._texts.get(record.entry.digest for record in self.records.values())
+        self._texts.put(planned.new_texts, planned.digests)
         text = "" if planned.first else update_plan.diff_text(planned, self.records, old_texts)
         return (yield from network.embed_in_slices(network.diff_chunks(text))) if text else []
 

@@ -33,7 +33,7 @@ class Persistence:
         self.works = trusted
         """Whether the last try went well."""
         self._name, self._trusted, self._telling = name, trusted, telling
-        self._keeper = BackgroundWriter(store)
+        self._writer = BackgroundWriter(store)
         self._again = 0.0
 
     @property
@@ -44,21 +44,21 @@ class Persistence:
     def begin(self) -> None:
         """Become the one that writes; it is told if that is another."""
         try:
-            if not self.store.own():
+            if not self.store.acquire():
                 self.failed(StateInUse(f"Another server keeps what is learned of {self._name}; this one does not."))
         except StorageError as error:
             self.failed(error)
 
     def end(self) -> None:
         """Let go of the store, at once or when what is being written is written."""
-        self._keeper.end(_END_S)
+        self._writer.close(_END_S)
 
     def failed(self, error: StorageError) -> None:
         """Something could not be kept: told once, not at every try."""
         self._again = time.monotonic() + KEEP_AGAIN_S
         if self.works:
             self.works = False
-            self._telling.trouble(error)
+            self._telling.warn_once(error)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -70,23 +70,23 @@ class Persistence:
     @property
     def busy(self) -> bool:
         """Whether something is being written."""
-        return self._keeper.busy
+        return self._writer.busy
 
     @property
     def done(self) -> bool:
         """Whether something was written, or could not be, and `settle` was not called yet."""
-        return self._keeper.done
+        return self._writer.has_result
 
     def keep(self, learner: Learner, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor]) -> None:
         """Write a generation next. Readings that nothing needs go: with a purge before it, else now and then."""
         purge = learner.purge and learner.prune()
         if not learner.purge and saved.generation % 16 == 0:
             learner.prune()
-        self._keeper.keep(WriteJob(saved, state, extra, purge))
+        self._writer.submit(WriteJob(saved, state, extra, purge))
 
     def settle(self, learner: Learner) -> None:
         """What was being written is written, or could not be."""
-        done = self._keeper.take()
+        done = self._writer.take_result()
         if done is None:
             return
         if done.error is not None:
@@ -98,18 +98,18 @@ class Persistence:
             self.works = True
             learner.resume_keeping()
             said = f"What is learned of {self._name} is kept again."
-            self._telling.said(StorageError.code, Severity.INFO, said)
+            self._telling.emit_message(StorageError.code, Severity.INFO, said)
 
     # --- deleting ----------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Forget everything. StorageError if some of it cannot be deleted."""
-        self._keeper.drop()
+        self._writer.discard_pending()
         self.store.clear()
 
     def purge(self) -> None:
         """What is kept goes at once, so that it does not come back with the next start."""
-        self._keeper.drop()
+        self._writer.discard_pending()
         try:
             self.store.purge()
         except StorageError as error:
@@ -122,6 +122,6 @@ class Persistence:
         try:
             self.store.purge()
             self.store.cache.prune(set(), "")
-            learner.purge = not self.store.purged(self.store.epoch)
+            learner.purge = not self.store.finish_purge(self.store.epoch)
         except StorageError as error:
             self.failed(error)

@@ -56,6 +56,16 @@ class UpdatePlan:
         return sorted(sizes, key=lambda path: (-sizes[path], path))[:most]
 
     @property
+    def new_texts(self) -> dict[bytes, str]:
+        """The new text of each changed file, by its digest."""
+        return {self.records[path].entry.digest: text for path, text in self.came.items()}
+
+    @property
+    def digests(self) -> set[bytes]:
+        """The digests of all files of the plan."""
+        return {record.entry.digest for record in self.records.values()}
+
+    @property
     def empty(self) -> bool:
         """Whether the state stays as it is."""
         return not self.added and not self.removed

@@ -74,7 +74,7 @@ class WorkspaceAdapter:
         self._model = model
         self._telling = FolderEvents(folder, emit)
         self._learner: Learner | None = None
-        self._attention = ReconcileScheduler(folder, settings, self._telling.trouble)
+        self._attention = ReconcileScheduler(folder, settings, self._telling.warn_once)
         self._work: Work | None = None
         self._trigger = "index"
         self.made = AdapterState(model, slot, settings.adapter.scale)
@@ -115,11 +115,11 @@ class WorkspaceAdapter:
         self._begin_learning()
         self._keeping.begin()
         assert self._learner is not None  # noqa: S101 - just made
-        self._learner.purge = self._keeping.store.purging
+        self._learner.purge = self._keeping.store.purge_pending
         try:
             self._restore(self._learner)
         except C2LError as error:
-            self._telling.trouble(error)
+            self._telling.warn_once(error)
         self._attention.start(self._learner.filter)
         self.state_name = "indexing" if self._learner.state is None else "ready"
 
@@ -159,7 +159,7 @@ class WorkspaceAdapter:
         self.made.adapter, self.made.deep = None, FinetuneResult()
         self._go_live()
         self.message = "The adapter is kept back: with it the model computed no numbers."
-        self._telling.trouble(EngineError(f"{self.folder.name}: {self.message}"))
+        self._telling.warn_once(EngineError(f"{self.folder.name}: {self.message}"))
 
     @property
     def buffers(self) -> dict[str, str]:
@@ -188,7 +188,7 @@ class WorkspaceAdapter:
         self._trigger = "reset"
         self._attention.soon()
         if failed is not None:
-            self._telling.trouble(failed)
+            self._telling.warn_once(failed)
             raise failed
 
     def deepen(self, steps: int = 0) -> None:
@@ -279,14 +279,14 @@ class WorkspaceAdapter:
         The error goes on if the device is lost: only a new process helps then.
         """
         self._work = self.ready = None
-        if device.lost(error):
+        if device.is_lost(error):
             raise error
         if isinstance(error, StateError) and self._learner is not None:
             self._learner.forget()  # it does not fit what is to be folded: built anew
         elif isinstance(error, C2LError):
             self._failed(error)
             return
-        what = device.said(error)
+        what = device.describe(error)
         self._failed(EngineError(f"{self.folder.name} could not be learned just now ({what}); it is tried again."))
         self._attention.soon(RETRY_S)
 
@@ -297,11 +297,13 @@ class WorkspaceAdapter:
             self._deepening = self._deep_work = None
         except Exception as error:
             self._deepening = self._deep_work = None
-            if device.lost(error):
+            if device.is_lost(error):
                 raise
-            note = f"failed: {device.said(error)}"
+            note = f"failed: {device.describe(error)}"
             self.made.deep = replace(self.made.deep, note=note)
-            self._telling.trouble(error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}."))
+            self._telling.warn_once(
+                error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}.")
+            )
 
     def _deepen(self, deepening: FinetuneJob) -> Work:
         self.made.deep = yield from deepening.run(
@@ -421,7 +423,7 @@ class WorkspaceAdapter:
             keeping.cache,
             telling.progress,
             keeping.failed,
-            telling.trouble,
+            telling.warn_once,
             self._purge,
         )
 
@@ -431,7 +433,7 @@ class WorkspaceAdapter:
 
     def _settle(self) -> None:
         self.state_name = "ready"
-        self._telling.well()  # what goes wrong again is told again
+        self._telling.clear_warnings()  # what goes wrong again is told again
 
     def _failed(self, error: C2LError) -> None:
         """Go on with the bare model (or the last adapter); the folder is looked at again unless that is no use."""
@@ -441,7 +443,7 @@ class WorkspaceAdapter:
         if isinstance(error, NothingToLearn | FolderError):
             self.made.adapter = None
             self._go_live()
-        self._telling.trouble(error)
+        self._telling.warn_once(error)
 
     # --- keeping -----------------------------------------------------------------------------------------------------
 
@@ -486,7 +488,7 @@ class WorkspaceAdapter:
         try:
             extra, deeper = finetune.split(extra)
         except StateError as error:
-            raise store.refuse(error) from error
+            raise store.reject(error) from error
         learner.extra = extra
         network = registry.build(self.settings, self._model, extra)
         if network is None or network.digest != saved.hypernetwork:
@@ -498,7 +500,7 @@ class WorkspaceAdapter:
             adapter.check(self._model)
         except Exception as error:
             learner.extra = {}
-            raise store.refuse(StateError(device.said(error))) from error
+            raise store.reject(StateError(device.describe(error))) from error
         learner.restore(network, state, saved)
         self.made.verdict = ValidationResult(saved.gate, 0.0, 0, knn_strength=saved.gate_recall)
         if deeper.pairs:

@@ -79,7 +79,7 @@ def test_a_purge_ends_with_the_generation_that_takes_the_place_of_what_went(made
     made.purge()
     assert made.store.load() is None
     written(made, learner, 2)
-    assert (learner.purge, learner.prunes, made.store.purging) == (False, 1, False)
+    assert (learner.purge, learner.prunes, made.store.purge_pending) == (False, 1, False)
 
 
 def test_a_purge_that_cannot_prune_goes_on(made):
@@ -88,7 +88,7 @@ def test_a_purge_that_cannot_prune_goes_on(made):
     made.purge()
     written(made, learner, 1)
     assert learner.purge
-    assert made.store.purging
+    assert made.store.purge_pending
 
 
 def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
@@ -96,10 +96,10 @@ def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
     learner = Learner()
     written(made, learner, 1)
     made.nothing(learner)  # the rules are the same: the files may come back
-    assert made.store.peek() is not None
+    assert made.store.load_metadata() is not None
     learner.purge = True
     made.nothing(learner)
-    assert (learner.purge, made.store.purging, made.store.peek()) == (False, False, None)
+    assert (learner.purge, made.store.purge_pending, made.store.load_metadata()) == (False, False, None)
     assert made.store.cache.get([b"a"], "rule") == {}
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_kept_is_told_once_and_tried_again_later(made, told, monk
 
 def test_beside_another_server_nothing_is_kept(made, told):
     other = FolderStore(made.store.root)
-    assert other.own()
+    assert other.acquire()
     try:
         made.begin()
         assert said(told) == [("info", "Another server keeps what is learned of project; this one does not.")]
@@ -147,14 +147,14 @@ def test_of_a_folder_that_is_not_trusted_nothing_is_ever_kept(tmp_path: Path):
 
 @pytest.mark.parametrize("how", ["clear", "purge"])
 def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
-    real, begun, may = disk.sync, threading.Event(), threading.Event()
+    real, begun, may = disk.sync_directory, threading.Event(), threading.Event()
 
     def slow(directory: Path) -> None:
         begun.set()
         assert may.wait(20)
         real(directory)
 
-    monkeypatch.setattr(disk, "sync", slow)
+    monkeypatch.setattr(disk, "sync_directory", slow)
     learner = Learner()
     made.keep(learner, saved(1), state(1), {})
     assert begun.wait(20)
@@ -172,10 +172,10 @@ def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
 def test_the_same_trouble_is_told_again_after_all_was_well(tmp_path: Path, told):
     telling = FolderEvents(tmp_path, told.append)
     for _ in range(2):
-        telling.trouble(StorageError("full"))
-    telling.trouble(StorageError("fuller"))
-    telling.well()
-    telling.trouble(StorageError("full"))
+        telling.warn_once(StorageError("full"))
+    telling.warn_once(StorageError("fuller"))
+    telling.clear_warnings()
+    telling.warn_once(StorageError("full"))
     assert [trouble.message for trouble in told] == ["full", "fuller", "full"]
     assert {(trouble.folder, trouble.code, trouble.severity) for trouble in told} == {
         (str(tmp_path), "storage", "warning")

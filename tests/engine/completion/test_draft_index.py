@@ -29,12 +29,12 @@ def test_texts_are_known_when_nothing_else_is_due_and_follow_changes(session: Se
     engine, path = session.engine, folder / "pkg" / "m3.py"
     run = engine.model.encode(NEW)[-12:]
     assert settled(session, folder, lambda hoard: hoard.size > 1000)
-    assert engine._hoards[str(folder)].after(run[:3], 4) == []
+    assert engine._hoards[str(folder)].continuation(run[:3], 4) == []
     path.write_text(path.read_text() + NEW)
     engine.life(str(folder)).regenerate()
-    assert settled(session, folder, lambda hoard: hoard.after(run[:3], 4) == run[3:7])
+    assert settled(session, folder, lambda hoard: hoard.continuation(run[:3], 4) == run[3:7])
     engine.life(str(folder)).buffer("pkg/m3.py", "x = 1\n")  # unsaved: it is not there any more
-    assert settled(session, folder, lambda hoard: hoard.after(run[:3], 4) == [])
+    assert settled(session, folder, lambda hoard: hoard.continuation(run[:3], 4) == [])
     engine.close_folder(str(folder))
     assert engine._hoards == {}
     assert engine.due_in() is None

@@ -1,26 +1,12 @@
-"""Texts of files for hypernetworks that read diffs: on disk where that works, in memory meanwhile where it does not."""
+"""File texts for hypernetworks that embed diffs: in the cache, or in memory while the cache cannot be written."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
-from c2l_lsp.engine.adaptation.update_plan import FileRecord, UpdatePlan
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.engine.storage.file_texts import FileTexts
 from c2l_lsp.engine.storage.state_lock import StateLock
-from c2l_lsp.repo.history.snapshot import Entry
-
-
-def plan(files: dict[str, str], came: list[str]) -> UpdatePlan:
-    """The folder as it is now, and which of its files are new."""
-    records = {path: FileRecord(Entry(text.encode(), len(text), 0), ()) for path, text in files.items()}
-    return UpdatePlan(records, Counter(), Counter(), came={path: files[path] for path in came})
-
-
-def records(**files: str) -> dict[str, FileRecord]:
-    return plan(files, []).records
 
 
 @pytest.fixture
@@ -31,37 +17,34 @@ def cache(tmp_path):
 
 
 @pytest.fixture
-def told():
+def errors():
     return []
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["on disk", "in memory"])
-def test_the_texts_of_files_that_are_there_can_be_had(cache, told, kept):
-    texts = FileTexts(cache if kept else None, told.append)
-    texts.keep(plan({"a": "one", "b": "two"}, ["a", "b"]))
-    assert texts.of(records(a="one", b="two", c="three")) == {b"one": "one", b"two": "two"}
-    texts.keep(plan({"a": "one", "b": "2"}, ["b"]))
-    assert texts.of(records(a="one", b="two", c="2")) == {b"one": "one", b"2": "2"}  # b's old text is no file's
-    assert told == []
-    assert FileTexts(cache, told.append).of(records(a="one")) == ({b"one": "one"} if kept else {})
+@pytest.mark.parametrize("on_disk", [True, False], ids=["on disk", "in memory"])
+def test_texts_of_current_files_are_returned(cache, errors, on_disk):
+    texts = FileTexts(cache if on_disk else None, errors.append)
+    texts.put({b"1": "one", b"2": "two"}, {b"1", b"2"})
+    assert texts.get([b"1", b"2", b"3"]) == {b"1": "one", b"2": "two"}
+    texts.put({b"3": "three"}, {b"1", b"3"})
+    assert texts.get([b"1", b"2", b"3"]) == {b"1": "one", b"3": "three"}  # no file has the digest 2 any more
+    assert errors == []
+    assert FileTexts(cache, errors.append).get([b"1"]) == ({b"1": "one"} if on_disk else {})
 
 
-def test_what_cannot_be_kept_is_held_and_kept_with_the_next_once_it_can_be(cache, told, tmp_path):
+def test_texts_stay_in_memory_after_a_failed_write_and_are_stored_after_resume(cache, errors, tmp_path):
     blocker = tmp_path / "state"
-    blocker.write_text("a file where the folder should be")
-    texts = FileTexts(cache, told.append)
-    texts.keep(plan({"a": "one"}, ["a"]))
-    assert len(told) == 1
-    texts.keep(plan({"a": "one", "b": "two"}, ["b"]))
-    assert len(told) == 1  # not tried again before it is said that it works
-    assert texts.of(records(a="one", b="two")) == {b"one": "one", b"two": "two"}
-    assert len(told) == 2  # asked, the disk is
+    blocker.write_text("a file where the directory should be")
+    texts = FileTexts(cache, errors.append)
+    texts.put({b"1": "one"}, {b"1"})
+    assert len(errors) == 1
+    texts.put({b"2": "two"}, {b"1", b"2"})
+    assert len(errors) == 1  # no second write before `resume`
+    assert texts.get([b"1", b"2"]) == {b"1": "one", b"2": "two"}
+    assert len(errors) == 2  # reading fails too
     blocker.unlink()
     texts.resume()
-    texts.keep(plan({"a": "one", "b": "two", "c": "three"}, ["c"]))
-    assert FileTexts(cache, told.append).of(records(a="one", b="two", c="three")) == {
-        b"one": "one",
-        b"two": "two",
-        b"three": "three",
-    }
-    assert len(told) == 2
+    texts.put({b"3": "three"}, {b"1", b"2", b"3"})
+    expected = {b"1": "one", b"2": "two", b"3": "three"}
+    assert FileTexts(cache, errors.append).get([b"1", b"2", b"3"]) == expected
+    assert len(errors) == 2

@@ -119,12 +119,12 @@ def nan(number: str) -> None:
     def happens() -> None:
         from c2l_lsp.engine.completion import greedy
 
-        real = greedy.Greedy.steps
+        real = greedy.GreedySelector.select
 
-        def steps(self: greedy.Greedy, logits: Any, forced_prefix: bytes, first: int | None) -> Any:
+        def steps(self: greedy.GreedySelector, logits: Any, forced_prefix: bytes, first: int | None) -> Any:
             return real(self, logits * float("nan"), forced_prefix, first)
 
-        greedy.Greedy.steps = steps  # type: ignore[method-assign]
+        greedy.GreedySelector.select = steps  # type: ignore[method-assign]
 
     _at_call(number, happens)
 

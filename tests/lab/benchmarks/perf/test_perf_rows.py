@@ -103,12 +103,12 @@ class Here:
             engine.life(params.folder).reset()
         if method != "adapter_info":
             self._folder = params.folder
-            self._session.settle(params.folder)
+            self._session.run_until_idle(params.folder)
         return result() if result is wire.Nothing else engine.life(params.folder).info()
 
     def until_changed(self, since, timeout_s):
         while len(self.events) == since:
-            self._session.settle(self._folder)
+            self._session.run_until_idle(self._folder)
             time.sleep(0.005)
         return self.events[since][0]
 

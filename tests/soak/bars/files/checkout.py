@@ -101,7 +101,7 @@ def _saved(state: Path) -> Any:
     """What the state on disk stands for."""
     from c2l_lsp.engine.storage.store import FolderStore
 
-    return next((FolderStore(pointer.parent).peek() for pointer in state.glob("*/CURRENT")), None)
+    return next((FolderStore(pointer.parent).load_metadata() for pointer in state.glob("*/CURRENT")), None)
 
 
 def _learned(saved: Any) -> int:
