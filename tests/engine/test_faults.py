@@ -50,7 +50,10 @@ def other(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("where", "error"),
-    [*(("embed_in_slices", error) for error in UNFORESEEN), *((w, UNFORESEEN[0]) for w in ("update_in_slices", "adapter", "chunks"))],
+    [
+        *(("embed_in_slices", error) for error in UNFORESEEN),
+        *((w, UNFORESEEN[0]) for w in ("update_in_slices", "adapter", "chunks")),
+    ],
 )
 def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, other, monkeypatch, where, error):
     session.open(folder)
