@@ -1,6 +1,6 @@
 """`make audit`: look up known vulnerabilities of the pinned dependencies with pip-audit.
 
-Exit code 1 if there is one. The last line says how many packages were looked up, since an unreachable database finds none.
+Exit code 1 if there is one. The last line says how many packages were looked up: an unreachable database finds none.
 """
 
 from __future__ import annotations
