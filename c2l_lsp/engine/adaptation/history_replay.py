@@ -62,7 +62,7 @@ class HistoryReplay:
     def run(self, tell: Tell) -> Work:
         """None without a repository or with fewer than two commits. GitError if git cannot answer otherwise."""
         try:
-            shas = [commit.sha for commit in git_history.first_parent(self._folder, self._commits + 1)]
+            shas = [commit.sha for commit in git_history.first_parent_commits(self._folder, self._commits + 1)]
         except (git_process.NoRepository, git_process.NoCommit):
             return None
         yield
@@ -93,13 +93,13 @@ class HistoryReplay:
 
     def _texts(self, sha: str) -> Generator[None, None, dict[str, FileText]]:
         """The files of a commit that the filter admits, sampled as a folder's own are."""
-        tree = {p: b for p, b in git_history.tree(self._folder, sha).items() if self._files.admits(p)}
+        tree = {p: b for p, b in git_history.tree(self._folder, sha).items() if self._files.includes(p)}
         yield
         found: dict[str, FileText] = {}
         used = 0
         for path, (_, content) in zip(tree, git_history.blobs(self._folder, tree.values()), strict=True):
             text = _decoded(content)
-            screened = None if text is None else self._files.screen(path, text)
+            screened = None if text is None else self._files.check_text(path, text)
             if screened is not None:
                 found[path] = screened
                 used += screened.size
@@ -125,7 +125,7 @@ class HistoryReplay:
         """Readings of the diffs between consecutive commits; a commit without production changes is no step."""
         found = []
         for at, (before, after) in enumerate(itertools.pairwise(shas), 1):
-            text = git_history.diff_text(self._folder, before, after, permits=self._files.permits)[:LONGEST_DIFF]
+            text = git_history.diff_text(self._folder, before, after, is_ignored=self._files.is_ignored)[:LONGEST_DIFF]
             yield
             if text:
                 chunks = self._network.diff_chunks(text)

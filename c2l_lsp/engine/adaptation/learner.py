@@ -74,7 +74,7 @@ class Learner:
         """An unsaved buffer (None: gone) stands in for its file; whether that can change anything."""
         if text is None:
             return self._overlay.pop(path, None) is not None
-        if not self.filter.admits(path):
+        if not self.filter.includes(path):
             return False
         changed = self._overlay.get(path) != text
         self._overlay[path] = text
@@ -90,7 +90,7 @@ class Learner:
     def _with_overlay(self) -> Snapshot:
         snapshot = dict(self._snapshot)
         for path, text in self._overlay.items():
-            screened = self.filter.screen(path, text)
+            screened = self.filter.check_text(path, text)
             if screened is None:
                 snapshot.pop(path, None)
             else:
@@ -110,7 +110,7 @@ class Learner:
         if paths is None:
             self.filter = FileFilter(self._folder, self._settings.files)
         on_read = (lambda path, file: self.sample.first_seen(path, file.text)) if self.state is None else None
-        scan = Scan(self.filter, self._snapshot, only=paths, on_read=on_read)
+        scan = Scan(self.filter, self._snapshot, hints=paths, on_read=on_read)
         while not scan.step(update_plan.SLICE_S):
             yield
         before, self._snapshot = self._snapshot, scan.snapshot

@@ -46,7 +46,7 @@ class ReconcileScheduler:
 
     def start(self, files: FileFilter) -> None:
         """Begin to watch, and plan the first comparison."""
-        self._watcher = Watcher(self._folder, files, self._changed, on_trouble=self._on_trouble)
+        self._watcher = Watcher(self._folder, files, self._changed, on_warning=self._on_trouble)
         self.watch()
         self.soon()
 
@@ -90,12 +90,12 @@ class ReconcileScheduler:
 
     def due_in(self, now: float) -> float:
         """Seconds until the folder is looked at."""
-        hinted = self._hints.due()
+        hinted = self._hints.seconds_until_due()
         return min(self._next - now, hinted if hinted is not None else float("inf"))
 
     def look(self, now: float, *, first: bool) -> ReconcileRequest | None:
         """What is to be looked at now; None if it is put off until git is done. `first`: nothing is learned yet."""
-        due = self._hints.due()
+        due = self._hints.seconds_until_due()
         hints = self._hints.take() if due is not None and due <= 0 else frozenset()
         everything = hints is None or now >= self._next
         self.waits = self._git_at_work(now, first=first)

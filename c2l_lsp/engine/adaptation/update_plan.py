@@ -16,7 +16,7 @@ from c2l_lsp.model.hypernet.encoder import in_diff
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, StateChange
 from c2l_lsp.model.runtime.cooperative import Slices, clocked
 from c2l_lsp.repo.filter.files import FileFilter
-from c2l_lsp.repo.history.patch import unified
+from c2l_lsp.repo.history.patch import unified_diff
 from c2l_lsp.repo.history.snapshot import Entry, Snapshot
 
 SLICE_S = 0.02
@@ -262,7 +262,7 @@ def diff_text(plan: UpdatePlan, records: Mapping[str, FileRecord], old_texts: Ma
         old = records.get(path)
         before = old_texts.get(old.entry.digest) if old is not None else None
         if in_diff(path) and (old is None or before is not None):
-            out.append(unified(before, plan.came.get(path), path))
+            out.append(unified_diff(before, plan.came.get(path), path))
     return "".join(out)
 
 

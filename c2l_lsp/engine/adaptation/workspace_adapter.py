@@ -147,12 +147,12 @@ class WorkspaceAdapter:
     def permits(self, path: str) -> bool:
         """Whether a file may be seen at all; what the rules leave out is in no prompt either. Fails closed."""
         if self._attention.filter is not None:
-            return self._attention.filter.permits(path)
+            return not self._attention.filter.is_ignored(path)
         try:
             self._shown_filter = self._shown_filter or FileFilter(self.folder, self.settings.files)
         except C2LError:
             return not self.folder.is_dir()  # a folder that is not there hides nothing
-        return self._shown_filter.permits(path)
+        return not self._shown_filter.is_ignored(path)
 
     def distrust(self) -> None:
         """The adapter that is live made the model compute no numbers: go on without it until the next one."""

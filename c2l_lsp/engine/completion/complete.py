@@ -21,7 +21,7 @@ from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import tails
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.repo.filter.content import holds_secret
+from c2l_lsp.repo.filter.content import contains_secret
 
 _WRITING = 0.25
 """Share of the latency budget that is left for writing, however long the prompt took to read: who has not typed on is
@@ -104,7 +104,7 @@ class Completer:
         ended = time.perf_counter()
         best = found[0]
         shown = (request.must_start + item.text for item in found if item.text.strip())
-        texts = [text for text in _distinct(shown) if not holds_secret(shape.line + text)]
+        texts = [text for text in _distinct(shown) if not contains_secret(shape.line + text)]
         return wire.Completion(
             texts=texts,
             generation=generation,

@@ -45,8 +45,8 @@ def unseen(_: str) -> None:
     from c2l_lsp.engine.adaptation import reconcile_scheduler
     from c2l_lsp.repo.watching import watch
 
-    watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
-    watch.Watcher._event = lambda self, event: None  # type: ignore[method-assign]
+    watch.Watcher._on_events_lost = lambda self, loss: None  # type: ignore[method-assign]
+    watch.Watcher._on_event = lambda self, event: None  # type: ignore[method-assign]
     reconcile_scheduler.RECONCILE_S = 1e9
 
 
@@ -55,7 +55,7 @@ def shrugs(_: str) -> None:
     from c2l_lsp.engine.adaptation import reconcile_scheduler
     from c2l_lsp.repo.watching import watch
 
-    watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
+    watch.Watcher._on_events_lost = lambda self, loss: None  # type: ignore[method-assign]
     reconcile_scheduler.RECONCILE_S = 1e9
 
 
