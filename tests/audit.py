@@ -1,7 +1,6 @@
-"""`make audit`: known vulnerabilities of the pinned dependencies, from the advisory database that pip-audit asks.
+"""`make audit`: look up known vulnerabilities of the pinned dependencies with pip-audit.
 
-Exit code 1 if there is one. A database that is not reached, or does not know a package, is said in so many words: what
-was not looked up has not been found to be well.
+Exit code 1 if there is one. The last line says how many packages were looked up: an unreachable database finds none.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ COMMAND = (
 )  # fmt: skip
 
 
-def verdict(output: str) -> tuple[int, list[str]]:
-    """Exit code and lines to print, from pip-audit's JSON; "" if it did not come to an end."""
+def result(output: str) -> tuple[int, list[str]]:
+    """Return the exit code and the lines to print for pip-audit's JSON output; "" stands for no output."""
     try:
         rows = json.loads(output)["dependencies"]
     except (ValueError, KeyError, TypeError):
@@ -25,20 +24,20 @@ def verdict(output: str) -> tuple[int, list[str]]:
     skipped = [row for row in rows if "skip_reason" in row]
     bad = [(row, found) for row in rows for found in row.get("vulns", [])]
     lines = [f"{row['name']} {row['version']}: {found['id']}, fixed in {found['fix_versions']}" for row, found in bad]
-    looked = len(rows) - len(skipped)
-    lines.append(f"audit: {looked} of {len(rows)} packages looked up, {len(bad)} known vulnerabilities")
-    if not looked:
-        lines.append("audit: the advisory database was not reached, or knows none of them; NOTHING WAS CHECKED")
+    checked = len(rows) - len(skipped)
+    lines.append(f"audit: {checked} of {len(rows)} packages looked up, {len(bad)} known vulnerabilities")
+    if not checked:
+        lines.append("audit: the advisory database was not reached or knows no package; NOTHING WAS CHECKED")
     return int(bool(bad)), lines
 
 
 def main() -> int:
-    """Ask, for two minutes at most."""
+    """Run pip-audit for at most two minutes."""
     try:
         done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=120, check=False)
-        code, lines = verdict(done.stdout)
+        code, lines = result(done.stdout)
     except subprocess.TimeoutExpired:
-        code, lines = verdict("")
+        code, lines = result("")
     print("\n".join(lines))
     return code
 

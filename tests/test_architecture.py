@@ -27,9 +27,7 @@ TRANSPORT, WORKSPACE = "c2l_lsp.server.transport", "c2l_lsp.server.workspace"
 
 ARROWS: dict[str, set[str]] = {
     "c2l_lsp.errors": set(),
-    "c2l_lsp.tightened": set(),
-    "c2l_lsp.config": {"c2l_lsp.errors", "c2l_lsp.tightened"},
-    "c2l_lsp.config_docs": {"c2l_lsp.config"},
+    "c2l_lsp.config": {"c2l_lsp.errors"},
     # Files of a folder. `history` reads through the filter; `watching` only reports hints.
     "c2l_lsp.repo": BASICS,
     "c2l_lsp.repo.git": BASICS,
@@ -89,7 +87,7 @@ OWNERS: dict[str, set[str]] = {
 """Library → the packages that may import it. No module imports the tests; the product never imports the laboratory."""
 
 TORCH_FREE = (
-    "c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.config_docs", "c2l_lsp.repo", WIRE, "c2l_lsp.server", "c2l_lsp.doctor",
+    "c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.repo", WIRE, "c2l_lsp.server", "c2l_lsp.doctor",
     "c2l_lsp.cli", "c2l_lab.cli", "c2l_lab.clients", "c2l_lab.demo",
 )  # fmt: skip
 """Packages that are importable without torch and its companions."""

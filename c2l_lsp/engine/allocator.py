@@ -15,7 +15,7 @@ _BLOCK = 2**20
 """Blocks above this size are the system's own pages: an activation of some hundred tokens."""
 
 
-def give_back() -> bool:
+def return_freed_memory() -> bool:
     """Have large blocks freed at once, from few arenas, in this process; False where malloc is not glibc's."""
     if not sys.platform.startswith("linux"):
         return False
@@ -30,7 +30,7 @@ KERNELS = 64
 """Matrix kernels kept ready: more than a decode step needs for one to five tokens, 30 in a model of one layer shape."""
 
 
-def few_kernels() -> None:
+def limit_kernel_caches() -> None:
     """Bound what oneDNN and PyTorch keep of matrix kernels; to be called before torch is loaded.
 
     Both keep 1,024, one for every number of tokens that was ever read, with its workspace: after 240 prompts of

@@ -9,13 +9,13 @@ FAULTS_IN_A_ROW = 3
 """So many failures of the model one after the other count as a lost device, whatever they say."""
 
 
-def lost(error: BaseException) -> bool:
+def is_lost(error: BaseException) -> bool:
     """Whether an error of torch says that the device cannot be used by this process any more."""
     text = str(error)
     return not isinstance(error, MemoryError) and "out of memory" not in text and any(mark in text for mark in _LOST)
 
 
-def said(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """What failed, without text that may hold source: only of errors that are about the device the words are kept."""
     text = str(error)
     about_device = any(mark in text for mark in ("out of memory", *_LOST)) or isinstance(error, FloatingPointError)

@@ -43,7 +43,7 @@ class DraftIndexing:
     def _index_next(self, index: DraftIndex, workspace: WorkspaceAdapter) -> bool:
         digests = workspace.text_digests()
         try:
-            path = index.stale(digests.items())
+            path = index.next_stale(digests.items())
             if path is not None:
                 index.put(path, digests[path], workspace.text(path))
         except Exception as error:  # of this folder alone: it is reported, and its index stays as it is

@@ -88,7 +88,7 @@ class Engine:
         try:
             answer = self._complete_under(request, live, cancelled)
         except FloatingPointError:
-            self._decoder.forget()
+            self._decoder.clear_cache()
             if not isinstance(workspace, WorkspaceAdapter) or live.adapter is None:
                 raise
             workspace.withdraw_adapter()
@@ -104,7 +104,7 @@ class Engine:
             generation=live.generation,
             kv_key=live.kv_key,
             cancelled=cancelled,
-            elsewhere=self._drafts.of(request.folder),
+            draft_source=self._drafts.of(request.folder),
         )
 
     def score(self, request: wire.Score) -> wire.Scored:

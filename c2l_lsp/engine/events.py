@@ -19,17 +19,17 @@ class FolderEvents:
         self._folder = str(folder)
         self._told: set[str] = set()
 
-    def trouble(self, error: C2LError) -> None:
+    def warn_once(self, error: C2LError) -> None:
         """Something went wrong. The same again is not told again until all was `well`."""
         if str(error) not in self._told:
             self._told.add(str(error))
-            self.said(error.code, error.severity, str(error))
+            self.emit_message(error.code, error.severity, str(error))
 
-    def well(self) -> None:
+    def clear_warnings(self) -> None:
         """What goes wrong from now on is told, also what was told before."""
         self._told.clear()
 
-    def said(self, code: str, severity: Severity, message: str) -> None:
+    def emit_message(self, code: str, severity: Severity, message: str) -> None:
         """A sentence about what a code names."""
         self.emit(wire.Trouble(folder=self._folder, code=code, severity=severity.value, message=message))
 

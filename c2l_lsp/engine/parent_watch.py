@@ -15,7 +15,7 @@ GRACE_S = 3.0
 """After the end of stdin the main loop has so long to end in order, with what it is writing written."""
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """Have the kernel end this process with the one that started it, where it can. Saving is safe against that."""
     if sys.platform == "linux":
         import ctypes
@@ -24,7 +24,7 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGKILL))
 
 
-def end_soon() -> None:
+def exit_after_grace() -> None:
     """For the thread that saw stdin end: wait for the orderly end, which takes this thread with it, or do without."""
     time.sleep(GRACE_S)
     os._exit(1)

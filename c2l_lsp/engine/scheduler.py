@@ -137,7 +137,7 @@ def _update_group(group: list[WorkspaceAdapter]) -> Slices[None]:
         work = updates[0].network.update_in_slices([u.state for u in updates], [u.change for u in updates])
         states, seconds = yield from clocked(work)
     except Exception as error:
-        if len(waiting) == 1 or device.lost(error):
+        if len(waiting) == 1 or device.is_lost(error):
             for workspace, _ in waiting:
                 workspace.fail(error)
             return

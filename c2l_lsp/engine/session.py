@@ -33,9 +33,9 @@ class Session:
         """Open a folder and work until its adapter is up to date with the disk."""
         name = str(folder.resolve())
         self.engine.open_folder(wire.OpenFolder(folder=name, settings=self.settings))
-        return self.settle(name, timeout_s)
+        return self.run_until_idle(name, timeout_s)
 
-    def settle(self, folder: str, timeout_s: float = 3600.0) -> wire.AdapterInfo:
+    def run_until_idle(self, folder: str, timeout_s: float = 3600.0) -> wire.AdapterInfo:
         """Work until nothing of the folder is due. EngineError when it takes longer than `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         workspace = self.engine.workspace(folder)
@@ -48,7 +48,7 @@ class Session:
             self.engine.idle_step()
         return workspace.info()
 
-    def until(self, holds: Callable[[], object], timeout_s: float = 30.0) -> None:
+    def run_until(self, holds: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Work as an engine's loop does until something holds. EngineError when it takes longer than `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         while not holds():
@@ -60,10 +60,10 @@ class Session:
             else:
                 time.sleep(0.005)
 
-    def deepen(self, folder: str, steps: int = 0, timeout_s: float = 3600.0) -> wire.AdapterInfo:
-        """Train a LoRA of an open folder by gradient descent, to the end."""
+    def finetune(self, folder: str, steps: int = 0, timeout_s: float = 3600.0) -> wire.AdapterInfo:
+        """Train LoRA pairs of an open folder by gradient descent, to the end."""
         self.engine.workspace(folder).finetune(steps)
-        return self.settle(folder, timeout_s)
+        return self.run_until_idle(folder, timeout_s)
 
     def complete(self, request: wire.Complete) -> wire.Completion:
         """Answer a request now."""

@@ -133,11 +133,11 @@ class Worker:
 
     def _failed(self, error: Exception) -> str:
         """The model failed: a sentence for it, also told as a trouble; the process ends if nothing else can help."""
-        first = device.said(error)
+        first = device.describe(error)
         sentence = f"The model failed: {first}"
         self._faults += 1
         log.error("%s", sentence)
-        if device.lost(error) or self._faults >= device.FAULTS_IN_A_ROW:
+        if device.is_lost(error) or self._faults >= device.FAULTS_IN_A_ROW:
             self._running, self._code = False, DEVICE_LOST
             log.error("The device cannot be used any more; the engine ends to be started again: %s", first)
         self._tell(Severity.WARNING, sentence)
@@ -260,7 +260,7 @@ def _leave_a_core() -> None:
 
 def main() -> int:
     """Seal stdout (a private duplicate carries the frames, prints go to stderr) and serve."""
-    parent_watch.end_with_parent()
+    parent_watch.exit_with_parent()
     frames_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
@@ -269,14 +269,14 @@ def main() -> int:
 
         msvcrt.setmode(0, os.O_BINARY)  # type: ignore[attr-defined]
         msvcrt.setmode(frames_out.fileno(), os.O_BINARY)  # type: ignore[attr-defined]
-    allocator.give_back()
-    allocator.few_kernels()
+    allocator.return_freed_memory()
+    allocator.limit_kernel_caches()
     sys.setswitchinterval(_SWITCH_S)
     os.chdir(Path(__file__).parent)  # a model's Hub name must not be taken for a folder of the workspace
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")
-    return Worker(sys.stdin.buffer, frames_out, parent_watch.end_soon).run()
+    return Worker(sys.stdin.buffer, frames_out, parent_watch.exit_after_grace).run()
 
 
 if __name__ == "__main__":

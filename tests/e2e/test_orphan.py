@@ -17,7 +17,7 @@ LIMIT = 5.0 * slack()
 
 ENGINE = """
 import ctypes, sys, time
-from c2l_lsp.engine import orphan, worker
+from c2l_lsp.engine import parent_watch, worker
 {unknown_parent}
 def stuck(self, params, request_id):
     open({mark!r}, "w").close()
@@ -41,7 +41,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it o
 )
 def test_an_engine_that_is_stuck_ends_with_a_killed_server(does: str, by_kernel: bool, folder: Path, tmp_path: Path):
     mark = tmp_path / "stuck"
-    unknown = "" if by_kernel else "orphan.end_with_parent = lambda: None"  # as where no kernel helps
+    unknown = "" if by_kernel else "parent_watch.exit_with_parent = lambda: None"  # as where no kernel helps
     engine = ENGINE.format(unknown_parent=unknown, mark=str(mark), does=does)
     command = [sys.executable, "-c", SERVER.format(engine=engine)]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

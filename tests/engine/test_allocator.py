@@ -9,9 +9,9 @@ import pytest
 
 _SCRIPT = """
 import sys, psutil
-from c2l_lsp.engine import heap
+from c2l_lsp.engine import allocator
 if sys.argv[1] == "bounded":
-    assert heap.give_back()
+    assert allocator.return_freed_memory()
 def block():
     made = bytearray(2 << 20)
     made[::4096] = b"x" * 512  # every page is there
@@ -41,10 +41,10 @@ def test_large_blocks_go_back_and_would_not_by_themselves():
 
 _READS = """
 import sys
-from c2l_lsp.engine import heap
-heap.give_back()
+from c2l_lsp.engine import allocator
+allocator.return_freed_memory()
 if sys.argv[1] == "bounded":
-    heap.few_kernels()
+    allocator.limit_kernel_caches()
 import psutil, torch
 if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
     print(-1); sys.exit()

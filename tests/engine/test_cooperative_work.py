@@ -162,5 +162,5 @@ def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_m
         assert workspace.info().generation == before
         assert workspace.pending_update is None or workspace.pending_update is not begun
         if name in engine._followed:
-            session.settle(name)
+            session.run_until_idle(name)
     assert name not in engine._followed

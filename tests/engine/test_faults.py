@@ -50,7 +50,10 @@ def other(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("where", "error"),
-    [*(("reading", error) for error in UNFORESEEN), *((w, UNFORESEEN[0]) for w in ("updating", "adapter", "pieces"))],
+    [
+        *(("embed_in_slices", error) for error in UNFORESEEN),
+        *((w, UNFORESEEN[0]) for w in ("update_in_slices", "adapter", "chunks")),
+    ],
 )
 def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, other, monkeypatch, where, error):
     session.open(folder)
@@ -60,7 +63,7 @@ def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, othe
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
         workspace(session, root).regenerate()
-    session.until(lambda: troubles(session) and sound.info().generation == 2)
+    session.run_until(lambda: troubles(session) and sound.info().generation == 2)
     (told,) = troubles(session)
     assert (told.folder, told.severity) == (str(folder.resolve()), "error")
     assert f"({type(error).__name__} at " in told.message
@@ -69,7 +72,7 @@ def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, othe
     assert one.live.adapter is not None or one.info().scale == 0  # the last one stays
     monkeypatch.undo()
     one.regenerate()
-    session.until(lambda: one.info().generation == 2)
+    session.run_until(lambda: one.info().generation == 2)
     assert one.info().message == "" or "not used" in one.info().message
 
 
@@ -88,7 +91,7 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
     monkeypatch.setattr(one._learner.network, "update_in_slices", update)
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
-    session.until(lambda: troubles(session) and sound.info().generation == 2)
+    session.run_until(lambda: troubles(session) and sound.info().generation == 2)
     assert {told.folder for told in troubles(session)} == {str(folder.resolve())}
 
 

@@ -68,7 +68,7 @@ def test_states_learned_longest_ago_go_when_there_are_too_many(tmp_path: Path):
     size = sum(path.stat().st_size for path in roots[0].rglob("*") if path.is_file()) / 2**20
     assert inventory.prune(tmp_path, 5 * size) == []
     held = FolderStore(tmp_path / "s90")
-    assert held.own()
+    assert held.acquire()
     assert [path.name for path in inventory.prune(tmp_path, 2.5 * size)] == ["s50", "s30"]  # the oldest is in use
     held.close()
     assert sorted(path.name for path in tmp_path.iterdir() if (path / "CURRENT").exists()) == ["s10", "s90"]
@@ -80,7 +80,7 @@ def test_forget_does_not_delete_under_a_running_server(tmp_path: Path):
     folder.mkdir()
     root = keep(state_root() / folder_key(folder), 0)
     held = FolderStore(root)
-    assert held.own()
+    assert held.acquire()
     with pytest.raises(StorageError, match="open in a running server"):
         inventory.forget(folder)
     held.close()

@@ -67,7 +67,7 @@ class HistoryReplay:
     def run(self, progress: Progress) -> Slices[ReplayedHistory | None]:
         """Return the history, None without a repository or with fewer than two commits. GitError if git fails."""
         try:
-            shas = [commit.sha for commit in git_history.first_parent(self._folder, self._commits + 1)]
+            shas = [commit.sha for commit in git_history.first_parent_commits(self._folder, self._commits + 1)]
         except (git_process.NoRepository, git_process.NoCommit):
             return None
         yield
@@ -98,12 +98,12 @@ class HistoryReplay:
 
     def _texts(self, sha: str) -> Slices[dict[str, FileText]]:
         """The admitted files of a commit, sampled as the working tree is."""
-        tree = {p: b for p, b in git_history.tree(self._folder, sha).items() if self._files.admits(p)}
+        tree = {p: b for p, b in git_history.tree(self._folder, sha).items() if self._files.includes(p)}
         yield
         found: dict[str, FileText] = {}
         for path, (_, content) in zip(tree, git_history.blobs(self._folder, tree.values()), strict=True):
             text = _decoded(content)
-            screened = None if text is None else self._files.screen(path, text)
+            screened = None if text is None else self._files.check_text(path, text)
             if screened is not None:
                 found[path] = screened
             if len(found) % _FILES_A_SLICE == _FILES_A_SLICE - 1:
@@ -125,7 +125,9 @@ class HistoryReplay:
         """The embedded diff of each pair of consecutive commits. A commit without production changes is no step."""
         steps = []
         for at, (before, after) in enumerate(itertools.pairwise(shas), 1):
-            text = git_history.diff_text(self._folder, before, after, permits=self._files.permits)[:MAX_DIFF_CHARS]
+            text = git_history.diff_text(self._folder, before, after, is_ignored=self._files.is_ignored)[
+                :MAX_DIFF_CHARS
+            ]
             yield
             if text:
                 steps.append((yield from self._embed(self._network.diff_chunks(text))))

@@ -93,7 +93,7 @@ class Learner:
         """Let the text of an unsaved buffer (None: closed) count instead of the file. False if nothing can change."""
         if text is None:
             return self._overlay.pop(path, None) is not None
-        if not self.filter.admits(path):
+        if not self.filter.includes(path):
             return False
         changed = self._overlay.get(path) != text
         self._overlay[path] = text
@@ -135,7 +135,7 @@ class Learner:
         if paths is None:
             self.filter = FileFilter(self._folder, self._settings.files)
         on_read = (lambda path, file: self.sample.note_first_text(path, file.text)) if first else None
-        scan = Scan(self.filter, self._snapshot, only=paths, on_read=on_read)
+        scan = Scan(self.filter, self._snapshot, hints=paths, on_read=on_read)
         while not scan.step(SLICE_S):
             yield
         before, self._snapshot = self._snapshot, scan.snapshot
@@ -158,7 +158,7 @@ class Learner:
     def _with_buffers(self) -> Snapshot:
         files = dict(self._snapshot)
         for path, text in self._overlay.items():
-            screened = self.filter.screen(path, text)
+            screened = self.filter.check_text(path, text)
             if screened is None:
                 files.pop(path, None)
             else:
@@ -243,7 +243,7 @@ class Learner:
             return None
         if history is None:
             return None
-        self._keep_texts(history.plan)
+        self._texts.put(history.plan.new_texts, history.plan.digests)
         ms = {"history": (time.perf_counter() - started) * 1e3}
         start = history.start or network.empty()
         return PendingUpdate(network, start, history.change, history.plan, trigger, ms, history.key)
@@ -262,7 +262,7 @@ class Learner:
         if not network.reads_diffs:
             return []
         old_texts = self._texts.get(record.entry.digest for record in self.records.values())
-        self._keep_texts(plan)
+        self._texts.put(plan.new_texts, plan.digests)
         text = "" if plan.first else update_plan.diff_text(plan, self.records, old_texts)
         return (yield from network.embed_in_slices(network.diff_chunks(text))) if text else []
 
@@ -278,10 +278,6 @@ class Learner:
         if plan.first or missing:
             self._callbacks.progress(task, len(missing), len(missing), "chunks", True)
         return found
-
-    def _keep_texts(self, plan: UpdatePlan) -> None:
-        texts = {plan.records[path].entry.digest: text for path, text in plan.texts.items()}
-        self._texts.put(texts, {record.entry.digest for record in plan.records.values()})
 
     # --- the state ---------------------------------------------------------------------------------------------------
 

@@ -60,22 +60,22 @@ class Persistence:
     def open(self) -> None:
         """Take the state lock; warn if another process holds it. Takes up a purge that did not end."""
         try:
-            if not self.store.own():
+            if not self.store.acquire():
                 self.failed(StateInUse(f"Another server saves the state of {self._name}; this one does not."))
         except StorageError as error:
             self.failed(error)
-        self.purge_pending = self.store.purging
+        self.purge_pending = self.store.purge_pending
 
     def close(self) -> None:
         """Release the state lock, at once or when the write in progress ends."""
-        self._writer.end(_CLOSE_S)
+        self._writer.close(_CLOSE_S)
 
     def failed(self, error: StorageError) -> None:
         """Note that a write failed: warn once, and pause for `RETRY_S`."""
         self._retry_at = time.monotonic() + RETRY_S
         if self.works:
             self.works = False
-            self._events.trouble(error)
+            self._events.warn_once(error)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Persistence:
     @property
     def done(self) -> bool:
         """Whether a write has ended since the last `finish`."""
-        return self._writer.done
+        return self._writer.has_result
 
     def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor], cache: CacheOwner) -> None:
         """Write a generation in the background; of several that wait, only the last is written.
@@ -107,11 +107,11 @@ class Persistence:
         purge = self.purge_pending and cache.prune_cache()
         if not self.purge_pending and saved.generation % _PRUNE_EVERY == 0:
             cache.prune_cache()
-        self._writer.keep(WriteJob(saved, state, extra, purge))
+        self._writer.submit(WriteJob(saved, state, extra, purge))
 
     def finish(self, cache: CacheOwner) -> None:
         """Take the result of a write that ended: warn, or say that saving works again."""
-        result = self._writer.take()
+        result = self._writer.take_result()
         if result is None:
             return
         if result.error is not None:
@@ -123,19 +123,19 @@ class Persistence:
             self.works = True
             cache.resume_cache()
             message = f"The state of {self._name} is saved again."
-            self._events.said(StorageError.code, Severity.INFO, message)
+            self._events.emit_message(StorageError.code, Severity.INFO, message)
 
     # --- deleting ----------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Delete everything saved. StorageError if some of it cannot be deleted."""
-        self._writer.drop()
+        self._writer.discard_pending()
         self.store.clear()
 
     def purge(self) -> None:
         """Delete the saved generations at once: they contain text that the ignore rules exclude now."""
         self.purge_pending = True
-        self._writer.drop()
+        self._writer.discard_pending()
         try:
             self.store.purge()
         except StorageError as error:
@@ -148,6 +148,6 @@ class Persistence:
         try:
             self.store.purge()
             self.store.cache.prune(set(), "")
-            self.purge_pending = not self.store.purged(self.store.epoch)
+            self.purge_pending = not self.store.finish_purge(self.store.epoch)
         except StorageError as error:
             self.failed(error)

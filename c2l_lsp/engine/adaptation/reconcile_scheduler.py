@@ -46,7 +46,7 @@ class ReconcileScheduler:
 
     def start(self, files: FileFilter) -> None:
         """Start watching, and schedule the first comparison."""
-        self._watcher = Watcher(self._folder, files, self._changed, on_trouble=self._on_error)
+        self._watcher = Watcher(self._folder, files, self._changed, on_warning=self._on_error)
         self._watch()
         self.soon()
 
@@ -90,12 +90,12 @@ class ReconcileScheduler:
 
     def due_in(self, now: float) -> float:
         """Return the seconds until the next comparison."""
-        hinted = self._hints.due()
+        hinted = self._hints.seconds_until_due()
         return min(self._next_full - now, hinted if hinted is not None else float("inf"))
 
     def next_request(self, now: float, *, first: bool) -> ReconcileRequest | None:
         """Return what to compare now, None if it is postponed until git is done. `first`: there is no state yet."""
-        due = self._hints.due()
+        due = self._hints.seconds_until_due()
         hints = self._hints.take() if due is not None and due <= 0 else frozenset()
         everything = hints is None or now >= self._next_full
         self.waits = self._git_at_work(now, first=first)

@@ -15,7 +15,7 @@ from c2l_lsp.model.hypernet.encoder import in_diff
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter
-from c2l_lsp.repo.history.patch import unified
+from c2l_lsp.repo.history.patch import unified_diff
 from c2l_lsp.repo.history.snapshot import Entry, Snapshot
 
 SLICE_S = 0.02
@@ -68,6 +68,16 @@ class UpdatePlan:
         """Return at most `most` changed files, largest first, to be shown to the user."""
         sizes = {path: self.records[path].entry.size if path in self.records else 0 for path in self.paths}
         return sorted(sizes, key=lambda path: (-sizes[path], path))[:most]
+
+    @property
+    def new_texts(self) -> dict[bytes, str]:
+        """The new text of each changed file, by its digest."""
+        return {self.records[path].entry.digest: text for path, text in self.texts.items()}
+
+    @property
+    def digests(self) -> set[bytes]:
+        """The digests of all files of the plan."""
+        return {record.entry.digest for record in self.records.values()}
 
     @property
     def empty(self) -> bool:
@@ -152,7 +162,7 @@ def _count(records: Iterable[FileRecord]) -> Counter[bytes]:
 
 
 def diff_text(plan: UpdatePlan, records: Mapping[str, FileRecord], old_texts: Mapping[bytes, str]) -> str:
-    """Return the unified diffs of a plan's production files as `git diff -U3` prints them, "" without any.
+    """Return the unified_diff diffs of a plan's production files as `git diff -U3` prints them, "" without any.
 
     `records` are those before the plan, `old_texts` their texts by digest; a file whose old text is lost is left out.
     """
@@ -161,7 +171,7 @@ def diff_text(plan: UpdatePlan, records: Mapping[str, FileRecord], old_texts: Ma
         old = records.get(path)
         before = old_texts.get(old.entry.digest) if old is not None else None
         if in_diff(path) and (old is None or before is not None):
-            out.append(unified(before, plan.texts.get(path), path))
+            out.append(unified_diff(before, plan.texts.get(path), path))
     return "".join(out)
 
 

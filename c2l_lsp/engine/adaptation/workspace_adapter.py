@@ -119,7 +119,7 @@ class InactiveWorkspace:
             self._filter = self._filter or FileFilter(self.folder, self.settings.files)
         except C2LError:
             return not self.folder.is_dir()
-        return self._filter.permits(path)
+        return not self._filter.is_ignored(path)
 
     def info(self) -> wire.AdapterInfo:
         """Return what the status shows of the folder."""
@@ -154,7 +154,7 @@ class WorkspaceAdapter:
         self._environment = environment
         self._events = FolderEvents(folder, environment.emit)
         self._persistence = Persistence(folder.name, store, self._events)
-        self._reconciling = ReconcileScheduler(folder, settings, self._events.trouble)
+        self._reconciling = ReconcileScheduler(folder, settings, self._events.warn_once)
         self._learner = self._new_learner()
         self._stages: Stages | None = None
         self._unpublished: PendingUpdate | None = None  # applied to the state, and no adapter generated from it yet
@@ -173,7 +173,7 @@ class WorkspaceAdapter:
         try:
             self._restore()
         except C2LError as error:
-            self._events.trouble(error)
+            self._events.warn_once(error)
         self._reconciling.start(self._learner.filter)
         self._state = "indexing" if self._learner.state is None else "ready"
 
@@ -206,7 +206,7 @@ class WorkspaceAdapter:
 
     def permits(self, path: str) -> bool:
         """Whether the filter admits a file to a prompt."""
-        return (self._reconciling.filter or self._learner.filter).permits(path)
+        return not (self._reconciling.filter or self._learner.filter).is_ignored(path)
 
     def regenerate(self) -> None:
         """Compare all files with the disk now."""
@@ -230,7 +230,7 @@ class WorkspaceAdapter:
         self._trigger = "reset"
         self._reconciling.soon()
         if failed is not None:
-            self._events.trouble(failed)
+            self._events.warn_once(failed)
             raise failed
 
     def set_enabled(self, enabled: bool) -> None:
@@ -244,7 +244,7 @@ class WorkspaceAdapter:
         self.adapters.set_finetuned(FinetuneResult())
         self._make_live()
         self.message = "The adapter is not used: the model produced NaN with it."
-        self._events.trouble(EngineError(f"{self.folder.name}: {self.message}"))
+        self._events.warn_once(EngineError(f"{self.folder.name}: {self.message}"))
 
     def finetune(self, steps: int = 0) -> None:
         """Train LoRA pairs by gradient descent in the background. AdapterError if nothing is learned yet."""
@@ -334,14 +334,14 @@ class WorkspaceAdapter:
         Raises the error again if the device is lost: only a new process can help then.
         """
         self._drop_stages()
-        if device.lost(error):
+        if device.is_lost(error):
             raise error
         if isinstance(error, StateError):
             self._learner.discard_state()  # it does not fit the update: it is built from the files again
         elif isinstance(error, C2LError):
             self._report_failure(error)
             return
-        reason = device.said(error)
+        reason = device.describe(error)
         self._report_failure(EngineError(f"{self.folder.name} could not be learned ({reason}); it is tried again."))
         self._reconciling.soon(RETRY_S)
 
@@ -424,7 +424,7 @@ class WorkspaceAdapter:
         self._unpublished = None
         self._count_generation(rejection)
         self._state = "ready"
-        self._events.well()  # the same problem is reported again from now on
+        self._events.clear_warnings()  # the same problem is reported again from now on
         self._events.emit(
             wire.AdapterChanged(
                 info=self.info(),
@@ -455,7 +455,7 @@ class WorkspaceAdapter:
     def _up_to_date(self) -> None:
         """Nothing changed: the state is current. Save it if the disk lacks it."""
         self._state = "ready"
-        self._events.well()
+        self._events.clear_warnings()
         network, state = self._learner.network, self._learner.state
         if self._persistence.outdated and network is not None and state is not None:
             self._persist(network, state)
@@ -468,7 +468,7 @@ class WorkspaceAdapter:
         if isinstance(error, NothingToLearn | FolderError):
             self.adapters.withdraw()
             self._make_live()
-        self._events.trouble(error)
+        self._events.warn_once(error)
 
     # --- finetuning --------------------------------------------------------------------------------------------------
 
@@ -493,12 +493,12 @@ class WorkspaceAdapter:
             self._finetuning = self._finetune_stages = None
         except Exception as error:
             self._finetuning = self._finetune_stages = None
-            if device.lost(error):
+            if device.is_lost(error):
                 raise
-            note = f"failed: {device.said(error)}"
+            note = f"failed: {device.describe(error)}"
             self.adapters.set_finetuned(replace(self.adapters.finetuned, note=note))
             warning = error if isinstance(error, C2LError) else EngineError(f"{self.folder.name}: {note}.")
-            self._events.trouble(warning)
+            self._events.warn_once(warning)
 
     # --- persistence -------------------------------------------------------------------------------------------------
 
@@ -535,7 +535,7 @@ class WorkspaceAdapter:
         try:
             prior, finetuned = finetune.split(tensors)
         except StateError as error:
-            raise store.refuse(error) from error
+            raise store.reject(error) from error
         self._learner.restore_rules(saved, prior)
         network = registry.build(self.settings, self._environment.model, prior)
         if network is None or network.digest != saved.hypernetwork:
@@ -544,7 +544,7 @@ class WorkspaceAdapter:
             adapter = self._checked_adapter(network, state, finetuned)
         except Exception as error:
             self._learner.restore_rules(saved, {})
-            raise store.refuse(StateError(device.said(error))) from error
+            raise store.reject(StateError(device.describe(error))) from error
         self._learner.restore_state(network, state, saved)
         validation = ValidationResult(saved.gate, 0.0, 0, knn_strength=saved.gate_recall)
         self.adapters.restore(adapter, validation, finetuned)
@@ -575,7 +575,7 @@ class WorkspaceAdapter:
 
     def _new_learner(self) -> Learner:
         events, persistence = self._events, self._persistence
-        callbacks = Callbacks(events.progress, persistence.failed, events.trouble, self._rules_changed)
+        callbacks = Callbacks(events.progress, persistence.failed, events.warn_once, self._rules_changed)
         return Learner(self.folder, self.settings, self._environment.model, persistence.cache, callbacks)
 
 
@@ -592,7 +592,7 @@ def open_workspace(
     events = FolderEvents(folder, environment.emit)
     if not folder.is_dir():
         error: C2LError = FolderError(f"{folder} is not a folder that can be read; completions use the base model.")
-        events.trouble(error)
+        events.warn_once(error)
         return InactiveWorkspace(folder, settings, store, "failed", str(error))
     if not trusted:
         return InactiveWorkspace(folder, settings, store, "off", "The folder is not trusted: nothing is learned.")
@@ -601,7 +601,7 @@ def open_workspace(
     try:
         workspace = WorkspaceAdapter(folder, settings, store, environment)
     except C2LError as unreadable:
-        events.trouble(unreadable)
+        events.warn_once(unreadable)
         return InactiveWorkspace(folder, settings, store, "failed", str(unreadable))
     try:
         workspace.start()

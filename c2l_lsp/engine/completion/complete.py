@@ -15,13 +15,13 @@ from c2l_lsp.engine.completion import prompt as prompts
 from c2l_lsp.engine.completion.confidence import ConfidentText
 from c2l_lsp.engine.completion.decode import Prefilled
 from c2l_lsp.engine.completion.draft import DraftSource
-from c2l_lsp.engine.completion.greedy import Step
+from c2l_lsp.engine.completion.greedy import DecodedToken
 from c2l_lsp.engine.completion.stop_rules import StopRules
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import tails
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.repo.filter.content import holds_secret
+from c2l_lsp.repo.filter.content import contains_secret
 
 _WRITING = 0.25
 """Share of the latency budget that is left for writing, however long the prompt took to read: who has not typed on is
@@ -47,7 +47,7 @@ class _Task:
     start: Prefilled
     deadline: float
     cancelled: Callable[[], bool]
-    elsewhere: DraftSource | None
+    draft_source: DraftSource | None
 
 
 class Decoding(Protocol):
@@ -58,12 +58,12 @@ class Decoding(Protocol):
     ) -> Prefilled:
         """Read a prompt. RequestCancelled as soon as `cancelled` says so."""
 
-    def likeliest(self, start: Prefilled, count: int) -> list[int]:
+    def top_tokens(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer, best first."""
 
     def stream(
-        self, start: Prefilled, first: int | None = None, elsewhere: DraftSource | None = None
-    ) -> Iterator[Step]:
+        self, start: Prefilled, first: int | None = None, draft_source: DraftSource | None = None
+    ) -> Iterator[DecodedToken]:
         """Greedy tokens after a prompt, without end."""
 
 
@@ -80,11 +80,11 @@ class Completer:
         generation: int,
         kv_key: str,
         cancelled: Callable[[], bool],
-        elsewhere: DraftSource | None = None,
+        draft_source: DraftSource | None = None,
     ) -> wire.Completion:
         """The completion of a request. RequestCancelled as soon as `cancelled` says so, at most one step later.
 
-        `elsewhere` is where drafts are looked up besides the prompt. FloatingPointError if the model computes NaN.
+        `draft_source` is where drafts are looked up besides the prompt. FloatingPointError if the model computes NaN.
         """
         started = time.perf_counter()
         budget = request.max_latency_ms / 1e3
@@ -99,12 +99,12 @@ class Completer:
         start = self._decoder.prefill(asked.ids, kv_key, asked.forced_prefix, cancelled)
         prefilled = time.perf_counter()
         deadline = max(deadline, prefilled + _WRITING * budget)
-        task = _Task(request, shape, start, deadline, cancelled, elsewhere)
+        task = _Task(request, shape, start, deadline, cancelled, draft_source)
         found = self._candidates(task)
         ended = time.perf_counter()
         best = found[0]
         shown = (request.must_start + item.text for item in found if item.text.strip())
-        texts = [text for text in _distinct(shown) if not holds_secret(shape.line + text)]
+        texts = [text for text in _distinct(shown) if not contains_secret(shape.line + text)]
         return wire.Completion(
             texts=texts,
             generation=generation,
@@ -137,7 +137,7 @@ class Completer:
     def _candidates(self, task: _Task) -> list[_Text]:
         """The greedy text, then one for each next-best first token: different by construction, and deterministic."""
         wanted = task.request.candidates if task.request.invoked else 1
-        firsts = self._decoder.likeliest(task.start, wanted) if wanted > 1 else []
+        firsts = self._decoder.top_tokens(task.start, wanted) if wanted > 1 else []
         found = [self._decode(task, None)]
         for token in firsts[1:]:
             if time.perf_counter() >= task.deadline:
@@ -150,7 +150,7 @@ class Completer:
         ids: list[int] = []
         total, paid, stop = 0.0, 0.0, "tokens"  # `paid`: of what stands before the cursor, and is no guess
         sure = ConfidentText(request.min_confidence)
-        for step in self._decoder.stream(start, first, task.elsewhere):
+        for step in self._decoder.stream(start, first, task.draft_source):
             if task.cancelled():
                 raise RequestCancelled("The completion was cancelled.")
             if math.isnan(step.logprob):

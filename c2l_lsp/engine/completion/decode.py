@@ -14,8 +14,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from c2l_lsp.engine.completion.draft import Credits, DraftSource, Guess, Lookup
-from c2l_lsp.engine.completion.greedy import Greedy, Step
+from c2l_lsp.engine.completion.draft import Draft, DraftBudgets, DraftLookup, DraftSource
+from c2l_lsp.engine.completion.greedy import DecodedToken, GreedySelector
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import tails
 from c2l_lsp.model.adapter.kv_sequence import KVSequence, SequenceReader, sequence_reader
@@ -76,10 +76,10 @@ class Decoder:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._model, self._adapters, self._draft, self._clock = model, adapters, draft, clock
-        self._reader, self._greedy = reader or sequence_reader(model, adapters), Greedy(model.token_bytes)
+        self._reader, self._greedy = reader or sequence_reader(model, adapters), GreedySelector(model.token_bytes)
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()
         self._next = 0
-        self._credits = Credits()
+        self._credits = DraftBudgets()
         self.tokens_computed = 0
         self.forward_passes = 0
         self.drafted = 0
@@ -108,26 +108,26 @@ class Decoder:
         return Prefilled(slot, logits[0], len(ids), reused, forced_prefix.encode())
 
     @torch.inference_mode()
-    def likeliest(self, start: Prefilled, count: int) -> list[int]:
+    def top_tokens(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer, best first."""
-        return self._greedy.likeliest(start.logits, start.forced_prefix, count)
+        return self._greedy.top_tokens(start.logits, start.forced_prefix, count)
 
     @torch.inference_mode()
     def stream(
-        self, start: Prefilled, first: int | None = None, elsewhere: DraftSource | None = None
-    ) -> Iterator[Step]:
+        self, start: Prefilled, first: int | None = None, draft_source: DraftSource | None = None
+    ) -> Iterator[DecodedToken]:
         """Greedy tokens after a prompt, without end: the consumer stops. `first` forces the first token.
 
         May be called again for the same prompt; the KV of the last answer is dropped then. Drafts are looked up in the
-        prompt and in what is known `elsewhere`.
+        prompt and in what is known `draft_source`.
         """
         slot, seen, forced_prefix = cast(_Slot, start.slot), start.length, start.forced_prefix
         slot.crop(seen)
-        lookup = Lookup(slot.ids, self._cursor(slot.ids), elsewhere) if self._draft else None
-        logits, guess = start.logits[None], Guess()
+        lookup = DraftLookup(slot.ids, self._cursor(slot.ids), draft_source) if self._draft else None
+        logits, guess = start.logits[None], Draft()
         while True:
             written: list[int] = []
-            for step, hoped in zip(self._greedy.steps(logits, forced_prefix, first), [*guess.ids, None], strict=True):
+            for step, hoped in zip(self._greedy.select(logits, forced_prefix, first), [*guess.ids, None], strict=True):
                 yield step
                 written.append(step.token)
                 if step.token != hoped:
@@ -145,15 +145,15 @@ class Decoder:
         """Make ready what reading under the current adapter needs, so that the first prompt does not wait for it."""
         self._reader.prepare()
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Drop all kept KV."""
         self._slots.clear()
 
-    def _guess(self, lookup: Lookup | None, written: list[int], wanted: bool) -> Guess:
+    def _guess(self, lookup: DraftLookup | None, written: list[int], wanted: bool) -> Draft:
         if lookup is None:
-            return Guess()
+            return Draft()
         lookup.extend(written)
-        guess = lookup.propose(self._draft, self._credits.good) if wanted else Guess()
+        guess = lookup.propose(self._draft, self._credits.good) if wanted else Draft()
         self.drafted += len(guess.ids)
         return guess
 

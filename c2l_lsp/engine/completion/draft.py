@@ -26,7 +26,7 @@ _DEAREST = 2.0  # a hiccup of the machine must not end drafting for long
 
 
 @dataclass(frozen=True)
-class Guess:
+class Draft:
     """Tokens that may come next, and where they were found."""
 
     ids: list[int] = field(default_factory=list)
@@ -36,11 +36,11 @@ class Guess:
 class DraftSource(Protocol):
     """Text besides the prompt that can be searched."""
 
-    def after(self, run: list[int], most: int) -> list[int]:
+    def continuation(self, run: list[int], most: int) -> list[int]:
         """Up to `most` tokens that followed a run of LONGEST tokens there; none where it never stood."""
 
 
-class Credit:
+class DraftBudget:
     """Whether drafts pay, kept as an account in steps: a draft costs, a token it saved earns, and time heals."""
 
     def __init__(self) -> None:
@@ -55,13 +55,13 @@ class Credit:
         self._steps = min(self._steps + _INTEREST - (cost if drafted else 0.0) + saved, _MOST)
 
 
-class Credits:
+class DraftBudgets:
     """An account for each source of drafts, and what a draft costs on this model and machine."""
 
-    SOURCES = ("prompt", "elsewhere")
+    SOURCES = ("prompt", "draft_source")
 
     def __init__(self) -> None:
-        self._accounts = {name: Credit() for name in self.SOURCES}
+        self._accounts = {name: DraftBudget() for name in self.SOURCES}
         self._plain: deque[float] = deque(maxlen=_TIMED)
         self._checked: deque[float] = deque(maxlen=_TIMED)
 
@@ -78,7 +78,7 @@ class Credits:
         cost = self.cost
         return {name for name, account in self._accounts.items() if account.good(cost)}
 
-    def book(self, guess: Guess, saved: int) -> None:
+    def book(self, guess: Draft, saved: int) -> None:
         """Settle one step."""
         cost = self.cost
         for name, account in self._accounts.items():
@@ -90,14 +90,14 @@ class Credits:
         (self._checked if drafted else self._plain).append(seconds)
 
 
-class Lookup:
+class DraftLookup:
     """A text that can be searched for runs of tokens, and grows.
 
     `cursor` is where writing goes on: in a fill-in-the-middle prompt the end of the text before it, else the end.
     """
 
-    def __init__(self, ids: list[int], cursor: int, elsewhere: DraftSource | None = None) -> None:
-        self._ids, self._elsewhere = ids.copy(), elsewhere
+    def __init__(self, ids: list[int], cursor: int, draft_source: DraftSource | None = None) -> None:
+        self._ids, self._draft_source = ids.copy(), draft_source
         self._tail = ids[max(0, cursor - LONGEST) : cursor]
         self._text = array("i", ids[:-1]).tobytes()  # searched as bytes: an index would cost more than is asked of it
 
@@ -107,18 +107,18 @@ class Lookup:
             self._ids.append(token)
             self._tail = [*self._tail, token][-LONGEST:]
 
-    def propose(self, most: int, sources: Collection[str] = Credits.SOURCES) -> Guess:
+    def propose(self, most: int, sources: Collection[str] = DraftBudgets.SOURCES) -> Draft:
         """Up to `most` tokens that may come next; none where the last tokens were not seen before.
 
         A long run in the prompt is the best sign, one elsewhere the next, a shorter one in the prompt the last.
         """
-        here, there = (name in sources for name in Credits.SOURCES)
+        here, there = (name in sources for name in DraftBudgets.SOURCES)
         if here and (ids := self._found(LONGEST, most)):
-            return Guess(ids, "prompt")
-        asked = self._elsewhere if there and len(self._tail) == LONGEST else None
-        if asked is not None and (ids := asked.after(self._tail, most)):
-            return Guess(ids, "elsewhere")
-        return Guess(self._found(LONGEST - 1, most), "prompt") if here else Guess()
+            return Draft(ids, "prompt")
+        asked = self._draft_source if there and len(self._tail) == LONGEST else None
+        if asked is not None and (ids := asked.continuation(self._tail, most)):
+            return Draft(ids, "draft_source")
+        return Draft(self._found(LONGEST - 1, most), "prompt") if here else Draft()
 
     def _found(self, size: int, most: int) -> list[int]:
         """What followed the last run of the `size` last tokens."""

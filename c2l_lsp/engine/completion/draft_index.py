@@ -33,14 +33,14 @@ class DraftIndex:
         """Tokens held."""
         return self._size
 
-    def stale(self, wanted: Iterable[tuple[str, object]]) -> str | None:
+    def next_stale(self, wanted: Iterable[tuple[str, object]]) -> str | None:
         """A path of `wanted` (path, version) that is not held as it is, if there is room; paths gone are dropped.
 
         A version is anything that changes with the text.
         """
         versions = dict(wanted)
         for path in self._texts.keys() - versions.keys():
-            self.drop(path)
+            self.remove(path)
         if self._size >= self._most:
             changed = (path for path in self._texts if self._versions[path] != versions[path])
         else:
@@ -49,7 +49,7 @@ class DraftIndex:
 
     def put(self, path: str, version: object, text: str) -> None:
         """Hold a text in place of what was held under its path; the oldest ones make room."""
-        self.drop(path)
+        self.remove(path)
         ids = self._encode(text[:_CHARS])
         self._texts[path] = ids
         self._versions[path] = version
@@ -57,18 +57,18 @@ class DraftIndex:
         for at in range(LONGEST, len(ids)):
             self._places[tuple(ids[at - LONGEST : at])] = (path, at)
         while self._size > self._most and len(self._texts) > 1:
-            self.drop(next(iter(self._texts)))
+            self.remove(next(iter(self._texts)))
         if len(self._places) > 2 * self._most:
             self._sweep()
 
-    def drop(self, path: str) -> None:
+    def remove(self, path: str) -> None:
         """Forget a text."""
         self._versions.pop(path, None)
         held = self._texts.pop(path, None)
         if held is not None:
             self._size -= len(held)
 
-    def after(self, run: list[int], most: int) -> list[int]:
+    def continuation(self, run: list[int], most: int) -> list[int]:
         """Up to `most` tokens that followed the run where it stood last."""
         path, at = self._places.get(tuple(run), ("", 0))
         ids = self._texts.get(path, [])

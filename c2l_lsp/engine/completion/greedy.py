@@ -15,36 +15,36 @@ _KEPT = 64  # debts whose tokens are known: a word that is typed owes one more l
 
 
 @dataclass(frozen=True)
-class Step:
+class DecodedToken:
     """One decoded token and its log-probability among the tokens that were possible."""
 
     token: int
     logprob: float
 
 
-class Greedy:
+class GreedySelector:
     """Chooses among tokens whose bytes are `token_bytes`; without them nothing can be owed."""
 
     def __init__(self, token_bytes: TokenBytes | None) -> None:
         self._pieces = token_bytes
         self._known: OrderedDict[bytes, Tensor | None] = OrderedDict()
 
-    def steps(self, logits: Tensor, forced_prefix: bytes, first: int | None) -> list[Step]:
+    def select(self, logits: Tensor, forced_prefix: bytes, first: int | None) -> list[DecodedToken]:
         """The likeliest token after each row of logits [n, vocabulary]; `first` replaces that of the first row."""
         possible = self._possible(forced_prefix)
         scores = logits.float() if possible is None else logits.float()[:, possible]
         tokens, norms = kernel.best(scores) or _best(scores)
         chosen = tokens if possible is None else possible[tokens].tolist()
         steps = [
-            Step(token, float(scores[row, at]) - norm)
+            DecodedToken(token, float(scores[row, at]) - norm)
             for row, (token, at, norm) in enumerate(zip(chosen, tokens, norms, strict=True))
         ]
         if first is not None:
             among = possible is None or bool((possible == first).any())
-            steps[0] = Step(first, float(logits[0, first]) - norms[0] if among else -torch.inf)
+            steps[0] = DecodedToken(first, float(logits[0, first]) - norms[0] if among else -torch.inf)
         return steps
 
-    def likeliest(self, logits: Tensor, forced_prefix: bytes, count: int) -> list[int]:
+    def top_tokens(self, logits: Tensor, forced_prefix: bytes, count: int) -> list[int]:
         """The likeliest tokens by logits [vocabulary], best first; fewer where not so many are possible."""
         possible = self._possible(forced_prefix)
         scores = logits.float() if possible is None else logits.float()[possible]

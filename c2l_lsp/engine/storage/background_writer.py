@@ -47,11 +47,11 @@ class BackgroundWriter:
         return self._busy
 
     @property
-    def done(self) -> bool:
+    def has_result(self) -> bool:
         """Whether there is an outcome to `take`."""
         return self._done is not None
 
-    def keep(self, job: WriteJob) -> None:
+    def submit(self, job: WriteJob) -> None:
         """Write this next."""
         with self._changed:
             purge = job.purge or (self._next is not None and self._next.purge)
@@ -60,18 +60,18 @@ class BackgroundWriter:
                 self._busy = True
                 threading.Thread(target=self._run, name="c2l-keep", daemon=True).start()
 
-    def drop(self) -> None:
+    def discard_pending(self) -> None:
         """What waits is not to be written any more: it was forgotten, or the rules leave some of it out."""
         with self._changed:
             self._next = self._done = None
 
-    def take(self) -> WriteResult | None:
+    def take_result(self) -> WriteResult | None:
         """How the last job that ended went, once."""
         with self._changed:
             done, self._done = self._done, None
             return done
 
-    def end(self, wait_s: float) -> None:
+    def close(self, wait_s: float) -> None:
         """Let go of the store: after `wait_s` at the latest, or by itself when what is being written is written."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy, wait_s)
@@ -97,7 +97,7 @@ class BackgroundWriter:
         epoch = self._store.epoch
         try:
             kept = self._store.save(job.saved, job.state, job.extra)
-            return WriteResult(purged=job.purge and kept and self._store.purged(epoch))
+            return WriteResult(purged=job.purge and kept and self._store.finish_purge(epoch))
         except StorageError as error:
             return WriteResult(error)
         except Exception as error:

@@ -20,7 +20,7 @@ from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.state_lock import StateLock
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding
 
-READINGS = "readings.sqlite"
+DATABASE = "readings.sqlite"
 _BATCH = 500
 _BUSY_S = 2.0
 _LOG_BYTES = 16 << 20  # of SQLite's log, above which it is folded into the database
@@ -30,9 +30,9 @@ class Cache:
     """The database below the directory of a claim. StorageError when it cannot be written or read, InUse when another
     process writes it."""
 
-    def __init__(self, claim: StateLock) -> None:
-        self._claim = claim
-        self._path = claim.root / READINGS
+    def __init__(self, lock: StateLock) -> None:
+        self._lock = lock
+        self._path = lock.root / DATABASE
         self._db: sqlite3.Connection | None = None
         self._writes = False  # what the connection was opened for
         self._folding: threading.Thread | None = None
@@ -60,12 +60,12 @@ class Cache:
         for key, reading in readings.items():
             value = tensors_to(dict(reading))
             rows.append((key, rule, value, disk.checksum(value)))
-        self._claim.required()
+        self._lock.require_held()
         with self._errors(), self._open() as db:
             db.executemany("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)", rows)
         self._fold_soon()
 
-    def texts(self, digests: Iterable[bytes]) -> dict[bytes, str]:
+    def get_texts(self, digests: Iterable[bytes]) -> dict[bytes, str]:
         """Kept texts of files by digest (only a hypernetwork that reads diffs has them kept)."""
         found: dict[bytes, str] = {}
         with self._errors():
@@ -79,7 +79,7 @@ class Cache:
 
     def put_texts(self, texts: Mapping[bytes, str], alive: set[bytes]) -> None:
         """Keep texts of files; those that are not `alive` any more are deleted."""
-        self._claim.required()
+        self._lock.require_held()
         packed = {digest: zlib.compress(text.encode("utf-8")) for digest, text in texts.items()}
         with self._errors(), self._open() as db:
             rows = [(digest, value, disk.checksum(value)) for digest, value in packed.items()]
@@ -89,7 +89,7 @@ class Cache:
 
     def prune(self, alive: set[bytes], rule: str, texts: Collection[bytes] = ()) -> None:
         """Delete readings, and texts other than `texts`, that no file needs any more."""
-        self._claim.required()
+        self._lock.require_held()
         with self._errors(), self._open() as db:
             stored = [row[0] for row in db.execute("SELECT key FROM reading WHERE rule = ?", [rule])]
             gone = [(key, rule) for key in stored if key not in alive]
@@ -99,13 +99,13 @@ class Cache:
             db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in texts])
 
     def _nothing_to_read(self) -> bool:
-        return not self._claim.own() and not self._path.is_file()
+        return not self._lock.acquire() and not self._path.is_file()
 
     def _open(self) -> sqlite3.Connection:
-        if self._claim.held and not self._writes:
+        if self._lock.held and not self._writes:
             self.close()  # it was open for reading at most
         if self._db is None:
-            self._writes = self._claim.own()
+            self._writes = self._lock.acquire()
             if not self._writes:
                 self._db = sqlite3.connect(self._uri("ro"), uri=True, timeout=0.5, check_same_thread=False)
                 self._db.text_factory = bytes
@@ -133,14 +133,14 @@ class Cache:
 
     def _fold_soon(self) -> None:
         """Fold the log into the database once it is long, in a thread: it waits for the disk, and nothing else may."""
-        log = self._path.with_name(f"{READINGS}-wal")
+        log = self._path.with_name(f"{DATABASE}-wal")
         with contextlib.suppress(OSError):
             idle = self._folding is None or not self._folding.is_alive()
             if idle and log.stat().st_size > _LOG_BYTES:
-                self._folding = threading.Thread(target=self.fold, name="c2l-fold", daemon=True)
+                self._folding = threading.Thread(target=self.checkpoint, name="c2l-fold", daemon=True)
                 self._folding.start()
 
-    def fold(self, how: str = "PASSIVE") -> bool:
+    def checkpoint(self, how: str = "PASSIVE") -> bool:
         """Whether all of the log could be folded in; a connection of its own, so that any thread may."""
         if not self._path.is_file():
             return True
@@ -157,7 +157,7 @@ class Cache:
             yield
         except (OSError, sqlite3.Error) as error:
             self.close()
-            raise disk.cannot(self._claim.root, error) from error
+            raise disk.storage_error(self._lock.root, error) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -11,20 +11,20 @@ from pathlib import Path
 from c2l_lsp.errors import StorageError
 
 
-def cannot(root: Path, error: Exception) -> StorageError:
+def storage_error(root: Path, error: Exception) -> StorageError:
     """The sentence for a place that cannot be written."""
     why = getattr(error, "strerror", None) or error
     return StorageError(f"What was learned cannot be kept in {root}: {why}.")
 
 
-def private(root: Path) -> None:
+def make_private(root: Path) -> None:
     """Make a directory that is the user's alone."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(OSError):  # a file system without modes
         root.chmod(0o700)
 
 
-def write(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes) -> None:
     """Write a file and wait until the disk has it."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -33,7 +33,7 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make a rename durable where directories can be synced (not on Windows)."""
     if os.name == "nt":
         return
@@ -76,7 +76,7 @@ def delete(*paths: Path) -> None:
         raise StorageError(f"{first.filename or paths[0]} cannot be deleted: {first.strerror or first}.") from first
 
 
-def size(directory: Path) -> int:
+def directory_size(directory: Path) -> int:
     """Bytes in a directory; what goes while it is looked at does not count."""
     total = 0
     for folder, _, names in os.walk(directory):

@@ -1,4 +1,4 @@
-"""The texts of a workspace's files at the last update: a hypernetwork that reads diffs needs both sides of a diff."""
+"""File texts by digest, so that a hypernetwork that embeds diffs can compare a file with its previous version."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from c2l_lsp.errors import StorageError
 
 
 class FileTexts:
-    """Texts by digest, in the cache, or in memory without one.
+    """Texts in the cache; in memory if there is no cache, or while it cannot be written.
 
-    `on_error` is called when the cache cannot be used. From then on texts stay in memory, until `resume`.
+    `on_error` receives each StorageError. After a failed write, texts stay in memory until `resume`.
     """
 
     def __init__(self, cache: Cache | None, on_error: Callable[[StorageError], None]) -> None:
@@ -20,31 +20,30 @@ class FileTexts:
         self._paused = False
 
     def get(self, digests: Iterable[bytes]) -> dict[bytes, str]:
-        """Return the texts that exist, by digest; a lost text is left out."""
+        """Return the stored texts of these digests. A missing or damaged text is left out."""
         wanted = list(digests)
         found = {digest: self._in_memory[digest] for digest in wanted if digest in self._in_memory}
         if self._cache is not None:
             try:
-                found |= self._cache.texts(wanted)
+                found |= self._cache.get_texts(wanted)
             except StorageError as error:
                 self._on_error(error)
         return found
 
-    def put(self, texts: Mapping[bytes, str], alive: set[bytes]) -> None:
-        """Store texts by digest, and delete those whose digest is not in `alive`."""
+    def put(self, new: Mapping[bytes, str], alive: set[bytes]) -> None:
+        """Store new texts, and delete every text whose digest is not in `alive`."""
+        texts = self._in_memory | dict(new)
         if self._cache is None or self._paused:
-            self._in_memory = {
-                digest: text for digest, text in (self._in_memory | dict(texts)).items() if digest in alive
-            }
+            self._in_memory = {digest: text for digest, text in texts.items() if digest in alive}
             return
         try:
-            self._cache.put_texts(self._in_memory | dict(texts), alive)
+            self._cache.put_texts(texts, alive)
             self._in_memory = {}
         except StorageError as error:
-            self._in_memory |= texts
+            self._in_memory = texts
             self._paused = True
             self._on_error(error)
 
     def resume(self) -> None:
-        """Use the cache again; texts held in memory are written with the next ones."""
+        """Write to the cache again. The texts in memory are stored by the next `put`."""
         self._paused = False

@@ -11,7 +11,7 @@ from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import MARKS, FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 
-MOST_MB = 4096.0
+MAX_TOTAL_MB = 4096.0
 """Everything kept together; beyond that the folders that were learned longest ago are forgotten."""
 
 
@@ -36,10 +36,14 @@ def _row(directory: Path) -> dict[str, Any] | None:
     if written is None:
         return None  # deleted meanwhile
     when = dt.datetime.fromtimestamp(written, tz=dt.timezone.utc).astimezone()
-    row = {"mb": disk.size(directory) / 2**20, "updated": when.strftime("%Y-%m-%d %H:%M"), "key": directory.name}
+    row = {
+        "mb": disk.directory_size(directory) / 2**20,
+        "updated": when.strftime("%Y-%m-%d %H:%M"),
+        "key": directory.name,
+    }
     unknown = {**row, "folder": directory.name, "generation": 0, "files": 0, "readable": False}
     try:
-        loaded = FolderStore(directory).peek()
+        loaded = FolderStore(directory).load_metadata()
     except StateError as error:
         return {**unknown, "error": str(error)}
     if loaded is None:
@@ -63,28 +67,28 @@ def forget(folder: Path) -> int:
     directory = state_root() / folder_key(folder)
     if not directory.is_dir():
         return 0
-    freed = disk.size(directory)
+    freed = disk.directory_size(directory)
     store = FolderStore(directory)
-    if not store.own():
+    if not store.acquire():
         raise StorageError(f"{folder} is open in a running server, which would learn it again; close it there first.")
     store.clear()
     return freed
 
 
-def prune(root: Path, most_mb: float = MOST_MB) -> list[Path]:
+def prune(root: Path, max_mb: float = MAX_TOTAL_MB) -> list[Path]:
     """Delete the states that were written longest ago until all together are small enough; which ones those were.
 
     One that a process holds is left alone, and so is what cannot be deleted.
     """
     ages = {path: written for path in _states(root) if (written := _written(path)) is not None}
-    sizes = {path: disk.size(path) / 2**20 for path in ages}
-    over, gone = sum(sizes.values()) - most_mb, []
+    sizes = {path: disk.directory_size(path) / 2**20 for path in ages}
+    over, gone = sum(sizes.values()) - max_mb, []
     for path in sorted(ages, key=lambda path: ages[path]):
         if over <= 0:
             break
         store = FolderStore(path)
         try:
-            if store.own():
+            if store.acquire():
                 store.clear()
                 gone.append(path)
                 over -= sizes[path]

@@ -24,7 +24,7 @@ class StateLock:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.changing = threading.RLock()
+        self.mutex = threading.RLock()
         self._lock: filelock.BaseFileLock | None = None
 
     @property
@@ -32,28 +32,28 @@ class StateLock:
         """Whether this process has the right by now."""
         return self._lock is not None
 
-    def own(self) -> bool:
+    def acquire(self) -> bool:
         """Whether this process may write here; tries to become the one that may. StorageError if no file can be made.
 
         The lock is the operating system's: it ends with the process that holds it, however that ends.
         """
-        with self.changing:
+        with self.mutex:
             if self._lock is not None:
                 return True
             try:
-                disk.private(self.root)
+                disk.make_private(self.root)
                 lock = filelock.FileLock(self.root / LOCK, mode=0o600, thread_local=False)
                 lock.acquire(blocking=False)
             except filelock.Timeout:
                 return False
             except (OSError, NotImplementedError) as error:
-                raise disk.cannot(self.root, error) from error
+                raise disk.storage_error(self.root, error) from error
             self._lock = lock
             return True
 
-    def required(self) -> None:
+    def require_held(self) -> None:
         """StateInUse if another process may write here."""
-        if not self.own():
+        if not self.acquire():
             raise StateInUse(
                 f"Another server keeps what is learned in {self.root}; this one keeps nothing there meanwhile."
             )

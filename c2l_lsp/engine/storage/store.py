@@ -23,7 +23,7 @@ from safetensors.torch import save as tensors_to
 from torch import Tensor
 
 from c2l_lsp.engine.storage import disk
-from c2l_lsp.engine.storage.cache import READINGS, Cache
+from c2l_lsp.engine.storage.cache import DATABASE, Cache
 from c2l_lsp.engine.storage.state_lock import LOCK, StateLock
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
@@ -32,7 +32,7 @@ SCHEMA = 1
 KEPT_GENERATIONS = 2
 _POINTER = "CURRENT"
 _PURGE = "purge"  # stands for as long as something may be kept that the rules leave out by now
-MARKS = (_POINTER, LOCK, READINGS, _PURGE)
+MARKS = (_POINTER, LOCK, DATABASE, _PURGE)
 """Files of which every state directory has one, whatever happened to it."""
 
 _BROKEN = (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError, SafetensorError)
@@ -72,18 +72,18 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.claim = StateLock(root)
-        self.cache = Cache(self.claim)
+        self.lock = StateLock(root)
+        self.cache = Cache(self.lock)
         self._epoch = 0
 
-    def own(self) -> bool:
+    def acquire(self) -> bool:
         """Whether this process may write here; see `Claim.own`."""
-        return self.claim.own()
+        return self.lock.acquire()
 
     def close(self) -> None:
         """Let go of the files, and of the right to write them."""
         self.cache.close()
-        self.claim.release()
+        self.lock.release()
 
     # --- generations -----------------------------------------------------------------------------------------------
 
@@ -93,12 +93,12 @@ class FolderStore:
         Any thread may, while others read and write readings. False if all was cleared or purged meanwhile: then
         nothing is left of it.
         """
-        self.claim.required()
+        self.lock.require_held()
         epoch = self._epoch
         name = f"gen-{saved.generation:08d}-{time.time_ns():x}"
         target, aside, pointer = self.root / name, self.root / f".{name}.tmp", self.root / f".{_POINTER}.tmp"
         try:
-            disk.private(self.root)
+            disk.make_private(self.root)
             aside.mkdir(mode=0o700)
             files = {
                 "state.safetensors": tensors_to({k: t.contiguous() for k, t in state.tensors.items()}),
@@ -106,23 +106,23 @@ class FolderStore:
                 "saved.msgpack": msgspec.msgpack.encode(saved),
             }
             for file, content in files.items():
-                disk.write(aside / file, content)
+                disk.write_durably(aside / file, content)
             manifest = {
                 "schema": SCHEMA,
                 "sums": {file: disk.checksum(content).hex() for file, content in files.items()},
             }
-            disk.write(aside / "manifest.json", json.dumps(manifest).encode())
-            disk.sync(aside)
-            disk.write(pointer, name.encode())
-            with self.claim.changing:  # short: nobody waits for the disk here
+            disk.write_durably(aside / "manifest.json", json.dumps(manifest).encode())
+            disk.sync_directory(aside)
+            disk.write_durably(pointer, name.encode())
+            with self.lock.mutex:  # short: nobody waits for the disk here
                 if epoch == self._epoch:
                     aside.rename(target)
                     pointer.replace(self.root / _POINTER)
-            disk.sync(self.root)
+            disk.sync_directory(self.root)
         except OSError as error:
             if epoch != self._epoch:
                 return False
-            raise disk.cannot(self.root, error) from error
+            raise disk.storage_error(self.root, error) from error
         if epoch != self._epoch:
             with contextlib.suppress(StorageError):
                 disk.delete(aside, pointer)
@@ -150,22 +150,22 @@ class FolderStore:
             except _BROKEN as error:
                 if not (writer or last):
                     continue  # two saves may have come between pointer and files
-                raise self.refuse(error) from error
+                raise self.reject(error) from error
         return None  # pragma: no cover - the loop returns or raises
 
-    def refuse(self, error: Exception) -> StateError:
+    def reject(self, error: Exception) -> StateError:
         """The sentence for a generation that cannot be used; who may write sets it aside."""
         if self._may_write():
-            self.set_aside()
+            self.quarantine()
         return StateError(f"The state in {self.root} is damaged ({error}); it was set aside and is built again.")
 
     def _may_write(self) -> bool:
         try:
-            return self.own()
+            return self.acquire()
         except StorageError:  # saving will tell
             return False
 
-    def peek(self) -> SavedState | None:
+    def load_metadata(self) -> SavedState | None:
         """What the newest generation stands for, without its tensors and without touching anything."""
         try:
             directory = self._current()
@@ -201,7 +201,7 @@ class FolderStore:
             raise ValueError("numbers that are not finite, or below 0")
         return saved, RepoState(state), extra
 
-    def set_aside(self) -> None:
+    def quarantine(self) -> None:
         """Take the current generation out of use, keeping it for a look (`*.bad`)."""
         with contextlib.suppress(OSError, StorageError):
             pointer = self.root / _POINTER
@@ -215,7 +215,7 @@ class FolderStore:
     # --- deleting --------------------------------------------------------------------------------------------------
 
     @property
-    def purging(self) -> bool:
+    def purge_pending(self) -> bool:
         """Whether a purge was begun, by this process or an earlier one, and not ended."""
         return (self.root / _PURGE).exists()
 
@@ -224,14 +224,14 @@ class FolderStore:
 
         StorageError if some of it cannot be deleted; it is no current generation any more in any case.
         """
-        self.claim.required()
-        with self.claim.changing:
+        self.lock.require_held()
+        with self.lock.mutex:
             self._epoch += 1
             try:
                 (self.root / _PURGE).touch(mode=0o600)
                 (self.root / _POINTER).unlink(missing_ok=True)
             except OSError as error:
-                raise disk.cannot(self.root, error) from error
+                raise disk.storage_error(self.root, error) from error
         disk.delete(*self.root.glob("gen-*"), *self.root.glob(".gen-*.tmp"))
 
     @property
@@ -239,18 +239,18 @@ class FolderStore:
         """Counts what was cleared and purged: what was begun in an earlier one is no use."""
         return self._epoch
 
-    def purged(self, epoch: int) -> bool:
+    def finish_purge(self, epoch: int) -> bool:
         """End the purge of an epoch (if that is still the last): readings were pruned, and nothing of them may stay in
         SQLite's log either. StorageError if that cannot be."""
-        self.claim.required()
+        self.lock.require_held()
         try:
             current = self._current()
         except _BROKEN as error:
-            raise disk.cannot(self.root, error) from error
+            raise disk.storage_error(self.root, error) from error
         disk.delete(*(path for path in self.root.glob("gen-*") if path != current), *self.root.glob(".gen-*.tmp"))
-        if not self.cache.fold("TRUNCATE"):
+        if not self.cache.checkpoint("TRUNCATE"):
             raise StorageError(f"What the rules leave out by now cannot be deleted from {self.root} yet.")
-        with self.claim.changing:
+        with self.lock.mutex:
             if epoch == self._epoch:
                 disk.delete(self.root / _PURGE)
             return epoch == self._epoch
@@ -260,8 +260,8 @@ class FolderStore:
 
         StorageError if some of it cannot be deleted.
         """
-        self.claim.required()
-        with self.claim.changing:
+        self.lock.require_held()
+        with self.lock.mutex:
             self._epoch += 1
             self.close()
             with contextlib.suppress(OSError):  # first, so that what cannot be deleted is not loaded either

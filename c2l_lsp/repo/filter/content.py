@@ -65,7 +65,7 @@ _LEAST_MIXING_OF_A_NAME = 0.45
 below 0.1 in paths."""
 
 
-def refusal(data: bytes) -> Refusal | str:
+def check_content(data: bytes) -> Refusal | str:
     """The text of `data`, or why it is refused."""
     if b"\0" in data:
         return Refusal.BINARY
@@ -75,15 +75,15 @@ def refusal(data: bytes) -> Refusal | str:
         return Refusal.BINARY
     if any(len(line) > LONGEST_LINE for line in text.split("\n")):
         return Refusal.MINIFIED
-    return Refusal.SECRET if _secret(data) else text
+    return Refusal.SECRET if _contains_secret(data) else text
 
 
-def holds_secret(text: str) -> bool:
+def contains_secret(text: str) -> bool:
     """Whether `text` has a private key block, a token of a well-known form, or a random-looking credential."""
-    return _secret(text.encode("utf-8", "surrogatepass"))
+    return _contains_secret(text.encode("utf-8", "surrogatepass"))
 
 
-def _secret(data: bytes) -> bool:
+def _contains_secret(data: bytes) -> bool:
     if b"PRIVATE KEY" in data and _KEY_BLOCK.search(data):
         return True
     for prefix, form in _TOKEN_FORMS.items():

@@ -16,7 +16,7 @@ from c2l_lsp import config
 from c2l_lsp.errors import FolderError, SettingError
 from c2l_lsp.repo.filter import reading, rules
 from c2l_lsp.repo.filter.content import Refusal
-from c2l_lsp.repo.filter.ignore import Ignores, well_formed
+from c2l_lsp.repo.filter.ignore import IgnoreRules, well_formed
 from c2l_lsp.repo.filter.reading import FileText
 
 __all__ = ["LANGUAGE_SUFFIXES", "FileFilter", "FileText", "Refusal"]
@@ -59,7 +59,7 @@ LANGUAGE_SUFFIXES: dict[str, tuple[str, ...]] = {
 
 
 class FileFilter:
-    """The rules of one folder. Rule files are read once: make a new filter when one of them changed (`is_rule`).
+    """The rules of one folder. Rule files are read once: make a new filter when one of them changed (`affects_rules`).
 
     Raises FolderError when `root` is no directory, SettingError when files.exclude or files.ignoreFile cannot be
     understood (what should be hidden is unknown then, so nothing may be read). Languages that nobody knows are
@@ -77,47 +77,39 @@ class FileFilter:
         self._limit = settings.max_size_kb * 1024
         self.errors: list[SettingError] = []
         self._suffixes = self._read_languages()
-        self._ignores = Ignores(self.root, settings)
+        self._ignores = IgnoreRules(self.root, settings)
         self._digest: str | None = None
 
-    def renewed(self) -> FileFilter:
+    def reloaded(self) -> FileFilter:
         """A filter by the same settings that reads the ignore files again. Errors as for a new one."""
         return FileFilter(self.root, self._settings)
 
     # --- path rules ------------------------------------------------------------------------------------------------
 
-    def admits(self, path: str) -> bool:
+    def includes(self, path: str) -> bool:
         """Whether the path rules let a file be read. `path` is relative to the root, with '/'."""
-        return path.lower().endswith(self._suffixes) and self.permits(path)
+        return path.lower().endswith(self._suffixes) and not self.is_ignored(path)
 
-    def permits(self, path: str) -> bool:
-        """As `admits`, for files of any language."""
-        return well_formed(path) and not self._ignores.file_off(path)
+    def is_ignored(self, path: str) -> bool:
+        """Return whether the ignore rules exclude a file of any language."""
+        return not well_formed(path) or self._ignores.ignores_file(path)
 
-    def admits_folder(self, path: str) -> bool:
+    def includes_directory(self, path: str) -> bool:
         """Whether files below a directory may be admitted; "" is the root. What is not, needs no watching."""
         return path == "" or (well_formed(path) and not self._ignores.folder(path).off)
 
-    def is_rule(self, path: str) -> bool:
+    def affects_rules(self, path: str) -> bool:
         """Whether a change of this path may change the rules, so that a new filter is due."""
         name = path.rpartition("/")[2]
         return name in (".gitignore", self._settings.ignore_file) or name in rules.MARKERS
-
-    def relative(self, path: str | Path) -> str | None:
-        """An absolute path as seen from the root, links of the root itself resolved; None when it is outside."""
-        absolute = Path(os.path.normpath(path))
-        for candidate in (absolute, Path(os.path.realpath(absolute.parent)) / absolute.name):
-            if candidate != self.root and candidate.is_relative_to(self.root):
-                return candidate.relative_to(self.root).as_posix()
-        return None
 
     @property
     def digest(self) -> str:
         """Names all rules, contents of ignore files included. Cheap after a whole walk; else walks the directories."""
         if self._digest is None:
-            for _ in self.steps():
+            for _ in self.walk_in_steps():
                 pass
-        if self._digest is None:  # pragma: no cover - steps() always sets it
+        if self._digest is None:  # pragma: no cover - walk_in_steps() always sets it
             raise FolderError(f"{self.root} could not be walked.")
         return self._digest
 
@@ -134,12 +126,12 @@ class FileFilter:
 
     def walk(self) -> Iterator[str]:
         """The admitted files, sorted, without following links. A directory that cannot be listed is empty."""
-        return (path for path in self.steps() if path is not None)
+        return (path for path in self.walk_in_steps() if path is not None)
 
-    def steps(self, start: str = "") -> Iterator[str | None]:
+    def walk_in_steps(self, start: str = "") -> Iterator[str | None]:
         """As `walk`, below `start`, with a None for each directory so that a caller can watch its time."""
         stamps = blake2b(self._stamp(), digest_size=16)
-        usable = self.admits_folder(start) and not (start and reading.linked(self.root, start))
+        usable = self.includes_directory(start) and not (start and reading.passes_through_link(self.root, start))
         pending = [iter((start,))] if usable else []
         while pending:
             path = next(pending[-1], None)
@@ -152,13 +144,13 @@ class FileFilter:
                     yield None
                     if folder.stamp:
                         stamps.update(b"%d:%b%b" % (len(directory), directory.encode(), folder.stamp))
-                    pending.append(iter(self._listed(directory)))
-            elif self.admits(path):
+                    pending.append(iter(self._list_directory(directory)))
+            elif self.includes(path):
                 yield path
         if start == "":
             self._digest = stamps.hexdigest()
 
-    def _listed(self, directory: str) -> list[str]:
+    def _list_directory(self, directory: str) -> list[str]:
         """Paths of the regular files and, with a '/' at the end, of the real directories in a directory."""
         prefix = f"{directory}/" if directory else ""
         found = []
@@ -173,9 +165,9 @@ class FileFilter:
             return []
         return sorted(path for path in found if well_formed(path.rstrip("/")))
 
-    def lists(self, path: str) -> bool:
+    def has_exact_name(self, path: str) -> bool:
         """Whether a file is called just that, letters' case included, and not only opened by that name."""
-        return path in self._listed(path.rpartition("/")[0])
+        return path in self._list_directory(path.rpartition("/")[0])
 
     def _stamp(self) -> bytes:
         return repr((self._limit, self._suffixes)).encode() + self._ignores.stamp()
@@ -184,22 +176,22 @@ class FileFilter:
 
     def read(self, path: str) -> FileText | None:
         """The text of an admitted file; None when it is refused. Never raises for a file's sake."""
-        found = self.load(path)
+        found = self.try_read(path)
         return found if isinstance(found, FileText) else None
 
-    def load(self, path: str) -> FileText | Refusal:
+    def try_read(self, path: str) -> FileText | Refusal:
         """As `read`, with the reason of a refusal."""
-        if not self.admits(path):
+        if not self.includes(path):
             return Refusal.EXCLUDED
         return reading.read_text(self.root, path, self._limit)
 
-    def screen(self, path: str, text: str) -> FileText | None:
+    def check_text(self, path: str, text: str) -> FileText | None:
         """An unsaved buffer under the same rules; its mtime_ns is 0. A buffer of a linked file is refused too."""
-        if not self.admits(path) or reading.linked(self.root, path):
+        if not self.includes(path) or reading.passes_through_link(self.root, path):
             return None
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError:
             return None
-        found = reading.judge(data, 0) if len(data) <= self._limit else Refusal.TOO_LARGE
+        found = reading.check_bytes(data, 0) if len(data) <= self._limit else Refusal.TOO_LARGE
         return found if isinstance(found, FileText) else None

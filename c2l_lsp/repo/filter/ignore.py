@@ -13,8 +13,7 @@ from typing import NamedTuple, TypeAlias
 from c2l_lsp import config
 from c2l_lsp.errors import SettingError
 from c2l_lsp.repo.filter import reading, rules
-from c2l_lsp.repo.git import git_directory
-from c2l_lsp.repo.history import git_history
+from c2l_lsp.repo.git import git_config, git_directory
 
 _RULE_FILE_LIMIT = 1 << 20
 _FOLDERS_KEPT = 100_000
@@ -35,7 +34,7 @@ class Folder(NamedTuple):
 _OFF = Folder(off=True)
 
 
-class Ignores:
+class IgnoreRules:
     """Whether a path below `root` (resolved) is left out. Raises SettingError when a setting cannot be understood."""
 
     def __init__(self, root: Path, settings: config.Files) -> None:
@@ -53,11 +52,11 @@ class Ignores:
         parts = (rules.VERSION, settings.exclude, settings.respect_gitignore, settings.ignore_file, self._prefix)
         return repr(parts).encode() + self._top.stamp
 
-    def file_off(self, path: str) -> bool:
+    def ignores_file(self, path: str) -> bool:
         """Whether a file is left out. `path` is relative to the root and well formed."""
         parent, _, name = path.rpartition("/")
         folder = self.folder(parent)
-        return folder.off or rules.file_off(name) or self._ignored(folder, path, directory=False)
+        return folder.off or rules.is_secret_file(name) or self._ignored(folder, path, directory=False)
 
     def folder(self, path: str) -> Folder:
         """What holds in a directory. Goes down from the deepest known parent, without recursion."""
@@ -77,7 +76,7 @@ class Ignores:
         if parent.off:
             return _OFF
         here = self._root / path
-        if path and (rules.directory_off(path) or self._ignored(parent, path, directory=True)):
+        if path and (rules.is_ignored_directory(path) or self._ignored(parent, path, directory=True)):
             return _OFF
         if path and any(os.path.lexists(here / marker) for marker in rules.MARKERS):
             return _OFF
@@ -98,7 +97,7 @@ class Ignores:
         """What git's own files and the directories above the root say about the root."""
         if place is None:
             return Folder(off=False)
-        own = [path for path in (git_history.global_excludes(), place.common / "info" / "exclude") if path]
+        own = [path for path in (git_config.global_excludes(), place.common / "info" / "exclude") if path]
         parts = self._prefix.split("/") if self._prefix else []
         above = ["/".join(parts[:n]) for n in range(len(parts))]
         sources = [(path, "", True) for path in own]
@@ -151,7 +150,7 @@ def _exclude_rules(settings: config.Files) -> tuple[rules.Rule, ...]:
 
 def _decide(chain: Chain, full: str, *, directory: bool) -> bool:
     for base, level in chain:
-        found = rules.verdict(level, full[len(base) + 1 :] if base else full, directory=directory)
+        found = rules.last_match(level, full[len(base) + 1 :] if base else full, directory=directory)
         if found is not None:
             return found
     return False
@@ -175,7 +174,7 @@ def _rule_file(path: Path, *, linked: bool = False) -> bytes:
         if stat.S_ISDIR(before.st_mode):
             return b""
         _require_usable(before)
-        descriptor = os.open(path, reading.FLAGS if linked else reading.FLAGS | reading.NO_LINK)
+        descriptor = os.open(path, reading.FLAGS if linked else reading.FLAGS | reading.NO_FOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     try:

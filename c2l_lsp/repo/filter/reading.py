@@ -19,7 +19,7 @@ from c2l_lsp.repo.filter.content import Refusal
 _PLAIN = ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
 FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in _PLAIN)
 """Opening never waits for a FIFO's writer and never takes over a terminal."""
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _BY_DESCRIPTOR = hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY") and os.open in os.supports_dir_fd
 _LINK_ERRORS = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 
@@ -55,9 +55,9 @@ def read_text(root: Path, path: str, limit: int) -> FileText | Refusal:
         os.close(descriptor)
 
 
-def judge(data: bytes, mtime_ns: int) -> FileText | Refusal:
+def check_bytes(data: bytes, mtime_ns: int) -> FileText | Refusal:
     """The content rules alone."""
-    found = content.refusal(data)
+    found = content.check_content(data)
     if isinstance(found, Refusal):
         return found
     return FileText(found, blake2b(data, digest_size=16).digest(), len(data), mtime_ns)
@@ -75,7 +75,7 @@ def _open(root: Path, path: str) -> int:
             below = inner
         # Asked before opening as well: opening a device can do things by itself.
         _require_regular(os.stat(name, dir_fd=below, follow_symlinks=False))
-        return os.open(name, FLAGS | NO_LINK, dir_fd=below)
+        return os.open(name, FLAGS | NO_FOLLOW, dir_fd=below)
     finally:
         os.close(below)
 
@@ -84,12 +84,12 @@ def _open_checked(root: Path, path: str) -> int:
     """Where openat is missing (Windows): the resolved path must be the path itself."""
     full = root / path
     _require_regular(full.lstat())
-    if linked(root, path):
+    if passes_through_link(root, path):
         raise _Refused(Refusal.LINK)
-    return os.open(full, FLAGS | NO_LINK)
+    return os.open(full, FLAGS | NO_FOLLOW)
 
 
-def linked(root: Path, path: str) -> bool:
+def passes_through_link(root: Path, path: str) -> bool:
     """Whether a link stands anywhere below `root` on the way to `path`. A path that does not exist is not linked."""
     full = os.path.normcase(root / path)
     return os.path.normcase(os.path.realpath(full)) != full
@@ -104,7 +104,7 @@ def _read_open(descriptor: int, limit: int) -> FileText | Refusal:
     data = read_up_to(descriptor, limit + 1)
     if len(data) > limit:  # it grew meanwhile
         return Refusal.TOO_LARGE
-    return judge(data, status.st_mtime_ns)
+    return check_bytes(data, status.st_mtime_ns)
 
 
 def read_up_to(descriptor: int, limit: int) -> bytes:

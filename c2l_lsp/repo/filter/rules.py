@@ -66,7 +66,7 @@ def parse_all(lines: Iterable[str]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def verdict(rules: tuple[Rule, ...], path: str, *, directory: bool) -> bool | None:
+def last_match(rules: tuple[Rule, ...], path: str, *, directory: bool) -> bool | None:
     """Whether the last rule that matches this very path ignores it; None when no rule matches.
 
     `path` is relative to where the rules stand. Parents are not looked at: the caller goes from the top down and
@@ -115,12 +115,12 @@ VERSION = 1
 """Counts changes of the names above; part of every filter's digest."""
 
 
-def directory_off(path: str) -> bool:
+def is_ignored_directory(path: str) -> bool:
     """Whether a directory (relative to the root) is off whatever the settings say."""
     name = path.rsplit("/", 1)[-1].lower()
     return bool(_OFF_DIRECTORY.fullmatch(name) or _OFF_PATHS.fullmatch(path))
 
 
-def file_off(name: str) -> bool:
+def is_secret_file(name: str) -> bool:
     """Whether a file's own name says that it holds secrets."""
     return _SECRET_FILE.fullmatch(name.lower()) is not None

@@ -7,14 +7,13 @@ and bare repositories. Changes nothing. Every function raises GitError with a se
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from c2l_lsp.errors import GitError
-from c2l_lsp.repo.filter.content import holds_secret
+from c2l_lsp.repo.filter.content import contains_secret
 from c2l_lsp.repo.git import git_process
 
 LARGEST_BLOB = 2_000_000
@@ -43,7 +42,6 @@ _DIFF_FORM = (
 
 
 _BLOBS_A_CALL = 64
-_HERE = Path(__file__).parent  # a folder that exists, for questions about no repository
 _PATH_MARKS = ((b"--- ", "old"), (b"+++ ", "new"), (b"rename from ", "old"), (b"rename to ", "new"))
 _ESCAPE = re.compile(rb"\\([abfnrtv\"\\]|[0-7]{3})")
 _ESCAPED = {bytes([a]): bytes([b]) for a, b in zip(b'abfnrtv"\\', b'\a\b\f\n\r\t\v"\\', strict=True)}
@@ -66,15 +64,15 @@ class Change(NamedTuple):
     new_blob: str | None
 
 
-def head(root: Path) -> str | None:
+def head_commit(root: Path) -> str | None:
     """The checked-out commit; None when the folder is in no repository or has no commit yet."""
     try:
-        return _full(root, "HEAD")
+        return _resolve(root, "HEAD")
     except (git_process.NoRepository, git_process.NoCommit):
         return None
 
 
-def first_parent(root: Path, limit: int, *, until: str = "HEAD") -> list[Commit]:
+def first_parent_commits(root: Path, limit: int, *, until: str = "HEAD") -> list[Commit]:
     """The last `limit` commits of the main line up to `until`, oldest first."""
     count = f"--max-count={max(0, limit)}"
     output = git_process.run(
@@ -84,12 +82,12 @@ def first_parent(root: Path, limit: int, *, until: str = "HEAD") -> list[Commit]
     return [Commit(sha, int(time)) for time, sha in reversed(pairs)]
 
 
-def changed(root: Path, a: str | None, b: str) -> list[Change]:
+def changed_files(root: Path, a: str | None, b: str) -> list[Change]:
     """The files that differ between two commits, renames followed; `a` None is the empty tree.
 
     Only regular files: links and submodules do not exist here.
     """
-    b = _full(root, b)
+    b = _resolve(root, b)
     old = _EMPTY_TREE[len(b)] if a is None else git_process.revision(a)
     output = git_process.run(
         root, "diff-tree", "-r", "-z", "--raw", "--no-abbrev", *_RENAMES, "--relative", old, b, "--"
@@ -146,15 +144,15 @@ def diff_text(
     a: str | None,
     b: str,
     suffixes: tuple[str, ...] = PRODUCTION_SUFFIXES,
-    permits: Callable[[str], bool] | None = None,
+    is_ignored: Callable[[str], bool] | None = None,
 ) -> str:
     """The production diff between two commits: `git diff -U3` of files with these suffixes, without tests, vendored
     and built files.
 
-    `permits` is the folder's filter (FileFilter.permits): with it, sections of files that it leaves out on either
+    `is_ignored` is the folder's filter (FileFilter.is_ignored): with it, sections of files that it leaves out on either
     side and sections that hold a secret, in removed lines too, are dropped.
     """
-    b = _full(root, b)
+    b = _resolve(root, b)
     old = _EMPTY_TREE[len(b)] if a is None else git_process.revision(a)
     kept = []
     for section in _sections(git_process.lines(root, "diff", *_DIFF_FORM, old, b, "--"), suffixes):
@@ -162,7 +160,7 @@ def diff_text(
         if not paths or not _production(paths[-1], suffixes):
             continue
         text = b"".join(section).decode("utf-8", "replace")
-        if permits is None or (all(permits(path) for path in paths) and not holds_secret(text)):
+        if is_ignored is None or not (any(map(is_ignored, paths)) or contains_secret(text)):
             kept.append(text)
     return "".join(kept)
 
@@ -238,30 +236,7 @@ def _raw_changes(output: bytes) -> Iterator[Change]:
             yield Change("added", None, second, None, after)
 
 
-def global_excludes() -> Path | None:
-    """The user's own ignore file for all repositories, whether or not it exists; None without a home folder."""
-    try:
-        named = (
-            git_process.run(_HERE, "config", "--global", "--type=path", "--get", "core.excludesFile")
-            .decode()
-            .strip("\n")
-        )
-        if named:
-            return Path(named)
-    except (GitError, OSError, UnicodeDecodeError):
-        pass  # unset, or no git: the default place is what git would use
-    try:
-        return _configuration_home() / "git" / "ignore"
-    except RuntimeError:
-        return None
-
-
-def _configuration_home() -> Path:
-    named = os.environ.get("XDG_CONFIG_HOME")
-    return Path(named) if named else Path.home() / ".config"
-
-
-def _full(root: Path, name: str) -> str:
+def _resolve(root: Path, name: str) -> str:
     return git_process.run(root, "rev-parse", "--verify", git_process.revision(name) + "^{commit}").decode().strip()
 
 

@@ -17,7 +17,7 @@ _QUOTED = {byte: rb"\%03o" % byte for byte in (*range(0x20), *range(0x7F, 0x100)
 }  # fmt: skip
 
 
-def unified(old_text: str | None, new_text: str | None, path: str, old_path: str | None = None) -> str:
+def unified_diff(old_text: str | None, new_text: str | None, path: str, old_path: str | None = None) -> str:
     """The diff from `old_text` to `new_text`; None is a file that does not exist; "" when nothing changed.
 
     `old_path` differs from `path` for a rename. File modes are 100644; names of objects have seven digits.

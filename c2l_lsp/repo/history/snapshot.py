@@ -1,7 +1,8 @@
-"""What a folder held when it was last looked at: path → content hash, and the scan that brings it up to date.
+"""Snapshots of a folder (path → content digest), and the scan that brings one up to date.
 
-The content hash is the truth. Size and time only save reading a file again, and never when the file changed so
-shortly before it was read that a second change could carry the same time.
+The digest decides whether a file changed. Size and modification time only save reading a file again. They are not
+trusted for a file that changed so shortly before it was read that a second change could have the same time stamp
+(git calls such a file racily clean).
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from typing import TypeAlias
 import msgspec
 
 from c2l_lsp.errors import FolderError
-from c2l_lsp.repo.filter.files import FileFilter, FileText, Refusal
+from c2l_lsp.repo.filter.files import FileFilter, FileText
 
 RACY_NS = 2_000_000_000
-"""Coarsest time stamp of the file systems in use (FAT: 2 s)."""
+"""The coarsest time-stamp resolution of the file systems in use (FAT: 2 s)."""
 
 UNSETTLED = 0
-"""mtime_ns of an entry that must be read again at the next scan."""
+"""`mtime_ns` of an entry that the next scan must read again."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One file. `mtime_ns` is UNSETTLED when the file was younger than RACY_NS as it was read."""
+    """One file. `mtime_ns` is UNSETTLED if the file was younger than RACY_NS when it was read."""
 
     digest: bytes
     size: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, file: FileText, read_at_ns: int) -> Entry:
-        """The entry of a file whose reading began at `read_at_ns` (time.time_ns)."""
+    def from_file(cls, file: FileText, read_at_ns: int) -> Entry:
+        """Return the entry of a file whose reading began at `read_at_ns` (time.time_ns)."""
         settled = 0 < file.mtime_ns < read_at_ns - RACY_NS
         return cls(file.digest, file.size, file.mtime_ns if settled else UNSETTLED)
 
@@ -42,124 +43,111 @@ Snapshot: TypeAlias = "dict[str, Entry]"
 
 
 class Scan:
-    """One look at a folder, in steps of the caller's choice.
+    """A comparison of a folder with its previous snapshot, done in steps.
 
-    Without `only` the whole folder is walked; files whose size and time are those of `known` are taken over unread.
-    With `only` (a watcher's hints: files or directories) just these are looked at, and a hinted file is always read.
-    `on_read` gets every file that was read, so that nothing is read twice. `known` is not changed.
-    Raises FolderError when the root is gone: a folder that vanished is not a folder whose files were deleted.
+    Without `hints`, the scan walks the whole folder and skips files whose size and modification time are unchanged.
+    With `hints` (paths of files or directories from a watcher), it looks only at those and always reads a hinted
+    file. `on_read` receives every file that the scan reads, so that the caller need not read it again. `previous` is
+    not modified. Raises FolderError if the root is missing: a missing folder does not mean that its files were
+    deleted.
     """
 
     def __init__(
         self,
         filter: FileFilter,
-        known: Snapshot,
-        only: frozenset[str] | None = None,
+        previous: Snapshot,
+        hints: frozenset[str] | None = None,
         on_read: Callable[[str, FileText], None] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._filter = filter
-        self._known = known
+        self._previous = previous
         self._on_read = on_read
         self._clock_ns = clock_ns
-        self._work = self._whole() if only is None else self._hinted(only)
+        self._steps = self._scan_all() if hints is None else self._scan_hinted(hints)
         self._found: Snapshot = {}
-        self.done = False
-        self.seen = 0
-        """Files looked at."""
-        self.read = 0
-        """Files read."""
-        self.refused: Counter[Refusal] = Counter()
-        """Files that the path rules admit and that were refused, by reason."""
+        self._done = False
 
     def step(self, budget_s: float) -> bool:
-        """Work for about `budget_s` seconds (one file or directory at least); whether the scan is done."""
-        until = time.monotonic() + budget_s
-        for _ in self._work:
-            if time.monotonic() >= until:
+        """Scan for about `budget_s` seconds, one file or directory at least; return whether the scan is done."""
+        deadline = time.monotonic() + budget_s
+        for _ in self._steps:
+            if time.monotonic() >= deadline:
                 return False
-        self.done = True
+        self._done = True
         return True
 
     @property
     def snapshot(self) -> Snapshot:
-        """The folder as it is now. Only when done."""
-        if not self.done:
+        """The new snapshot. Raises RuntimeError before the scan is done."""
+        if not self._done:
             raise RuntimeError("the scan is not done")
         return self._found
 
-    def finish(self) -> Snapshot:
-        """Work to the end, however long it takes."""
-        while not self.step(1.0):
-            pass
-        return self._found
-
-    def _whole(self) -> Iterator[None]:
+    def _scan_all(self) -> Iterator[None]:
         self._require_root()
-        for path in self._filter.steps():
+        for path in self._filter.walk_in_steps():
             if path is not None:
-                self._look(path)
+                self._check_file(path)
             yield
         self._require_root()
 
-    def _hinted(self, only: frozenset[str]) -> Iterator[None]:
+    def _scan_hinted(self, hints: frozenset[str]) -> Iterator[None]:
         self._require_root()
-        trees = {path for path in only if self._may_be_tree(path)}
-        self._found = {**self._known}
-        for path in only:
+        directories = {path for path in hints if self._may_be_directory(path)}
+        self._found = {**self._previous}
+        for path in hints:
             self._found.pop(path, None)
-        if trees:
-            self._found = {path: entry for path, entry in self._found.items() if not _below(path, trees)}
+        if directories:
+            self._found = {path: entry for path, entry in self._found.items() if not _is_below(path, directories)}
         yield
-        alike = Counter(path.casefold() for path in only)
-        for path in sorted(only - trees):
-            # renamed in its letters' case: where that does not count, the old name opens the file still
-            if alike[path.casefold()] == 1 or self._filter.lists(path):
-                self._look(path, trust_time=False)
+        spellings = Counter(path.casefold() for path in hints)
+        for path in sorted(hints - directories):
+            # After a rename that changes only the case, the old name still opens the file on a case-insensitive
+            # file system. Such a pair of hints is checked against the directory listing.
+            if spellings[path.casefold()] == 1 or self._filter.has_exact_name(path):
+                self._check_file(path, trust_mtime=False)
             yield
-        for tree in sorted(trees):
-            for below in self._filter.steps(tree):
-                if below is not None and below not in only:
-                    self._look(below)
+        for directory in sorted(directories):
+            for below in self._filter.walk_in_steps(directory):
+                if below is not None and below not in hints:
+                    self._check_file(below)
                 yield
         self._require_root()
 
-    def _look(self, path: str, *, trust_time: bool = True) -> None:
-        self.seen += 1
-        known = self._known.get(path)
-        if trust_time and known is not None and self._unchanged(path, known):
-            self._found[path] = known
+    def _check_file(self, path: str, *, trust_mtime: bool = True) -> None:
+        """Add the entry of a file to the new snapshot, reading the file if it may have changed."""
+        previous = self._previous.get(path)
+        if trust_mtime and previous is not None and self._is_unchanged(path, previous):
+            self._found[path] = previous
             return
-        began = self._clock_ns()
-        file = self._filter.load(path)
-        if isinstance(file, Refusal):
-            if file not in (Refusal.MISSING, Refusal.EXCLUDED):
-                self.refused[file] += 1
+        read_at_ns = self._clock_ns()
+        file = self._filter.read(path)
+        if file is None:
             return
-        self.read += 1
-        self._found[path] = Entry.of(file, began)
+        self._found[path] = Entry.from_file(file, read_at_ns)
         if self._on_read is not None:
             self._on_read(path, file)
 
-    def _unchanged(self, path: str, known: Entry) -> bool:
+    def _is_unchanged(self, path: str, entry: Entry) -> bool:
         try:
             status = (self._filter.root / path).lstat()
         except OSError:
             return False
-        return known.mtime_ns != UNSETTLED and (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns)
+        return entry.mtime_ns != UNSETTLED and (status.st_size, status.st_mtime_ns) == (entry.size, entry.mtime_ns)
 
-    def _may_be_tree(self, path: str) -> bool:
-        """Whether a hint stands for all below it: it is a directory, or it is gone and was no file."""
+    def _may_be_directory(self, path: str) -> bool:
+        """Return whether a hint covers all files below it: a directory, or a missing path that was not a file."""
         full = self._filter.root / path
-        return os.path.isdir(full) or (path not in self._known and not os.path.isfile(full))  # noqa: PTH112, PTH113
+        return os.path.isdir(full) or (path not in self._previous and not os.path.isfile(full))  # noqa: PTH112, PTH113
 
     def _require_root(self) -> None:
         if not self._filter.root.is_dir():
-            raise FolderError(f"{self._filter.root} is not there any more.")
+            raise FolderError(f"{self._filter.root} no longer exists.")
 
 
-def _below(path: str, trees: set[str]) -> bool:
+def _is_below(path: str, directories: set[str]) -> bool:
     while path := path.rpartition("/")[0]:
-        if path in trees:
+        if path in directories:
             return True
-    return "" in trees
+    return "" in directories

@@ -35,7 +35,7 @@ class Coalescer:
                 self._everything = True
                 self._paths = set()
 
-    def due(self) -> float | None:
+    def seconds_until_due(self) -> float | None:
         """Seconds until the batch should be taken, 0.0 when it is ready; None when there is none."""
         with self._lock:
             if not self._paths and not self._everything:

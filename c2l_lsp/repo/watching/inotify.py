@@ -49,7 +49,7 @@ LONGEST_STORM_S = 5.0
 _OVERFLOW = InotifyEvent(WatchDescriptor(-1), InotifyConstants.IN_Q_OVERFLOW, 0, b"")
 
 
-class InotifyTree(BaseObserver):
+class InotifyObserver(BaseObserver):
     """Watches a folder and those below it for which `wanted` (an absolute path) is true.
 
     `on_loss` is called on the reading thread. Raises OSError (ENOSPC, EMFILE) when watching cannot start.

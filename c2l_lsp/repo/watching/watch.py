@@ -55,7 +55,7 @@ class Watcher:
     A hint is a set with one path relative to the root (a file the filter admits, or a directory: look at all below)
     or None: look at everything. None comes after lost events, when an ignore rule, the checked-out branch or the root
     itself changed, and when watching starts over. `.filter` follows the ignore files; the caller makes its own.
-    When the system refuses more watches, and on network drives, the folder is polled; `on_trouble` is told once.
+    When the system refuses more watches, and on network drives, the folder is polled; `on_warning` is told once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Watcher:
         root: Path,
         filter: FileFilter,
         on_hint: Callable[[frozenset[str] | None], None],
-        on_trouble: Callable[[C2LError], None] = lambda _: None,
+        on_warning: Callable[[C2LError], None] = lambda _: None,
         poll_s: float = POLL_S,
     ) -> None:
         self.filter = filter
@@ -73,7 +73,7 @@ class Watcher:
         self._root = str(filter.root)
         self._shown = root
         self._on_hint = on_hint
-        self._on_trouble = on_trouble
+        self._on_warning = on_warning
         self._poll_s = poll_s
         self._observer: BaseObserver | None = None
         self._lock = threading.Lock()
@@ -97,7 +97,7 @@ class Watcher:
         self.stop()
         self._root_lost = self._at_limit = False
         if not os.path.isdir(self._root):  # noqa: PTH112 - a str all through, like watchdog's paths
-            raise FolderError(f"{self._shown} is not there any more, so it cannot be watched.")
+            raise FolderError(f"{self._shown} no longer exists, so it cannot be watched.")
         self.mode = "polling" if is_remote(self._root) else "native"
         observer = self._polling() if self.mode == "polling" else self._native_or_polling()
         with self._lock:
@@ -114,11 +114,6 @@ class Watcher:
             settling.cancel()
         if observer is not None:
             _end(observer)
-
-    def use(self, filter: FileFilter) -> None:
-        """Go on under other rules."""
-        self.filter = filter
-        self._watch_anew_soon()
 
     # --- starting --------------------------------------------------------------------------------------------------
 
@@ -143,9 +138,9 @@ class Watcher:
 
     def _native(self) -> BaseObserver:
         if sys.platform == "linux":
-            from c2l_lsp.repo.watching.inotify import InotifyTree
+            from c2l_lsp.repo.watching.inotify import InotifyObserver
 
-            return InotifyTree(self._wanted, self._lost)
+            return InotifyObserver(self._wanted, self._on_events_lost)
         else:  # a branch of its own, because that is how mypy knows platforms
             from watchdog.observers import Observer  # chooses by platform
 
@@ -153,7 +148,7 @@ class Watcher:
 
     def _polling_for_want_of_watches(self) -> BaseObserver:
         self.mode = "polling"
-        self._on_trouble(
+        self._on_warning(
             FolderError(
                 f"The system allows no more file watches, so {self._shown} is looked at every {self._poll_s:g} s "
                 "instead; raise fs.inotify.max_user_watches (or max_user_instances) to change that."
@@ -167,7 +162,7 @@ class Watcher:
         return self._begun(PollingObserverVFS(stat=os.lstat, listdir=self._listed, polling_interval=self._poll_s))
 
     def _begun(self, observer: BaseObserver) -> BaseObserver:
-        handler = _Handler(self._event)
+        handler = _Handler(self._on_event)
         observer.schedule(handler, self._root, recursive=True, event_filter=_KINDS)
         place = git_directory.find(Path(self._root))
         self._head = str(place.dir / "HEAD") if place else None
@@ -183,7 +178,7 @@ class Watcher:
     def _wanted(self, path: str) -> bool:
         """Whether a directory needs a watch. `.git` for HEAD, but nothing in it."""
         relative = self._relative(path)
-        return relative == ".git" or (relative is not None and self.filter.admits_folder(relative))
+        return relative == ".git" or (relative is not None and self.filter.includes_directory(relative))
 
     def _listed(self, path: str | None) -> Iterator[os.DirEntry[str]]:
         with os.scandir(path) as entries:
@@ -195,13 +190,13 @@ class Watcher:
             elif entry.is_dir(follow_symlinks=False):
                 keep = self._wanted(entry.path)
             else:
-                keep = entry.path == self._head or self.filter.admits(relative) or self.filter.is_rule(relative)
+                keep = entry.path == self._head or self.filter.includes(relative) or self.filter.affects_rules(relative)
             if keep:
                 yield entry
 
     # --- events ----------------------------------------------------------------------------------------------------
 
-    def _event(self, event: FileSystemEvent) -> None:
+    def _on_event(self, event: FileSystemEvent) -> None:
         for raw in (event.src_path, event.dest_path):
             if raw:
                 self._changed(os.fsdecode(raw), event.is_directory)
@@ -217,15 +212,15 @@ class Watcher:
 
     def _changed_inside(self, path: str, is_directory: bool) -> None:
         parent = path.rpartition("/")[0]
-        if self.filter.is_rule(path) and self.filter.admits_folder(parent):
+        if self.filter.affects_rules(path) and self.filter.includes_directory(parent):
             self._rules_changed()
-        elif self.filter.admits_folder(path) if is_directory else self.filter.admits(path):
+        elif self.filter.includes_directory(path) if is_directory else self.filter.includes(path):
             # The index is not looked at: it changes with every `git add` and refresh, and no file with it.
             self._on_hint(frozenset({path}))
 
     def _rules_changed(self) -> None:
         with contextlib.suppress(C2LError):  # the root went: what is known stays until it is back
-            self.filter = self.filter.renewed()
+            self.filter = self.filter.reloaded()
         self._on_hint(None)
         self._watch_anew_soon()
 
@@ -248,7 +243,7 @@ class Watcher:
         if observer is not None:
             self._on_hint(None)
 
-    def _lost(self, loss: str) -> None:
+    def _on_events_lost(self, loss: str) -> None:
         if loss == "overflow":
             self.overflows += 1
             self._on_hint(None)

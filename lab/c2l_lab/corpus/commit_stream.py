@@ -70,8 +70,8 @@ def lines_of(folder: Path, tally: Tally, most_commits: int, most_bytes: int) -> 
     """The lines of a stream: a repository's newest `most_commits`, up to `most_bytes` of text. Counts into `tally`."""
     tree = Tree()
     before: str | None = None
-    for commit in git_history.first_parent(folder, most_commits):
-        changes = [c for c in git_history.changed(folder, before, commit.sha) if _is_python(c)]
+    for commit in git_history.first_parent_commits(folder, most_commits):
+        changes = [c for c in git_history.changed_files(folder, before, commit.sha) if _is_python(c)]
         before = commit.sha
         made, brought = _changes(folder, changes, tree, tally.skips)
         if not made:

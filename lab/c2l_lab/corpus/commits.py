@@ -164,7 +164,7 @@ def read_repository(name: str, mirror: Path, out: Path, most_commits: int, most_
     target = _file_of(name, out)
     try:
         folder = git_of(name, mirror)
-        about.commit = git_history.head(folder) or ""
+        about.commit = git_history.head_commit(folder) or ""
         if not about.commit:
             raise SourceProblem("no commits")
         stamp = [_RULES, about.commit, most_commits, most_bytes]

@@ -12,7 +12,7 @@ from pathlib import Path
 from c2l_lsp.config import Model, Settings, merge
 from c2l_lsp.errors import C2LError, EngineError, ModelError, SettingError, StorageError
 from c2l_lsp.model.lm import base
-from c2l_lsp.repo.filter.ignore import Ignores
+from c2l_lsp.repo.filter.ignore import IgnoreRules
 from c2l_lsp.server.transport.messages import Messages
 
 FILE = Path(__file__).resolve().parents[3] / "editors" / "vscode" / "test" / "problems.json"
@@ -33,7 +33,7 @@ def refused(**settings: object) -> C2LError:
 
 def unreadable() -> C2LError:
     try:
-        Ignores(Path("/"), merge(Settings(), {"files.ignoreFile": "../x"}, source="x", machine=True)[0].files)
+        IgnoreRules(Path("/"), merge(Settings(), {"files.ignoreFile": "../x"}, source="x", machine=True)[0].files)
     except SettingError as error:
         return error
     raise AssertionError("it was taken")

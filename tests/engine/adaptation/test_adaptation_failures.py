@@ -45,12 +45,12 @@ def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(sessi
     folder.rename(aside)
     workspace = session.engine.workspace(str(folder.resolve()))
     workspace.regenerate()
-    session.settle(str(folder.resolve()))
+    session.run_until_idle(str(folder.resolve()))
     assert workspace.info().state == "failed"
     assert workspace.live.adapter is None
     aside.rename(folder)
     workspace.regenerate()
-    assert session.settle(str(folder.resolve())).state == "ready"
+    assert session.run_until_idle(str(folder.resolve())).state == "ready"
     generation = workspace.info().generation
     (folder / "pkg" / "m0.py").write_text("def watched_again():\n    return 2\n")
     assert wait(session, folder, generation + 1).state == "ready"
@@ -60,7 +60,7 @@ def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settin
     evo = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, hypernetwork="evo"))
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=evo))
-    info = session.settle(name)
+    info = session.run_until_idle(name)
     assert "no evo weights" in info.message
     assert live(session, folder).adapter is None
 
@@ -192,12 +192,12 @@ def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folde
 
 
 def test_a_model_that_computes_no_numbers_says_so(session, monkeypatch, tmp_path):
-    from c2l_lsp.engine.completion.greedy import Greedy
+    from c2l_lsp.engine.completion.greedy import GreedySelector
 
-    real = Greedy.steps
-    monkeypatch.setattr(Greedy, "steps", lambda self, logits, *rest: real(self, logits * float("nan"), *rest))
+    real = GreedySelector.select
+    monkeypatch.setattr(GreedySelector, "select", lambda self, logits, *rest: real(self, logits * float("nan"), *rest))
     with pytest.raises(FloatingPointError, match="no numbers"):
         session.complete(msgspec.structs.replace(question(tmp_path), folder=""))
-    monkeypatch.setattr(Greedy, "steps", real)
-    session.engine._decoder.forget()
+    monkeypatch.setattr(GreedySelector, "select", real)
+    session.engine._decoder.clear_cache()
     assert session.complete(msgspec.structs.replace(question(tmp_path), folder="")).new_tokens == 4

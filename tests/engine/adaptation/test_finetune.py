@@ -119,7 +119,7 @@ def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
         with (folder / "pkg" / f"m{number}.py").open("a") as file:
             file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(30)))
     one.regenerate()
-    session.until(lambda: one.info().generation == 2)
+    session.run_until(lambda: one.info().generation == 2)
     assert [set(adapter.pairs) for adapter in asked] == [set(), set(pairs)]
     assert bool(one.adapters.finetuned.pairs) == bool(one.live.adapter.pairs) == stays
     assert one.info().deep == "live" if stays else one.info().deep.startswith("dropped: by now it is")
@@ -168,7 +168,7 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
         )  # random weights recall better than 40 steps could teach
         generation = one.info().generation
         one.finetune(steps=40)
-        info = session.settle(str(folder.resolve()))
+        info = session.run_until_idle(str(folder.resolve()))
         assert info.deep.startswith("live: -"), info.deep
         assert info.generation == generation + 1
         assert [e.trigger for e in session.events if isinstance(e, wire.AdapterChanged)][-1] == "deep"
@@ -183,7 +183,7 @@ def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, 
         one = workspace(again, folder)
         assert one.live.adapter.digest == digest
         one.reset()
-        assert again.settle(str(folder.resolve())).deep == ""
+        assert again.run_until_idle(str(folder.resolve())).deep == ""
         assert not one.live.adapter.pairs
 
 
@@ -193,12 +193,12 @@ def test_one_that_does_not_win_is_dropped(session, folder, monkeypatch):
     digest = one.live.adapter.digest
     monkeypatch.setattr(finetune, "fit_lora", lambda model, texts, **_: pairs_of(model, 1.0).scaled(0.0))
     one.finetune(steps=1)
-    info = session.settle(str(folder.resolve()))
+    info = session.run_until_idle(str(folder.resolve()))
     assert info.deep.startswith("dropped: on held-out files")
     assert one.live.adapter.digest == digest
     monkeypatch.setattr(finetune, "fit_lora", lambda model, texts, **_: pairs_of(model, 1e6))
     one.finetune(steps=1)
-    assert "norm" in session.settle(str(folder.resolve())).deep
+    assert "norm" in session.run_until_idle(str(folder.resolve())).deep
 
 
 def test_training_stands_still_while_completions_are_asked_for(session, folder):
@@ -228,7 +228,7 @@ def test_an_edit_goes_before_a_training_step_and_cancel_ends_it(session, folder)
     assert one.info().deep.startswith("training")
     one.cancel_finetuning()
     assert one.info().deep == ""
-    assert not one.pending or session.settle(str(folder.resolve()))
+    assert not one.pending or session.run_until_idle(str(folder.resolve()))
 
 
 def test_a_folder_that_is_not_learned_or_too_small_says_so(session, tmp_path):
@@ -238,9 +238,9 @@ def test_a_folder_that_is_not_learned_or_too_small_says_so(session, tmp_path):
     session.engine.open_folder(wire.OpenFolder(folder=str(small), settings=session.settings))
     with pytest.raises(AdapterError, match="Nothing is learned"):
         workspace(session, small).finetune()
-    session.settle(str(small.resolve()))
+    session.run_until_idle(str(small.resolve()))
     workspace(session, small).finetune()
-    assert "hold some out" in session.settle(str(small.resolve())).deep
+    assert "hold some out" in session.run_until_idle(str(small.resolve())).deep
 
 
 def test_a_copy_has_nothing_plugged_in_and_room_is_asked_for(tiny, monkeypatch):

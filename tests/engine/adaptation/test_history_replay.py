@@ -79,7 +79,7 @@ def wait(session: Session, folder: Path, generation: int) -> wire.AdapterInfo:
 def by_hand(session: Session, folder: Path, commits: int) -> torch.Tensor:
     """h from the git history alone."""
     network = workspace(session, folder)._learner.network
-    shas = [one.sha for one in git_history.first_parent(folder, commits + 1)]
+    shas = [one.sha for one in git_history.first_parent_commits(folder, commits + 1)]
     blobs = git_history.blobs(folder, git_history.tree(folder, shas[0]).values())
     chunks = [chunk for _, text in blobs for chunk in network.chunks(text.decode())]
     (state,) = network.update([network.empty()], [StateChange(added=network.embed(chunks), first=True)])

@@ -79,7 +79,7 @@ def test_a_purge_ends_with_the_generation_that_takes_the_place_of_what_went(made
     assert made.purge_pending
     assert made.store.load() is None
     written(made, owner, 2)
-    assert (made.purge_pending, owner.prunes, made.store.purging) == (False, 1, False)
+    assert (made.purge_pending, owner.prunes, made.store.purge_pending) == (False, 1, False)
 
 
 def test_a_purge_that_cannot_prune_goes_on(made):
@@ -87,7 +87,7 @@ def test_a_purge_that_cannot_prune_goes_on(made):
     made.purge()
     written(made, owner, 1)
     assert made.purge_pending
-    assert made.store.purging
+    assert made.store.purge_pending
 
 
 def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
@@ -95,10 +95,10 @@ def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
     owner = Owner()
     written(made, owner, 1)
     made.purge_all()  # no purge is pending: the rules are the same, and the files may come back
-    assert made.store.peek() is not None
+    assert made.store.load_metadata() is not None
     made.purge()
     made.purge_all()
-    assert (made.purge_pending, made.store.purging, made.store.peek()) == (False, False, None)
+    assert (made.purge_pending, made.store.purge_pending, made.store.load_metadata()) == (False, False, None)
     assert made.store.cache.get([b"a"], "rule") == {}
 
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_kept_is_told_once_and_tried_again_later(made, told, monk
 
 def test_beside_another_server_nothing_is_kept(made, told):
     other = FolderStore(made.store.root)
-    assert other.own()
+    assert other.acquire()
     try:
         made.open()
         assert said(told) == [("info", "Another server saves the state of project; this one does not.")]
@@ -138,14 +138,14 @@ def test_beside_another_server_nothing_is_kept(made, told):
 
 @pytest.mark.parametrize("how", ["clear", "purge"])
 def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
-    real, begun, may = disk.sync, threading.Event(), threading.Event()
+    real, begun, may = disk.sync_directory, threading.Event(), threading.Event()
 
     def slow(directory: Path) -> None:
         begun.set()
         assert may.wait(20)
         real(directory)
 
-    monkeypatch.setattr(disk, "sync", slow)
+    monkeypatch.setattr(disk, "sync_directory", slow)
     owner = Owner()
     made.save(saved(1), state(1), {}, owner)
     assert begun.wait(20)
@@ -163,10 +163,10 @@ def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
 def test_the_same_trouble_is_told_again_after_all_was_well(tmp_path: Path, told):
     telling = FolderEvents(tmp_path, told.append)
     for _ in range(2):
-        telling.trouble(StorageError("full"))
-    telling.trouble(StorageError("fuller"))
-    telling.well()
-    telling.trouble(StorageError("full"))
+        telling.warn_once(StorageError("full"))
+    telling.warn_once(StorageError("fuller"))
+    telling.clear_warnings()
+    telling.warn_once(StorageError("full"))
     assert [trouble.message for trouble in told] == ["full", "fuller", "full"]
     assert {(trouble.folder, trouble.code, trouble.severity) for trouble in told} == {
         (str(tmp_path), "storage", "warning")

@@ -60,7 +60,7 @@ def go_deep(session: Session, folder: Path) -> None:
     one.adapters.set_finetuned(finetune.FinetuneResult({"model.layers.1.mlp.down_proj": pair}, "live: for this test"))
     one._make_live()
     one._persist(one._learner.network, one._learner.state)
-    session.settle(str(folder.resolve()))
+    session.run_until_idle(str(folder.resolve()))
 
 
 @pytest.mark.parametrize("only", [False, True], ids=["one of many", "the only one"])
@@ -84,7 +84,7 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
             workspace(session, folder).regenerate()
         else:
             session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
-        info = session.settle(str(folder.resolve()))
+        info = session.run_until_idle(str(folder.resolve()))
         assert "dropped" in info.deep
         one = workspace(session, folder)
         assert not (one.adapters.finetuned.pairs or (one.live.adapter is not None and one.live.adapter.pairs))
@@ -92,12 +92,12 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
         assert (one.live.adapter is None) == only
         assert only or not torch.equal(one._learner.prior_tensors["P"], prior)  # sums over the text: estimated again
         assert kept(wanted, folder) == []
-        assert not one._persistence.store.purging
+        assert not one._persistence.store.purge_pending
     assert kept(wanted, folder) == []
     with Session(tightened) as again:
         again.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
         assert (workspace(again, folder).live.adapter is None) == only  # before any look at the files
-        again.settle(str(folder.resolve()))
+        again.run_until_idle(str(folder.resolve()))
         assert not workspace(again, folder).adapters.finetuned.pairs
         assert (workspace(again, folder).live.adapter is None) == only
     assert kept(wanted, folder) == []
@@ -125,10 +125,10 @@ def test_a_purge_that_was_interrupted_is_ended_by_the_next_start(open_gate, sett
         (folder / ".c2lignore").write_text("later.py\n")
         one = workspace(session, folder)
         one.regenerate()
-        while not one._persistence.store.purging:
+        while not one._persistence.store.purge_pending:
             one.step(time.monotonic())
         one._drop_stages()
-        monkeypatch.setattr(one._persistence._writer, "keep", lambda job: None)
+        monkeypatch.setattr(one._persistence._writer, "submit", lambda job: None)
     assert kept(wanted, folder) != []
     with Session(settings) as again:
         again.open(folder)
@@ -151,9 +151,9 @@ def test_texts_of_files_go_from_the_database_and_its_log(tmp_path):
     assert found()
     store.purge()
     store.cache.prune(set(), "rule", {b"b"})
-    assert store.purged(store.epoch)
+    assert store.finish_purge(store.epoch)
     assert not found()
-    assert store.cache.texts([b"a", b"b"]) == {b"b": "other"}
+    assert store.cache.get_texts([b"a", b"b"]) == {b"b": "other"}
     store.close()
 
 
@@ -164,13 +164,13 @@ def test_a_save_that_is_under_way_does_not_outlive_a_purge(tmp_path, monkeypatch
 
     store = FolderStore(tmp_path / "state")
     assert save(1)
-    real = disk.sync
+    real = disk.sync_directory
 
     def purged_meanwhile(directory: Path) -> None:
-        monkeypatch.setattr(disk, "sync", real)
+        monkeypatch.setattr(disk, "sync_directory", real)
         store.purge()
 
-    monkeypatch.setattr(disk, "sync", purged_meanwhile)
+    monkeypatch.setattr(disk, "sync_directory", purged_meanwhile)
     assert not save(2)
     assert store.load() is None
     assert not [path for path in store.root.iterdir() if "gen-" in path.name]

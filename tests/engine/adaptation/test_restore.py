@@ -27,7 +27,7 @@ def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
         network = second.engine.workspace(str(folder.resolve()))._learner.network
         network.embed_in_slices = lambda chunks: reads.append(chunks)  # type: ignore[method-assign]
         assert live(second, folder).adapter.digest == digest  # before any look at the files
-        info = second.settle(str(folder.resolve()))
+        info = second.run_until_idle(str(folder.resolve()))
         assert info.generation == 1
         assert live(second, folder).adapter.digest == digest
         assert reads == []
@@ -100,7 +100,7 @@ def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeyp
         time.sleep(0.2)
         (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
         wait(session, folder, 2)
-        session.until(lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
+        session.run_until(lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
     with Session(settings) as second:
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         workspace = second.engine.workspace(str(folder.resolve()))

@@ -70,7 +70,7 @@ def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, 
         # the prior of a foreign base comes from the folder's first text, so it is handed over for this comparison
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         second.engine.workspace(str(folder.resolve()))._learner.network = network
-        second.settle(str(folder.resolve()))
+        second.run_until_idle(str(folder.resolve()))
         fresh = second.engine.workspace(str(folder.resolve()))._learner.state
     difference = (edited.tensors["S"] - fresh.tensors["S"]).norm() / fresh.tensors["S"].norm()
     assert float(difference) < 1e-3
@@ -112,7 +112,7 @@ def test_tightened_rules_purge_what_was_learned(session, folder):
 def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))
-    info = session.settle(name)
+    info = session.run_until_idle(name)
     assert (info.state, info.enabled, info.files) == ("off", False, 0)
     assert not (state_root() / folder_key(folder)).exists()
 
@@ -131,7 +131,7 @@ def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
     small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=small))
-    info = session.settle(name)
+    info = session.run_until_idle(name)
     assert info.sampled
     assert 0 < info.learned_bytes <= 24 * 1024
 
@@ -219,7 +219,7 @@ def test_export_gives_the_live_logits_and_refuses_when_there_is_none(session, fo
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings))
     with pytest.raises(AdapterError, match="no adapter"):
         session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
-    session.settle(name)
+    session.run_until_idle(name)
     done = session.engine.export(wire.Export(folder=name, out=str(tmp_path / "out")))
     assert done.error < 1e-6
     assert (tmp_path / "out" / "adapter_config.json").is_file()

@@ -11,7 +11,7 @@ import torch
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.completion.complete import Completer
 from c2l_lsp.engine.completion.decode import Decoder, Prefilled
-from c2l_lsp.engine.completion.greedy import Step
+from c2l_lsp.engine.completion.greedy import DecodedToken
 from c2l_lsp.engine.completion.prompt import build
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
@@ -142,10 +142,10 @@ class Says:
     def likeliest(self, start, count):
         return self._ids[:1]
 
-    def stream(self, start, first=None, elsewhere=None):
+    def stream(self, start, first=None, draft_source=None):
         for token in self._ids:
             self.said += 1
-            yield Step(token, -1.0)
+            yield DecodedToken(token, -1.0)
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ class Doubts(Says):
     def prefill(self, ids, kv_key="", forced_prefix="", cancelled=None):
         return Prefilled(None, torch.zeros(1), len(ids), 0, forced_prefix.encode())
 
-    def stream(self, start, first=None, elsewhere=None):
+    def stream(self, start, first=None, draft_source=None):
         said = []
         for step in super().stream(start):
             said.append(step.token)
-            yield Step(step.token, -3.0 if len(self._model.decode(said)) <= len(start.forced_prefix) else -0.01)
+            yield DecodedToken(step.token, -3.0 if len(self._model.decode(said)) <= len(start.forced_prefix) else -0.01)
 
 
 def test_a_word_that_was_begun_is_no_guess(tiny):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from c2l_lsp.config import Model
 from c2l_lsp.engine.completion.decode import DRAFT, SLOTS, Decoder
-from c2l_lsp.engine.completion.draft import LONGEST, Credit, Credits, DraftSource, Guess, Lookup
+from c2l_lsp.engine.completion.draft import LONGEST, Draft, DraftBudget, DraftBudgets, DraftLookup, DraftSource
 from c2l_lsp.engine.completion.draft_index import DraftIndex
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.kv_sequence import TransformersReader, sequence_reader
@@ -66,8 +66,8 @@ def scripted(
     return Decoder(model, NOTHING, Script(rule, exact), draft)  # type: ignore[arg-type]
 
 
-def written(decoder: Decoder, ids: list[int], count: int, elsewhere: DraftSource | None = None) -> list[int]:
-    return [step.token for step in islice(decoder.stream(decoder.prefill(ids), elsewhere=elsewhere), count)]
+def written(decoder: Decoder, ids: list[int], count: int, draft_source: DraftSource | None = None) -> list[int]:
+    return [step.token for step in islice(decoder.stream(decoder.prefill(ids), draft_source=draft_source), count)]
 
 
 # --- reading a prompt ------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_every_shortcut_leaves_the_answer_as_it_is_in_int8_too(tiny_folder: Path
         decoder = Decoder(tiny, slot, sequence_reader(tiny, slot, int8=True), draft=draft)
         assert written(decoder, prompt, 40, hoarded(prompt, want)) == want
         assert written(decoder, prompt, 40) == want
-        decoder.forget()
+        decoder.clear_cache()
         assert written(decoder, [*prompt, *want[:9]], 20) == answered
 
 
@@ -280,7 +280,7 @@ def test_kv_of_another_adapter_is_not_reused():
 def test_forget_drops_everything():
     decoder = scripted(draft=0)
     decoder.prefill(document(1))
-    decoder.forget()
+    decoder.clear_cache()
     assert decoder.prefill(document(1)).reused == 0
 
 
@@ -288,14 +288,14 @@ def test_forget_drops_everything():
 
 
 def test_the_longer_run_wins_and_the_later_place():
-    lookup = Lookup([1, 2, 3, 10, 5, 2, 3, 20, 2, 3, 30], cursor=3)
+    lookup = DraftLookup([1, 2, 3, 10, 5, 2, 3, 20, 2, 3, 30], cursor=3)
     assert lookup.propose(1).ids == [10]  # 1, 2, 3 stood there once
-    lookup = Lookup([1, 2, 3, 10, 5, 2, 3, 20, 4, 2, 3], cursor=11)
+    lookup = DraftLookup([1, 2, 3, 10, 5, 2, 3, 20, 4, 2, 3], cursor=11)
     assert lookup.propose(2).ids == [20, 4]  # 4, 2, 3 never went on; 2, 3 did, last with 20
 
 
 def test_credit_runs_out_and_comes_back():
-    credit = Credit()
+    credit = DraftBudget()
     tried = 0
     while credit.good():
         credit.book(drafted=True, saved=0)
@@ -307,15 +307,15 @@ def test_credit_runs_out_and_comes_back():
 
 
 def test_a_source_that_never_pays_does_not_end_the_other():
-    credits = Credits()
+    credits = DraftBudgets()
     for _ in range(8):
-        credits.book(Guess([1], "elsewhere"), 0)
-        credits.book(Guess([1], "prompt"), 1)
+        credits.book(Draft([1], "draft_source"), 0)
+        credits.book(Draft([1], "prompt"), 1)
     assert set(credits.good) == {"prompt"}
 
 
 def test_what_a_draft_costs_is_measured():
-    credits = Credits()
+    credits = DraftBudgets()
     assert credits.cost == 0.25
     for _ in range(15):
         credits.timed(0, 2.0)
@@ -335,12 +335,12 @@ def letters(text: str) -> list[int]:
 def test_a_changed_text_answers_with_its_new_self():
     hoard = DraftIndex(letters)
     hoard.put("a", 1, "xabcde")
-    assert hoard.after(letters("abc"), 2) == letters("de")
+    assert hoard.continuation(letters("abc"), 2) == letters("de")
     hoard.put("a", 2, "xxabcfg")
-    assert hoard.after(letters("abc"), 2) == letters("fg")
-    assert hoard.after(letters("bcd"), 2) == []
-    hoard.drop("a")
-    assert hoard.after(letters("abc"), 2) == []
+    assert hoard.continuation(letters("abc"), 2) == letters("fg")
+    assert hoard.continuation(letters("bcd"), 2) == []
+    hoard.remove("a")
+    assert hoard.continuation(letters("abc"), 2) == []
 
 
 def test_the_hoard_stays_within_its_budget_and_sweeps_what_is_stale():
@@ -353,11 +353,11 @@ def test_the_hoard_stays_within_its_budget_and_sweeps_what_is_stale():
 
 def test_what_is_stale_is_asked_for_once_and_what_is_gone_is_dropped():
     hoard, versions = DraftIndex(letters), {"a": 1, "b": 1}
-    while (path := hoard.stale(versions.items())) is not None:
+    while (path := hoard.next_stale(versions.items())) is not None:
         hoard.put(path, versions[path], f"{path}bcdef")
     assert hoard.size == 12
-    assert hoard.stale({"b": 2}.items()) == "b"
+    assert hoard.next_stale({"b": 2}.items()) == "b"
     assert hoard.size == 6
     full = DraftIndex(letters, most=3)
     full.put("a", 1, "abcd")
-    assert full.stale(versions.items()) is None
+    assert full.next_stale(versions.items()) is None

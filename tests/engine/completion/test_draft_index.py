@@ -29,7 +29,7 @@ def test_texts_are_known_when_nothing_else_is_due_and_follow_changes(session: Se
     engine, path = session.engine, folder / "pkg" / "m3.py"
     run = engine.model.encode(NEW)[-12:]
     assert settled(session, folder, lambda hoard: hoard.size > 1000)
-    assert engine._hoards[str(folder)].after(run[:3], 4) == []
+    assert engine._hoards[str(folder)].continuation(run[:3], 4) == []
     path.write_text(path.read_text() + NEW)
     engine.workspace(str(folder)).regenerate()
     assert settled(session, folder, lambda hoard: hoard.after(run[:3], 4) == run[3:7])

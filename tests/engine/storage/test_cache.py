@@ -54,7 +54,7 @@ def test_what_is_put_again_takes_the_place_of_what_was_there(cache):
         cache.put({b"a": reading(seed)}, "rule")
         cache.put_texts({b"d": f"text {seed}"}, {b"d"})
     assert torch.equal(cache.get([b"a"], "rule")[b"a"]["q"], reading(2)["q"])
-    assert cache.texts([b"d"]) == {b"d": "text 2"}
+    assert cache.get_texts([b"d"]) == {b"d": "text 2"}
 
 
 def test_more_readings_than_one_question_may_ask_for(cache):
@@ -86,16 +86,16 @@ def test_a_reading_that_is_no_tensors_is_as_good_as_none(cache, claim):
 
 def test_a_damaged_text_is_as_good_as_none(cache, claim):
     cache.put_texts({b"d": "one", b"e": "zwei ä\n"}, {b"d", b"e"})
-    assert cache.texts([b"d", b"e", b"f", b"d"]) == {b"d": "one", b"e": "zwei ä\n"}
+    assert cache.get_texts([b"d", b"e", b"f", b"d"]) == {b"d": "one", b"e": "zwei ä\n"}
     cache.close()
     altered(claim, f"UPDATE text SET value = x'{zlib.compress(b'other').hex()}' WHERE digest = x'64'")
-    assert cache.texts([b"d", b"e"]) == {b"e": "zwei ä\n"}
+    assert cache.get_texts([b"d", b"e"]) == {b"e": "zwei ä\n"}
 
 
 def test_texts_of_files_that_are_gone_are_deleted(cache):
     cache.put_texts({b"d": "one", b"e": "two"}, {b"d", b"e"})
     cache.put_texts({b"f": "three"}, {b"e", b"f"})
-    assert cache.texts([b"d", b"e", b"f"]) == {b"e": "two", b"f": "three"}
+    assert cache.get_texts([b"d", b"e", b"f"]) == {b"e": "two", b"f": "three"}
 
 
 def test_a_file_that_is_no_database_is_replaced_with_its_log(cache, claim):
@@ -128,9 +128,9 @@ def test_pruning_keeps_what_is_alive(cache):
     cache.prune({b"a"}, "rule", {b"e"})
     assert set(cache.get([b"a", b"b"], "rule")) == {b"a"}
     assert cache.get([b"a"], "old rule") == {}
-    assert cache.texts([b"d", b"e"]) == {b"e": "two"}
+    assert cache.get_texts([b"d", b"e"]) == {b"e": "two"}
     cache.prune({b"a"}, "rule")
-    assert cache.texts([b"e"]) == {}
+    assert cache.get_texts([b"e"]) == {}
 
 
 def test_a_reader_sees_what_is_there_and_writes_once_it_may(cache, claim):
@@ -140,14 +140,14 @@ def test_a_reader_sees_what_is_there_and_writes_once_it_may(cache, claim):
         cache.put({b"a": reading(1)}, "rule")
         cache.put_texts({b"d": "one"}, {b"d"})
         assert set(second.get([b"a"], "rule")) == {b"a"}
-        assert second.texts([b"d"]) == {b"d": "one"}
+        assert second.get_texts([b"d"]) == {b"d": "one"}
         with ThreadPoolExecutor(1) as pool:  # any thread may
             assert set(pool.submit(second.get, [b"a"], "rule").result(20)) == {b"a"}
         cache.close()
         claim.release()
         second.put({b"b": reading(2)}, "rule")  # it was open for reading only
         assert other.held
-        assert not claim.own()
+        assert not claim.acquire()
         assert set(second.get([b"a", b"b"], "rule")) == {b"a", b"b"}
     finally:
         second.close()
@@ -155,10 +155,10 @@ def test_a_reader_sees_what_is_there_and_writes_once_it_may(cache, claim):
 
 
 def test_a_reader_of_nothing_finds_nothing(cache, claim):
-    assert claim.own()
+    assert claim.acquire()
     second = Cache(StateLock(claim.root))
     assert second.get([b"a"], "rule") == {}
-    assert second.texts([b"d"]) == {}
+    assert second.get_texts([b"d"]) == {}
     assert not (claim.root / "readings.sqlite").exists()
 
 
@@ -191,7 +191,7 @@ def test_one_fold_at_a_time_and_none_keeps_the_process_alive(cache, monkeypatch)
         begun.append(threading.current_thread())
         assert may.wait(20)
 
-    monkeypatch.setattr(cache, "fold", slow)
+    monkeypatch.setattr(cache, "checkpoint", slow)
     cache.put({b"a": reading(1)}, "rule")
     assert begun == []  # the log is short
     monkeypatch.setattr(caches, "_LOG_BYTES", 0)
@@ -205,21 +205,21 @@ def test_one_fold_at_a_time_and_none_keeps_the_process_alive(cache, monkeypatch)
 
 
 def test_folding_says_whether_all_of_the_log_is_in_the_database(cache, claim):
-    assert cache.fold("TRUNCATE")  # there is no database yet
+    assert cache.checkpoint("TRUNCATE")  # there is no database yet
     cache.put({b"a": reading(1)}, "rule")
     reader = sqlite3.connect(claim.root / "readings.sqlite", isolation_level=None)
     try:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM reading").fetchone() == (1,)
         cache.put({b"b": reading(2)}, "rule")
-        assert not cache.fold("TRUNCATE")  # somebody still reads what is to go
+        assert not cache.checkpoint("TRUNCATE")  # somebody still reads what is to go
     finally:
         reader.close()
-    assert cache.fold("TRUNCATE")
+    assert cache.checkpoint("TRUNCATE")
     assert log_of(claim) == 0
     cache.close()
     (claim.root / "readings.sqlite").write_bytes(b"not a database at all" * 100)
-    assert not cache.fold("TRUNCATE")
+    assert not cache.checkpoint("TRUNCATE")
 
 
 @pytest.mark.parametrize("table", ["reading", "text"])
@@ -230,7 +230,7 @@ def test_a_database_that_fails_is_told_in_one_sentence_and_opened_anew(cache, cl
             lambda: cache.put({b"a": reading(1)}, "rule"),
             lambda: cache.prune(set(), "rule"),
         ],
-        "text": [lambda: cache.texts([b"d"]), lambda: cache.put_texts({b"d": "one"}, {b"d"})],
+        "text": [lambda: cache.get_texts([b"d"]), lambda: cache.put_texts({b"d": "one"}, {b"d"})],
     }
     for use in uses[table]:
         cache.get([b"a"], "rule")

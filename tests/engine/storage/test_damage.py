@@ -135,18 +135,18 @@ def test_a_manifest_that_names_a_file_elsewhere_is_refused(store):
 def test_of_what_was_set_aside_only_the_last_is_kept(store):
     for number in (1, 2):
         store.save(saved(number), state(number), {})
-        store.set_aside()
+        store.quarantine()
         assert store.load() is None
     (bad,) = store.root.glob("*.bad")
     assert bad.name.startswith("gen-00000002-")
     assert len(list(store.root.glob("gen-*"))) == 1
-    store.set_aside()  # nothing is current: nothing happens
+    store.quarantine()  # nothing is current: nothing happens
     assert bad.is_dir()
 
 
 def test_what_was_set_aside_is_no_generation_to_keep(store):
     store.save(saved(1), state(1), {})
-    store.set_aside()
+    store.quarantine()
     for number in range(2, 5):
         store.save(saved(number), state(number), {})
     kept = sorted(path.name[:12] for path in store.root.glob("gen-*"))

@@ -80,7 +80,7 @@ def test_a_state_that_cannot_be_deleted_does_not_keep_the_next_from_being_delete
     stuck.append("readings.sqlite")
     assert inventory.prune(state_root(), 0.0) == [state_root() / "old-0"]
     assert held.exists()
-    assert FolderStore(held).own()  # nobody holds it by now
+    assert FolderStore(held).acquire()  # nobody holds it by now
 
 
 def test_states_are_looked_at_while_a_server_saves():
@@ -115,7 +115,7 @@ def test_forget_says_what_is_still_there(tmp_path, stuck):
     stuck.append("state.safetensors")
     with pytest.raises(StorageError, match=r"state\.safetensors cannot be deleted: Permission denied"):
         inventory.forget(tmp_path)
-    assert FolderStore(root).peek() is None  # what is left is not loaded again
+    assert FolderStore(root).load_metadata() is None  # what is left is not loaded again
     stuck.clear()
     assert inventory.forget(tmp_path) > 0
     assert not root.exists()
@@ -130,7 +130,7 @@ def test_reset_says_what_is_still_there_and_learns_again(session: Session, folde
     told = [event for event in session.events if isinstance(event, wire.Trouble)]
     assert [(trouble.code, trouble.severity) for trouble in told] == [("storage", "warning")]
     assert workspace.live.adapter is None
-    assert session.settle(str(folder.resolve())).files == 12
+    assert session.run_until_idle(str(folder.resolve())).files == 12
 
 
 def test_deleting_goes_on_after_what_cannot_be_deleted(tmp_path, stuck):

@@ -47,9 +47,9 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
         workspace = session.engine.workspace(name)
         longest = 0.0
 
-        session.until(slow.waits.is_set, 40)
+        session.run_until(slow.waits.is_set, 40)
         for generation in (1, 2, 3):  # the folder is followed, too
-            session.until(lambda want=generation: workspace.info().generation == want, 40)
+            session.run_until(lambda want=generation: workspace.info().generation == want, 40)
             began = time.monotonic()
             answer = session.complete(question(folder))
             longest = max(longest, time.monotonic() - began)
@@ -57,12 +57,12 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
             assert (workspace.info().state, workspace.info().message) == ("ready", "")
             assert workspace.pending  # not kept yet
             (folder / "pkg" / "m0.py").write_text(f"def other_{generation}():\n    return {generation}\n" * 3)
-        session.until(lambda: workspace.info().generation == 4, 40)
+        session.run_until(lambda: workspace.info().generation == 4, 40)
         assert not slow.may.is_set()
         assert longest < 20  # a save would have taken until the end of the test
         assert workspace._persistence.store.load() is None
         slow.may.set()
-        session.settle(name)
+        session.run_until_idle(name)
         assert not [event for event in session.events if isinstance(event, wire.Trouble)]
         assert workspace._persistence.store.load()[0].generation == 4  # those between were never begun
     with Session(settings) as again:
@@ -85,7 +85,7 @@ def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open
         while workspace._persistence.store.claim.held:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert workspace._persistence.store.peek().generation == 1
+        assert workspace._persistence.store.load_metadata().generation == 1
 
 
 def test_a_save_that_fails_is_told_once_it_is_known(open_gate, settings, folder, monkeypatch):
@@ -123,10 +123,10 @@ def test_what_was_dropped_is_not_written(tmp_path):
 
     store = Store()
     keeper = BackgroundWriter(store)
-    keeper.keep(WriteJob("first", None, {}))
+    keeper.submit(WriteJob("first", None, {}))
     assert store.begun.wait(30)
-    keeper.keep(WriteJob("second", None, {}))
-    keeper.drop()
+    keeper.submit(WriteJob("second", None, {}))
+    keeper.discard_pending()
     store.may.set()
-    keeper.end(30)
+    keeper.close(30)
     assert store.written == ["first"]

@@ -35,7 +35,7 @@ def test_a_generation_comes_back_bit_equal(store):
 
 def test_nothing_yet_is_none(store):
     assert store.load() is None
-    assert store.peek() is None
+    assert store.load_metadata() is None
 
 
 def test_the_newest_counts_and_few_are_kept(store):
@@ -51,13 +51,13 @@ def test_what_cannot_be_deleted_keeps_nothing_from_being_saved_or_set_aside(stor
 
     for number in (1, 2):
         store.save(saved(number), state(number), {})
-    store.set_aside()
+    store.quarantine()
     store.save(saved(3), state(3), {})
     with monkeypatch.context() as patched:
         patched.setattr(os, "rmdir", refused)
         assert store.save(saved(4), state(4), {})
         assert store.load()[0].generation == 4
-        store.set_aside()
+        store.quarantine()
         assert store.load() is None
 
 
@@ -65,12 +65,12 @@ def test_peeking_says_what_is_kept_and_touches_nothing(store):
     store.save(saved(7), state(), {})
     store.close()
     other = FolderStore(store.root)
-    assert other.peek() == saved(7)
-    assert store.own()  # peeking took no right to write
+    assert other.load_metadata() == saved(7)
+    assert store.acquire()  # peeking took no right to write
     manifest = next(store.root.glob("gen-*")) / "manifest.json"
     manifest.unlink()
     with pytest.raises(StateError, match=r"is damaged \(.*manifest.json"):
-        other.peek()
+        other.load_metadata()
     assert (store.root / "CURRENT").exists()
 
 
@@ -167,7 +167,7 @@ def test_one_of_two_writes_and_the_other_reads(store):
     store.cache.put({b"a": reading(1)}, "rule")
     other = FolderStore(store.root)
     try:
-        assert not other.own()
+        assert not other.acquire()
         assert other.load()[0].generation == 1
         assert set(other.cache.get([b"a", b"b"], "rule")) == {b"a"}
         for write in (
@@ -177,7 +177,7 @@ def test_one_of_two_writes_and_the_other_reads(store):
             lambda: other.cache.prune(set(), "rule"),
             other.clear,
             other.purge,
-            lambda: other.purged(other.epoch),
+            lambda: other.finish_purge(other.epoch),
         ):
             with pytest.raises(StateInUse, match="Another server"):
                 write()

@@ -95,7 +95,7 @@ def test_names_that_are_always_off(tmp_path: Path, path: str):
     write(tmp_path, {path: "x\n", "kept.py": "x\n"})
     every = config.Files(respect_gitignore=False, exclude=["!*"])
     rules = FileFilter(tmp_path, every)
-    assert not rules.permits(path)
+    assert rules.is_ignored(path)
     assert list(rules.walk()) == ["kept.py"]
 
 
@@ -109,7 +109,7 @@ def test_environments_caches_and_other_repositories_are_off(tmp_path: Path, mark
     "path", ["", ".", "..", "../x.py", "/x.py", "a//x.py", "a/../x.py", "./x.py", "a\0.py", "\udcff.py"]
 )
 def test_paths_that_are_not_plain_are_off(tmp_path: Path, path: str):
-    assert not FileFilter(tmp_path, config.Files()).admits(path)
+    assert not FileFilter(tmp_path, config.Files()).includes(path)
 
 
 def test_settings_that_cannot_be_understood_close_everything(tmp_path: Path):

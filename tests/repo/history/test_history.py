@@ -29,13 +29,13 @@ def test_the_main_line_oldest_first(git_repo: GitRepo):
     second = git_repo.commit({"c.py": "1\n"})
     git_repo.git("merge", "-q", "--no-ff", "-m", "merge", "side")
     third = git_repo.git("rev-parse", "HEAD")
-    commits = git_history.first_parent(git_repo.root, 10)
+    commits = git_history.first_parent_commits(git_repo.root, 10)
     assert [commit.sha for commit in commits] == [first, second, third]
     assert [commit.time for commit in commits] == sorted(commit.time for commit in commits)
-    assert git_history.first_parent(git_repo.root, 1) == commits[-1:]
-    assert git_history.first_parent(git_repo.root, 9, until=second) == commits[:2]
-    assert git_history.first_parent(git_repo.root, 0) == []
-    assert git_history.head(git_repo.root) == third
+    assert git_history.first_parent_commits(git_repo.root, 1) == commits[-1:]
+    assert git_history.first_parent_commits(git_repo.root, 9, until=second) == commits[:2]
+    assert git_history.first_parent_commits(git_repo.root, 0) == []
+    assert git_history.head_commit(git_repo.root) == third
     assert isinstance(commits[0], Commit)
 
 
@@ -47,17 +47,17 @@ def test_changed_files_with_renames(git_repo: GitRepo):
     (git_repo.root / "link.py").symlink_to("same.py")
     (git_repo.root / "mode.py").chmod(0o755)
     b = git_repo.commit({"b.py": body + "more\n", "new.py": "n\n", "ü b\n.py": "odder\n"})
-    assert set(git_history.changed(git_repo.root, a, b)) == {
+    assert set(git_history.changed_files(git_repo.root, a, b)) == {
         Change("renamed", "a.py", "b.py", blob(body.encode()), blob(body.encode() + b"more\n")),
         Change("deleted", "gone.py", None, blob(b"g\n"), None),
         Change("modified", "mode.py", "mode.py", blob(b"m\n"), blob(b"m\n")),
         Change("added", None, "new.py", None, blob(b"n\n")),
         Change("modified", "ü b\n.py", "ü b\n.py", blob(b"odd\n"), blob(b"odder\n")),
     }
-    assert {change.kind for change in git_history.changed(git_repo.root, None, a)} == {"added"}
-    assert {change.path: change.new_blob for change in git_history.changed(git_repo.root, None, b)} == git_history.tree(
-        git_repo.root, b
-    )
+    assert {change.kind for change in git_history.changed_files(git_repo.root, None, a)} == {"added"}
+    assert {
+        change.path: change.new_blob for change in git_history.changed_files(git_repo.root, None, b)
+    } == git_history.tree(git_repo.root, b)
 
 
 def test_a_file_that_became_a_link_is_deleted(git_repo: GitRepo):
@@ -65,8 +65,8 @@ def test_a_file_that_became_a_link_is_deleted(git_repo: GitRepo):
     (git_repo.root / "a.py").unlink()
     (git_repo.root / "a.py").symlink_to("b.py")
     b = git_repo.commit()
-    assert git_history.changed(git_repo.root, a, b) == [Change("deleted", "a.py", None, blob(b"1\n"), None)]
-    assert [change.kind for change in git_history.changed(git_repo.root, b, a)] == ["added"]
+    assert git_history.changed_files(git_repo.root, a, b) == [Change("deleted", "a.py", None, blob(b"1\n"), None)]
+    assert [change.kind for change in git_history.changed_files(git_repo.root, b, a)] == ["added"]
 
 
 def test_blobs_in_order_with_what_is_missing_and_too_large(git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch):
@@ -112,9 +112,9 @@ def test_the_filter_holds_for_the_past_too(git_repo: GitRepo):
     b = git_repo.commit({"later.py": "later = 2\n", "leak.py": "x = 1\n", "kept.py": "kept = 2\n"})
     (git_repo.root / "later.py").rename(git_repo.root / "open.py")
     c = git_repo.commit({".gitignore": "later.py\n"})
-    permits = FileFilter(git_repo.root, config.Files()).permits
+    is_ignored = FileFilter(git_repo.root, config.Files()).is_ignored
     for old, new in ((None, a), (a, b), (b, c)):
-        text = git_history.diff_text(git_repo.root, old, new, permits=permits)
+        text = git_history.diff_text(git_repo.root, old, new, is_ignored=is_ignored)
         assert "later" not in text
         assert "q7Xb" not in text
         assert ("kept" in text) == (new != c)
@@ -134,9 +134,9 @@ def test_a_bare_repository(git_repo: GitRepo, tmp_path: Path):
     a = git_repo.commit({"a.py": "1\n", "pkg/b.py": "2\n"})
     git_repo.git("clone", "-q", "--bare", str(git_repo.root), str(tmp_path / "bare.git"))
     bare = tmp_path / "bare.git"
-    assert git_history.head(bare) == a
+    assert git_history.head_commit(bare) == a
     assert set(git_history.tree(bare, a)) == {"a.py", "pkg/b.py"}
-    assert len(git_history.changed(bare, None, a)) == 2
+    assert len(git_history.changed_files(bare, None, a)) == 2
     assert git_history.diff_text(bare, None, a).count("diff --git") == 2
     assert list(git_history.blobs(bare, [blob(b"1\n")])) == [(blob(b"1\n"), b"1\n")]
 
@@ -149,8 +149,8 @@ def test_a_linked_worktree_and_a_submodule_are_roots_of_their_own(git_repo: GitR
     outer_head = git_repo.commit()
     git_repo.git("worktree", "add", "-q", "-b", "second", str(tmp_path / "linked"))
     write(tmp_path / "linked", {"only.py": "x\n"})
-    assert git_history.head(tmp_path / "linked") == outer_head
-    assert git_history.head(git_repo.root / "sub") == inner_head
+    assert git_history.head_commit(tmp_path / "linked") == outer_head
+    assert git_history.head_commit(git_repo.root / "sub") == inner_head
     assert set(git_history.tree(git_repo.root, "HEAD")) == {"a.py", ".gitmodules"}
     place = git_directory.find(tmp_path / "linked")
     assert place is not None
@@ -165,7 +165,7 @@ def test_a_folder_inside_a_repository_sees_its_own_part(git_repo: GitRepo):
     a = git_repo.commit({"a.py": "1\n", "sub/b.py": "2\n", "sub/deep/c.py": "3\n"})
     sub = git_repo.root / "sub"
     assert set(git_history.tree(sub, a)) == {"b.py", "deep/c.py"}
-    assert {change.path for change in git_history.changed(sub, None, a)} == {"b.py", "deep/c.py"}
+    assert {change.path for change in git_history.changed_files(sub, None, a)} == {"b.py", "deep/c.py"}
     assert "diff --git a/b.py b/b.py" in git_history.diff_text(sub, None, a)
     assert "a.py" not in git_history.diff_text(sub, None, a)
 
@@ -174,7 +174,7 @@ def test_a_repository_of_sha256(tmp_path: Path):
     repo = GitRepo(tmp_path / "repo", "--object-format=sha256")
     a = repo.commit({"a.py": "1\n"})
     assert len(a) == 64
-    assert [change.path for change in git_history.changed(repo.root, None, "HEAD")] == ["a.py"]
+    assert [change.path for change in git_history.changed_files(repo.root, None, "HEAD")] == ["a.py"]
     assert git_history.diff_text(repo.root, None, "HEAD").startswith("diff --git a/a.py")
 
 
@@ -183,22 +183,22 @@ def test_a_repository_of_sha256(tmp_path: Path):
 
 def test_no_repository_no_commit_no_such_commit(tmp_path: Path, git_repo: GitRepo):
     (tmp_path / "plain").mkdir()
-    assert git_history.head(tmp_path / "plain") is None
+    assert git_history.head_commit(tmp_path / "plain") is None
     with pytest.raises(GitError, match="is not a git repository; its history cannot be used"):
-        git_history.first_parent(tmp_path / "plain", 5)
-    assert git_history.head(git_repo.root) is None
+        git_history.first_parent_commits(tmp_path / "plain", 5)
+    assert git_history.head_commit(git_repo.root) is None
     with pytest.raises(GitError, match="no such commit; it may have no commits yet"):
-        git_history.first_parent(git_repo.root, 5)
+        git_history.first_parent_commits(git_repo.root, 5)
     git_repo.commit({"a.py": "1\n"})
     with pytest.raises(GitError, match="no such commit"):
-        git_history.changed(git_repo.root, None, "0" * 40)
+        git_history.changed_files(git_repo.root, None, "0" * 40)
 
 
 @pytest.mark.parametrize("name", ["--output=/tmp/x", "-h", "", "a b", "a\nb", "HEAD;ls"])
 def test_a_revision_cannot_be_an_option(git_repo: GitRepo, name: str):
     git_repo.commit({"a.py": "1\n"})
     with pytest.raises(GitError, match="is not a git revision"):
-        git_history.first_parent(git_repo.root, 5, until=name)
+        git_history.first_parent_commits(git_repo.root, 5, until=name)
     with pytest.raises(GitError, match="is not a git revision"):
         git_history.tree(git_repo.root, name)
 
@@ -208,8 +208,8 @@ def test_without_git_a_sentence_says_so(git_repo: GitRepo, monkeypatch: pytest.M
     git_process._executable.cache_clear()
     try:
         with pytest.raises(GitError, match="git was not found on PATH; install it"):
-            git_history.head(git_repo.root)
-        assert FileFilter(git_repo.root, config.Files()).admits("a.py"), "the filter works without git"
+            git_history.head_commit(git_repo.root)
+        assert FileFilter(git_repo.root, config.Files()).includes("a.py"), "the filter works without git"
     finally:
         git_process._executable.cache_clear()
 
@@ -220,7 +220,7 @@ def test_a_repository_of_another_user_is_explained(git_repo: GitRepo, monkeypatc
         git_process, "_ENVIRONMENT", git_process._ENVIRONMENT | {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
     )
     with pytest.raises(GitError, match=r"another user owns it; run `git config --global --add safe\.dir"):
-        git_history.head(git_repo.root)
+        git_history.head_commit(git_repo.root)
 
 
 def test_a_git_that_hangs_is_stopped(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -236,7 +236,7 @@ def test_a_git_that_hangs_is_stopped(git_repo: GitRepo, tmp_path: Path, monkeypa
 
 def test_a_folder_that_is_gone(tmp_path: Path):
     with pytest.raises(GitError, match="cannot be started"):
-        git_history.head(tmp_path / "gone")
+        git_history.head_commit(tmp_path / "gone")
 
 
 # --- hostile repositories -----------------------------------------------------------------------------------------
@@ -267,9 +267,9 @@ def test_nothing_that_a_repository_configures_is_run(
     for name in ("GIT_EXTERNAL_DIFF", "GIT_PAGER", "GIT_SSH_COMMAND", "GIT_ASKPASS", "GIT_EDITOR"):
         monkeypatch.setenv(name, str(script))
 
-    assert git_history.head(git_repo.root) == b
-    assert len(git_history.first_parent(git_repo.root, 5)) == 2
-    assert [change.kind for change in git_history.changed(git_repo.root, a, b)] == ["modified"]
+    assert git_history.head_commit(git_repo.root) == b
+    assert len(git_history.first_parent_commits(git_repo.root, 5)) == 2
+    assert [change.kind for change in git_history.changed_files(git_repo.root, a, b)] == ["modified"]
     assert git_history.diff_text(git_repo.root, a, b).endswith("-1\n+2\n")
     assert set(git_history.tree(git_repo.root, b)) == {"a.py", ".gitattributes"}
     assert [content for _, content in git_history.blobs(git_repo.root, git_history.tree(git_repo.root, b).values())]
@@ -304,7 +304,7 @@ def test_a_callers_git_variables_do_not_leak_in(git_repo: GitRepo, tmp_path: Pat
     other.commit({"b.py": "1\n"})
     monkeypatch.setenv("GIT_DIR", str(other.root / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere")
-    assert git_history.head(git_repo.root) == sha
+    assert git_history.head_commit(git_repo.root) == sha
 
 
 def test_what_the_user_likes_changes_no_text(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -335,8 +335,8 @@ def test_reading_changes_nothing(git_repo: GitRepo):
         return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in git_repo.root.rglob("*")}
 
     before = held()
-    git_history.head(git_repo.root)
-    git_history.changed(git_repo.root, None, sha)
+    git_history.head_commit(git_repo.root)
+    git_history.changed_files(git_repo.root, None, sha)
     git_history.diff_text(git_repo.root, None, sha)
     list(git_history.blobs(git_repo.root, git_history.tree(git_repo.root, sha).values()))
     assert held() == before

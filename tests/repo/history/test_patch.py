@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from c2l_lsp.repo.history.diff import unified
+from c2l_lsp.repo.history.patch import unified_diff
 from tests.support.git_repositories import GitRepo, write
 
 SOURCES = sorted((Path(__file__).parents[3] / "c2l_lsp").rglob("*.py"))
@@ -62,22 +62,22 @@ def test_git_agrees_on_each_case(git_repo: GitRepo):
     new = {f"{name}.py": text for name, (_, text) in CASES.items()}
     expected = gits(git_repo, old, new)
     for path in old:
-        assert unified(old[path], new[path], path) == expected.get(path, ""), path
+        assert unified_diff(old[path], new[path], path) == expected.get(path, ""), path
 
 
 @pytest.mark.parametrize("path", ["a.py", "with space.py", "ümlaut.py", 'quo"te.py', "tab\tbed.py", "back\\slash.py"])
 def test_git_agrees_on_files_that_come_and_go(git_repo: GitRepo, path: str):
     (added,) = gits(git_repo, {}, {path: "x = 1\n"}).values()
-    assert unified(None, "x = 1\n", path) == added
+    assert unified_diff(None, "x = 1\n", path) == added
     (deleted,) = gits(git_repo, {path: "x = 1\n"}, {}).values()
-    assert unified("x = 1\n", None, path) == deleted
+    assert unified_diff("x = 1\n", None, path) == deleted
 
 
 def test_git_agrees_on_empty_files(git_repo: GitRepo):
     (added,) = gits(git_repo, {}, {"a.py": ""}).values()
-    assert unified(None, "", "a.py") == added
+    assert unified_diff(None, "", "a.py") == added
     (deleted,) = gits(git_repo, {"a.py": ""}, {}).values()
-    assert unified("", None, "a.py") == deleted
+    assert unified_diff("", None, "a.py") == deleted
 
 
 PARTLY = [BLOCKS, BLOCKS.replace("f3", "g3"), BLOCKS.replace("return x", "yield x"), BLOCKS[:-60] + BODY]
@@ -86,7 +86,7 @@ PARTLY = [BLOCKS, BLOCKS.replace("f3", "g3"), BLOCKS.replace("return x", "yield 
 @pytest.mark.parametrize("new", PARTLY)
 def test_git_agrees_on_renames(git_repo: GitRepo, new: str):
     (renamed,) = gits(git_repo, {"old name.py": BLOCKS}, {"pkg/new.py": new}).values()
-    assert unified(BLOCKS, new, "pkg/new.py", "old name.py") == renamed
+    assert unified_diff(BLOCKS, new, "pkg/new.py", "old name.py") == renamed
 
 
 def edited(lines: list[str], rng: random.Random) -> list[str]:
@@ -127,7 +127,7 @@ def test_git_agrees_on_random_edits_of_real_files(git_repo: GitRepo):
             new[f"f{n}.py"] = rng.choice(SOURCES).read_text(encoding="utf-8")
     expected = gits(git_repo, old, new)
     assert len(expected) > 260
-    wrong = [path for path in old if unified(old[path], new[path], path) != expected.get(path, "")]
+    wrong = [path for path in old if unified_diff(old[path], new[path], path) != expected.get(path, "")]
     # Between files that share little, several shortest diffs exist and git's own shortcuts choose; none seen so far.
     assert len(wrong) <= 4, wrong
 
@@ -137,7 +137,7 @@ def test_a_diff_applies(git_repo: GitRepo):
     for n in range(10):
         lines = [f"{rng.randrange(8)}\n" for _ in range(120)]
         old, new = "".join(lines), "".join(rng.sample(lines, 100))
-        write(git_repo.root, {"a.py": old, "a.patch": unified(old, new, "a.py")})
+        write(git_repo.root, {"a.py": old, "a.patch": unified_diff(old, new, "a.py")})
         git_repo.git("apply", "a.patch")
         assert (git_repo.root / "a.py").read_text() == new, n
 
@@ -145,4 +145,4 @@ def test_a_diff_applies(git_repo: GitRepo):
 def test_a_large_shuffled_file_takes_seconds_at_most():
     rng = random.Random(3)
     lines = [f"x{rng.randrange(300)}\n" for _ in range(2000)]
-    assert unified("".join(lines), "".join(rng.sample(lines, len(lines))), "a.py").startswith("diff --git")
+    assert unified_diff("".join(lines), "".join(rng.sample(lines, len(lines))), "a.py").startswith("diff --git")

@@ -14,11 +14,12 @@ import pytest
 from c2l_lsp import config
 from c2l_lsp.errors import C2LError, FolderError
 from c2l_lsp.repo.filter.files import FileFilter
-from c2l_lsp.repo.history import diff
-from c2l_lsp.repo.history.snapshot import Scan, Snapshot
+from c2l_lsp.repo.history.snapshot import Snapshot
 from c2l_lsp.repo.watching import mounts, watch
 from c2l_lsp.repo.watching.watch import Coalescer, Watcher, git_busy
 from tests.support.git_repositories import GitRepo, write
+from tests.support.save_styles import SAVE_STYLES
+from tests.support.snapshots import changes, scan
 
 if sys.platform == "linux":
     from c2l_lsp.repo.watching import inotify
@@ -99,29 +100,29 @@ def test_a_moved_folder_is_hinted_at_both_ends(watched: Watcher, folder: Path, s
 
 
 def test_a_rename_of_letters_case_is_one_file_gone_and_one_come(watched: Watcher, folder: Path, seen: Seen):
-    held: Snapshot = Scan(watched.filter, {}).finish()
+    held: Snapshot = scan(watched.filter)
     (folder / "a.py").rename(folder / "A.py")
     seen.until(lambda paths, _: {"a.py", "A.py"} <= paths)
-    found = Scan(watched.filter, held, only=frozenset({"a.py", "A.py"})).finish()
+    found = scan(watched.filter, held, hints=frozenset({"a.py", "A.py"}))
     listed = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
     assert set(found) == listed == {"A.py", "pkg/b.py"}
-    assert found == Scan(watched.filter, {}).finish()
+    assert found == scan(watched.filter)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes")
 def test_modes_that_change_while_a_file_is_watched(watched: Watcher, folder: Path, seen: Seen):
     """A mode alone is no edit; a file that cannot be read is none of the folder's until it can be read again."""
-    held: Snapshot = Scan(watched.filter, {}).finish()
+    held: Snapshot = scan(watched.filter)
     (folder / "a.py").chmod(0o755)
-    assert diff.between(held, Scan(watched.filter, held, only=frozenset({"a.py"})).finish()).diffs == ()
+    assert changes(held, scan(watched.filter, held, hints=frozenset({"a.py"}))) == {}
     (folder / "a.py").chmod(0)
     if not os.access(folder / "a.py", os.R_OK):  # root reads everything
-        assert set(Scan(watched.filter, held, only=frozenset({"a.py"})).finish()) == {"pkg/b.py"}
+        assert set(scan(watched.filter, held, hints=frozenset({"a.py"}))) == {"pkg/b.py"}
     (folder / "a.py").chmod(0o644)
     write(folder, {"a.py": "a = 2\n"})
     seen.until(lambda paths, _: "a.py" in paths)
-    found = Scan(watched.filter, held, only=frozenset({"a.py"})).finish()
-    assert [(change.kind, change.path) for change in diff.between(held, found).diffs] == [("modified", "a.py")]
+    found = scan(watched.filter, held, hints=frozenset({"a.py"}))
+    assert changes(held, found) == {"a.py": "modified"}
 
 
 def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +141,7 @@ def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, mon
 
     monkeypatch.setattr(InotifyFD, "handle_event", count)
     for _ in range(3):
-        Scan(watched.filter, {}).finish()
+        scan(watched.filter)
     fence(folder, seen, "fence2.py")
     assert names <= {b"fence.py", b"fence2.py"}
     assert {path for hint in seen.hints[before:] for path in hint or ("everything",)} <= {"fence.py", "fence2.py"}
@@ -382,7 +383,7 @@ def test_a_root_that_goes_is_told_and_can_come_back(watched: Watcher, folder: Pa
         folder.with_name("elsewhere").rmdir()
     seen.until(lambda _, everything: everything >= 1)
     assert not watched.alive
-    with pytest.raises(FolderError, match="not there"):
+    with pytest.raises(FolderError, match="no longer exists"):
         watched.start()
     write(folder, {"a.py": "a\n"})
     watched.start()
@@ -408,80 +409,19 @@ def test_stopping_leaves_no_thread_and_no_descriptor(folder: Path, seen: Seen):
 # --- editors ------------------------------------------------------------------------------------------------------
 
 
-def in_place(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def rename_over(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.tmp123")
-    aside.write_text(text)
-    aside.replace(path)
-
-
-def backup_and_rename(path: Path, text: str) -> None:
-    backup = path.with_name(f"{path.name}~")
-    path.rename(backup)
-    path.write_text(text)
-    backup.unlink()
-
-
-def vim_with_swap_file(path: Path, text: str) -> None:
-    swap = path.with_name(f".{path.name}.swp")
-    swap.write_bytes(b"b0VIM")
-    path.with_name("4913").touch()
-    path.with_name("4913").unlink()
-    backup_and_rename(path, text)
-    swap.unlink()
-
-
-def emacs_with_lock(path: Path, text: str) -> None:
-    lock = path.with_name(f".#{path.name}")
-    lock.symlink_to("me@host.1:2")
-    path.with_name(f"#{path.name}#").write_text(text)
-    rename_over(path, text)
-    path.with_name(f"#{path.name}#").unlink()
-    lock.unlink()
-
-
-def python_temporary(path: Path, text: str) -> None:
-    aside = path.with_name("tmpab12.py")  # a name the filter admits
-    aside.write_text(text)
-    aside.replace(path)
-
-
-def in_two_writes(path: Path, text: str) -> None:
-    with path.open("w") as file:
-        file.write(text[:3])
-        file.flush()
-        os.fsync(file.fileno())
-        file.write(text[3:])
-
-
-STYLES = [
-    in_place,
-    rename_over,
-    backup_and_rename,
-    vim_with_swap_file,
-    emacs_with_lock,
-    python_temporary,
-    in_two_writes,
-]
-
-
-@pytest.mark.parametrize("save", STYLES)
+@pytest.mark.parametrize("save", SAVE_STYLES)
 def test_each_way_of_saving_is_one_edit(folder: Path, save: Callable[[Path, str], None]):
     rules = FileFilter(folder, config.Files())
     batch = Coalescer(quiet_s=0.2, max_delay_s=5.0)
     watcher = Watcher(folder, rules, batch.add)
     watcher.start()
     try:
-        held: Snapshot = Scan(rules, {}).finish()
+        held: Snapshot = scan(rules)
         for n in range(3):
             save(folder / "pkg/b.py", f"b = 'saved {n}'\n")
-            found = Scan(rules, held, only=taken(batch)).finish()
-            edits = [(edit.kind, edit.path) for edit in diff.between(held, found).diffs]
-            assert edits == [("modified", "pkg/b.py")]
-            assert found == Scan(rules, {}).finish()
+            found = scan(rules, held, hints=taken(batch))
+            assert changes(held, found) == {"pkg/b.py": "modified"}
+            assert found == scan(rules)
             held = found
     finally:
         watcher.stop()
@@ -489,7 +429,7 @@ def test_each_way_of_saving_is_one_edit(folder: Path, save: Callable[[Path, str]
 
 def taken(batch: Coalescer) -> frozenset[str]:
     until = time.monotonic() + LIMIT_S
-    while (wait := batch.due()) != 0.0:
+    while (wait := batch.seconds_until_due()) != 0.0:
         assert time.monotonic() < until
         time.sleep(0.01 if wait is None else min(wait, 0.05))
     hints = batch.take()
@@ -510,15 +450,15 @@ class Clock:
 def test_a_batch_is_ready_after_quiet():
     clock = Clock()
     batch = Coalescer(0.5, 5.0, clock)
-    assert batch.due() is None
+    assert batch.seconds_until_due() is None
     batch.add(frozenset({"a.py"}))
     clock.now += 0.3
     batch.add(frozenset({"b.py"}))
-    assert batch.due() == pytest.approx(0.5)
+    assert batch.seconds_until_due() == pytest.approx(0.5)
     clock.now += 0.5
-    assert batch.due() == 0.0
+    assert batch.seconds_until_due() == 0.0
     assert batch.take() == {"a.py", "b.py"}
-    assert batch.due() is None
+    assert batch.seconds_until_due() is None
     assert batch.take() == frozenset()
 
 
@@ -528,7 +468,7 @@ def test_a_batch_does_not_wait_for_ever():
     for _ in range(5):
         batch.add(frozenset({"a.py"}))
         clock.now += 0.4
-    assert batch.due() == 0.0
+    assert batch.seconds_until_due() == 0.0
 
 
 def test_everything_swallows_single_paths_and_ends_with_the_batch():
@@ -536,7 +476,7 @@ def test_everything_swallows_single_paths_and_ends_with_the_batch():
     batch.add(frozenset({"a.py"}))
     batch.add(None)
     batch.add(frozenset({"b.py"}))
-    assert batch.due() == 0.0
+    assert batch.seconds_until_due() == 0.0
     assert batch.take() is None
     batch.add(frozenset({"c.py"}))
     assert batch.take() == {"c.py"}

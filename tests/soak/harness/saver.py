@@ -214,7 +214,7 @@ def main(fault: str = "") -> None:
     if fault == "swallows":
         FolderStore.save = swallows  # type: ignore[method-assign]
     if fault == "unlocked":
-        StateLock.own = lambda self: True  # type: ignore[method-assign]
+        StateLock.acquire = lambda self: True  # type: ignore[method-assign]
     tell("ready")
     for line in sys.stdin:
         what, *words = line.rstrip("\n").split(" ", maxsplit={"loop": 1, "point": 2, "error": 3}[line.split(" ")[0]])

@@ -64,7 +64,7 @@ class Disk:
         from c2l_lsp.engine.storage.store import FolderStore
 
         pointers = list(self._seen_by(pid).glob("*/CURRENT"))
-        return sum(FolderStore(pointer.parent).peek() is not None for pointer in pointers)
+        return sum(FolderStore(pointer.parent).load_metadata() is not None for pointer in pointers)
 
     def _seen_by(self, pid: int) -> Path:
         del pid

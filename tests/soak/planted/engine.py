@@ -45,8 +45,8 @@ def unseen(_: str) -> None:
     from c2l_lsp.engine.adaptation import reconcile_scheduler
     from c2l_lsp.repo.watching import watch
 
-    watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
-    watch.Watcher._event = lambda self, event: None  # type: ignore[method-assign]
+    watch.Watcher._on_events_lost = lambda self, loss: None  # type: ignore[method-assign]
+    watch.Watcher._on_event = lambda self, event: None  # type: ignore[method-assign]
     reconcile_scheduler.RECONCILE_S = 1e9
 
 
@@ -55,7 +55,7 @@ def shrugs(_: str) -> None:
     from c2l_lsp.engine.adaptation import reconcile_scheduler
     from c2l_lsp.repo.watching import watch
 
-    watch.Watcher._lost = lambda self, loss: None  # type: ignore[method-assign]
+    watch.Watcher._on_events_lost = lambda self, loss: None  # type: ignore[method-assign]
     reconcile_scheduler.RECONCILE_S = 1e9
 
 
@@ -119,12 +119,12 @@ def nan(number: str) -> None:
     def happens() -> None:
         from c2l_lsp.engine.completion import greedy
 
-        real = greedy.Greedy.steps
+        real = greedy.GreedySelector.select
 
-        def steps(self: greedy.Greedy, logits: Any, forced_prefix: bytes, first: int | None) -> Any:
+        def steps(self: greedy.GreedySelector, logits: Any, forced_prefix: bytes, first: int | None) -> Any:
             return real(self, logits * float("nan"), forced_prefix, first)
 
-        greedy.Greedy.steps = steps  # type: ignore[method-assign]
+        greedy.GreedySelector.select = steps  # type: ignore[method-assign]
 
     _at_call(number, happens)
 

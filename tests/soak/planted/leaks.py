@@ -11,21 +11,21 @@ from typing import Any
 def open_filter(patch: Callable[[Any, str, Any], None]) -> None:
     """Everything is learned: no ignore file, no name and no content is heeded."""
     from c2l_lsp.repo.filter import content, rules
-    from c2l_lsp.repo.filter.ignore import Ignores
+    from c2l_lsp.repo.filter.ignore import IgnoreRules
 
-    patch(Ignores, "_ignored", lambda *_, **__: False)
-    patch(rules, "file_off", lambda name: False)
-    patch(rules, "directory_off", lambda path: path.startswith((".git", "node_modules")))
-    patch(content, "_secret", lambda data: False)
+    patch(IgnoreRules, "_ignored", lambda *_, **__: False)
+    patch(rules, "is_secret_file", lambda name: False)
+    patch(rules, "is_ignored_directory", lambda path: path.startswith((".git", "node_modules")))
+    patch(content, "_contains_secret", lambda data: False)
 
 
 def peeks(patch: Callable[[Any, str, Any], None]) -> None:
     """A file is opened before the rules are asked: by its name alone, below an open directory, and nothing is kept."""
     from c2l_lsp.repo.filter.files import FileFilter
 
-    real: Any = FileFilter.admits
+    real: Any = FileFilter.includes
 
-    def admits(self: FileFilter, path: str) -> bool:
+    def includes(self: FileFilter, path: str) -> bool:
         *parents, name = path.split("/")
         with contextlib.suppress(OSError):
             below = os.open(self.root.joinpath(*parents), os.O_RDONLY)
@@ -34,7 +34,7 @@ def peeks(patch: Callable[[Any, str, Any], None]) -> None:
             os.close(below)
         return bool(real(self, path))
 
-    patch(FileFilter, "admits", admits)
+    patch(FileFilter, "includes", includes)
 
 
 def remembers(patch: Callable[[Any, str, Any], None]) -> None:

@@ -41,7 +41,7 @@ def stalls(lossy: str) -> None:
     until = [0.0]
     signal.signal(signal.SIGUSR1, lambda *_: until.__setitem__(0, time.monotonic() + 5.0))
     real = InotifyFD._read_event_buffer
-    lost: Any = watch.Watcher._lost
+    lost: Any = watch.Watcher._on_events_lost
     overflow = struct.pack("iIII", -1, InotifyConstants.IN_Q_OVERFLOW, 0, 0)
 
     def read(self: InotifyFD, event_buffer_size: int) -> bytes:
@@ -63,7 +63,7 @@ def stalls(lossy: str) -> None:
         lost(self, loss)
 
     InotifyFD._read_event_buffer = read  # type: ignore[method-assign]
-    watch.Watcher._lost = told  # type: ignore[method-assign]
+    watch.Watcher._on_events_lost = told  # type: ignore[method-assign]
 
 
 def steps(least_ms: str) -> None:

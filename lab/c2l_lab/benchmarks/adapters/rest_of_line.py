@@ -60,7 +60,7 @@ class Lines:
         """
         if adapter is not None:
             adapter.check(self._model)
-        self._decoder.forget()
+        self._decoder.clear_cache()
         self._slot.use(adapter)
         try:
             return [self._one(targets[span.path], span, context, budget, seen) for span in spans]

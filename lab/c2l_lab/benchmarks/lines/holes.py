@@ -151,7 +151,7 @@ class Model:
     def _answer(self, prompt: list[int], forced_prefix: str, hole: Hole, most: int, goes_on: bool = False) -> list[int]:
         """Greedy tokens up to a stop, at most `most`; an answer that `goes_on` does not begin with one."""
         start = self._decoder.prefill(prompt, forced_prefix=forced_prefix)
-        first = next(token for token in self._decoder.likeliest(start, 8) if token not in self._model.stops)
+        first = next(token for token in self._decoder.top_tokens(start, 8) if token not in self._model.stops)
         ids: list[int] = []
         for step in self._decoder.stream(start, first if goes_on else None):
             if step.token in self._model.stops or len(ids) >= most:

@@ -32,14 +32,14 @@ class Peer(Protocol):
 class Ours:
     """The engine's decoder; `draft` 0 is plain decoding."""
 
-    def __init__(self, model: BaseModel, draft: int = DRAFT, elsewhere: DraftSource | None = None) -> None:
+    def __init__(self, model: BaseModel, draft: int = DRAFT, draft_source: DraftSource | None = None) -> None:
         slot = AdapterSlot(model)
         self.decoder = Decoder(model, slot, sequence_reader(model, slot), draft, time.perf_counter)
-        self._elsewhere = elsewhere
+        self._draft_source = draft_source
 
     def decode(self, ids: list[int], count: int) -> tuple[list[int], float]:
         """See Peer."""
-        stream = self.decoder.stream(self.decoder.prefill(ids), elsewhere=self._elsewhere)
+        stream = self.decoder.stream(self.decoder.prefill(ids), draft_source=self._draft_source)
         found = [next(stream).token]
         began = time.perf_counter()
         found += [step.token for step in islice(stream, count - 1)]

@@ -24,7 +24,7 @@ from c2l_lsp.engine import wire
 from c2l_lsp.engine.completion.complete import Completer
 from c2l_lsp.engine.completion.decode import Decoder, Prefilled
 from c2l_lsp.engine.completion.draft import DraftSource
-from c2l_lsp.engine.completion.greedy import Greedy, Step
+from c2l_lsp.engine.completion.greedy import DecodedToken, GreedySelector
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.server.completion.acceptance import AcceptanceTracker
@@ -69,7 +69,7 @@ class _Llamas:
     """Greedy decoding by llama.cpp, as `engine.decode.Decoder` does it, without drafts."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
-        self._model, self._llama, self._greedy = model, llama, Greedy(model.token_bytes)
+        self._model, self._llama, self._greedy = model, llama, GreedySelector(model.token_bytes)
 
     def prefill(
         self, ids: list[int], kv_key: str = "", forced_prefix: str = "", cancelled: Cancelled = lambda: False
@@ -79,18 +79,18 @@ class _Llamas:
         reused = self._llama.read(ids, cancelled)
         return Prefilled(None, self._logits(), len(ids), reused, forced_prefix.encode())
 
-    def likeliest(self, start: Prefilled, count: int) -> list[int]:
+    def top_tokens(self, start: Prefilled, count: int) -> list[int]:
         """The likeliest first tokens of an answer."""
-        return self._greedy.likeliest(start.logits, start.forced_prefix, count)
+        return self._greedy.top_tokens(start.logits, start.forced_prefix, count)
 
     def stream(
-        self, start: Prefilled, first: int | None = None, elsewhere: DraftSource | None = None
-    ) -> Iterator[Step]:
+        self, start: Prefilled, first: int | None = None, draft_source: DraftSource | None = None
+    ) -> Iterator[DecodedToken]:
         """Greedy tokens."""
-        del elsewhere
+        del draft_source
         forced_prefix, chunks = start.forced_prefix, self._model.token_bytes
         while True:
-            (step,) = self._greedy.steps(self._logits()[None], forced_prefix, first)
+            (step,) = self._greedy.select(self._logits()[None], forced_prefix, first)
             yield step
             first = None
             if forced_prefix and chunks is not None:

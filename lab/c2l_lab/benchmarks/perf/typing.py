@@ -57,10 +57,10 @@ def places(roots: Sequence[Path], count: int, seed: int = 0) -> list[Place]:
 
 def _of(root: Path, draw: random.Random) -> Iterator[Place]:
     """The places of one repository, one a commit, the latest first."""
-    line = [commit.sha for commit in git_history.first_parent(root, _COMMITS)]
+    line = [commit.sha for commit in git_history.first_parent_commits(root, _COMMITS)]
     for old, new in zip(line[-2::-1], line[:0:-1], strict=False):
         changes = [
-            c for c in git_history.changed(root, old, new) if c.kind == "modified" and str(c.path).endswith(".py")
+            c for c in git_history.changed_files(root, old, new) if c.kind == "modified" and str(c.path).endswith(".py")
         ]
         for change in changes[:4]:
             texts = dict(git_history.blobs(root, [str(change.old_blob), str(change.new_blob)]))

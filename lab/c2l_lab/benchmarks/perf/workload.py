@@ -79,7 +79,7 @@ class Workload:
 
 def _files(root: Path) -> Iterator[str]:
     try:
-        sha = git_history.head(root)
+        sha = git_history.head_commit(root)
         tree = git_history.tree(root, sha) if sha else {}
         wanted = [blob for path, blob in sorted(tree.items()) if path.endswith(".py")]
         for _, raw in git_history.blobs(root, wanted):

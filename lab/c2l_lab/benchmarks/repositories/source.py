@@ -93,7 +93,7 @@ class History:
 
     def __init__(self, name: str, folder: Path, commit: str, ages: Sequence[int]) -> None:
         self.name, self.commit, self._root = name, commit, folder
-        line = git_history.first_parent(folder, max(max(ages), WALK) + 1, until=commit)
+        line = git_history.first_parent_commits(folder, max(max(ages), WALK) + 1, until=commit)
         self._line = [one.sha for one in reversed(line)]  # the present first
         self._ages = tuple(age for age in ages if age < len(self._line))
         self._tree = {path: blob for path, blob in git_history.tree(folder, commit).items() if path.endswith(".py")}
@@ -131,7 +131,7 @@ class History:
     def _changed(self, old: str | None, new: str) -> list[git_history.Change]:
         """What differs between two commits; nothing where objects are missing (a partial clone)."""
         try:
-            return git_history.changed(self._root, old, new)
+            return git_history.changed_files(self._root, old, new)
         except GitError:
             self.gaps += 1
             return []

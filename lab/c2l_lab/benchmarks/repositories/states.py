@@ -16,7 +16,7 @@ from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import in_diff
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.runtime.cooperative import drained
-from c2l_lsp.repo.history.patch import unified
+from c2l_lsp.repo.history.patch import unified_diff
 
 _BATCH = 12
 
@@ -92,4 +92,4 @@ class Follower:
 
 def _diff(before: Texts, after: Texts) -> str:
     paths = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    return "".join(unified(before.get(path), after.get(path), path) for path in paths if in_diff(path))
+    return "".join(unified_diff(before.get(path), after.get(path), path) for path in paths if in_diff(path))

@@ -61,7 +61,7 @@ def _stream(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, name: str
     if len(texts) < 2 or not rows:
         return None
     diffs = [
-        git_history.diff_text(root, step.before, step.after, permits=lambda path: path not in held)[: sizes.diff_chars]
+        git_history.diff_text(root, step.before, step.after, is_ignored=lambda path: path in held)[: sizes.diff_chars]
         for step in steps
     ]
     return Repo(
@@ -76,12 +76,12 @@ def _stream(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, name: str
 
 def kept_steps(root: Path, most: int) -> list[Step]:
     """The last `most` steps of the main line that change production files, oldest first."""
-    commits = [commit.sha for commit in git_history.first_parent(root, LOOKED_THROUGH)]
+    commits = [commit.sha for commit in git_history.first_parent_commits(root, LOOKED_THROUGH)]
     found: list[Step] = []
     for before, after in zip(commits[-2::-1], commits[:0:-1], strict=True):
         if len(found) == most:
             break
-        changes = git_history.changed(root, before, after)
+        changes = git_history.changed_files(root, before, after)
         if any(in_diff(change.path or change.old_path or "") for change in changes):
             found.append(Step(before, after, changes))
     return found[::-1]

@@ -108,7 +108,7 @@ class Here:
 
     def until_changed(self, since, timeout_s):
         while len(self.events) == since:
-            self._session.settle(self._folder)
+            self._session.run_until_idle(self._folder)
             time.sleep(0.005)
         return self.events[since][0]
 

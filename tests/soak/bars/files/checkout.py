@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from c2l_lsp.engine import wire
-from c2l_lsp.repo.filter.reading import FileText, judge
+from c2l_lsp.repo.filter.reading import FileText, check_bytes
 from tests.soak.harness import in_process
 from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.sources import project, sources
@@ -101,7 +101,7 @@ def _saved(state: Path) -> Any:
     """What the state on disk stands for."""
     from c2l_lsp.engine.storage.store import FolderStore
 
-    return next((FolderStore(pointer.parent).peek() for pointer in state.glob("*/CURRENT")), None)
+    return next((FolderStore(pointer.parent).load_metadata() for pointer in state.glob("*/CURRENT")), None)
 
 
 def _learned(saved: Any) -> int:
@@ -149,7 +149,7 @@ def _until(engine: Engine, holds: object, timeout: float) -> None:
 
 def _branches(root: Path, count: int) -> None:
     """A repository whose branch `large` has so many files more, in a hundred folders that are there before."""
-    texts = [text for text in sources() if isinstance(judge(text[:FILE_CHARS].encode(), 0), FileText)]
+    texts = [text for text in sources() if isinstance(check_bytes(text[:FILE_CHARS].encode(), 0), FileText)]
     for number in range(FOLDERS):
         (root / f"d{number}").mkdir()
         (root / f"d{number}" / "first.py").write_text(f"FIRST_{number} = {number}\n")

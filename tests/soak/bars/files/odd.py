@@ -68,7 +68,7 @@ READ: dict[str, bytes] = {
 def _counted(task: Task) -> Iterator[list[int]]:
     """How many bytes are read, and the planted fault."""
     counts: list[int] = []
-    real, flags, judged = os.read, reading.NO_LINK, reading._require_regular
+    real, flags, judged = os.read, reading.NO_FOLLOW, reading._require_regular
 
     def counting(descriptor: int, size: int) -> bytes:
         data = real(descriptor, size)
@@ -78,11 +78,11 @@ def _counted(task: Task) -> Iterator[list[int]]:
     os.read = counting
     try:
         if task.planted("follow"):
-            reading.NO_LINK = 0
+            reading.NO_FOLLOW = 0
             reading._require_regular = lambda status: None
         yield counts
     finally:
-        os.read, reading.NO_LINK, reading._require_regular = real, flags, judged
+        os.read, reading.NO_FOLLOW, reading._require_regular = real, flags, judged
 
 
 def run(task: Task) -> Finding:
@@ -117,11 +117,13 @@ def _look(finding: Finding, rules: FileFilter, name: str, kind: str, counts: lis
     if task.planted("follow") and kind in ("FIFO", "device", "socket"):
         return 0.0  # without the check these would block, or never end
     if task.planted("unbounded") and kind == "1 GB":
-        finding.expect(rules.load(name) is Refusal.TOO_LARGE and rules._limit <= MOST_READ, "1 GB: no bound of size")
+        finding.expect(
+            rules.try_read(name) is Refusal.TOO_LARGE and rules._limit <= MOST_READ, "1 GB: no bound of size"
+        )
         return 0.0
     counts.clear()
     began = time.monotonic()
-    found = rules.load(name)
+    found = rules.try_read(name)
     took = time.monotonic() - began
     finding.expect(sum(counts) <= MOST_READ, f"{kind}: {sum(counts)} bytes read")
     finding.expect(took <= LONGEST_S * task.patience, f"{kind}: {took * 1e3:.0f} ms")

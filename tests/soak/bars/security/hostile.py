@@ -236,7 +236,7 @@ def _git(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     with in_process.state_in(work / "kept"), Session(in_process.settings()) as session:
         session.open(root)
     with contextlib.suppress(C2LError):
-        head = git_history.head(root)
+        head = git_history.head_commit(root)
         finding.expect(head, "no head")
         git_history.diff_text(root, None, head or "HEAD")
-        git_history.changed(root, None, head or "HEAD")
+        git_history.changed_files(root, None, head or "HEAD")

@@ -62,7 +62,7 @@ def run(task: Task) -> Finding:
         for path, text in planted.buffers.items():
             workspace.set_buffer(path, text)
         in_process.drive(session, 0.3)
-        session.settle(str(root))
+        session.run_until_idle(str(root))
         answers = _complete(session, root, held)
         before = list(canary_search.kept(task.work / "state"))
         _tighten(finding, session, root)
@@ -103,7 +103,7 @@ def _tighten(finding: Finding, session: Any, root: Path) -> None:
     (root / ".c2lignore").write_text("own_ignored.py\nlater.py\n")
     workspace = session.engine.workspace(str(root))
     workspace.regenerate()
-    session.settle(str(root))
+    session.run_until_idle(str(root))
     learned = set(workspace._learner.records) if workspace._learner is not None else set()
     for path in LATER:
         finding.expect(path not in workspace.info().message, "a path in a message")
@@ -139,7 +139,7 @@ def excluded(task: Task) -> Finding:
             if number % 4 == 3:
                 session.engine.workspace(str(root)).regenerate()
             in_process.drive(session, 0.1)
-            session.settle(str(root))
+            session.run_until_idle(str(root))
             finding.tried += 1
             if not finding.expect(_image(session, root) == before, f"{paths[number % len(paths)]} changed the state"):
                 before = _image(session, root)

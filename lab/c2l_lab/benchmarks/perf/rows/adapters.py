@@ -99,7 +99,7 @@ def _step(
     model: BaseModel, slot: AdapterSlot, decoder: Decoder, adapter: Adapter | None, ids: list[int], count: int
 ) -> float:
     slot.use(adapter)
-    decoder.forget()
+    decoder.clear_cache()
     return step_ms(model, decoder, ids, count)
 
 
@@ -134,7 +134,7 @@ def swap_pause(load: Workload) -> list[PerfRow]:
             decoder.prepare()
             slot.use(None)
             pauses.append(measure.seconds(partial(put, slot, decoder, adapters[number % 2])) * 1e3)
-            decoder.forget()
+            decoder.clear_cache()
             steps.append(step_ms(model, decoder, ids, 4))
         ratio = measure.ratio(pauses[1:], steps[1:])
         note = f"one decode step: {statistics.median(steps[1:]):.3g} ms"

@@ -45,7 +45,7 @@ def decode(load: Workload) -> list[PerfRow]:
 
 def _one(peer: peers.Peer, ids: list[int], count: int, want: Sequence[int], agreed: list[float]) -> float:
     if isinstance(peer, peers.Ours):
-        peer.decoder.forget()
+        peer.decoder.clear_cache()
     found, spent = peer.decode(ids, count)
     agreed.append(sum(a == b for a, b in zip(found, want, strict=True)) / count)
     return spent * 1e3
@@ -81,7 +81,7 @@ def prefix_reuse(load: Workload) -> list[PerfRow]:
     turn = [False]
 
     def whole() -> float:
-        decoder.forget()
+        decoder.clear_cache()
         return measure.seconds(lambda: decoder.prefill(ids)) * 1e3
 
     def again() -> float:

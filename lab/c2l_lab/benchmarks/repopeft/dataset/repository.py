@@ -74,7 +74,7 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
     about = Repository(name, repo_id=_stem(name).replace("+", "/", 1))
     try:
         folder = git_of(name, mirror)
-        about.commit = git_history.head(folder) or ""
+        about.commit = git_history.head_commit(folder) or ""
         if not about.commit:
             raise SourceProblem("no commits")
         done = _made(part_of(name, out), about.commit)

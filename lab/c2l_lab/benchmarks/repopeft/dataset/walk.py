@@ -79,7 +79,7 @@ def kept_commits(root: Path, steps: list[Step], notes: Counter[str]) -> Iterator
     """The kept commits of a main line, in its order. What had to be passed over is counted in `notes`."""
     known: dict[str, _Known] = {}
     for step in steps:
-        changes = git_history.changed(root, step.parent, step.sha)
+        changes = git_history.changed_files(root, step.parent, step.sha)
         touched = _follow(changes, known, notes)
         rows: list[Row] = []
         modified = 0

@@ -1,4 +1,4 @@
-"""The checks of dependencies judge as they should, without asking anybody."""
+"""The checks of dependencies: how licences, advisories and mutants are counted. No network."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("licence", "well"),
+    ("licence", "accepted"),
     [
         ("MIT License", True), ("BSD-3-Clause", True), ("Apache-2.0 OR BSD-2-Clause", True), ("MPL-2.0", True),
         ("GPL-3.0-only", False), ("GNU Affero General Public License v3", False), ("UNKNOWN", False), ("", False),
         ("GPL-2.0 OR MIT", True), ("Proprietary", False),
     ],
 )  # fmt: skip
-def test_licences(licence: str, well: bool):
+def test_only_permissive_licences_are_accepted(licence: str, accepted: bool) -> None:
     refused = script("licences").refused([{"Name": "some", "Version": "1", "License": licence}])
-    assert (refused == []) is well
+    assert (refused == []) is accepted
 
 
-def test_what_was_not_looked_up_is_not_called_well():
-    verdict = script("audit").verdict
+def test_packages_that_were_not_looked_up_are_reported() -> None:
+    result = script("audit").result
     skipped = {"name": "a", "skip_reason": "not found"}
     clean = {"name": "b", "version": "1", "vulns": []}
     bad = {"name": "c", "version": "2", "vulns": [{"id": "X-1", "fix_versions": ["3"]}]}
-    assert verdict("")[0] == 0
-    assert "NOTHING WAS CHECKED" in verdict("")[1][-1]
-    assert "NOTHING WAS CHECKED" in verdict(json.dumps({"dependencies": [skipped]}))[1][-1]
-    assert verdict(json.dumps({"dependencies": [skipped, clean]}))[1] == [
+    assert result("")[0] == 0
+    assert "NOTHING WAS CHECKED" in result("")[1][-1]
+    assert "NOTHING WAS CHECKED" in result(json.dumps({"dependencies": [skipped]}))[1][-1]
+    assert result(json.dumps({"dependencies": [skipped, clean]}))[1] == [
         "audit: 1 of 2 packages looked up, 0 known vulnerabilities"
     ]
-    code, lines = verdict(json.dumps({"dependencies": [clean, bad]}))
+    code, lines = result(json.dumps({"dependencies": [clean, bad]}))
     assert code == 1
     assert lines[0] == "c 2: X-1, fixed in ['3']"
 
 
-def test_a_mutant_that_was_not_tried_counts_as_one_that_lives():
+def test_untried_mutant_counts_as_alive() -> None:
     figures = script("mutation").count({"a": 1, "b": 0, "c": None, "d": 33})  # failed, passed, untried, no test
     assert (figures["mutants"], figures["killed"], figures["untried"], figures["share"]) == (4, 1, 1, 0.25)
     assert figures["alive"] == ["b", "c", "d"]
