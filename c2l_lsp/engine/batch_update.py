@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from c2l_lsp.engine import device
 from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
-from c2l_lsp.model.runtime.cooperative import Slices, clocked
+from c2l_lsp.model.runtime.cooperative import Slices, timed
 
 
 def fold(lives: Iterable[WorkspaceAdapter]) -> Slices[None]:
@@ -28,7 +28,7 @@ def _fold(lives: list[WorkspaceAdapter]) -> Slices[None]:
     waiting = [(life, life.ready) for life in lives]
     try:
         states, changes = zip(*(life.update_input() for life in lives), strict=True)
-        folded, slices = yield from clocked(lives[0].update_in_slices(list(states), list(changes)))
+        folded, slices = yield from timed(lives[0].update_in_slices(list(states), list(changes)))
     except Exception as error:
         if len(lives) == 1 or device.is_lost(error):
             for life in lives:

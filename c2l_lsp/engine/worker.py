@@ -255,7 +255,7 @@ def _leave_a_core() -> None:
     from c2l_lsp.model.runtime import hardware
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(hardware.threads())
+        torch.set_num_threads(hardware.thread_count())
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.encoder import in_diff
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, StateChange
-from c2l_lsp.model.runtime.cooperative import Slices, clocked
+from c2l_lsp.model.runtime.cooperative import Slices, timed
 from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.repo.history.patch import unified_diff
 from c2l_lsp.repo.history.snapshot import Entry, Snapshot
@@ -206,7 +206,7 @@ class ChunkEmbeddings:
         total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
         while waiting:
             batch = _take(waiting, size)
-            readings, slices = yield from clocked(self._network.embed_in_slices(batch))
+            readings, slices = yield from timed(self._network.embed_in_slices(batch))
             self.keep(dict(zip((chunk.key for chunk in batch), readings, strict=True)))
             size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(*slices, 1e-4)))))
             done += len(batch)

@@ -18,7 +18,7 @@ from torch import Tensor
 from c2l_lsp.model.adapter.knn_lm import CEILING, KnnMemory, tails
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices, drained
+from c2l_lsp.model.runtime.cooperative import Slices, drain
 from c2l_lsp.repo.history.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
@@ -89,7 +89,7 @@ class Validator:
 
     def see(self, digest: bytes, text: str) -> None:
         """As `seeing`, in one go."""
-        drained(self.seeing(digest, text))
+        drain(self.seeing(digest, text))
 
     @torch.inference_mode()
     def seeing(self, digest: bytes, text: str) -> Slices[None]:
@@ -104,7 +104,7 @@ class Validator:
 
     def judge(self, adapter: Adapter, digests: Sequence[bytes]) -> ValidationResult:
         """As `judging`, in one go."""
-        return drained(self.validate_in_slices(adapter, digests))
+        return drain(self.validate_in_slices(adapter, digests))
 
     def validate_in_slices(self, adapter: Adapter, digests: Sequence[bytes]) -> Slices[ValidationResult]:
         """Best strength of an adapter on these texts, in slices; texts not asked for are forgotten."""
@@ -213,7 +213,7 @@ class Validator:
             logits = self._slot.recalled(hidden, self._slot.logits(hidden), before)
             found = float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         else:
-            found = drained(_losing(self._model, self._slot.mapped(hidden), targets)) * len(targets)
+            found = drain(_losing(self._model, self._slot.mapped(hidden), targets)) * len(targets)
         self._slot.use(None)
         return found
 
@@ -251,7 +251,7 @@ def _losing(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[float]:
     total = 0.0
     for start in range(0, len(hidden), 2 * _ROWS):
         rows = slice(start, start + 2 * _ROWS)
-        logits = model.scores(hidden[rows]).float()
+        logits = model.inference_logits(hidden[rows]).float()
         total += float(torch.nn.functional.cross_entropy(logits, targets[rows], reduction="sum"))
         yield
     return total / max(len(hidden), 1)

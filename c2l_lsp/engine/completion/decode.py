@@ -21,7 +21,7 @@ from c2l_lsp.model.adapter.knn_lm import tails
 from c2l_lsp.model.adapter.kv_sequence import KVSequence, SequenceReader, sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.kernel import LONGEST
+from c2l_lsp.model.runtime.kernel import MAX_MATCH
 
 SLOTS = 4
 """Prompts whose KV is kept: about as many documents as a person edits at a time."""
@@ -172,7 +172,7 @@ class Decoder:
         began = self._clock() if self._clock is not None else 0.0
         hidden = slot.text.step(ids)
         logits = self._reader.logits(hidden, step=True)
-        recent = [*slot.ids[-LONGEST:], *ids]
+        recent = [*slot.ids[-MAX_MATCH:], *ids]
         logits = self._adapters.recalled(hidden, logits, tails(recent, len(recent) - len(ids), len(recent)))
         if self._clock is not None:
             self._credits.timed(len(ids) - 1, self._clock() - began)

@@ -33,7 +33,7 @@ class GreedySelector:
         """The likeliest token after each row of logits [n, vocabulary]; `first` replaces that of the first row."""
         possible = self._possible(forced_prefix)
         scores = logits.float() if possible is None else logits.float()[:, possible]
-        tokens, norms = kernel.best(scores) or _best(scores)
+        tokens, norms = kernel.argmax_and_logsumexp(scores) or _best(scores)
         chosen = tokens if possible is None else possible[tokens].tolist()
         steps = [
             DecodedToken(token, float(scores[row, at]) - norm)
@@ -57,7 +57,7 @@ class GreedySelector:
         if not forced_prefix or self._pieces is None:
             return None
         if forced_prefix not in self._known:
-            agreeing = self._pieces.agreeing(forced_prefix)
+            agreeing = self._pieces.compatible_tokens(forced_prefix)
             self._known[forced_prefix] = torch.tensor(agreeing) if agreeing else None
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)

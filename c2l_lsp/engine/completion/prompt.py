@@ -40,7 +40,7 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
     prefix = prefix.removesuffix(forced_prefix) if forced_prefix else prefix
     room = max(16, min(max_tokens, model.max_context - reserve) - 4)
     fill = model.fim is not None and bool(suffix.strip())
-    after = model.encode_kept(suffix[: room * _CHARS_PER_TOKEN]) if fill else []
+    after = model.encode_cached(suffix[: room * _CHARS_PER_TOKEN]) if fill else []
     kept_after = min(len(after), max(int(room * (1 - PREFIX_SHARE)), 1))
     before = _before(model, prefix, room - kept_after)
     after = after[: max(kept_after, (room - len(before)) // _STEP_TOKENS * _STEP_TOKENS)]
@@ -52,13 +52,13 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
 def _before(model: BaseModel, prefix: str, room: int) -> list[int]:
     """The end of the prefix that fits, starting at a line where a slightly longer prefix would start too."""
     if len(prefix) <= room:  # a token is at least one byte for every tokenizer in use, so this always fits
-        return model.encode_blocks(prefix)
+        return model.encode_incrementally(prefix)
     lines = prefix.splitlines(keepends=True)
     first = _first_line(lines, room * _CHARS_PER_TOKEN)
-    ids = model.encode_blocks("".join(lines[first:]))
+    ids = model.encode_incrementally("".join(lines[first:]))
     while len(ids) > room and first + _STEP_LINES < len(lines):
         first = (first // _STEP_LINES + 1) * _STEP_LINES
-        ids = model.encode_blocks("".join(lines[first:]))
+        ids = model.encode_incrementally("".join(lines[first:]))
     return ids[-room:]
 
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 Slices = Generator[None, None, T]
 
 
-def drained(work: Slices[T]) -> T:
+def drain(work: Slices[T]) -> T:
     """All of it in one go."""
     while True:
         try:
@@ -21,7 +21,7 @@ def drained(work: Slices[T]) -> T:
             return result
 
 
-def clocked(work: Slices[T]) -> Slices[tuple[T, list[float]]]:
+def timed(work: Slices[T]) -> Slices[tuple[T, list[float]]]:
     """What work gives, and the seconds that each of its slices took."""
     spent: list[float] = []
     while True:

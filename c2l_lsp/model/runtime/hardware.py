@@ -11,24 +11,24 @@ from c2l_lsp.errors import ModelError
 from c2l_lsp.model.runtime import kernel
 
 
-def threads() -> int:
+def thread_count() -> int:
     """Threads an engine computes with: OMP_NUM_THREADS, else the cores this process may use, but for one."""
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else max(1, cores() - 1)
+    return int(told) if told.isdecimal() and int(told) else max(1, core_count() - 1)
 
 
-def cores() -> int:
+def core_count() -> int:
     """Cores this process may use; two threads of one count once."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(usable, psutil.cpu_count(logical=False) or usable)
 
 
-def quick() -> bool:
+def has_fast_cores() -> bool:
     """Whether one core multiplies as fast as `c2l-small` needs it: bf16, or whole numbers by our own kernel."""
-    return torch.cpu._is_avx512_bf16_supported() or (kernel.built() and has_vectors())
+    return torch.cpu._is_avx512_bf16_supported() or (kernel.is_available() and has_avx2())
 
 
-def has_vectors() -> bool:
+def has_avx2() -> bool:
     """Whether the CPU has registers that make int8 pay (measured on AVX2)."""
     return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 

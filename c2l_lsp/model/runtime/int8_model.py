@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.model.runtime.cooperative import Slices
-from c2l_lsp.model.runtime.kernel_layers import Steps
-from c2l_lsp.model.runtime.quantized_linear import Quick, compiles, quantises, steps_of
-from c2l_lsp.model.runtime.weights import Rotations, Weights, fuse, small, why_not
+from c2l_lsp.model.runtime.kernel_layers import KernelLayers
+from c2l_lsp.model.runtime.quantized_linear import (
+    KernelInt8Linear,
+    build_kernel_layers,
+    int8_is_faster,
+    kernel_supports,
+)
+from c2l_lsp.model.runtime.weights import RotaryTable, Weights, fuse_projections, is_small, unsupported_reason
 
-KV = torch.float16
+KV_DTYPE = torch.float16
 """Of keys and values: half the memory that attention waits for."""
 
 _ROOM = 256  # positions by which there is room
@@ -25,8 +30,8 @@ class Int8Model:
     """The weights, and all layers for one compiled call."""
 
     weights: Weights
-    steps: Steps
-    rotations: Rotations
+    layers: KernelLayers
+    rotations: RotaryTable
 
     def hidden_states_in_slices(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
         """Final normed states fp32 [n, d] of each text of n ids, a few of its tokens a slice.
@@ -34,11 +39,11 @@ class Int8Model:
         ValueError for ids that the model does not have.
         """
         capacity = -(-max(map(len, texts), default=0) // _ROOM) * _ROOM
-        kv = torch.zeros(self.steps.room(capacity), dtype=KV)  # what a text does not see is multiplied by 0
-        stepping, each = self.steps.on(kv, self.rotations(capacity)), self.steps.portion
+        kv = torch.zeros(self.layers.kv_shape(capacity), dtype=KV_DTYPE)  # what a text does not see is multiplied by 0
+        stepping, each = self.layers.bind(kv, self.rotations(capacity)), self.layers.slice_tokens
         out = []
         for ids in texts:
-            parts = [torch.empty(0, self.steps.width)]
+            parts = [torch.empty(0, self.layers.hidden_size)]
             for start in range(0, len(ids), each):
                 parts.append(stepping(ids[start : start + each], start))
                 yield
@@ -50,15 +55,21 @@ class Int8Model:
         return self.weights.head(hidden)
 
 
-def suits(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+def runs_in_int8(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
     """Whether a model is its int8 weights throughout: small, fp32, on a CPU where our own kernel is the quickest."""
-    return not why_not(lm) and lm.dtype == torch.float32 and small(lm) and quantises(lm) and compiles(lm)
+    return (
+        not unsupported_reason(lm)
+        and lm.dtype == torch.float32
+        and is_small(lm)
+        and int8_is_faster(lm)
+        and kernel_supports(lm)
+    )
 
 
-def int8_model_of(lm: Any) -> Int8Model | None:  # noqa: ANN401 - as above
+def build_int8_model(lm: Any) -> Int8Model | None:  # noqa: ANN401 - as above
     """The int8 form of a bare model; None where it is read in another way."""
-    if not suits(lm):
+    if not runs_in_int8(lm):
         return None
-    weights = fuse(lm).each(Quick.of)
-    steps = steps_of(weights, KV)
-    return None if steps is None else Int8Model(weights, steps, Rotations(weights))
+    weights = fuse_projections(lm).map_linears(KernelInt8Linear.quantize)
+    layers = build_kernel_layers(weights, KV_DTYPE)
+    return None if layers is None else Int8Model(weights, layers, RotaryTable(weights))

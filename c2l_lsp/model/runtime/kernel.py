@@ -23,32 +23,32 @@ try:
 except ImportError:  # no compiler at installation
     _compiled = None
 
-WIDTH = 16
+ALIGNMENT = 16
 """Every row of a matrix and every head is a multiple of this many numbers."""
 
-STRIP = 8
+PANEL_ROWS = 8
 """Rows of a matrix that are computed at once."""
 
-LONGEST = 8
+MAX_MATCH = 8
 """Tokens of context that recall compares one by one."""
 
 _KEY = 512  # numbers of a key that is recalled by, at most
 _NOTHING = -2  # stands before the first token of a text; no row holds it
-Ints = NDArray[np.int32]
+Int32Array = NDArray[np.int32]
 
 
-def built() -> bool:
+def is_available() -> bool:
     """Whether the extension is there."""
     return _compiled is not None
 
 
-def use(wanted: int) -> int:
+def select_lanes(wanted: int) -> int:
     """Compute in registers of 4 or 8 numbers, instead of the widest there are; 0 if the processor has none such."""
-    found: int = module().use(wanted)
+    found: int = extension().use(wanted)
     return found
 
 
-def module() -> ModuleType:
+def extension() -> ModuleType:
     """The extension. RuntimeError if it is not there."""
     if _compiled is None:
         raise RuntimeError("the kernel was not built at installation")
@@ -56,7 +56,7 @@ def module() -> ModuleType:
 
 
 @dataclass(frozen=True)
-class Rows:
+class Int8Matrix:
     """A matrix as the kernel takes it: W ≈ s·Q, s fp32 [out]; b fp32 [out] or None.
 
     Q int8 [⌈out / STRIP⌉, in / WIDTH, STRIP, WIDTH]: rows that are computed at once lie side by side, so that they come
@@ -67,19 +67,19 @@ class Rows:
     weight: Tensor
     scale: Tensor
     bias: Tensor | None = None
-    beside: tuple[Rows, Rows] | None = None
+    lora: tuple[Int8Matrix, Int8Matrix] | None = None
 
     @classmethod
-    def of(cls, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Rows:
+    def pack(cls, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Int8Matrix:
         """From Q int8 [out, in]. ValueError if rows are no multiple of WIDTH."""
         out, inside = weight.shape
-        if inside % WIDTH:
-            raise ValueError(f"rows of {inside} numbers are no multiple of {WIDTH}")
-        whole = torch.nn.functional.pad(weight, (0, 0, 0, -out % STRIP))
-        strips = whole.view(-1, STRIP, inside // WIDTH, WIDTH).transpose(1, 2)
+        if inside % ALIGNMENT:
+            raise ValueError(f"rows of {inside} numbers are no multiple of {ALIGNMENT}")
+        padded = torch.nn.functional.pad(weight, (0, 0, 0, -out % PANEL_ROWS))
+        strips = padded.view(-1, PANEL_ROWS, inside // ALIGNMENT, ALIGNMENT).transpose(1, 2)
         return cls(strips.contiguous(), scale.contiguous(), bias)
 
-    def whole(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """W fp32 [out, in] as it is multiplied by."""
         rows = self.weight.transpose(1, 2).flatten(2).flatten(0, 1)[: len(self.scale)]
         return rows.float() * self.scale[:, None]
@@ -87,40 +87,40 @@ class Rows:
     @property
     def rank(self) -> int:
         """Rows of what stands beside."""
-        return 0 if self.beside is None else len(self.beside[0].scale)
+        return 0 if self.lora is None else len(self.lora[0].scale)
 
-    def words(self, out: int, inside: int) -> list[int]:
+    def descriptor(self, out: int, inside: int) -> list[int]:
         """What the kernel needs to know. ValueError unless the shape is [out, in]."""
-        words = [*self._addresses(out, inside), address(self.bias, out)]
-        if self.beside is None:
-            return [*words, 0, 0, 0, 0, 0]
-        low, high = self.beside
-        return [*words, *low._addresses(self.rank, inside), *high._addresses(out, self.rank), self.rank]
+        descriptor = [*self._addresses(out, inside), address(self.bias, out)]
+        if self.lora is None:
+            return [*descriptor, 0, 0, 0, 0, 0]
+        low, high = self.lora
+        return [*descriptor, *low._addresses(self.rank, inside), *high._addresses(out, self.rank), self.rank]
 
     def _addresses(self, out: int, inside: int) -> list[int]:
-        expect(self.weight, torch.int8, (-(-out // STRIP), inside // WIDTH, STRIP, WIDTH))
+        check_tensor(self.weight, torch.int8, (-(-out // PANEL_ROWS), inside // ALIGNMENT, PANEL_ROWS, ALIGNMENT))
         return [self.weight.data_ptr(), address(self.scale, out)]
 
 
-def multiply(x: Tensor, rows: Rows, threads: int = 1) -> Tensor:
+def multiply(x: Tensor, rows: Int8Matrix, threads: int = 1) -> Tensor:
     """x ↦ x Wᵀ + b: x fp32 [n, in] → fp32 [n, out].
 
     ValueError for other types or shapes.
     """
     (n, inside), out = x.shape, len(rows.scale)
-    expect(x, torch.float32, (n, inside))
-    y, room = x.new_empty(n, out), x.new_empty(n * rounded(inside, rows.rank))
-    matrix, given = array("q", rows.words(out, inside)), (x.data_ptr(), y.data_ptr(), n, room.data_ptr(), threads)
-    module().multiply(matrix.buffer_info()[0], inside, out, *given)
+    check_tensor(x, torch.float32, (n, inside))
+    y, room = x.new_empty(n, out), x.new_empty(n * scratch_size(inside, rows.rank))
+    matrix, given = array("q", rows.descriptor(out, inside)), (x.data_ptr(), y.data_ptr(), n, room.data_ptr(), threads)
+    extension().multiply(matrix.buffer_info()[0], inside, out, *given)
     return y
 
 
-def rounded(inside: int, rank: int) -> int:
+def scratch_size(inside: int, rank: int) -> int:
     """Room, in fp32, for so many numbers of 16 bits and their scale, and for what stands beside."""
     return inside // 2 + 2 + 2 * rank
 
 
-class Recalling:
+class KnnMixer:
     """What is recalled of a folder, for mixing it into logits in one call: the numbers of a `recall.Recall`.
 
     ids int32 [all]; by their tokens: tokens, places in ids int32 [n], keys int8 [n, D]; basis fp32 [D, d]; trust the
@@ -128,14 +128,20 @@ class Recalling:
     """
 
     def __init__(
-        self, ids: Ints, last: Ints, places: Ints, keys: NDArray[np.int8], basis: Tensor, trust: Sequence[float]
+        self,
+        ids: Int32Array,
+        last: Int32Array,
+        places: Int32Array,
+        keys: NDArray[np.int8],
+        basis: Tensor,
+        trust: Sequence[float],
     ) -> None:
         n, (width, inner) = len(last), basis.shape
         for numbers in (ids, last, places):
-            expect(torch.from_numpy(numbers), torch.int32, (len(ids) if numbers is ids else n,))
-        expect(torch.from_numpy(keys), torch.int8, (n, width))
-        expect(basis, torch.float32, (width, inner))
-        if width % WIDTH or inner % WIDTH or width > _KEY:
+            check_tensor(torch.from_numpy(numbers), torch.int32, (len(ids) if numbers is ids else n,))
+        check_tensor(torch.from_numpy(keys), torch.int8, (n, width))
+        check_tensor(basis, torch.float32, (width, inner))
+        if width % ALIGNMENT or inner % ALIGNMENT or width > _KEY:
             raise ValueError(f"keys of {width} numbers made of {inner}")
         self._trust = np.array(trust, dtype=np.float64)
         self._held, self._trust_at = (ids, last, places, keys, basis), self._trust.ctypes.data
@@ -145,35 +151,35 @@ class Recalling:
     def mix(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> None:
         """Mix into logits fp32 [n, V], in place, at hidden states fp32 [n, d] after these tokens each."""
         n, vocabulary = logits.shape
-        expect(hidden, torch.float32, (n, self._shape[-1]))
-        expect(logits, torch.float32, (n, vocabulary))
+        check_tensor(hidden, torch.float32, (n, self._shape[-1]))
+        check_tensor(logits, torch.float32, (n, vocabulary))
         if len(before) != n:
             raise ValueError(f"{len(before)} texts before {n} positions")
         tails = array("i")
         for tail in before:
-            tails.extend([*[_NOTHING] * (LONGEST - len(tail)), *tail[-LONGEST:]])
+            tails.extend([*[_NOTHING] * (MAX_MATCH - len(tail)), *tail[-MAX_MATCH:]])
         given = (vocabulary, self._trust_at, hidden.data_ptr(), tails.buffer_info()[0], logits.data_ptr(), n)
-        module().recall(*self._shape, *given)
+        extension().recall(*self._shape, *given)
 
 
-def mapped(x: Tensor, final: Tensor) -> Tensor | None:
+def apply_final_map(x: Tensor, final: Tensor) -> Tensor | None:
     """x + x Cᵀ of a few rows x fp32 [n, d], C fp32 [d, d]; None where PyTorch's product is the one to take."""
     n, d = x.shape
-    fits = _compiled is not None and n <= WIDTH and d % WIDTH == 0
+    fits = _compiled is not None and n <= ALIGNMENT and d % ALIGNMENT == 0
     if not fits or not _plain(x) or not _plain(final) or final.shape != (d, d):
         return None
     out = torch.empty_like(x)
-    module().map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)
+    extension().map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)
     return out
 
 
-def best(logits: Tensor) -> tuple[list[int], list[float]] | None:
+def argmax_and_logsumexp(logits: Tensor) -> tuple[list[int], list[float]] | None:
     """The likeliest token of each row of logits fp32 [n, V], and log Σ e^logit; None where PyTorch is to be asked."""
     if _compiled is None or not _plain(logits):
         return None
     n, count = logits.shape
     tokens, norms = array("i", bytes(4 * n)), array("d", bytes(8 * n))
-    module().best(logits.data_ptr(), count, tokens.buffer_info()[0], norms.buffer_info()[0], n)
+    extension().best(logits.data_ptr(), count, tokens.buffer_info()[0], norms.buffer_info()[0], n)
     return tokens.tolist(), norms.tolist()
 
 
@@ -185,11 +191,11 @@ def address(numbers: Tensor | None, count: int) -> int:
     """Where so many fp32 numbers stand, 0 for None. ValueError if they are others."""
     if numbers is None:
         return 0
-    expect(numbers, torch.float32, (count,))
+    check_tensor(numbers, torch.float32, (count,))
     return numbers.data_ptr()
 
 
-def expect(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def check_tensor(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     """ValueError unless a tensor is of that type and shape, in a row on the CPU."""
     if (
         tensor.dtype != dtype

@@ -9,35 +9,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from c2l_lsp.model.runtime.kernel import Ints
+from c2l_lsp.model.runtime.kernel import Int32Array
 
-Floats = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Summed:
+class LogitSummary:
     """Of logits [n, V]: their log-sum-exp [n], the likeliest tokens [n] and the probabilities of these [n]."""
 
-    norms: Floats
+    log_sum_exp: Float32Array
     tokens: NDArray[np.int64]
-    tops: Floats
+    top_probabilities: Float32Array
 
 
-def summed(logits: Tensor) -> Summed:
+def summarize(logits: Tensor) -> LogitSummary:
     """On a CPU by numpy: for the one row of a decode step its calls cost a third of torch's."""
     if logits.device.type != "cpu":
         best, token = logits.max(-1)
         norm = torch.logsumexp(logits, -1)
-        return Summed(norm.cpu().numpy(), token.cpu().numpy(), (best - norm).exp().cpu().numpy())
+        return LogitSummary(norm.cpu().numpy(), token.cpu().numpy(), (best - norm).exp().cpu().numpy())
     plain = logits.numpy()
     tokens = plain.argmax(1)
     best = plain[np.arange(len(plain)), tokens]
     with np.errstate(invalid="ignore"):
-        tops = 1 / np.exp(plain - best[:, None]).sum(1)
-    return Summed(best - np.log(tops), tokens, tops)
+        top_probabilities = 1 / np.exp(plain - best[:, None]).sum(1)
+    return LogitSummary(best - np.log(top_probabilities), tokens, top_probabilities)
 
 
-def add_odds(out: Tensor, rows: list[int], tokens: Ints, raised: NDArray[np.float64]) -> None:
+def logaddexp_at(out: Tensor, rows: list[int], tokens: Int32Array, raised: NDArray[np.float64]) -> None:
     """Add log-odds to logits [n, V] fp32, in place: out[row, token] = logaddexp(out[row, token], raised)."""
     if out.device.type == "cpu":
         plain = out.numpy()

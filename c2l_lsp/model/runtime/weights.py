@@ -24,7 +24,7 @@ PROJECTIONS = (
 )  # fmt: skip
 
 
-_PACK_BYTES = 2**30
+_SMALL_MODEL_BYTES = 2**30
 """Weights up to this size are kept a second time in oneDNN's own order, and adapters are merged into a copy of theirs;
 beyond it the memory and the pause are worth more."""
 
@@ -33,7 +33,7 @@ Linear = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Matrix:
+class DenseLinear:
     """x ↦ x Wᵀ + b; W [out, in], or in the order oneDNN multiplies by, which it else makes anew at every call."""
 
     weight: Tensor
@@ -46,13 +46,13 @@ class Matrix:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return functional.linear(x, self.weight, self.bias)
 
-    def pack(self) -> Matrix:
+    def pack(self) -> DenseLinear:
         """The same map in oneDNN's order."""
         return replace(self, weight=torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), 1), packed=True)
 
 
 @dataclass(frozen=True)
-class Norm:
+class RMSNorm:
     """RMSNorm. On the CPU as the LayerNorm of [x, −x], whose mean is 0 and variance mean(x²): one kernel, not seven."""
 
     weight: Tensor  # [d]
@@ -60,7 +60,7 @@ class Norm:
     eps: float
 
     @classmethod
-    def of(cls, module: Any) -> Norm:  # noqa: ANN401 - any RMSNorm of transformers
+    def from_module(cls, module: Any) -> RMSNorm:  # noqa: ANN401 - any RMSNorm of transformers
         """The norm with the weight and ε of a transformers module."""
         weight = module.weight.detach()
         return cls(weight, torch.cat((weight, torch.zeros_like(weight))), float(module.variance_epsilon))
@@ -77,19 +77,19 @@ class Norm:
 class Layer:
     """One block: attention norm, qkv [(H + 2K)·h, d], output; MLP norm, gate above up [2f, d], down."""
 
-    attention_norm: Norm
+    attention_norm: RMSNorm
     qkv: Linear
     output: Linear
-    mlp_norm: Norm
+    mlp_norm: RMSNorm
     gate_up: Linear
     down: Linear
 
-    def each(self, change: Callable[[Any], Linear], kind: type = Matrix) -> Layer:
+    def map_linears(self, change: Callable[[Any], Linear], kind: type = DenseLinear) -> Layer:
         """The layer with every matrix of a kind changed, the plain ones by default."""
         found = {name: getattr(self, name) for name in ("qkv", "output", "gate_up", "down")}
-        return self.replaced({name: change(m) for name, m in found.items() if isinstance(m, kind)})
+        return self.with_linears({name: change(m) for name, m in found.items() if isinstance(m, kind)})
 
-    def replaced(self, matrices: Mapping[str, Linear]) -> Layer:
+    def with_linears(self, matrices: Mapping[str, Linear]) -> Layer:
         """The layer with some matrices in place of its own."""
         made: Layer = replace(self, **matrices)  # type: ignore[arg-type]
         return made
@@ -101,7 +101,7 @@ class Weights:
 
     embedding: Tensor  # [vocabulary, d]
     layers: tuple[Layer, ...]
-    norm: Norm
+    norm: RMSNorm
     head: Linear  # [vocabulary, d]
     heads: int
     kv_heads: int
@@ -109,17 +109,17 @@ class Weights:
     frequencies: Tensor  # [h/2], fp32
     rope_scale: float  # factor of cos and sin
 
-    def each(self, change: Callable[[Any], Linear], kind: type = Matrix) -> Weights:
+    def map_linears(self, change: Callable[[Any], Linear], kind: type = DenseLinear) -> Weights:
         """The weights with every matrix of a kind changed, the plain ones by default."""
         head = change(self.head) if isinstance(self.head, kind) else self.head
-        return replace(self, layers=tuple(layer.each(change, kind) for layer in self.layers), head=head)
+        return replace(self, layers=tuple(layer.map_linears(change, kind) for layer in self.layers), head=head)
 
     def with_layers(self, layers: Mapping[int, Layer]) -> Weights:
         """The weights with some layers in place of their own."""
         return replace(self, layers=tuple(layers.get(i, layer) for i, layer in enumerate(self.layers)))
 
 
-class Rotations:
+class RotaryTable:
     """Rotations of q (with 1/√h in them), k and v (none) at every position, [n, 3, h/2] complex; made as needed."""
 
     def __init__(self, weights: Weights) -> None:
@@ -136,7 +136,7 @@ class Rotations:
         return self._known
 
 
-def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model
+def unsupported_reason(lm: Any) -> str:  # noqa: ANN401 - any transformers model
     """Why our forward pass cannot stand in for this model's; "" if it can."""
     config = lm.config
     rope = getattr(config, "rope_parameters", None) or {}
@@ -165,12 +165,12 @@ def _windowed(config: Any) -> bool:  # noqa: ANN401 - any transformers config
     return window is not None and window < config.max_position_embeddings
 
 
-def small(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+def is_small(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
     """Whether a model fits the memory twice."""
-    return sum(p.numel() * p.element_size() for p in lm.parameters()) <= _PACK_BYTES
+    return sum(p.numel() * p.element_size() for p in lm.parameters()) <= _SMALL_MODEL_BYTES
 
 
-def packs(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+def packing_is_faster(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
     """Whether packing pays: bf16 on a CPU that multiplies it, and a small model."""
     return (
         lm.device.type == "cpu"
@@ -178,22 +178,22 @@ def packs(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and torch.cpu._is_avx512_bf16_supported()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and small(lm)
+        and is_small(lm)
     )
 
 
-def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
+def fuse_projections(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
     """Plain weights: qkv copied, of a large model the gate and up made views of one matrix, the rest its own."""
     config, body = lm.config, lm.base_model
     attention = body.layers[0].self_attn
-    if not small(lm):
+    if not is_small(lm):
         for layer in body.layers:
             _share_gate_up(layer.mlp)
     return Weights(
         embedding=body.embed_tokens.weight.detach(),
         layers=tuple(_layer(layer, attention.head_dim, {}) for layer in body.layers),
-        norm=Norm.of(body.norm),
-        head=Matrix(lm.get_output_embeddings().weight.detach()),
+        norm=RMSNorm.from_module(body.norm),
+        head=DenseLinear(lm.get_output_embeddings().weight.detach()),
         heads=int(config.num_attention_heads),
         kv_heads=int(config.num_key_value_heads),
         head_dim=int(attention.head_dim),
@@ -202,13 +202,13 @@ def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
     )
 
 
-def merged(lm: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
+def merge_lora(lm: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
     """The layers that have pairs, with W + s·B A in place of W, from the model's own W."""
-    inside = by_layer(lm, pairs)
+    inside = pairs_by_layer(lm, pairs)
     return {index: _layer(lm.base_model.layers[index], head_dim, own) for index, own in inside.items()}
 
 
-def by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, LoraPair]]:  # noqa: ANN401 - as in `fuse`
+def pairs_by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, LoraPair]]:  # noqa: ANN401 - as in `fuse`
     """The pairs of each layer by projection."""
     root = next(name for name, module in lm.named_modules() if module is lm.base_model)
     found: dict[int, dict[str, LoraPair]] = {}
@@ -218,7 +218,7 @@ def by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, Lora
     return found
 
 
-def mergeable(pairs: Mapping[str, LoraPair]) -> bool:
+def can_merge(pairs: Mapping[str, LoraPair]) -> bool:
     """Whether every pair belongs to a projection inside the layers."""
     return all(".layers." in name and name.endswith(PROJECTIONS) for name in pairs)
 
@@ -231,32 +231,32 @@ def _share_gate_up(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
 
 def _layer(layer: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> Layer:  # noqa: ANN401 - as above
     q, k, v, o, gate, up, down = (_merged(layer, name, pairs) for name in PROJECTIONS)
-    norms = (Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm))
+    norms = (RMSNorm.from_module(layer.input_layernorm), RMSNorm.from_module(layer.post_attention_layernorm))
     qkv = _stack(_paired(q, head_dim), _paired(k, head_dim), v)
     return Layer(norms[0], qkv, o, norms[1], _stack(gate, up), down)
 
 
-def _merged(layer: Any, name: str, pairs: Mapping[str, LoraPair]) -> Matrix:  # noqa: ANN401 - a transformers module
+def _merged(layer: Any, name: str, pairs: Mapping[str, LoraPair]) -> DenseLinear:  # noqa: ANN401 - a transformers module
     linear = layer.get_submodule(name)
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     if (pair := pairs.get(name)) is not None:
         delta = pair.scale * (pair.B.float() @ pair.A.float())
         weight = (weight.float() + delta.to(weight.device)).to(weight.dtype)
-    return Matrix(weight, bias)
+    return DenseLinear(weight, bias)
 
 
-def _paired(matrix: Matrix, head_dim: int) -> Matrix:
-    bias = None if matrix.bias is None else reorder(matrix.bias, head_dim)
-    return Matrix(reorder(matrix.weight, head_dim), bias)
+def _paired(matrix: DenseLinear, head_dim: int) -> DenseLinear:
+    bias = None if matrix.bias is None else interleave_halves(matrix.bias, head_dim)
+    return DenseLinear(interleave_halves(matrix.weight, head_dim), bias)
 
 
-def reorder(rows: Tensor, head_dim: int) -> Tensor:
+def interleave_halves(rows: Tensor, head_dim: int) -> Tensor:
     """Rows 0 … h−1 of each head in the order 0, h/2, 1, h/2 + 1, …"""
     halves = rows.view(-1, 2, head_dim // 2, *rows.shape[1:])  # [heads, 2, h/2, …]
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
-def _stack(*parts: Matrix) -> Matrix:
+def _stack(*parts: DenseLinear) -> DenseLinear:
     """The matrices above one another; without copying where they are views of one already."""
     first = parts[0].weight
     rows = sum(part.weight.shape[0] for part in parts)
@@ -268,6 +268,6 @@ def _stack(*parts: Matrix) -> Matrix:
     else:
         weight = torch.cat([part.weight for part in parts])
     if all(part.bias is None for part in parts):
-        return Matrix(weight)
+        return DenseLinear(weight)
     biases = [part.weight.new_zeros(part.weight.shape[0]) if part.bias is None else part.bias for part in parts]
-    return Matrix(weight, torch.cat(biases))
+    return DenseLinear(weight, torch.cat(biases))
