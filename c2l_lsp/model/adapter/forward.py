@@ -87,7 +87,7 @@ class NativeReader:
 
     def __init__(
         self,
-        lm: Any,  # noqa: ANN401 - a model `why_not` accepts
+        lm: Any,  # noqa: ANN401 - a model `unsupported_reason` accepts
         adapters: AdapterSlot,
         int8: bool | None = None,
         fixed: bool | None = None,

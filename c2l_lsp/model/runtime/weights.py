@@ -182,7 +182,7 @@ def packing_is_faster(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
     )
 
 
-def fuse_projections(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
+def fuse_projections(lm: Any) -> Weights:  # noqa: ANN401 - any model `unsupported_reason` accepts
     """Plain weights: qkv copied, of a large model the gate and up made views of one matrix, the rest its own."""
     config, body = lm.config, lm.base_model
     attention = body.layers[0].self_attn
