@@ -44,7 +44,7 @@ def is_available() -> bool:
 
 def select_lanes(wanted: int) -> int:
     """Compute in registers of 4 or 8 numbers, instead of the widest there are; 0 if the processor has none such."""
-    found: int = extension().use(wanted)
+    found: int = extension().select_lanes(wanted)
     return found
 
 
@@ -159,7 +159,7 @@ class KnnMixer:
         for tail in before:
             tails.extend([*[_NOTHING] * (MAX_MATCH - len(tail)), *tail[-MAX_MATCH:]])
         given = (vocabulary, self._trust_at, hidden.data_ptr(), tails.buffer_info()[0], logits.data_ptr(), n)
-        extension().recall(*self._shape, *given)
+        extension().mix_knn(*self._shape, *given)
 
 
 def apply_final_map(x: Tensor, final: Tensor) -> Tensor | None:
@@ -169,7 +169,7 @@ def apply_final_map(x: Tensor, final: Tensor) -> Tensor | None:
     if not fits or not _plain(x) or not _plain(final) or final.shape != (d, d):
         return None
     out = torch.empty_like(x)
-    extension().map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)
+    extension().final_map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)
     return out
 
 
@@ -179,7 +179,7 @@ def argmax_and_logsumexp(logits: Tensor) -> tuple[list[int], list[float]] | None
         return None
     n, count = logits.shape
     tokens, norms = array("i", bytes(4 * n)), array("d", bytes(8 * n))
-    extension().best(logits.data_ptr(), count, tokens.buffer_info()[0], norms.buffer_info()[0], n)
+    extension().argmax(logits.data_ptr(), count, tokens.buffer_info()[0], norms.buffer_info()[0], n)
     return tokens.tolist(), norms.tolist()
 
 
