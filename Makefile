@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-editors lint audit licences coverage mutation clean
+.PHONY: help install demo test test-editors soak lint docs generate audit licences coverage mutation clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -31,10 +31,21 @@ test-editors: install  ## real VS Code, Neovim and Emacs against the real server
 	tests/editors/setup.sh
 	tests/editors/run.sh
 
-lint: install  ## formatter, linter, types
+soak: install  ## every soak bar at its full count, continued in build/soak.json: hours; BARS=name,name for some
+	$(BIN)/python -m tests.soak --json build/soak.json $(if $(BARS),--bars "$(BARS)")
+
+lint: install docs  ## formatter, linter, types, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: install  ## the documentation site in build/site; fails on a broken link
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+generate: install  ## write what repeats the settings and the editor contract: docs, VS Code, Neovim
+	$(BIN)/python docs/settings_table.py docs/settings.md
+	$(BIN)/python editors/vscode/scripts/settings.py
+	$(BIN)/python editors/neovim/generate.py
 
 licences: install  ## the licence of every dependency against a list of permissive ones
 	$(BIN)/python tests/licences.py
