@@ -114,7 +114,7 @@ def adapt(
     with Session(_settings(model), _progress(quiet=as_json)) as session:
         info = session.open(root)
         if deep:
-            info = session.deepen(str(root), deep_steps)
+            info = session.finetune(str(root), deep_steps)
             typer.echo(f"deep adapter: {info.deep}", err=True)
         done = session.engine.export(wire.Export(folder=str(root), out=str(out), rank=rank))
         base = session.engine.model.id
