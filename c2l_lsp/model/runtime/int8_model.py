@@ -1,4 +1,4 @@
-"""A bare model as our own kernel reads it: int8 weights throughout, one text after the other, no adapter."""
+"""The base model on int8 weights in the C kernel, without an adapter."""
 
 from __future__ import annotations
 
@@ -20,54 +20,50 @@ from c2l_lsp.model.runtime.quantized_linear import (
 from c2l_lsp.model.runtime.weights import RotaryTable, Weights, fuse_projections, is_small, unsupported_reason
 
 KV_DTYPE = torch.float16
-"""Of keys and values: half the memory that attention waits for."""
+"""Of keys and values: attention waits for memory, and this is half of it."""
 
-_ROOM = 256  # positions by which there is room
+_CAPACITY_STEP = 256  # the KV cache is sized in multiples of this many positions
 
 
 @dataclass(frozen=True)
 class Int8Model:
-    """The weights, and all layers for one compiled call."""
+    """The quantised weights, also as kernel layers, and the rotary table."""
 
     weights: Weights
     layers: KernelLayers
     rotations: RotaryTable
 
     def hidden_states_in_slices(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
-        """Final normed states fp32 [n, d] of each text of n ids, a few of its tokens a slice.
+        """Final normed hidden states fp32 [n, d] of every text of n ids, in cooperative steps.
 
-        ValueError for ids that the model does not have.
+        Raises ValueError for ids outside the vocabulary.
         """
-        capacity = -(-max(map(len, texts), default=0) // _ROOM) * _ROOM
-        kv = torch.zeros(self.layers.kv_shape(capacity), dtype=KV_DTYPE)  # what a text does not see is multiplied by 0
-        stepping, each = self.layers.bind(kv, self.rotations(capacity)), self.layers.slice_tokens
+        capacity = -(-max(map(len, texts), default=0) // _CAPACITY_STEP) * _CAPACITY_STEP
+        kv = torch.zeros(self.layers.kv_shape(capacity), dtype=KV_DTYPE)  # zeros: masked positions are multiplied too
+        sequence, tokens = self.layers.bind(kv, self.rotations(capacity)), self.layers.slice_tokens
         out = []
         for ids in texts:
             parts = [torch.empty(0, self.layers.hidden_size)]
-            for start in range(0, len(ids), each):
-                parts.append(stepping(ids[start : start + each], start))
+            for start in range(0, len(ids), tokens):
+                parts.append(sequence(ids[start : start + tokens], start))
                 yield
             out.append(torch.cat(parts))
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits fp32 [n, vocabulary] of states fp32 [n, d]."""
+        """Logits fp32 [n, vocabulary] of hidden states fp32 [n, d]."""
         return self.weights.head(hidden)
 
 
 def runs_in_int8(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
-    """Whether a model is its int8 weights throughout: small, fp32, on a CPU where our own kernel is the quickest."""
-    return (
-        not unsupported_reason(lm)
-        and lm.dtype == torch.float32
-        and is_small(lm)
-        and int8_is_faster(lm)
-        and kernel_supports(lm)
-    )
+    """Whether a model runs entirely on int8 weights: small, fp32, on a CPU where the kernel is the fastest way."""
+    if unsupported_reason(lm) or lm.dtype != torch.float32:
+        return False
+    return is_small(lm) and int8_is_faster(lm) and kernel_supports(lm)
 
 
-def build_int8_model(lm: Any) -> Int8Model | None:  # noqa: ANN401 - as above
-    """The int8 form of a bare model; None where it is read in another way."""
+def build_int8_model(lm: Any) -> Int8Model | None:  # noqa: ANN401 - any transformers model
+    """The int8 form of a base model; None if `runs_in_int8` is false or the kernel does not support its shapes."""
     if not runs_in_int8(lm):
         return None
     weights = fuse_projections(lm).map_linears(KernelInt8Linear.quantize)

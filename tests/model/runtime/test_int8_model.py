@@ -63,7 +63,7 @@ def test_it_is_the_model_but_for_int8(base: BaseModel) -> None:
 
 def test_it_comes_in_slices_of_bounded_work(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert base.int8_model is not None
-    monkeypatch.setattr(kernel_layers, "_WORK", base.int8_model.layers.weight_count * 16)
+    monkeypatch.setattr(kernel_layers, "_SLICE_WORK", base.int8_model.layers.weight_count * 16)
     rows = texts(45, 3, 16)
     whole_states = drain(base.hidden_states_in_slices(rows))
     again, spent = drain(timed(base.hidden_states_in_slices(rows)))

@@ -261,7 +261,7 @@ def test_a_product_is_exact_to_rounding(rows: int, out: int, lanes: int) -> None
     quick = KernelInt8Linear.quantize(matrix)
     assert isinstance(quick, KernelInt8Linear)
     x = torch.randn(rows, 80)
-    W = quick.rows.dequantize().double()
+    W = quick.matrix.dequantize().double()
     assert W.shape == matrix.weight.shape
     expected = x.double() @ W.T + (0 if matrix.bias is None else matrix.bias.double())
     half = x.abs().amax(1, keepdim=True).double() / 32767 / 2  # what an activation may be rounded by
