@@ -128,7 +128,7 @@ def _threads(weight_count: int) -> int:
 
 
 def build_kernel_layers(weights: Weights, kv_dtype: torch.dtype) -> KernelLayers | None:
-    """All layers for one compiled call a step; None if a matrix is no `KernelInt8Linear` or has an unsupported shape."""
+    """All layers for one call per step; None if a matrix is no `KernelInt8Linear` or has an unsupported shape."""
     layers = [_kernel_layer(layer) for layer in weights.layers]
     supported = [layer for layer in layers if layer is not None]
     if len(supported) < len(layers):
