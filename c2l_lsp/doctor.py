@@ -119,7 +119,7 @@ def _model() -> Check:
         return Check("model", False, str(error), "Set c2l.model.id to auto, or c2l.model.offline to false.")
     steps = (
         ""
-        if kernel.built() or model.device.type != "cpu"
+        if kernel.is_available() or model.device.type != "cpu"
         else ("; decode steps by PyTorch, several times slower than compiled: there was no C compiler at installation")
     )
     text = f"{model.id}: {model.parameters / 1e6:.1f}M parameters on {model.device} in {model.load_ms:.0f} ms{steps}"

@@ -201,7 +201,7 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
     from c2l_lsp.config import Model
     from c2l_lsp.engine.session import Session
     from c2l_lsp.model.adapter.lora import AdapterSlot
-    from c2l_lsp.model.lm.base import ASSETS, named
+    from c2l_lsp.model.lm.base import ASSETS, resolve_auto
 
     out = tmp_path / "adapter"
     told = run.json("adapt", shop, "--out", out, "--rank", rank)
@@ -211,7 +211,7 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
     assert told["files"] == len(FILES)
 
     ids = torch.tensor([list(range(5, 37))])
-    plain = AutoModelForCausalLM.from_pretrained(ASSETS / named(Model()).id, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(ASSETS / resolve_auto(Model()).id, dtype=torch.float32)
     with torch.inference_mode():
         without = plain(ids).logits
         with_peft = PeftModel.from_pretrained(plain, out)(ids).logits

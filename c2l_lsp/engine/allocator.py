@@ -1,8 +1,4 @@
-"""Memory that the engine does not use any more goes back to the system, and kernels are not kept for ever.
-
-glibc keeps a freed block for the next request of its size, and takes ever larger ones for worth keeping: after a folder
-was read, a quarter of the engine's memory was such blocks.
-"""
+"""Memory limits of the engine process: freed blocks go back to the system, and kernel caches stay small."""
 
 from __future__ import annotations
 
@@ -10,32 +6,40 @@ import ctypes
 import os
 import sys
 
-_TRIM, _MMAP, _ARENAS = -1, -3, -8  # malloc.h
-_BLOCK = 2**20
-"""Blocks above this size are the system's own pages: an activation of some hundred tokens."""
+_TRIM, _MMAP, _ARENAS = -1, -3, -8  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+_MAX_KEPT_BYTES = 2**20  # an activation of some hundred tokens is larger, and is mapped and unmapped on its own
 
 
 def return_freed_memory() -> bool:
-    """Have large blocks freed at once, from few arenas, in this process; False where malloc is not glibc's."""
+    """Make glibc return large freed blocks at once and use two arenas. Return False if malloc is not glibc's.
+
+    By default glibc raises its threshold for large blocks when one is freed and keeps smaller ones for reuse: after
+    indexing a folder, such blocks were a quarter of the engine's memory.
+    """
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # another libc
         return False
-    return all(mallopt(what, value) == 1 for what, value in ((_MMAP, _BLOCK), (_TRIM, _BLOCK), (_ARENAS, 2)))
+    options = ((_MMAP, _MAX_KEPT_BYTES), (_TRIM, _MAX_KEPT_BYTES), (_ARENAS, 2))
+    return all(mallopt(option, value) == 1 for option, value in options)
 
 
-KERNELS = 64
-"""Matrix kernels kept ready: more than a decode step needs for one to five tokens, 30 in a model of one layer shape."""
+MAX_KERNELS = 64
+"""Cached matrix kernels. Decode steps of one to five tokens need 30 in a model whose layers have the same shapes."""
 
 
 def limit_kernel_caches() -> None:
-    """Bound what oneDNN and PyTorch keep of matrix kernels; to be called before torch is loaded.
+    """Limit the kernel caches of oneDNN and PyTorch. Must be called before torch is imported.
 
-    Both keep 1,024, one for every number of tokens that was ever read, with its workspace: after 240 prompts of
-    different lengths the shipped model in bf16 held 572 MB of them, with these bounds 83 MB. Fewer gain little (16: 35
-    MB) and would be made anew at every decode step; the time differed no more than from run to run.
+    Both keep 1,024 kernels by default, one for each prompt length so far, with its workspace. Memory of the shipped
+    model in bf16 after 240 prompts of different lengths:
+
+        cached kernels   1,024      64      16
+        memory          572 MB   83 MB   35 MB
+
+    With 16, each decode step would compile its kernels again. The time per completion did not change measurably.
     """
     for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ.setdefault(name, str(KERNELS))
+        os.environ.setdefault(name, str(MAX_KERNELS))

@@ -1,7 +1,7 @@
-"""The engine must not outlive its server, however that ended and whatever the engine is doing.
+"""Ends the engine with its server, however the server ended and whatever the engine is doing.
 
-Its stdin ends with the server, and a thread sees that while the main loop computes, loads or hangs. Only native code
-that holds Python's lock stops that thread too; on Linux the kernel itself ends the process then.
+The engine's stdin ends with the server. A reader thread notices this while the main loop computes, loads or hangs. Only
+native code that holds the GIL stops that thread as well; on Linux the kernel ends the process in this case.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import sys
 import time
 
 GRACE_S = 3.0
-"""After the end of stdin the main loop has so long to end in order, with what it is writing written."""
+"""Time for an orderly exit after the end of stdin, in which the main loop finishes a write."""
 
 
 def exit_with_parent() -> None:
-    """Have the kernel end this process with the one that started it, where it can. Saving is safe against that."""
+    """Have the kernel kill this process when its parent ends (Linux only). A save may be interrupted at any point."""
     if sys.platform == "linux":
         import ctypes
 
-        set_death_signal = 1  # PR_SET_PDEATHSIG; the end of stdin tells of a parent that was gone before this
+        set_death_signal = 1  # PR_SET_PDEATHSIG; a parent that ended earlier is noticed by the end of stdin
         ctypes.CDLL(None).prctl(set_death_signal, int(signal.SIGKILL))
 
 
 def exit_after_grace() -> None:
-    """For the thread that saw stdin end: wait for the orderly end, which takes this thread with it, or do without."""
+    """Exit if the process still runs after GRACE_S. To be called by the reader thread at the end of stdin."""
     time.sleep(GRACE_S)
     os._exit(1)

@@ -16,7 +16,7 @@ from c2l_lsp.engine.adaptation.workspace_adapter import Workspace, WorkspaceAdap
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.engine.draft_indexing import DraftIndexing
 from c2l_lsp.model.adapter.lora import AdapterSlot
-from c2l_lsp.model.runtime.cooperative import Slices, clocked
+from c2l_lsp.model.runtime.cooperative import Slices, timed
 
 
 class Scheduler:
@@ -135,7 +135,7 @@ def _update_group(group: list[WorkspaceAdapter]) -> Slices[None]:
     updates = [update for _, update in waiting]
     try:
         work = updates[0].network.update_in_slices([u.state for u in updates], [u.change for u in updates])
-        states, seconds = yield from clocked(work)
+        states, seconds = yield from timed(work)
     except Exception as error:
         if len(waiting) == 1 or device.is_lost(error):
             for workspace, _ in waiting:

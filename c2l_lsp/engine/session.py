@@ -1,4 +1,4 @@
-"""An engine inside this process, for the command line, benchmarks and tests: no editor, no frames."""
+"""An engine inside the calling process, for the command line, benchmarks and tests. Uses no frames and no threads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from c2l_lsp.errors import EngineError
 
 Listener = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 
+_SOON_S = 5.0  # work that is due later than this is a periodic check, not a change
+
 
 class Session:
-    """Opens folders and waits for their adapters; use as a context manager."""
+    """Opens folders and runs the engine's adapter work. A context manager: the end closes the engine.
+
+    `listener` receives every event. `events` collects all but progress.
+    """
 
     def __init__(self, settings: Settings, listener: Listener | None = None) -> None:
         self.settings = settings
         self.events: list[wire.AdapterChanged | wire.Trouble] = []
         self._listener = listener
-        self.engine = Engine(settings, self._heard)
+        self.engine = Engine(settings, self._on_event)
 
     def __enter__(self) -> Session:
         return self
@@ -30,13 +35,13 @@ class Session:
         self.engine.close()
 
     def open(self, folder: Path, timeout_s: float = 3600.0) -> wire.AdapterInfo:
-        """Open a folder and work until its adapter is up to date with the disk."""
+        """Open a folder and work until its adapter is up to date. Raises as `run_until_idle` does."""
         name = str(folder.resolve())
         self.engine.open_folder(wire.OpenFolder(folder=name, settings=self.settings))
         return self.run_until_idle(name, timeout_s)
 
     def run_until_idle(self, folder: str, timeout_s: float = 3600.0) -> wire.AdapterInfo:
-        """Work until nothing of the folder is due. EngineError when it takes longer than `timeout_s`."""
+        """Work until an open folder has no work left. Raises EngineError after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         workspace = self.engine.workspace(folder)
         while (due := workspace.due_in(time.monotonic())) is not None and (due < 5.0 or workspace.pending):
@@ -48,12 +53,12 @@ class Session:
             self.engine.idle_step()
         return workspace.info()
 
-    def run_until(self, holds: Callable[[], object], timeout_s: float = 30.0) -> None:
-        """Work as an engine's loop does until something holds. EngineError when it takes longer than `timeout_s`."""
+    def run_until(self, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+        """Work as the engine's main loop does until `condition()` is true. Raises EngineError after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        while not holds():
+        while not condition():
             if time.monotonic() > deadline:
-                raise EngineError(f"What was waited for did not come within {timeout_s:.0f} s.")
+                raise EngineError(f"The condition did not hold within {timeout_s:.0f} s.")
             due = self.engine.due_in()
             if due is not None and due <= 0:
                 self.engine.idle_step()
@@ -66,10 +71,10 @@ class Session:
         return self.run_until_idle(folder, timeout_s)
 
     def complete(self, request: wire.Complete) -> wire.Completion:
-        """Answer a request now."""
+        """Answer a completion request."""
         return self.engine.complete(request, lambda: False)
 
-    def _heard(self, event: wire.Progress | wire.AdapterChanged | wire.Trouble) -> None:
+    def _on_event(self, event: wire.Progress | wire.AdapterChanged | wire.Trouble) -> None:
         if not isinstance(event, wire.Progress):
             self.events.append(event)
         if self._listener is not None:

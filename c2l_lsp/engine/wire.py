@@ -1,8 +1,8 @@
-"""Frames between the server and the engine: their bytes, their schema, their limits. Imports no torch.
+"""Protocol between the server and the engine: methods, events, and the bytes of a frame. Imports no torch.
 
-A frame is a 4-byte big-endian length and one msgpack map. Three kinds: a Request (server → engine), a Reply to it, and
-an Event (engine → server, unasked). Method parameters and results are frozen structs, converted strictly on both
-sides: an unknown key, a missing key or a wrong type is a WireError and never reaches the code behind it.
+A frame is a 4-byte big-endian length and one msgpack map. There are three kinds: a Request (server to engine), the
+Reply to it, and an Event (engine to server). Parameters and results are frozen structs, converted strictly on both
+sides: an unknown key, a missing key or a wrong type raises WireError.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from c2l_lsp.errors import WireError
 
 MAX_FRAME = 16 * 1024 * 1024
 SCHEMA = 1
-UNSURE = "The model is not sure enough of anything here; asked for a suggestion, it gives its best guess."
+UNSURE = "No completion here reaches c2l.completion.minConfidence. Request one explicitly to see the best guess."
+"""Reason of a completion without text: every candidate was less likely than the minimum."""
 _LENGTH = struct.Struct(">I")
 
 
 class _Record(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of everything that crosses the wire."""
+    """Base of all parameters, results, events and frames."""
 
 
 # --- methods: parameters and results -------------------------------------------------------------------------------
 
 
 class Hello(_Record, frozen=True, kw_only=True):
-    """First request: settings of the machine, and the schema the server speaks. The engine loads the model."""
+    """First request: the server's schema and the machine's settings. The engine loads the model."""
 
     schema: int
     settings: Settings
@@ -53,13 +54,13 @@ class ModelInfo(_Record, frozen=True, kw_only=True):
 
 
 class Folder(_Record, frozen=True, kw_only=True):
-    """A workspace folder by its absolute path."""
+    """A workspace folder, by absolute path."""
 
     folder: str
 
 
 class OpenFolder(_Record, frozen=True, kw_only=True):
-    """Start to watch and learn a folder under these settings (also sent when its settings change)."""
+    """Watch and index a folder under these settings. Sent again when the settings change."""
 
     folder: str
     settings: Settings
@@ -67,7 +68,7 @@ class OpenFolder(_Record, frozen=True, kw_only=True):
 
 
 class Buffer(_Record, frozen=True, kw_only=True):
-    """Text of an open document; `text` None: closed, the file on disk counts again. `path` is relative, with /."""
+    """Text of an open document, by path relative to the folder, with /. `text` None: the document was closed."""
 
     folder: str
     path: str
@@ -75,11 +76,12 @@ class Buffer(_Record, frozen=True, kw_only=True):
 
 
 class Complete(_Record, frozen=True, kw_only=True):
-    """One completion. `prefix`/`suffix` are the document's text around the cursor, clipped by the server.
+    """Request one completion.
 
-    `folder` "" means no folder (base model). `invoked` is an explicit request.
-    `must_start` is text the completion has to begin with (a selected popup entry's remainder). Only what is right
-    with a probability of `min_confidence` is answered; 0 = all (see engine.sure).
+    `folder`: absolute path, or "" for none (base model alone). `adapter` False: base model alone as well.
+    `prefix`, `suffix`: the document's text before and after the cursor, clipped by the server.
+    `invoked`: the user requested it explicitly. `must_start`: text that the completion has to begin with, the rest of
+    a selected popup entry. `min_confidence`: see `engine.completion.confidence`; 0 answers with every text.
     """
 
     folder: str
@@ -99,22 +101,23 @@ class Complete(_Record, frozen=True, kw_only=True):
 
 
 class Timing(_Record, frozen=True, kw_only=True):
-    """Milliseconds a completion spent."""
+    """Milliseconds of a completion."""
 
     prefill: float = 0.0
     decode: float = 0.0
     total: float = 0.0
 
 
-LEFT_OUT = "The file is left out: it is ignored (.gitignore, .c2lignore, c2l.files.exclude) or its name says secret."
-"""Reason of a completion without text: nothing of this file may be read."""
+LEFT_OUT = "This file is excluded: it is ignored (.gitignore, .c2lignore, c2l.files.exclude) or named like a secret."
+"""Reason of a completion without text: this file must not be read."""
 
 
 class Completion(_Record, frozen=True, kw_only=True):
-    """The answer: candidate texts (best first, may be empty) and what they were computed under.
+    """Candidate texts, best first, or none.
 
-    `generation` is the adapter's counter, 0 for the bare model. `stop` says why decoding ended (eos, scope, lines,
-    tokens, latency, repeat, suffix, unsure); `reason` why there is no text, else "".
+    `generation`: the adapter generation, 0 for the base model alone. `stop`: why decoding of the first candidate ended
+    (eos, scope, blank, lines, tokens, latency, repeat, suffix, unsure). `reason`: why there is no text, else "".
+    `mean_logprob`: nat per token of the first candidate.
     """
 
     texts: list[str]
@@ -129,7 +132,7 @@ class Completion(_Record, frozen=True, kw_only=True):
 
 
 class Score(_Record, frozen=True, kw_only=True):
-    """How likely is `text` at a cursor? Prompt as for Complete."""
+    """Request the log-probability of `text` at a cursor. The prompt is that of Complete."""
 
     folder: str
     prefix: str
@@ -140,7 +143,7 @@ class Score(_Record, frozen=True, kw_only=True):
 
 
 class Scored(_Record, frozen=True, kw_only=True):
-    """Summed log-probability (nat) of a text's tokens, how many they are, and under which generation."""
+    """Summed log-probability (nat) of a text's tokens, their number, and the adapter generation."""
 
     logprob: float
     tokens: int
@@ -148,14 +151,20 @@ class Scored(_Record, frozen=True, kw_only=True):
 
 
 class Cancel(_Record, frozen=True, kw_only=True):
-    """Stop the request with this id; it is still answered, with the error `cancelled`."""
+    """Cancel the request with this id. It is answered with the error `cancelled`."""
 
     id: int
 
 
 class AdapterInfo(_Record, frozen=True, kw_only=True):
-    """A folder's adapter as it stands. `scale` is the strength of its stronger half (matrices, recall), `recalled` how
-    many positions it recalls; `deep` says what became of training on request, "" if nobody asked for it."""
+    """The state of a folder and its adapter.
+
+    `files`, `chunks`, `learned_bytes`: what is indexed. `pending_files`: changed and not indexed yet.
+    `norm`: Frobenius norm of everything the adapter adds to the weights. `scale`: the larger of the strengths that
+    validation chose for the matrices and for the kNN memory, times the user's setting. `recalled`: positions in the
+    kNN memory. `rank`: of the adapter. `sampled`: only a sample of the folder is indexed. `updated_at`: Unix time in
+    seconds. `deep`: state of the finetuning on request, "" if there was none.
+    """
 
     folder: str
     generation: int
@@ -177,11 +186,11 @@ class AdapterInfo(_Record, frozen=True, kw_only=True):
 
 
 DEEP = "deep"
-"""Task of the Progress, and trigger of the AdapterChanged, of training on request."""
+"""Task of Progress and trigger of AdapterChanged for finetuning on request."""
 
 
 class Deepen(_Record, frozen=True, kw_only=True):
-    """Train a LoRA of the folder by gradient descent, in the background (`cancel`: stop that). `steps` 0 chooses."""
+    """Finetune LoRA pairs of a folder in the background, or `cancel` it. `steps` 0: the engine chooses."""
 
     folder: str
     steps: int = 0
@@ -189,7 +198,7 @@ class Deepen(_Record, frozen=True, kw_only=True):
 
 
 class Export(_Record, frozen=True, kw_only=True):
-    """Write the folder's adapter as a PEFT directory. `rank` 0: the smallest rank that is exact."""
+    """Write a folder's adapter to the directory `out` in PEFT format. `rank` 0: the smallest exact rank."""
 
     folder: str
     out: str
@@ -197,7 +206,7 @@ class Export(_Record, frozen=True, kw_only=True):
 
 
 class Exported(_Record, frozen=True, kw_only=True):
-    """What was written and how far it is from the engine's own adapter (relative Frobenius error of ΔW)."""
+    """The directory, and the relative Frobenius error of the written ΔW against the engine's own."""
 
     out: str
     rank: int
@@ -213,7 +222,7 @@ class SetEnabled(_Record, frozen=True, kw_only=True):
 
 
 class Status(_Record, frozen=True, kw_only=True):
-    """The engine as a whole."""
+    """The engine: its model, its folders, latencies of recent completions (ms) and resident memory."""
 
     model: ModelInfo
     folders: list[AdapterInfo]
@@ -251,7 +260,7 @@ METHODS: dict[str, tuple[type[Struct], type[Struct]]] = {
 
 
 class Progress(_Record, frozen=True, kw_only=True):
-    """Something long: `done` of `total` `unit`s; `total` 0 is unknown. Ends with `finished`."""
+    """A long task: `done` of `total` units (`total` 0: unknown). The last event of a task has `finished`."""
 
     folder: str
     task: str
@@ -262,9 +271,10 @@ class Progress(_Record, frozen=True, kw_only=True):
 
 
 class AdapterChanged(_Record, frozen=True, kw_only=True):
-    """A new adapter generation is live. `trigger`: index, diff, settings, reset, restore, deep or gate; `ms` per stage.
+    """A new adapter generation is live.
 
-    `paths`: the largest of the changed files; `moved`: relative distance from the adapter before, 0 without one.
+    `trigger`: index, diff, settings, reset, restore, deep or gate (validation chose another strength). `ms`: duration
+    of each stage. `paths`: the largest changed files. `moved`: relative distance from the previous adapter, or 0.
     """
 
     info: AdapterInfo
@@ -276,7 +286,7 @@ class AdapterChanged(_Record, frozen=True, kw_only=True):
 
 
 class Trouble(_Record, frozen=True, kw_only=True):
-    """Something a user should know: the error's code, severity and sentence. `folder` "" means the engine."""
+    """A warning or notice for the user: error code, severity and sentence. `folder` "": about the engine."""
 
     folder: str
     code: str
@@ -291,7 +301,7 @@ EVENTS: dict[str, type[Struct]] = {"progress": Progress, "adapter_changed": Adap
 
 
 class Request(_Record, frozen=True, kw_only=True, tag_field="t", tag="q"):
-    """A call by the server."""
+    """A method call by the server."""
 
     id: int
     method: str
@@ -299,7 +309,7 @@ class Request(_Record, frozen=True, kw_only=True, tag_field="t", tag="q"):
 
 
 class Reply(_Record, frozen=True, kw_only=True, tag_field="t", tag="r"):
-    """The answer to Request `id`: a result, or an error (code of errors.py, sentence)."""
+    """The answer to Request `id`: a result, or an error as (code of `c2l_lsp.errors`, sentence)."""
 
     id: int
     result: dict[str, Any] | None = None
@@ -307,7 +317,7 @@ class Reply(_Record, frozen=True, kw_only=True, tag_field="t", tag="r"):
 
 
 class Event(_Record, frozen=True, kw_only=True, tag_field="t", tag="e"):
-    """Told by the engine unasked."""
+    """An event of the engine. `name` is a key of EVENTS."""
 
     name: str
     data: dict[str, Any]
@@ -318,15 +328,15 @@ _T = TypeVar("_T", bound=Struct)
 
 
 def pack(frame: Frame) -> bytes:
-    """Bytes of a frame, length included. WireError if it is larger than MAX_FRAME."""
+    """Return the bytes of a frame, with its length. Raises WireError if it is larger than MAX_FRAME."""
     body: bytes = msgpack.packb(msgspec.to_builtins(frame), use_bin_type=True, unicode_errors="surrogatepass")
     if len(body) > MAX_FRAME:
-        raise WireError(f"A frame of {len(body)} bytes is over the limit of {MAX_FRAME}.")
+        raise WireError(f"A frame of {len(body)} bytes exceeds the limit of {MAX_FRAME}.")
     return _LENGTH.pack(len(body)) + body
 
 
 def unpack(body: bytes) -> Frame:
-    """The frame of these bytes (without length), checked. WireError otherwise."""
+    """Return the frame of these bytes (without the length). Raises WireError if they are malformed."""
     try:
         plain = msgpack.unpackb(body, raw=False, strict_map_key=True, unicode_errors="surrogatepass")
         frame: Frame = msgspec.convert(plain, Frame, strict=True)
@@ -336,15 +346,15 @@ def unpack(body: bytes) -> Frame:
 
 
 def frame_length(header: bytes) -> int:
-    """Length announced by a 4-byte header. WireError if over MAX_FRAME."""
+    """Return the length in a 4-byte header. Raises WireError if it is larger than MAX_FRAME."""
     length: int = _LENGTH.unpack(header)[0]
     if length > MAX_FRAME:
-        raise WireError(f"A frame of {length} bytes is announced; the limit is {MAX_FRAME}.")
+        raise WireError(f"A frame of {length} bytes was announced; the limit is {MAX_FRAME}.")
     return length
 
 
 def read(stream: BinaryIO) -> Frame | None:
-    """The next frame of a blocking stream; None at its end. WireError if it is cut short or malformed."""
+    """Return the next frame of a blocking stream, or None at its end. Raises WireError if it is cut or malformed."""
     header = _exactly(stream.read, 4)
     if header is None:
         return None
@@ -355,25 +365,26 @@ def read(stream: BinaryIO) -> Frame | None:
 
 
 def _exactly(take: Callable[[int], bytes], size: int) -> bytes | None:
+    """Read `size` bytes; None at the end of the stream."""
     parts = bytearray()
     while len(parts) < size:
         chunk = take(size - len(parts))
         if not chunk:
             if parts:
                 raise WireError("The stream ended inside a frame.")
-            return None if size else b""
+            return None
         parts += chunk
     return bytes(parts)
 
 
 def to_params(record: Struct) -> dict[str, Any]:
-    """A record as the plain map that goes into a frame."""
+    """Return a record as a map of plain values, for a frame."""
     plain: dict[str, Any] = msgspec.to_builtins(record)
     return plain
 
 
 def from_params(plain: dict[str, Any] | None, kind: type[_T]) -> _T:
-    """The typed record of a plain map. WireError naming the key that is wrong."""
+    """Return the record of a map of plain values. Raises WireError with the key that is wrong."""
     try:
         return msgspec.convert(plain or {}, kind, strict=True)
     except msgspec.ValidationError as error:

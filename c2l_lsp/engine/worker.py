@@ -1,7 +1,8 @@
-"""The engine's process: frames in on stdin, frames out on stdout, one loop that serves completions first.
+"""The engine process: reads frames on stdin, writes frames to stdout, and serves completions before adapter work.
 
-`python -m c2l_lsp.engine.worker`. Three threads at most touch anything: the reader (parses frames, sets cancel flags),
-the watchers (hand in hints), and the main loop, which alone uses the model. The process ends when its stdin does.
+Started as `python -m c2l_lsp.engine.worker`. Three kinds of threads: the reader (parses frames, marks cancelled
+requests), file watchers (report hints), and the main loop, which alone uses the model. The process ends when its stdin
+ends.
 """
 
 from __future__ import annotations
@@ -23,60 +24,67 @@ from c2l_lsp.engine.inbox import Inbox
 from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, place
 
 log = logging.getLogger("c2l.engine")
+
 DEVICE_LOST = 70
-"""Exit code: the device cannot be used by this process any more; whoever started it starts another."""
-_MODEL_FAULTS = (RuntimeError, MemoryError, ArithmeticError)  # torch's own: out of memory, a device error; NaN
-_PAUSE_S = 1.0
-_SHARE, _LONGEST_S = 0.5, 0.02
-"""Adapter work that is owed for a second of completions, and the longest that the next one waits for it: somebody who
-asks without a pause must not keep a folder from being learned."""
-_SWITCH_S = 0.0005
-"""How long the loop waits at most for a thread that reads events, at each of a completion's hundreds of steps; Python's
-own 5 ms made completions ten times slower while many files changed."""
-_REST_S = 0.25  # longest sleep of the loop: a hint from a watcher thread is seen at the latest then
+"""Exit code: this process can no longer use its device, and the server should start another one."""
+
+_MODEL_FAULTS = (RuntimeError, MemoryError, ArithmeticError)  # torch's: out of memory, a device error; NaN
+
+_ERROR_PAUSE_S = 1.0
+"""Pause of adapter work after an unexpected error, which may occur again at once."""
+
+_WORK_SHARE, _MAX_WORK_S = 0.5, 0.02
+"""Adapter work to do per second of completions, and the longest that the next completion waits for it. Without it,
+requests that follow each other without a pause would keep a folder from being indexed."""
+
+_SWITCH_INTERVAL_S = 0.0005
+"""Longest wait for the GIL at each of the many steps of a completion. With Python's default of 5 ms, completions took
+ten times as long while the watcher read many events."""
+
+_MAX_WAIT_S = 0.25
+"""Longest wait of the main loop for a request: the latest point at which it sees a watcher's hint."""
 
 
-def _unforeseen(what: str, error: Exception) -> str:
-    """A sentence for an error that nobody foresaw, logged too. Its text may hold source, so it says where it was."""
-    sentence = f"{what} failed: {place(error)}. This is a fault of c2l-lsp; please report it."
+def _unexpected(task: str, error: Exception) -> str:
+    """Log an unexpected error and return a sentence for it. It names a code location, as messages may hold source."""
+    sentence = f"{task} failed: {place(error)}. This is a bug in c2l-lsp; please report it."
     log.error("%s", sentence)
     return sentence
 
 
 class Worker:
-    """One engine behind one pair of streams."""
+    """One engine behind a pair of streams. `on_end` is called by the reader thread after the last frame."""
 
     def __init__(self, stdin: BinaryIO, stdout: BinaryIO, on_end: Callable[[], None] = lambda: None) -> None:
-        """`on_end` is called by the reading thread after the last frame."""
         self._stdin, self._stdout, self._on_end = stdin, stdout, on_end
         self._inbox = Inbox()
-        self._writing = threading.Lock()
-        self._engine: Any = None  # core.Engine; imported at hello, so that a wrong frame is answered without torch
+        self._write_lock = threading.Lock()
+        self._engine: Any = None  # engine.Engine, imported by `hello`: other frames are answered without torch
         self._running = True
         self._faults = 0
-        self._code = 0
+        self._exit_code = 0
         self._pause_until = 0.0
-        self._owed = 0.0
+        self._owed_s = 0.0  # adapter work to do before the next completion
 
     def run(self) -> int:
-        """Serve until shutdown or the end of stdin; the process' exit code."""
+        """Serve until `shutdown` or the end of stdin. Returns the exit code of the process."""
         threading.Thread(target=self._read, name="frames", daemon=True).start()
         while self.turn():
             pass
         if self._engine is not None:
             self._engine.close()
-        return self._code
+        return self._exit_code
 
     def turn(self) -> bool:
-        """A request, or a slice of adapter work, or a rest; whether it goes on."""
+        """Serve a request, do one step of adapter work, or wait. Returns whether the loop continues."""
         engine = self._engine
         due = engine.due_in() if engine is not None else None
         if due is not None:
             due = max(due, self._pause_until - time.monotonic())
-        if due is not None and due <= 0 < self._owed and not self._inbox.closed:
+        if due is not None and due <= 0 < self._owed_s and not self._inbox.closed:
             self._work(engine)
             return self._running
-        request = self._inbox.take(_REST_S if due is None else max(0.0, min(due, _REST_S)))
+        request = self._inbox.take(_MAX_WAIT_S if due is None else max(0.0, min(due, _MAX_WAIT_S)))
         if request is not None:
             self._serve(request)
         elif self._inbox.closed:
@@ -89,61 +97,61 @@ class Worker:
         try:
             while (frame := wire.read(self._stdin)) is not None:
                 if not isinstance(frame, wire.Request):
-                    raise WireError("Only requests are expected here.")
+                    raise WireError("The engine accepts requests only.")
                 self._inbox.add(frame)
         except (WireError, OSError) as error:
-            log.error("the server's frames cannot be read: %s", error)
+            log.error("cannot read the server's frames: %s", error)
         finally:
             self._inbox.close()
             self._on_end()
 
-    def _work(self, engine: Any) -> None:  # noqa: ANN401 - core.Engine, imported late
+    def _work(self, engine: Any) -> None:  # noqa: ANN401 - engine.Engine, imported late
         started = time.monotonic()
         try:
             engine.idle_step()
         except C2LError as error:
             self._emit(wire.Trouble(folder="", code=error.code, severity=error.severity.value, message=str(error)))
-        except _MODEL_FAULTS as error:  # a folder's own are told by it; this is a device that is lost
-            self._failed(error)
+        except _MODEL_FAULTS as error:  # the folder reports its own faults, so the device is lost
+            self._model_failed(error)
         except Exception as error:
-            self._pause_until = time.monotonic() + _PAUSE_S  # it may fail again at once, and requests come first
-            self._tell(Severity.WARNING, _unforeseen("Adapter work", error))
-        self._owed -= time.monotonic() - started
+            self._pause_until = time.monotonic() + _ERROR_PAUSE_S
+            self._notify(Severity.WARNING, _unexpected("Adapter work", error))
+        self._owed_s -= time.monotonic() - started
 
     def _serve(self, request: wire.Request) -> None:
         started = time.monotonic()
         try:
-            result: wire.Reply = wire.Reply(id=request.id, result=wire.to_params(self._answer(request)))
+            reply = wire.Reply(id=request.id, result=wire.to_params(self._answer(request)))
             if request.method == "complete" and self._faults:
                 self._faults = 0
-                self._tell(Severity.INFO, "The model answers again.")
+                self._notify(Severity.INFO, "The model works again.")
         except C2LError as error:
-            result = wire.Reply(id=request.id, error=(error.code, str(error)))
+            reply = wire.Reply(id=request.id, error=(error.code, str(error)))
         except _MODEL_FAULTS as error:
-            result = wire.Reply(id=request.id, error=("engine", self._failed(error)))
-        except Exception as error:  # of this request alone: the next one is served
-            result = wire.Reply(id=request.id, error=("engine", _unforeseen(f"The request {request.method}", error)))
-        self._inbox.done(request.id)
+            reply = wire.Reply(id=request.id, error=("engine", self._model_failed(error)))
+        except Exception as error:  # fails this request only
+            reply = wire.Reply(id=request.id, error=("engine", _unexpected(f"The request {request.method}", error)))
+        self._inbox.finish(request.id)
         if request.method == "complete":
-            self._owed = min(_LONGEST_S, max(self._owed, 0.0) + _SHARE * (time.monotonic() - started))
+            self._owed_s = min(_MAX_WORK_S, max(self._owed_s, 0.0) + _WORK_SHARE * (time.monotonic() - started))
         try:
-            self._send(result)
+            self._send(reply)
         except WireError as error:
             self._send(wire.Reply(id=request.id, error=(error.code, str(error))))
 
-    def _failed(self, error: Exception) -> str:
-        """The model failed: a sentence for it, also told as a trouble; the process ends if nothing else can help."""
-        first = device.describe(error)
-        sentence = f"The model failed: {first}"
+    def _model_failed(self, error: Exception) -> str:
+        """Warn the user and return the sentence. Ends the process if the device is lost or failures repeat."""
+        description = device.describe(error)
+        sentence = f"The model failed: {description}"
         self._faults += 1
         log.error("%s", sentence)
         if device.is_lost(error) or self._faults >= device.FAULTS_IN_A_ROW:
-            self._running, self._code = False, DEVICE_LOST
-            log.error("The device cannot be used any more; the engine ends to be started again: %s", first)
-        self._tell(Severity.WARNING, sentence)
+            self._running, self._exit_code = False, DEVICE_LOST
+            log.error("the engine exits to be restarted, as its device is lost: %s", description)
+        self._notify(Severity.WARNING, sentence)
         return sentence
 
-    def _tell(self, severity: Severity, sentence: str) -> None:
+    def _notify(self, severity: Severity, sentence: str) -> None:
         self._emit(wire.Trouble(folder="", code=EngineError.code, severity=severity.value, message=sentence))
 
     def _answer(self, request: wire.Request) -> msgspec.Struct:
@@ -151,9 +159,9 @@ class Worker:
             raise WireError(f"There is no method {request.method}.")
         params = wire.from_params(request.params, wire.METHODS[request.method][0])
         if request.method not in ("hello", "ping", "shutdown", "cancel") and self._engine is None:
-            raise EngineError("The engine has not been told which model to load.")
-        if request.method == "complete" and self._inbox.cancelled(request.id):
-            raise RequestCancelled("The completion was cancelled before it began.")
+            raise EngineError("The engine has no model yet: `hello` must be the first request.")
+        if request.method == "complete" and self._inbox.is_cancelled(request.id):
+            raise RequestCancelled("The completion was cancelled before it started.")
         handler: Callable[[Any, int], msgspec.Struct | None] = getattr(self, f"_on_{request.method}")
         return handler(params, request.id) or wire.Nothing()
 
@@ -161,10 +169,12 @@ class Worker:
 
     def _on_hello(self, params: wire.Hello, _id: int) -> wire.ModelInfo:
         if params.schema != wire.SCHEMA:
-            raise WireError(f"The server speaks schema {params.schema}, the engine {wire.SCHEMA}; restart the editor.")
+            raise WireError(
+                f"The server uses wire schema {params.schema}, the engine {wire.SCHEMA}. Restart the editor."
+            )
         from c2l_lsp.engine.engine import Engine
 
-        _leave_a_core()
+        _leave_one_core()
         if self._engine is not None:
             self._engine.close()
         self._engine = Engine(params.settings, self._emit)
@@ -181,7 +191,7 @@ class Worker:
         self._engine.workspace(params.folder).set_buffer(params.path, params.text)
 
     def _on_complete(self, params: wire.Complete, request_id: int) -> msgspec.Struct:
-        answer: wire.Completion = self._engine.complete(params, lambda: self._inbox.cancelled(request_id))
+        answer: wire.Completion = self._engine.complete(params, lambda: self._inbox.is_cancelled(request_id))
         return answer
 
     def _on_score(self, params: wire.Score, _id: int) -> msgspec.Struct:
@@ -189,7 +199,7 @@ class Worker:
         return scored
 
     def _on_cancel(self, params: wire.Cancel, _id: int) -> None:
-        del params  # the flag was set when the frame was read
+        del params  # the reader thread has marked the request
 
     def _on_adapter_info(self, params: wire.Folder, _id: int) -> msgspec.Struct:
         info: wire.AdapterInfo = self._engine.workspace(params.folder).info()
@@ -239,40 +249,43 @@ class Worker:
         self._send(wire.Event(name=name, data=wire.to_params(event)))
 
     def _send(self, frame: wire.Frame) -> None:
-        with self._writing, contextlib.suppress(BrokenPipeError):  # the reader sees the end of the other stream
+        with self._write_lock, contextlib.suppress(BrokenPipeError):  # the reader thread sees the end of stdin too
             self._stdout.write(wire.pack(frame))
             self._stdout.flush()
 
 
-def _leave_a_core() -> None:
-    """The model computes on all cores but one, unless OMP_NUM_THREADS says how many.
+def _leave_one_core() -> None:
+    """Use all cores but one for the model, unless OMP_NUM_THREADS is set.
 
-    At each of hundreds of steps every thread waits for the slowest. On two cores beside a git checkout completions took
-    3.5 times as long as alone with two threads, and 1.0 times with one.
+    Threads wait for the slowest at each step. On two cores beside a `git checkout`, completions took 3.5 times as long
+    as alone with two threads, and 1.0 times with one.
     """
     import torch
 
     from c2l_lsp.model.runtime import hardware
 
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(hardware.threads())
+        torch.set_num_threads(hardware.thread_count())
 
 
 def main() -> int:
-    """Seal stdout (a private duplicate carries the frames, prints go to stderr) and serve."""
+    """Run a worker on stdin and stdout, and return its exit code.
+
+    Frames use a private duplicate of stdout. The stdout of Python and of native code goes to stderr.
+    """
     parent_watch.exit_with_parent()
     frames_out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    if os.name == "nt":  # frames are bytes
+    if os.name == "nt":  # no translation of line endings
         import msvcrt
 
         msvcrt.setmode(0, os.O_BINARY)  # type: ignore[attr-defined]
         msvcrt.setmode(frames_out.fileno(), os.O_BINARY)  # type: ignore[attr-defined]
     allocator.return_freed_memory()
     allocator.limit_kernel_caches()
-    sys.setswitchinterval(_SWITCH_S)
-    os.chdir(Path(__file__).parent)  # a model's Hub name must not be taken for a folder of the workspace
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    os.chdir(Path(__file__).parent)  # a workspace folder could have the name of a model on the Hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")

@@ -1,4 +1,4 @@
-// Bundles the extension and its webview script into dist/; with --test, the unit tests into build/test/.
+// Bundles the extension and its webview script into dist/, or with --test the unit tests into build/test/.
 import { readdirSync, rmSync } from "node:fs";
 import { build } from "esbuild";
 
@@ -30,7 +30,7 @@ if (process.argv.includes("--test")) {
     platform: "node",
     format: "cjs",
     target: "node20",
-    supported: { "dynamic-import": false }, // becomes a late require, which VS Code's module loader knows
+    supported: { "dynamic-import": false }, // emitted as a deferred require, which VS Code's module loader supports
     external: ["vscode", "./client"],
   });
   await build({

@@ -1,4 +1,4 @@
-"""Says at the end of a run in how many tests which editor was driven."""
+"""Reports after a run how many tests drove each editor."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 import pytest
 
-DRIVES = pytest.StashKey[set[str]]()
+EDITOR_TESTS = pytest.StashKey[set[str]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    config.stash[DRIVES] = {item.nodeid for item in items if item.get_closest_marker("editors") is not None}
+    config.stash[EDITOR_TESTS] = {item.nodeid for item in items if item.get_closest_marker("editors") is not None}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One line, after what was skipped and why."""
+    """Write one line after the list of skipped tests."""
     reports = [*terminalreporter.stats.get("passed", []), *terminalreporter.stats.get("failed", [])]
-    drives = config.stash.get(DRIVES, set())
-    ran = Counter(one.nodeid.split("/")[2] for one in reports if one.nodeid in drives and one.when == "call")
+    editor_tests = config.stash.get(EDITOR_TESTS, set())
+    ran = Counter(one.nodeid.split("/")[2] for one in reports if one.nodeid in editor_tests and one.when == "call")
     if ran:
-        told = ", ".join(f"{name} {count}" for name, count in sorted(ran.items()))
-        terminalreporter.write_line(f"tests in real editors: {told}")
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(ran.items()))
+        terminalreporter.write_line(f"tests in real editors: {counts}")

@@ -1,37 +1,37 @@
 #!/usr/bin/env bash
-# Drives every editor that is here, in three lanes side by side that take about as long: VS Code with the shipped model
-# and inside its extension host, VS Code with planted faults, and the other two. Much of each is waiting.
-# Exit code 1 if anything failed twice. Faults are planted by the tests themselves; see the top of each test file.
+# Runs the tests of all installed editors, in three parallel groups of similar duration: VS Code with the shipped model
+# and in its extension host; VS Code with planted faults; Neovim and Emacs. The tests spend much of their time waiting.
+# Exit code 1 if a test failed twice. The tests plant their faults themselves; each test file describes them.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 mkdir -p build/editors
-# Several models at once on few cores: threads that spin while they wait for each other took two fifths of the time.
+# Several models share few cores; OpenMP threads that spin while they wait used two fifths of the CPU time.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
-drive() { # LOG ARGUMENT...
-  local name=$1 log=build/editors/$1.tests.log began=$SECONDS failed=0
+run_group() { # NAME PYTEST_ARGUMENT...
+  local name=$1 log=build/editors/$1.tests.log start=$SECONDS failed=0
   shift
   local pytest=(.venv/bin/python -m pytest -o "cache_dir=build/editors/cache/$name" -m editors --durations=5)
   "${pytest[@]}" "$@" >"$log" 2>&1 || failed=1
-  # A browser on a busy machine may miss a wait. What fails is driven once more, alone, and that is told.
+  # A browser on a busy machine may exceed a timeout. Failed tests run once more, and this is reported.
   if [ "$failed" = 1 ]; then
     echo "editors: $name: $(grep -cE '^(FAILED|ERROR) ' "$log") needed a second try" | tee -a "$log"
     failed=0
     "${pytest[@]}" --last-failed "$@" >>"$log" 2>&1 || failed=1
   fi
-  echo "lane: $((SECONDS - began)) s" >>"$log"
+  echo "duration: $((SECONDS - start)) s" >>"$log"
   return "$failed"
 }
 
-with_the_model=(tests/editors/vscode/test_workbench.py tests/editors/vscode/test_inside.py)
-drive vscode "${with_the_model[@]}" &
-lanes=("$!")
-drive vscode-faults tests/editors/vscode "${with_the_model[@]/#/--ignore=}" &
-lanes+=("$!")
-drive others tests/editors/neovim tests/editors/emacs &
-lanes+=("$!")
+with_model=(tests/editors/vscode/test_workbench.py tests/editors/vscode/test_extension_host.py)
+run_group vscode "${with_model[@]}" &
+groups=("$!")
+run_group vscode-faults tests/editors/vscode "${with_model[@]/#/--ignore=}" &
+groups+=("$!")
+run_group others tests/editors/neovim tests/editors/emacs &
+groups+=("$!")
 failed=0
-for lane in "${lanes[@]}"; do wait "$lane" || failed=1; done
+for group in "${groups[@]}"; do wait "$group" || failed=1; done
 for name in vscode vscode-faults others; do
   echo "--- $name"
   cat "build/editors/$name.tests.log"

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# The editors that the tests drive, in build/editors of this checkout: Debian packages, PyPI and npm, nothing else.
-# The three are set up side by side. One that cannot be had here does no harm: build/editors/NAME.missing says why, and
-# its tests are skipped with that reason. Does nothing a second time.
+# Installs the editors for the tests into build/editors of this checkout, from Debian packages, PyPI and npm only.
+# The three set-ups run in parallel. If one fails, build/editors/NAME.missing contains the reason and the tests of that
+# editor are skipped with it. Editors that are installed already are left unchanged.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 mkdir -p build/editors
 
 set_up() { # NAME SCRIPT
-  local name=$1 script=$2 log=build/editors/$1.log began=$SECONDS
+  local name=$1 script=$2 log=build/editors/$1.log start=$SECONDS
   rm -f "build/editors/$name.missing"
   if timeout --kill-after=10 900 "$script" >"$log" 2>&1; then
-    echo "editors: $name is there ($((SECONDS - began)) s)"
+    echo "editors: $name: installed ($((SECONDS - start)) s)"
   else
     { echo "$script failed:"; tail -n 3 "$log"; } | tr '\n' ' ' >"build/editors/$name.missing"
-    echo "editors: $name IS NOT THERE, its tests will be skipped: $(cat "build/editors/$name.missing")"
+    echo "editors: $name: NOT INSTALLED, its tests will be skipped: $(cat "build/editors/$name.missing")"
   fi
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# setup_vscode.sh [FOLDER]: a real VS Code (code-server), Node 24 to run it and playwright-core to drive it, into an
-# ignored folder of this checkout, and what the extension is built with. Prebuilt parts only: no native builds, no
-# install scripts. Does nothing a second time.
+# setup_vscode.sh [FOLDER]: installs VS Code (code-server), Node 24 to run it and playwright-core to control it into
+# build/editors/vscode, and the build tools of the extension. Uses prebuilt packages only: no native builds, no install
+# scripts. Does nothing if the same versions are installed already.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/editors/neovim/debian.sh
@@ -27,13 +27,13 @@ for tool in npm npx; do
   chmod +x "bin/$tool"
 done
 export PATH="$folder/bin:$PATH"
-# What the extension is built with, meanwhile; its tests would wait for it.
+# Install the extension's build tools in parallel; its tests need them.
 (cd "$extension" && npm ci --silent --ignore-scripts --no-audit --no-fund) &
 building=$!
 [ -f package.json ] || echo '{"private": true}' >package.json
 npm install --silent --ignore-scripts --no-audit --no-fund code-server@4.139.1 playwright-core@1.65.1
 (cd node_modules/code-server/lib/vscode && npm install --silent --omit=dev --ignore-scripts --no-audit --no-fund)
-# Large and not needed for editing.
+# Remove large parts that the tests do not need.
 rm -rf node_modules/code-server/lib/vscode/{node_modules/@github/copilot*,node_modules/@vscode/ripgrep-universal/bin/{darwin,win32,linux-arm}*,extensions/copilot}
 node node_modules/code-server/out/node/entry.js --config /dev/null --version
 wait "$building"

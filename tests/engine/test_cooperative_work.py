@@ -13,8 +13,8 @@ from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.model.lm.llama import Layer
 from c2l_lsp.model.runtime import int8_model, kernel
-from c2l_lsp.model.runtime.cooperative import drained
-from c2l_lsp.model.runtime.kernel_layers import Stepping
+from c2l_lsp.model.runtime.cooperative import drain
+from c2l_lsp.model.runtime.kernel_layers import KernelSequence
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, 
         return real(self, *args)
 
     monkeypatch.setattr(Layer, "forward", counted)
-    monkeypatch.setattr(int8_model, "compiles", lambda lm: False)
+    monkeypatch.setattr(int8_model, "kernel_supports", lambda lm: False)
     with begin(shipped, project) as session:
         layers = len(session.engine.model.body.layers)
         most = 0
@@ -88,22 +88,22 @@ def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, 
     assert 1 <= most <= 2 < layers
 
 
-@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+@pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
 def test_no_slice_passes_more_than_two_portions(shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch):
     """As above, by our own kernel."""
     passed = [0]
-    real = Stepping.__call__
+    real = KernelSequence.__call__
 
     def counted(self, ids, *args):
         passed[0] += len(ids)
         return real(self, ids, *args)
 
-    monkeypatch.setattr(int8_model, "quantises", lambda lm: lm.dtype == torch.float32)  # on other CPUs too
+    monkeypatch.setattr(int8_model, "int8_is_faster", lambda lm: lm.dtype == torch.float32)  # on other CPUs too
     with begin(shipped, project) as session:
-        if session.engine.model.whole is None:
+        if session.engine.model.int8_model is None:
             pytest.skip("this CPU multiplies bf16")
-        monkeypatch.setattr(Stepping, "__call__", counted)
-        portion, most = session.engine.model.whole.steps.portion, 0
+        monkeypatch.setattr(KernelSequence, "__call__", counted)
+        portion, most = session.engine.model.int8_model.layers.slice_tokens, 0
         for _ in steps(session, project):
             most, passed[0] = max(most, passed[0]), 0
         assert session.engine.workspace(str(project)).live.adapter is not None
@@ -136,9 +136,9 @@ def test_a_generator_drained_gives_its_result_and_its_error():
             raise KeyError("planted")
         return 7
 
-    assert drained(work(False)) == 7
+    assert drain(work(False)) == 7
     with pytest.raises(KeyError, match="planted"):
-        drained(work(True))
+        drain(work(True))
 
 
 def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_more(session, folder):

@@ -1,4 +1,4 @@
-"""The engine's process, spoken to in frames: order, cancellation, refusals, its end."""
+"""The engine process: order of requests, cancellation, errors and exit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAIT = 90.0
 
 
 class Process:
-    """A worker and what it said so far."""
+    """A worker process and its events so far."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -83,12 +83,12 @@ def ask(**changes) -> wire.Complete:
     return wire.Complete(**{**plain, "max_latency_ms": 20_000, **changes})
 
 
-def test_a_session_of_frames(process, settings, folder):
+def test_a_session_from_hello_to_the_end_of_stdin(process, settings, folder):
     hello = process.call("hello", wire.Hello(schema=wire.SCHEMA, settings=settings))
     assert wire.from_params(hello.result, wire.ModelInfo).fim
     name = str(folder.resolve())
     process.call("open_folder", wire.OpenFolder(folder=name, settings=settings))
-    # a completion is answered while the folder is being indexed, under the bare model
+    # while the folder is indexed, completions come from the base model alone
     first = wire.from_params(process.call("complete", ask(folder=name, max_new_tokens=4)).result, wire.Completion)
     assert first.generation == 0
     deadline = time.monotonic() + WAIT
@@ -108,7 +108,7 @@ def test_a_session_of_frames(process, settings, folder):
     assert process.end() == 0
 
 
-def test_a_cancelled_completion_gets_the_error(process, settings):
+def test_a_cancelled_completion_is_answered_with_an_error(process, settings):
     process.call("hello", wire.Hello(schema=wire.SCHEMA, settings=settings))
     first = process.send("complete", ask(max_new_tokens=1000, multiline="always", invoked=True, candidates=8))
     second = process.send("complete", ask())
@@ -120,34 +120,36 @@ def test_a_cancelled_completion_gets_the_error(process, settings):
     assert process.reply(running).error[0] == "cancelled"
 
 
-def test_what_is_wrong_is_refused_by_name(process):
+def test_a_wrong_request_is_answered_with_the_reason(process):
     assert process.call("status").error[0] == "engine"  # before hello
     assert "no method" in process.call("nonsense").error[1]
     assert "Folder" in process.call("close_folder", wire.Nothing()).error[1]
     assert "schema 0" in process.call("hello", wire.Hello(schema=0, settings=wire.Settings())).error[1]
 
 
-def test_a_model_that_is_not_there_is_a_sentence(process, settings, tmp_path):
+def test_a_missing_model_is_reported(process, settings, tmp_path):
     import msgspec
 
-    lost = msgspec.structs.replace(settings, model=msgspec.structs.replace(settings.model, path=str(tmp_path / "no")))
-    reply = process.call("hello", wire.Hello(schema=wire.SCHEMA, settings=lost))
+    missing = msgspec.structs.replace(
+        settings, model=msgspec.structs.replace(settings.model, path=str(tmp_path / "no"))
+    )
+    reply = process.call("hello", wire.Hello(schema=wire.SCHEMA, settings=missing))
     assert reply.error[0] == "model"
     assert "holds no config.json" in reply.error[1]
 
 
-def test_it_ends_with_its_stream(process):
+def test_the_process_exits_at_the_end_of_stdin(process):
     assert process.call("ping").error is None
     assert process.end() == 0
 
 
-def test_a_giant_frame_ends_it_rather_than_its_memory(process):
+def test_a_frame_over_the_limit_ends_the_process_without_being_read(process):
     process.popen.stdin.write(struct.pack(">I", wire.MAX_FRAME + 1))
     process.popen.stdin.flush()
     assert process.popen.wait(timeout=30) == 0
 
 
-def test_prints_do_not_reach_the_frames():
+def test_prints_go_to_stderr_and_not_between_frames():
     code = (
         "import os, sys\n"
         "from c2l_lsp.engine import worker\n"
@@ -163,31 +165,31 @@ def test_prints_do_not_reach_the_frames():
     assert b"noise" in done.stderr
 
 
-def test_cancels_of_finished_requests_are_not_collected():
+def test_cancelling_finished_requests_uses_no_memory():
     inbox = Inbox()
     for number in range(1000):
         inbox.add(wire.Request(id=2 * number, method="cancel", params={"id": 2 * number - 1}))
-        inbox.done(inbox.take(0).id)
+        inbox.finish(inbox.take(0).id)
     assert not inbox._cancelled
     assert not inbox._pending
 
 
-def test_only_the_latest_text_of_a_buffer_waits_and_every_request_is_answered():
+def test_only_the_latest_text_of_a_document_waits_and_every_request_is_answered():
     inbox = Inbox()
     for number in range(1, 1001):
-        place = {"folder": "/w", "path": f"{number % 2}.py", "text": str(number) * 100}
-        inbox.add(wire.Request(id=number, method="buffer", params=place))
+        params = {"folder": "/w", "path": f"{number % 2}.py", "text": str(number) * 100}
+        inbox.add(wire.Request(id=number, method="buffer", params=params))
     inbox.add(wire.Request(id=1001, method="close_folder", params={"folder": "/w"}))
     inbox.add(wire.Request(id=1002, method="buffer", params={"folder": "/w", "path": "0.py", "text": "after"}))
     taken = [inbox.take(0) for _ in range(1002)]
     assert [request.id for request in taken] == list(range(1, 1003))
-    held = [(request.id, request.params["text"]) for request in taken if request.method == "buffer"]
-    assert held == [(999, "999" * 100), (1002, "after")]
-    assert inbox._texts == {}
+    texts = [(request.id, request.params["text"]) for request in taken if request.method == "buffer"]
+    assert texts == [(999, "999" * 100), (1002, "after")]
+    assert inbox._buffers == {}
 
 
-class Failing:
-    """Stands where an engine does; every completion fails."""
+class FailingEngine:
+    """A stand-in for the engine: completion number i raises `errors[i]`, or succeeds if that is None."""
 
     def __init__(self, *errors: Exception | None) -> None:
         self.errors = list(errors)
@@ -203,55 +205,55 @@ class Failing:
         return wire.Completion(texts=[], generation=0, prompt_tokens=0, new_tokens=0, ms=wire.Timing())
 
 
-def frames(*errors: Exception | None) -> tuple[int, list[wire.Frame], int]:
-    """Exit code of a worker whose model fails like this, what it said, and how many requests it left unanswered."""
-    asked = b"".join(
+def serve(*errors: Exception | None) -> tuple[int, list[wire.Frame], int]:
+    """(exit code, frames sent, requests left unanswered) of a worker whose completions fail like this."""
+    requests = b"".join(
         wire.pack(wire.Request(id=number, method="complete", params=wire.to_params(ask())))
         for number in range(1, len(errors) + 1)
     )
     out = io.BytesIO()
-    worker = Worker(io.BytesIO(asked), out)
-    worker._engine = Failing(*errors)
-    worker._read()  # the whole stream, so that nothing depends on a thread
+    worker = Worker(io.BytesIO(requests), out)
+    worker._engine = FailingEngine(*errors)
+    worker._read()  # reads the whole stream, so that the test needs no thread
     worker._inbox.closed = False
     worker._stdin = io.BytesIO()
     for _ in errors:
         if worker._running:
             worker._serve(worker._inbox.take(0))
-    said = io.BytesIO(out.getvalue())
-    told = []
-    while (frame := wire.read(said)) is not None:
-        told.append(frame)
-    return worker._code if not worker._running else 0, told, len(worker._inbox._pending)
+    sent = io.BytesIO(out.getvalue())
+    frames = []
+    while (frame := wire.read(sent)) is not None:
+        frames.append(frame)
+    return worker._exit_code if not worker._running else 0, frames, len(worker._inbox._pending)
 
 
-def severities(told: list[wire.Frame]) -> list[str]:
-    return [frame.data["severity"] for frame in told if isinstance(frame, wire.Event)]
+def severities(frames: list[wire.Frame]) -> list[str]:
+    return [frame.data["severity"] for frame in frames if isinstance(frame, wire.Event)]
 
 
-def test_a_device_that_is_lost_ends_the_process():
-    code, told, _ = frames(RuntimeError("CUDA error: an illegal memory access was encountered"), None)
+def test_a_lost_device_ends_the_process():
+    code, frames, _ = serve(RuntimeError("CUDA error: an illegal memory access was encountered"), None)
     assert code == DEVICE_LOST
-    assert severities(told) == ["warning"]
-    assert told[-1].error[0] == "engine"
+    assert severities(frames) == ["warning"]
+    assert frames[-1].error[0] == "engine"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory. Tried"), MemoryError(), FloatingPointError("NaN")])
-def test_a_failure_that_passes_is_told_and_so_is_its_end(error: Exception):
-    code, told, left = frames(error, None, error, None)
+def test_a_failure_of_the_model_and_its_recovery_are_reported(error: Exception):
+    code, frames, left = serve(error, None, error, None)
     assert (code, left) == (0, 0)
-    assert severities(told) == ["warning", "info", "warning", "info"]
-    assert [frame.error is not None for frame in told if isinstance(frame, wire.Reply)] == [True, False, True, False]
+    assert severities(frames) == ["warning", "info", "warning", "info"]
+    assert [frame.error is not None for frame in frames if isinstance(frame, wire.Reply)] == [True, False, True, False]
 
 
-def test_a_model_that_keeps_failing_ends_the_process():
-    code, told, _ = frames(*[FloatingPointError("NaN")] * 5)
+def test_a_model_that_fails_repeatedly_ends_the_process():
+    code, frames, _ = serve(*[FloatingPointError("NaN")] * 5)
     assert code == DEVICE_LOST
-    assert len([frame for frame in told if isinstance(frame, wire.Reply)]) == 3
+    assert len([frame for frame in frames if isinstance(frame, wire.Reply)]) == 3
 
 
-class Busy(Failing):
-    """Always has adapter work, and notes in which order it did what."""
+class BusyEngine(FailingEngine):
+    """An engine that always has adapter work. Appends "work" or "completion" to `done`."""
 
     def __init__(self, done: list[str]) -> None:
         super().__init__()
@@ -271,29 +273,29 @@ class Busy(Failing):
         return super().complete()
 
 
-def test_who_asks_without_a_pause_does_not_keep_a_folder_from_being_learned():
-    """And waits no longer than is owed: half of what a completion took, 20 ms at most."""
+def test_adapter_work_goes_on_between_completions_without_a_pause():
+    """A completion waits for half the time of the previous one, 20 ms at most."""
     done: list[str] = []
-    asked = [wire.Request(id=n, method="complete", params=wire.to_params(ask())) for n in range(1, 21)]
+    requests = [wire.Request(id=n, method="complete", params=wire.to_params(ask())) for n in range(1, 21)]
     worker = Worker(io.BytesIO(), io.BytesIO())
-    worker._engine = Busy(done)
-    for request in asked:
+    worker._engine = BusyEngine(done)
+    for request in requests:
         worker._inbox.add(request)
-    while done.count("completion") < len(asked):
+    while done.count("completion") < len(requests):
         assert worker.turn()
     between = "".join(one[0] for one in done).strip("w").split("c")[1:-1]
-    assert len(between) == len(asked) - 1
+    assert len(between) == len(requests) - 1
     assert all(1 <= len(work) <= 12 for work in between), between
 
 
-@pytest.mark.parametrize(("cores", "said", "wanted"), [(8, None, [7]), (1, None, [1]), (8, "3", [])])
-def test_a_core_is_left_to_the_editor(cores: int, said: str | None, wanted: list[int], monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("cores", "variable", "expected"), [(8, None, [7]), (1, None, [1]), (8, "3", [])])
+def test_one_core_is_left_to_other_processes(cores, variable, expected, monkeypatch):
     chosen: list[int] = []
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: cores)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if said is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", said)
-    worker._leave_a_core()
-    assert chosen == wanted
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    worker._leave_one_core()
+    assert chosen == expected

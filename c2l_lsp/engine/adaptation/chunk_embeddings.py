@@ -8,7 +8,7 @@ from c2l_lsp.engine.adaptation.update_plan import SLICE_S
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork
-from c2l_lsp.model.runtime.cooperative import Slices, clocked
+from c2l_lsp.model.runtime.cooperative import Slices, timed
 
 _KEYS_A_SLICE = 128
 _FIRST_BATCH_CHARS = 2000
@@ -56,7 +56,7 @@ class ChunkEmbeddings:
         total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
         while waiting:
             batch = _take(waiting, size)
-            embeddings, slices = yield from clocked(self._network.embed_in_slices(batch))
+            embeddings, slices = yield from timed(self._network.embed_in_slices(batch))
             self.put(dict(zip((chunk.key for chunk in batch), embeddings, strict=True)))
             size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(*slices, 1e-4)))))
             done += len(batch)

@@ -18,7 +18,7 @@ from torch import Tensor
 from c2l_lsp.model.adapter.knn_lm import CEILING, KnnMemory, tails
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices, drained
+from c2l_lsp.model.runtime.cooperative import Slices, drain
 from c2l_lsp.repo.history.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
@@ -95,7 +95,7 @@ class Validator:
 
     def add(self, digest: bytes, text: str) -> None:
         """As `add_in_slices`, at once."""
-        drained(self.add_in_slices(digest, text))
+        drain(self.add_in_slices(digest, text))
 
     @torch.inference_mode()
     def add_in_slices(self, digest: bytes, text: str) -> Slices[None]:
@@ -110,7 +110,7 @@ class Validator:
 
     def validate(self, adapter: Adapter, digests: Sequence[bytes]) -> ValidationResult:
         """As `validate_in_slices`, at once."""
-        return drained(self.validate_in_slices(adapter, digests))
+        return drain(self.validate_in_slices(adapter, digests))
 
     def validate_in_slices(self, adapter: Adapter, digests: Sequence[bytes]) -> Slices[ValidationResult]:
         """Return the best strengths of an adapter on the texts with these digests; other texts are dropped."""
@@ -222,7 +222,7 @@ class Validator:
             logits = self._slot.recalled(hidden, self._slot.logits(hidden), before)
             found = float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         else:
-            found = drained(_loss_in_slices(self._model, self._slot.mapped(hidden), targets)) * len(targets)
+            found = drain(_loss_in_slices(self._model, self._slot.mapped(hidden), targets)) * len(targets)
         self._slot.use(None)
         return found
 
@@ -261,7 +261,7 @@ def _loss_in_slices(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices
     total = 0.0
     for start in range(0, len(hidden), 2 * _ROWS):
         rows = slice(start, start + 2 * _ROWS)
-        logits = model.scores(hidden[rows]).float()
+        logits = model.inference_logits(hidden[rows]).float()
         total += float(torch.nn.functional.cross_entropy(logits, targets[rows], reduction="sum"))
         yield
     return total / max(len(hidden), 1)

@@ -1,4 +1,4 @@
 """One completion, from the text around a cursor to candidate texts: prompt, decoding, drafts, stop rules, confidence.
 
-Nothing here knows folders, adapters in the making or the disk: the adapter is an argument. Never imports `adaptation`.
+Nothing here knows folders, adapter updates or the disk: the adapter is an argument. Never imports `adaptation`.
 """

@@ -1,10 +1,10 @@
-"""One completion from beginning to end: prompt, prefill, decode under the stop rules and budgets, texts to show."""
+"""One completion: build and prefill the prompt, decode under stop rules and time limits, return candidate texts."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,14 +23,14 @@ from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.repo.filter.content import contains_secret
 
-_WRITING = 0.25
-"""Share of the latency budget that is left for writing, however long the prompt took to read: who has not typed on is
-waiting for it, and the next request finds it read."""
+_DECODE_SHARE = 0.25
+"""Share of the latency budget that decoding always gets, even after a slow prefill. A user who has stopped typing waits
+for this answer, and the next request reuses the prefilled prompt."""
 
 
 @dataclass
-class _Text:
-    """One candidate: what to show, why decoding ended, tokens decoded and their summed log-probability."""
+class _Candidate:
+    """A text to suggest, why decoding ended, the number of decoded tokens and their summed log-probability (nat)."""
 
     text: str
     stop: str
@@ -40,37 +40,37 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Task:
-    """One request at work: its shape, its prompt as read, and what bounds it."""
+    """One request with its prefilled prompt and its limits. `deadline` is a value of `time.perf_counter`."""
 
     request: wire.Complete
-    shape: StopRules
+    rules: StopRules
     start: Prefilled
     deadline: float
     cancelled: Callable[[], bool]
     draft_source: DraftSource | None
 
 
-class Decoding(Protocol):
-    """What a completion needs of a decoder."""
+class TokenDecoder(Protocol):
+    """The decoder that a completion needs. `decode.Decoder` is the one of the engine."""
 
     def prefill(
         self, ids: list[int], kv_key: str = "", forced_prefix: str = "", cancelled: Callable[[], bool] = ...
     ) -> Prefilled:
-        """Read a prompt. RequestCancelled as soon as `cancelled` says so."""
+        """Read a prompt. Raises RequestCancelled once `cancelled` returns True."""
 
     def top_tokens(self, start: Prefilled, count: int) -> list[int]:
-        """The likeliest first tokens of an answer, best first."""
+        """Return the `count` most likely first tokens of an answer, best first."""
 
     def stream(
         self, start: Prefilled, first: int | None = None, draft_source: DraftSource | None = None
     ) -> Iterator[DecodedToken]:
-        """Greedy tokens after a prompt, without end."""
+        """Yield greedy tokens after a prompt, without end."""
 
 
 class Completer:
-    """Answers `wire.Complete` on one model. The adapter in use is the caller's business."""
+    """Answers `wire.Complete` and `wire.Score` on one model. The caller activates the adapter."""
 
-    def __init__(self, model: BaseModel, decoder: Decoding) -> None:
+    def __init__(self, model: BaseModel, decoder: TokenDecoder) -> None:
         self._model, self._decoder = model, decoder
 
     def complete(
@@ -82,34 +82,35 @@ class Completer:
         cancelled: Callable[[], bool],
         draft_source: DraftSource | None = None,
     ) -> wire.Completion:
-        """The completion of a request. RequestCancelled as soon as `cancelled` says so, at most one step later.
+        """Return the completion of a request.
 
-        `draft_source` is where drafts are looked up besides the prompt. FloatingPointError if the model computes NaN.
+        `generation` and `kv_key` name the active adapter. Drafts are looked up in the prompt and in `draft_source`.
+        Raises RequestCancelled at most one decode step after `cancelled` returns True, and FloatingPointError if the
+        model produces NaN.
         """
         started = time.perf_counter()
         budget = request.max_latency_ms / 1e3
         deadline = started + budget
-        shape = StopRules.of(request.prefix, request.suffix, request.multiline)
+        rules = StopRules.at_cursor(request.prefix, request.suffix, request.multiline)
         prefix = request.prefix + request.must_start
-        asked = prompts.build(
+        prompt = prompts.build(
             self._model, prefix, request.suffix, request.max_context_tokens, reserve=request.max_new_tokens
         )
         if cancelled():
-            raise RequestCancelled("The completion was cancelled before it began.")
-        start = self._decoder.prefill(asked.ids, kv_key, asked.forced_prefix, cancelled)
+            raise RequestCancelled("The completion was cancelled before it started.")
+        start = self._decoder.prefill(prompt.ids, kv_key, prompt.forced_prefix, cancelled)
         prefilled = time.perf_counter()
-        deadline = max(deadline, prefilled + _WRITING * budget)
-        task = _Task(request, shape, start, deadline, cancelled, draft_source)
-        found = self._candidates(task)
+        deadline = max(deadline, prefilled + _DECODE_SHARE * budget)
+        candidates = self._candidates(_Task(request, rules, start, deadline, cancelled, draft_source))
         ended = time.perf_counter()
-        best = found[0]
-        shown = (request.must_start + item.text for item in found if item.text.strip())
-        texts = [text for text in _distinct(shown) if not contains_secret(shape.line + text)]
+        best = candidates[0]
+        not_blank = (request.must_start + candidate.text for candidate in candidates if candidate.text.strip())
+        texts = [text for text in _distinct(not_blank) if not contains_secret(rules.line + text)]
         return wire.Completion(
             texts=texts,
             generation=generation,
-            prompt_tokens=len(asked.ids),
-            new_tokens=sum(item.tokens for item in found),
+            prompt_tokens=len(prompt.ids),
+            new_tokens=sum(candidate.tokens for candidate in candidates),
             ms=wire.Timing(
                 prefill=(prefilled - started) * 1e3, decode=(ended - prefilled) * 1e3, total=(ended - started) * 1e3
             ),
@@ -121,53 +122,57 @@ class Completer:
 
     @torch.inference_mode()
     def score(self, request: wire.Score, *, generation: int, adapters: AdapterSlot) -> wire.Scored:
-        """Log-probability of a given text at the cursor, in one forward pass."""
+        """Return the log-probability of a given text at the cursor. Takes one forward pass."""
         text = self._model.encode(request.text)
-        asked = prompts.build(
+        prompt = prompts.build(
             self._model, request.prefix, request.suffix, request.max_context_tokens, reserve=len(text), heal=False
         )
-        ids = torch.tensor([[*asked.ids, *text]], device=self._model.device)
-        first, last = len(asked.ids) - 1, ids.shape[1] - 1
+        ids = torch.tensor([[*prompt.ids, *text]], device=self._model.device)
+        first, last = len(prompt.ids) - 1, ids.shape[1] - 1
         hidden = self._model.hidden(ids)[0, first:last]
         logits = adapters.recalled(hidden, adapters.logits(hidden), tails(ids[0].tolist(), first, last))
-        found = torch.log_softmax(logits.float(), -1)
-        total = float(found.gather(1, ids[0, len(asked.ids) :, None]).sum())
+        logprobs = torch.log_softmax(logits.float(), -1)
+        total = float(logprobs.gather(1, ids[0, len(prompt.ids) :, None]).sum())
         return wire.Scored(logprob=total, tokens=len(text), generation=generation)
 
-    def _candidates(self, task: _Task) -> list[_Text]:
-        """The greedy text, then one for each next-best first token: different by construction, and deterministic."""
+    def _candidates(self, task: _Task) -> list[_Candidate]:
+        """The greedy text, then one greedy text for each of the next best first tokens.
+
+        Different first tokens make the texts differ without sampling, so the result is deterministic.
+        """
         wanted = task.request.candidates if task.request.invoked else 1
         firsts = self._decoder.top_tokens(task.start, wanted) if wanted > 1 else []
-        found = [self._decode(task, None)]
+        candidates = [self._decode(task, None)]
         for token in firsts[1:]:
             if time.perf_counter() >= task.deadline:
                 break
-            found.append(self._decode(task, token))
-        return found
+            candidates.append(self._decode(task, token))
+        return candidates
 
-    def _decode(self, task: _Task, first: int | None) -> _Text:
-        request, shape, start = task.request, task.shape, task.start
+    def _decode(self, task: _Task, first: int | None) -> _Candidate:
+        request, rules, start = task.request, task.rules, task.start
         ids: list[int] = []
-        total, paid, stop = 0.0, 0.0, "tokens"  # `paid`: of what stands before the cursor, and is no guess
-        sure = ConfidentText(request.min_confidence)
+        # `forced` is the log-probability of the forced prefix. The user typed that text: it is not the model's guess.
+        total, forced, stop = 0.0, 0.0, "tokens"
+        confident = ConfidentText(request.min_confidence)
         for step in self._decoder.stream(start, first, task.draft_source):
             if task.cancelled():
                 raise RequestCancelled("The completion was cancelled.")
             if math.isnan(step.logprob):
-                raise FloatingPointError("it computed no numbers (NaN); c2l.model.dtype float32 may help.")
+                raise FloatingPointError("it produced NaN; setting c2l.model.dtype to float32 may help.")
             if step.token in self._model.stops:
                 stop = "eos"
-                sure.end(total - paid + step.logprob)
+                confident.finish(total - forced + step.logprob)
                 break
             ids.append(step.token)
             total += step.logprob if math.isfinite(step.logprob) else 0.0
             new = self._new_text(ids, start)
             if not new:
-                paid = total
-            elif not sure.add(new, total - paid):
+                forced = total
+            elif not confident.update(new, total - forced):
                 stop = "unsure"
                 break
-            if new is not None and (reason := shape.stop(new)):
+            if new is not None and (reason := rules.stop_reason(new)):
                 stop = reason
                 break
             if len(ids) >= request.max_new_tokens:
@@ -175,16 +180,17 @@ class Completer:
             if time.perf_counter() >= task.deadline:
                 stop = "latency"
                 break
-        unfinished = stop if sure.everything else ""  # else only what is finished, or sure, is left
-        return _Text(shape.finish(sure.shown(), unfinished), stop, len(ids), total)
+        # With a minimum confidence the result ends at a line's end or is a confident part, so it is never cut off.
+        incomplete = confident.unlimited and stop in ("latency", "tokens")
+        return _Candidate(rules.trim(confident.result(), incomplete=incomplete), stop, len(ids), total)
 
     def _new_text(self, ids: list[int], start: Prefilled) -> str | None:
-        """What is new in an answer's tokens: what was owed is there already. None until all of it is paid."""
+        """The decoded text after the forced prefix; None while the forced prefix is not complete."""
         if not start.forced_prefix or self._model.token_bytes is None:
             return self._model.decode(ids)
         forced_prefix, text = start.forced_prefix.decode(), self._model.token_bytes.text(ids)
         return text[len(forced_prefix) :] if text.startswith(forced_prefix) else None
 
 
-def _distinct(texts: object) -> list[str]:
-    return list(dict.fromkeys(texts))  # type: ignore[call-overload]
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(texts))

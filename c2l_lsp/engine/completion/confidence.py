@@ -1,62 +1,66 @@
-"""How much of an answer to show to somebody who did not ask: whole lines while likely, else the part that is sure.
+"""Confidence rule for automatic completions: suggest whole lines that are likely, else a likely part of the first line.
 
-The product of a greedy answer's token probabilities says how likely all of it is right, and says it well: on files of
-tune.txt, of lines given 0.1–0.2, 0.2–0.4, 0.4–0.7 by the shipped model 0.29, 0.51 and 0.77 were the author's own.
+The confidence of a text is the product of its token probabilities under greedy decoding. It estimates the probability
+that the whole text is right. Calibration of the shipped model, lines of the files in tune.txt:
+
+    confidence          0.1–0.2   0.2–0.4   0.4–0.7
+    lines that match      0.29      0.51      0.77
 """
 
 from __future__ import annotations
 
 import math
 
-SURE = 0.4
-"""Least probability of a part of a line: it is not finished, so it has to be better than a line."""
+from c2l_lsp.text import splits_word
 
-LEAST_CHARACTERS = 2
-"""Of a part; a single bracket is not worth a look."""
+MIN_PART_CONFIDENCE = 0.4
+"""Lowest confidence of an unfinished line. It saves less typing than a whole line, so it has to be right more often."""
+
+MIN_PART_CHARACTERS = 2
+"""Shortest part of a line that is suggested; a single bracket is not worth reading."""
 
 
 class ConfidentText:
-    """Follows an answer token by token and keeps what may be shown of it.
+    """Collects a decoded text token by token and returns the part that is likely enough to suggest.
 
-    `least` is the lowest probability of being right up to the end of a line; 0 = everything may be shown.
+    `min_confidence` is the lowest confidence of a text up to the end of a line; 0 accepts every text.
     """
 
-    def __init__(self, least: float) -> None:
-        self.everything = least <= 0
-        self._least = -math.inf if self.everything else math.log(least)
-        self._part_least = max(self._least, math.log(SURE))
+    def __init__(self, min_confidence: float) -> None:
+        self.unlimited = min_confidence <= 0
+        self._min_logprob = -math.inf if self.unlimited else math.log(min_confidence)
+        self._min_part_logprob = max(self._min_logprob, math.log(MIN_PART_CONFIDENCE))
         self._lines = self._part = self._text = ""
         self._logprob = 0.0
 
-    def add(self, text: str, logprob: float) -> bool:
-        """The answer so far after one more token, and its summed log-probability (nat). False: no more can be shown."""
+    def update(self, text: str, logprob: float) -> bool:
+        """Take the text after one more token and its summed log-probability in nat.
+
+        Return False once the confidence is so low that no longer text can be accepted.
+        """
         before, self._text = self._text, text
         new = text[len(before) :]
-        self._keep_part(before, new, self._logprob)
+        self._update_part(before, new, self._logprob)
         self._logprob = logprob
-        if "\n" in new and logprob >= self._least:
+        if "\n" in new and logprob >= self._min_logprob:
             self._lines = text.rpartition("\n")[0]
-        return logprob >= self._least
+        return logprob >= self._min_logprob
 
-    def end(self, logprob: float) -> None:
-        """The model ended its answer there, at this summed log-probability, the end's own included."""
-        self._keep_part(self._text, "\n", self._logprob)
-        if logprob >= self._least:
+    def finish(self, logprob: float) -> None:
+        """End the text. `logprob` is the sum in nat, with the end token included."""
+        self._update_part(self._text, "\n", self._logprob)
+        if logprob >= self._min_logprob:
             self._lines = self._text
 
-    def shown(self) -> str:
-        """What may be shown: lines that are likely, else a part of the first."""
-        if self.everything:
+    def result(self) -> str:
+        """Return the likely lines, or if there are none, the likely part of the first line, or ""."""
+        if self.unlimited:
             return self._text
         return self._lines if self._lines.strip() else self._part
 
-    def _keep_part(self, text: str, follows: str, logprob: float) -> None:
-        """`text`, if it is sure, lies in the first line that is not blank and breaks no word."""
-        inside = "\n" not in text.strip()
-        broken = bool(text and follows) and _is_word(text[-1]) and _is_word(follows[0])
-        if inside and not broken and logprob >= self._part_least and len(text.strip()) >= LEAST_CHARACTERS:
+    def _update_part(self, text: str, following: str, logprob: float) -> None:
+        """Accept `text` as a part if it is likely, ends within the first non-blank line and does not split a word."""
+        in_first_line = "\n" not in text.strip()
+        long_enough = len(text.strip()) >= MIN_PART_CHARACTERS
+        if in_first_line and long_enough and logprob >= self._min_part_logprob and not splits_word(text, following):
             self._part = text
-
-
-def _is_word(letter: str) -> bool:
-    return letter.isalnum() or letter == "_"

@@ -1,6 +1,7 @@
-"""Drafts: what followed the last few tokens where they stood before. A guess, for the model to check in one pass.
+"""Drafts: guesses of the next tokens, which the model verifies in one forward pass.
 
-Looked up in the prompt first, then elsewhere: in the rest of the folder's text (see `hoard`).
+A draft is the text that followed the last few tokens where they occurred before (prompt lookup decoding). It is looked
+up in the prompt, then in a draft source: the index of the folder's other files (see `draft_index`).
 """
 
 from __future__ import annotations
@@ -12,123 +13,125 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol
 
-LONGEST = 3
-"""Tokens that must agree for what followed them to be drafted, tried first; then one fewer."""
+MATCH_TOKENS = 3
+"""The last tokens that must match for a draft. The prompt is also searched for one token fewer."""
 
-COST = 0.25
-"""What checking a draft of a few tokens costs beyond a plain step, in steps, until it was measured."""
+DEFAULT_COST = 0.25
+"""Cost of verifying a draft beyond a plain decode step, in plain steps, until it is measured."""
 
-_CREDIT = 2.0  # steps that drafts may lose before they have earned any
-_MOST = 4.0  # credit that can be saved up
-_INTEREST = 0.01  # earned by every step: where drafts never pay, they cost one step in a hundred
-_TIMED = 15  # steps of a kind whose median is its cost
-_DEAREST = 2.0  # a hiccup of the machine must not end drafting for long
+_START_BALANCE = 2.0  # steps that drafts may lose before they have saved any
+_MAX_BALANCE = 4.0  # steps
+_STEP_CREDIT = 0.01  # added by every step, so that a source that never pays still costs at most one step in 100
+_TIMED_STEPS = 15  # steps of a kind, whose median is its duration
+_MAX_COST = 2.0  # steps; one slow step must not stop drafting for long
 
 
 @dataclass(frozen=True)
 class Draft:
-    """Tokens that may come next, and where they were found."""
+    """Guessed token ids (may be empty), and their source: one of DraftBudgets.SOURCES, or "" if there are none."""
 
     ids: list[int] = field(default_factory=list)
     source: str = ""
 
 
 class DraftSource(Protocol):
-    """Text besides the prompt that can be searched."""
+    """Text besides the prompt in which drafts are looked up."""
 
-    def continuation(self, run: list[int], most: int) -> list[int]:
-        """Up to `most` tokens that followed a run of LONGEST tokens there; none where it never stood."""
+    def continuation(self, run: list[int], limit: int) -> list[int]:
+        """Return up to `limit` tokens that followed a run of MATCH_TOKENS tokens; [] if the run does not occur."""
 
 
 class DraftBudget:
-    """Whether drafts pay, kept as an account in steps: a draft costs, a token it saved earns, and time heals."""
+    """Decides whether drafts pay. The balance is in plain decode steps: a draft costs, each saved token earns one."""
 
     def __init__(self) -> None:
-        self._steps = _CREDIT
+        self._balance = _START_BALANCE
 
-    def good(self, cost: float = COST) -> bool:
-        """Whether another draft may be tried."""
-        return self._steps >= min(cost, _CREDIT)
+    def allows(self, cost: float = DEFAULT_COST) -> bool:
+        """Return whether the balance covers another draft."""
+        return self._balance >= min(cost, _START_BALANCE)
 
-    def book(self, drafted: bool, saved: int, cost: float = COST) -> None:
-        """Settle one step."""
-        self._steps = min(self._steps + _INTEREST - (cost if drafted else 0.0) + saved, _MOST)
+    def record(self, drafted: bool, saved: int, cost: float = DEFAULT_COST) -> None:
+        """Update the balance after one decode step. `saved` is the number of accepted tokens."""
+        self._balance = min(self._balance + _STEP_CREDIT - (cost if drafted else 0.0) + saved, _MAX_BALANCE)
 
 
 class DraftBudgets:
-    """An account for each source of drafts, and what a draft costs on this model and machine."""
+    """One budget for each source of drafts, and the measured cost of a draft on this model and machine."""
 
-    SOURCES = ("prompt", "draft_source")
+    SOURCES = ("prompt", "index")
 
     def __init__(self) -> None:
-        self._accounts = {name: DraftBudget() for name in self.SOURCES}
-        self._plain: deque[float] = deque(maxlen=_TIMED)
-        self._checked: deque[float] = deque(maxlen=_TIMED)
+        self._budgets = {source: DraftBudget() for source in self.SOURCES}
+        self._plain_times: deque[float] = deque(maxlen=_TIMED_STEPS)
+        self._draft_times: deque[float] = deque(maxlen=_TIMED_STEPS)
 
     @property
     def cost(self) -> float:
-        """What a draft costs beyond a plain step, in steps."""
-        if len(self._plain) < _TIMED or len(self._checked) < _TIMED:
-            return COST
-        return min(max(median(self._checked) / max(median(self._plain), 1e-9) - 1.0, 0.0), _DEAREST)
+        """Cost of a draft beyond a plain step, in plain steps."""
+        if len(self._plain_times) < _TIMED_STEPS or len(self._draft_times) < _TIMED_STEPS:
+            return DEFAULT_COST
+        return min(max(median(self._draft_times) / max(median(self._plain_times), 1e-9) - 1.0, 0.0), _MAX_COST)
 
     @property
-    def good(self) -> Collection[str]:
-        """The sources that may be tried."""
+    def allowed(self) -> Collection[str]:
+        """The sources whose budget allows another draft."""
         cost = self.cost
-        return {name for name, account in self._accounts.items() if account.good(cost)}
+        return {source for source, budget in self._budgets.items() if budget.allows(cost)}
 
-    def book(self, guess: Draft, saved: int) -> None:
-        """Settle one step."""
+    def record(self, draft: Draft, saved: int) -> None:
+        """Update all budgets after one decode step that verified `draft` and accepted `saved` of its tokens."""
         cost = self.cost
-        for name, account in self._accounts.items():
-            mine = bool(guess.ids) and guess.source == name
-            account.book(mine, saved if mine else 0, cost)
+        for source, budget in self._budgets.items():
+            used = bool(draft.ids) and draft.source == source
+            budget.record(used, saved if used else 0, cost)
 
-    def timed(self, drafted: int, seconds: float) -> None:
-        """A step that checked so many drafted tokens took so long."""
-        (self._checked if drafted else self._plain).append(seconds)
+    def record_time(self, drafted: int, seconds: float) -> None:
+        """Record the duration of a decode step that verified `drafted` tokens."""
+        (self._draft_times if drafted else self._plain_times).append(seconds)
 
 
 class DraftLookup:
-    """A text that can be searched for runs of tokens, and grows.
+    """Looks up drafts for one completion.
 
-    `cursor` is where writing goes on: in a fill-in-the-middle prompt the end of the text before it, else the end.
+    `ids` is the prompt. `cursor` is the position where the answer continues: the end of the prompt, or in a
+    fill-in-the-middle prompt the end of the text before the cursor.
     """
 
     def __init__(self, ids: list[int], cursor: int, draft_source: DraftSource | None = None) -> None:
         self._ids, self._draft_source = ids.copy(), draft_source
-        self._tail = ids[max(0, cursor - LONGEST) : cursor]
-        self._text = array("i", ids[:-1]).tobytes()  # searched as bytes: an index would cost more than is asked of it
+        self._tail = ids[max(0, cursor - MATCH_TOKENS) : cursor]
+        self._searched = array("i", ids[:-1]).tobytes()  # few look-ups per prompt: a byte search beats an index
 
     def extend(self, ids: list[int]) -> None:
-        """Add tokens that were written at the cursor."""
+        """Append decoded tokens at the cursor."""
         for token in ids:
             self._ids.append(token)
-            self._tail = [*self._tail, token][-LONGEST:]
+            self._tail = [*self._tail, token][-MATCH_TOKENS:]
 
-    def propose(self, most: int, sources: Collection[str] = DraftBudgets.SOURCES) -> Draft:
-        """Up to `most` tokens that may come next; none where the last tokens were not seen before.
+    def propose(self, limit: int, sources: Collection[str] = DraftBudgets.SOURCES) -> Draft:
+        """Return a draft of up to `limit` tokens.
 
-        A long run in the prompt is the best sign, one elsewhere the next, a shorter one in the prompt the last.
+        The order is by expected acceptance: a full match in the prompt, a match in the draft source, a match of one
+        token fewer in the prompt.
         """
-        here, there = (name in sources for name in DraftBudgets.SOURCES)
-        if here and (ids := self._found(LONGEST, most)):
+        use_prompt, use_index = (source in sources for source in DraftBudgets.SOURCES)
+        if use_prompt and (ids := self._find(MATCH_TOKENS, limit)):
             return Draft(ids, "prompt")
-        asked = self._draft_source if there and len(self._tail) == LONGEST else None
-        if asked is not None and (ids := asked.continuation(self._tail, most)):
-            return Draft(ids, "draft_source")
-        return Draft(self._found(LONGEST - 1, most), "prompt") if here else Draft()
+        source = self._draft_source if use_index and len(self._tail) == MATCH_TOKENS else None
+        if source is not None and (ids := source.continuation(self._tail, limit)):
+            return Draft(ids, "index")
+        return Draft(self._find(MATCH_TOKENS - 1, limit), "prompt") if use_prompt else Draft()
 
-    def _found(self, size: int, most: int) -> list[int]:
-        """What followed the last run of the `size` last tokens."""
+    def _find(self, size: int, limit: int) -> list[int]:
+        """Up to `limit` tokens that followed the last occurrence of the last `size` tokens in the prompt."""
         if len(self._tail) < size:
             return []
         run = array("i", self._tail[-size:])
-        wanted, end = run.tobytes(), len(self._text)
-        while (at := self._text.rfind(wanted, 0, end)) >= 0:
-            if at % run.itemsize == 0:
-                begin = at // run.itemsize + size
-                return self._ids[begin : begin + most]
-            end = at + len(wanted) - 1  # in the midst of numbers
+        wanted, end = run.tobytes(), len(self._searched)
+        while (offset := self._searched.rfind(wanted, 0, end)) >= 0:
+            if offset % run.itemsize == 0:
+                begin = offset // run.itemsize + size
+                return self._ids[begin : begin + limit]
+            end = offset + len(wanted) - 1  # the match starts inside a token id
         return []

@@ -1,8 +1,8 @@
-"""What a folder's other files say after any three tokens: where drafts are looked up besides the prompt.
+"""Draft index of a folder: for every run of three tokens in its files, the tokens that followed the last occurrence.
 
-Holds token ids of the files that were learned and of open buffers, the latest seen first to stay, within a budget of
-tokens; no model, no device. A file that changed leaves runs behind that do not fit its text any more: they are checked
-when they are looked up, and swept now and then.
+The index holds the token ids of indexed files and open buffers, up to a limit in tokens; the oldest texts are removed
+first. It needs the tokenizer only. A changed file leaves entries that no longer match its tokens: a look-up verifies
+each entry, and stale entries are removed from time to time.
 """
 
 from __future__ import annotations
@@ -10,73 +10,74 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-from c2l_lsp.engine.completion.draft import LONGEST
+from c2l_lsp.engine.completion.draft import MATCH_TOKENS
 
-MOST = 120_000
-"""Tokens kept of a folder, about 35 MB with their index."""
+MAX_TOKENS = 120_000
+"""Limit of one folder: about 35 MB with the index."""
 
-_CHARS = 30_000  # of one file: more would take longer to tokenise than a slice of adapter work may last
+_MAX_CHARACTERS = 30_000  # of one file: tokenising more takes longer than one cooperative step
 
 
 class DraftIndex:
-    """The texts of one folder, searchable by runs of LONGEST tokens."""
+    """A draft source over the texts of one folder. `encode` turns text into token ids."""
 
-    def __init__(self, encode: Callable[[str], list[int]], most: int = MOST) -> None:
-        self._encode, self._most = encode, most
+    def __init__(self, encode: Callable[[str], list[int]], max_tokens: int = MAX_TOKENS) -> None:
+        self._encode, self._max_tokens = encode, max_tokens
         self._texts: OrderedDict[str, list[int]] = OrderedDict()
-        self._places: dict[tuple[int, ...], tuple[str, int]] = {}
+        self._positions: dict[tuple[int, ...], tuple[str, int]] = {}
         self._versions: dict[str, object] = {}
         self._size = 0
 
     @property
     def size(self) -> int:
-        """Tokens held."""
+        """Number of tokens in the index."""
         return self._size
 
     def next_stale(self, wanted: Iterable[tuple[str, object]]) -> str | None:
-        """A path of `wanted` (path, version) that is not held as it is, if there is room; paths gone are dropped.
+        """Return a path whose current version is not in the index, or None if the index is up to date.
 
-        A version is anything that changes with the text.
+        `wanted` holds (path, version) of every file; a version is any value that changes with the text. Paths that are
+        not in `wanted` are removed. A full index takes no new paths.
         """
         versions = dict(wanted)
         for path in self._texts.keys() - versions.keys():
             self.remove(path)
-        if self._size >= self._most:
+        if self._size >= self._max_tokens:
             changed = (path for path in self._texts if self._versions[path] != versions[path])
         else:
             changed = (path for path, version in versions.items() if self._versions.get(path) != version)
         return next(changed, None)
 
     def put(self, path: str, version: object, text: str) -> None:
-        """Hold a text in place of what was held under its path; the oldest ones make room."""
+        """Add a text or replace the one of the same path. The oldest texts are removed if the index is too large."""
         self.remove(path)
-        ids = self._encode(text[:_CHARS])
+        ids = self._encode(text[:_MAX_CHARACTERS])
         self._texts[path] = ids
         self._versions[path] = version
         self._size += len(ids)
-        for at in range(LONGEST, len(ids)):
-            self._places[tuple(ids[at - LONGEST : at])] = (path, at)
-        while self._size > self._most and len(self._texts) > 1:
+        for position in range(MATCH_TOKENS, len(ids)):
+            self._positions[tuple(ids[position - MATCH_TOKENS : position])] = (path, position)
+        while self._size > self._max_tokens and len(self._texts) > 1:
             self.remove(next(iter(self._texts)))
-        if len(self._places) > 2 * self._most:
-            self._sweep()
+        if len(self._positions) > 2 * self._max_tokens:
+            self._remove_stale_positions()
 
     def remove(self, path: str) -> None:
-        """Forget a text."""
+        """Remove the text of a path, if there is one."""
         self._versions.pop(path, None)
-        held = self._texts.pop(path, None)
-        if held is not None:
-            self._size -= len(held)
+        ids = self._texts.pop(path, None)
+        if ids is not None:
+            self._size -= len(ids)
 
-    def continuation(self, run: list[int], most: int) -> list[int]:
-        """Up to `most` tokens that followed the run where it stood last."""
-        path, at = self._places.get(tuple(run), ("", 0))
+    def continuation(self, run: list[int], limit: int) -> list[int]:
+        """Return up to `limit` tokens that followed the last occurrence of `run`; [] if there is none."""
+        path, position = self._positions.get(tuple(run), ("", 0))
         ids = self._texts.get(path, [])
-        return ids[at : at + most] if ids[at - LONGEST : at] == run else []
+        return ids[position : position + limit] if ids[position - MATCH_TOKENS : position] == run else []
 
-    def _sweep(self) -> None:
-        self._places = {
-            run: (path, at)
-            for run, (path, at) in self._places.items()
-            if tuple(self._texts.get(path, [])[at - LONGEST : at]) == run
+    def _remove_stale_positions(self) -> None:
+        self._positions = {
+            run: (path, position)
+            for run, (path, position) in self._positions.items()
+            if tuple(self._texts.get(path, [])[position - MATCH_TOKENS : position]) == run
         }

@@ -1,7 +1,7 @@
-"""What a completion may look like: when to stop decoding, and what to cut from the text. Pure text, no model.
+"""Text rules that end a completion: when to stop decoding, and what to cut from the decoded text.
 
-Rules of the field (tabby, llama.vim, continue), for indentation-based scopes: stay inside the block the cursor is in,
-stop at a blank line, never repeat a line, never run into the text that already follows.
+The rules are those of tabby, llama.vim and continue, for scopes by indentation: stay in the block of the cursor, stop
+at a blank line, do not repeat a line, do not write the line that already follows. No model is needed here.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_CLOSERS = re.compile(r"^[\s)\]}\"'`,:;>]*$")
-_REPEATED = re.compile(r"(.{4,}?)\1{3,}$", re.DOTALL)
+from c2l_lsp.text import is_closers_only
+
+_REPETITION = re.compile(r"(.{4,}?)\1{3,}$", re.DOTALL)
+"""A string of at least four characters, four times or more in a row."""
+
+_REPETITION_WINDOW = 400  # characters: the search is quadratic
 
 
 @dataclass(frozen=True)
 class StopRules:
-    """The surroundings of a cursor, as far as they bound a completion.
+    """The text around a cursor that limits a completion.
 
-    `indent` is the width of the cursor line's indentation, `line` its text before the cursor, `rest` the text after it
-    on the line, `following` the first non-blank line below.
+    `multiline`: the completion may have more than one line.
+    `indent`: width of the cursor line's indentation in columns.
+    `line`: the cursor line before the cursor. `rest`: the cursor line after it.
+    `following`: the first line below the cursor that is not blank, or "".
     """
 
     multiline: bool
@@ -28,65 +34,70 @@ class StopRules:
     following: str
 
     @classmethod
-    def of(cls, prefix: str, suffix: str, multiline: str) -> StopRules:
-        """The shape at a cursor. `multiline` is the setting: auto, always or never."""
+    def at_cursor(cls, prefix: str, suffix: str, multiline: str) -> StopRules:
+        """Return the rules for the text before and after a cursor.
+
+        `multiline` is the setting: "never", "always", or "auto" (only where nothing but closers follows on the line).
+        """
         line = prefix.rpartition("\n")[2]
         rest, _, below = suffix.partition("\n")
         rest = rest.rstrip("\r")
         following = next((text for text in below.splitlines() if text.strip()), "")
-        several = multiline == "always" or (multiline == "auto" and bool(_CLOSERS.match(rest)))
-        return cls(several, _width(line), line, rest, following)
+        several = multiline == "always" or (multiline == "auto" and is_closers_only(rest))
+        return cls(several, _indent(line), line, rest, following)
 
-    def stop(self, text: str) -> str:
-        """Why decoding should end with this text so far; "" to go on. Only whole lines are judged."""
+    def stop_reason(self, text: str) -> str:
+        """Return why decoding should end after `text` ("lines", "repeat", "suffix", "scope", "blank"), or ""."""
         if "\n" in text and not self.multiline and text.strip():
             return "lines"
-        if _REPEATED.search(text[-400:]):
+        if _REPETITION.search(text[-_REPETITION_WINDOW:]):
             return "repeat"
-        lines = text.split("\n")
-        done = lines[:-1]
-        if len(lines) > 1:
-            if self._reaches_suffix(done[-1]):
-                return "suffix"
-            if len(done) > 1 and done[-1].strip() and self._leaves_scope(done[-1]):
-                return "scope"
-            if len(done) > 1 and not done[-1].strip() and any(part.strip() for part in done[:-1]):
-                return "blank"
-            if _repeats([self.line + done[0], *done[1:]]):
-                return "repeat"
+        *complete, last = text.split("\n")
+        if complete and (reason := self._reason_after_line(complete)):
+            return reason
+        return "scope" if complete and last.strip() and self._leaves_scope(last) else ""
+
+    def _reason_after_line(self, lines: list[str]) -> str:
+        """The reason to stop after these complete lines. The first continues the cursor line, so it has no indent."""
         last = lines[-1]
+        if self._is_following(last):
+            return "suffix"
         if len(lines) > 1 and last.strip() and self._leaves_scope(last):
             return "scope"
-        return ""
+        if len(lines) > 1 and not last.strip() and any(line.strip() for line in lines[:-1]):
+            return "blank"
+        return "repeat" if _repeats([self.line + lines[0], *lines[1:]]) else ""
 
-    def finish(self, text: str, stopped: str) -> str:
-        """The text to show: whole lines inside the scope, no overlap with what follows, no trailing space."""
+    def trim(self, text: str, *, incomplete: bool = False) -> str:
+        """Return the part of a decoded text that may be suggested.
+
+        The result stays in the scope, repeats nothing, does not overlap the text after the cursor and has no trailing
+        white space. `incomplete`: decoding was cut off inside the last line, which is dropped if another one remains.
+        """
         lines = text.split("\n")
         if not self.multiline:
             lines = lines[:1]
-        elif stopped in ("latency", "tokens") and len(lines) > 1:
-            lines = lines[:-1]  # the last line is unfinished
+        elif incomplete and len(lines) > 1:
+            lines = lines[:-1]
         kept: list[str] = []
         for number, line in enumerate(lines):
             if number and line.strip() and self._leaves_scope(line):
                 break
-            if number and self._reaches_suffix(line):
+            if number and self._is_following(line):
                 break
             if kept and _repeats([self.line + kept[0], *kept[1:], line]):
                 break
             kept.append(line)
-        out = _unrepeated("\n".join(kept)).rstrip()
-        return self._without_overlap(out)
+        return self._without_overlap(_collapse_repetition("\n".join(kept)).rstrip())
 
     def _leaves_scope(self, line: str) -> bool:
-        inside = self.indent if self.line.strip() else max(self.indent, 0)
-        return _width(line) < inside
+        return _indent(line) < self.indent
 
-    def _reaches_suffix(self, line: str) -> bool:
+    def _is_following(self, line: str) -> bool:
         return len(line.strip()) > 2 and line.strip() == self.following.strip()
 
     def _without_overlap(self, text: str) -> str:
-        """Cut from the end what stands behind the cursor anyway: `foo(a)` before `)` becomes `foo(a`."""
+        """Cut from the end of `text` what already follows the cursor: `foo(a)` before `)` becomes `foo(a`."""
         rest = self.rest.rstrip()
         first, newline, others = text.partition("\n")
         if rest and not newline:
@@ -94,28 +105,23 @@ class StopRules:
                 if text.endswith(rest[:size]) and (size == len(rest) or size > 2):
                     return text[:-size]
         if rest and newline and first.endswith(rest):
-            return first[: -len(rest)]  # several lines cannot be put before text that stays on this line
+            return first[: -len(rest)]  # the rest of the cursor line would follow the last of several lines
         return "\n".join([first, others]) if newline else first
 
 
-def closers_only(rest: str) -> bool:
-    """Whether the rest of a line holds nothing but closing characters and white space."""
-    return bool(_CLOSERS.match(rest))
-
-
-def _width(line: str) -> int:
+def _indent(line: str) -> int:
     expanded = line.expandtabs(4)
     return len(expanded) - len(expanded.lstrip(" "))
 
 
 def _repeats(lines: list[str]) -> bool:
-    """The last line was just said, or the last pair of lines was."""
-    said = [line.strip() for line in lines if line.strip()]
-    if len(said) >= 2 and len(said[-1]) > 3 and said[-1] == said[-2]:
+    """Whether the last line repeats the one before it, or the last two lines repeat the two before them."""
+    written = [line.strip() for line in lines if line.strip()]
+    if len(written) >= 2 and len(written[-1]) > 3 and written[-1] == written[-2]:
         return True
-    return len(said) >= 4 and said[-2:] == said[-4:-2]
+    return len(written) >= 4 and written[-2:] == written[-4:-2]
 
 
-def _unrepeated(text: str) -> str:
-    match = _REPEATED.search(text)
+def _collapse_repetition(text: str) -> str:
+    match = _REPETITION.search(text)
     return text[: match.start()] + match.group(1) if match else text

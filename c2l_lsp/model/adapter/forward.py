@@ -23,11 +23,27 @@ from torch.nn import functional
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.runtime.attention import Attention
 from c2l_lsp.model.runtime.cuda_graph import ROWS, FixedStep
-from c2l_lsp.model.runtime.int8_model import KV, Int8Model
-from c2l_lsp.model.runtime.kernel_layers import Stepping, Steps
+from c2l_lsp.model.runtime.int8_model import KV_DTYPE, Int8Model
+from c2l_lsp.model.runtime.kernel_layers import KernelLayers, KernelSequence
 from c2l_lsp.model.runtime.lora_pair import LoraPair
-from c2l_lsp.model.runtime.quantized_linear import Int8, Quick, beside, compiles, quantises, steps_of
-from c2l_lsp.model.runtime.weights import Layer, Matrix, Rotations, Weights, fuse, merged, packs, small
+from c2l_lsp.model.runtime.quantized_linear import (
+    KernelInt8Linear,
+    TorchInt8Linear,
+    attach_lora,
+    build_kernel_layers,
+    int8_is_faster,
+    kernel_supports,
+)
+from c2l_lsp.model.runtime.weights import (
+    DenseLinear,
+    Layer,
+    RotaryTable,
+    Weights,
+    fuse_projections,
+    is_small,
+    merge_lora,
+    packing_is_faster,
+)
 
 _Plain = TypeVar("_Plain", Layer, Weights)
 
@@ -57,7 +73,7 @@ class _Forms:
 
     prompt: Weights
     step: Weights
-    quick: Steps | None = None
+    quick: KernelLayers | None = None
 
 
 class NativeReader:
@@ -71,7 +87,7 @@ class NativeReader:
 
     def __init__(
         self,
-        lm: Any,  # noqa: ANN401 - a model `why_not` accepts
+        lm: Any,  # noqa: ANN401 - a model `unsupported_reason` accepts
         adapters: AdapterSlot,
         int8: bool | None = None,
         fixed: bool | None = None,
@@ -79,18 +95,18 @@ class NativeReader:
         whole: Int8Model | None = None,
     ) -> None:
         self._lm, self._adapters = lm, adapters
-        self._packs, self._small = packs(lm), small(lm)
-        self._int8 = quantises(lm) if int8 is None else int8
+        self._packs, self._small = packing_is_faster(lm), is_small(lm)
+        self._int8 = int8_is_faster(lm) if int8 is None else int8
         self.fixed = lm.device.type == "cuda" if fixed is None else fixed
-        self._quick = self._int8 and (compiles(lm) if compiled is None else compiled)
+        self._quick = self._int8 and (kernel_supports(lm) if compiled is None else compiled)
         self._one = self._quick and lm.dtype == torch.float32 and self._small
-        self.kv_dtype = KV if self._one else lm.dtype
+        self.kv_dtype = KV_DTYPE if self._one else lm.dtype
         if whole is not None and self._one:
-            self._bare = _Forms(whole.weights, whole.weights, whole.steps)
+            self._bare = _Forms(whole.weights, whole.weights, whole.layers)
         else:
-            self._bare = self._both(*self._formed(fuse(lm)))
+            self._bare = self._both(*self._formed(fuse_projections(lm)))
         self._adapted: list[tuple[Mapping[str, LoraPair], _Forms]] = []
-        self.rotations = Rotations(self._bare.prompt)
+        self.rotations = RotaryTable(self._bare.prompt)
         self.attention = Attention(self._bare.prompt)
 
     @property
@@ -102,7 +118,7 @@ class NativeReader:
     def portion(self) -> int:
         """Tokens of a prompt to be read at a time; the next ones have the same bits then."""
         if (whole := self.whole) is not None:
-            return whole.portion
+            return whole.slice_tokens
         return ALL if self._lm.device.type == "cuda" else _PORTION
 
     def weights(self, step: bool = False) -> Weights:
@@ -111,12 +127,12 @@ class NativeReader:
         return forms.step if step else forms.prompt
 
     @property
-    def quick(self) -> Steps | None:
+    def quick(self) -> KernelLayers | None:
         """All layers under the current adapter for one compiled call a step, where that can be."""
         return self._forms(self._adapters.pairs).quick
 
     @property
-    def whole(self) -> Steps | None:
+    def whole(self) -> KernelLayers | None:
         """The same for prompts, where they are read so too."""
         return self.quick if self._one else None
 
@@ -133,21 +149,23 @@ class NativeReader:
     def _with(self, pairs: Mapping[str, LoraPair]) -> _Forms:
         bare = self._bare
         if not self._small:
-            prompt, step = (form.with_layers(beside(self._lm, form, pairs)) for form in (bare.prompt, bare.step))
+            prompt, step = (form.with_layers(attach_lora(self._lm, form, pairs)) for form in (bare.prompt, bare.step))
             return self._both(prompt, step)
-        made = {i: self._formed(layer) for i, layer in merged(self._lm, bare.prompt.head_dim, pairs).items()}
+        made = {i: self._formed(layer) for i, layer in merge_lora(self._lm, bare.prompt.head_dim, pairs).items()}
         prompt = bare.prompt.with_layers({i: layer for i, (layer, _) in made.items()})
         return self._both(prompt, bare.step.with_layers({i: layer for i, (_, layer) in made.items()}))
 
     def _both(self, prompt: Weights, step: Weights) -> _Forms:
-        return _Forms(prompt, step if self._int8 else prompt, steps_of(step, self.kv_dtype) if self._quick else None)
+        return _Forms(
+            prompt, step if self._int8 else prompt, build_kernel_layers(step, self.kv_dtype) if self._quick else None
+        )
 
     def _formed(self, plain: _Plain) -> tuple[_Plain, _Plain]:
         """Plain weights for prompts and for steps."""
-        prompt = plain.each(Matrix.pack) if self._packs else plain
+        prompt = plain.map_linears(DenseLinear.pack) if self._packs else plain
         if not self._int8:
             return prompt, prompt
-        step = plain.each(Quick.of if self._quick else Int8.of)
+        step = plain.map_linears(KernelInt8Linear.quantize if self._quick else TorchInt8Linear.quantize)
         return (step if self._one else prompt), step
 
     @property
@@ -186,7 +204,7 @@ class NativeSequence:
         self._room = torch.empty(0)  # [layers, capacity, 2·K·h]
         self._kv: list[Tensor] = []
         self._steps: dict[int, tuple[Weights, FixedStep]] = {}
-        self._quick: list[tuple[Steps, Stepping]] = []
+        self._quick: list[tuple[KernelLayers, KernelSequence]] = []
 
     def read(self, ids: list[int], every: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
@@ -203,11 +221,11 @@ class NativeSequence:
             return self._fixed(ids, w)
         return self._forward(ids, w, True)
 
-    def _compiled(self, ids: list[int], w: Weights, quick: Steps, every: bool = True) -> Tensor:
+    def _compiled(self, ids: list[int], w: Weights, quick: KernelLayers, every: bool = True) -> Tensor:
         self._reserve(self.length + len(ids))
         stepping = next((known for steps, known in self._quick if steps is quick), None)
         if stepping is None:
-            stepping = quick.on(self._room, self._reader.rotations(self._room.shape[1]))
+            stepping = quick.bind(self._room, self._reader.rotations(self._room.shape[1]))
             self._quick = [*self._quick[-1:], (quick, stepping)]
         hidden = stepping(ids, self.length, every)
         self.length += len(ids)

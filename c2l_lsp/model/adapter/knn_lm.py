@@ -26,8 +26,8 @@ from torch import Tensor
 
 from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.runtime import kernel
-from c2l_lsp.model.runtime.kernel import LONGEST, Ints
-from c2l_lsp.model.runtime.logits import Floats, Summed, add_odds, summed
+from c2l_lsp.model.runtime.kernel import MAX_MATCH, Int32Array
+from c2l_lsp.model.runtime.logits import Float32Array, LogitSummary, logaddexp_at, summarize
 
 NEAREST = 32
 """Candidates that speak."""
@@ -59,7 +59,7 @@ class MixtureGate:
             shares[said] = shares.get(said, 0.0) + part / total
         best, most = max(shares.items(), key=itemgetter(1))
         features = (
-            most, float(found.cosine.max()), float(found.run.max()) / LONGEST, top, float(best == token),
+            most, float(found.cosine.max()), float(found.run.max()) / MAX_MATCH, top, float(best == token),
             math.log1p(found.count) / 8, most * (1 - top),
         )  # fmt: skip
         return NeighbourVote(np.array([*shares], np.int32), np.array([*shares.values()]), np.array(features))
@@ -85,9 +85,9 @@ class MixtureGate:
 class Neighbours:
     """The best candidates of a position: cosine and run [k] fp32, next token [k], and how many there were in all."""
 
-    cosine: Floats
-    run: Floats
-    next: Ints
+    cosine: Float32Array
+    run: Float32Array
+    next: Int32Array
     count: int
 
 
@@ -95,7 +95,7 @@ class Neighbours:
 class NeighbourVote:
     """Tokens the candidates name [m], their masses [m] (sum 1), and the FEATURES that λ is made of."""
 
-    tokens: Ints
+    tokens: Int32Array
     mass: NDArray[np.float64]
     features: NDArray[np.float64]
 
@@ -168,7 +168,7 @@ class KnnMemory:
     strength: float = 1.0
 
     @cached_property
-    def _index(self) -> tuple[Ints, Ints, Ints, NDArray[np.int8]]:
+    def _index(self) -> tuple[Int32Array, Int32Array, Int32Array, NDArray[np.int8]]:
         """(ids, then by last token: the last tokens, their places in ids, their keys). AdapterError if keys are missing
         or left over: a state that was tampered with."""
         ids = self.ids.numpy()
@@ -183,13 +183,13 @@ class KnnMemory:
         return ids, ids[places], places, self.keys.numpy()[order]
 
     @cached_property
-    def _quick(self) -> kernel.Recalling | None:
+    def _quick(self) -> kernel.KnnMixer | None:
         """The same in one compiled call; None where that is not to be had."""
-        if not kernel.built():
+        if not kernel.is_available():
             return None
         try:
             basis = self.basis.float().cpu().contiguous()
-            return kernel.Recalling(*self._index, basis, [*self.trust.plain(), self.strength])
+            return kernel.KnnMixer(*self._index, basis, [*self.trust.plain(), self.strength])
         except ValueError:
             return None
 
@@ -207,7 +207,7 @@ class KnnMemory:
         made.__dict__["_index"] = self._index
         return made
 
-    def find(self, key: Floats, before: Sequence[int]) -> Neighbours | None:
+    def find(self, key: Float32Array, before: Sequence[int]) -> Neighbours | None:
         """The NEAREST best candidates of a position with this unit key [D] after these tokens; None without any."""
         ids, last, places, keys = self._index
         wanted = np.array([before[-1], before[-1] + 1], last.dtype)  # of another type, all of `last` would be converted
@@ -216,9 +216,9 @@ class KnnMemory:
             return None
         step = -(-(high - low) // _MOST)
         at = places[low:high:step]
-        cosine: Floats = (keys[low:high:step].astype(np.float32) @ key) / np.float32(127)
+        cosine: Float32Array = (keys[low:high:step].astype(np.float32) @ key) / np.float32(127)
         run, agree = np.ones(len(at), np.float32), np.arange(len(at))
-        for back in range(1, min(LONGEST, len(before))):
+        for back in range(1, min(MAX_MATCH, len(before))):
             agree = agree[ids[at[agree] - back] == before[-1 - back]]
             if not len(agree):
                 break
@@ -234,14 +234,16 @@ class KnnMemory:
         self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, NeighbourVote] | None]:
         """(λ, share) of positions with final hidden states [n, d], logits [n, V] fp32, after these tokens each."""
-        return self._shares(hidden, summed(logits), before)
+        return self._shares(hidden, summarize(logits), before)
 
     def _shares(
-        self, hidden: Tensor, sums: Summed, before: Sequence[Sequence[int]]
+        self, hidden: Tensor, sums: LogitSummary, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, NeighbourVote] | None]:
         keys = keys_of(self.basis, hidden).cpu().numpy()
         out: list[tuple[float, NeighbourVote] | None] = []
-        for key, top, token, tail in zip(keys, sums.tops.tolist(), sums.tokens.tolist(), before, strict=True):
+        for key, top, token, tail in zip(
+            keys, sums.top_probabilities.tolist(), sums.tokens.tolist(), before, strict=True
+        ):
             found = self.find(key, tail)
             if found is None:
                 out.append(None)
@@ -257,19 +259,19 @@ class KnnMemory:
         if self._quick is not None and out.device.type == "cpu":
             self._quick.mix(hidden.float().contiguous(), out, before)
             return out
-        sums = summed(out)
-        rows, tokens, raised = list[int](), list[Ints](), list[NDArray[np.float64]]()
+        sums = summarize(out)
+        rows, tokens, raised = list[int](), list[Int32Array](), list[NDArray[np.float64]]()
         for row, found in enumerate(self._shares(hidden, sums, before)):
             if found is not None and found[0] > 0:
                 part, share = found
                 rows += [row] * len(share.tokens)
                 tokens.append(share.tokens)
-                raised.append(np.log(share.mass * (part / (1 - part))) + sums.norms[row])
+                raised.append(np.log(share.mass * (part / (1 - part))) + sums.log_sum_exp[row])
         if rows:
-            add_odds(out, rows, np.concatenate(tokens), np.concatenate(raised))
+            logaddexp_at(out, rows, np.concatenate(tokens), np.concatenate(raised))
         return out
 
 
 def tails(ids: Sequence[int], begin: int, end: int) -> list[Sequence[int]]:
     """The last LONGEST tokens up to each of the positions `begin` ≤ i < `end` of a text, itself included."""
-    return [ids[max(0, i + 1 - LONGEST) : i + 1] for i in range(begin, end)]
+    return [ids[max(0, i + 1 - MAX_MATCH) : i + 1] for i in range(begin, end)]

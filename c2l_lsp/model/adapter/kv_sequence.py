@@ -13,7 +13,7 @@ from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.lm.llama import LlamaLM
 from c2l_lsp.model.runtime.lora_pair import LoraPair
-from c2l_lsp.model.runtime.weights import mergeable, why_not
+from c2l_lsp.model.runtime.weights import can_merge, unsupported_reason
 
 
 class KVSequence(Protocol):
@@ -108,7 +108,7 @@ class _EitherReader:
     def __init__(self, model: BaseModel, adapters: AdapterSlot, int8: bool | None) -> None:
         self._adapters = adapters
         self._native, self._other = (
-            NativeReader(model.lm, adapters, int8, whole=model.whole),
+            NativeReader(model.lm, adapters, int8, whole=model.int8_model),
             TransformersReader(model, adapters),
         )
         self._judged: tuple[Mapping[str, LoraPair], SequenceReader] = ({}, self._native)
@@ -139,10 +139,10 @@ class _EitherReader:
     def _current(self) -> SequenceReader:
         pairs = self._adapters.pairs
         if self._judged[0] is not pairs:  # asked at every token: some forty names are not looked at each time
-            self._judged = (pairs, self._native if mergeable(pairs) else self._other)
+            self._judged = (pairs, self._native if can_merge(pairs) else self._other)
         return self._judged[1]
 
 
 def sequence_reader(model: BaseModel, adapters: AdapterSlot, int8: bool | None = None) -> SequenceReader:
     """The fastest reader that fits a model; `int8` as in NativeReader."""
-    return TransformersReader(model, adapters) if why_not(model.lm) else _EitherReader(model, adapters, int8)
+    return TransformersReader(model, adapters) if unsupported_reason(model.lm) else _EitherReader(model, adapters, int8)

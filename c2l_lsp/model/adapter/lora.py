@@ -170,7 +170,7 @@ class AdapterSlot:
         """Final hidden states [..., d] as the head sees them: h + C h under an adapter with a final map."""
         if self._final is None:
             return hidden
-        quick = kernel.mapped(hidden, self._final) if hidden.dim() == 2 else None
+        quick = kernel.apply_final_map(hidden, self._final) if hidden.dim() == 2 else None
         return hidden + hidden @ self._final.T if quick is None else quick
 
     def logits(self, hidden: Tensor) -> Tensor:

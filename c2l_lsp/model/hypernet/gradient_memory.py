@@ -34,7 +34,7 @@ from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices
 from c2l_lsp.model.hypernet.prior import MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices, drained
+from c2l_lsp.model.runtime.cooperative import Slices, drain
 
 RULE = "memory-4"
 """Version of the cutting and reading rules; part of every key and digest."""
@@ -93,13 +93,13 @@ class Memory:
 
     def embed(self, chunks: Sequence[Chunk]) -> list[ChunkEmbedding]:
         """As `reading`, in one go."""
-        return drained(self.embed_in_slices(chunks))
+        return drain(self.embed_in_slices(chunks))
 
     # --- the state -------------------------------------------------------------------------------------------------
 
     def empty(self) -> RepoState:
         """Zero sums, zero recency, zero gate, nothing to recall."""
-        sums = drained(_summing([], self.prior.R))
+        sums = drain(_summing([], self.prior.R))
         recent = torch.zeros_like(sums["S"])
         rows = knn_lm.nothing(len(self.prior.keys))
         return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.gate_hidden), **rows})
@@ -137,7 +137,7 @@ class Memory:
 
     def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """As `updating`, in one go."""
-        return drained(self.update_in_slices(states, changes))
+        return drain(self.update_in_slices(states, changes))
 
     def _features(self, state: RepoState, plus: Sums, minus: Sums) -> Tensor:
         """[FEATURES]: log sizes of what came, went and stands, the change's evidence, its agreement with S_rec."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from c2l_lsp.model.hypernet.prior import MAX_TOKENS
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices, drained
+from c2l_lsp.model.runtime.cooperative import Slices, drain
 
 _ROWS = 512  # positions whose logits are held at once: 2048 of them took 200 MB with their softmax
 _WORK = 1 << 28  # elements of the head that a slice on a CPU multiplies: some 10 ms
@@ -29,7 +29,7 @@ class OutputGradients:
 
 def output_gradients(model: BaseModel, texts: Sequence[str], skip: int = 0) -> OutputGradients:
     """As `erring`, in one go."""
-    return drained(output_gradients_in_slices(model, texts, skip))
+    return drain(output_gradients_in_slices(model, texts, skip))
 
 
 def output_gradients_in_slices(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Slices[OutputGradients]:
@@ -53,7 +53,7 @@ def _head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Te
     step = _ROWS if hidden.device.type != "cpu" else min(_ROWS, max(8, _WORK // E.numel()))
     for start in range(0, len(hidden), step):
         rows = slice(start, start + step)
-        p = torch.softmax(model.scores(hidden[rows]).float(), dim=-1)
+        p = torch.softmax(model.inference_logits(hidden[rows]).float(), dim=-1)
         out[rows] = E[targets[rows]].float() - (p.to(E.dtype) @ E).float()
         yield
     return out / model.logit_divisor

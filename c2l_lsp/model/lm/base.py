@@ -21,13 +21,13 @@ from torch import Tensor
 
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.errors import ModelError
-from c2l_lsp.model.lm.fim import FimTokens, resolve
+from c2l_lsp.model.lm.fim import FimTokens, resolve_fim
 from c2l_lsp.model.lm.incremental_tokenizer import IncrementalTokenizer
 from c2l_lsp.model.lm.llama import LlamaLM
 from c2l_lsp.model.lm.token_healing import TokenBytes, token_bytes_of
 from c2l_lsp.model.runtime.cooperative import Slices
-from c2l_lsp.model.runtime.hardware import cores, pick_device, pick_dtype, quick, threads
-from c2l_lsp.model.runtime.int8_model import Int8Model, int8_model_of
+from c2l_lsp.model.runtime.hardware import core_count, has_fast_cores, pick_device, pick_dtype, thread_count
+from c2l_lsp.model.runtime.int8_model import Int8Model, build_int8_model
 
 AUTO, NANO, SMALL = "auto", "c2l-nano", "c2l-small"
 SHIPPED = (NANO, SMALL)
@@ -108,12 +108,12 @@ class BaseModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
-    def encode_kept(self, text: str) -> list[int]:
+    def encode_cached(self, text: str) -> list[int]:
         """As `encode`; of the last few texts the ids are kept: what follows the cursor stays while somebody types."""
         return list(self._kept(text))
 
     @cached_property
-    def encode_blocks(self) -> IncrementalTokenizer:
+    def encode_incrementally(self) -> IncrementalTokenizer:
         """As `encode`, for a text that grows: of all but its last lines the ids are kept."""
         return IncrementalTokenizer(self.encode)
 
@@ -138,27 +138,27 @@ class BaseModel:
         return states
 
     @cached_property
-    def whole(self) -> Int8Model | None:
+    def int8_model(self) -> Int8Model | None:
         """The int8 form of the bare model, where our own kernel reads it best; made at the first use."""
-        return int8_model_of(self.lm)
+        return build_int8_model(self.lm)
 
     @torch.inference_mode()
     def hidden_states_in_slices(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
         """Final normed hidden states [n, d] of texts of n ids each, under no adapter, as a completion would have them:
         in slices where the model can be stopped in between."""
-        if self.whole is not None:
-            return (yield from self.whole.hidden_states_in_slices(texts))
+        if self.int8_model is not None:
+            return (yield from self.int8_model.hidden_states_in_slices(texts))
         longest = max(map(len, texts), default=0)
         ids = torch.tensor([[*text, *[self.start] * (longest - len(text))] for text in texts], device=self.device)
         if isinstance(self.lm, LlamaLM):
-            states = yield from self.lm.base_model.passing(ids, self.lm.new_cache())
+            states = yield from self.lm.base_model.forward_in_slices(ids, self.lm.new_cache())
         else:
             states = self.hidden(ids)
         return [row[: len(text)] for row, text in zip(states, texts, strict=True)]
 
-    def scores(self, hidden: Tensor) -> Tensor:
+    def inference_logits(self, hidden: Tensor) -> Tensor:
         """Logits [n, vocabulary] of states that `reading` gave."""
-        return self.logits(hidden) if self.whole is None else self.whole.logits(hidden)
+        return self.logits(hidden) if self.int8_model is None else self.int8_model.logits(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocabulary] of final hidden states [..., d], in the weights' dtype."""
@@ -171,7 +171,7 @@ _THREADS = 3
 One that is takes 0.6 s with one thread (1024 tokens, AVX2), and 2 ms a token."""
 
 
-def named(settings: ModelSettings) -> ModelSettings:
+def resolve_auto(settings: ModelSettings) -> ModelSettings:
     """The same settings with a model's name: auto is `c2l-small` where there is power for it, else `c2l-nano`.
 
     The rule looks at the machine alone, never at its load: another model tomorrow would have to learn the folder anew.
@@ -179,17 +179,21 @@ def named(settings: ModelSettings) -> ModelSettings:
     """
     if settings.path or settings.id != AUTO:
         return settings
-    power = pick_device(settings.device).type != "cpu" or threads() >= _THREADS or (quick() and cores() > 1)
+    power = (
+        pick_device(settings.device).type != "cpu"
+        or thread_count() >= _THREADS
+        or (has_fast_cores() and core_count() > 1)
+    )
     return msgspec.structs.replace(settings, id=SMALL if power else NANO)
 
 
 def load(settings: ModelSettings) -> BaseModel:
     """Load the model the settings name, frozen. ModelError says what is missing and what to do."""
     started = time.perf_counter()
-    settings = named(settings)
+    settings = resolve_auto(settings)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)
-    where, revision = whereabouts(settings)
+    where, revision = locate(settings)
     offline = settings.offline or Path(where).is_dir()
     arguments: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False}
     if revision:
@@ -202,11 +206,11 @@ def load(settings: ModelSettings) -> BaseModel:
             where, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **arguments
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise refusal(settings, where, error) from error
-    return assembled(settings, lm.to(device), tokenizer, device, dtype, started)
+        raise load_error(settings, where, error) from error
+    return build_base_model(settings, lm.to(device), tokenizer, device, dtype, started)
 
 
-def assembled(
+def build_base_model(
     settings: ModelSettings,
     lm: Any,  # noqa: ANN401 - a causal LM with transformers' names
     tokenizer: Any,  # noqa: ANN401 - a transformers tokenizer
@@ -232,10 +236,10 @@ def assembled(
 
 def _fim(tokenizer: transformers.PreTrainedTokenizerBase, says: object) -> FimTokens | None:
     """A model's config may say that its middle is poor (false), or in which order it learned to fill (a text)."""
-    return resolve(tokenizer, says if isinstance(says, str) else None) if says else None
+    return resolve_fim(tokenizer, says if isinstance(says, str) else None) if says else None
 
 
-def whereabouts(settings: ModelSettings) -> tuple[str, str]:
+def locate(settings: ModelSettings) -> tuple[str, str]:
     """(folder or Hub name, revision) of the model the settings name. ModelError if a folder holds none."""
     if settings.path:
         folder = Path(settings.path).expanduser()
@@ -250,7 +254,7 @@ def whereabouts(settings: ModelSettings) -> tuple[str, str]:
     return settings.id, settings.revision
 
 
-def refusal(settings: ModelSettings, where: str, error: Exception) -> ModelError:
+def load_error(settings: ModelSettings, where: str, error: Exception) -> ModelError:
     """What to tell of an error while a model was loaded."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(where).is_dir():

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.model.lm import base
-from c2l_lsp.model.lm.llama import KIND, Config, LlamaLM
+from c2l_lsp.model.lm.llama import ARCHITECTURE, Config, LlamaLM
 from c2l_lsp.model.runtime import hardware
 
 _TOKENIZER = "PreTrainedTokenizerFast"  # all of it is in tokenizer.json
@@ -27,9 +27,9 @@ _TOKENIZER = "PreTrainedTokenizerFast"  # all of it is in tokenizer.json
 def load(settings: ModelSettings) -> base.BaseModel:
     """The model the settings name: ours where its folder allows it, else transformers'. ModelError as there."""
     started = time.perf_counter()
-    settings = base.named(settings)
-    where = base.whereabouts(settings)[0]
-    config = read(Path(where))
+    settings = base.resolve_auto(settings)
+    where = base.locate(settings)[0]
+    config = read_config(Path(where))
     if config is None:
         return base.load(settings)
     device = hardware.pick_device(settings.device)
@@ -38,11 +38,11 @@ def load(settings: ModelSettings) -> base.BaseModel:
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(where, local_files_only=True)
         lm = _filled(config, Path(where) / "model.safetensors", dtype).to(device)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise base.refusal(settings, where, error) from error
-    return base.assembled(settings, lm, tokenizer, device, dtype, started, KIND)
+        raise base.load_error(settings, where, error) from error
+    return base.build_base_model(settings, lm, tokenizer, device, dtype, started, ARCHITECTURE)
 
 
-def read(folder: Path) -> Config | None:
+def read_config(folder: Path) -> Config | None:
     """The configuration of a folder this module can load; None for any other."""
     try:
         config = msgspec.json.decode((folder / "config.json").read_bytes(), type=Config)
@@ -50,7 +50,7 @@ def read(folder: Path) -> Config | None:
     except (OSError, KeyError, TypeError, msgspec.DecodeError):
         return None
     whole = all((folder / name).is_file() for name in ("model.safetensors", "tokenizer.json"))
-    return config if whole and config.plain and tokenizer == _TOKENIZER else None
+    return config if whole and config.is_supported and tokenizer == _TOKENIZER else None
 
 
 def _filled(config: Config, path: Path, dtype: torch.dtype) -> LlamaLM:

@@ -82,7 +82,7 @@ class FimTokens:
         return [self.prefix, *before, self.suffix, *after, self.middle]
 
 
-def resolve(tokenizer: _Vocabulary, order: str | None = None) -> FimTokens | None:
+def resolve_fim(tokenizer: _Vocabulary, order: str | None = None) -> FimTokens | None:
     """The family whose three tokens this tokenizer knows; None for a model without fill-in-the-middle.
 
     `order`: what the model's own config says it was trained in (one of ORDERS), None for its family's.

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 Encode = Callable[[str], list[int]]
 
-LINES = 16
+BLOCK_LINES = 16
 """Lines of a block."""
 
 _KEPT = 512  # blocks: as many as are in sight of some documents
@@ -26,12 +26,12 @@ class IncrementalTokenizer:
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
         self._known = lru_cache(_KEPT)(lambda block: tuple(encode(block)))
-        self.apart = all(encode(a + b) == [*encode(a), *encode(b)] for a in _ENDS for b in _BEGINNINGS)
+        self.can_split = all(encode(a + b) == [*encode(a), *encode(b)] for a in _ENDS for b in _BEGINNINGS)
         """Whether a text may be cut before the end of a line."""
 
     def __call__(self, text: str) -> list[int]:
         """The ids of a text, as `encode` gives them."""
-        if not self.apart:
+        if not self.can_split:
             return self._encode(text)
         ids: list[int] = []
         places = [0, *_cuts(text)]
@@ -45,7 +45,7 @@ def _cuts(text: str) -> list[int]:
     cuts: list[int] = []
     at = 0
     for number, line in enumerate(text.split("\n")):
-        if number and number % LINES == 0:
+        if number and number % BLOCK_LINES == 0:
             begin = at - 1
             while begin > 0 and text[begin - 1] in "\r\n":
                 begin -= 1

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from c2l_lsp.model.runtime.cooperative import Slices, drained
+from c2l_lsp.model.runtime.cooperative import Slices, drain
 
-KIND = "LlamaForCausalLM"
+ARCHITECTURE = "LlamaForCausalLM"
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -46,11 +46,11 @@ class Config(msgspec.Struct, frozen=True):
     c2l_fim: bool | str = True
 
     @property
-    def plain(self) -> bool:
+    def is_supported(self) -> bool:
         """Whether these are the mathematics of this module."""
         rope = self.rope_parameters
         return (
-            (self.model_type, self.architectures) == ("llama", [KIND])
+            (self.model_type, self.architectures) == ("llama", [ARCHITECTURE])
             and self.hidden_act == "silu"
             and set(rope) <= {"rope_theta", "rope_type"}
             and rope.get("rope_type", "default") == "default"
@@ -65,18 +65,18 @@ class Config(msgspec.Struct, frozen=True):
         return float(self.rope_parameters.get("rope_theta", self.rope_theta))
 
     @property
-    def width(self) -> int:
+    def head_size(self) -> int:
         """Numbers a head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
 @dataclass
-class Cache:
+class KVCache:
     """Keys and values [B, K, T, h] of every layer of one batch of texts."""
 
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def grown(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's keys and values with new ones after them."""
         if index in self.layers:
             old = self.layers[index]
@@ -119,7 +119,7 @@ class Rotary(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        powers = torch.arange(0, config.width, 2, dtype=torch.float32, device="cpu") / config.width
+        powers = torch.arange(0, config.head_size, 2, dtype=torch.float32, device="cpu") / config.head_size
         # of the module, so that it goes to the device with the weights; it stays fp32 whatever they are: [h/2]
         self.register_buffer("inv_freq", 1.0 / config.theta**powers, persistent=False)
 
@@ -136,7 +136,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        d, h, bias = config.hidden_size, config.width, config.attention_bias
+        d, h, bias = config.hidden_size, config.head_size, config.attention_bias
         self.head_dim, heads = h, config.num_attention_heads
         kv = config.num_key_value_heads
         self.q_proj = nn.Linear(d, heads * h, bias=bias)
@@ -144,11 +144,13 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(d, kv * h, bias=bias)
         self.o_proj = nn.Linear(heads * h, d, bias=bias)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache, index: int) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache, index: int
+    ) -> Tensor:
         """[B, T, d] → [B, T, d]; a mask [T, L] says what each row sees, None: all before it and itself."""
         projected = (projection(x) for projection in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (one.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for one in projected)
-        k, v = cache.grown(index, _turned(k, turn), v)
+        k, v = cache.append(index, _turned(k, turn), v)
         seen = functional.scaled_dot_product_attention(
             _turned(q, turn), k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True
         )
@@ -183,13 +185,15 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache, index: int) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache, index: int
+    ) -> Tensor:
         """[B, T, d] → [B, T, d]."""
         x = x + self.self_attn(self.input_layernorm(x), turn, mask, cache, index)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
-class Body(nn.Module):
+class LlamaModel(nn.Module):
     """Token ids to final normed hidden states."""
 
     def __init__(self, config: Config) -> None:
@@ -213,15 +217,17 @@ class Body(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        past_key_values: KVCache | None = None,
         use_cache: bool = False,
     ) -> Output:
         """States of ids [B, T], padded on the right if at all: no real position sees the padding, so that
         `attention_mask` is not asked; with a cache they stand after what it holds."""
         del attention_mask, use_cache
-        return Output(drained(self.passing(input_ids, Cache() if past_key_values is None else past_key_values)))
+        return Output(
+            drain(self.forward_in_slices(input_ids, KVCache() if past_key_values is None else past_key_values))
+        )
 
-    def passing(self, input_ids: Tensor, cache: Cache) -> Slices[Tensor]:
+    def forward_in_slices(self, input_ids: Tensor, cache: KVCache) -> Slices[Tensor]:
         """States [B, T, d] as `forward` gives them, a layer a slice."""
         start = cache.layers[0][0].shape[2] if cache.layers else 0
         x = self.embed_tokens(input_ids)
@@ -239,11 +245,11 @@ class LlamaLM(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.model = Body(config)
+        self.model = LlamaModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
-    def base_model(self) -> Body:
+    def base_model(self) -> LlamaModel:
         """The model without its head."""
         return self.model
 
@@ -261,6 +267,6 @@ class LlamaLM(nn.Module):
         """The head."""
         return self.lm_head
 
-    def new_cache(self) -> Cache:
+    def new_cache(self) -> KVCache:
         """An empty cache for one text."""
-        return Cache()
+        return KVCache()

@@ -41,7 +41,7 @@ class TokenBytes:
         """The bytes of a token."""
         return (self._pieces[token] if token < len(self._pieces) else None) or b""
 
-    def agreeing(self, debt: bytes) -> list[int]:
+    def compatible_tokens(self, debt: bytes) -> list[int]:
         """Tokens that begin with `debt`, and tokens that `debt` begins with; all of them pay a part of it."""
         begin = bisect_left(self._sorted, (debt, -1))
         found = []

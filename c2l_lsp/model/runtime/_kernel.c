@@ -1,13 +1,13 @@
-/* Decode steps and prompts of a Llama-shaped model on int8 weights, and what is recalled at each: on the calling thread, with
- * the help of a few more where there is enough to do.
+/* Inference on the CPU for Llama-shaped models with int8 weights, and kNN-LM look-up.
  *
- * A small model's step is bound by what it costs to dispatch some hundred operations, not by its arithmetic; here it is
- * one call. Weights are int8 with a scale per row, what they are multiplied by has 16 bits with a scale per row, so that
- * sums are exact; everything else is fp32, keys and values fp32, bf16 or fp16. A row has the same bits however many are computed at
- * once, so a checked draft equals single steps, and a prompt read in one go one read token by token.
+ * A decode step of a small model costs less in arithmetic than in the dispatch of some hundred operations; here it is one
+ * call. Weights are int8 with one scale per row. Their inputs are quantised to 16 bits with one scale per row, so that the
+ * integer sums are exact. All other arithmetic is fp32; the KV cache holds fp32, bf16 or fp16. A row has the same bits
+ * however many rows are computed at once: a checked draft equals single steps, and a prompt read at once equals a prompt
+ * read token by token. Large jobs run on a small thread pool (_pool.h) with the same bits as on one thread.
  *
- * Plain C with the vector extensions of GCC and Clang; wider registers are used where the processor has them. Addresses
- * come from `kernel.py`, which sees to shapes, types and lifetimes; nothing is checked here.
+ * The code is plain C with the vector extensions of GCC and Clang, compiled once per register width (_vectors.h, _step.h,
+ * _knn.h). kernel.py and kernel_layers.py pass addresses and check shapes, types and lifetimes; this file checks nothing.
  */
 #define _GNU_SOURCE /* sched_getcpu */
 #define Py_LIMITED_API 0x030A0000
@@ -30,43 +30,43 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
-#define APART static __attribute__((noinline))
+#define NOINLINE static __attribute__((noinline))
 #else
-#define APART static __attribute__((noinline, noclone))
+#define NOINLINE static __attribute__((noinline, noclone))
 #endif
 enum {
-    BLOCK = 64,     /* positions whose keys stay in the first cache until every head has seen them */
-    MOST_WIDTH = 512, /* of the keys that are recalled by */
-    CHAINS = 8,     /* sums that are added to at once: as many as hide an addition's latency */
-    STRIP = 8, COLUMNS = 16, /* rows of weights that lie side by side, and how many numbers of each in turn; as in kernel.py */
-    GROUP = 4,      /* rows of what they are multiplied by that do */
-    AHEAD = 4096,   /* bytes by which weights are asked for before they are needed */
-    PART = 32768,   /* bytes of weights that a thread takes at once */
-    FAR = 256,      /* positions from which on attention is shared */
-    MOST_HEAD = 256, /* numbers of a head whose keys are unpacked for a tile */
-    TILE = 8,       /* rows that attend together; as in steps.py */
-    SOON = 16,      /* positions by which keys and values are */
+    KV_BLOCK = 64,           /* positions whose keys stay in the L1 cache until every head has used them */
+    MAX_KEY_WIDTH = 512,     /* numbers of a kNN key; as in kernel.py */
+    ACCUMULATORS = 8,        /* independent sums: enough to hide the latency of an addition */
+    PANEL_ROWS = 8,          /* weight rows that are interleaved, */
+    PANEL_COLUMNS = 16,      /* and how many numbers of each in turn; both as in kernel.py */
+    ROW_GROUP = 4,           /* input rows that are interleaved likewise */
+    PREFETCH_BYTES = 4096,   /* distance by which weights are prefetched */
+    PART_BYTES = 32768,      /* weights in one part of a parallel product */
+    PARALLEL_FROM = 256,     /* positions above which attention runs in parallel */
+    MAX_HEAD_DIM = 256,      /* head size up to which a tile converts keys and values to fp32 once */
+    QUERY_TILE = 8,          /* rows that attend together; as in kernel_layers.py */
+    PREFETCH_POSITIONS = 16, /* distance by which keys and values are prefetched */
 };
 
+/* W ≈ scale · weight, with an optional LoRA term: y = x Wᵀ + bias + B (A x). A and B are quantised as W is. */
 typedef struct {
-    const int8_t *weight; /* [out / STRIP, in / COLUMNS, STRIP, COLUMNS], the last rows filled up with zeros */
+    const int8_t *weight; /* [⌈out / PANEL_ROWS⌉, in / PANEL_COLUMNS, PANEL_ROWS, PANEL_COLUMNS], zero rows at the end */
     const float *scale;   /* [out] */
     const float *bias;    /* [out] or NULL */
-    /* Beside it, or rank 0: y += high (low x), both like weight and scale, low [rank, in], high [out, rank]. */
-    const int8_t *low;
-    const float *low_scale;
-    const int8_t *high;
-    const float *high_scale;
-    int64_t rank;
+    const int8_t *lora_a; /* [rank, in] */
+    const float *lora_a_scale;
+    const int8_t *lora_b; /* [out, rank] */
+    const float *lora_b_scale;
+    int64_t rank; /* 0: no LoRA term */
 } Matrix;
 
-/* All of a model that a step needs to know; one row of `layers` per layer. */
 typedef struct {
     int64_t width, heads, kv_heads, head_dim, inner, layers;
-    int64_t embedded, kind; /* kinds of numbers: of the embedding, of the text */
-    int64_t rank;           /* highest of what stands beside matrices */
-    double eps;
-} Shape;
+    int64_t embedding_type, kv_type; /* BF16, FP32 or FP16 */
+    int64_t rank;                    /* the highest LoRA rank of any matrix */
+    double eps;                      /* of the RMS norms */
+} ModelShape;
 
 typedef struct {
     const float *attention_norm;
@@ -75,124 +75,124 @@ typedef struct {
     Matrix gate_up, down;
 } Layer;
 
-enum { BF16, FP32, FP16 }; /* kinds of numbers; as in steps.py */
+enum { BF16, FP32, FP16 }; /* as in kernel_layers.py */
 
-/* Keys and values of a text, keys beside values: [layers, capacity, 2 · kv_heads · head_dim]. */
+/* Keys, then values, of every position: [layers, capacity, 2 · kv_heads · head_dim]. */
 typedef struct {
-    void *all;
+    void *kv;
     int64_t capacity;
-} Text;
+} KVCache;
 
-/* Where keys and values of one head stand in [positions from `first` on, stride]. */
+/* Keys and values of one head. Row i, of position first + i, is at kv + i · stride numbers; its key and value begin `key`
+ * and `value` numbers later and have `width` numbers each. */
 typedef struct {
     const void *kv;
     int64_t stride, key, value, width, first;
-} Keys;
+} HeadView;
 
-/* What parts of a product and of an attention need to know. */
 typedef struct {
-    const int8_t *weight; /* this and the next as in Matrix */
+    const int8_t *weight; /* this, `scale` and `bias` as in Matrix */
     const float *scale, *bias;
-    int64_t in, out, rows, each; /* strips of a part */
-    const int16_t *numbers;
+    int64_t in, out, rows, panels_per_part;
+    const int16_t *numbers; /* the quantised input, and its scales */
     const float *scales;
     float *y;
-    int more; /* added to what y is */
-} Product;
+    int accumulate; /* add to y instead of overwriting it */
+} MatmulTask;
 
 typedef struct {
-    const Shape *shape;
+    const ModelShape *shape;
     const void *kv;
-    const float *projected;
-    float *seen, *scores;
-    int64_t start, rows, capacity, apart; /* numbers between the scores of a thread and the next one's */
-} Attention;
+    const float *projected; /* [rows, (heads + 2 · kv_heads) · head_dim] */
+    float *out, *scores;    /* out [rows, heads · head_dim] */
+    int64_t start, rows, capacity, scores_per_thread;
+} AttentionTask;
 
-enum { LONGEST = 8, NEAREST = 32, MOST = 4096, FEATURES = 7 }; /* as in recall.py */
+enum { MAX_MATCH = 8, NEIGHBOURS = 32, MAX_CANDIDATES = 4096, FEATURES = 7 }; /* as in knn_lm.py */
 
-/* What is recalled of a folder; see recall.py. Places in `ids`, their tokens and keys are sorted by token. */
+/* The kNN memory of a folder. `last`, `places` and `keys` describe its positions, sorted by token. */
 typedef struct {
-    const int32_t *ids, *last, *places; /* [all], [count], [count] */
+    const int32_t *ids, *last, *places; /* [all] tokens; [count] token of a position, and its index in `ids` */
     const int8_t *keys;                 /* [count, width] */
-    const float *basis;                 /* [width, inner] */
+    const float *basis;                 /* [width, inner]: key = basis · hidden, normalised */
     int64_t count, width, inner, vocabulary;
-    const double *trust; /* τ, ρ, bias, a weight per feature, strength */
-} Memory;
+    const double *gate; /* the mixture gate: τ, ρ, bias, one weight per feature; then the strength */
+} KnnMemory;
 
 typedef struct {
-    float cosine[NEAREST], run[NEAREST];
-    int32_t next[NEAREST];
-    int64_t count, all; /* of those above; of all that there are */
-} Found;
+    float cosine[NEIGHBOURS], run[NEIGHBOURS]; /* run: tokens that match before the position, the current one included */
+    int32_t next[NEIGHBOURS];
+    int64_t count, candidates; /* neighbours found; positions that were eligible */
+} Neighbours;
 
-typedef void Recalled(const Memory *, const float *, const int32_t *, float *, int64_t);
-typedef void Multiplied(const Matrix *, int64_t, int64_t, const float *, float *, int64_t, float *, int);
-typedef void Stepped(const Shape *, const Layer *, const float *, const void *, const float *, const Text *, const int32_t *,
-                     float *, int64_t, int64_t, int64_t, float *, int);
-typedef void Mapped(const float *, const float *, float *, int64_t, int64_t);
-typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
+typedef void MixKnn(const KnnMemory *, const float *, const int32_t *, float *, int64_t);
+typedef void MultiplyMatrix(const Matrix *, int64_t, int64_t, const float *, float *, int64_t, float *, int);
+typedef void ForwardStep(const ModelShape *, const Layer *, const float *, const void *, const float *, const KVCache *,
+                         const int32_t *, float *, int64_t, int64_t, int64_t, float *, int);
+typedef void ApplyFinalMap(const float *, const float *, float *, int64_t, int64_t);
+typedef void ArgmaxRows(const float *, int64_t, int32_t *, double *, int64_t);
 
-/* What the files below define is named floats_4, floats_8 …: each is included once for every width of registers. */
+/* The names that the files below define get a suffix, floats_4, floats_8 …, since each file is included once per width. */
 #define floats NAME(floats)
 #define ints NAME(ints)
 #define bytes NAME(bytes)
 #define halves NAME(halves)
-#define words NAME(words)
+#define uints NAME(uints)
 #define quad NAME(quad)
-#define widened NAME(widened)
-#define total NAME(total)
+#define widen NAME(widen)
+#define horizontal_sum NAME(horizontal_sum)
 #define shorts NAME(shorts)
-#define Pair NAME(Pair)
-#define paired NAME(paired)
-#define given NAME(given)
-#define nearest NAME(nearest)
-#define rounded NAME(rounded)
-#define exponential NAME(exponential)
-#define loaded NAME(loaded)
-#define stored NAME(stored)
-#define block NAME(block)
-#define product NAME(product)
-#define normed NAME(normed)
-#define placed NAME(placed)
-#define asked NAME(asked)
-#define totals NAME(totals)
-#define whole_totals NAME(whole_totals)
-#define unpacked NAME(unpacked)
-#define some_compared NAME(some_compared)
-#define finished NAME(finished)
-#define strips NAME(strips)
-#define divided NAME(divided)
-#define some_strips NAME(some_strips)
-#define one_attended NAME(one_attended)
-#define all_attended NAME(all_attended)
-#define greater NAME(greater)
-#define highest NAME(highest)
-#define compared NAME(compared)
-#define weighed NAME(weighed)
-#define seen_more NAME(seen_more)
-#define viewed NAME(viewed)
-#define attended NAME(attended)
-#define gated NAME(gated)
-#define added NAME(added)
-#define multiplied NAME(multiplied)
-#define stepped NAME(stepped)
-#define dots NAME(dots)
-#define summed NAME(summed)
+#define WideInts NAME(WideInts)
+#define multiply_add NAME(multiply_add)
+#define load_wide NAME(load_wide)
+#define round_to_int NAME(round_to_int)
+#define quantize_rows NAME(quantize_rows)
+#define exp_lanes NAME(exp_lanes)
+#define load_floats NAME(load_floats)
+#define store_float NAME(store_float)
+#define multiply_block NAME(multiply_block)
+#define linear NAME(linear)
+#define rms_norm NAME(rms_norm)
+#define rotate_and_store NAME(rotate_and_store)
+#define prefetch_row NAME(prefetch_row)
+#define horizontal_sums NAME(horizontal_sums)
+#define horizontal_sums_of_ints NAME(horizontal_sums_of_ints)
+#define convert_rows NAME(convert_rows)
+#define score_positions NAME(score_positions)
+#define write_outputs NAME(write_outputs)
+#define multiply_panels NAME(multiply_panels)
+#define matmul NAME(matmul)
+#define matmul_task NAME(matmul_task)
+#define attention_task NAME(attention_task)
+#define attention NAME(attention)
+#define max_lanes NAME(max_lanes)
+#define max_of NAME(max_of)
+#define score_range NAME(score_range)
+#define softmax NAME(softmax)
+#define add_value_vectors NAME(add_value_vectors)
+#define add_values NAME(add_values)
+#define attend_tile NAME(attend_tile)
+#define swiglu NAME(swiglu)
+#define add_in_place NAME(add_in_place)
+#define multiply_matrix NAME(multiply_matrix)
+#define forward_step NAME(forward_step)
+#define key_dot_products NAME(key_dot_products)
+#define log_sum_exp NAME(log_sum_exp)
 #define lower_bound NAME(lower_bound)
-#define found_best NAME(found_best)
-#define judged NAME(judged)
-#define recalled NAME(recalled)
-#define strip NAME(strip)
-#define mapped NAME(mapped)
-#define likeliest NAME(likeliest)
+#define find_neighbours NAME(find_neighbours)
+#define mixture_weight NAME(mixture_weight)
+#define mix_knn NAME(mix_knn)
+#define multiply_panel NAME(multiply_panel)
+#define apply_final_map NAME(apply_final_map)
+#define argmax_rows NAME(argmax_rows)
 
 #define LANES 4
 #define NAME(name) name##_4
 #include "_vectors.h"
 #include "_step.h"
-#include "_recall.h"
+#include "_knn.h"
 #undef LANES
-#undef HELD
+#undef KEEP_IN_REGISTER
 #undef NAME
 
 #if defined(__x86_64__)
@@ -202,130 +202,137 @@ typedef void Likeliest(const float *, int64_t, int32_t *, double *, int64_t);
 #define NAME(name) name##_8
 #include "_vectors.h"
 #include "_step.h"
-#include "_recall.h"
+#include "_knn.h"
 #undef LANES
-#undef HELD
+#undef KEEP_IN_REGISTER
 #undef NAME
 #pragma GCC pop_options
 #endif
 
-/* The kernels of one width of registers. */
+/* The functions of one register width. */
 typedef struct {
-    Multiplied *multiply;
-    Stepped *step;
-    Recalled *recall;
-    Mapped *map;
-    Likeliest *best;
+    MultiplyMatrix *multiply;
+    ForwardStep *step;
+    MixKnn *knn;
+    ApplyFinalMap *map;
+    ArgmaxRows *argmax;
 } Kernels;
 
-static const Kernels narrow = {multiplied_4, stepped_4, recalled_4, mapped_4, likeliest_4};
+static const Kernels kernels_4 = {multiply_matrix_4, forward_step_4, mix_knn_4, apply_final_map_4, argmax_rows_4};
 #if defined(__x86_64__)
-static const Kernels broad = {multiplied_8, stepped_8, recalled_8, mapped_8, likeliest_8};
+static const Kernels kernels_8 = {multiply_matrix_8, forward_step_8, mix_knn_8, apply_final_map_8, argmax_rows_8};
 #endif
-static const Kernels *in_use = &narrow;
+static const Kernels *kernels = &kernels_4;
 
-/* Take the kernels for registers of so many numbers; 0 if this processor has none such. */
-static int chosen(int wanted) {
+/* Selects the functions for registers of `lanes` numbers. Returns 0 if this processor has no such registers. */
+static int select_lanes(int lanes) {
 #if defined(__x86_64__)
-    if (wanted == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
-        in_use = &broad;
-        return wanted;
+    if (lanes == 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+        kernels = &kernels_8;
+        return lanes;
     }
 #endif
-    if (wanted != 4) return 0;
-    in_use = &narrow;
-    return wanted;
+    if (lanes != 4) return 0;
+    kernels = &kernels_4;
+    return lanes;
 }
 
-static PyObject *use(PyObject *self, PyObject *arguments) {
+static PyObject *py_select_lanes(PyObject *self, PyObject *arguments) {
     (void)self;
-    int wanted;
-    if (!PyArg_ParseTuple(arguments, "i", &wanted)) return NULL;
-    return PyLong_FromLong(chosen(wanted));
+    int lanes;
+    if (!PyArg_ParseTuple(arguments, "i", &lanes)) return NULL;
+    return PyLong_FromLong(select_lanes(lanes));
 }
 
-static PyObject *multiply(PyObject *self, PyObject *arguments) {
+static PyObject *py_multiply(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long matrix, in, out, x, y, rows, room, threads;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &matrix, &in, &out, &x, &y, &rows, &room, &threads)) return NULL;
+    long long matrix, in, out, x, y, rows, scratch, threads;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &matrix, &in, &out, &x, &y, &rows, &scratch, &threads)) return NULL;
     const Matrix *m = (const Matrix *)(intptr_t)matrix;
     Py_BEGIN_ALLOW_THREADS
-    int team = hired(threads);
-    in_use->multiply(m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)room, team);
-    if (team) released();
+    int parallel = acquire_workers(threads);
+    kernels->multiply(m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)scratch, parallel);
+    if (parallel) release_workers();
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
-static PyObject *step(PyObject *self, PyObject *arguments) {
+static PyObject *py_step(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, wanted, room, threads;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &shape, &layers, &final, &embedding, &turns, &kv, &capacity, &ids, &x,
-                          &start, &rows, &wanted, &room, &threads))
+    long long shape, layers, final, embedding, rotations, kv, capacity, ids, x, start, rows, wanted, scratch, threads;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &shape, &layers, &final, &embedding, &rotations, &kv, &capacity, &ids, &x,
+                          &start, &rows, &wanted, &scratch, &threads))
         return NULL;
-    Text text = {(void *)(intptr_t)kv, capacity};
+    KVCache cache = {(void *)(intptr_t)kv, capacity};
     Py_BEGIN_ALLOW_THREADS
-    int team = hired(threads);
-    in_use->step((const Shape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
-                    (const void *)(intptr_t)embedding, (const float *)(intptr_t)turns, &text, (const int32_t *)(intptr_t)ids,
-                    (float *)(intptr_t)x, start, rows, wanted, (float *)(intptr_t)room, team);
-    if (team) released();
+    int parallel = acquire_workers(threads);
+    kernels->step((const ModelShape *)(intptr_t)shape, (const Layer *)(intptr_t)layers, (const float *)(intptr_t)final,
+                  (const void *)(intptr_t)embedding, (const float *)(intptr_t)rotations, &cache, (const int32_t *)(intptr_t)ids,
+                  (float *)(intptr_t)x, start, rows, wanted, (float *)(intptr_t)scratch, parallel);
+    if (parallel) release_workers();
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
-static PyObject *map(PyObject *self, PyObject *arguments) {
+static PyObject *py_final_map(PyObject *self, PyObject *arguments) {
     (void)self;
     long long x, map, out, d, rows;
     if (!PyArg_ParseTuple(arguments, "LLLLL", &x, &map, &out, &d, &rows)) return NULL;
     Py_BEGIN_ALLOW_THREADS
-    in_use->map((const float *)(intptr_t)x, (const float *)(intptr_t)map, (float *)(intptr_t)out, d, rows);
+    kernels->map((const float *)(intptr_t)x, (const float *)(intptr_t)map, (float *)(intptr_t)out, d, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
-static PyObject *best(PyObject *self, PyObject *arguments) {
+static PyObject *py_argmax(PyObject *self, PyObject *arguments) {
     (void)self;
     long long logits, count, tokens, norms, rows;
     if (!PyArg_ParseTuple(arguments, "LLLLL", &logits, &count, &tokens, &norms, &rows)) return NULL;
     Py_BEGIN_ALLOW_THREADS
-    in_use->best((const float *)(intptr_t)logits, count, (int32_t *)(intptr_t)tokens, (double *)(intptr_t)norms, rows);
+    kernels->argmax((const float *)(intptr_t)logits, count, (int32_t *)(intptr_t)tokens, (double *)(intptr_t)norms, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
-static PyObject *recall(PyObject *self, PyObject *arguments) {
+static PyObject *py_mix_knn(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long ids, last, places, keys, basis, count, width, inner, vocabulary, trust, hidden, tails, logits, rows;
+    long long ids, last, places, keys, basis, count, width, inner, vocabulary, gate, hidden, tails, logits, rows;
     if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &ids, &last, &places, &keys, &basis, &count, &width, &inner, &vocabulary,
-                          &trust, &hidden, &tails, &logits, &rows))
+                          &gate, &hidden, &tails, &logits, &rows))
         return NULL;
-    Memory memory = {(const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)last, (const int32_t *)(intptr_t)places,
-                     (const int8_t *)(intptr_t)keys, (const float *)(intptr_t)basis, count, width, inner, vocabulary,
-                     (const double *)(intptr_t)trust};
+    KnnMemory memory = {(const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)last, (const int32_t *)(intptr_t)places,
+                        (const int8_t *)(intptr_t)keys, (const float *)(intptr_t)basis, count, width, inner, vocabulary,
+                        (const double *)(intptr_t)gate};
     Py_BEGIN_ALLOW_THREADS
-    in_use->recall(&memory, (const float *)(intptr_t)hidden, (const int32_t *)(intptr_t)tails, (float *)(intptr_t)logits, rows);
+    kernels->knn(&memory, (const float *)(intptr_t)hidden, (const int32_t *)(intptr_t)tails, (float *)(intptr_t)logits, rows);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
-    {"use", use, METH_VARARGS, "use(lanes): take the kernels for registers of 4 or 8 numbers; 0 if there are none."},
-    {"multiply", multiply, METH_VARARGS, "multiply(matrix, in, out, x, y, rows, room, threads): y = x Wᵀ · scale + bias, and what stands beside."},
-    {"step", step, METH_VARARGS,
-     "step(shape, layers, final, embedding, turns, kv, capacity, ids, x, start, rows, wanted, room, threads): x = states after all "
-     "layers, of the last `wanted` rows."},
-    {"map", map, METH_VARARGS, "map(x, map, out, d, rows): out = x + x mapᵀ."},
-    {"best", best, METH_VARARGS, "best(logits, count, tokens, norms, rows): the likeliest token of each row, log Σ e^logit."},
-    {"recall", recall, METH_VARARGS,
-     "recall(ids, last, places, keys, basis, count, width, inner, vocabulary, trust, hidden, tails, logits, rows): mixed in place."},
+    {"select_lanes", py_select_lanes, METH_VARARGS,
+     "select_lanes(lanes): select registers of 4 or 8 numbers; returns 0 if the processor has none such."},
+    {"multiply", py_multiply, METH_VARARGS,
+     "multiply(matrix, in, out, x, y, rows, scratch, threads): y = x Wᵀ + bias, plus the LoRA term."},
+    {"step", py_step, METH_VARARGS,
+     "step(shape, layers, final, embedding, rotations, kv, capacity, ids, x, start, rows, wanted, scratch, threads): x = final "
+     "normed hidden states of the last `wanted` rows."},
+    {"final_map", py_final_map, METH_VARARGS, "final_map(x, map, out, d, rows): out = x + x mapᵀ."},
+    {"argmax", py_argmax, METH_VARARGS, "argmax(logits, count, tokens, norms, rows): argmax and log Σ e^logit of each row."},
+    {"mix_knn", py_mix_knn, METH_VARARGS,
+     "mix_knn(ids, last, places, keys, basis, count, width, inner, vocabulary, gate, hidden, tails, logits, rows): mix the kNN "
+     "memory into logits, in place."},
+    {"use", py_select_lanes, METH_VARARGS, ""},
+    {"map", py_final_map, METH_VARARGS, ""},
+    {"best", py_argmax, METH_VARARGS, ""},
+    {"recall", py_mix_knn, METH_VARARGS, ""},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", "Decode steps on int8 weights; see _kernel.c.", -1, methods,
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", "Inference on int8 weights; see _kernel.c.", -1, methods,
                                     NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernel(void) {
-    if (!chosen(8)) chosen(4);
+    if (!select_lanes(8)) select_lanes(4);
     return PyModule_Create(&module);
 }

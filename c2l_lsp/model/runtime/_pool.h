@@ -1,36 +1,36 @@
-/* A few threads that help with products: one job at a time, whose parts are taken one by one by whoever is free.
+/* A thread pool for matrix products and attention. It runs one job at a time; a job is divided into parts, and every free
+ * thread takes the next part.
  *
- * The calling thread takes parts too and never waits for a helper that has none, so that helpers which the system lets run
- * late cost nothing but their help. Helpers look for parts while a step lasts and shortly after it; then they sleep. They
- * keep away from the caller's processor, where a system may wake them: a part begun there would stand still while the
- * caller, who waits for it, runs.
+ * The calling thread runs parts too and never waits for a worker that holds none, so a worker that the system schedules
+ * late delays nothing. Workers poll for parts during a step and for SPIN_NS after it; then they sleep. Workers avoid the
+ * caller's CPU: a part that a worker began there would be suspended while the caller spins waiting for it.
  */
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <time.h>
 
-enum { MOST_HELPERS = 7, SPINS = 64, AWAKE_NS = 200000 };
+enum { MAX_WORKERS = 7, SPINS = 64, SPIN_NS = 200000 };
 
-/* Part `number` of a job, by the caller (who = 0) or a helper. */
-typedef void Part(const void *arguments, int64_t number, int64_t who);
+/* Runs part `part` of a job. `thread` is 0 for the caller, 1 + i for worker i. */
+typedef void Task(const void *arguments, int64_t part, int64_t thread);
 
 typedef struct {
-    Part *run;
+    Task *run;
     const void *arguments;
-    int64_t count, done; /* parts */
+    int64_t parts, done;
 } Job;
 
 static struct {
-    pthread_mutex_t mutex, owned; /* of `asleep` and `working`; of the whole pool, for one caller at a time */
-    pthread_cond_t woken;
-    Job jobs[2];    /* by the last bit of their number: one that is over stays whole while late helpers look at it */
-    uint64_t state; /* number of the job in the upper half, its next part in the lower */
-    int64_t helpers, asleep, working, lent; /* lent: how many of the helpers the caller may have */
-    int home;                               /* the caller's processor, −1 where that is not known */
-} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .owned = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
+    pthread_mutex_t mutex, caller; /* `mutex` guards `sleeping` and `busy`; `caller` is held by the one caller at a time */
+    pthread_cond_t wake;
+    Job jobs[2];    /* indexed by the low bit of the job's number: a late worker may still read the previous job */
+    uint64_t state; /* upper half: number of the job; lower half: its next part */
+    int64_t workers, sleeping, busy, usable; /* usable: workers that the current caller may use */
+    int caller_cpu;                          /* −1 if unknown */
+} pool = {.mutex = PTHREAD_MUTEX_INITIALIZER, .caller = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
-static void breathe(void) {
+static void cpu_relax(void) {
 #if defined(__x86_64__)
     _mm_pause();
 #elif defined(__aarch64__)
@@ -38,14 +38,14 @@ static void breathe(void) {
 #endif
 }
 
-static int64_t nanoseconds(void) {
+static int64_t monotonic_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* The processor of this thread, −1 where that is not known. */
-static int here(void) {
+/* The CPU that runs this thread, −1 if unknown. */
+static int current_cpu(void) {
 #if defined(__linux__)
     return sched_getcpu();
 #else
@@ -53,95 +53,96 @@ static int here(void) {
 #endif
 }
 
-/* Leave the caller's processor, if there is another. */
-static void moved(int home) {
+/* Moves this thread off a CPU if the process may use another one. */
+static void leave_cpu(int cpu) {
 #if defined(__linux__)
     cpu_set_t allowed;
-    if (sched_getaffinity(getpid(), sizeof allowed, &allowed)) return; /* the main thread's: this one's was narrowed */
-    CPU_CLR(home, &allowed);
+    if (sched_getaffinity(getpid(), sizeof allowed, &allowed)) return; /* of the main thread: this thread's was narrowed */
+    CPU_CLR(cpu, &allowed);
     if (CPU_COUNT(&allowed)) sched_setaffinity(0, sizeof allowed, &allowed);
 #else
-    (void)home;
+    (void)cpu;
 #endif
     sched_yield();
 }
 
-/* Take and do a part of the job at hand; 0 if there is none left. */
-static int helped(int64_t who) {
-    uint64_t now = __atomic_load_n(&pool.state, __ATOMIC_ACQUIRE);
-    Job *job = &pool.jobs[now >> 32 & 1];
-    int64_t part = (int64_t)(now & 0xffffffff);
-    if (part >= __atomic_load_n(&job->count, __ATOMIC_RELAXED)) return 0;
-    /* Fails if the job is another by now, whatever was read of it. */
-    if (__atomic_compare_exchange_n(&pool.state, &now, now + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-        job->run(job->arguments, part, who);
+/* Runs one part of the current job. Returns 0 if none is left. */
+static int run_next_part(int64_t thread) {
+    uint64_t state = __atomic_load_n(&pool.state, __ATOMIC_ACQUIRE);
+    Job *job = &pool.jobs[state >> 32 & 1];
+    int64_t part = (int64_t)(state & 0xffffffff);
+    if (part >= __atomic_load_n(&job->parts, __ATOMIC_RELAXED)) return 0;
+    /* Fails if another job has started since; what was read of this one is then unused. */
+    if (__atomic_compare_exchange_n(&pool.state, &state, state + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+        job->run(job->arguments, part, thread);
         __atomic_add_fetch(&job->done, 1, __ATOMIC_RELEASE);
     }
     return 1;
 }
 
-static void *helping(void *number) {
+static void *worker_main(void *index) {
     for (;;) {
-        int64_t until = 0;
-        while ((intptr_t)number < __atomic_load_n(&pool.lent, __ATOMIC_RELAXED)) {
-            int home = __atomic_load_n(&pool.home, __ATOMIC_RELAXED);
-            if (home >= 0 && here() == home) moved(home);
-            else if (helped(1 + (intptr_t)number)) {
-                until = 0;
+        int64_t deadline = 0;
+        while ((intptr_t)index < __atomic_load_n(&pool.usable, __ATOMIC_RELAXED)) {
+            int cpu = __atomic_load_n(&pool.caller_cpu, __ATOMIC_RELAXED);
+            if (cpu >= 0 && current_cpu() == cpu) leave_cpu(cpu);
+            else if (run_next_part(1 + (intptr_t)index)) {
+                deadline = 0;
                 continue;
             }
-            for (int i = 0; i < SPINS; i++) breathe();
-            if (__atomic_load_n(&pool.working, __ATOMIC_ACQUIRE)) continue;
-            if (!until) until = nanoseconds() + AWAKE_NS;
-            else if (nanoseconds() > until) break;
+            for (int i = 0; i < SPINS; i++) cpu_relax();
+            if (__atomic_load_n(&pool.busy, __ATOMIC_ACQUIRE)) continue;
+            if (!deadline) deadline = monotonic_ns() + SPIN_NS;
+            else if (monotonic_ns() > deadline) break;
         }
         pthread_mutex_lock(&pool.mutex);
-        pool.asleep++;
-        while (!pool.working || (intptr_t)number >= pool.lent) pthread_cond_wait(&pool.woken, &pool.mutex);
-        pool.asleep--;
+        pool.sleeping++;
+        while (!pool.busy || (intptr_t)index >= pool.usable) pthread_cond_wait(&pool.wake, &pool.mutex);
+        pool.sleeping--;
         pthread_mutex_unlock(&pool.mutex);
     }
     return NULL;
 }
 
-/* Have up to threads − 1 helpers until `released`; 0 if somebody else has them or none are wanted. */
-static int hired(int64_t threads) {
-    int64_t wanted = threads - 1 < MOST_HELPERS ? threads - 1 : MOST_HELPERS;
-    if (wanted < 1 || pthread_mutex_trylock(&pool.owned)) return 0;
-    if (pool.helpers < wanted) {
-        sigset_t all, before; /* a signal is for the interpreter's threads */
+/* Reserves the pool with up to threads − 1 workers until `release_workers`. Returns 0, without waiting, if another caller
+ * holds the pool or if one thread is enough. */
+static int acquire_workers(int64_t threads) {
+    int64_t wanted = threads - 1 < MAX_WORKERS ? threads - 1 : MAX_WORKERS;
+    if (wanted < 1 || pthread_mutex_trylock(&pool.caller)) return 0;
+    if (pool.workers < wanted) {
+        sigset_t all, before; /* workers block all signals: the interpreter's threads handle them */
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, &before);
-        for (pthread_t thread; pool.helpers < wanted; pool.helpers++) {
-            if (pthread_create(&thread, NULL, helping, (void *)(intptr_t)pool.helpers)) break;
+        for (pthread_t thread; pool.workers < wanted; pool.workers++) {
+            if (pthread_create(&thread, NULL, worker_main, (void *)(intptr_t)pool.workers)) break;
             pthread_detach(thread);
         }
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     pthread_mutex_lock(&pool.mutex);
-    __atomic_store_n(&pool.home, here(), __ATOMIC_RELAXED);
-    __atomic_store_n(&pool.lent, wanted, __ATOMIC_RELAXED);
-    __atomic_store_n(&pool.working, 1, __ATOMIC_RELEASE);
-    if (pool.asleep) pthread_cond_broadcast(&pool.woken);
+    __atomic_store_n(&pool.caller_cpu, current_cpu(), __ATOMIC_RELAXED);
+    __atomic_store_n(&pool.usable, wanted, __ATOMIC_RELAXED);
+    __atomic_store_n(&pool.busy, 1, __ATOMIC_RELEASE);
+    if (pool.sleeping) pthread_cond_broadcast(&pool.wake);
     pthread_mutex_unlock(&pool.mutex);
     return 1;
 }
 
-static void released(void) {
-    __atomic_store_n(&pool.working, 0, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(&pool.owned);
+static void release_workers(void) {
+    __atomic_store_n(&pool.busy, 0, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(&pool.caller);
 }
 
-/* All parts of a job, with the helpers that were hired. */
-static void shared(Part *run, const void *arguments, int64_t count) {
+/* Runs all parts of a job on the caller and the workers it acquired. */
+static void run_parallel(Task *run, const void *arguments, int64_t parts) {
     uint64_t number = (__atomic_load_n(&pool.state, __ATOMIC_RELAXED) >> 32) + 1;
     Job *job = &pool.jobs[number & 1];
     job->run = run, job->arguments = arguments;
     __atomic_store_n(&job->done, 0, __ATOMIC_RELAXED);
-    __atomic_store_n(&job->count, count, __ATOMIC_RELAXED);
+    __atomic_store_n(&job->parts, parts, __ATOMIC_RELAXED);
     __atomic_store_n(&pool.state, number << 32, __ATOMIC_RELEASE);
-    while (helped(0)) continue;
-    for (int64_t spins = 1; __atomic_load_n(&job->done, __ATOMIC_ACQUIRE) < count; spins++)
-        if (spins % SPINS) breathe();
-        else sched_yield(); /* whoever has the last part may be waiting for this processor */
+    while (run_next_part(0)) continue;
+    for (int64_t spins = 1; __atomic_load_n(&job->done, __ATOMIC_ACQUIRE) < parts; spins++)
+        if (spins % SPINS) cpu_relax();
+        else sched_yield(); /* the worker that holds the last part may be waiting for this CPU */
 }

@@ -1,4 +1,4 @@
-"""Work in slices: a generator that yields wherever something more urgent may come in, and returns its result."""
+"""Cooperative steps: long work is a generator that yields between steps, so that more urgent work can run there."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 Slices = Generator[None, None, T]
+"""Work in steps of some 20 ms; the generator's return value is the result."""
 
 
-def drained(work: Slices[T]) -> T:
-    """All of it in one go."""
+def drain(work: Slices[T]) -> T:
+    """Run all steps without a pause and return the result."""
     while True:
         try:
             next(work)
@@ -21,14 +22,14 @@ def drained(work: Slices[T]) -> T:
             return result
 
 
-def clocked(work: Slices[T]) -> Slices[tuple[T, list[float]]]:
-    """What work gives, and the seconds that each of its slices took."""
-    spent: list[float] = []
+def timed(work: Slices[T]) -> Slices[tuple[T, list[float]]]:
+    """The result of the work, and the duration of each of its steps in seconds."""
+    seconds: list[float] = []
     while True:
         began = time.perf_counter()
         try:
             next(work)
         except StopIteration as end:
-            return end.value, [*spent, time.perf_counter() - began]
-        spent.append(time.perf_counter() - began)
+            return end.value, [*seconds, time.perf_counter() - began]
+        seconds.append(time.perf_counter() - began)
         yield

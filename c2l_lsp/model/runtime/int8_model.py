@@ -1,4 +1,4 @@
-"""A bare model as our own kernel reads it: int8 weights throughout, one text after the other, no adapter."""
+"""The base model on int8 weights in the C kernel, without an adapter."""
 
 from __future__ import annotations
 
@@ -10,55 +10,62 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.model.runtime.cooperative import Slices
-from c2l_lsp.model.runtime.kernel_layers import Steps
-from c2l_lsp.model.runtime.quantized_linear import Quick, compiles, quantises, steps_of
-from c2l_lsp.model.runtime.weights import Rotations, Weights, fuse, small, why_not
+from c2l_lsp.model.runtime.kernel_layers import KernelLayers
+from c2l_lsp.model.runtime.quantized_linear import (
+    KernelInt8Linear,
+    build_kernel_layers,
+    int8_is_faster,
+    kernel_supports,
+)
+from c2l_lsp.model.runtime.weights import RotaryTable, Weights, fuse_projections, is_small, unsupported_reason
 
-KV = torch.float16
-"""Of keys and values: half the memory that attention waits for."""
+KV_DTYPE = torch.float16
+"""Of keys and values: attention waits for memory, and this is half of it."""
 
-_ROOM = 256  # positions by which there is room
+_CAPACITY_STEP = 256  # the KV cache is sized in multiples of this many positions
 
 
 @dataclass(frozen=True)
 class Int8Model:
-    """The weights, and all layers for one compiled call."""
+    """The quantised weights, also as kernel layers, and the rotary table."""
 
     weights: Weights
-    steps: Steps
-    rotations: Rotations
+    layers: KernelLayers
+    rotations: RotaryTable
 
     def hidden_states_in_slices(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
-        """Final normed states fp32 [n, d] of each text of n ids, a few of its tokens a slice.
+        """Final normed hidden states fp32 [n, d] of every text of n ids, in cooperative steps.
 
-        ValueError for ids that the model does not have.
+        Raises ValueError for ids outside the vocabulary.
         """
-        capacity = -(-max(map(len, texts), default=0) // _ROOM) * _ROOM
-        kv = torch.zeros(self.steps.room(capacity), dtype=KV)  # what a text does not see is multiplied by 0
-        stepping, each = self.steps.on(kv, self.rotations(capacity)), self.steps.portion
+        capacity = -(-max(map(len, texts), default=0) // _CAPACITY_STEP) * _CAPACITY_STEP
+        kv = torch.zeros(self.layers.kv_shape(capacity), dtype=KV_DTYPE)  # zeros: masked positions are multiplied too
+        sequence, tokens = self.layers.bind(kv, self.rotations(capacity)), self.layers.slice_tokens
         out = []
         for ids in texts:
-            parts = [torch.empty(0, self.steps.width)]
-            for start in range(0, len(ids), each):
-                parts.append(stepping(ids[start : start + each], start))
+            parts = [torch.empty(0, self.layers.hidden_size)]
+            for start in range(0, len(ids), tokens):
+                parts.append(sequence(ids[start : start + tokens], start))
                 yield
             out.append(torch.cat(parts))
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits fp32 [n, vocabulary] of states fp32 [n, d]."""
+        """Logits fp32 [n, vocabulary] of hidden states fp32 [n, d]."""
         return self.weights.head(hidden)
 
 
-def suits(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
-    """Whether a model is its int8 weights throughout: small, fp32, on a CPU where our own kernel is the quickest."""
-    return not why_not(lm) and lm.dtype == torch.float32 and small(lm) and quantises(lm) and compiles(lm)
+def runs_in_int8(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+    """Whether a model runs entirely on int8 weights: small, fp32, on a CPU where the kernel is the fastest way."""
+    if unsupported_reason(lm) or lm.dtype != torch.float32:
+        return False
+    return is_small(lm) and int8_is_faster(lm) and kernel_supports(lm)
 
 
-def int8_model_of(lm: Any) -> Int8Model | None:  # noqa: ANN401 - as above
-    """The int8 form of a bare model; None where it is read in another way."""
-    if not suits(lm):
+def build_int8_model(lm: Any) -> Int8Model | None:  # noqa: ANN401 - any transformers model
+    """The int8 form of a base model; None if `runs_in_int8` is false or the kernel does not support its shapes."""
+    if not runs_in_int8(lm):
         return None
-    weights = fuse(lm).each(Quick.of)
-    steps = steps_of(weights, KV)
-    return None if steps is None else Int8Model(weights, steps, Rotations(weights))
+    weights = fuse_projections(lm).map_linears(KernelInt8Linear.quantize)
+    layers = build_kernel_layers(weights, KV_DTYPE)
+    return None if layers is None else Int8Model(weights, layers, RotaryTable(weights))

@@ -1,8 +1,9 @@
-"""Steps and prompts in one compiled call: what Python hands to `_kernel.c`, and whether that was built at all.
+"""Python binding of the compiled kernel `_kernel`: int8 products, the final map, argmax and kNN look-up.
 
-The extension is built at installation where there is a C compiler (GCC or Clang) and left out elsewhere: then PyTorch's
-int8 kernel does the same, a few times slower, since a small model's step is bound by what every operation costs to
-dispatch. Here a step is one call; the interpreter is free meanwhile.
+The extension is compiled at installation if there is a C compiler (GCC or Clang). Without it PyTorch's int8 operators
+do the same work several times slower, because the cost of a small model's step is the dispatch of its operations. Calls
+release the interpreter lock. The kernel checks nothing: every function here checks types, shapes and memory layout
+first.
 """
 
 from __future__ import annotations
@@ -19,182 +20,190 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 try:
-    _compiled: ModuleType | None = importlib.import_module("c2l_lsp.model.runtime._kernel")
+    _extension: ModuleType | None = importlib.import_module("c2l_lsp.model.runtime._kernel")
 except ImportError:  # no compiler at installation
-    _compiled = None
+    _extension = None
 
-WIDTH = 16
-"""Every row of a matrix and every head is a multiple of this many numbers."""
+ALIGNMENT = 16
+"""Matrix rows and attention heads have a multiple of this many elements; `PANEL_COLUMNS` in C."""
 
-STRIP = 8
-"""Rows of a matrix that are computed at once."""
+PANEL_ROWS = 8
+"""Rows of a matrix that are interleaved in memory and multiplied together."""
 
-LONGEST = 8
-"""Tokens of context that recall compares one by one."""
+MAX_MATCH = 8
+"""Preceding tokens that the kNN look-up compares, the current one included."""
 
-_KEY = 512  # numbers of a key that is recalled by, at most
-_NOTHING = -2  # stands before the first token of a text; no row holds it
-Ints = NDArray[np.int32]
+_MAX_KEY_WIDTH = 512  # as in C
+_PADDING = -2  # stands for the tokens before the beginning of a text; no vocabulary holds it
 
-
-def built() -> bool:
-    """Whether the extension is there."""
-    return _compiled is not None
+Int32Array = NDArray[np.int32]
 
 
-def use(wanted: int) -> int:
-    """Compute in registers of 4 or 8 numbers, instead of the widest there are; 0 if the processor has none such."""
-    found: int = module().use(wanted)
-    return found
+def is_available() -> bool:
+    """Whether the extension was built."""
+    return _extension is not None
 
 
-def module() -> ModuleType:
-    """The extension. RuntimeError if it is not there."""
-    if _compiled is None:
+def extension() -> ModuleType:
+    """The extension module. Raises RuntimeError if it was not built."""
+    if _extension is None:
         raise RuntimeError("the kernel was not built at installation")
-    return _compiled
+    return _extension
+
+
+def select_lanes(lanes: int) -> int:
+    """Use registers of 4 or 8 numbers (the default is the widest). Returns 0 if the processor has no such registers."""
+    selected: int = extension().select_lanes(lanes)
+    return selected
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A matrix as the kernel takes it: W ≈ s·Q, s fp32 [out]; b fp32 [out] or None.
+class Int8Matrix:
+    """A quantised matrix W ≈ s·Q in the kernel's memory layout, with an optional LoRA term.
 
-    Q int8 [⌈out / STRIP⌉, in / WIDTH, STRIP, WIDTH]: rows that are computed at once lie side by side, so that they come
-    from memory in one stream (measured on one core of Zen 3: 15 instead of 10 GB/s). `beside`: low [r, in] and high
-    [out, r] of an adapter, r a multiple of WIDTH; y has high (low x) besides.
+    `weight` is Q int8 [⌈out / PANEL_ROWS⌉, in / ALIGNMENT, PANEL_ROWS, ALIGNMENT]. Rows that are multiplied together
+    are interleaved and form one stream in memory (15 instead of 10 GB/s on one Zen 3 core). `scale` is s fp32 [out],
+    `bias` fp32 [out] or None. `lora` holds A [r, in] and B [out, r], where r is a multiple of ALIGNMENT: y = x Wᵀ + b +
+    B (A x).
     """
 
     weight: Tensor
     scale: Tensor
     bias: Tensor | None = None
-    beside: tuple[Rows, Rows] | None = None
+    lora: tuple[Int8Matrix, Int8Matrix] | None = None
 
     @classmethod
-    def of(cls, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Rows:
-        """From Q int8 [out, in]. ValueError if rows are no multiple of WIDTH."""
+    def pack(cls, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Int8Matrix:
+        """Pack Q int8 [out, in]. Raises ValueError if `in` is not a multiple of ALIGNMENT."""
         out, inside = weight.shape
-        if inside % WIDTH:
-            raise ValueError(f"rows of {inside} numbers are no multiple of {WIDTH}")
-        whole = torch.nn.functional.pad(weight, (0, 0, 0, -out % STRIP))
-        strips = whole.view(-1, STRIP, inside // WIDTH, WIDTH).transpose(1, 2)
-        return cls(strips.contiguous(), scale.contiguous(), bias)
+        if inside % ALIGNMENT:
+            raise ValueError(f"rows of {inside} elements are not a multiple of {ALIGNMENT}")
+        padded = torch.nn.functional.pad(weight, (0, 0, 0, -out % PANEL_ROWS))
+        panels = padded.view(-1, PANEL_ROWS, inside // ALIGNMENT, ALIGNMENT).transpose(1, 2)
+        return cls(panels.contiguous(), scale.contiguous(), bias)
 
-    def whole(self) -> Tensor:
-        """W fp32 [out, in] as it is multiplied by."""
+    def dequantize(self) -> Tensor:
+        """s·Q, fp32 [out, in], without the LoRA term."""
         rows = self.weight.transpose(1, 2).flatten(2).flatten(0, 1)[: len(self.scale)]
         return rows.float() * self.scale[:, None]
 
     @property
     def rank(self) -> int:
-        """Rows of what stands beside."""
-        return 0 if self.beside is None else len(self.beside[0].scale)
+        """Rank of the LoRA term, 0 without one."""
+        return 0 if self.lora is None else len(self.lora[0].scale)
 
-    def words(self, out: int, inside: int) -> list[int]:
-        """What the kernel needs to know. ValueError unless the shape is [out, in]."""
-        words = [*self._addresses(out, inside), address(self.bias, out)]
-        if self.beside is None:
-            return [*words, 0, 0, 0, 0, 0]
-        low, high = self.beside
-        return [*words, *low._addresses(self.rank, inside), *high._addresses(out, self.rank), self.rank]
+    def descriptor(self, out: int, inside: int) -> list[int]:
+        """The fields of the C struct `Matrix`. Raises ValueError unless the shape is [out, in]."""
+        fields = [*self._addresses(out, inside), address(self.bias, out)]
+        if self.lora is None:
+            return [*fields, 0, 0, 0, 0, 0]
+        A, B = self.lora
+        return [*fields, *A._addresses(self.rank, inside), *B._addresses(out, self.rank), self.rank]
 
     def _addresses(self, out: int, inside: int) -> list[int]:
-        expect(self.weight, torch.int8, (-(-out // STRIP), inside // WIDTH, STRIP, WIDTH))
+        check_tensor(self.weight, torch.int8, (-(-out // PANEL_ROWS), inside // ALIGNMENT, PANEL_ROWS, ALIGNMENT))
         return [self.weight.data_ptr(), address(self.scale, out)]
 
 
-def multiply(x: Tensor, rows: Rows, threads: int = 1) -> Tensor:
-    """x ↦ x Wᵀ + b: x fp32 [n, in] → fp32 [n, out].
-
-    ValueError for other types or shapes.
-    """
-    (n, inside), out = x.shape, len(rows.scale)
-    expect(x, torch.float32, (n, inside))
-    y, room = x.new_empty(n, out), x.new_empty(n * rounded(inside, rows.rank))
-    matrix, given = array("q", rows.words(out, inside)), (x.data_ptr(), y.data_ptr(), n, room.data_ptr(), threads)
-    module().multiply(matrix.buffer_info()[0], inside, out, *given)
+def multiply(x: Tensor, matrix: Int8Matrix, threads: int = 1) -> Tensor:
+    """x Wᵀ + b, fp32 [n, out], of x fp32 [n, in]. Raises ValueError for other dtypes or shapes."""
+    (n, inside), out = x.shape, len(matrix.scale)
+    check_tensor(x, torch.float32, (n, inside))
+    y, scratch = x.new_empty(n, out), x.new_empty(n * scratch_size(inside, matrix.rank))
+    struct = array("q", matrix.descriptor(out, inside))
+    buffers = (x.data_ptr(), y.data_ptr(), n, scratch.data_ptr())
+    extension().multiply(struct.buffer_info()[0], inside, out, *buffers, threads)
     return y
 
 
-def rounded(inside: int, rank: int) -> int:
-    """Room, in fp32, for so many numbers of 16 bits and their scale, and for what stands beside."""
+def scratch_size(inside: int, rank: int) -> int:
+    """Scratch memory that a product needs for each row, in floats: quantised inputs, their scales, the LoRA term."""
     return inside // 2 + 2 + 2 * rank
 
 
-class Recalling:
-    """What is recalled of a folder, for mixing it into logits in one call: the numbers of a `recall.Recall`.
-
-    ids int32 [all]; by their tokens: tokens, places in ids int32 [n], keys int8 [n, D]; basis fp32 [D, d]; trust the
-    numbers of `recall.Trust` and the strength. ValueError for other types, or widths that are no multiple of WIDTH.
-    """
+class KnnMixer:
+    """Mixes the kNN memory of a folder (`adapter.knn_lm.KnnMemory`) into logits, in one call."""
 
     def __init__(
-        self, ids: Ints, last: Ints, places: Ints, keys: NDArray[np.int8], basis: Tensor, trust: Sequence[float]
+        self,
+        ids: Int32Array,
+        last: Int32Array,
+        places: Int32Array,
+        keys: NDArray[np.int8],
+        basis: Tensor,
+        gate: Sequence[float],
     ) -> None:
+        """Bind the arrays; the arithmetic is documented in `knn_lm`.
+
+        `ids` int32 [all] are the tokens of the memory. `last`, `places` int32 [n] and `keys` int8 [n, D] are the token,
+        the index in `ids` and the key of every position, sorted by token. `basis` is fp32 [D, d]. `gate` are the
+        numbers of the mixture gate, then the strength. Raises ValueError for other dtypes or shapes.
+        """
         n, (width, inner) = len(last), basis.shape
         for numbers in (ids, last, places):
-            expect(torch.from_numpy(numbers), torch.int32, (len(ids) if numbers is ids else n,))
-        expect(torch.from_numpy(keys), torch.int8, (n, width))
-        expect(basis, torch.float32, (width, inner))
-        if width % WIDTH or inner % WIDTH or width > _KEY:
-            raise ValueError(f"keys of {width} numbers made of {inner}")
-        self._trust = np.array(trust, dtype=np.float64)
-        self._held, self._trust_at = (ids, last, places, keys, basis), self._trust.ctypes.data
+            check_tensor(torch.from_numpy(numbers), torch.int32, (len(ids) if numbers is ids else n,))
+        check_tensor(torch.from_numpy(keys), torch.int8, (n, width))
+        check_tensor(basis, torch.float32, (width, inner))
+        if width % ALIGNMENT or inner % ALIGNMENT or width > _MAX_KEY_WIDTH:
+            raise ValueError(f"keys of width {width} from hidden states of width {inner} are not supported")
+        self._gate = np.array(gate, dtype=np.float64)
+        self._alive, self._gate_address = (ids, last, places, keys, basis), self._gate.ctypes.data
         addresses = [numbers.ctypes.data for numbers in (ids, last, places, keys)]
-        self._shape = (*addresses, basis.data_ptr(), n, width, inner)
+        self._memory = (*addresses, basis.data_ptr(), n, width, inner)
 
     def mix(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> None:
-        """Mix into logits fp32 [n, V], in place, at hidden states fp32 [n, d] after these tokens each."""
+        """Mix into logits fp32 [n, V], in place, at hidden states fp32 [n, d]; before[i] are the tokens up to row i."""
         n, vocabulary = logits.shape
-        expect(hidden, torch.float32, (n, self._shape[-1]))
-        expect(logits, torch.float32, (n, vocabulary))
+        check_tensor(hidden, torch.float32, (n, self._memory[-1]))
+        check_tensor(logits, torch.float32, (n, vocabulary))
         if len(before) != n:
-            raise ValueError(f"{len(before)} texts before {n} positions")
+            raise ValueError(f"{len(before)} token sequences for {n} positions")
         tails = array("i")
         for tail in before:
-            tails.extend([*[_NOTHING] * (LONGEST - len(tail)), *tail[-LONGEST:]])
-        given = (vocabulary, self._trust_at, hidden.data_ptr(), tails.buffer_info()[0], logits.data_ptr(), n)
-        module().recall(*self._shape, *given)
+            tails.extend([*[_PADDING] * (MAX_MATCH - len(tail)), *tail[-MAX_MATCH:]])
+        buffers = (hidden.data_ptr(), tails.buffer_info()[0], logits.data_ptr(), n)
+        extension().mix_knn(*self._memory, vocabulary, self._gate_address, *buffers)
 
 
-def mapped(x: Tensor, final: Tensor) -> Tensor | None:
-    """x + x Cᵀ of a few rows x fp32 [n, d], C fp32 [d, d]; None where PyTorch's product is the one to take."""
+def apply_final_map(x: Tensor, final: Tensor) -> Tensor | None:
+    """x + x Cᵀ of x fp32 [n, d], C fp32 [d, d]. None if the kernel does not support the input or n > ALIGNMENT."""
     n, d = x.shape
-    fits = _compiled is not None and n <= WIDTH and d % WIDTH == 0
-    if not fits or not _plain(x) or not _plain(final) or final.shape != (d, d):
+    fits = _extension is not None and n <= ALIGNMENT and d % ALIGNMENT == 0
+    if not fits or not _is_cpu_float32(x) or not _is_cpu_float32(final) or final.shape != (d, d):
         return None
     out = torch.empty_like(x)
-    module().map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)
+    extension().final_map(x.data_ptr(), final.data_ptr(), out.data_ptr(), d, n)
     return out
 
 
-def best(logits: Tensor) -> tuple[list[int], list[float]] | None:
-    """The likeliest token of each row of logits fp32 [n, V], and log Σ e^logit; None where PyTorch is to be asked."""
-    if _compiled is None or not _plain(logits):
+def argmax_and_logsumexp(logits: Tensor) -> tuple[list[int], list[float]] | None:
+    """Argmax and log Σ e^logit of each row of logits fp32 [n, V]. None if the kernel does not support the input."""
+    if _extension is None or not _is_cpu_float32(logits):
         return None
     n, count = logits.shape
     tokens, norms = array("i", bytes(4 * n)), array("d", bytes(8 * n))
-    module().best(logits.data_ptr(), count, tokens.buffer_info()[0], norms.buffer_info()[0], n)
+    extension().argmax(logits.data_ptr(), count, tokens.buffer_info()[0], norms.buffer_info()[0], n)
     return tokens.tolist(), norms.tolist()
 
 
-def _plain(tensor: Tensor) -> bool:
+def _is_cpu_float32(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
 
 
 def address(numbers: Tensor | None, count: int) -> int:
-    """Where so many fp32 numbers stand, 0 for None. ValueError if they are others."""
+    """The address of `count` fp32 numbers, 0 for None. Raises ValueError for another dtype or shape."""
     if numbers is None:
         return 0
-    expect(numbers, torch.float32, (count,))
+    check_tensor(numbers, torch.float32, (count,))
     return numbers.data_ptr()
 
 
-def expect(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    """ValueError unless a tensor is of that type and shape, in a row on the CPU."""
+def check_tensor(tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a tensor has this dtype and shape, is contiguous and is on the CPU."""
     if (
         tensor.dtype != dtype
         or tuple(tensor.shape) != shape
         or not tensor.is_contiguous()
         or tensor.device.type != "cpu"
     ):
-        raise ValueError(f"{tensor.dtype} {tuple(tensor.shape)} where {dtype} {shape} is expected, in a row on the CPU")
+        raise ValueError(f"expected a contiguous CPU tensor {dtype} {shape}, got {tensor.dtype} {tuple(tensor.shape)}")

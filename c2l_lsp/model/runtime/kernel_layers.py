@@ -1,4 +1,4 @@
-"""All layers of a model as the kernel takes them, for decode steps and prompts in one call each."""
+"""All layers of a model in the kernel's format: a decode step or a part of a prompt is one compiled call."""
 
 from __future__ import annotations
 
@@ -9,159 +9,164 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from c2l_lsp.model.runtime.kernel import WIDTH, Rows, address, expect, module, rounded
+from c2l_lsp.model.runtime.kernel import ALIGNMENT, Int8Matrix, address, check_tensor, extension, scratch_size
 
-_KINDS = {torch.bfloat16: 0, torch.float32: 1, torch.float16: 2}  # as in the kernel
-_TILE, _MOST_THREADS = 8, 8  # rows that attend together, threads that do; as in the kernel
+_DTYPES = {torch.bfloat16: 0, torch.float32: 1, torch.float16: 2}  # as in C
+_QUERY_TILE, _MAX_THREADS = 8, 8  # as in C: rows that attend together; threads, the caller included
 
-_WORK = 1 << 30  # weights times tokens
+_SLICE_WORK = 1 << 30  # weights times tokens: about 20 ms on one AVX2 core
 
-MANY = 8
-"""Tokens from which several threads read them, whatever the model."""
+MULTITHREAD_TOKENS = 8
+"""Tokens from which on a call uses several threads, whatever the size of the model."""
 
-MOST = 64
-"""Tokens of one call: what a layer makes of them stays in the second cache."""
+MAX_CALL_TOKENS = 64
+"""Tokens of one call at most: the activations of a layer then stay in the L2 cache."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """A layer: norms fp32 [d]; qkv [(H + 2K)·h, d], output [d, H·h], gate above up [2f, d], down [d, f]."""
+class KernelLayer:
+    """One layer: norms fp32 [d]; qkv [(H + 2K)·h, d], output [d, H·h], gate_up [2f, d] (gate first), down [d, f]."""
 
     attention_norm: Tensor
-    qkv: Rows
-    output: Rows
+    qkv: Int8Matrix
+    output: Int8Matrix
     mlp_norm: Tensor
-    gate_up: Rows
-    down: Rows
+    gate_up: Int8Matrix
+    down: Int8Matrix
 
     @property
-    def count(self) -> int:
-        """Weights of its matrices."""
-        return sum(rows.weight.numel() for rows in (self.qkv, self.output, self.gate_up, self.down))
+    def weight_count(self) -> int:
+        """Weights of all matrices, without LoRA terms."""
+        return sum(matrix.weight.numel() for matrix in (self.qkv, self.output, self.gate_up, self.down))
 
     @property
     def rank(self) -> int:
-        """The highest of what stands beside them."""
-        return max(rows.rank for rows in (self.qkv, self.output, self.gate_up, self.down))
+        """The highest rank of any LoRA term."""
+        return max(matrix.rank for matrix in (self.qkv, self.output, self.gate_up, self.down))
 
 
-class Steps:
-    """All layers of a model, for steps on any text of it. ValueError where the kernel does not fit their shapes."""
+class KernelLayers:
+    """All layers of a model, for any number of texts."""
 
     def __init__(
         self,
         embedding: Tensor,
-        blocks: Sequence[Block],
+        layers: Sequence[KernelLayer],
         norm: Tensor,
         heads: int,
         kv_heads: int,
         head_dim: int,
         eps: float,
-        kv: torch.dtype,
+        kv_dtype: torch.dtype,
         threads: int = 1,
-        team: int = 1,
+        batch_threads: int = 1,
     ) -> None:
-        """The embedding is [V, d], fp32 or bf16; keys and values may also be fp16. `threads` of a step, `team` of MANY
-        tokens and more."""
-        d, inner = len(norm), blocks[0].down.weight.shape[1] * WIDTH
-        if head_dim % WIDTH or d % WIDTH or inner % WIDTH or heads % kv_heads:
-            raise ValueError(f"heads {heads}/{kv_heads} of {head_dim}, rows of {d} and {inner}")
-        if embedding.dtype not in (torch.float32, torch.bfloat16) or kv not in _KINDS:
-            raise ValueError(f"an embedding of {embedding.dtype}, keys and values of {kv}")
-        expect(embedding, embedding.dtype, (len(embedding), d))
-        self._d, self._kv_width, self._group = d, 2 * kv_heads * head_dim, heads // kv_heads
-        rank = max(block.rank for block in blocks)
-        wide, seen = max((heads + 2 * kv_heads) * head_dim, 2 * inner), heads * head_dim
-        self._head_dim, self._row = head_dim, d + wide + seen + rounded(max(d, seen, inner), rank)
+        """Check and describe the layers. Raises ValueError if the kernel does not support their shapes or dtypes.
+
+        `embedding` is fp32 or bf16 [V, d]; `kv_dtype` is fp32, bf16 or fp16. A call of at least MULTITHREAD_TOKENS
+        tokens uses `batch_threads`, a shorter one `threads`.
+        """
+        d, inner = len(norm), layers[0].down.weight.shape[1] * ALIGNMENT
+        if head_dim % ALIGNMENT or d % ALIGNMENT or inner % ALIGNMENT or heads % kv_heads:
+            raise ValueError(f"{heads}/{kv_heads} heads of {head_dim}, widths {d} and {inner} are not supported")
+        if embedding.dtype not in (torch.float32, torch.bfloat16) or kv_dtype not in _DTYPES:
+            raise ValueError(f"an embedding of {embedding.dtype} with keys and values of {kv_dtype} is not supported")
+        check_tensor(embedding, embedding.dtype, (len(embedding), d))
+        attended, projected = heads * head_dim, (heads + 2 * kv_heads) * head_dim
         shapes = {
-            "qkv": ((heads + 2 * kv_heads) * head_dim, d), "output": (d, heads * head_dim),
-            "gate_up": (2 * inner, d), "down": (d, inner),
+            "qkv": (projected, d), "output": (d, attended), "gate_up": (2 * inner, d), "down": (d, inner),
         }  # fmt: skip
-        self._embedding, self._kv, self._threads = embedding, kv, (threads, team)
-        self._held = (tuple(blocks), norm)  # whose addresses are in `layers`
-        self._layers = torch.tensor([_addresses(block, shapes, d) for block in blocks], dtype=torch.int64)
+        rank = max(layer.rank for layer in layers)
+        self._d, self._kv_width, self._group, self._head_dim = d, 2 * kv_heads * head_dim, heads // kv_heads, head_dim
+        self._row_scratch = d + max(projected, 2 * inner) + attended + scratch_size(max(d, attended, inner), rank)
+        self._embedding, self._kv_dtype, self._threads = embedding, kv_dtype, (threads, batch_threads)
+        self._alive = (tuple(layers), norm)  # `_structs` and `_norm` hold their addresses
+        self._structs = torch.tensor([_struct(layer, shapes, d) for layer in layers], dtype=torch.int64)
         self._norm = address(norm, d)
-        kinds = (_KINDS[embedding.dtype], _KINDS[kv])
-        sizes = torch.tensor([d, heads, kv_heads, head_dim, inner, len(blocks), *kinds, rank], dtype=torch.int64)
+        dtypes = (_DTYPES[embedding.dtype], _DTYPES[kv_dtype])
+        sizes = torch.tensor([d, heads, kv_heads, head_dim, inner, len(layers), *dtypes, rank], dtype=torch.int64)
         self._shape = torch.cat((sizes, torch.tensor([eps], dtype=torch.float64).view(torch.int64)))
 
     @property
-    def count(self) -> int:
-        """Weights of all matrices."""
-        return sum(block.count for block in self._held[0])
+    def weight_count(self) -> int:
+        """Weights of all matrices, without LoRA terms."""
+        return sum(layer.weight_count for layer in self._alive[0])
 
     @property
-    def portion(self) -> int:
-        """Tokens that one AVX2 core reads in some 20 ms: as long as anybody should have to wait."""
-        return max(WIDTH, _WORK // self.count // WIDTH * WIDTH)
+    def slice_tokens(self) -> int:
+        """Tokens of a prompt that one AVX2 core reads in about 20 ms: a cooperative step."""
+        return max(ALIGNMENT, _SLICE_WORK // self.weight_count // ALIGNMENT * ALIGNMENT)
 
     @property
-    def width(self) -> int:
-        """Of the final states."""
+    def hidden_size(self) -> int:
+        """Width d of the hidden states."""
         return self._d
 
-    def room(self, capacity: int) -> tuple[int, int, int]:
-        """Shape of the keys and values of a text of so many positions."""
-        return len(self._layers), capacity, self._kv_width
+    def kv_shape(self, capacity: int) -> tuple[int, int, int]:
+        """Shape of a KV cache for `capacity` positions."""
+        return len(self._structs), capacity, self._kv_width
 
-    def on(self, kv: Tensor, rotations: Tensor) -> Stepping:
-        """Steps on one text: kv [layers, capacity, 2·K·h], rotations complex64 [≥ capacity, 3, h/2].
+    def bind(self, kv: Tensor, rotations: Tensor) -> KernelSequence:
+        """A sequence with the KV cache kv [layers, capacity, 2·K·h] and rotations complex64 [≥ capacity, 3, h/2].
 
-        ValueError for tensors of other shapes or types.
+        Raises ValueError for other shapes or dtypes, or if the capacity is not a multiple of ALIGNMENT.
         """
         capacity = kv.shape[1]
-        expect(kv, self._kv, self.room(capacity))
-        expect(rotations, torch.complex64, (len(rotations), 3, self._head_dim // 2))
-        if capacity % WIDTH or capacity > len(rotations):
-            raise ValueError(f"{capacity} positions, {len(rotations)} of them expected to be turned, by {WIDTH}")
-        model = (self._shape.data_ptr(), self._layers.data_ptr(), self._norm, self._embedding.data_ptr())
-        fixed = (*model, rotations.data_ptr(), kv.data_ptr(), capacity)
-        sizes = (len(self._embedding), self._d, self._row, self._group * capacity, capacity)
-        return Stepping(fixed, sizes, self._threads, (self, kv, rotations))
+        check_tensor(kv, self._kv_dtype, self.kv_shape(capacity))
+        check_tensor(rotations, torch.complex64, (len(rotations), 3, self._head_dim // 2))
+        if capacity % ALIGNMENT or capacity > len(rotations):
+            raise ValueError(
+                f"expected a capacity that is a multiple of {ALIGNMENT} and at most {len(rotations)}, got {capacity}"
+            )
+        model = (self._shape.data_ptr(), self._structs.data_ptr(), self._norm, self._embedding.data_ptr())
+        addresses = (*model, rotations.data_ptr(), kv.data_ptr(), capacity)
+        sizes = (len(self._embedding), self._d, self._row_scratch, self._group * capacity, capacity)
+        return KernelSequence(addresses, sizes, self._threads, (self, kv, rotations))
 
 
-class Stepping:
-    """Decode steps on one text, by addresses that were looked at once."""
+class KernelSequence:
+    """One token sequence with its KV cache; calling it appends tokens. Made by `KernelLayers.bind`."""
 
     def __init__(
         self,
-        fixed: tuple[int, ...],
+        addresses: tuple[int, ...],
         sizes: tuple[int, int, int, int, int],
         threads: tuple[int, int],
-        held: tuple[object, ...],
+        alive: tuple[object, ...],
     ) -> None:
-        """`held` is whatever the addresses point into."""
-        self._fixed, self._threads, self._held = fixed, threads, held
-        self._vocabulary, self._d, self._row, self._scores, self._capacity = sizes
+        """`alive` owns the memory behind `addresses`."""
+        self._addresses, self._threads, self._alive = addresses, threads, alive
+        self._vocabulary, self._d, self._row_scratch, self._score_scratch, self._capacity = sizes
 
-    def __call__(self, ids: Sequence[int], start: int, every: bool = True) -> Tensor:
-        """Final normed states fp32 [n, d] of ids that stand from `start` on, or [1, d] of the last; their keys and
-        values are written.
+    def __call__(self, ids: Sequence[int], start: int, all_rows: bool = True) -> Tensor:
+        """Final normed hidden states fp32 [n, d] of ids at positions from `start` on, or [1, d] of the last one.
 
-        The text before must be there. ValueError for ids that the model does not have, or without room.
+        Writes their keys and values into the KV cache, which must hold those of all positions before `start`. Raises
+        ValueError for ids outside the vocabulary or positions outside the cache.
         """
         n = len(ids)
         if not n or min(ids) < 0 or max(ids) >= self._vocabulary or not 0 <= start <= start + n <= self._capacity:
             raise ValueError(
-                f"{n} ids from {start} on do not fit {self._capacity} positions of {self._vocabulary} tokens"
+                f"{n} ids from position {start} on do not fit {self._capacity} positions of {self._vocabulary} tokens"
             )
-        parts = [self._some(ids[i : i + MOST], start + i, every) for i in range(0, n, MOST)]
+        parts = [self._append(ids[i : i + MAX_CALL_TOKENS], start + i, all_rows) for i in range(0, n, MAX_CALL_TOKENS)]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return out if every else out[-1:]
+        return out if all_rows else out[-1:]
 
-    def _some(self, ids: Sequence[int], start: int, every: bool) -> Tensor:
-        n, threads = len(ids), self._threads[len(ids) >= MANY]
-        given, wanted = array("i", ids), n if every else 1
+    def _append(self, ids: Sequence[int], start: int, all_rows: bool) -> Tensor:
+        n, threads = len(ids), self._threads[len(ids) >= MULTITHREAD_TOKENS]
+        tokens, wanted = array("i", ids), n if all_rows else 1
         out = torch.empty(n, self._d)
-        # a helper that was lent for the call before may still come in: room for all that there can be
-        workers = 1 if threads == 1 else _MOST_THREADS
-        room = torch.empty(n * self._row + workers * min(n, _TILE) * self._scores)
-        address = given.buffer_info()[0]
-        module().step(*self._fixed, address, out.data_ptr(), start, n, wanted, room.data_ptr(), threads)
+        # A worker that the previous call acquired may still join this one: scratch memory for all that can exist.
+        workers = 1 if threads == 1 else _MAX_THREADS
+        scratch = torch.empty(n * self._row_scratch + workers * min(n, _QUERY_TILE) * self._score_scratch)
+        buffers = (tokens.buffer_info()[0], out.data_ptr(), start, n, wanted, scratch.data_ptr())
+        extension().step(*self._addresses, *buffers, threads)
         return out[n - wanted :]
 
 
-def _addresses(block: Block, shapes: dict[str, tuple[int, int]], d: int) -> list[int]:
-    found = {name: getattr(block, name).words(*shape) for name, shape in shapes.items()}
-    attention, mlp = address(block.attention_norm, d), address(block.mlp_norm, d)
-    return [attention, *found["qkv"], *found["output"], mlp, *found["gate_up"], *found["down"]]
+def _struct(layer: KernelLayer, shapes: dict[str, tuple[int, int]], d: int) -> list[int]:
+    """The fields of the C struct `Layer`."""
+    fields = {name: getattr(layer, name).descriptor(*shape) for name, shape in shapes.items()}
+    attention, mlp = address(layer.attention_norm, d), address(layer.mlp_norm, d)
+    return [attention, *fields["qkv"], *fields["output"], mlp, *fields["gate_up"], *fields["down"]]

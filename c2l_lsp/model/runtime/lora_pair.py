@@ -1,4 +1,4 @@
-"""The factors of one projection of an adapter."""
+"""The LoRA factors of one projection (Hu et al. 2021, arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LoraPair:
-    """LoRA factors of one projection: A [r, in], B [out, r], fp32; ΔW = scale · B A."""
+    """A fp32 [r, in] and B fp32 [out, r] of one projection W [out, in]: ΔW = scale · B A."""
 
     A: Tensor
     B: Tensor

@@ -1,7 +1,7 @@
-"""Weights of a Llama-shaped transformers model, fused for our own forward pass; and which models have that shape.
+"""Fused weights of a Llama-shaped transformers model for our own forward pass, and the test which models are supported.
 
-q, k and v become one matrix, gate and up another. Rows of q and k are reordered inside each head so that the two halves
-RoPE rotates into one another stand side by side: a rotation is then one complex product, and scores do not change.
+q, k and v become one matrix, gate and up another. Inside each head the rows of q and k are reordered so that the two
+elements that RoPE rotates into each other are adjacent: a rotation is then one complex product. Scores do not change.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch.nn import functional
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 _FAMILIES = frozenset({"qwen2", "llama", "mistral"})
-_ROPES = frozenset({"default", "linear", "llama3"})  # angles that do not depend on the length of the text
+_ROPE_TYPES = frozenset({"default", "linear", "llama3"})  # their angles do not depend on the length of the text
 PROJECTIONS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
+"""Paths of a layer's matrices. The order matters: q, k, v and gate, up are fused in it."""
 
-
-_PACK_BYTES = 2**30
-"""Weights up to this size are kept a second time in oneDNN's own order, and adapters are merged into a copy of theirs;
-beyond it the memory and the pause are worth more."""
+_SMALL_MODEL_BYTES = 2**30
+"""Up to this size a model may be held twice: packed for oneDNN, quantised, or with an adapter merged into a copy. For a
+larger one the memory and the pause for the copy cost more than the copy saves."""
 
 Linear = Callable[[Tensor], Tensor]
 """[n, in] → [n, out]."""
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """x ↦ x Wᵀ + b; W [out, in], or in the order oneDNN multiplies by, which it else makes anew at every call."""
+class DenseLinear:
+    """x ↦ x Wᵀ + b; W [out, in], or packed in oneDNN's own order, which it otherwise computes at every call."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -46,22 +46,22 @@ class Matrix:
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return functional.linear(x, self.weight, self.bias)
 
-    def pack(self) -> Matrix:
-        """The same map in oneDNN's order."""
+    def pack(self) -> DenseLinear:
+        """The same map with W in oneDNN's order."""
         return replace(self, weight=torch.ops.mkldnn._reorder_linear_weight(self.weight.contiguous(), 1), packed=True)
 
 
 @dataclass(frozen=True)
-class Norm:
-    """RMSNorm. On the CPU as the LayerNorm of [x, −x], whose mean is 0 and variance mean(x²): one kernel, not seven."""
+class RMSNorm:
+    """RMSNorm. The CPU path is the LayerNorm of [x, −x], with mean 0 and variance mean(x²): one operator, not seven."""
 
     weight: Tensor  # [d]
     doubled: Tensor  # [2d]: the weight, then zeros
     eps: float
 
     @classmethod
-    def of(cls, module: Any) -> Norm:  # noqa: ANN401 - any RMSNorm of transformers
-        """The norm with the weight and ε of a transformers module."""
+    def from_module(cls, module: Any) -> RMSNorm:  # noqa: ANN401 - any RMSNorm of transformers
+        """The norm with a module's weight and ε."""
         weight = module.weight.detach()
         return cls(weight, torch.cat((weight, torch.zeros_like(weight))), float(module.variance_epsilon))
 
@@ -75,33 +75,33 @@ class Norm:
 
 @dataclass(frozen=True)
 class Layer:
-    """One block: attention norm, qkv [(H + 2K)·h, d], output; MLP norm, gate above up [2f, d], down."""
+    """One layer: attention norm, qkv [(H + 2K)·h, d], output [d, H·h]; MLP norm, gate_up [2f, d], down [d, f]."""
 
-    attention_norm: Norm
+    attention_norm: RMSNorm
     qkv: Linear
     output: Linear
-    mlp_norm: Norm
+    mlp_norm: RMSNorm
     gate_up: Linear
     down: Linear
 
-    def each(self, change: Callable[[Any], Linear], kind: type = Matrix) -> Layer:
-        """The layer with every matrix of a kind changed, the plain ones by default."""
-        found = {name: getattr(self, name) for name in ("qkv", "output", "gate_up", "down")}
-        return self.replaced({name: change(m) for name, m in found.items() if isinstance(m, kind)})
+    def map_linears(self, change: Callable[[DenseLinear], Linear]) -> Layer:
+        """The layer with `change` applied to every `DenseLinear`."""
+        linears = {name: getattr(self, name) for name in ("qkv", "output", "gate_up", "down")}
+        return self.with_linears({name: change(m) for name, m in linears.items() if isinstance(m, DenseLinear)})
 
-    def replaced(self, matrices: Mapping[str, Linear]) -> Layer:
-        """The layer with some matrices in place of its own."""
-        made: Layer = replace(self, **matrices)  # type: ignore[arg-type]
-        return made
+    def with_linears(self, linears: Mapping[str, Linear]) -> Layer:
+        """The layer with the named matrices replaced."""
+        layer: Layer = replace(self, **linears)  # type: ignore[arg-type]
+        return layer
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Everything between token ids and final hidden states: H heads, K of keys and values, h numbers per head."""
+    """A model from token ids to logits: H query heads, K key and value heads, h elements per head."""
 
     embedding: Tensor  # [vocabulary, d]
     layers: tuple[Layer, ...]
-    norm: Norm
+    norm: RMSNorm
     head: Linear  # [vocabulary, d]
     heads: int
     kv_heads: int
@@ -109,35 +109,38 @@ class Weights:
     frequencies: Tensor  # [h/2], fp32
     rope_scale: float  # factor of cos and sin
 
-    def each(self, change: Callable[[Any], Linear], kind: type = Matrix) -> Weights:
-        """The weights with every matrix of a kind changed, the plain ones by default."""
-        head = change(self.head) if isinstance(self.head, kind) else self.head
-        return replace(self, layers=tuple(layer.each(change, kind) for layer in self.layers), head=head)
+    def map_linears(self, change: Callable[[DenseLinear], Linear]) -> Weights:
+        """The weights with `change` applied to every `DenseLinear`, the head included."""
+        head = change(self.head) if isinstance(self.head, DenseLinear) else self.head
+        return replace(self, layers=tuple(layer.map_linears(change) for layer in self.layers), head=head)
 
     def with_layers(self, layers: Mapping[int, Layer]) -> Weights:
-        """The weights with some layers in place of their own."""
+        """The weights with some layers replaced, by index."""
         return replace(self, layers=tuple(layers.get(i, layer) for i, layer in enumerate(self.layers)))
 
 
-class Rotations:
-    """Rotations of q (with 1/√h in them), k and v (none) at every position, [n, 3, h/2] complex; made as needed."""
+class RotaryTable:
+    """RoPE factors of q, k and v by position, complex64 [n, 3, h/2]; computed as needed.
+
+    Those of q contain 1/√h; those of v are 1.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self._scale, self._head_dim, self._frequencies = weights.rope_scale, weights.head_dim, weights.frequencies
-        self._known = torch.empty(0)
+        self._table = torch.empty(0)
 
     def __call__(self, end: int) -> Tensor:
-        """Of all positions up to `end`, and further."""
-        if end > len(self._known):
+        """The factors of at least `end` positions."""
+        if end > len(self._table):
             n = max(2 * end, 1024)
             angles = torch.arange(n, device=self._frequencies.device).float()[:, None] * self._frequencies  # [n, h/2]
             turn = torch.polar(torch.full_like(angles, self._scale), angles)
-            self._known = torch.stack((turn * self._head_dim**-0.5, turn, torch.ones_like(turn)), 1)
-        return self._known
+            self._table = torch.stack((turn * self._head_dim**-0.5, turn, torch.ones_like(turn)), 1)
+        return self._table
 
 
-def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model
-    """Why our forward pass cannot stand in for this model's; "" if it can."""
+def unsupported_reason(lm: Any) -> str:  # noqa: ANN401 - any transformers model
+    """Why our forward pass does not support a model; "" if it does."""
     config = lm.config
     rope = getattr(config, "rope_parameters", None) or {}
     if config.model_type not in _FAMILIES:
@@ -146,16 +149,16 @@ def why_not(lm: Any) -> str:  # noqa: ANN401 - any transformers model
         return f"the device {lm.device.type}"
     if getattr(config, "hidden_act", "silu") != "silu":
         return f"the activation {config.hidden_act}"
-    if rope.get("rope_type", "default") not in _ROPES or rope.get("partial_rotary_factor", 1.0) != 1.0:
+    if rope.get("rope_type", "default") not in _ROPE_TYPES or rope.get("partial_rotary_factor", 1.0) != 1.0:
         return f"position scaling {rope}"
-    if _windowed(config):
+    if _has_sliding_window(config):
         return "sliding-window attention"
     if any(type(layer.get_submodule(name)) is not nn.Linear for layer in lm.base_model.layers for name in PROJECTIONS):
         return "projections that are not plain matrices"
     return ""
 
 
-def _windowed(config: Any) -> bool:  # noqa: ANN401 - any transformers config
+def _has_sliding_window(config: Any) -> bool:  # noqa: ANN401 - any transformers config
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
         return any(kind != "full_attention" for kind in kinds)
@@ -165,35 +168,39 @@ def _windowed(config: Any) -> bool:  # noqa: ANN401 - any transformers config
     return window is not None and window < config.max_position_embeddings
 
 
-def small(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
-    """Whether a model fits the memory twice."""
-    return sum(p.numel() * p.element_size() for p in lm.parameters()) <= _PACK_BYTES
+def is_small(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+    """Whether a model is small enough to be held in memory twice."""
+    return sum(p.numel() * p.element_size() for p in lm.parameters()) <= _SMALL_MODEL_BYTES
 
 
-def packs(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
-    """Whether packing pays: bf16 on a CPU that multiplies it, and a small model."""
+def packing_is_faster(lm: Any) -> bool:  # noqa: ANN401 - any transformers model
+    """Whether packing for oneDNN is faster: a small bf16 model on a CPU with native bf16 products."""
     return (
         lm.device.type == "cpu"
         and lm.dtype == torch.bfloat16
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and torch.cpu._is_avx512_bf16_supported()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and small(lm)
+        and is_small(lm)
     )
 
 
-def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
-    """Plain weights: qkv copied, of a large model the gate and up made views of one matrix, the rest its own."""
+def fuse_projections(lm: Any) -> Weights:  # noqa: ANN401 - any model `unsupported_reason` accepts
+    """The fused weights, not quantised.
+
+    qkv is a copy. gate_up is a copy too in a small model; in a large one the model's own gate and up become views of
+    one fused matrix. All other matrices share the model's memory.
+    """
     config, body = lm.config, lm.base_model
     attention = body.layers[0].self_attn
-    if not small(lm):
+    if not is_small(lm):
         for layer in body.layers:
-            _share_gate_up(layer.mlp)
+            _fuse_gate_up_in_place(layer.mlp)
     return Weights(
         embedding=body.embed_tokens.weight.detach(),
         layers=tuple(_layer(layer, attention.head_dim, {}) for layer in body.layers),
-        norm=Norm.of(body.norm),
-        head=Matrix(lm.get_output_embeddings().weight.detach()),
+        norm=RMSNorm.from_module(body.norm),
+        head=DenseLinear(lm.get_output_embeddings().weight.detach()),
         heads=int(config.num_attention_heads),
         kv_heads=int(config.num_key_value_heads),
         head_dim=int(attention.head_dim),
@@ -202,72 +209,77 @@ def fuse(lm: Any) -> Weights:  # noqa: ANN401 - any model `why_not` accepts
     )
 
 
-def merged(lm: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
-    """The layers that have pairs, with W + s·B A in place of W, from the model's own W."""
-    inside = by_layer(lm, pairs)
-    return {index: _layer(lm.base_model.layers[index], head_dim, own) for index, own in inside.items()}
+def merge_lora(lm: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
+    """The layers that have pairs, by index, with W + s·B A in place of the model's W."""
+    by_layer = pairs_by_layer(lm, pairs)
+    return {index: _layer(lm.base_model.layers[index], head_dim, own) for index, own in by_layer.items()}
 
 
-def by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, LoraPair]]:  # noqa: ANN401 - as in `fuse`
-    """The pairs of each layer by projection."""
+def pairs_by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, LoraPair]]:  # noqa: ANN401 - as in `fuse`
+    """The pairs by layer index and path inside the layer (one of PROJECTIONS)."""
     root = next(name for name, module in lm.named_modules() if module is lm.base_model)
-    found: dict[int, dict[str, LoraPair]] = {}
+    by_layer: dict[int, dict[str, LoraPair]] = {}
     for name, pair in pairs.items():
-        number, _, projection = name.removeprefix(f"{root}.layers.").partition(".")
-        found.setdefault(int(number), {})[projection] = pair
-    return found
+        index, _, projection = name.removeprefix(f"{root}.layers.").partition(".")
+        by_layer.setdefault(int(index), {})[projection] = pair
+    return by_layer
 
 
-def mergeable(pairs: Mapping[str, LoraPair]) -> bool:
-    """Whether every pair belongs to a projection inside the layers."""
+def can_merge(pairs: Mapping[str, LoraPair]) -> bool:
+    """Whether every pair belongs to one of the layers' PROJECTIONS."""
     return all(".layers." in name and name.endswith(PROJECTIONS) for name in pairs)
 
 
-def _share_gate_up(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
+def _fuse_gate_up_in_place(mlp: Any) -> None:  # noqa: ANN401 - a transformers module
     f = mlp.gate_proj.weight.shape[0]
     both = torch.cat((mlp.gate_proj.weight.detach(), mlp.up_proj.weight.detach()))
     mlp.gate_proj.weight.data, mlp.up_proj.weight.data = both[:f], both[f:]
 
 
 def _layer(layer: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> Layer:  # noqa: ANN401 - as above
-    q, k, v, o, gate, up, down = (_merged(layer, name, pairs) for name in PROJECTIONS)
-    norms = (Norm.of(layer.input_layernorm), Norm.of(layer.post_attention_layernorm))
-    qkv = _stack(_paired(q, head_dim), _paired(k, head_dim), v)
-    return Layer(norms[0], qkv, o, norms[1], _stack(gate, up), down)
+    q, k, v, output, gate, up, down = (_with_pair(layer, name, pairs) for name in PROJECTIONS)
+    return Layer(
+        attention_norm=RMSNorm.from_module(layer.input_layernorm),
+        qkv=_stack(_interleaved(q, head_dim), _interleaved(k, head_dim), v),
+        output=output,
+        mlp_norm=RMSNorm.from_module(layer.post_attention_layernorm),
+        gate_up=_stack(gate, up),
+        down=down,
+    )
 
 
-def _merged(layer: Any, name: str, pairs: Mapping[str, LoraPair]) -> Matrix:  # noqa: ANN401 - a transformers module
+def _with_pair(layer: Any, name: str, pairs: Mapping[str, LoraPair]) -> DenseLinear:  # noqa: ANN401 - a transformers module
     linear = layer.get_submodule(name)
     weight, bias = linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
     if (pair := pairs.get(name)) is not None:
         delta = pair.scale * (pair.B.float() @ pair.A.float())
         weight = (weight.float() + delta.to(weight.device)).to(weight.dtype)
-    return Matrix(weight, bias)
+    return DenseLinear(weight, bias)
 
 
-def _paired(matrix: Matrix, head_dim: int) -> Matrix:
-    bias = None if matrix.bias is None else reorder(matrix.bias, head_dim)
-    return Matrix(reorder(matrix.weight, head_dim), bias)
+def _interleaved(matrix: DenseLinear, head_dim: int) -> DenseLinear:
+    bias = None if matrix.bias is None else interleave_halves(matrix.bias, head_dim)
+    return DenseLinear(interleave_halves(matrix.weight, head_dim), bias)
 
 
-def reorder(rows: Tensor, head_dim: int) -> Tensor:
-    """Rows 0 … h−1 of each head in the order 0, h/2, 1, h/2 + 1, …"""
+def interleave_halves(rows: Tensor, head_dim: int) -> Tensor:
+    """Reorder the rows 0 … h−1 of each head to 0, h/2, 1, h/2 + 1, …; any shape [heads · h, …]."""
     halves = rows.view(-1, 2, head_dim // 2, *rows.shape[1:])  # [heads, 2, h/2, …]
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
-def _stack(*parts: Matrix) -> Matrix:
-    """The matrices above one another; without copying where they are views of one already."""
+def _stack(*parts: DenseLinear) -> DenseLinear:
+    """The matrices stacked along the outputs, without a copy if they are adjacent views of one matrix already."""
     first = parts[0].weight
     rows = sum(part.weight.shape[0] for part in parts)
-    adjacent = [part.weight.data_ptr() for part in parts[1:]]
+    begins = [part.weight.data_ptr() for part in parts[1:]]
     ends = [part.weight.data_ptr() + part.weight.numel() * first.element_size() for part in parts[:-1]]
     shared = all(part.weight.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for part in parts)
-    if shared and adjacent == ends:
+    if shared and begins == ends:
         weight = first.as_strided((rows, first.shape[1]), first.stride())
     else:
         weight = torch.cat([part.weight for part in parts])
     if all(part.bias is None for part in parts):
-        return Matrix(weight)
+        return DenseLinear(weight)
     biases = [part.weight.new_zeros(part.weight.shape[0]) if part.bias is None else part.bias for part in parts]
-    return Matrix(weight, torch.cat(biases))
+    return DenseLinear(weight, torch.cat(biases))

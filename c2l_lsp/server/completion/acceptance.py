@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from c2l_lsp.engine.wire import Completion
 from c2l_lsp.server.reporting.statistics import Statistics
+from c2l_lsp.text import splits_word
 
 _KEPT = 200
 
@@ -115,7 +116,7 @@ class AcceptanceTracker:
         taken = min(gained, sum(size for size in inserted or (gained,) if size > 1))
         if taken > 1 and not self.infers:
             pass  # the editor says what it was
-        elif taken > 1 and any(text.startswith(typed) and _ends_word(text, len(typed)) for text in given.texts):
+        elif taken > 1 and any(_ends_at_word(text, typed) for text in given.texts):
             self._took(given, typed, taken)
         else:
             self._typed(given, gained, len(typed))
@@ -181,13 +182,9 @@ class AcceptanceTracker:
         self.statistics.accepted(fate.given.adapted, saved, partly=partly, first=first, rest=rest)
 
 
-def _ends_word(text: str, at: int) -> bool:
-    """Whether no word of the text goes on at this place."""
-    return at == len(text) or not (_is_word(text[at - 1]) and _is_word(text[at]))
-
-
-def _is_word(char: str) -> bool:
-    return char.isalnum() or char == "_"
+def _ends_at_word(text: str, typed: str) -> bool:
+    """Whether `typed` is the beginning of `text` and does not end inside a word."""
+    return text.startswith(typed) and not splits_word(typed, text[len(typed) :])
 
 
 def _between(given: Suggestion, prefix: str, suffix: str) -> str | None:

@@ -15,6 +15,7 @@ from c2l_lsp.server.transport.engine_client import EngineClient, Life
 from c2l_lsp.server.transport.protocol import Reason
 from c2l_lsp.server.workspace.documents import Document, Documents
 from c2l_lsp.server.workspace.folders import Folders
+from c2l_lsp.text import word_at_end
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _insertions(document: Document, goal: Target, answer: Answer) -> list[Insert
         return []
     rest = document.line_around(goal.line, goal.cursor)[1]
     made = []
-    word = _word_at_end(document.lines[goal.line][: goal.start])
+    word = word_at_end(document.lines[goal.line][: goal.start])
     word_start = document.units(goal.line, goal.start - len(word))
     for name, text in zip(answer.given.ids, answer.given.texts, strict=True):
         if not text.startswith(goal.must_start):
@@ -125,10 +126,3 @@ def _insertions(document: Document, goal: Target, answer: Answer) -> list[Insert
         start, stop = document.units(goal.line, goal.start), document.units(goal.line, end)
         made.append(Insertion(name, goal.head + text, goal.line, start, stop, word, word_start))
     return made
-
-
-def _word_at_end(text: str) -> str:
-    start = len(text)
-    while start and (text[start - 1].isalnum() or text[start - 1] == "_"):
-        start -= 1
-    return text[start:]

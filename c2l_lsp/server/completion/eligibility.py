@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from c2l_lsp.config import Settings
 from c2l_lsp.server.transport.protocol import Reason, Switched
+from c2l_lsp.text import CLOSERS
 
-_CLOSERS = set(" \t)]}>\"'`,;:")
+_CLOSERS = frozenset(f" \t{CLOSERS}")
 _HASH = ("#",)
 _SLASH = ("//",)
 COMMENT_MARKS: dict[str, tuple[str, ...]] = {

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from c2l_lsp.server.workspace.documents import Document
+from c2l_lsp.text import leading_closers
 
-_REST = re.compile(r"[\s)\]}>\"'`,;:]*")
 _PAIRS = {")": "(", "]": "[", "}": "{"}
 _QUOTES = "\"'`"
 
@@ -17,9 +16,7 @@ def covered(text: str, rest: str) -> int:
 
     Only closers that the text does not itself open count: `a, b)` before `)` covers it, `f(a)` before `)` does not.
     """
-    closers = _REST.match(rest)
-    limit = len(closers.group().rstrip()) if closers is not None else 0
-    for size in range(limit, 0, -1):
+    for size in range(len(leading_closers(rest).rstrip()), 0, -1):
         tail = rest[:size]
         if tail.strip() and text.endswith(tail) and _closed(text[:-size]):
             return size

@@ -1,6 +1,9 @@
-"""Writes the settings into package.json and README.md, from the server's own definitions. `--check` only compares.
+"""Generates the settings in package.json and README.md from the server's definitions.
 
-Run with a Python that has c2l_lsp installed: `python editors/vscode/scripts/settings.py`.
+python editors/vscode/scripts/settings.py           write both files
+python editors/vscode/scripts/settings.py --check   write nothing; exit code 1 if a file is out of date
+
+Needs a Python with c2l_lsp installed.
 """
 
 from __future__ import annotations
@@ -34,32 +37,32 @@ _ORDER = {
     "showNotifications": ("off", "onError", "onWarning", "always"),
     "server": ("off", "messages", "verbose"),
 }
-"""How choices are listed; the server tells them sorted."""
+"""Order of the values of an enum, by the last part of the key. The server's schema has them sorted by name."""
 
 
 def rows() -> list[dict[str, Any]]:
-    """The server's rows, those of one section together."""
+    """Return the server's descriptions of all settings, grouped by section."""
     return sorted(settings_table.describe(), key=lambda row: list(TITLES).index(section(row["key"])))
 
 
 def section(key: str) -> str:
-    """The section a setting is shown in; single settings share one."""
+    """Return the section of a setting; settings without a group share the section named by the empty string."""
     group = key.split(".")[1]
     return group if group in TITLES else ""
 
 
 def configuration() -> list[dict[str, Any]]:
-    """`contributes.configuration`."""
+    """Return the value of `contributes.configuration`."""
     sections: dict[str, dict[str, Any]] = {}
     for order, row in enumerate(rows()):
         name = section(row["key"])
-        made = sections.setdefault(name, {"title": TITLES[name], "properties": {}})
-        shown = {key: row[key] for key in _COPIED if key in row}
-        if "enum" in shown:
-            wanted = _ORDER.get(row["key"].rsplit(".", 1)[1], ())
-            shown |= {"type": "string", "enum": sorted(shown["enum"], key=lambda one: _at(wanted, one))}
-        made["properties"][row["key"]] = {
-            **shown,
+        block = sections.setdefault(name, {"title": TITLES[name], "properties": {}})
+        schema = {key: row[key] for key in _COPIED if key in row}
+        if "enum" in schema:
+            order_of = _ORDER.get(row["key"].rsplit(".", 1)[1], ())
+            schema |= {"type": "string", "enum": sorted(schema["enum"], key=lambda one: _rank(order_of, one))}
+        block["properties"][row["key"]] = {
+            **schema,
             "description": row["description"],
             "scope": row["scope"],
             "order": order,
@@ -67,12 +70,12 @@ def configuration() -> list[dict[str, Any]]:
     return list(sections.values())
 
 
-def _at(wanted: tuple[str, ...], value: str) -> tuple[int, str]:
-    return (wanted.index(value) if value in wanted else len(wanted), value)
+def _rank(order: tuple[str, ...], value: str) -> tuple[int, str]:
+    return (order.index(value) if value in order else len(order), value)
 
 
 def manifest(text: str) -> str:
-    """package.json with the settings of now."""
+    """Return the text of package.json with up-to-date settings."""
     values = json.loads(text)
     values["contributes"]["configuration"] = configuration()
     restricted = [row["key"] for row in rows() if row["scope"] == "machine"]
@@ -81,8 +84,8 @@ def manifest(text: str) -> str:
 
 
 def readme(text: str) -> str:
-    """README.md with the table of now."""
-    table = ["| setting | default | what it does |", "|---|---|---|"]
+    """Return the text of README.md with an up-to-date table of settings."""
+    table = ["| Setting | Default | Description |", "|---|---|---|"]
     for row in rows():
         default = json.dumps(row["default"], ensure_ascii=False)
         described = row["description"].replace("|", "\\|")
@@ -92,17 +95,20 @@ def readme(text: str) -> str:
 
 
 def main() -> int:
-    """Exit code: 1 if `--check` finds something stale."""
-    stale = []
+    """Write or compare the files; return the exit code."""
+    outdated = []
     for name, make in (("package.json", manifest), ("README.md", readme)):
         path = HERE / name
         text = path.read_text(encoding="utf-8")
-        if (made := make(text)) != text:
-            stale.append(name)
+        if (generated := make(text)) != text:
+            outdated.append(name)
             if "--check" not in sys.argv:
-                path.write_text(made, encoding="utf-8")
-    print(f"{', '.join(stale) or 'nothing'} {'is stale' if '--check' in sys.argv else 'was written'}")
-    return 1 if stale and "--check" in sys.argv else 0
+                path.write_text(generated, encoding="utf-8")
+    if "--check" in sys.argv:
+        print(f"out of date: {', '.join(outdated)}" if outdated else "up to date")
+        return 1 if outdated else 0
+    print(f"wrote {', '.join(outdated)}" if outdated else "up to date")
+    return 0
 
 
 if __name__ == "__main__":

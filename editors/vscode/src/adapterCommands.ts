@@ -1,4 +1,4 @@
-/** What is done to a folder's adapter: learn again, forget, export, compare. */
+/** Commands on the adapter of one folder: rebuild, reset, export, fine-tune, switch on or off. */
 
 import { type CancellationToken, commands, type Progress, ProgressLocation, type QuickPickItem, Uri, window, workspace, type WorkspaceFolder } from "vscode";
 import type { Generations } from "./history";
@@ -9,7 +9,7 @@ import { isTraining } from "./statusText";
 import type { Server } from "./server";
 import type { Switches } from "./switches";
 
-const FOLLOW_MS = 1_000;
+const POLL_MS = 1_000;
 
 export interface AdapterParts {
   server: Server;
@@ -22,7 +22,7 @@ export interface AdapterParts {
 export class AdapterCommands {
   constructor(private readonly parts: AdapterParts) {}
 
-  /** Do it to a folder by its path, or to the one the user works in. */
+  /** Run an action on `folder`, or on the active folder if undefined. */
   async run(action: Action, folder: string | undefined): Promise<void> {
     const path = folder ?? (await pickFolder());
     if (path === undefined) return;
@@ -35,9 +35,9 @@ export class AdapterCommands {
   }
 
   private async forget(folder: string): Promise<void> {
-    const question = `Forget everything that was learned from ${name(folder)}?`;
-    const detail = "The folder is then read again from the beginning. Your files are not touched.";
-    if ((await window.showWarningMessage(question, { modal: true, detail }, "Forget")) !== "Forget") return;
+    const question = `Delete the adapter of ${name(folder)}?`;
+    const detail = "Everything learned from the folder is deleted from disk, and the folder is indexed again. Your files are not changed.";
+    if ((await window.showWarningMessage(question, { modal: true, detail }, "Delete")) !== "Delete") return;
     const last = this.parts.generations.of(folder).at(-1)?.generation ?? 0;
     await this.parts.server.request(Method.ADAPTER_RESET, { folder });
     this.parts.generations.forget(folder, last);
@@ -51,37 +51,40 @@ export class AdapterCommands {
     });
     if (chosen === undefined) return;
     const title = `C2L: exporting the adapter of ${name(folder)}`;
-    const done = await window.withProgress({ location: ProgressLocation.Notification, title }, () =>
+    const exported = await window.withProgress({ location: ProgressLocation.Notification, title }, () =>
       this.parts.server.request<Exported>(Method.ADAPTER_EXPORT, { folder, out: chosen.fsPath }),
     );
-    const text = `Generation ${done.generation} was exported with rank ${done.rank} to ${done.out}.`;
-    const open = { title: "Open Folder", command: "revealFileInOS", args: [Uri.file(done.out)] };
-    void this.parts.notifications.answer("info", text, [open]);
+    const text = `Exported generation ${exported.generation} (rank ${exported.rank}) to ${exported.out}.`;
+    const open = { title: "Open Folder", command: "revealFileInOS", args: [Uri.file(exported.out)] };
+    void this.parts.notifications.showReply("info", text, [open]);
   }
 
-  /** Train a LoRA of the folder behind everything else, or stop that. What comes of it is shown, since it was asked for. */
+  /** Start fine-tuning a LoRA on the folder in the background and show its result; or stop it if it is running. */
   private async deepen(folder: string): Promise<void> {
     const { server, notifications, refresh } = this.parts;
     const { deep } = await server.request<AdapterStatus>(Method.ADAPTER_INFO, { folder });
     const cancel = isTraining(deep);
     await server.request<AdapterStatus>(Method.ADAPTER_DEEPEN, { folder, cancel });
     if (cancel) return;
-    const title = `C2L: training on ${name(folder)}`;
+    const title = `C2L: fine-tuning on ${name(folder)}`;
     const options = { location: ProgressLocation.Notification, title, cancellable: true };
-    const told = window.withProgress(options, (progress, token) => this.follow(folder, progress, token));
-    void told.then(
-      (outcome) => {
+    const finished = window.withProgress(options, (progress, token) => this.follow(folder, progress, token));
+    void finished.then(
+      (result) => {
         refresh();
-        if (outcome !== "") void notifications.answer("info", `Training on ${name(folder)}: ${outcome}.`);
+        if (result !== "") void notifications.showReply("info", `Fine-tuning on ${name(folder)}: ${result}.`);
       },
-      () => undefined, // the server ended, which is told elsewhere
+      () => undefined, // the server exited, which is reported elsewhere
     );
   }
 
-  /** Until training is over: its outcome, "" if it was stopped. The language client's own progress has no button. */
+  /**
+   * Poll until fine-tuning ends. Returns its result, or "" if the user cancelled it. The language client's own progress
+   * notification has no cancel button, so this one is used.
+   */
   private async follow(folder: string, progress: Progress<{ message: string }>, token: CancellationToken): Promise<string> {
     const { server } = this.parts;
-    const stopping = token.onCancellationRequested(() => {
+    const cancellation = token.onCancellationRequested(() => {
       void server.request(Method.ADAPTER_DEEPEN, { folder, cancel: true });
     });
     try {
@@ -90,25 +93,25 @@ export class AdapterCommands {
         if (token.isCancellationRequested) return "";
         if (!isTraining(deep)) return deep;
         progress.report({ message: deep });
-        await new Promise((resolve) => setTimeout(resolve, FOLLOW_MS));
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
       }
     } finally {
-      stopping.dispose();
+      cancellation.dispose();
     }
   }
 
   private async toggle(folder: string): Promise<void> {
     const adapter = await this.parts.server.request<AdapterStatus>(Method.ADAPTER_SET_ENABLED, { folder });
-    this.parts.switches.adapter(adapter.folder, adapter.enabled);
-    const text = adapter.enabled ? "C2L answers with the adapter." : "C2L answers without the adapter.";
+    this.parts.switches.setAdapter(adapter.folder, adapter.enabled);
+    const text = adapter.enabled ? "C2L: adapter on." : "C2L: adapter off, completions come from the base model.";
     window.setStatusBarMessage(text, 4000);
-    // What is shown came from the other side of the comparison.
+    // The ghost text on screen was computed with the previous setting.
     await commands.executeCommand("editor.action.inlineSuggest.hide");
     if (window.activeTextEditor !== undefined) await commands.executeCommand("editor.action.inlineSuggest.trigger");
   }
 }
 
-/** The folder of the active document, the only one, or the one the user picks. */
+/** Returns the folder of the active document, else the only folder, else the one that the user picks. */
 export async function pickFolder(): Promise<string | undefined> {
   const folders = workspace.workspaceFolders ?? [];
   const uri = window.activeTextEditor?.document.uri;
@@ -120,7 +123,7 @@ export async function pickFolder(): Promise<string | undefined> {
     description: folder.uri.fsPath,
     path: folder.uri.fsPath,
   }));
-  return (await window.showQuickPick(items, { title: "C2L: which folder?" }))?.path;
+  return (await window.showQuickPick(items, { title: "C2L: select a folder" }))?.path;
 }
 
 function name(folder: string): string {

@@ -1,4 +1,4 @@
-/** One language client for one server process: what it is told at the start, and what passes between the two. */
+/** The language client of one server process: initialization options, notifications, middleware, logging. */
 
 import type { ChildProcess } from "node:child_process";
 import type { Readable } from "node:stream";
@@ -35,18 +35,18 @@ export interface ClientContext {
   onStatus(status: Status): void;
   onAdapter(change: AdapterChange): void;
   onProblem(problem: Problem): void;
-  /** What the server asks to show without saying what it is. */
+  /** `window/showMessage`: a message that carries no problem code. */
   onMessage(level: Level, sentence: string): void;
-  /** The server process ended without being asked to. */
-  onEnded(): void;
-  /** The server asks for the settings: it knows them in a moment. */
-  onPulled(): void;
-  /** A completion request for a document was answered with this many items. */
-  onAnswered(uri: string, items: number, invoked: boolean): void;
+  /** The server process exited on its own. */
+  onExit(): void;
+  /** The server requested its settings. */
+  onSettingsRequested(): void;
+  /** A completion request for document `uri` returned this many items. */
+  onCompletionsAnswered(uri: string, items: number, invoked: boolean): void;
 }
 
-/** A language client that leaves all notifications to us; it would show its own beside ours. */
-class QuietClient extends LanguageClient {
+/** A language client that shows no notifications of its own; the extension shows them. */
+class SilentClient extends LanguageClient {
   override error(message: string, data?: unknown): void {
     super.error(message, data, false);
   }
@@ -54,7 +54,7 @@ class QuietClient extends LanguageClient {
 
 /** `serve` starts the server process. */
 export function createClient(serve: () => Promise<ChildProcess>, context: ClientContext): LanguageClient {
-  const client = new QuietClient(SECTION, "C2L", serve, options(context));
+  const client = new SilentClient(SECTION, "C2L", serve, options(context));
   client.onNotification(DID_CHANGE_STATUS, (status: Status) => {
     context.onStatus(status);
   });
@@ -92,7 +92,7 @@ function options(context: ClientContext): LanguageClientOptions {
         handled: true,
       }),
       closed: () => {
-        context.onEnded();
+        context.onExit();
         return { action: CloseAction.DoNotRestart, handled: true };
       },
     },
@@ -111,22 +111,22 @@ function middleware(context: ClientContext): Middleware {
     async provideInlineCompletionItems(document, position, inline, token, next) {
       const invoked = inline.triggerKind === InlineCompletionTriggerKind.Invoke;
       if (!invoked && (isSelecting(document) || isOff(document, context))) return undefined;
-      const answer = await next(document, position, inline, token);
-      const items = Array.isArray(answer) ? answer : (answer?.items ?? []);
-      if (!token.isCancellationRequested) context.onAnswered(document.uri.toString(), items.length, invoked);
-      return answer;
+      const result = await next(document, position, inline, token);
+      const items = Array.isArray(result) ? result : (result?.items ?? []);
+      if (!token.isCancellationRequested) context.onCompletionsAnswered(document.uri.toString(), items.length, invoked);
+      return result;
     },
     workspace: {
       configuration: (params, token, next) => {
         if (params.items.some((item) => item.section !== SECTION)) return next(params, token);
-        context.onPulled();
+        context.onSettingsRequested();
         return params.items.map((item) => explicit(configuration(item.scopeUri), context.keys));
       },
     },
   };
 }
 
-/** With a selection or several cursors ghost text is in the way. */
+/** Ghost text is not requested while there is a selection or more than one cursor. */
 function isSelecting(document: TextDocument): boolean {
   const editor = window.activeTextEditor;
   return editor?.document === document && (editor.selections.length > 1 || !editor.selection.isEmpty);
@@ -142,14 +142,17 @@ function configuration(scope?: string) {
   return workspace.getConfiguration(SECTION, resource);
 }
 
-/** The client traces only into a channel of level Trace; c2l.trace.server alone shall be enough. */
+/**
+ * Returns the channel for protocol traces. The client writes traces only if the channel's level is Trace; the proxy makes
+ * c2l.trace.server sufficient.
+ */
 function tracing(log: LogOutputChannel): LogOutputChannel | undefined {
   if (workspace.getConfiguration(SECTION).get("trace.server") === "off") return undefined;
   return new Proxy(log, {
     get(target, name) {
       if (name === "logLevel") return LogLevel.Trace;
-      const wanted = name === "trace" ? "info" : name;
-      const value: unknown = Reflect.get(target, wanted);
+      const method = name === "trace" ? "info" : name;
+      const value: unknown = Reflect.get(target, method);
       return typeof value === "function" ? (value.bind(target) as unknown) : value;
     },
   });

@@ -1,15 +1,15 @@
-/** The contract's commands, one function each. package.json declares exactly these. */
+/** The commands of the editor contract, one function each. package.json declares the same set. */
 
 import { commands, ConfigurationTarget, type Disposable, type QuickPickItem, QuickPickItemKind, type Uri, window, workspace } from "vscode";
 import { type AdapterCommands, pickFolder } from "./adapterCommands";
-import { entries, type Entry } from "./menu";
+import { menuEntries, type MenuEntry } from "./menu";
 import type { Notifications } from "./notify";
 import type { Pages } from "./pages";
 import type { Panel } from "./panel";
 import { ClientCommand, Command, Method, Reason, SECTION, type StatisticsReport, type Status, type ToggleParams } from "./protocol";
 import type { Server } from "./server";
 import { enabledFor } from "./settings";
-import { page, thisWeek } from "./statistics";
+import { statisticsPage, thisWeek } from "./statistics";
 import { statusPage } from "./statusPage";
 import type { Switches } from "./switches";
 import type { Store } from "./view";
@@ -58,7 +58,7 @@ export function registerCommands(parts: CommandParts): Disposable[] {
       try {
         await run(argument);
       } catch (error) {
-        await parts.notifications.answer("error", error instanceof Error ? error.message : String(error), [
+        await parts.notifications.showReply("error", error instanceof Error ? error.message : String(error), [
           { title: "Restart", command: Command.RESTART_SERVER },
           { title: "Show Log", command: ClientCommand.SHOW_LOGS },
         ]);
@@ -69,13 +69,13 @@ export function registerCommands(parts: CommandParts): Disposable[] {
 
 async function toggle({ server, switches, refresh }: CommandParts, params: ToggleParams = {}): Promise<void> {
   const { enabled } = await server.execute<{ enabled: boolean }>(Command.TOGGLE, params);
-  if (params.uri) switches.document(params.uri, enabled);
-  else switches.everything(enabled);
+  if (params.uri) switches.setDocument(params.uri, enabled);
+  else switches.setAll(enabled);
   if (!enabled) await commands.executeCommand("editor.action.inlineSuggest.hide");
   refresh();
 }
 
-/** Kept in the user's settings, so that it holds tomorrow and everywhere. */
+/** Written to the settings (c2l.enable), so that it persists. Uses the scope in which the setting is defined already. */
 async function toggleLanguage(params: ToggleParams = {}): Promise<void> {
   const language = params.language ?? window.activeTextEditor?.document.languageId;
   if (language === undefined) return;
@@ -96,42 +96,42 @@ async function snooze({ server, store, switches, refresh }: CommandParts, params
   const snoozed = store.view.status?.disabledReason === Reason.SNOOZED;
   const minutes = params.minutes ?? (snoozed ? 0 : 5);
   const { until } = await server.execute<{ until: number }>(Command.SNOOZE, { minutes });
-  switches.snoozed(until);
+  switches.setSnooze(until);
   await commands.executeCommand("editor.action.inlineSuggest.hide");
   refresh();
 }
 
-type Item = QuickPickItem & Pick<Entry, "command" | "args">;
+type Item = QuickPickItem & Pick<MenuEntry, "command" | "args">;
 
 async function showMenu({ store }: CommandParts): Promise<void> {
   const document = window.activeTextEditor?.document;
   const map = workspace.getConfiguration(SECTION, document).get<Record<string, boolean>>("enable", {});
-  const rows = entries(store.view, {
+  const rows = menuEntries(store.view, {
     uri: document?.uri.toString(),
     language: document?.languageId,
     languageOn: document === undefined || enabledFor(map, document.languageId),
   });
   const items = rows.flatMap((row): Item[] => [
-    ...(row.part === undefined ? [] : [{ label: row.part, kind: QuickPickItemKind.Separator, command: "" }]),
+    ...(row.section === undefined ? [] : [{ label: row.section, kind: QuickPickItemKind.Separator, command: "" }]),
     { ...row, label: `$(${row.icon}) ${row.label}` },
   ]);
-  const chosen = await window.showQuickPick(items, { title: "C2L", placeHolder: "What shall be done?" });
+  const chosen = await window.showQuickPick(items, { title: "C2L", placeHolder: "Select a command" });
   if (chosen !== undefined) await commands.executeCommand(chosen.command, ...(chosen.args ?? []));
 }
 
 async function showStatus({ store, server, pages }: CommandParts): Promise<void> {
   const document = window.activeTextEditor?.document;
   const textDocument = document && { uri: document.uri.toString() };
-  const running = store.view.life === "running";
+  const running = store.view.processState === "running";
   const status = running ? await server.request<Status>(Method.STATUS, { textDocument }) : undefined;
   const inlineSuggestEnabled = workspace.getConfiguration("editor", document).get("inlineSuggest.enabled", true);
-  const place = { document: document && workspace.asRelativePath(document.uri), inlineSuggestEnabled };
-  await pages.show("C2L status", statusPage(store.view, status, place));
+  const context = { document: document && workspace.asRelativePath(document.uri), inlineSuggestEnabled };
+  await pages.show("C2L status", statusPage(store.view, status, context));
 }
 
 async function showStatistics({ server, pages }: CommandParts): Promise<void> {
   const report = await server.request<StatisticsReport>(Method.STATISTICS);
-  await pages.show("C2L statistics", page(report, thisWeek(report, new Date())));
+  await pages.show("C2L statistics", statisticsPage(report, thisWeek(report, new Date())));
 }
 
 type ModelItem = QuickPickItem & { choice: "shipped" | "hub" | "folder" };
@@ -140,19 +140,19 @@ const AUTO = "auto";
 
 async function selectModel({ store }: CommandParts): Promise<void> {
   const items: ModelItem[] = [
-    { label: AUTO, description: "the better of the two that ship with the server and are quick here", choice: "shipped" },
-    { label: "c2l-small", description: "ships with the server: better", choice: "shipped" },
-    { label: "c2l-nano", description: "ships with the server: quicker", choice: "shipped" },
-    { label: "A Hugging Face model…", description: "a causal language model, by its name", choice: "hub" },
+    { label: AUTO, description: "c2l-small if this machine is fast enough, else c2l-nano", choice: "shipped" },
+    { label: "c2l-small", description: "shipped with the server, more accurate", choice: "shipped" },
+    { label: "c2l-nano", description: "shipped with the server, faster", choice: "shipped" },
+    { label: "A Hugging Face model…", description: "a causal language model from the Hub", choice: "hub" },
     { label: "A folder on this machine…", description: "a model in Hugging Face format", choice: "folder" },
   ];
-  const now = store.view.status?.model ?? "none loaded";
-  const chosen = await window.showQuickPick(items, { title: "C2L: select the model", placeHolder: `Now: ${now}` });
+  const current = store.view.status?.model ?? "none";
+  const chosen = await window.showQuickPick(items, { title: "C2L: select a model", placeHolder: `Current model: ${current}` });
   if (chosen === undefined) return;
   const [id, path] = await chooseModel(chosen);
   if (id === undefined) return;
   const configuration = workspace.getConfiguration(SECTION);
-  // One after the other: the server restarts once for both, since restarts queue.
+  // Two updates cause one restart, because restart requests are coalesced.
   await configuration.update("model.path", path === "" ? undefined : path, ConfigurationTarget.Global);
   await configuration.update("model.id", id === AUTO ? undefined : id, ConfigurationTarget.Global);
 }
@@ -160,9 +160,9 @@ async function selectModel({ store }: CommandParts): Promise<void> {
 async function chooseModel({ label, choice }: ModelItem): Promise<[id: string | undefined, path: string]> {
   if (choice === "shipped") return [label, ""];
   if (choice === "hub") {
-    const prompt = "Name of a causal language model, such as Qwen/Qwen2.5-Coder-0.5B. It is downloaded when first used.";
+    const prompt = "Name of a causal language model, such as Qwen/Qwen2.5-Coder-0.5B. It is downloaded on first use.";
     const validateInput = (text: string): string | undefined =>
-      /^[\w.-]+(\/[\w.-]+)?$/.test(text.trim()) ? undefined : "A name has the form owner/model.";
+      /^[\w.-]+(\/[\w.-]+)?$/.test(text.trim()) ? undefined : "The name must have the form owner/model.";
     return [(await window.showInputBox({ prompt, validateInput }))?.trim(), ""];
   }
   const folders = await window.showOpenDialog({ canSelectFolders: true, canSelectFiles: false, openLabel: "Use Model" });

@@ -1,25 +1,25 @@
-/** Which command starts the server: a list of places, tried in order. Knows no `vscode` and starts nothing itself. */
+/** Finds the command that starts the server by trying a list of sources in order. Does not use `vscode`, starts nothing. */
 
 import { homedir } from "node:os";
 import { join } from "node:path";
 
-export type From = "path" | "interpreter" | "python-extension" | "own-environment" | "search-path";
+export type LaunchSource = "path" | "interpreter" | "python-extension" | "own-environment" | "search-path";
 
-/** How to start the server, and which of the places that came from. */
+/** The command line of the server, and the source that it was found through. */
 export interface Launch {
   command: string;
   args: string[];
-  from: From;
+  source: LaunchSource;
 }
 
-export interface Places {
-  /** c2l.server.path, c2l.server.interpreter and c2l.server.args. */
+export interface ServerSources {
+  /** Values of c2l.server.path, c2l.server.interpreter and c2l.server.args; empty if not set. */
   path: string;
   interpreter: string;
   args: readonly string[];
-  /** The Python of the environment this extension set up, whether it exists or not. */
+  /** The Python of the environment that this extension sets up, whether it exists or not. */
   ownPython: string;
-  /** The workspace is trusted. In others no interpreter is taken that the workspace could have chosen. */
+  /** Whether the workspace is trusted. An untrusted workspace must not choose the interpreter. */
   trusted: boolean;
   /** The interpreter selected in the Python extension. */
   activePython(): Promise<string | undefined>;
@@ -29,28 +29,28 @@ export interface Places {
   onSearchPath(): Promise<string | undefined>;
 }
 
-/** The server's command, or undefined if it is installed nowhere. What the user named is taken unasked. */
-export async function findServer(places: Places): Promise<Launch | undefined> {
-  const executable = (command: string, from: From): Launch => ({
+/** Returns the server's command, or undefined if no source has it. A command named in the settings is not checked. */
+export async function findServer(sources: ServerSources): Promise<Launch | undefined> {
+  const executable = (command: string, source: LaunchSource): Launch => ({
     command: expand(command),
-    args: ["serve", "--stdio", ...places.args],
-    from,
+    args: ["serve", "--stdio", ...sources.args],
+    source,
   });
-  const module = (python: string, from: From): Launch => ({
+  const module = (python: string, source: LaunchSource): Launch => ({
     command: expand(python),
-    args: ["-m", "c2l_lsp", "serve", "--stdio", ...places.args],
-    from,
+    args: ["-m", "c2l_lsp", "serve", "--stdio", ...sources.args],
+    source,
   });
-  if (places.path !== "") return executable(places.path, "path");
-  if (places.interpreter !== "") return module(places.interpreter, "interpreter");
-  const active = places.trusted ? await places.activePython() : undefined;
-  if (active !== undefined && (await places.hasServer(active))) return module(active, "python-extension");
-  if (await places.hasServer(places.ownPython)) return module(places.ownPython, "own-environment");
-  const found = await places.onSearchPath();
+  if (sources.path !== "") return executable(sources.path, "path");
+  if (sources.interpreter !== "") return module(sources.interpreter, "interpreter");
+  const active = sources.trusted ? await sources.activePython() : undefined;
+  if (active !== undefined && (await sources.hasServer(active))) return module(active, "python-extension");
+  if (await sources.hasServer(sources.ownPython)) return module(sources.ownPython, "own-environment");
+  const found = await sources.onSearchPath();
   return found === undefined ? undefined : executable(found, "search-path");
 }
 
-/** The Python inside a virtual environment. */
+/** Returns the path of the Python inside a virtual environment. */
 export function pythonOf(environment: string, platform: NodeJS.Platform = process.platform): string {
   return platform === "win32" ? join(environment, "Scripts", "python.exe") : join(environment, "bin", "python");
 }

@@ -1,6 +1,6 @@
-/** Sets up a Python environment with the server in it. Visible and cancellable; what was begun is removed if it fails. */
+/** Creates a Python environment with the server installed. A failed or cancelled attempt is removed. */
 
-/** Runs a program to its end, line by line. Rejects if it fails or `signal` aborts it. */
+/** Runs a program to completion and passes its output on by line. Rejects if it fails or `signal` aborts it. */
 export type Run = (
   command: string,
   args: readonly string[],
@@ -8,13 +8,13 @@ export type Run = (
   signal: AbortSignal,
 ) => Promise<void>;
 
-export interface Work {
-  /** Pythons to try as the base, best first. */
-  bases: readonly string[];
-  /** Where to put the environment, and its Python. */
+export interface SetUpTask {
+  /** Candidates for the Python that creates the environment, in order of preference. */
+  basePythons: readonly string[];
+  /** Path of the environment, and of the Python inside it. */
   folder: string;
   python: string;
-  /** What pip installs. */
+  /** The requirement that pip installs. */
   requirement: string;
   run: Run;
   remove: (folder: string) => Promise<void>;
@@ -24,32 +24,32 @@ export interface Work {
 
 export class SetUpError extends Error {}
 
-const USABLE = "import sys; sys.exit(sys.version_info < (3, 10))";
+const VERSION_CHECK = "import sys; sys.exit(sys.version_info < (3, 10))";
 
-/** Make the environment. Throws SetUpError with a sentence for the user, or the signal's own error when cancelled. */
-export async function setUp(work: Work, signal: AbortSignal): Promise<void> {
-  work.onStep("Looking for Python 3.10 or newer");
-  const base = await firstUsable(work, signal);
+/** Create the environment. Throws SetUpError with a sentence for the user, or the signal's own error when cancelled. */
+export async function setUp(task: SetUpTask, signal: AbortSignal): Promise<void> {
+  task.onStep("Looking for Python 3.10 or newer");
+  const base = await firstUsable(task, signal);
   try {
-    work.onStep("Creating the environment");
-    await work.run(base, ["-m", "venv", "--clear", work.folder], work.onLine, signal);
-    work.onStep(`Installing ${work.requirement}`);
-    const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", work.requirement];
-    await work.run(work.python, pip, work.onLine, signal);
-    work.onStep("Checking it");
-    await work.run(work.python, ["-c", "import c2l_lsp"], work.onLine, signal);
+    task.onStep("Creating the environment");
+    await task.run(base, ["-m", "venv", "--clear", task.folder], task.onLine, signal);
+    task.onStep(`Installing ${task.requirement}`);
+    const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", task.requirement];
+    await task.run(task.python, pip, task.onLine, signal);
+    task.onStep("Checking the installation");
+    await task.run(task.python, ["-c", "import c2l_lsp"], task.onLine, signal);
   } catch (error) {
-    await work.remove(work.folder).catch(() => undefined);
+    await task.remove(task.folder).catch(() => undefined);
     signal.throwIfAborted();
     const why = error instanceof Error ? error.message : String(error);
     throw new SetUpError(`The Python environment could not be set up: ${why}`);
   }
 }
 
-async function firstUsable(work: Work, signal: AbortSignal): Promise<string> {
-  for (const base of work.bases) {
+async function firstUsable(task: SetUpTask, signal: AbortSignal): Promise<string> {
+  for (const base of task.basePythons) {
     try {
-      await work.run(base, ["-c", USABLE], work.onLine, signal);
+      await task.run(base, ["-c", VERSION_CHECK], task.onLine, signal);
       return base;
     } catch {
       signal.throwIfAborted();

@@ -1,16 +1,17 @@
-/** Wires the parts together. Everything that takes time begins here and is waited for nowhere. */
+/** Entry point: creates the parts and connects them. Activation starts slow work and does not wait for it. */
 
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { commands, env, type ExtensionContext, Uri, window, workspace } from "vscode";
 import { AdapterCommands } from "./adapterCommands";
-import { Again } from "./again";
 import { registerCommands } from "./commands";
-import { findServer, type Launch, pythonOf } from "./discovery";
+import { findServer, type Launch, pythonOf, type ServerSources } from "./discovery";
 import { diskUse } from "./diskUse";
 import { Generations } from "./history";
+import { InlineRetry } from "./inlineRetry";
+import { invalidServerSetting } from "./invalidServer";
 import { SET_UP } from "./menu";
-import { Missing, MISSING_FIXES, SILENCE } from "./missing";
+import { MissingServerPrompt, MISSING_FIXES, DONT_ASK_AGAIN } from "./missingServer";
 import { Notifications } from "./notify";
 import { Pages } from "./pages";
 import { Panel } from "./panel";
@@ -25,7 +26,6 @@ import { setUpCommand } from "./setUpCommand";
 import { enabledFor, isMachine, keysOf, users } from "./settings";
 import { createStatusItems } from "./statusItems";
 import { Switches } from "./switches";
-import { unusable } from "./unusable";
 import { Store } from "./view";
 
 export function activate(context: ExtensionContext): void {
@@ -33,8 +33,8 @@ export function activate(context: ExtensionContext): void {
   const store = new Store();
   store.update({ trusted: workspace.isTrusted });
   const notifications = new Notifications();
-  const again = new Again();
-  const missing = new Missing(context.globalState);
+  const inlineRetry = new InlineRetry();
+  const missingPrompt = new MissingServerPrompt(context.globalState);
   const switches = new Switches(context.workspaceState);
   const generations = new Generations(context.workspaceState);
   const keys = keysOf(context.extension.packageJSON);
@@ -48,52 +48,52 @@ export function activate(context: ExtensionContext): void {
     cwd,
     find: async () => {
       await mkdir(cwd, { recursive: true });
-      launch = await findServer(places(cwd, environment));
+      launch = await findServer(serverSources(cwd, environment));
       return launch;
     },
-    context: (onEnded) => ({
+    context: (onExit) => ({
       log,
       keys,
       switches,
-      onEnded,
+      onExit,
       onStatus: (status) => {
-        // The server tells of the folder it works in; which document is in front, the refresher asks.
+        // This notification describes one folder. The refresher requests the one of the active document.
         store.update(store.view.adapter === undefined ? { status, adapter: status.adapter ?? undefined } : { status });
-        refresher.soon();
+        refresher.schedule();
       },
       onAdapter: (change) => {
         generations.record(change);
-        refresher.adapter(change.folder);
-        panel.measure();
+        refresher.refreshAdapter(change.folder);
+        panel.refreshDiskUse();
       },
-      onProblem: (problem) => void notifications.told(problem),
-      onMessage: (level, sentence) => void notifications.problem(level, sentence, [LOG]),
-      onPulled: () => {
-        refresher.soon();
+      onProblem: (problem) => void notifications.showServerProblem(problem),
+      onMessage: (level, sentence) => void notifications.showProblem(level, sentence, [LOG]),
+      onSettingsRequested: () => {
+        refresher.schedule();
       },
-      onAnswered: (uri, items, invoked) => {
+      onCompletionsAnswered: (uri, items, invoked) => {
         if (items === 0 && invoked) {
-          again.allow();
-          tellWhy(uri).catch(() => undefined); // the server ended, which is told elsewhere
+          inlineRetry.allow();
+          showReason(uri).catch(() => undefined); // the server exited, which is reported elsewhere
         }
-        refresher.soon();
+        refresher.schedule();
       },
     }),
-    unusable: (found, error) => unusable(found, error, (python) => hasServer(cwd, python)),
-    onProblem: (sentence, life, setting = SECTION) => {
-      if (life === "crashed") void notifications.problem("error", sentence, [RESTART, LOG]);
-      else if (life === "unusable") void notifications.problem("error", sentence, [openSettings(setting), LOG]);
-      else if (missing.tells()) void notifications.problem("error", sentence, MISSING_FIXES);
+    invalidServerSetting: (found, error) => invalidServerSetting(found, error, (python) => hasServer(cwd, python)),
+    onProblem: (sentence, problem, setting = SECTION) => {
+      if (problem === "crashed") void notifications.showProblem("error", sentence, [RESTART, LOG]);
+      else if (problem === "invalid") void notifications.showProblem("error", sentence, [openSettings(setting), LOG]);
+      else if (missingPrompt.shouldPrompt()) void notifications.showProblem("error", sentence, MISSING_FIXES);
     },
   });
-  /** The user asked for a completion and got none. */
-  const tellWhy = async (uri: string): Promise<void> => {
+  /** Show in the status bar why an explicit request returned no completion. */
+  const showReason = async (uri: string): Promise<void> => {
     const { lastReason, disabledReason } = await server.request<Status>(Method.STATUS, { textDocument: { uri } });
     window.setStatusBarMessage(`C2L: ${sentenceOf(lastReason ?? disabledReason ?? Reason.EMPTY)}`, 4000);
   };
   const refresher = new Refresher(store, server, generations);
   const refresh = (): void => {
-    refresher.soon();
+    refresher.schedule();
   };
   const adapters = new AdapterCommands({ server, notifications, generations, switches, refresh });
   const pages = new Pages();
@@ -102,21 +102,21 @@ export function activate(context: ExtensionContext): void {
     store,
     server,
     generations,
-    disk: () => diskUse(cwd, launch),
+    diskUse: () => diskUse(cwd, launch),
     onAction: (action, folder) => adapters.run(action, folder).catch((error: unknown) => {
-      void notifications.answer("error", error instanceof Error ? error.message : String(error));
+      void notifications.showReply("error", error instanceof Error ? error.message : String(error));
     }),
   });
-  /** Settings that a server reads once, when it starts. */
-  const readAtStart = (): string => {
+  /** Values of the settings that the server reads only when it starts. */
+  const startSettings = (): string => {
     const configuration = workspace.getConfiguration(SECTION);
     return JSON.stringify([users(configuration, keys), configuration.get("trace.server")]);
   };
-  let read = readAtStart();
-  /** Start the server with the first thing it can serve: a window without one needs no model in memory. */
-  const begin = (): void => {
-    if (store.view.life !== "idle" || !isWanted()) return;
-    store.update({ life: "starting" });
+  let lastStartSettings = startSettings();
+  /** Start the server once there is a folder or document to serve, so that other windows load no model. */
+  const startIfNeeded = (): void => {
+    if (store.view.processState !== "idle" || !isServerNeeded()) return;
+    store.update({ processState: "starting" });
     void server.restart();
   };
   const install = async (): Promise<void> => {
@@ -131,7 +131,7 @@ export function activate(context: ExtensionContext): void {
     log,
     server,
     refresher,
-    again,
+    inlineRetry,
     pages,
     panel,
     ...createStatusItems(store),
@@ -139,56 +139,56 @@ export function activate(context: ExtensionContext): void {
       store, server, adapters, notifications, pages, panel, switches, showLog, refresh,
     }),
     commands.registerCommand(SET_UP, install),
-    commands.registerCommand(SILENCE, () => {
-      missing.silence();
+    commands.registerCommand(DONT_ASK_AGAIN, () => {
+      missingPrompt.silence();
     }),
     commands.registerCommand(OPEN_FILE, (path: string) => commands.executeCommand("vscode.open", Uri.file(path))),
     commands.registerCommand(OPEN_SETTINGS, showSettings),
-    store.listen(({ life }) => {
-      if (life === "running") missing.found();
+    store.listen(({ processState }) => {
+      if (processState === "running") missingPrompt.serverFound();
     }),
     workspace.onDidChangeConfiguration((event) => {
-      const before = read;
-      read = readAtStart();
-      if (read !== before && store.view.life !== "idle") void server.restart();
+      const before = lastStartSettings;
+      lastStartSettings = startSettings();
+      if (lastStartSettings !== before && store.view.processState !== "idle") void server.restart();
       else if (event.affectsConfiguration(SECTION)) {
         refresh();
-        begin();
+        startIfNeeded();
       }
     }),
-    workspace.onDidOpenTextDocument(begin),
-    workspace.onDidChangeWorkspaceFolders(begin),
+    workspace.onDidOpenTextDocument(startIfNeeded),
+    workspace.onDidChangeWorkspaceFolders(startIfNeeded),
     workspace.onDidGrantWorkspaceTrust(() => {
       store.update({ trusted: true });
-      if (store.view.life === "missing") void server.restart();
-      else void server.tellTrust({ trusted: true });
+      if (store.view.processState === "missing") void server.restart();
+      else void server.notifyTrust({ trusted: true });
     }),
     window.onDidChangeActiveTextEditor(refresh),
     workspace.onDidCloseTextDocument((document) => {
-      switches.closed(document.uri.toString());
+      switches.forgetDocument(document.uri.toString());
     }),
   );
-  store.update({ life: "idle" });
-  begin();
+  store.update({ processState: "idle" });
+  startIfNeeded();
   void onPythonChanged(() => {
-    if (store.view.life === "idle") return;
-    const fromThere = launch === undefined || launch.from === "python-extension";
-    if (fromThere) void server.restart();
+    if (store.view.processState === "idle") return;
+    const affected = launch === undefined || launch.source === "python-extension";
+    if (affected) void server.restart();
   }).then((listening) => context.subscriptions.push(listening));
 }
 
 const LOG: Fix = { title: "Show Log", command: ClientCommand.SHOW_LOGS };
 const RESTART: Fix = { title: "Restart", command: Command.RESTART_SERVER };
 
-/** In a remote window the settings of the machine are those of the remote one: the user's page does not list them. */
+/** Open the settings at one key. In a remote window, machine settings are on the page of the remote machine. */
 function showSettings(setting: string): Thenable<unknown> {
   const remote = env.remoteName !== undefined && isMachine(`${setting}.`.replace(/^c2l\./, ""));
   if (remote) return commands.executeCommand("workbench.action.openRemoteSettings", { query: setting });
   return commands.executeCommand("workbench.action.openSettings", setting);
 }
 
-/** Whether this window has a folder, or a document of a language that is on. */
-function isWanted(): boolean {
+/** Returns whether this window has a folder, or a document whose language is on. */
+function isServerNeeded(): boolean {
   if ((workspace.workspaceFolders ?? []).length > 0) return true;
   return workspace.textDocuments.some((document) => {
     const map = workspace.getConfiguration(SECTION, document).get<Record<string, boolean>>("enable", {});
@@ -196,7 +196,7 @@ function isWanted(): boolean {
   });
 }
 
-function places(cwd: string, environment: string): Parameters<typeof findServer>[0] {
+function serverSources(cwd: string, environment: string): ServerSources {
   const configuration = workspace.getConfiguration(SECTION);
   return {
     path: configuration.get("server.path", ""),

@@ -1,40 +1,42 @@
-/** What the panel remembers beyond the server's answers: generations over time. Knows no `vscode`. */
+/** History of adapter generations by folder, which the server does not store. Does not use `vscode`. */
 
 import type { AdapterChange, AdapterInfo } from "./protocol";
 
-/** One adapter generation of a folder. `at` is ms since the epoch; norm is known once the server was asked. */
+/** One adapter generation of a folder. */
 export interface Generation {
+  /** When it was published, in ms since the epoch. */
   at: number;
   generation: number;
   trigger: string;
   changedFiles: number;
   files: number;
   ms: number;
-  /** The largest of the files that were read, and how far the adapter moved; absent in rows of older versions. */
+  /** The largest of the changed files, and the relative change of the adapter. Rows of older versions have neither. */
   paths?: string[];
   moved?: number;
+  /** Known after `c2l/adapter/info` was answered for this generation. */
   norm?: number;
   rank?: number;
 }
 
-/** As `vscode.Memento`. */
-export interface Keep {
+/** The part of `vscode.Memento` that is used here. */
+export interface Memento {
   get<T>(key: string): T | undefined;
   update(key: string, value: unknown): PromiseLike<void>;
 }
 
 const KEY = "generations";
-const MOST = 200;
+const MAX_ROWS = 200;
 
-/** Generations by folder, kept across windows in the workspace's storage. */
+/** Generations by folder, persisted in the workspace's storage. */
 export class Generations {
   private readonly rows: Record<string, Generation[]>;
 
   constructor(
-    private readonly keep: Keep,
+    private readonly memento: Memento,
     private readonly now: () => number = Date.now,
   ) {
-    this.rows = { ...keep.get<Record<string, Generation[]>>(KEY) };
+    this.rows = { ...memento.get<Record<string, Generation[]>>(KEY) };
   }
 
   of(folder: string): readonly Generation[] {
@@ -52,14 +54,14 @@ export class Generations {
       paths: change.paths,
       moved: change.moved,
     };
-    // A server that starts again tells the generation it restored: that is no new one.
-    const rows = this.of(change.folder).filter((known) => known.generation !== row.generation);
-    const known = this.of(change.folder).find((one) => one.generation === row.generation);
-    this.rows[change.folder] = [...rows, change.trigger === "restore" && known ? known : row].slice(-MOST);
+    // A restarted server reports the generation that it restored from disk; that row exists already.
+    const rows = this.of(change.folder).filter((other) => other.generation !== row.generation);
+    const existing = this.of(change.folder).find((other) => other.generation === row.generation);
+    this.rows[change.folder] = [...rows, change.trigger === "restore" && existing ? existing : row].slice(-MAX_ROWS);
     this.save();
   }
 
-  /** The adapter was looked at: complete its row. */
+  /** Add norm and rank to the row of the generation that `info` describes. */
   measured(info: AdapterInfo): void {
     const row = this.of(info.folder).find((one) => one.generation === info.generation);
     if (row !== undefined) {
@@ -69,14 +71,17 @@ export class Generations {
     }
   }
 
-  /** Drop the rows up to a generation: the one that follows a reset may be there before the reset is answered. */
+  /**
+   * Delete the rows up to and including generation `upTo`. Later rows stay: the generation that follows a reset may be
+   * recorded before the reset request is answered.
+   */
   forget(folder: string, upTo: number): void {
     this.rows[folder] = this.of(folder).filter((row) => row.generation > upTo);
     this.save();
   }
 
   private save(): void {
-    void this.keep.update(KEY, this.rows);
+    void this.memento.update(KEY, this.rows);
   }
 }
 

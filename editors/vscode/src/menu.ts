@@ -1,13 +1,13 @@
-/** What the status item's menu offers in which situation. Knows no `vscode`; `commands` shows it. */
+/** The entries of the status item's menu for the current state. Does not use `vscode`; `commands` shows the menu. */
 
 import { OPEN_SETTINGS } from "./problems";
 import { ClientCommand, Command, Reason, State } from "./protocol";
-import { isTraining, look } from "./statusText";
+import { isTraining, statusDisplay } from "./statusText";
 import type { View } from "./view";
 
-export interface Entry {
-  /** Heading of the part it begins. */
-  part?: string;
+export interface MenuEntry {
+  /** Heading of the section that starts with this entry. */
+  section?: string;
   icon: string;
   label: string;
   description?: string;
@@ -15,52 +15,54 @@ export interface Entry {
   args?: unknown[];
 }
 
-export interface Here {
-  /** URI of the active document and the name of its language. */
+/** The active document. */
+export interface MenuContext {
   uri: string | undefined;
   language: string | undefined;
-  /** c2l.enable for that language. */
+  /** Value of c2l.enable for that language. */
   languageOn: boolean;
 }
 
-/** Command of this extension alone, behind buttons; the contract's commands are the only ones in the palette. */
+/** Internal command that sets up the Python environment; the palette lists only commands of the editor contract. */
 export const SET_UP = "c2l.internal.setUp";
 
-export function entries(view: View, here: Here): Entry[] {
-  if (view.life === "missing") return [view.lifeSetting === undefined ? SET_UP_ENTRY : change(view.lifeSetting), RESTART, LOGS];
-  if (view.life !== "running") return [RESTART, LOGS];
-  const parts: [string, Entry[]][] = [
-    ["completions", switches(view, here)],
-    ["look", looking(view)],
-    ["adapter", adapter(view)],
-    ["model and server", [...model(view), RESTART, LOGS]],
+export function menuEntries(view: View, context: MenuContext): MenuEntry[] {
+  if (view.processState === "missing") {
+    return [view.invalidSetting === undefined ? SET_UP_ENTRY : changeSetting(view.invalidSetting), RESTART, LOGS];
+  }
+  if (view.processState !== "running") return [RESTART, LOGS];
+  const sections: [string, MenuEntry[]][] = [
+    ["completions", completionEntries(view, context)],
+    ["information", informationEntries(view)],
+    ["adapter", adapterEntries(view)],
+    ["model and server", [...modelEntries(view), RESTART, LOGS]],
   ];
-  return parts.flatMap(([part, rows]) => rows.map((row, index) => (index === 0 ? { ...row, part } : row)));
+  return sections.flatMap(([section, rows]) => rows.map((row, index) => (index === 0 ? { ...row, section } : row)));
 }
 
-const SET_UP_ENTRY: Entry = { icon: "cloud-download", label: "Set up the Python environment…", command: SET_UP };
-const change = (setting: string): Entry => ({
+const SET_UP_ENTRY: MenuEntry = { icon: "cloud-download", label: "Set up the Python environment…", command: SET_UP };
+const changeSetting = (setting: string): MenuEntry => ({
   icon: "gear", label: `Change ${setting}`, command: OPEN_SETTINGS, args: [setting],
 });
-const RESTART: Entry = { icon: "debug-restart", label: "Restart the server", command: Command.RESTART_SERVER };
-const LOGS: Entry = { icon: "output", label: "Show the log", command: ClientCommand.SHOW_LOGS };
+const RESTART: MenuEntry = { icon: "debug-restart", label: "Restart the server", command: Command.RESTART_SERVER };
+const LOGS: MenuEntry = { icon: "output", label: "Show the log", command: ClientCommand.SHOW_LOGS };
 
-function switches(view: View, here: Here): Entry[] {
+function completionEntries(view: View, context: MenuContext): MenuEntry[] {
   const reason = view.status?.disabledReason;
   const snoozed = reason === Reason.SNOOZED;
-  const rows: Entry[] = [];
+  const rows: MenuEntry[] = [];
   const isOff = reason === Reason.OFF;
-  const everywhere = isOff ? "Turn completions on" : "Turn completions off";
-  rows.push({ icon: isOff ? "check" : "circle-slash", label: everywhere, command: Command.TOGGLE });
+  const label = isOff ? "Turn completions on" : "Turn completions off";
+  rows.push({ icon: isOff ? "check" : "circle-slash", label, command: Command.TOGGLE });
   if (isOff) return rows;
-  if (here.uri !== undefined) {
+  if (context.uri !== undefined) {
     const off = view.documentReason === Reason.BUFFER;
     const label = off ? "Turn on in this file" : "Turn off in this file";
-    rows.push({ icon: "file", label, command: Command.TOGGLE, args: [{ uri: here.uri, enabled: off }] });
+    rows.push({ icon: "file", label, command: Command.TOGGLE, args: [{ uri: context.uri, enabled: off }] });
   }
-  if (here.language !== undefined) {
-    const label = `Turn ${here.languageOn ? "off" : "on"} for ${here.language}`;
-    rows.push({ icon: "code", label, command: Command.TOGGLE_LANGUAGE, args: [{ language: here.language }] });
+  if (context.language !== undefined) {
+    const label = `Turn ${context.languageOn ? "off" : "on"} for ${context.language}`;
+    rows.push({ icon: "code", label, command: Command.TOGGLE_LANGUAGE, args: [{ language: context.language }] });
   }
   rows.push({
     icon: snoozed ? "bell" : "bell-slash",
@@ -71,31 +73,32 @@ function switches(view: View, here: Here): Entry[] {
   return rows;
 }
 
-function adapter(view: View): Entry[] {
-  const adapter = view.adapter;
-  if (!adapter) return [];
-  const label = adapter.enabled ? "Compare: answer without the adapter" : "Compare: answer with the adapter";
+function informationEntries(view: View): MenuEntry[] {
   return [
-    { icon: "arrow-swap", label, description: "A/B", command: Command.TOGGLE_ADAPTER },
-    { icon: "refresh", label: "Learn the folder again", command: Command.REGENERATE_ADAPTER },
-    isTraining(adapter.deep)
-      ? { icon: "stop-circle", label: "Stop training on the folder", description: adapter.deep, command: Command.DEEPEN_ADAPTER }
-      : { icon: "mortar-board", label: "Train on the folder", description: "minutes, in the background", command: Command.DEEPEN_ADAPTER },
+    { icon: "question", label: "Status", description: statusDisplay(view).sentence, command: Command.SHOW_STATUS },
+    { icon: "graph", label: "Adapter report", command: Command.SHOW_REPORT },
+    { icon: "pulse", label: "Statistics", command: Command.SHOW_STATISTICS },
   ];
 }
 
-function model(view: View): Entry[] {
+function adapterEntries(view: View): MenuEntry[] {
+  const adapter = view.adapter;
+  if (!adapter) return [];
+  const label = adapter.enabled ? "Turn the adapter off" : "Turn the adapter on";
+  const description = adapter.enabled ? "compare with the base model" : "the base model is in use";
+  return [
+    { icon: "arrow-swap", label, description, command: Command.TOGGLE_ADAPTER },
+    { icon: "refresh", label: "Rebuild the adapter", description: "from all files of the folder", command: Command.REGENERATE_ADAPTER },
+    isTraining(adapter.deep)
+      ? { icon: "stop-circle", label: "Stop fine-tuning", description: adapter.deep, command: Command.DEEPEN_ADAPTER }
+      : { icon: "mortar-board", label: "Fine-tune on the folder", description: "several minutes in the background", command: Command.DEEPEN_ADAPTER },
+  ];
+}
+
+function modelEntries(view: View): MenuEntry[] {
   const name = view.status?.model ?? undefined;
-  const select: Entry = { icon: "hubot", label: "Select the model…", command: ClientCommand.SELECT_MODEL };
+  const select: MenuEntry = { icon: "hubot", label: "Select a model…", command: ClientCommand.SELECT_MODEL };
   if (name !== undefined) select.description = name;
   if (view.status?.state === State.UNLOADED) return [select];
   return [select, { icon: "debug-pause", label: "Unload the model", command: Command.UNLOAD_MODEL }];
-}
-
-function looking(view: View): Entry[] {
-  return [
-    { icon: "graph", label: "What has it learned", command: Command.SHOW_REPORT },
-    { icon: "pulse", label: "Statistics", command: Command.SHOW_STATISTICS },
-    { icon: "question", label: "Why is (nothing) shown", description: look(view).sentence, command: Command.SHOW_STATUS },
-  ];
 }

@@ -1,4 +1,4 @@
-/** Read-only Markdown pages, shown with the editor's own preview. */
+/** Read-only Markdown pages, shown in VS Code's Markdown preview. */
 
 import { commands, type Disposable, EventEmitter, Uri, window, workspace } from "vscode";
 
@@ -12,6 +12,7 @@ export class Pages implements Disposable {
     provideTextDocumentContent: (uri) => this.texts.get(uri.path) ?? "",
   });
 
+  /** Show `text` as the page `name`; replaces the text of a page that is open. */
   async show(name: string, text: string): Promise<void> {
     const uri = Uri.from({ scheme: SCHEME, path: `/${name}.md` });
     this.texts.set(uri.path, text);
@@ -19,7 +20,7 @@ export class Pages implements Disposable {
     try {
       await commands.executeCommand("markdown.showPreview", uri);
     } catch {
-      await window.showTextDocument(uri); // the editor's Markdown extension is disabled
+      await window.showTextDocument(uri); // the built-in Markdown extension is disabled
     }
   }
 

@@ -1,11 +1,12 @@
-/** Which button fixes a problem, and when a problem is shown at all. Knows no `vscode`. */
+/** Problems: severity, whether one is shown, and the buttons that fix it. Does not use `vscode`. */
 
 import { ClientCommand, Command, ErrorCode, type Problem } from "./protocol";
 
 export type Level = "error" | "warning" | "info";
-export type Wanted = "off" | "onError" | "onWarning" | "always";
+/** Values of c2l.showNotifications. */
+export type NotificationSetting = "off" | "onError" | "onWarning" | "always";
 
-/** A button: what it says, and the command behind it. */
+/** A button of a notification and the command that it runs. */
 export interface Fix {
   title: string;
   command: string;
@@ -14,35 +15,35 @@ export interface Fix {
 
 const LOG: Fix = { title: "Show Log", command: ClientCommand.SHOW_LOGS };
 const RESTART: Fix = { title: "Restart", command: Command.RESTART_SERVER };
-const WHY: Fix = { title: "Why", command: Command.SHOW_STATUS };
+const STATUS: Fix = { title: "Show Status", command: Command.SHOW_STATUS };
 const MODEL: Fix = { title: "Select Model…", command: ClientCommand.SELECT_MODEL };
-const LOUDNESS: Record<Wanted, readonly Level[]> = {
+const LEVELS: Record<NotificationSetting, readonly Level[]> = {
   off: [],
   onError: ["error"],
   onWarning: ["error", "warning"],
   always: ["error", "warning", "info"],
 };
 
-export function isWanted(level: Level, wanted: Wanted): boolean {
-  return LOUDNESS[wanted].includes(level);
+export function isShown(level: Level, setting: NotificationSetting): boolean {
+  return LEVELS[setting].includes(level);
 }
 
-/** Button that opens a file of the user's; by path, since this module knows no `vscode`. */
+/** Internal command that opens a file, given by path because this module does not use `vscode`. */
 export const OPEN_FILE = "c2l.internal.openFile";
 
-/** Button that opens the settings at one; where they are is another place in a remote window. */
+/** Internal command that opens the settings at one key; a remote window has its own settings page. */
 export const OPEN_SETTINGS = "c2l.internal.openSettings";
 
 export function openSettings(setting: string, title = "Open Settings"): Fix {
   return { title, command: OPEN_SETTINGS, args: [setting] };
 }
 
-/** How loud a problem of the server is; a severity of a newer server is taken for a warning. */
+/** Returns the level of a server's problem. A severity that this version does not know counts as a warning. */
 export function levelOf(problem: Problem): Level {
   return problem.severity === "error" || problem.severity === "info" ? problem.severity : "warning";
 }
 
-/** Buttons for a problem of the server, the fixing one first. What a restart cannot mend does not offer one. */
+/** Returns the buttons for a server's problem, the most useful first. A restart is offered only if it can help. */
 export function fixesFor({ code, setting, file }: Problem): Fix[] {
   switch (code) {
     case ErrorCode.SETTING:
@@ -54,22 +55,22 @@ export function fixesFor({ code, setting, file }: Problem): Fix[] {
     case ErrorCode.WIRE:
       return [RESTART, LOG];
     default:
-      return [WHY, LOG];
+      return [STATUS, LOG];
   }
 }
 
-/** Remembers what is on screen, so that a problem that comes again while shown is not shown twice. */
-export class Open {
+/** The messages on screen, so that none is shown twice at a time. */
+export class OpenMessages {
   private readonly keys = new Set<string>();
 
-  /** False if this problem is on screen already. */
-  begin(key: string): boolean {
+  /** Returns false if the message is on screen already. */
+  add(key: string): boolean {
     if (this.keys.has(key)) return false;
     this.keys.add(key);
     return true;
   }
 
-  end(key: string): void {
+  remove(key: string): void {
     this.keys.delete(key);
   }
 }

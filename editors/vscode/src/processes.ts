@@ -1,4 +1,4 @@
-/** Child processes: run one to its end, look for one. Knows no `vscode`. */
+/** Child processes: run one to completion, find an executable, start a server. Does not use `vscode`. */
 
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { constants } from "node:fs";
@@ -8,7 +8,7 @@ import { createInterface } from "node:readline";
 
 const PROBE_MS = 20_000;
 
-/** Run a program in `cwd` to its end. Rejects with its last lines if it fails. */
+/** Run a program in `cwd` to completion. Rejects with its last three lines of output if it fails. */
 export function run(
   cwd: string,
   command: string,
@@ -29,12 +29,12 @@ export function run(
     child.once("error", reject);
     child.once("close", (code) => {
       if (code === 0) resolve();
-      else reject(new Error(last.join(" ") || `${command} ended with code ${String(code)}`));
+      else reject(new Error(last.join(" ") || `${command} exited with code ${String(code)}`));
     });
   });
 }
 
-/** Whether this Python exists and has the server installed. `cwd` must be safe: Python imports from it. */
+/** Returns whether this Python exists and has the server installed. `cwd` must be safe: Python imports from it. */
 export async function hasServer(cwd: string, python: string): Promise<boolean> {
   const probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('c2l_lsp') is None)";
   try {
@@ -45,32 +45,32 @@ export async function hasServer(cwd: string, python: string): Promise<boolean> {
   }
 }
 
-/** An executable on the search path. Relative entries are skipped: they would depend on the working directory. */
+/** Returns the path of an executable on PATH. Relative entries are skipped: they depend on the working directory. */
 export async function which(name: string): Promise<string | undefined> {
-  const endings = process.platform === "win32" ? [".exe", ".cmd"] : [""];
+  const extensions = process.platform === "win32" ? [".exe", ".cmd"] : [""];
   for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
     if (!/^([A-Za-z]:)?[\\/]/.test(folder)) continue;
-    for (const ending of endings) {
-      const file = join(folder, name + ending);
+    for (const extension of extensions) {
+      const file = join(folder, name + extension);
       try {
         await access(file, constants.X_OK);
         return file;
       } catch {
-        // not here
+        // not in this folder
       }
     }
   }
   return undefined;
 }
 
-/** Start a server and resolve once its process exists. */
-export function start(cwd: string, command: string, args: readonly string[]): Promise<ChildProcessWithoutNullStreams> {
+/** Start a server; resolves once its process exists and rejects if it cannot be spawned. */
+export function startProcess(cwd: string, command: string, args: readonly string[]): Promise<ChildProcessWithoutNullStreams> {
   return new Promise((resolve, reject) => {
     const child = spawn(command, [...args], { cwd, stdio: "pipe" });
     child.once("error", reject);
     child.once("spawn", () => {
       child.off("error", reject);
-      child.on("error", () => undefined); // a later failure shows as the end of its streams
+      child.on("error", () => undefined); // a later failure closes its streams, which the client reports
       resolve(child);
     });
   });

@@ -1,13 +1,13 @@
 /**
- * The editor contract: every name and payload that is ours and crosses between this extension and the server.
+ * The editor contract: every name and payload beyond standard LSP that this extension and the server exchange.
  *
- * The other side is c2l_lsp/server/protocol.py; tests/editors/vscode/test_contract.py keeps the two equal, which is why
- * the names inside the tables are spelled as in Python. Standard LSP messages are not repeated here.
+ * The server's side is c2l_lsp/server/transport/protocol.py. tests/editors/vscode/test_contract.py compares both files,
+ * so the names in the tables are spelled as in Python.
  */
 
 export const SECTION = "c2l";
 
-/** Commands of `workspace/executeCommand`. All but DID_ACCEPT are registered by this extension under the same name. */
+/** Commands of `workspace/executeCommand`. This extension registers all but DID_ACCEPT under the same name. */
 export const Command = {
   DID_ACCEPT: "c2l.didAcceptCompletion",
   TOGGLE: "c2l.toggle",
@@ -25,6 +25,7 @@ export const Command = {
   RESTART_SERVER: "c2l.restartServer",
 } as const;
 
+/** Commands that only the extension implements. */
 export const ClientCommand = {
   TRIGGER_COMPLETION: "c2l.triggerCompletion",
   SHOW_MENU: "c2l.showMenu",
@@ -51,6 +52,7 @@ export const ADAPTER_DID_CHANGE = "c2l/adapter/didChange";
 export const PROBLEM = "c2l/problem";
 export const DID_CHANGE_TRUST = "c2l/didChangeTrust";
 
+/** State of the server: the values of `Status.state`. */
 export const State = {
   STARTING: "starting",
   LOADING: "loading",
@@ -64,7 +66,7 @@ export const State = {
 } as const;
 export type State = (typeof State)[keyof typeof State];
 
-/** Why no completion is given. The closed set behind `disabledReason`. */
+/** Why there is no completion. The values of `disabledReason` and `lastReason`. */
 export const Reason = {
   OFF: "off",
   SNOOZED: "snoozed",
@@ -104,7 +106,7 @@ export const SENTENCES: Record<Reason, string> = {
   [Reason.EMPTY]: "The model had nothing to suggest here.",
 };
 
-/** Kinds of errors: the `code` of a problem. */
+/** Values of a problem's `code`. */
 export const ErrorCode = {
   SETTING: "setting",
   FOLDER: "folder",
@@ -123,7 +125,10 @@ export const ErrorCode = {
   CANCELLED: "cancelled",
 } as const;
 
-/** `c2l/problem`. `setting`: the key to correct, and `file` where it stands if not in VS Code's settings; else empty. */
+/**
+ * `c2l/problem`. `setting`: key of the setting to correct, or empty. `file`: the file that contains it, or empty if it is in
+ * VS Code's settings.
+ */
 export interface Problem {
   severity: string;
   code: string;
@@ -132,12 +137,13 @@ export interface Problem {
   file: string;
 }
 
+/** Median and 95th percentile, in ms. */
 export interface Latency {
   p50: number;
   p95: number;
 }
 
-/** One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect. */
+/** One folder's adapter. `updatedAt`: seconds since the epoch, 0 before the first. `scale` 0: the adapter is not used. */
 export interface AdapterStatus {
   folder: string;
   generation: number;
@@ -149,11 +155,11 @@ export interface AdapterStatus {
   files: number;
   scale: number;
   message: string;
-  /** How far training on request is, or what became of it; empty if nobody asked for it. */
+  /** Progress or result of fine-tuning; empty if it was never requested. */
   deep: string;
 }
 
-/** `c2l/didChangeStatus`, and the answer to `c2l/status`. */
+/** `c2l/didChangeStatus`, and the result of `c2l/status`. */
 export interface Status {
   kind: string;
   busy: boolean;
@@ -169,7 +175,7 @@ export interface Status {
   memoryMb?: number;
 }
 
-/** `c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the adapter before. */
+/** `c2l/adapter/didChange`. `paths`: the largest changed files. `moved`: relative distance to the previous adapter. */
 export interface AdapterChange {
   folder: string;
   generation: number;
@@ -185,18 +191,18 @@ export interface DocumentId {
   uri: string;
 }
 
-/** Which folder a request is about: a folder's URI or path, else the one of the document, else the first. */
+/** The folder of a request: `folder` (URI or path), else the document's folder, else the first folder. */
 export interface FolderParams {
   folder?: string | null;
   textDocument?: DocumentId | null;
 }
 
-/** `enabled` absent flips. */
+/** Without `enabled`, the state is toggled. */
 export interface SetEnabledParams extends FolderParams {
   enabled?: boolean | null;
 }
 
-/** `out`: directory to write; `rank` 0 is the smallest exact one. */
+/** `out`: directory to write. `rank` 0: the smallest rank that is exact. */
 export interface ExportParams extends FolderParams {
   out?: string;
   rank?: number;
@@ -211,25 +217,25 @@ export interface ExplainParams {
   id: string;
 }
 
-/** `chars`: how many were inserted, 0 is all that was left; `partly`: some are left still. */
+/** `chars`: inserted characters, 0 for all that remained. `partly`: some characters remain. */
 export interface AcceptParams extends ExplainParams {
   chars?: number;
   partly?: boolean;
 }
 
-/** `reset` starts counting anew after the answer. */
+/** `reset`: set all counts to zero after the result was computed. */
 export interface StatisticsParams {
   reset?: boolean;
 }
 
-/** `uri`: one document; `language`: one language; neither: everything. `enabled` absent flips. */
+/** `uri`: one document. `language`: one language. Neither: all. Without `enabled`, the state is toggled. */
 export interface ToggleParams {
   uri?: string | null;
   language?: string | null;
   enabled?: boolean | null;
 }
 
-/** `initializationOptions.switches`: what the user turned on or off while a former server ran. */
+/** `initializationOptions.switches`: what the user turned on or off before this server started. */
 export interface Switched {
   off?: boolean;
   documents?: Record<string, boolean>;
@@ -242,7 +248,7 @@ export interface TrustParams {
   trusted: boolean;
 }
 
-/** Counts of one kind of completion. What was shown and is neither accepted nor partly accepted was rejected. */
+/** Counts of completions. A shown completion that was not accepted, not even partly, counts as rejected. */
 export interface Counts {
   shown: number;
   accepted: number;
@@ -251,13 +257,13 @@ export interface Counts {
   shownChars: number;
 }
 
-/** Characters of completions that were accepted in one week: keystrokes saved. */
+/** Accepted characters of one week, that is, saved keystrokes. */
 export interface Week {
   withAdapter: number;
   withoutAdapter: number;
 }
 
-/** Everything that is counted. `reasons`: how often which reason gave no completion; `weeks`: by ISO week. */
+/** All counts. `reasons`: requests without a completion, by reason. `weeks`: by ISO week. */
 export interface Totals {
   withAdapter: Counts;
   withoutAdapter: Counts;
@@ -269,10 +275,10 @@ export interface Totals {
   weeks: Record<string, Week>;
 }
 
-/** Latency of the last `count` completions. */
+/** Latency of the last `count` completions, in ms. */
 export type Timed = Latency & { count: number };
 
-/** The answer to `c2l/statistics`. */
+/** Result of `c2l/statistics`. */
 export interface StatisticsReport extends Totals {
   enabled: boolean;
   latencyMs: Timed;
@@ -280,15 +286,15 @@ export interface StatisticsReport extends Totals {
   latencyMsWithoutAdapter: Timed;
 }
 
-/** The answer to `c2l/adapter/info`. */
+/** Result of `c2l/adapter/info`. */
 export interface AdapterInfo extends AdapterStatus {
   norm: number;
   rank: number;
-  /** Positions of the folder that completions recall, token by token. */
+  /** Number of tokens in the folder's kNN memory. */
   recalled: number;
 }
 
-/** The answer to `c2l/adapter/export`: `error` is the relative error of the written ΔW. */
+/** Result of `c2l/adapter/export`. `error`: relative error of the written ΔW. */
 export interface Exported {
   out: string;
   rank: number;

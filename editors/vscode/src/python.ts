@@ -1,8 +1,8 @@
-/** The interpreter that is selected in the Python extension. That extension is optional. */
+/** The interpreter that is selected in the Python extension, which may not be installed. */
 
 import { extensions, type Uri } from "vscode";
 
-/** As much of the Python extension's API as is used here. */
+/** The part of the Python extension's API that is used here. */
 interface PythonApi {
   environments?: {
     getActiveEnvironmentPath(resource?: Uri): { path: string };
@@ -17,6 +17,7 @@ async function api(): Promise<PythonApi | undefined> {
   return extension.isActive ? extension.exports : await extension.activate();
 }
 
+/** Returns the path of the selected interpreter, or undefined without the Python extension or if it fails. */
 export async function activePython(resource: Uri | undefined): Promise<string | undefined> {
   try {
     const environments = (await api())?.environments;
@@ -24,11 +25,11 @@ export async function activePython(resource: Uri | undefined): Promise<string | 
     const found = await environments.resolveEnvironment(environments.getActiveEnvironmentPath(resource));
     return found?.executable.uri?.fsPath;
   } catch {
-    return undefined; // that extension's trouble is not ours; the next place is tried
+    return undefined; // the Python extension failed; the next source is tried
   }
 }
 
-/** Call back when the selection changes. Does nothing without the Python extension. */
+/** Call `listener` when the selection changes. Does nothing without the Python extension. */
 export async function onPythonChanged(listener: () => void): Promise<{ dispose(): void }> {
   try {
     return (await api())?.environments?.onDidChangeActiveEnvironmentPath(listener) ?? { dispose: () => undefined };

@@ -1,4 +1,4 @@
-/** Keeps the view fresh with what the server does not tell unasked: this document's reason, the counts, a new norm. */
+/** Polls the server for what it does not send on its own: the document's reason, statistics, norms of adapters. */
 
 import { type Disposable, window } from "vscode";
 import type { Generations } from "./history";
@@ -6,15 +6,15 @@ import { type AdapterInfo, Method, type StatisticsReport, type Status } from "./
 import type { Server } from "./server";
 import type { Store } from "./view";
 
-const SOON_MS = 150;
-const AGAIN_MS = 2_000;
-const COUNTS_EVERY_MS = 5_000;
+const DELAY_MS = 150;
+const PENDING_FILES_DELAY_MS = 2_000;
+const STATISTICS_INTERVAL_MS = 5_000;
 
 export class Refresher implements Disposable {
   private timer: NodeJS.Timeout | undefined;
-  private again: NodeJS.Timeout | undefined;
-  private countedAt = 0;
-  private asked = 0;
+  private pendingFilesTimer: NodeJS.Timeout | undefined;
+  private statisticsAt = 0;
+  private lastRequest = 0;
 
   constructor(
     private readonly store: Store,
@@ -22,60 +22,60 @@ export class Refresher implements Disposable {
     private readonly generations: Generations,
   ) {}
 
-  /** Something may have changed. Many calls at once ask the server once. */
-  soon(): void {
+  /** Request the status soon, because something may have changed. Many calls within the delay make one request. */
+  schedule(): void {
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => void this.ask(), SOON_MS);
+    this.timer = setTimeout(() => void this.refresh(), DELAY_MS);
   }
 
-  /** A folder has a new adapter: ask how large it is while it is the current one. */
-  adapter(folder: string): void {
+  /** Request norm and rank of a new adapter, which the server knows only while it is the current one. */
+  refreshAdapter(folder: string): void {
     this.server.request<AdapterInfo>(Method.ADAPTER_INFO, { folder }).then(
       (info) => {
         this.generations.measured(info);
         this.store.update({});
       },
-      () => undefined, // the row stays without its norm
+      () => undefined, // the row stays without a norm
     );
   }
 
   dispose(): void {
     clearTimeout(this.timer);
-    clearTimeout(this.again);
+    clearTimeout(this.pendingFilesTimer);
   }
 
-  private async ask(): Promise<void> {
-    const number = ++this.asked;
+  private async refresh(): Promise<void> {
+    const request = ++this.lastRequest;
     const document = window.activeTextEditor?.document;
-    const known = document !== undefined && ["file", "untitled"].includes(document.uri.scheme);
+    const supported = document !== undefined && ["file", "untitled"].includes(document.uri.scheme);
     try {
-      const textDocument = known ? { uri: document.uri.toString() } : undefined;
+      const textDocument = supported ? { uri: document.uri.toString() } : undefined;
       const status = await this.server.request<Status>(Method.STATUS, { textDocument });
-      if (number !== this.asked) return; // a later question has, or will have, the newer answer
-      const documentReason = known ? status.disabledReason : undefined;
-      const lastReason = known ? status.lastReason : undefined;
+      if (request !== this.lastRequest) return; // a later request returns a newer status
+      const documentReason = supported ? status.disabledReason : undefined;
+      const lastReason = supported ? status.lastReason : undefined;
       const adapter = status.adapter ?? undefined;
       this.store.update({ documentReason, lastReason, adapter, language: document?.languageId });
-      if (adapter !== undefined && adapter.pendingFiles > 0 && !status.busy) this.askAgain(adapter.folder);
-      await this.count();
+      if (adapter !== undefined && adapter.pendingFiles > 0 && !status.busy) this.checkPendingFiles(adapter.folder);
+      await this.refreshStatistics();
     } catch {
-      if (number === this.asked) this.store.update({ documentReason: undefined, lastReason: undefined, language: document?.languageId });
+      if (request === this.lastRequest) this.store.update({ documentReason: undefined, lastReason: undefined, language: document?.languageId });
     }
   }
 
-  /** Files that wait and turn out to be unchanged are settled without a word; asking makes the server tell. */
-  private askAgain(folder: string): void {
-    clearTimeout(this.again);
-    this.again = setTimeout(() => {
-      this.adapter(folder);
-      this.soon();
-    }, AGAIN_MS);
+  /** The server sends no notification when pending files turn out to be unchanged, so their count is requested again. */
+  private checkPendingFiles(folder: string): void {
+    clearTimeout(this.pendingFilesTimer);
+    this.pendingFilesTimer = setTimeout(() => {
+      this.refreshAdapter(folder);
+      this.schedule();
+    }, PENDING_FILES_DELAY_MS);
   }
 
-  private async count(): Promise<void> {
+  private async refreshStatistics(): Promise<void> {
     const now = Date.now();
-    if (now - this.countedAt < COUNTS_EVERY_MS) return;
-    this.countedAt = now;
+    if (now - this.statisticsAt < STATISTICS_INTERVAL_MS) return;
+    this.statisticsAt = now;
     const statistics = await this.server.request<StatisticsReport>(Method.STATISTICS);
     this.store.update({ statistics });
   }

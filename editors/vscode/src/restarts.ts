@@ -1,13 +1,13 @@
-/** When a job such as starting the server is run again: one at a time, at most one waiting, never in a tight circle. */
+/** Scheduling of server starts: runs that do not overlap, and a limit on automatic restarts after crashes. */
 
-/** Runs one job at a time. Whoever asks meanwhile shares the one run that follows. */
-export class Restarts {
+/** Runs one job at a time. Requests during a run share the single run that follows it. */
+export class CoalescedJob {
   private running: Promise<void> | undefined;
   private waiting: Promise<void> | undefined;
 
   constructor(private readonly job: () => Promise<void>) {}
 
-  /** Resolves when a run that began after this call is over. */
+  /** Resolves when a run that began after this call has finished. */
   request(): Promise<void> {
     if (this.running === undefined) return this.run();
     this.waiting ??= this.running.catch(() => undefined).then(() => this.run());
@@ -23,23 +23,25 @@ export class Restarts {
   }
 }
 
-/** How often the server may end by itself before we stop starting it. */
+/** Limits automatic restarts: one delay per crash within the time window, then no further restart. */
 export class CrashBudget {
   private readonly times: number[] = [];
 
   constructor(
+    /** Delays before the first, second, … restart, in ms. */
     private readonly backoff: readonly number[] = [500, 2000, 8000],
+    /** Crashes older than this many ms do not count. */
     private readonly window = 180_000,
   ) {}
 
-  /** It ended at `now`: how many ms to wait before the next start, undefined to give up. */
-  spend(now: number): number | undefined {
+  /** Count a crash at `now` (ms). Returns the delay in ms before the next start, or undefined to give up. */
+  recordCrash(now: number): number | undefined {
     this.times.push(now);
     while (now - (this.times[0] ?? now) > this.window) this.times.shift();
     return this.backoff[this.times.length - 1];
   }
 
-  /** The user asked for a start: begin counting anew. */
+  /** Forget all crashes, because the user requested a start. */
   reset(): void {
     this.times.length = 0;
   }

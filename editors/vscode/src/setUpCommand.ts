@@ -1,4 +1,4 @@
-/** Offers, shows and cancels the set-up of this extension's own Python environment. Nothing is installed unasked. */
+/** Sets up the extension's own Python environment, after confirmation, with visible and cancellable progress. */
 
 import { rm } from "node:fs/promises";
 import { type LogOutputChannel, ProgressLocation, window, workspace } from "vscode";
@@ -10,8 +10,8 @@ import { run } from "./processes";
 import { activePython } from "./python";
 
 /**
- * Resolves to whether the environment is there now. `cwd` must be safe: Python imports from it. The server is the one of
- * this extension's `version`: whatever is published later under that name is not installed.
+ * Resolves to whether the environment was created. `cwd` must be safe: Python imports from it. The requirement is pinned
+ * to this extension's `version`, so that no later release is installed.
  */
 export async function setUpCommand(
   cwd: string,
@@ -23,10 +23,10 @@ export async function setUpCommand(
   const requirement = `c2l-lsp==${version}`;
   const question = `Set up a Python environment with ${requirement}?`;
   const detail =
-    `It is created in ${folder}, with PyTorch about 1 GB, and touches no other Python. ` +
-    "You can watch and cancel it; deleting that folder undoes it.";
+    `The environment is created in ${folder} and needs about 1 GB, mostly for PyTorch. ` +
+    "No other Python is changed. To remove it, delete that folder.";
   if ((await window.showInformationMessage(question, { modal: true, detail }, "Set Up")) !== "Set Up") return false;
-  // An interpreter inside an untrusted workspace is not run.
+  // An untrusted workspace may have chosen its interpreter, so it is not run.
   const active = workspace.isTrusted ? await activePython(workspace.workspaceFolders?.[0]?.uri) : undefined;
   const options = { location: ProgressLocation.Notification, title: "C2L: setting up Python", cancellable: true };
   const abort = new AbortController();
@@ -39,26 +39,26 @@ export async function setUpCommand(
         log.info(message);
         progress.report({ message });
       };
-      const work = {
-        bases: [...(active === undefined ? [] : [active]), "python3", "python"],
+      const task = {
+        basePythons: [...(active === undefined ? [] : [active]), "python3", "python"],
         folder,
         python: pythonOf(folder),
         requirement,
         run: run.bind(undefined, cwd),
-        remove: (gone: string) => rm(gone, { recursive: true, force: true }),
+        remove: (path: string) => rm(path, { recursive: true, force: true }),
         onLine: (line: string) => {
           log.info(line);
         },
         onStep,
       };
-      await setUp(work, abort.signal);
+      await setUp(task, abort.signal);
     });
     return true;
   } catch (error) {
     if (abort.signal.aborted) return false;
     const why = error instanceof Error ? error.message : String(error);
     log.error(why);
-    await notifications.answer("error", why, [{ title: "Try Again", command: SET_UP }]);
+    await notifications.showReply("error", why, [{ title: "Try Again", command: SET_UP }]);
     return false;
   }
 }

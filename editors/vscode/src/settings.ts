@@ -1,21 +1,21 @@
-/** What goes to the server out of VS Code's settings, and which changes need a fresh server. Knows no `vscode`. */
+/** Selects the VS Code settings that are sent to the server, by scope. Does not use `vscode`. */
 
-/** Groups only the user may set: they name paths, addresses, commands and devices. */
+/** Groups that only the user may set, because they name paths, addresses, commands and devices. */
 export const MACHINE_GROUPS = ["model", "server", "remote"] as const;
 
-/** Settings of what may be read: the user's own value goes another way than a workspace's, which may only tighten it. */
+/** Settings that decide which files may be read. A workspace may only make them stricter, so its value is sent apart. */
 export const TIGHTENED = [
   "files.exclude", "files.respectGitignore", "files.ignoreFile", "files.maxSizeKb", "adapter.maxIndexKb",
 ];
 
-/** As `WorkspaceConfiguration.inspect` answers. */
+/** The part of the result of `WorkspaceConfiguration.inspect` that is used here. */
 export interface Inspected {
   globalValue?: unknown;
   workspaceValue?: unknown;
   workspaceFolderValue?: unknown;
 }
 
-/** One resource's view of the settings; keys without the leading "c2l.". */
+/** The settings of one resource; keys without the leading "c2l.". */
 export interface Source {
   inspect(key: string): Inspected | undefined;
   get(key: string): unknown;
@@ -28,8 +28,8 @@ export function isMachine(key: string): boolean {
 }
 
 /**
- * The settings that were set by someone, nested. Defaults stay out: they would cover the user's own configuration file,
- * which the server reads first.
+ * Returns the settings that were set explicitly, nested by group. Defaults are left out: they would override the user's
+ * configuration file, which the server reads first.
  */
 export function explicit(source: Source, keys: readonly string[]): Tree {
   const tree: Tree = {};
@@ -44,8 +44,8 @@ export function explicit(source: Source, keys: readonly string[]): Tree {
 }
 
 /**
- * What only the user may say, nested: machine settings, and what may be read at all. A workspace's values are not even
- * looked at. The server reads these once, when it starts.
+ * Returns the settings that only the user may set, nested by group: machine settings, and the limits on which files may be
+ * read. Workspace values are ignored. The server reads these once, when it starts.
  */
 export function users(source: Source, keys: readonly string[]): Tree {
   const tree: Tree = {};
@@ -56,12 +56,12 @@ export function users(source: Source, keys: readonly string[]): Tree {
   return tree;
 }
 
-/** On or off for a language, by the map of `c2l.enable`. */
+/** Returns whether completions are on for a language, by the value of `c2l.enable`. */
 export function enabledFor(map: Record<string, boolean>, language: string): boolean {
   return map[language] ?? map["*"] ?? true;
 }
 
-/** The keys of `contributes.configuration`, without the leading "c2l.". */
+/** Returns the keys of `contributes.configuration`, without the leading "c2l.". */
 export function keysOf(manifest: unknown): string[] {
   const sections = (manifest as { contributes?: { configuration?: { properties: Tree }[] } }).contributes?.configuration;
   return (sections ?? []).flatMap((section) => Object.keys(section.properties)).map((key) => key.replace(/^c2l\./, ""));

@@ -1,8 +1,8 @@
-/** The status bar item and the language status item: they draw the view and decide nothing. */
+/** The status bar item and the language status item; both render the view. */
 
 import { languages, LanguageStatusSeverity, MarkdownString, StatusBarAlignment, ThemeColor, window, workspace } from "vscode";
 import { ClientCommand, Command, SECTION } from "./protocol";
-import { type Look, look, type Severity, spoken } from "./statusText";
+import { type StatusDisplay, statusDisplay, type Severity, accessibleLabel } from "./statusText";
 import type { Store, View } from "./view";
 
 const COLOURS: Record<Severity, string | undefined> = {
@@ -21,16 +21,16 @@ export function createStatusItems(store: Store): { dispose(): unknown }[] {
   language.command = { title: "Menu", command: ClientCommand.SHOW_MENU };
 
   const draw = (view: View): void => {
-    const shown = look(view);
-    const colour = COLOURS[shown.severity];
-    bar.text = `$(${shown.icon}) ${shown.text}`;
-    bar.tooltip = tooltip(shown);
+    const display = statusDisplay(view);
+    const colour = COLOURS[display.severity];
+    bar.text = `$(${display.icon}) ${display.text}`;
+    bar.tooltip = tooltip(display);
     bar.backgroundColor = colour === undefined ? undefined : new ThemeColor(colour);
-    bar.accessibilityInformation = { label: spoken(shown), role: "button" };
-    language.text = shown.text;
-    language.detail = shown.sentence;
-    language.busy = shown.busy;
-    language.severity = severityOf(shown.severity);
+    bar.accessibilityInformation = { label: accessibleLabel(display), role: "button" };
+    language.text = display.text;
+    language.detail = display.sentence;
+    language.busy = display.busy;
+    language.severity = severityOf(display.severity);
     if (workspace.getConfiguration(SECTION).get<boolean>("statusBar.show", true)) bar.show();
     else bar.hide();
   };
@@ -41,17 +41,17 @@ export function createStatusItems(store: Store): { dispose(): unknown }[] {
   return [bar, language, settings, store.listen(draw)];
 }
 
-function tooltip(shown: Look): MarkdownString {
+function tooltip(display: StatusDisplay): MarkdownString {
   const text = new MarkdownString(undefined, true);
   text.isTrusted = { enabledCommands: [Command.SHOW_REPORT, Command.SHOW_STATUS] };
-  text.appendMarkdown("**C2L** – ").appendText(shown.sentence).appendMarkdown("\n\n");
-  if (shown.facts.length > 0) text.appendMarkdown("| | |\n|---|---|\n");
-  for (const [name, value] of shown.facts) text.appendMarkdown(`| ${name} | ${cell(value)} |\n`);
-  text.appendMarkdown(`\n[What has it learned](command:${Command.SHOW_REPORT}) · [Why](command:${Command.SHOW_STATUS})`);
+  text.appendMarkdown("**C2L** – ").appendText(display.sentence).appendMarkdown("\n\n");
+  if (display.facts.length > 0) text.appendMarkdown("| | |\n|---|---|\n");
+  for (const [name, value] of display.facts) text.appendMarkdown(`| ${name} | ${cell(value)} |\n`);
+  text.appendMarkdown(`\n[Status](command:${Command.SHOW_STATUS}) · [Adapter report](command:${Command.SHOW_REPORT})`);
   return text;
 }
 
-/** Text of others inside a Markdown table. */
+/** Escape text for a cell of a Markdown table. */
 function cell(text: string): string {
   return text.replace(/[\\`*_{}[\]()#+!|<>~$-]/g, "\\$&").replace(/\s+/g, " ");
 }

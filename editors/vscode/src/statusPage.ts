@@ -1,45 +1,46 @@
-/** The page behind "Why is (nothing) shown": the state, this document, every folder. Knows no `vscode`. */
+/** The status page: state of the server, the active document, every folder. Does not use `vscode`. */
 
 import { type AdapterStatus, type Status } from "./protocol";
 import { sentenceOf } from "./reasons";
-import { look } from "./statusText";
+import { statusDisplay } from "./statusText";
 import type { View } from "./view";
 
-export interface Place {
-  /** Name of the active document, and whether the editor shows inline suggestions at all. */
+export interface PageContext {
+  /** Name of the active document. */
   document: string | undefined;
+  /** Value of editor.inlineSuggest.enabled. */
   inlineSuggestEnabled: boolean;
 }
 
-export function statusPage(view: View, status: Status | undefined, place: Place): string {
-  const shown = look(view);
+export function statusPage(view: View, status: Status | undefined, context: PageContext): string {
+  const display = statusDisplay(view);
   return [
     "# C2L status",
     "",
-    `**${shown.text.replace(/^C2L ?/, "") || "ready"}** – ${shown.sentence}`,
+    `**${display.text.replace(/^C2L ?/, "") || "ready"}** – ${display.sentence}`,
     "",
     "| | |",
     "|---|---|",
-    ...shown.facts.map(([name, value]) => `| ${name} | ${cell(value)} |`),
+    ...display.facts.map(([name, value]) => `| ${name} | ${cell(value)} |`),
     "",
-    ...documentLines(status, place),
+    ...documentLines(status, context),
     ...folderLines(status?.folders ?? []),
-    "Nothing of this leaves your machine.",
+    "All data stays on this machine.",
     "",
   ].join("\n");
 }
 
-function documentLines(status: Status | undefined, place: Place): string[] {
+function documentLines(status: Status | undefined, context: PageContext): string[] {
   const lines: string[] = [];
-  if (place.document !== undefined) {
+  if (context.document !== undefined) {
     const reason = status?.disabledReason;
-    const why = reason === undefined ? "completions are on." : sentenceOf(reason);
-    lines.push(`## ${place.document}`, "", status === undefined ? "The server is not running." : capital(why), "");
+    const sentence = reason === undefined ? "Completions are on." : sentenceOf(reason);
+    lines.push(`## ${context.document}`, "", status === undefined ? "The server is not running." : sentence, "");
     const last = status?.lastReason;
-    if (last !== undefined && last !== reason) lines.push(`The last request got nothing: ${sentenceOf(last)}`, "");
+    if (last !== undefined && last !== reason) lines.push(`The last request returned no completion: ${sentenceOf(last)}`, "");
   }
-  if (!place.inlineSuggestEnabled) {
-    lines.push("The editor itself shows no inline suggestions: `editor.inlineSuggest.enabled` is off.", "");
+  if (!context.inlineSuggestEnabled) {
+    lines.push("VS Code shows no inline suggestions, because `editor.inlineSuggest.enabled` is off.", "");
   }
   return lines;
 }
@@ -50,11 +51,7 @@ function folderLines(folders: readonly AdapterStatus[]): string[] {
     ({ folder, generation, files, pendingFiles, state, enabled, message }) =>
       `| ${cell(folder)} | ${generation} | ${files} | ${pendingFiles} | ${enabled ? cell(state) : "off"} | ${cell(message)} |`,
   );
-  return ["## Folders", "", "| folder | generation | files | waiting | state | note |", "|---|--:|--:|--:|---|---|", ...rows, ""];
-}
-
-function capital(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1);
+  return ["## Folders", "", "| Folder | Generation | Indexed files | Waiting files | State | Note |", "|---|--:|--:|--:|---|---|", ...rows, ""];
 }
 
 function cell(text: string): string {

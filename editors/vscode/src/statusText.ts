@@ -1,4 +1,4 @@
-/** The status in words: one short text, a tooltip, a severity. Knows no `vscode`; icons are names of codicons. */
+/** Text, icon, severity and tooltip rows of the status items. Does not use `vscode`; icons are names of codicons. */
 
 import { type AdapterStatus, Reason, State, type Status } from "./protocol";
 import { sentenceOf } from "./reasons";
@@ -7,77 +7,77 @@ import type { View } from "./view";
 
 export type Severity = "normal" | "warning" | "error" | "inactive";
 
-export interface Look {
+export interface StatusDisplay {
   icon: string;
   text: string;
   severity: Severity;
   busy: boolean;
-  /** One sentence: what is going on, or why nothing is shown. */
+  /** One sentence on the state, or on why nothing is shown. */
   sentence: string;
   /** Rows of the tooltip. */
   facts: [name: string, value: string][];
 }
 
-/** Whether a note on training says that it goes on. */
+/** Returns whether the server's note on fine-tuning describes one that is running. */
 export function isTraining(deep: string): boolean {
   return /^(waiting|training|being judged)/.test(deep);
 }
 
-/** Everything a status item shows. */
-export function look(view: View): Look {
-  const { severity, busy, icon, text, sentence } = head(view);
+/** Returns everything that a status item shows. */
+export function statusDisplay(view: View): StatusDisplay {
+  const { severity, busy, icon, text, sentence } = headline(view);
   return { icon, text, severity, busy, sentence, facts: facts(view) };
 }
 
-/** For a screen reader: the text without icons, and the sentence. */
-export function spoken(shown: Look): string {
-  return `C2L completions: ${shown.text.replace(/^C2L ?/, "") || "status"}. ${shown.sentence}`;
+/** Returns the label for screen readers: the text without icon, and the sentence. */
+export function accessibleLabel(display: StatusDisplay): string {
+  return `C2L completions: ${display.text.replace(/^C2L ?/, "") || "status"}. ${display.sentence}`;
 }
 
-type Head = Pick<Look, "icon" | "text" | "severity" | "busy" | "sentence">;
+type Headline = Pick<StatusDisplay, "icon" | "text" | "severity" | "busy" | "sentence">;
 
-function head(view: View): Head {
-  switch (view.life) {
+function headline(view: View): Headline {
+  switch (view.processState) {
     case "missing":
-      return still("warning", view.lifeSetting === undefined ? "C2L set up" : "C2L settings", "warning", view.lifeMessage);
+      return notBusy("warning", view.invalidSetting === undefined ? "C2L set up" : "C2L settings", "warning", view.processMessage);
     case "crashed":
-      return still("error", "C2L stopped", "error", view.lifeMessage);
+      return notBusy("error", "C2L stopped", "error", view.processMessage);
     case "idle":
-      return still("circle-outline", "C2L", "inactive", "The server starts with the first folder or file that it can serve.");
+      return notBusy("circle-outline", "C2L", "inactive", "The server starts when a folder or a supported file is opened.");
     case "stopped":
-      return still("circle-slash", "C2L stopped", "inactive", "The server is not running.");
+      return notBusy("circle-slash", "C2L stopped", "inactive", "The server is not running.");
     case "starting":
       return busy("C2L", "The server is starting.");
     case "restarting":
-      return busy("C2L restarting", view.lifeMessage || "The server ended and is being started again.");
+      return busy("C2L restarting", view.processMessage || "The server exited and is being restarted.");
     case "running":
       return view.status === undefined ? busy("C2L", "The server is starting.") : ofStatus(view.status, view);
   }
 }
 
-function ofStatus(status: Status, view: View): Head {
+function ofStatus(status: Status, view: View): Headline {
   const { state, message } = status;
-  if (state === State.FAILED) return still("error", "C2L failed", "error", message);
+  if (state === State.FAILED) return notBusy("error", "C2L failed", "error", message);
   if (state === State.DISABLED) {
     const snoozed = status.disabledReason === Reason.SNOOZED;
-    return still(snoozed ? "bell-slash" : "circle-slash", snoozed ? "C2L snoozed" : "C2L off", "inactive", message);
+    return notBusy(snoozed ? "bell-slash" : "circle-slash", snoozed ? "C2L snoozed" : "C2L off", "inactive", message);
   }
-  if (state === State.UNLOADED) return still("debug-pause", "C2L unloaded", "inactive", message);
+  if (state === State.UNLOADED) return notBusy("debug-pause", "C2L unloaded", "inactive", message);
   if (status.busy) return busy(`C2L ${count(message)}`.trimEnd(), message);
   const reason = blocking(view.documentReason);
-  if (reason !== undefined) return still("circle-slash", `C2L ${short(reason)}`, "inactive", sentenceOf(reason));
+  if (reason !== undefined) return notBusy("circle-slash", `C2L ${short(reason)}`, "inactive", sentenceOf(reason));
   const text = `C2L ${adapterText(view.adapter)}`.trimEnd();
-  if (state === State.DEGRADED) return still("warning", text, "warning", message);
-  if (!view.trusted) return still("shield", "C2L restricted", "normal", RESTRICTED);
-  return still("sparkle", text, "normal", message);
+  if (state === State.DEGRADED) return notBusy("warning", text, "warning", message);
+  if (!view.trusted) return notBusy("shield", "C2L restricted", "normal", RESTRICTED);
+  return notBusy("sparkle", text, "normal", message);
 }
 
-const RESTRICTED = "This workspace is not trusted: nothing is learned from it, the bare model answers.";
+const RESTRICTED = "This workspace is not trusted: its files are not indexed, and completions come from the base model.";
 const WHOLE_DOCUMENT: readonly string[] = [
   Reason.LANGUAGE, Reason.BUFFER, Reason.MANUAL, Reason.SNOOZED, Reason.LEFT_OUT,
 ];
 
-/** Reasons that hold for the whole document; those of one place come and go with the cursor. */
+/** Returns the reason if it applies to the whole document; reasons of one position change with the cursor. */
 function blocking(reason: string | undefined): string | undefined {
   return reason !== undefined && WHOLE_DOCUMENT.includes(reason) ? reason : undefined;
 }
@@ -86,15 +86,15 @@ function short(reason: string): string {
   return reason === Reason.MANUAL ? "manual" : reason === Reason.SNOOZED ? "snoozed" : "off here";
 }
 
-/** "g3 +2": the third generation, two changed files waiting. */
+/** "g3 +2": generation 3, two changed files waiting. */
 function adapterText(adapter: AdapterStatus | undefined): string {
   if (adapter === undefined) return "";
-  if (!adapter.enabled || (adapter.generation > 0 && adapter.scale === 0)) return "bare";
+  if (!adapter.enabled || (adapter.generation > 0 && adapter.scale === 0)) return "base";
   const waiting = adapter.pendingFiles > 0 ? ` +${adapter.pendingFiles}` : "";
   return adapter.generation > 0 ? `g${adapter.generation}${waiting}` : waiting.trim();
 }
 
-/** The count in a message such as "index: 120 of 400 files". */
+/** Returns the count in a message such as "index: 120 of 400 files". */
 function count(message: string): string {
   return /\d+ of \d+(?: \w+)?/.exec(message)?.[0] ?? "";
 }
@@ -108,28 +108,28 @@ function facts(view: View): [string, string][] {
   add("Model", modelText(status));
   if (adapter !== undefined) {
     add("Adapter", adapterFact(adapter));
-    add("Learned from", adapter.files > 0 ? `${adapter.files} files` : "");
+    add("Indexed files", adapter.files > 0 ? String(adapter.files) : "");
     add("Waiting", adapter.pendingFiles > 0 ? `${adapter.pendingFiles} changed files` : "");
-    add("Training", adapter.deep);
+    add("Fine-tuning", adapter.deep);
     add("Note", adapter.message);
   }
   const latency = statistics?.latencyMs ?? status?.latencyMs;
-  if (latency && latency.p50 > 0) add("Latency", `${ms(latency.p50)} median, ${ms(latency.p95)} p95`);
+  if (latency && latency.p50 > 0) add("Latency", `${ms(latency.p50)} median, ${ms(latency.p95)} 95th percentile`);
   if (statistics?.enabled) add("Accepted", acceptance(statistics));
   add("Server", view.serverVersion);
-  if (!view.trusted) add("Trust", "restricted: this workspace is not learned and cannot choose the server");
+  if (!view.trusted) add("Workspace", "not trusted: not indexed, and cannot choose the server");
   return rows;
 }
 
-/** The model and where it runs. */
+/** Returns the name of the model and its device. */
 export function modelText(status: Status | undefined): string | undefined {
   if (!status?.model) return undefined;
   return status.device === "" ? status.model : `${status.model} on ${status.device}`;
 }
 
 function adapterFact({ enabled, generation, kind, scale }: AdapterStatus): string {
-  if (!enabled) return "off, the bare model answers";
-  if (generation > 0 && scale === 0) return `generation ${generation}, without effect: it did not help here`;
+  if (!enabled) return "off, the base model is in use";
+  if (generation > 0 && scale === 0) return `generation ${generation}, not used: it did not improve held-out files`;
   return generation > 0 ? `generation ${generation}${kind ? ` (${kind})` : ""}` : "none yet";
 }
 
@@ -137,10 +137,10 @@ function ms(value: number): string {
   return `${Math.round(value)} ms`;
 }
 
-function still(icon: string, text: string, severity: Severity, sentence: string): Head {
+function notBusy(icon: string, text: string, severity: Severity, sentence: string): Headline {
   return { icon, text, severity, busy: false, sentence };
 }
 
-function busy(text: string, sentence: string): Head {
+function busy(text: string, sentence: string): Headline {
   return { icon: "loading~spin", text, severity: "normal", busy: true, sentence };
 }

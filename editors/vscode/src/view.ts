@@ -1,32 +1,33 @@
-/** What the extension knows at this moment, in one observable value. Items, menu and panel draw it. Knows no `vscode`. */
+/** The state of the extension as one observable value; status items, menu and panel render it. Does not use `vscode`. */
 
 import type { AdapterStatus, StatisticsReport, Status } from "./protocol";
 
 /**
- * The server process as this extension sees it. `missing`: no Python with the server was found,
- * or the named one can never start. `idle`: nothing is open
- * that it could serve, so it was not started yet.
+ * State of the server process. `idle`: not started yet, because no folder or document needs it. `missing`: no Python with
+ * the server was found, or the server named in the settings cannot start.
  */
-export type Life = "idle" | "stopped" | "missing" | "starting" | "running" | "restarting" | "crashed";
+export type ProcessState = "idle" | "stopped" | "missing" | "starting" | "running" | "restarting" | "crashed";
 
 export interface View {
-  life: Life;
-  /** A sentence for `missing` and `crashed`. */
-  lifeMessage: string;
-  /** The setting to change, for a `missing` server that the user named. */
-  lifeSetting: string | undefined;
+  processState: ProcessState;
+  /** A sentence for `missing`, `restarting` and `crashed`; else empty. */
+  processMessage: string;
+  /** With `missing`: the setting that names a server which cannot start. */
+  invalidSetting: string | undefined;
+  /** Last status that the server sent. */
   status: Status | undefined;
-  /** The adapter of the active document's folder, by the server's last word. */
+  /** The adapter of the active document's folder. */
   adapter: AdapterStatus | undefined;
-  /** Why the active document gets nothing, by the server's last word. */
+  /** Why the active document gets no completions; undefined if it does. */
   documentReason: string | undefined;
-  /** Why its last request got nothing, if it got nothing. */
+  /** Why the last request for the active document returned nothing. */
   lastReason: string | undefined;
   /** Language id of the active document. */
   language: string | undefined;
   statistics: StatisticsReport | undefined;
   /** Version of the running server. */
   serverVersion: string | undefined;
+  /** Whether the workspace is trusted. */
   trusted: boolean;
 }
 
@@ -34,9 +35,9 @@ export type Listener = (view: View) => void;
 
 export class Store {
   private value: View = {
-    life: "stopped",
-    lifeMessage: "",
-    lifeSetting: undefined,
+    processState: "stopped",
+    processMessage: "",
+    invalidSetting: undefined,
     status: undefined,
     adapter: undefined,
     documentReason: undefined,
@@ -57,7 +58,7 @@ export class Store {
     for (const listener of [...this.listeners]) listener(this.value);
   }
 
-  /** Call the listener after every change; the answer ends that. */
+  /** Call `listener` after every change until the returned object is disposed. */
   listen(listener: Listener): { dispose(): void } {
     this.listeners.add(listener);
     return { dispose: () => this.listeners.delete(listener) };

@@ -1,22 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Generations, type Keep } from "../src/history";
-import { ago, type Known, panelData } from "../src/panelModel";
+import { Generations, type Memento } from "../src/history";
+import { ago, type PanelInput, panelData } from "../src/panelModel";
 import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../src/protocol";
-import { acceptance, page, thisWeek, weekLine, weekOf } from "../src/statistics";
+import { acceptance, statisticsPage, thisWeek, weekLine, weekOf } from "../src/statistics";
 
 const ADAPTER = {
   folder: "/f", generation: 1, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "", deep: "",
 };
 const NOW = new Date(2026, 10, 22, 12, 0);
 
-function memento(): Keep & { kept: Record<string, unknown> } {
-  const kept: Record<string, unknown> = {};
+function memento(): Memento {
+  const stored: Record<string, unknown> = {};
   return {
-    kept,
-    get: <T>(key: string) => kept[key] as T | undefined,
+    get: <T>(key: string) => stored[key] as T | undefined,
     update: (key, value) => {
-      kept[key] = structuredClone(value);
+      stored[key] = structuredClone(value);
       return Promise.resolve();
     },
   };
@@ -42,14 +41,14 @@ function report(withAdapter: Counts, withoutAdapter: Counts): StatisticsReport {
   };
 }
 
-function known(change: Partial<Known>): Known {
+function input(change: Partial<PanelInput>): PanelInput {
   return {
     folders: [{ path: "/f", name: "f" }], folder: "/f", status: undefined, info: undefined, statistics: undefined,
-    generations: [], diskMb: undefined, now: NOW, trouble: "", ...change,
+    generations: [], diskMb: undefined, now: NOW, error: "", ...change,
   };
 }
 
-test("generations survive the window, and a restored one is no new one", () => {
+test("generations are persisted, and a restored one adds no row", () => {
   const keep = memento();
   const first = new Generations(keep, () => 100);
   first.record(change(1, "index"));
@@ -62,67 +61,67 @@ test("generations survive the window, and a restored one is no new one", () => {
     [2, "diff", 100, 0.5],
   ]);
   const last = second.of("/f").at(-1)?.generation ?? 0;
-  second.record(change(last + 1, "reset")); // told before the reset is answered
+  second.record(change(last + 1, "reset")); // recorded before the reset request is answered
   second.forget("/f", last);
   assert.deepEqual(second.of("/f").map((row) => row.generation), [last + 1]);
   second.forget("/f", last + 1);
   assert.equal(new Generations(keep).of("/f").length, 0);
 });
 
-test("what an update read is named, the largest first, and rows of older versions still show", () => {
+test("a row names the largest changed files, and rows of older versions are shown", () => {
   const row = { at: 0, generation: 1, trigger: "diff", changedFiles: 9, files: 9, ms: 1 };
-  const read = (change: object): string | undefined => panelData(known({ generations: [{ ...row, ...change }] })).generations[0]?.[3];
+  const read = (change: object): string | undefined => panelData(input({ generations: [{ ...row, ...change }] })).generations[0]?.[3];
   assert.equal(read({ paths: ["a.py", "b.py", "c.py", "d.py"] }), "a.py, b.py, c.py and 6 more");
   assert.deepEqual([read({}), read({ changedFiles: 1 })], ["9 files", "1 file"]);
-  assert.deepEqual(panelData(known({ generations: [row] })).generations[0]?.at(-1), "–");
+  assert.deepEqual(panelData(input({ generations: [row] })).generations[0]?.at(-1), "–");
 });
 
-test("the panel shows the newest generation first and names its cause", () => {
+test("the panel lists the newest generation first, with its cause", () => {
   const generations = new Generations(memento(), () => NOW.getTime());
   generations.record(change(1, "index"));
   generations.record(change(2));
   generations.measured(info(1, 1));
   generations.measured(info(2, 1.5));
-  const data = panelData(known({ generations: generations.of("/f"), info: info(2, 1.5), diskMb: 1.25 }));
-  assert.deepEqual(data.generations[0], ["2", "just now", "edited files", "a.py, b.py", "9", "7 ms", "1.50", "25.0 %"]);
+  const data = panelData(input({ generations: generations.of("/f"), info: info(2, 1.5), diskMb: 1.25 }));
+  assert.deepEqual(data.generations[0], ["2", "just now", "changed files", "a.py, b.py", "9", "7 ms", "1.50", "25.0 %"]);
   assert.deepEqual(data.points, [{ generation: 1, norm: 1 }, { generation: 2, norm: 1.5 }]);
-  assert.deepEqual(data.resources, [["What was learned, on disk", "1.3 MB"]]);
+  assert.deepEqual(data.resources, [["State on disk", "1.3 MB"]]);
   assert.equal(data.hasAdapter, true);
 });
 
-test("the comparison puts both sides beside each other", () => {
-  const data = panelData(known({ statistics: report(counts(10, 4), counts(5, 1)) }));
-  assert.deepEqual(data.compare.find((row) => row[0] === "Acceptance"), ["Acceptance", "40 %", "20 %"]);
-  assert.deepEqual(data.compare.find((row) => row[0]?.endsWith("median"))?.slice(1), ["12 ms", "–"]);
-  assert.deepEqual(data.compare.find((row) => row[0] === "Rejected"), ["Rejected", "6", "4"]);
+test("the comparison lists values with and without adapter side by side", () => {
+  const data = panelData(input({ statistics: report(counts(10, 4), counts(5, 1)) }));
+  assert.deepEqual(data.comparison.find((row) => row[0] === "Acceptance rate"), ["Acceptance rate", "40 %", "20 %"]);
+  assert.deepEqual(data.comparison.find((row) => row[0]?.endsWith("median"))?.slice(1), ["12 ms", "–"]);
+  assert.deepEqual(data.comparison.find((row) => row[0] === "Rejected"), ["Rejected", "6", "4"]);
   assert.deepEqual(data.reasons[0]?.[1], "5");
 });
 
-test("a panel without a server says why", () => {
-  assert.equal(panelData(known({ trouble: "The server is not running." })).sentence, "The server is not running.");
+test("without a server the panel shows the error", () => {
+  assert.equal(panelData(input({ error: "The server is not running." })).sentence, "The server is not running.");
 });
 
-test("times are told as people do", () => {
+test("times are relative within the hour, else absolute", () => {
   assert.equal(ago(NOW.getTime() - 60_000, NOW), "1 minute ago");
   assert.equal(ago(NOW.getTime() - 7_200_000, NOW), "10:00");
   assert.equal(ago(new Date(2026, 0, 2, 3, 4).getTime(), NOW), "2026-01-02 03:04");
 });
 
-test("weeks are ISO weeks", () => {
+test("weekOf returns the ISO week", () => {
   assert.equal(weekOf(new Date(2026, 10, 22)), "2026-W47");
   assert.equal(weekOf(new Date(2027, 0, 1)), "2026-W53");
   assert.equal(weekOf(new Date(2027, 0, 4)), "2027-W01");
 });
 
-test("the line of the week is the server's count of this week", () => {
+test("weekLine shows the server's count of the current week", () => {
   const counted = { ...report(counts(1, 1), counts(1, 1)), weeks: { "2026-W47": { withAdapter: 60, withoutAdapter: 5 } } };
-  assert.equal(weekLine(thisWeek(counted, NOW)), "65 keystrokes saved this week: 60 with the adapter, 5 without.");
-  assert.equal(weekLine(thisWeek(counted, new Date(2026, 10, 23))), "No keystrokes saved yet this week.");
+  assert.equal(weekLine(thisWeek(counted, NOW)), "Keystrokes saved this week: 65 (60 with adapter, 5 without).");
+  assert.equal(weekLine(thisWeek(counted, new Date(2026, 10, 23))), "Keystrokes saved this week: none yet.");
 });
 
-test("the statistics page sums up and explains", () => {
-  const text = page(report(counts(10, 4, 40), counts(5, 1, 6)), thisWeek(report(counts(0, 0), counts(0, 0)), NOW));
-  assert.match(text, /\| acceptance \| 40 % \| 20 % \| 33 % \|/);
+test("the statistics page has totals and reasons", () => {
+  const text = statisticsPage(report(counts(10, 4, 40), counts(5, 1, 6)), thisWeek(report(counts(0, 0), counts(0, 0)), NOW));
+  assert.match(text, /\| Acceptance rate \| 40 % \| 20 % \| 33 % \|/);
   assert.match(text, /\| Too much text follows[^|]*\| 2 \|/);
   assert.equal(acceptance(report(counts(0, 0), counts(0, 0))), "");
 });

@@ -12,23 +12,23 @@ function source(values: Record<string, Inspected & { defaultValue?: unknown }>):
   };
 }
 
-test("defaults stay out, so that the user's own file counts", () => {
+test("explicit leaves out defaults, which would override the user's configuration file", () => {
   const given = source({ "completion.debounceMs": { defaultValue: 75 }, enable: { globalValue: { "*": false } } });
   assert.deepEqual(explicit(given, ["completion.debounceMs", "enable"]), { enable: { "*": false } });
 });
 
-test("set values are nested and the nearest scope wins", () => {
+test("explicit nests values by group, and the narrowest scope wins", () => {
   const given = source({ "adapter.scale": { globalValue: 1, workspaceFolderValue: 2 }, "adapter.enable": { workspaceValue: false } });
   assert.deepEqual(explicit(given, ["adapter.scale", "adapter.enable"]), { adapter: { scale: 2, enable: false } });
 });
 
-test("a workspace cannot reach the machine's settings by any way", () => {
+test("workspace values of machine settings are never sent", () => {
   const given = source({ "server.path": { workspaceValue: "/evil" }, "model.device": { globalValue: "cpu" } });
   assert.deepEqual(explicit(given, ["server.path", "model.device"]), {});
   assert.deepEqual(users(given, ["server.path", "model.device", "adapter.scale"]), { model: { device: "cpu" } });
 });
 
-test("what may be read is told as the user's own, apart from what a workspace wishes", () => {
+test("limits on readable files are sent separately for user and workspace", () => {
   const given = source({
     "files.maxSizeKb": { globalValue: 900, workspaceValue: 9 },
     "files.exclude": { globalValue: ["a/"] },
@@ -39,13 +39,13 @@ test("what may be read is told as the user's own, apart from what a workspace wi
   assert.equal(isMachine("modelling.x"), false);
 });
 
-test("a language is looked up before the star, and on without either", () => {
+test("enabledFor prefers the language over *, and defaults to on", () => {
   assert.equal(enabledFor({ "*": true, plaintext: false }, "plaintext"), false);
   assert.equal(enabledFor({ "*": false }, "python"), false);
   assert.equal(enabledFor({}, "python"), true);
 });
 
-test("keys come from every section of the manifest", () => {
+test("keysOf collects the keys of every section of the manifest", () => {
   const manifest = { contributes: { configuration: [{ properties: { "c2l.a.b": {} } }, { properties: { "c2l.c": {} } }] } };
   assert.deepEqual(keysOf(manifest), ["a.b", "c"]);
   assert.deepEqual(keysOf({}), []);

@@ -141,9 +141,7 @@ def card(manifest: dict[str, Any], weights: int, name: str) -> str:
         "passes": f"{manifest['passes_over_the_corpus']:.2f}",
         "minutes": f"{manifest['seconds'] / 60:.0f}",
         "speed": f"{manifest['tokens_per_s_median'] or 0:.0f}",
-        "schedule": "warm-up, plateau, decay to nothing"
-        if manifest["decayed"]
-        else "warm-up and plateau, no decay yet",
+        "schedule": "warm-up, plateau, decay to zero" if manifest["decayed"] else "warm-up and plateau, no decay yet",
         "files": data["files"],
         "megabytes": f"{data['bytes'] / 1e6:.0f}",
         "repositories": len(data["repositories"]),
@@ -157,24 +155,24 @@ def card(manifest: dict[str, Any], weights: int, name: str) -> str:
 def _origin(manifest: dict[str, Any]) -> str:
     before = manifest["begun_from"]
     if not before:
-        return "from nothing"
-    return f"from its predecessor of {before['tokens'] / 1e6:.1f} million tokens, counted in"
+        return "From scratch"
+    return f"Continued from a model of {before['tokens'] / 1e6:.1f} million tokens, which are included below"
 
 
 _WORDS = {
     "nat_per_token": "loss, nat per token",
     "bits_per_byte": "bits per byte",
     "middle_nat_per_token": "loss of the middle, nat per token",
-    "rest_of_line_exact": "rest of line, exact match, filled in the middle (greedy, 256 tokens of context)",
+    "rest_of_line_exact": "rest of a line exact, filled in the middle (greedy, 256 tokens of context)",
     "rest_of_line_exact_error": "its standard error",
-    "rest_of_line_exact_prefix_only": "rest of line, exact match, from what stands before (greedy, 256 tokens)",
+    "rest_of_line_exact_prefix_only": "rest of a line exact, from the text before only (greedy, 256 tokens)",
     "rest_of_line_exact_prefix_only_error": "its standard error",
-    "asked": "lines asked",
+    "asked": "lines scored",
 }
 
 
-_NOT_FILLING = """Filling in the middle has not been learned yet (see the table): it must be prompted with what stands
-before the cursor alone, and `c2l_fim` in config.json tells the engine so.
+_NOT_FILLING = """- It does not fill in the middle yet (see the table). Prompt it with the text before the cursor alone.
+  `c2l_fim` in config.json tells the engine so.
 """
 
 _CARD = """---
@@ -185,46 +183,72 @@ tags: [code, python, fill-in-the-middle]
 ---
 # {name}
 
-A code language model of {weights} million weights for Python, small enough to ship inside an editor's language server
-and to run on a laptop's CPU. It is meant to be adapted to a repository; by itself it knows Python's habits and little
-else.
+A Python code language model of {weights} million weights, small enough to ship with a language server and to run on the
+CPU of a laptop. It is meant to be adapted to a repository. By itself it knows common Python and little else.
 
-## What it is
-The function of a Qwen2 model, saved as `llama` with attention biases because transformers 5 reads the tokenizer of any
-`qwen2` folder as Qwen's own: hidden {hidden}, {layers} layers, {heads} heads ({kv_heads} for keys and values),
-feed-forward {ffn}, tied embeddings, rotary base 10000; byte-level BPE of {vocabulary} entries in which a newline with
-its indentation is one token. Fill in the middle, what follows the hole first:
-`<|fim_prefix|><|fim_suffix|>text after<|fim_middle|>text before`; the answer goes on directly from the text before and
-ends with `<|endoftext|>`. A prompt should not end inside a word: leave the last word out and let the answer begin with
-it (token healing), as the engine does.
+## Architecture
 
-## How it was trained
-By `c2l-lsp corpus build`, `train tokenizer` and `train base` of this project, {origin}: {tokens} million tokens in
-{steps} steps ({passes} passes over the corpus; files packed in one row never see one another; rows of 256 to {length}
-tokens), {minutes} minutes on {device} in bf16 at a median of {speed} tokens a second.
-{optimiser} for the layers' matrices, AdamW for the rest, rate {rate}, {schedule}. Half of the pieces
-have a hole.
-`curve.png` is the loss, `training_manifest.json` everything else.
+| | |
+|---|---|
+| computes | the same as a Qwen2 model; saved as `llama` with attention biases, because transformers 5 reads the tokenizer of every `qwen2` folder as Qwen's own |
+| hidden size, layers | {hidden}, {layers} |
+| attention heads | {heads}, {kv_heads} for keys and values |
+| feed-forward size | {ffn} |
+| embeddings | tied |
+| rotary base | 10000 |
+| tokenizer | byte-level BPE, {vocabulary} entries; a line break with its indentation is one token |
+| context in training | 256 to {length} tokens |
+
+Fill-in-the-middle puts the text after the hole first:
+`<|fim_prefix|><|fim_suffix|>text after<|fim_middle|>text before`. The answer continues the text before and ends with
+`<|endoftext|>`. A prompt should not end inside a word: leave the last word out and force the answer to begin with it
+(token healing), as the engine does.
+
+## Training
+
+{origin}, with `c2l-lab corpus build`, `c2l-lab train tokenizer` and `c2l-lab train base`.
+
+| | |
+|---|---|
+| tokens, steps | {tokens} million, {steps} |
+| passes over the corpus | {passes} |
+| time | {minutes} minutes on {device} |
+| speed | {speed} tokens a second, median |
+| precision | bf16 |
+| optimiser | {optimiser} for the layers' matrices, AdamW for the rest |
+| learning rate | {rate}; {schedule} |
+| fill-in-the-middle | half of the examples |
+| packing | several files a row; attention does not cross files |
+
+`curve.png` is the loss. `training_manifest.json` has everything else.
 
 ## Data
-{files} Python files, {megabytes} MB, of {repositories} permissively licensed repositories ({licences}), newest
-commit only; the standard library is one of them. Left out: files that are generated, vendored, minified, very long,
-not valid Python 3 or UTF-8, that look as if they held a secret, or that nearly repeat another file, also one of the
-evaluation repositories. `training_manifest.json` names every repository, its commit and its licence.
 
-## Measured on repositories never trained on (other owners; the ones used to choose step sizes)
+{files} Python files, {megabytes} MB, from {repositories} permissively licensed repositories ({licences}), newest commit
+only. The standard library is one of them. Excluded: files that are generated, vendored, minified, very long, invalid
+Python 3 or invalid UTF-8, files that seem to hold a secret, and near-duplicates, including those of files in evaluation
+repositories. `training_manifest.json` names every repository with its commit and licence.
+
+## Evaluation
+
+On repositories of other owners that the model was not trained on. They were used to choose step sizes.
+
 | | |
 |---|---|
 {rows}
 
 ## Limits
-{filling}Python only. It was trained on very few tokens by today's measure: short, habitual continuations come far
-better than whole functions, it invents names, and prompts longer than {length} tokens are outside of what it learned.
-It can repeat idioms of its training data; it had no instruction or safety training.
+
+{filling}- Python only.
+- Trained on few tokens by today's measure: short, common continuations succeed far more often than whole functions, and
+  the model invents names.
+- Prompts longer than {length} tokens are outside its training.
+- It can repeat idioms of its training data. It had no instruction or safety training.
 
 ## Licence
+
 Apache-2.0 for the weights. The training files keep the licences named in the manifest.
-"""
+"""  # noqa: E501 - a table row is one line
 
 
 def export(run: Path, tokenizer_folder: Path, corpus: Path, out: Path, averaged: bool = False) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# setup.sh : Emacs for the terminal, and lsp-mode in build/editors/emacs of the checkout. Does nothing a second time.
+# setup.sh: installs terminal Emacs on this machine and lsp-mode in build/editors/emacs, unless they are there already.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 . "$HERE/../neovim/debian.sh"

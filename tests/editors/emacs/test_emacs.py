@@ -1,6 +1,9 @@
-"""Emacs' lsp-mode, which is not ours and announces no inline completion. Each scenario holds, and fails with its fault.
+"""Drives Emacs with lsp-mode, a client that is not part of this project.
 
-lsp-mode has no partial acceptance, so none is tried. `C2L_FAULT=1` in the environment of `drive.el` plants the faults.
+Each scenario must pass, and fail with its planted fault.
+
+lsp-mode does not announce inline completion in its capabilities and has no partial acceptance, so that is not tested.
+`C2L_FAULT=1` in the environment of `drive.el` plants the faults.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.editors.found import ROOT, needs
+from tests.editors.availability import ROOT, requires_editor
 
 HERE = Path(__file__).parent
 PACKAGES = ROOT / "build/editors/emacs/usr/share/emacs/site-lisp/elpa-src"
@@ -33,13 +36,13 @@ PROMPTS = ["import ", "from zebra import ", "def quokka_", "result = wombat_"]
 pytestmark = [
     pytest.mark.editors,
     pytest.mark.timeout(900),
-    needs("emacs", here=bool(shutil.which("emacs")) and PACKAGES.is_dir()),
+    requires_editor("emacs", installed=bool(shutil.which("emacs")) and PACKAGES.is_dir()),
 ]
 shipped = pytest.mark.skipif(not MODEL.is_dir(), reason="the shipped model is not in this checkout")
 
 
 def drive(
-    work: Path, server: list[str], text: str, *scenarios: str, want: str = "", fault: bool = False
+    work: Path, server: list[str], text: str, *scenarios: str, expected: str = "", fault: bool = False
 ) -> subprocess.CompletedProcess[str]:
     (work / "files").mkdir()
     settings = {
@@ -48,7 +51,7 @@ def drive(
         "C2L_PACKAGES": str(PACKAGES),
         "C2L_SCENARIOS": " ".join(scenarios),
         "C2L_TEXT": text,
-        "C2L_WANT": want,
+        "C2L_EXPECTED": expected,
         "C2L_PROMPTS": json.dumps(PROMPTS),
         "C2L_FAULT": "1" * fault,
         "HOME": str(work),
@@ -65,28 +68,28 @@ def drive(
 
 
 @pytest.mark.parametrize("before", ["", 's = "né😀" + '], ids=["ascii", "unicode"])
-def test_with_texts_known_beforehand(tmp_path: Path, before: str) -> None:
-    done = drive(tmp_path, FAKE, f"# demo\n{before}word", *SCENARIOS, want="_word_g1_0()")
+def test_scenarios_pass_with_fake_engine(tmp_path: Path, before: str) -> None:
+    done = drive(tmp_path, FAKE, f"# demo\n{before}word", *SCENARIOS, expected="_word_g1_0()")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert re.findall(r"^HELD (\S+)", done.stderr, re.MULTILINE) == SCENARIOS
+    assert re.findall(r"^PASSED (\S+)", done.stderr, re.MULTILINE) == SCENARIOS
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_its_planted_fault_is_seen(tmp_path: Path, scenario: str) -> None:
-    done = drive(tmp_path, FAKE, "# demo\nword", scenario, want="_word_g1_0()", fault=True)
+def test_scenario_fails_with_planted_fault(tmp_path: Path, scenario: str) -> None:
+    done = drive(tmp_path, FAKE, "# demo\nword", scenario, expected="_word_g1_0()", fault=True)
     assert done.returncode == 1
     assert "FAILED" in done.stderr
     assert "the first server" not in done.stderr, done.stderr[-2000:]
 
 
 @shipped
-def test_with_the_shipped_model(tmp_path: Path) -> None:
+def test_scenarios_pass_with_shipped_model(tmp_path: Path) -> None:
     done = drive(tmp_path, REAL, CODE, *SCENARIOS)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
 @shipped
-def test_with_the_shipped_model_a_wrong_text_is_seen(tmp_path: Path) -> None:
+def test_wrong_text_is_detected_with_shipped_model(tmp_path: Path) -> None:
     done = drive(tmp_path, REAL, CODE, "accept", fault=True)
     assert done.returncode == 1
     assert "FAILED buffer: got" in done.stderr

@@ -1,12 +1,12 @@
-# Sourced: Debian packages of any suite, unpacked into a folder, or one of the machine's own suite, installed.
-# Needs apt-get and dpkg-deb; takes the mirror that this machine's apt uses already. $DEST is build/editors.
+# To be sourced. Unpacks Debian packages of any suite into a folder, or installs one of the machine's own suite.
+# Needs apt-get and dpkg-deb, and uses the mirror of this machine's apt configuration. $DEST must be build/editors.
 
 _mirror() {
   sed -nE 's/^(URIs:|deb) +(\[[^]]*\] +)?(https?[^ ]*\/debian)\/?( .*)?$/\3/p' \
     /etc/apt/sources.list /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list 2>/dev/null | head -n 1 || true
 }
 
-# system COMMAND PACKAGE : a program of this machine's own suite, installed if it is not there. Waits for its turn.
+# system COMMAND PACKAGE: installs a package of this machine's suite if COMMAND is missing. Calls are serialised.
 system() {
   command -v "$1" >/dev/null && return
   mkdir -p "$DEST"
@@ -18,7 +18,7 @@ system() {
   ) 9>"$DEST/apt.lock"
 }
 
-# unpack SUITE FOLDER closure|alone PACKAGE... : with everything they need, own libc included, or just they.
+# unpack SUITE FOLDER closure|alone PACKAGE...: unpacks packages with all dependencies including libc, or alone.
 unpack() {
   local suite=$1 folder=$2 how=$3 work from
   shift 3

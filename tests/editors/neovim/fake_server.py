@@ -1,4 +1,4 @@
-"""The real server with the fake engine: ready at once, answers that follow from the text (see fake_engine)."""
+"""The real server with the fake engine of tests/server, whose completions are determined by the text."""
 
 from __future__ import annotations
 

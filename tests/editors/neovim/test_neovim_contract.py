@@ -1,4 +1,4 @@
-"""The Neovim plugin says what the server says: names, payloads, settings, help. Needs no Neovim."""
+"""The Neovim plugin agrees with the server on names, payloads, settings and help. Needs no Neovim."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def test_generated_text_is_up_to_date(path: Path) -> None:
     assert path.read_text(encoding="utf-8") == GENERATE.FILES[path](), "run: python editors/neovim/generate.py"
 
 
-def test_every_name_of_the_contract_is_there() -> None:
+def test_protocol_lua_has_every_name_of_the_contract() -> None:
     text = GENERATE.protocol_lua()
     names = [one.value for kind in (protocol.Command, protocol.Method, protocol.State, protocol.Reason) for one in kind]
     for name in [*names, *protocol.CLIENT_COMMANDS, protocol.DID_CHANGE_STATUS, protocol.ADAPTER_DID_CHANGE]:
         assert f"'{name}'" in text
 
 
-def test_a_drift_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_contract_makes_protocol_lua_outdated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "ADAPTER_DID_CHANGE", "c2l/adapter/changed")
     path = next(path for path in GENERATE.FILES if path.name == "protocol.lua")
     assert path.read_text(encoding="utf-8") != GENERATE.FILES[path]()
 
 
-def test_the_plugin_spells_no_name_of_the_contract_itself() -> None:
+def test_plugin_takes_contract_names_from_protocol_lua_only() -> None:
     commands = "|".join(one.value.removeprefix("c2l.") for one in protocol.Command)
     for path in LUA:
         if path.name not in ("protocol.lua", "settings.lua"):
@@ -52,13 +52,13 @@ def test_the_plugin_spells_no_name_of_the_contract_itself() -> None:
             assert not re.search(rf"""["']c2l(/\w|\.({commands})["'])""", code), path
 
 
-def test_every_setting_is_in_the_help() -> None:
+def test_help_lists_every_setting() -> None:
     text = HELP.read_text(encoding="utf-8")
     for row in settings_table.describe():
         assert row["key"].removeprefix("c2l.") in text
 
 
-def test_help_tags_are_unique_and_every_reference_has_one() -> None:
+def test_help_tags_are_unique_and_references_resolve() -> None:
     text = HELP.read_text(encoding="utf-8")
     tags = re.findall(r"(?<!\S)\*([^*\s]+)\*(?!\S)", text)
     assert len(tags) == len(set(tags))
@@ -67,7 +67,7 @@ def test_help_tags_are_unique_and_every_reference_has_one() -> None:
     assert not [name for name in ours if name not in tags]
 
 
-def test_every_function_key_and_subcommand_is_in_the_help() -> None:
+def test_help_has_every_function_key_and_subcommand() -> None:
     text = HELP.read_text(encoding="utf-8")
     api = re.findall(r"^function M\.(\w+)", (PLUGIN / "lua/c2l/init.lua").read_text(encoding="utf-8"), re.M)
     assert len(api) > 12
@@ -83,5 +83,5 @@ def test_every_function_key_and_subcommand_is_in_the_help() -> None:
         assert f"*<Plug>(c2l-{action})*" in text
 
 
-def test_help_lines_fit_the_window() -> None:
+def test_help_lines_have_at_most_80_columns() -> None:
     assert not [line for line in HELP.read_text(encoding="utf-8").splitlines() if len(line) > 80]

@@ -1,5 +1,5 @@
-// Hands of the tests in a headless Chromium: one JSON command per line on stdin, one JSON answer per line on stdout.
-// Loopback only: no other host has an address. (To route each request would say so, too, and turn the cache off.)
+// Controls a headless Chromium for the tests: one JSON command per line on stdin, one JSON answer per line on stdout.
+// Only loopback addresses resolve. (Playwright's request routing would also do this, but it disables the HTTP cache.)
 const { chromium } = require(`${process.env.C2L_VSCODE}/node_modules/playwright-core`);
 const readline = require("node:readline");
 
@@ -11,7 +11,7 @@ const ARGS = [
 let page;
 let ended;
 
-/** The frame that holds a selector: webviews are frames inside frames. */
+/** Returns the frame that contains a selector; webviews are nested frames. */
 async function frameWith(selector, timeout) {
   const until = Date.now() + timeout;
   for (;;) {
@@ -19,7 +19,7 @@ async function frameWith(selector, timeout) {
       const found = await frame.locator(selector).count().catch(() => 0);
       if (found > 0) return frame;
     }
-    if (Date.now() > until) throw new Error(`No frame holds ${selector}`);
+    if (Date.now() > until) throw new Error(`No frame contains ${selector}`);
     await page.waitForTimeout(200);
   }
 }
@@ -28,15 +28,15 @@ const commands = {
   async open({ url, timeout }) {
     await page.goto(url, { waitUntil: "domcontentloaded", timeout });
   },
-  /** Open a page whose extension host runs tests, and wait for their exit code. */
+  /** Open a page whose extension host runs tests, and return their exit code. */
   async inside({ url, timeout }) {
     if (ended === undefined) {
       await page.exposeFunction("codeAutomationExit", (code) => ended(code));
       await page.exposeFunction("codeAutomationLog", () => undefined);
     }
     const code = new Promise((resolve, reject) => {
-      const late = () => reject(new Error(`The tests inside did not end within ${timeout} ms`));
-      const timer = setTimeout(late, timeout);
+      const onTimeout = () => reject(new Error(`The extension host tests did not end within ${timeout} ms`));
+      const timer = setTimeout(onTimeout, timeout);
       ended = (number) => {
         clearTimeout(timer);
         resolve(number);
@@ -53,7 +53,7 @@ const commands = {
   click: ({ selector, timeout }) => page.locator(selector).first().click({ timeout: timeout ?? 20000 }),
   hover: ({ selector }) => page.locator(selector).first().hover({ timeout: 20000 }),
   type: ({ text, delay }) => page.keyboard.type(text, { delay: delay ?? 40 }),
-  /** At once, as if pasted: a list that is filtered is filtered once. */
+  /** Insert the text at once, as if pasted, so that a filtered list is filtered once. */
   insert: ({ text }) => page.keyboard.insertText(text),
   press: ({ key }) => page.keyboard.press(key),
   screenshot: ({ path, clip }) => page.screenshot({ path, clip }).then(() => path),

@@ -1,6 +1,6 @@
-"""The checks of VS Code, each with the faults that it must find, and how one is run.
+"""All checks of VS Code, the planted faults that each must detect, and the code to run one.
 
-A check is what a user does and sees: a function that holds or raises AssertionError.
+A check is a function that performs a user's steps and raises AssertionError if the result is wrong.
 """
 
 from __future__ import annotations
@@ -9,45 +9,45 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.editors.vscode.completing import (
-    a_word_is_accepted,
-    candidates_cycle,
-    ghost_text_is_accepted,
-    settings_apply_live,
-    turned_off_shows_nothing_and_why,
-    typing_along_keeps_it,
-)
-from tests.editors.vscode.learning import (
+from tests.editors.vscode.adapter_checks import (
     a_changed_file_changes_completions,
-    an_untrusted_folder_is_not_learned,
-    the_panel_tells,
-    the_panels_buttons_work,
-    training_is_begun_and_stopped,
-    two_folders_are_kept_apart,
+    an_untrusted_folder_is_not_indexed,
+    each_folder_has_its_own_adapter,
+    fine_tuning_starts_and_stops,
+    the_report_buttons_delete_and_export,
+    the_report_shows_the_newest_generation,
 )
-from tests.editors.vscode.serving import (
-    a_killed_server_comes_back,
+from tests.editors.vscode.completion_checks import (
+    a_word_is_accepted,
+    alt_bracket_shows_the_next_candidate,
+    ghost_text_is_accepted,
+    turning_off_a_language_applies_at_once,
+    turning_off_hides_completions_and_shows_the_reason,
+    typing_the_completion_keeps_the_rest,
+)
+from tests.editors.vscode.server_checks import (
+    a_killed_server_is_restarted,
     a_missing_server_is_set_up,
-    a_named_server_that_is_not_there_is_told,
+    a_model_setting_restarts_the_server,
     a_setting_applies_without_a_restart,
-    a_setting_of_the_model_restarts_the_server,
-    a_switch_outlives_server_and_window,
+    an_invalid_server_path_is_reported,
+    switches_persist_across_server_and_window,
 )
 from tests.editors.vscode.steps import discard
 from tests.editors.vscode.workbench import Workbench
 
-OF_THE_EXTENSION = (
+WITHOUT_MODEL = (
     a_setting_applies_without_a_restart,
-    a_setting_of_the_model_restarts_the_server,
+    a_model_setting_restarts_the_server,
     a_missing_server_is_set_up,
-    a_named_server_that_is_not_there_is_told,
+    an_invalid_server_path_is_reported,
 )
-"""Checks of what the extension does with the server's process: no model has a part in them."""
+"""Checks of how the extension manages the server process; they do not depend on a model."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is planted (see `between.py`), and what the check must say then."""
+    """A planted fault (see `fault_proxy.py`) and a pattern that the failing check's message must match."""
 
     name: str
     symptom: str
@@ -55,49 +55,52 @@ class Fault:
 
 CHECKS: dict[Callable[[Workbench], None], tuple[Fault, ...]] = {
     ghost_text_is_accepted: (Fault("wrong-text", "the editor showed|the file ends with"),),
-    candidates_cycle: (Fault("no-answers", "grey text"),),
-    a_word_is_accepted: (Fault("wrong-text", "is no part of"),),
-    typing_along_keeps_it: (Fault("wrong-text", "the rest of the grey text|the file ends with"),),
-    turned_off_shows_nothing_and_why: (Fault("deaf", "the status to say off"),),
-    settings_apply_live: (Fault("frozen", "the status to say off"),),
-    a_setting_applies_without_a_restart: (Fault("restless", "the server was started anew"),),
-    a_setting_of_the_model_restarts_the_server: (Fault("unset", "the other model"),),
-    a_switch_outlives_server_and_window: (Fault("forgetful", "the status to say off still"),),
-    training_is_begun_and_stopped: (Fault("untrained", "the training"),),
-    a_changed_file_changes_completions: (Fault("stale", "nothing has changed"),),
-    the_panel_tells: (Fault("renumbered", "in the panel"),),
-    the_panels_buttons_work: (Fault("unforgotten", "the folder to be forgotten"),),
-    a_killed_server_comes_back: (Fault("stay-dead", "for the server"),),
-    a_missing_server_is_set_up: (Fault("unsaid", "a notification"), Fault("no-package", "could not be set up")),
-    a_named_server_that_is_not_there_is_told: (Fault("unsaid", "a notification"),),
-    two_folders_are_kept_apart: (Fault("mute", "in the status"),),
-    an_untrusted_folder_is_not_learned: (
-        Fault("trusting", "the folder was learned"),
-        Fault("distrusting", "a generation after 0"),
+    alt_bracket_shows_the_next_candidate: (Fault("empty-results", "ghost text"),),
+    a_word_is_accepted: (Fault("wrong-text", "is not a part of"),),
+    typing_the_completion_keeps_the_rest: (Fault("wrong-text", "the rest of the ghost text|the file ends with"),),
+    turning_off_hides_completions_and_shows_the_reason: (Fault("ignore-toggle", "the status to show off"),),
+    turning_off_a_language_applies_at_once: (Fault("drop-settings-change", "the status to show off"),),
+    a_setting_applies_without_a_restart: (Fault("exit-on-settings-change", "the server was restarted"),),
+    a_model_setting_restarts_the_server: (Fault("drop-user-settings", "the other model"),),
+    switches_persist_across_server_and_window: (Fault("drop-switches", "the status to remain off"),),
+    fine_tuning_starts_and_stops: (Fault("ignore-fine-tuning", "fine-tuning to start"),),
+    a_changed_file_changes_completions: (Fault("first-generation-texts", "no completion has changed"),),
+    the_report_shows_the_newest_generation: (Fault("wrong-generation", "in the report"),),
+    the_report_buttons_delete_and_export: (Fault("ignore-reset", "the adapter to be deleted"),),
+    a_killed_server_is_restarted: (Fault("exit-at-start", "for the server"),),
+    a_missing_server_is_set_up: (
+        Fault("notifications-off", "a notification"),
+        Fault("no-package", "could not be set up"),
+    ),
+    an_invalid_server_path_is_reported: (Fault("notifications-off", "a notification"),),
+    each_folder_has_its_own_adapter: (Fault("drop-notifications", "in the status"),),
+    an_untrusted_folder_is_not_indexed: (
+        Fault("always-trusted", "the folder was indexed"),
+        Fault("drop-trust-change", "a generation after 0"),
     ),
 }
 
 
-def run(shown: Workbench, check: Callable[[Workbench], None]) -> None:
+def run(vscode: Workbench, check: Callable[[Workbench], None]) -> None:
     try:
-        check(shown)
+        check(vscode)
     except AssertionError:
-        shown.picture(f"failed-{check.__name__}")
-        recover(shown)
+        vscode.screenshot(f"failed-{check.__name__}")
+        recover(vscode)
         raise
 
 
-def recover(shown: Workbench, *, restart: bool = False) -> None:
-    """Whatever a failed check left behind: dialogs, edits, a dead server."""
+def recover(vscode: Workbench, *, restart: bool = False) -> None:
+    """Undo what a failed check left behind: open dialogs, unsaved edits, a dead server."""
     for _ in range(3):
-        shown.press("Escape")
-    shown.clear_notifications()
-    discard(shown)
-    if restart or not re.search(r"g\d", shown.status()):
-        starts = len(shown.passed(method="initialize"))
-        shown.command("Restart the Server")
-        shown.until("a new server", lambda: len(shown.passed(method="initialize")) > starts, 120)
-    shown.until("a status", lambda: re.search(r"g\d|off", shown.status()), 180)
-    if "off" in shown.status():  # a switch that the extension kept, and a faulty server forgot
-        shown.choose("Turn completions on")
-    shown.generation(0)
+        vscode.press("Escape")
+    vscode.clear_notifications()
+    discard(vscode)
+    if restart or not re.search(r"g\d", vscode.status()):
+        starts = len(vscode.messages(method="initialize"))
+        vscode.command("Restart the Server")
+        vscode.until("a new server", lambda: len(vscode.messages(method="initialize")) > starts, 120)
+    vscode.until("a status", lambda: re.search(r"g\d|off", vscode.status()), 180)
+    if "off" in vscode.status():  # a switch that the extension persisted and a faulty server lost
+        vscode.choose("Turn completions on")
+    vscode.generation(0)

@@ -1,4 +1,4 @@
-"""A code-server with the packaged extension installed: its files, its settings, its process."""
+"""A code-server process with the packaged extension: its files, settings and environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = HERE.parents[2]
 EXTENSION = ROOT / "editors" / "vscode"
 INSTALLED = Path(os.environ.get("C2L_VSCODE", ROOT / "build" / "editors" / "vscode"))
 PATIENCE = float(os.environ.get("C2L_PATIENCE", "1"))
-"""Factor on every wait, for busy machines."""
+"""Factor for all timeouts; larger on busy machines."""
 
 USER = {
     "workbench.startupEditor": "none",
@@ -50,14 +50,14 @@ USER = {
 
 
 class CodeServer:
-    """A process in `work`. `server` is the command that VS Code's extension starts, through `between.py`."""
+    """A code-server with its files in `work`. The extension starts `server` through `fault_proxy.py`."""
 
     def __init__(self, work: Path, server: list[str], settings: dict[str, Any], log: IO[str]) -> None:
         self.work, self.control = work, work / "control"
         self.control.mkdir(parents=True, exist_ok=True)
         self.launcher = work / "server.sh"
-        self.overruling: dict[str, object] = {}
-        """Settings of this machine while a fault is planted."""
+        self.fault_settings: dict[str, object] = {}
+        """Machine settings of the planted fault."""
         self._users, self._log = {**USER, **settings}, log
         self.serve(server)
         self.set_user()
@@ -66,28 +66,28 @@ class CodeServer:
         self.port = _free_port()
 
     def install(self, vsix: Path) -> None:
-        """Install the extension; before the start."""
+        """Install the extension. Must be called before `start`."""
         subprocess.run(
             [*self._command(), "--install-extension", str(vsix), "--force"],
             check=True, capture_output=True, text=True, timeout=300, env=self._environment(),
         )  # fmt: skip
 
     def start(self) -> None:
-        """Start it on WORK/project, and wait until it answers."""
+        """Start code-server on WORK/project and wait until it answers."""
         self._process = self._started()
 
     def set(self, **settings: object) -> None:
-        """The settings of this machine, which VS Code takes in while it runs, with the server's path among them."""
-        settings = {"c2l.server.path": str(self.launcher), **self.overruling, **settings}
+        """Write the machine settings, which VS Code applies while running; the server's path is added."""
+        settings = {"c2l.server.path": str(self.launcher), **self.fault_settings, **settings}
         _write(self.work / "data" / "Machine" / "settings.json", settings)
 
     def set_user(self, **settings: object) -> None:
-        """The user's settings, which VS Code reads when a window opens."""
+        """Write the user settings, which VS Code reads when a window opens."""
         _write(self.work / "data" / "User" / "settings.json", {**self._users, **settings})
 
     def serve(self, server: list[str]) -> None:
-        """The command that starts the server from now on."""
-        serve = shlex.join([sys.executable, str(HERE / "between.py"), str(self.control), *server])
+        """Set the command that starts the server from now on."""
+        serve = shlex.join([sys.executable, str(HERE / "fault_proxy.py"), str(self.control), *server])
         other = shlex.join([sys.executable, "-m", "c2l_lsp"])
         environment = f"C2L_STATE_DIR={shlex.quote(str(self.work / 'state'))} C2L_CONFIG=/nonexistent"
         environment += f" PYTHONPATH={shlex.quote(str(ROOT))}"
@@ -96,10 +96,10 @@ class CodeServer:
         )
 
     def close(self) -> None:
-        finish(self._process)  # code-server waits for windows that may come back
+        finish(self._process)  # it does not exit on its own: it waits for windows to reconnect
 
     def _install_python(self) -> None:
-        """What a set-up finds: a Python, unless CONTROL/no-python is there, and a package that starts our server."""
+        """Provide a Python, absent while CONTROL/no-python exists, and a wheel that starts the tests' server."""
         base = shlex.quote(str(Path(sys._base_executable)))  # type: ignore[attr-defined]
         absent = shlex.quote(str(self.control / "no-python"))
         for name in ("python3", "python"):
@@ -129,13 +129,13 @@ class CodeServer:
         return [str(INSTALLED / "bin" / "node"), str(entry), "--config", str(config), *folders, *more]
 
     def _environment(self) -> dict[str, str]:
-        # A server that this machine has is none that the extension may find by itself.
+        # The extension must not find a c2l-lsp that is installed on this machine.
         others = [one for one in os.environ["PATH"].split(os.pathsep) if not (Path(one) / "c2l-lsp").exists()]
         path = os.pathsep.join([str(self.work / "bin"), str(INSTALLED / "bin"), *others])
-        theirs = ("VSCODE_", "ELECTRON_", "PIP_", "PYTHON")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
+        removed = ("VSCODE_", "ELECTRON_", "PIP_", "PYTHON")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(removed)}
         pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.work / "wheels"), "PIP_CONFIG_FILE": os.devnull}
-        # VSCODE_CLI: the extension host takes this environment, not that of a login shell.
+        # VSCODE_CLI: the extension host uses this environment instead of a login shell's.
         return {**kept, **pip, "PATH": path, "HOME": str(self.work), "VSCODE_CLI": "1"}
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -155,7 +155,7 @@ class CodeServer:
 
 
 def finish(process: subprocess.Popen[Any]) -> None:
-    """End a process and what it started."""
+    """Terminate a process group, with SIGKILL after 5 s."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         process.wait(5)
@@ -165,12 +165,12 @@ def finish(process: subprocess.Popen[Any]) -> None:
 
 
 def installed() -> bool:
-    """Whether setup_vscode.sh has run, and the browser is there."""
+    """Return whether setup_vscode.sh has run and Chromium is installed."""
     return (INSTALLED / "installed").exists() and shutil.which("chromium") is not None
 
 
 def package() -> Path:
-    """The VSIX, built from this checkout. Two test runs side by side build it once."""
+    """Build the VSIX from this checkout if it is out of date; concurrent test runs build it once."""
     environment = {**os.environ, "PATH": f"{INSTALLED / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     run = {"cwd": EXTENSION, "check": True, "capture_output": True, "text": True, "timeout": 300, "env": environment}
     vsix = EXTENSION / "c2l-lsp.vsix"
@@ -178,13 +178,13 @@ def package() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (EXTENSION / "node_modules" / ".package-lock.json").exists():
             subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], **run)
-        if not vsix.exists() or vsix.stat().st_mtime < max(_changed()):
+        if not vsix.exists() or vsix.stat().st_mtime < max(_modification_times()):
             subprocess.run(["npm", "run", "package"], **run)
     return vsix
 
 
-def _changed() -> Iterator[float]:
-    """When anything that goes into the VSIX was changed."""
+def _modification_times() -> Iterator[float]:
+    """Yield the modification time of everything that goes into the VSIX."""
     made = {"node_modules", "dist", "build", "c2l-lsp.vsix"}
     for top in EXTENSION.iterdir():
         if top.name not in made:

@@ -1,4 +1,4 @@
-"""The packaged extension, and a VS Code with it: one on the fake engine, one on the real server and shipped model."""
+"""Fixtures: the packaged extension, and a VS Code with it on the fake engine or on the real server and model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ FILES = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Known to pytest even where only this folder is run."""
+    """Register the marker for runs whose root is this folder."""
     config.addinivalue_line("markers", "editors: needs a real editor (make test-editors)")
 
 
@@ -58,13 +58,13 @@ def vsix() -> Path:
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workbench]:
-    """Completions that follow from the text (see tests/server/fake_engine.py)."""
+    """VS Code on the fake engine, whose completions are determined by the text (tests/server/fake_engine.py)."""
     yield from _opened(tmp_path_factory.mktemp("fake"), vsix, [sys.executable, str(HERE / "fake_server.py")])
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workbench]:
-    """The real thing."""
+    """VS Code on the real server and the shipped model."""
     if not MODEL.is_dir():
         pytest.skip("the shipped model is not in this checkout")
     command = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"]
@@ -77,10 +77,10 @@ def _opened(
     (work / "project").mkdir()
     for name in FILES:
         (work / "project" / name).write_text(TEXT)
-    shown = Workbench(work, vsix, server, settings)
+    vscode = Workbench(work, vsix, server, settings)
     try:
-        shown.begin("other.py")
-        shown.generation(0)
-        yield shown
+        vscode.begin("other.py")
+        vscode.generation(0)
+        yield vscode
     finally:
-        shown.close()
+        vscode.close()

@@ -1,4 +1,4 @@
-"""The real server with the fake engine of tests/server, taught one thing more: a new generation for changed files."""
+"""The real server with the fake engine of tests/server, extended to publish a generation when files change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ ENGINE = Path(__file__).resolve().parents[2] / "server" / "fake_engine.py"
 
 
 def engine() -> None:
-    """The fake engine, with a thread that looks for changed Python files."""
-    began, fake = time.time_ns(), runpy.run_path(str(ENGINE))
+    """Run the fake engine with a thread that polls for changed Python files."""
+    started, fake = time.time_ns(), runpy.run_path(str(ENGINE))
 
     def watch() -> None:
         seen: dict[str, dict[Path, int]] = {}
         while True:
             for folder in [folder for folder, opened in list(fake["FOLDERS"].items()) if opened.trusted]:
-                now = {path: path.stat().st_mtime_ns for path in Path(folder).glob("[!.]*.py")}  # no locks of Emacs
-                if seen.setdefault(folder, {path: at for path, at in now.items() if at < began}) != now:
+                now = {
+                    path: path.stat().st_mtime_ns for path in Path(folder).glob("[!.]*.py")
+                }  # skips lock files of Emacs
+                if seen.setdefault(folder, {path: at for path, at in now.items() if at < started}) != now:
                     seen[folder] = now
                     fake["learn"](folder, "diff")
             time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""Steps of a user of VS Code that several checks take."""
+"""Steps of a VS Code user that several checks share."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ LINE = "box = vol"
 COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"
 
 
-def begin(shown: Workbench, name: str) -> str:
-    """Open a file and go to a new line at its end; its text up to there."""
-    shown.file(name)
-    text = (shown.folder / name).read_text()
+def begin(vscode: Workbench, name: str) -> str:
+    """Open a file, go to a new line at its end, and return its text up to the cursor."""
+    vscode.file(name)
+    text = (vscode.folder / name).read_text()
     if text.endswith("\n"):
         return text
-    shown.press("Enter")
+    vscode.press("Enter")
     return text + "\n"
 
 
-def discard(shown: Workbench) -> None:
-    """Undo what was typed and not saved."""
-    shown.command("File: Revert File")
+def discard(vscode: Workbench) -> None:
+    """Discard unsaved changes of the active file."""
+    vscode.command("File: Revert File")
     time.sleep(0.5)
 
 
-def see_ghost(shown: Workbench) -> str:
-    return shown.until("grey text", shown.ghost, 60)
+def wait_for_ghost(vscode: Workbench) -> str:
+    return vscode.until("ghost text", vscode.ghost, 60)
 
 
-def answered(shown: Workbench) -> dict[str, Any]:
-    """The first item of the server's last answer that had any, as it left the server."""
-    with_items = [one["result"]["items"] for one in shown.passed(answer=COMPLETE) if (one["result"] or {}).get("items")]
+def answered(vscode: Workbench) -> dict[str, Any]:
+    """Return the first item of the last non-empty result, as the server sent it."""
+    with_items = [
+        one["result"]["items"] for one in vscode.messages(answer=COMPLETE) if (one["result"] or {}).get("items")
+    ]
     return with_items[-1][0]
 
 
-def accepted(shown: Workbench) -> dict[str, Any]:
-    """The item that VS Code reports as accepted, as it left the server."""
+def accepted(vscode: Workbench) -> dict[str, Any]:
+    """Return the item that VS Code last reported as accepted, as the server sent it."""
 
     def reported() -> str | None:
-        calls = [one["params"] for one in shown.passed(method=EXECUTE)]
+        calls = [one["params"] for one in vscode.messages(method=EXECUTE)]
         ids = [call["arguments"][0] for call in calls if call["command"] == "c2l.didAcceptCompletion"]
         return ids[-1] if ids else None
 
-    wanted = shown.until("the report of the acceptance", reported, 20)
-    answers = [item for one in shown.passed(answer=COMPLETE) for item in (one["result"] or {}).get("items", [])]
+    wanted = vscode.until("the report of the acceptance", reported, 20)
+    answers = [item for one in vscode.messages(answer=COMPLETE) for item in (one["result"] or {}).get("items", [])]
     return [item for item in answers if item["command"]["arguments"] == [wanted]][-1]
 
 
@@ -56,25 +58,25 @@ def first_line(item: dict[str, Any]) -> str:
 
 
 def applied(text: str, item: dict[str, Any]) -> str:
-    """A document, whose end is the cursor, with an item applied. The documents here are ASCII."""
+    """Return ASCII `text`, whose end is the cursor, with an item applied."""
     line, start = item["range"]["start"]["line"], item["range"]["start"]["character"]
     lines = text.split("\n")[: line + 1]
     lines[line] = lines[line][:start] + item["insertText"]
     return "\n".join(lines)
 
 
-def saved(shown: Workbench, name: str, wanted: str | None) -> str:
-    """Save the file, and its text then; it must become what is wanted."""
-    path = shown.folder / name
+def saved(vscode: Workbench, name: str, wanted: str | None) -> str:
+    """Save the file and return its text, which must equal `wanted` unless that is None."""
+    path = vscode.folder / name
     before = path.read_text()
-    shown.press("Control+s")
-    shown.until("the saved file", lambda: path.read_text() not in ("", before), 20)
+    vscode.press("Control+s")
+    vscode.until("the saved file", lambda: path.read_text() not in ("", before), 20)
     text = path.read_text()
     assert wanted is None or text == wanted, f"the file ends with {text[-80:]!r}, not {wanted[-80:]!r}"
     return text
 
 
-def generations(shown: Workbench, folder: Path) -> list[int]:
-    """Generations of a folder's adapter that VS Code was told of."""
-    told = [one["params"] for one in shown.passed(method="c2l/adapter/didChange")]
-    return [one["generation"] for one in told if Path(one["folder"]) == folder]
+def generations(vscode: Workbench, folder: Path) -> list[int]:
+    """Return the generations of a folder's adapter that were sent to VS Code."""
+    changes = [one["params"] for one in vscode.messages(method="c2l/adapter/didChange")]
+    return [one["generation"] for one in changes if Path(one["folder"]) == folder]

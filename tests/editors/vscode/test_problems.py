@@ -1,6 +1,6 @@
-"""The problems that the extension's unit tests find buttons for are those the server sends. Needs no editor.
+"""The problems in the extension's unit tests are those that the server sends. Needs no editor.
 
-`python tests/editors/vscode/test_problems.py` writes them again.
+`python tests/editors/vscode/test_problems.py` updates problems.json.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ FILE = Path(__file__).resolve().parents[3] / "editors" / "vscode" / "test" / "pr
 USERS = "/home/me/.config/c2l/config.toml"
 
 
-def wrong(values: dict, *, machine: bool = False, file: str = "") -> C2LError:
+def setting_error(values: dict, *, machine: bool = False, file: str = "") -> C2LError:
     return merge(Settings(), values, source=file or "the workspace settings", machine=machine, file=file)[1][0]
 
 
-def refused(**settings: object) -> C2LError:
+def model_error(**settings: object) -> C2LError:
     try:
         base.load(Model(**settings))
-    except ModelError as error:  # transformers goes on in words of its own version
+    except ModelError as error:  # the rest of the message is transformers' own and depends on its version
         return ModelError(str(error).partition("): ")[0])
     raise AssertionError(settings)
 
 
-def unreadable() -> C2LError:
+def ignore_file_error() -> C2LError:
     try:
         IgnoreRules(Path("/"), merge(Settings(), {"files.ignoreFile": "../x"}, source="x", machine=True)[0].files)
     except SettingError as error:
         return error
-    raise AssertionError("it was taken")
+    raise AssertionError("the file name was accepted")
 
 
 def problems() -> dict[str, dict]:
-    """What an editor is told of each."""
+    """Return the problems that the server sends to the editor, by name."""
     errors = {
-        "unknown key": wrong({"completion": {"colour": 1}}),
-        "wrong value": wrong({"completion": {"debounceMs": "soon"}}),
-        "not for a workspace": wrong({"model": {"path": "/evil"}}),
-        "looser than the user's": wrong({"files": {"respectGitignore": False}}),
-        "wrong in the user's file": wrong({"completion": {"colour": 1}}, machine=True, file=USERS),
-        "wrong for a folder": unreadable(),
-        "no model in the folder": refused(path="/nowhere"),
-        "no such model": refused(id="nobody/none", offline=True),
+        "unknown key": setting_error({"completion": {"colour": 1}}),
+        "wrong value": setting_error({"completion": {"debounceMs": "soon"}}),
+        "not for a workspace": setting_error({"model": {"path": "/evil"}}),
+        "looser than the user's": setting_error({"files": {"respectGitignore": False}}),
+        "wrong in the user's file": setting_error({"completion": {"colour": 1}}, machine=True, file=USERS),
+        "wrong for a folder": ignore_file_error(),
+        "no model in the folder": model_error(path="/nowhere"),
+        "no such model": model_error(id="nobody/none", offline=True),
         "the engine ended": EngineError("The engine ended with code 9."),
         "disk full": StorageError("What was learned cannot be kept in /state: No space left on device."),
     }
@@ -63,7 +63,7 @@ def problems() -> dict[str, dict]:
     return dict(zip(errors, sent, strict=True))
 
 
-def test_the_extension_knows_what_the_server_sends() -> None:
+def test_problems_of_the_unit_tests_are_up_to_date() -> None:
     assert json.loads(FILE.read_text(encoding="utf-8")) == problems()
 
 

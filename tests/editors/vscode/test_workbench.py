@@ -1,4 +1,4 @@
-"""What a user of VS Code does and sees, with the real server and the shipped model."""
+"""The checks of VS Code with the real server and the shipped model."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.editors.found import needs
+from tests.editors.availability import requires_editor
 from tests.editors.vscode import code_server
-from tests.editors.vscode.checks import CHECKS, OF_THE_EXTENSION, run
+from tests.editors.vscode.checks import CHECKS, WITHOUT_MODEL, run
 from tests.editors.vscode.workbench import Workbench
 
-pytestmark = [pytest.mark.editors, pytest.mark.timeout(900), needs("vscode", here=code_server.installed())]
+pytestmark = [
+    pytest.mark.editors,
+    pytest.mark.timeout(900),
+    requires_editor("vscode", installed=code_server.installed()),
+]
 
 
-REAL = [check for check in CHECKS if check not in OF_THE_EXTENSION]
+WITH_MODEL = [check for check in CHECKS if check not in WITHOUT_MODEL]
 
 
-@pytest.mark.parametrize("check", REAL, ids=[check.__name__ for check in REAL])
-def test_holds(real: Workbench, check: Callable[[Workbench], None]) -> None:
+@pytest.mark.parametrize("check", WITH_MODEL, ids=[check.__name__ for check in WITH_MODEL])
+def test_check_passes(real: Workbench, check: Callable[[Workbench], None]) -> None:
     run(real, check)

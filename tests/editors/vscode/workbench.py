@@ -1,4 +1,4 @@
-"""A real VS Code: code-server with the packaged extension installed, its workbench in a headless Chromium."""
+"""Drives a real VS Code: code-server with the packaged extension, and its workbench in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from tests.editors.vscode.code_server import EXTENSION, HERE, INSTALLED, PATIENCE, ROOT, CodeServer, finish
 
-PICTURES = ROOT / "build" / "editors" / "pictures"
+SCREENSHOTS = ROOT / "build" / "editors" / "screenshots"
 STATUS = '.part.statusbar .statusbar-item[id*="c2l.status"]'
 BUTTON = ".notifications-center .notification-list-item-buttons-container .monaco-button"
 GHOST = (
@@ -27,24 +27,24 @@ PATIENT = {
     "c2l.completion.maxLatencyInvokedMs": 60_000,
     "c2l.completion.minConfidence": 0,
 }
-"""A person's patience would only make a test on a busy machine unsure; so would the model's own doubts."""
-SETTINGS_FAULTS = {"unsaid": {"c2l.showNotifications": "off"}}
-"""Faults that are settings."""
-HURRY = 0.15
-LONGEST = 15
-"""Factor and longest wait in seconds while a fault is planted: what is waited for then does not come."""
+"""Settings without latency budgets and confidence threshold, which would make tests depend on the machine's load."""
+SETTINGS_FAULTS = {"notifications-off": {"c2l.showNotifications": "off"}}
+"""Faults that are planted by changing a setting."""
+FAULT_PATIENCE = 0.15
+FAULT_TIMEOUT = 15
+"""Factor for timeouts and longest timeout in seconds with a planted fault: the awaited event never comes."""
 
 
 class Workbench:
-    """One VS Code on one folder. `server` is the command that VS Code's extension starts, through `between.py`."""
+    """One VS Code on the folder WORK/project. The extension starts `server` through `fault_proxy.py`."""
 
     def __init__(
         self, work: Path, vsix: Path | None, server: list[str], settings: dict[str, Any] | None = None
     ) -> None:
         self.work, self.folder, self.control = work, work / "project", work / "control"
         self.patience = PATIENCE
-        self.pictures = PICTURES / work.name.rstrip("0123456789")
-        for path in (self.folder, self.control, self.pictures):
+        self.screenshots = SCREENSHOTS / work.name.rstrip("0123456789")
+        for path in (self.folder, self.control, self.screenshots):
             path.mkdir(parents=True, exist_ok=True)
         self._log = (work / "workbench.log").open("w", encoding="utf-8")
         self.code = CodeServer(work, server, settings or {}, self._log)
@@ -59,10 +59,10 @@ class Workbench:
         )  # fmt: skip
         self._answer()
 
-    # --- what a user does and sees ---
+    # --- actions and observations of a user ---
 
     def open(self, *names: str, folder: Path | None = None, workspace: Path | None = None) -> None:
-        """Open the folder (another one, or a workspace of several) with these files, and wait for the editor."""
+        """Open a folder or a multi-root workspace with these files, and wait for the editor."""
         remote, folder = f"vscode-remote://127.0.0.1:{self.code.port}", folder or self.folder
         payload = json.dumps([["openFile", f"{remote}{folder / name}"] for name in names])
         what = f"folder={quote(str(folder))}" if workspace is None else f"workspace={quote(str(workspace))}"
@@ -70,7 +70,7 @@ class Workbench:
         self.wait(".monaco-editor .view-lines", 180)
 
     def begin(self, *names: str) -> None:
-        """Open and wait for the extension. An extension host has 60 s to start, which a busy machine may miss."""
+        """Open files and wait for the extension; once more if the extension host exceeds its 60 s to start."""
         for last in (False, True):
             self.open(*names)
             try:
@@ -82,20 +82,23 @@ class Workbench:
                 return
 
     def inside(self, tests: Path, folder: Path) -> int:
-        """Run tests in the extension host, with the extension from its source folder: the exit code."""
+        """Run tests in the extension host, with the extension from its source folder; return the exit code."""
         remote = f"vscode-remote://127.0.0.1:{self.code.port}"
-        wanted = [["extensionDevelopmentPath", f"{remote}{EXTENSION}"], ["extensionTestsPath", f"{remote}{tests}"]]
-        url = f"http://127.0.0.1:{self.code.port}/?folder={quote(str(folder))}&payload={quote(json.dumps(wanted))}"
+        options = [["extensionDevelopmentPath", f"{remote}{EXTENSION}"], ["extensionTestsPath", f"{remote}{tests}"]]
+        url = f"http://127.0.0.1:{self.code.port}/?folder={quote(str(folder))}&payload={quote(json.dumps(options))}"
         return self.do("inside", url=url, timeout=240_000 * PATIENCE)
 
     def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
         self.do("wait", selector=selector, timeout=1000 * seconds * self.patience, state=state)
 
     def until(self, what: str, seen: Callable[[], Any], seconds: float, *, hurry: bool = True) -> Any:
-        """The first truthy value; AssertionError saying what was waited for. `hurry`: less long with a fault."""
+        """Poll `seen` and return its first truthy value.
+
+        Raises AssertionError naming `what` after `seconds`. `hurry`: wait less while a fault is planted.
+        """
         limit = seconds * (self.patience if hurry else PATIENCE)
         if hurry and self.patience < PATIENCE:
-            limit = min(limit, LONGEST * PATIENCE)
+            limit = min(limit, FAULT_TIMEOUT * PATIENCE)
         end = time.monotonic() + limit
         while not (value := seen()):
             if time.monotonic() > end:
@@ -104,16 +107,16 @@ class Workbench:
         return value
 
     def status(self) -> str:
-        """Text of the status bar item."""
+        """Return the text of the status bar item."""
         texts = self.do("texts", selector=STATUS)
         return " ".join(texts).strip() if texts else ""
 
-    def status_spoken(self) -> str:
-        """What a screen reader says of it."""
+    def status_label(self) -> str:
+        """Return the label of the status bar item for screen readers."""
         return self.do("attribute", selector=f"{STATUS} a, {STATUS}[aria-label]", name="aria-label") or ""
 
     def generation(self, more_than: int) -> int:
-        """Wait until the status shows a generation beyond this one, and nothing else."""
+        """Wait until the status shows a generation above `more_than` and no waiting files; return it."""
 
         def shown() -> int | None:
             found = re.search(r"\bg(\d+)$", self.status())
@@ -122,16 +125,16 @@ class Workbench:
         return self.until(f"a generation after {more_than}", shown, 180)
 
     def ghost(self) -> str:
-        """The ghost text in the editor, as one line."""
+        """Return the ghost text in the editor as one line."""
         return "".join(self.do("texts", selector=GHOST)).replace("\xa0", " ")
 
     def file(self, name: str) -> None:
-        """Open a file, cursor at its end."""
-        self.tab(name)
+        """Open a file by name, with the cursor at its end."""
+        self.open_tab(name)
         self.to_end()
 
-    def tab(self, name: str) -> None:
-        """Go to a file, by its name."""
+    def open_tab(self, name: str) -> None:
+        """Open a file by name, or switch to its tab."""
         self.press("Control+p")
         self.wait(".quick-input-widget input", 20)
         self.do("insert", text=name)
@@ -140,7 +143,7 @@ class Workbench:
         self.wait(f'.tab.active[data-resource-name="{name}"]', 20)
 
     def to_end(self) -> None:
-        """Cursor to the end of the document, with the focus in the editor."""
+        """Focus the editor and move the cursor to the end of the document."""
         self.do("click", selector=".editor-group-container.active .monaco-editor .view-lines")
         self.do("press", key="Control+End")
 
@@ -151,7 +154,7 @@ class Workbench:
         self.do("press", key=key)
 
     def command(self, title: str) -> None:
-        """Run a command through the palette."""
+        """Run a command from the command palette."""
         self.press("F1")
         self.wait(".quick-input-widget input", 20)
         self.do("insert", text=title)
@@ -160,74 +163,74 @@ class Workbench:
         self.wait(row, 20)
         self.press("Enter")
 
-    def choose(self, label: str, picture: str = "") -> None:
-        """An entry of the status item's menu."""
+    def choose(self, label: str, screenshot: str = "") -> None:
+        """Select an entry of the status item's menu."""
         self.do("click", selector=STATUS)
         row = f'.quick-input-list .monaco-list-row[aria-label*="{label}"]'
         self.wait(row, 20)
-        if picture:
-            self.picture(picture)
+        if screenshot:
+            self.screenshot(screenshot)
         self.do("click", selector=row)
 
     def clear_notifications(self) -> None:
         self.command("Notifications: Clear All Notifications")
 
     def notifications(self) -> list[str]:
-        """What is told of this extension at the moment. A VS Code under test shows no toasts, only the whole list."""
+        """Open the notification center and return this extension's messages. VS Code under test shows no toasts."""
         self.command("Notifications: Show Notifications")
         self.wait(".notifications-center", 20)
         return self.listed()
 
     def listed(self) -> list[str]:
-        """What stands in the list that is shown."""
+        """Return this extension's messages in the open notification center."""
         texts = self.do("texts", selector=".notifications-center .notification-list-item-message")
         return [text for text in texts if "C2L" in text]
 
     def buttons(self) -> list[str]:
-        """Of the notifications in the list that is shown."""
+        """Return the buttons in the open notification center."""
         return self.do("texts", selector=BUTTON)
 
     def answer(self, button: str) -> None:
-        """Press a notification's button."""
+        """Press a button of a notification."""
         self.do("click", selector=f'{BUTTON}:text-is("{button}")')
 
     def confirm(self, button: str) -> None:
-        """Press a button of the dialog that comes."""
+        """Wait for a modal dialog and press a button of it."""
         self.wait(".monaco-dialog-box", 20)
         self.do("click", selector=f'.monaco-dialog-box .monaco-button:text-is("{button}")')
 
-    def picture(self, name: str) -> Path:
-        """A screenshot, into an ignored folder."""
-        return Path(self.do("screenshot", path=str(self.pictures / f"{name}.png")))
+    def screenshot(self, name: str) -> Path:
+        """Save a screenshot in build/editors/screenshots and return its path."""
+        return Path(self.do("screenshot", path=str(self.screenshots / f"{name}.png")))
 
-    # --- behind the scenes ---
+    # --- server and process control ---
 
-    def passed(self, **wanted: object) -> list[dict[str, Any]]:
-        """Messages between the extension and the server so far."""
-        path = self.control / "passed.jsonl"
+    def messages(self, **fields: object) -> list[dict[str, Any]]:
+        """Return the recorded messages between extension and server that have these fields."""
+        path = self.control / "messages.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        notes = [json.loads(line) for line in lines if line.endswith("}")]
-        return [note for note in notes if all(note.get(key) == value for key, value in wanted.items())]
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        return [one for one in found if all(one.get(key) == value for key, value in fields.items())]
 
     @contextmanager
     def fault(self, name: str) -> Iterator[None]:
-        """Plant a fault between the extension and the server, in the settings, or in what a set-up finds."""
+        """Plant a fault in the proxy, in the settings, or in the packages available to the set-up."""
         (self.control / "fault").write_text(name)
         wheels, hidden = self.work / "wheels", self.work / "no-wheels"
         if name == "no-package":
             wheels.rename(hidden)
         if name in SETTINGS_FAULTS:
-            self.code.overruling = SETTINGS_FAULTS[name]
+            self.code.fault_settings = SETTINGS_FAULTS[name]
             self.set()
-        self.patience = PATIENCE * HURRY
+        self.patience = PATIENCE * FAULT_PATIENCE
         try:
             yield
         finally:
             self.patience = PATIENCE
             if hidden.exists():
                 hidden.rename(wheels)
-            if self.code.overruling:
-                self.code.overruling = {}
+            if self.code.fault_settings:
+                self.code.fault_settings = {}
                 self.set()
             (self.control / "fault").unlink()
 
@@ -235,6 +238,7 @@ class Workbench:
         os.kill(int((self.control / "pid").read_text()), signal.SIGKILL)
 
     def do(self, command: str, **arguments: object) -> Any:
+        """Run a command of bridge.cjs and return its value; AssertionError if it fails."""
         assert self._bridge.stdin is not None
         self._bridge.stdin.write(json.dumps({"command": command, **arguments}) + "\n")
         self._bridge.stdin.flush()
@@ -252,5 +256,5 @@ class Workbench:
     def _answer(self) -> dict[str, Any]:
         assert self._bridge.stdout is not None
         line = self._bridge.stdout.readline()
-        assert line, "the browser's driver ended; see workbench.log"
+        assert line, "the browser driver exited; see workbench.log"
         return json.loads(line)

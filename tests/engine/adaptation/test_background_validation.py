@@ -10,7 +10,7 @@ import pytest
 
 from c2l_lsp.engine.adaptation import adapter_state
 from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
-from c2l_lsp.model.runtime.cooperative import drained
+from c2l_lsp.model.runtime.cooperative import drain
 from tests.support.engine_driver import at_work, changes, live, wait
 
 
@@ -64,7 +64,7 @@ def test_a_new_change_ends_the_judging_and_nothing_is_other(session, folder, jud
     workspace = session.engine.workspace(str(folder.resolve()))
     workspace.adapters._changed_chunks = 10**6
     learner, adapter = workspace._learner, workspace.adapters.adapter
-    assert drained(workspace.adapters.revalidate(adapter, learner, lambda: True)) is None
+    assert drain(workspace.adapters.revalidate(adapter, learner, lambda: True)) is None
     assert len(judged) == 1
     assert workspace.adapters._changed_chunks == 10**6, "it is begun anew after the next change"
     assert workspace.adapters.validation.strength == 1.0

@@ -1,20 +1,57 @@
-"""A folder's texts reach the drafts behind everything else, follow edits and unsaved buffers, and leave with it."""
+"""The draft index, alone and in an engine, which fills it when nothing else is due."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
+from c2l_lsp.engine.completion.draft import MATCH_TOKENS
+from c2l_lsp.engine.completion.draft_index import DraftIndex
 from c2l_lsp.engine.session import Session
 
 NEW = "\n\nzebra_crossing_light = giraffe_neck_length + zebra_crossing_light\n"
 
 
-def settled(session: Session, folder: Path, done) -> bool:
-    """Work as the scheduler does until something is true of the folder's hoard."""
+def letters(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+def test_only_the_current_version_of_a_text_is_found():
+    index = DraftIndex(letters)
+    index.put("a", 1, "xabcde")
+    assert index.continuation(letters("abc"), 2) == letters("de")
+    index.put("a", 2, "xxabcfg")
+    assert index.continuation(letters("abc"), 2) == letters("fg")
+    assert index.continuation(letters("bcd"), 2) == []
+    index.remove("a")
+    assert index.continuation(letters("abc"), 2) == []
+
+
+def test_the_index_stays_within_its_limit_and_removes_stale_positions():
+    index = DraftIndex(letters, max_tokens=100)
+    for number in range(200):
+        index.put(f"{number % 7}.py", number, "".join(chr(100 + (number * 31 + i * i) % 900) for i in range(40)))
+        assert index.size <= 100
+        assert len(index._positions) <= 200 + 40 - MATCH_TOKENS
+
+
+def test_a_stale_path_is_returned_once_and_a_path_that_is_gone_is_removed():
+    index, versions = DraftIndex(letters), {"a": 1, "b": 1}
+    while (path := index.next_stale(versions.items())) is not None:
+        index.put(path, versions[path], f"{path}bcdef")
+    assert index.size == 12
+    assert index.next_stale({"b": 2}.items()) == "b"
+    assert index.size == 6
+    full = DraftIndex(letters, max_tokens=3)
+    full.put("a", 1, "abcd")
+    assert full.next_stale(versions.items()) is None
+
+
+def work_until(session: Session, folder: Path, holds) -> bool:
+    """Run idle steps until a condition on the folder's draft index holds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if done(session.engine._hoards[str(folder)]):
+        if holds(session.engine._hoards[str(folder)]):
             return True
         due = session.engine.due_in()
         if due is not None and due <= 0:
@@ -24,11 +61,11 @@ def settled(session: Session, folder: Path, done) -> bool:
     return False
 
 
-def test_texts_are_known_when_nothing_else_is_due_and_follow_changes(session: Session, folder: Path):
+def test_the_index_follows_files_and_open_buffers_until_the_folder_is_closed(session: Session, folder: Path):
     session.open(folder)
     engine, path = session.engine, folder / "pkg" / "m3.py"
     run = engine.model.encode(NEW)[-12:]
-    assert settled(session, folder, lambda hoard: hoard.size > 1000)
+    assert work_until(session, folder, lambda index: index.size > 1000)
     assert engine._hoards[str(folder)].continuation(run[:3], 4) == []
     path.write_text(path.read_text() + NEW)
     engine.workspace(str(folder)).regenerate()

@@ -1,4 +1,4 @@
-"""What of a file goes into the prompt."""
+"""Which text of a file is in the prompt, and in which order."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import dataclasses
 from c2l_lsp.engine.completion import prompt
 
 
-def test_both_sides_in_the_models_order(tiny):
+def test_a_fim_prompt_has_both_sides_in_the_order_of_the_model(tiny):
     built = prompt.build(tiny, "a = 1\n", "b = 2\n", 200, 64)
     assert built.fim
     fim = tiny.fim
     assert built.ids == [fim.prefix, *tiny.encode("a = 1\n"), fim.suffix, *tiny.encode("b = 2\n"), fim.middle]
 
 
-def test_nothing_behind_the_cursor_is_plain_continuation(tiny):
+def test_with_a_blank_suffix_the_model_continues_the_prefix(tiny):
     built = prompt.build(tiny, "a = 1\n", "  \n", 200, 64)
     assert not built.fim
     assert built.ids == [tiny.start, *tiny.encode("a = 1\n")]
 
 
-def test_a_model_without_fim_gets_the_prefix(tiny):
+def test_a_model_without_fim_continues_the_prefix(tiny):
     plain = dataclasses.replace(tiny, fim=None)
     built = prompt.build(plain, "a = 1\n", "b = 2\n", 200, 64)
     assert built.ids == [tiny.start, *tiny.encode("a = 1\n")]
 
 
-def test_the_budget_holds_and_the_nearest_text_stays(tiny, sources):
+def test_the_prompt_stays_within_its_limit_and_keeps_the_text_nearest_to_the_cursor(tiny, sources):
     text = "\n".join(sources)
     for budget in (32, 100, 500):
         built = prompt.build(tiny, text[:50_000], text[50_000:90_000], budget, 64)
@@ -35,8 +35,8 @@ def test_the_budget_holds_and_the_nearest_text_stays(tiny, sources):
         assert before.endswith(text[50_000 - budget // 16 : 50_000])
 
 
-def test_what_follows_stays_in_place_while_the_text_before_grows(tiny, sources):
-    """In the order that puts it first, its end must not move with every token typed: the KV after it would be lost."""
+def test_the_suffix_stays_the_same_while_the_prefix_grows(tiny, sources):
+    """If the suffix comes first, a change of its length would invalidate the KV cache of everything after it."""
     fim = dataclasses.replace(tiny.fim, order="joined")
     model = dataclasses.replace(tiny, fim=fim)
     before, after = "x = 1\n" * 60, "\n".join(sources)[:20_000]
@@ -52,13 +52,13 @@ def test_a_prompt_does_not_end_inside_a_word(tiny):
     assert prompt.build(tiny, "return val", "", 200, 64, heal=False).forced_prefix == ""
 
 
-def test_the_models_own_limit_holds(tiny, sources):
+def test_the_prompt_stays_within_the_context_of_the_model(tiny, sources):
     text = "\n".join(sources)
     built = prompt.build(tiny, text[:50_000], "", 10**6, 100)
     assert len(built.ids) <= tiny.max_context - 100
 
 
-def test_typing_keeps_the_beginning_of_a_clipped_prompt(tiny, sources):
+def test_typing_does_not_move_the_start_of_a_clipped_prompt(tiny, sources):
     text = "\n".join(sources)[:40_000]
     first = prompt.build(tiny, text, "", 300, 64).ids
     second = prompt.build(tiny, text + "abc", "", 300, 64).ids
@@ -68,13 +68,13 @@ def test_typing_keeps_the_beginning_of_a_clipped_prompt(tiny, sources):
     assert same > len(first) * 0.9
 
 
-def test_what_follows_the_cursor_is_tokenised_once_while_somebody_types(tiny, monkeypatch):
-    told: list[str] = []
+def test_the_suffix_is_tokenised_once_while_the_user_types(tiny, monkeypatch):
+    encoded: list[str] = []
     real = type(tiny).encode
-    monkeypatch.setattr(type(tiny), "encode", lambda self, text: (told.append(text), real(self, text))[1])
+    monkeypatch.setattr(type(tiny), "encode", lambda self, text: (encoded.append(text), real(self, text))[1])
     after = "\n\ndef last_of_all(x):\n    return x\n"
     prompts = [prompt.build(tiny, f"def first(a):\n    {typed}", after, 200, 16) for typed in ("re", "ret", "retu")]
-    assert told.count(after) == 1
+    assert encoded.count(after) == 1
     assert all(tiny.decode(built.ids).find("last_of_all") > 0 for built in prompts)
     prompts[0].ids.clear()
-    assert prompt.build(tiny, "x = ", after, 200, 16).ids  # what is kept is not what was handed out
+    assert prompt.build(tiny, "x = ", after, 200, 16).ids  # the cached ids are not shared with the caller

@@ -1,18 +1,18 @@
-"""When a completion stops and what is cut from it."""
+"""When decoding stops, and what is cut from the decoded text."""
 
 from __future__ import annotations
 
 import pytest
 
-from c2l_lsp.engine.completion.stop_rules import StopRules, closers_only
+from c2l_lsp.engine.completion.stop_rules import StopRules
 
 
-def shape(prefix, suffix="", multiline="auto"):
-    return StopRules.of(prefix, suffix, multiline)
+def rules(prefix, suffix="", multiline="auto"):
+    return StopRules.at_cursor(prefix, suffix, multiline)
 
 
 @pytest.mark.parametrize(
-    ("prefix", "suffix", "setting", "several"),
+    ("prefix", "suffix", "setting", "multiline"),
     [
         ("x = ", "", "auto", True),
         ("foo(", ")\n", "auto", True),
@@ -21,66 +21,61 @@ def shape(prefix, suffix="", multiline="auto"):
         ("x = ", "", "never", False),
     ],
 )
-def test_several_lines_only_where_nothing_follows(prefix, suffix, setting, several):
-    assert shape(prefix, suffix, setting).multiline is several
+def test_auto_allows_several_lines_if_only_closers_follow_on_the_line(prefix, suffix, setting, multiline):
+    assert rules(prefix, suffix, setting).multiline is multiline
 
 
-def test_one_line_stops_at_its_end():
-    one = shape("x = ", "", "never")
-    assert one.stop("1 +") == ""
-    assert one.stop("1 + 2\n") == "lines"
-    assert one.finish("1 + 2\ny = 3", "lines") == "1 + 2"
+def test_single_line_completion_stops_at_the_end_of_the_line():
+    one = rules("x = ", "", "never")
+    assert one.stop_reason("1 +") == ""
+    assert one.stop_reason("1 + 2\n") == "lines"
+    assert one.trim("1 + 2\ny = 3") == "1 + 2"
 
 
-def test_a_dedented_line_ends_the_scope():
-    inside = shape("def f(a):\n    return ")
-    assert inside.stop("a +\\\n    1") == ""
-    assert inside.stop("a\ndef g") == "scope"
-    assert inside.finish("a\ndef g():\n    pass", "scope") == "a"
+def test_a_dedented_line_ends_the_completion():
+    inside = rules("def f(a):\n    return ")
+    assert inside.stop_reason("a +\\\n    1") == ""
+    assert inside.stop_reason("a\ndef g") == "scope"
+    assert inside.trim("a\ndef g():\n    pass") == "a"
 
 
-def test_a_blank_line_after_text_ends():
-    top = shape("")
-    assert top.stop("import os\n") == ""
-    assert top.stop("import os\n\n") == "blank"
+def test_a_blank_line_after_text_ends_the_completion():
+    top = rules("")
+    assert top.stop_reason("import os\n") == ""
+    assert top.stop_reason("import os\n\n") == "blank"
 
 
-def test_repeated_lines_end():
-    top = shape("    ")
-    assert top.stop("    call(a)\n    call(a)\n") == "repeat"
-    assert top.finish("call(a)\n    call(a)\n    call(a)", "repeat") == "call(a)"
-    assert top.stop("abcdabcdabcdabcdabcd") == "repeat"
+def test_repetition_ends_the_completion():
+    top = rules("    ")
+    assert top.stop_reason("    call(a)\n    call(a)\n") == "repeat"
+    assert top.trim("call(a)\n    call(a)\n    call(a)") == "call(a)"
+    assert top.stop_reason("abcdabcdabcdabcdabcd") == "repeat"
 
 
-def test_a_line_begun_by_the_user_counts_as_said():
-    begun = shape("        self.")
-    assert begun.stop("height = height\n        self.height = height\n") == "repeat"
-    assert begun.finish("height = height\n        self.height = height\n", "repeat") == "height = height"
+def test_repetition_of_the_cursor_line_counts_the_text_before_the_cursor():
+    begun = rules("        self.")
+    assert begun.stop_reason("height = height\n        self.height = height\n") == "repeat"
+    assert begun.trim("height = height\n        self.height = height\n") == "height = height"
 
 
-def test_the_next_line_of_the_file_is_not_said_again():
-    before = shape("def f():\n    a = 1\n    ", "\n    return a\n")
-    assert before.stop("b = 2\n    return a\n") == "suffix"
-    assert before.finish("b = 2\n    return a\n", "suffix") == "b = 2"
+def test_the_line_that_follows_in_the_file_ends_the_completion():
+    before = rules("def f():\n    a = 1\n    ", "\n    return a\n")
+    assert before.stop_reason("b = 2\n    return a\n") == "suffix"
+    assert before.trim("b = 2\n    return a\n") == "b = 2"
 
 
-def test_text_behind_the_cursor_is_not_doubled():
-    call = shape("print(", ")\n")
-    assert call.finish("value)", "eos") == "value"
-    assert call.finish("value", "eos") == "value"
-    assert shape("d[", "])\n").finish("key])", "eos") == "key"
+def test_text_after_the_cursor_is_not_duplicated():
+    call = rules("print(", ")\n")
+    assert call.trim("value)") == "value"
+    assert call.trim("value") == "value"
+    assert rules("d[", "])\n").trim("key])") == "key"
 
 
-def test_an_unfinished_last_line_is_dropped_when_time_ran_out():
-    late = shape("def f():\n    ")
-    assert late.finish("a = 1\n    b = lo", "latency") == "a = 1"
-    assert late.finish("a = lo", "latency") == "a = lo"
+def test_an_incomplete_last_line_is_dropped_unless_it_is_the_only_one():
+    inside = rules("def f():\n    ")
+    assert inside.trim("a = 1\n    b = lo", incomplete=True) == "a = 1"
+    assert inside.trim("a = lo", incomplete=True) == "a = lo"
 
 
-def test_trailing_space_is_cut():
-    assert shape("x = ").finish("1   \n\n", "eos") == "1"
-
-
-@pytest.mark.parametrize(("rest", "only"), [("", True), (")]}", True), ("):", True), (") + 1", False), ("x", False)])
-def test_closers(rest, only):
-    assert closers_only(rest) is only
+def test_trailing_white_space_is_cut():
+    assert rules("x = ").trim("1   \n\n") == "1"

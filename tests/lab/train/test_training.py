@@ -196,7 +196,7 @@ def test_an_export_loads_in_plain_transformers_and_says_the_same(
         theirs, ours = loaded(ids).logits, trained.to(torch.bfloat16).float()(ids).logits
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)  # fp32 sums in another order
     words = (tmp_path / "model" / "README.md").read_text("utf-8")
-    assert "from nothing: 0." in words
+    assert "From scratch, with" in words
     assert "own/package" in (tmp_path / "model" / "training_manifest.json").read_text("utf-8")
     assert "bits per byte" in words
 
@@ -237,7 +237,7 @@ def test_a_run_begun_from_a_model_goes_on_where_that_stood(
     made = export.export(tmp_path / "more", tokenizer_folder, tmp_path / "corpus", tmp_path / "next")
     assert (made["tokens"], made["steps"]) == (before["tokens"] + first.tokens, 23)
     assert made["begun_from"]["data"]["repositories"][0]["name"] == "own/package"
-    assert "from its predecessor of 0.0 million tokens" in (tmp_path / "next" / "README.md").read_text("utf-8")
+    assert "Continued from a model of 0.0 million tokens" in (tmp_path / "next" / "README.md").read_text("utf-8")
 
 
 def test_a_model_of_another_shape_or_tokenizer_or_origin_is_no_start(

@@ -27,8 +27,8 @@ from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.lora_pair import LoraPair
-from c2l_lsp.model.runtime.quantized_linear import Beside, Int8, quantises
-from c2l_lsp.model.runtime.weights import Matrix, fuse, packs, why_not
+from c2l_lsp.model.runtime.quantized_linear import LinearWithLora, TorchInt8Linear, int8_is_faster
+from c2l_lsp.model.runtime.weights import DenseLinear, fuse_projections, packing_is_faster, unsupported_reason
 
 torch.set_num_threads(1)
 V, D = 300, 64
@@ -108,7 +108,7 @@ def test_fp32_equals_transformers_however_the_text_is_cut(name: str):
     lm = make(family, **changes)
     ids = tokens(450)
     want = expected(lm, ids)
-    assert why_not(lm) == ""
+    assert unsupported_reason(lm) == ""
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     assert (read(reader, ids) - want).abs().max() <= 1e-4
     assert (read(reader, ids, *PIECES) - want).abs().max() <= 1e-4
@@ -130,7 +130,7 @@ def test_bf16_is_as_close_to_fp32_as_transformers_bf16(name: str):
 def test_bf16_bits_do_not_depend_on_how_the_text_is_cut(name: str):
     family, changes = SHAPES[name]
     lm = make(family, torch.bfloat16, **changes)
-    if not packs(lm):
+    if not packing_is_faster(lm):
         pytest.skip("this CPU does not multiply bf16, so products of few and many rows differ in the last bit")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids = tokens(450)
@@ -139,13 +139,13 @@ def test_bf16_bits_do_not_depend_on_how_the_text_is_cut(name: str):
 
 def test_packing_changes_no_bit(monkeypatch: pytest.MonkeyPatch):
     lm = make("qwen2", torch.bfloat16)
-    if not packs(lm):
+    if not packing_is_faster(lm):
         pytest.skip("nothing is packed on this CPU")
     ids = tokens(200)
     packed = read(NativeReader(lm, AdapterSlot(wrap(lm)), int8=False), ids)
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._PACK_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
-    assert isinstance(reader.weights().head, Matrix) and not reader.weights().head.packed
+    assert isinstance(reader.weights().head, DenseLinear) and not reader.weights().head.packed
     assert torch.equal(read(reader, ids), packed)
 
 
@@ -233,7 +233,7 @@ def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.Monkey
     slot.use(None)  # as adapter work does between two completions
     assert reader.weights() is not first
     merges = []
-    monkeypatch.setattr("c2l_lsp.model.adapter.forward.merged", lambda *a: merges.append(1))
+    monkeypatch.setattr("c2l_lsp.model.adapter.forward.merge_lora", lambda *a: merges.append(1))
     slot.use(current)
     assert reader.weights() is first
     assert merges == []
@@ -241,7 +241,7 @@ def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pairs_beside_a_large_model_act_as_in_transformers(family: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._PACK_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
     lm = make(family, **({"sliding_window": None} if family == "mistral" else {}))
     model = wrap(lm)
     slot = AdapterSlot(model)
@@ -254,7 +254,7 @@ def test_pairs_beside_a_large_model_act_as_in_transformers(family: str, monkeypa
         assert torch.equal(read(ours, ids), bare) == (current is None)
     slot.use(adapter(1))
     layers = ours.weights().layers
-    assert isinstance(layers[0].qkv, Beside) and isinstance(layers[1].gate_up, Beside)
+    assert isinstance(layers[0].qkv, LinearWithLora) and isinstance(layers[1].gate_up, LinearWithLora)
     assert layers[1].qkv is ours.shape.layers[1].qkv  # what has no pairs is not touched
 
 
@@ -335,10 +335,10 @@ def steps(reader: NativeReader, ids: list[int], *sizes: int) -> Tensor:
 def test_int8_steps_have_the_same_bits_however_many_tokens_are_drafted(name: str):
     family, changes = SHAPES[name]
     lm = make(family, torch.bfloat16, **changes)
-    if not packs(lm):
+    if not packing_is_faster(lm):
         pytest.skip("this CPU does not multiply bf16, so products of few and many rows differ in the last bit")
     reader, ids = NativeReader(lm, AdapterSlot(wrap(lm)), int8=True, compiled=False), tokens(48)
-    assert isinstance(reader.weights(step=True).layers[0].qkv, Int8)
+    assert isinstance(reader.weights(step=True).layers[0].qkv, TorchInt8Linear)
     single = steps(reader, ids, *[1] * 48)
     assert torch.equal(steps(reader, ids, 5, 1, 9, 5, 1, 1, 2, 16, 8), single)
 
@@ -346,7 +346,7 @@ def test_int8_steps_have_the_same_bits_however_many_tokens_are_drafted(name: str
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_int8_is_close_and_in_prompts_only_where_it_is_the_same(dtype: torch.dtype, compiled: bool):
-    if compiled and not kernel.built():
+    if compiled and not kernel.is_available():
         pytest.skip("the kernel was not built: no C compiler at installation")
     lm = make("qwen2", dtype)
     slot = AdapterSlot(wrap(lm))
@@ -377,30 +377,32 @@ def test_int8_is_close_and_in_prompts_only_where_it_is_the_same(dtype: torch.dty
 def test_int8_is_for_the_dtype_that_a_cpu_is_fastest_in(native, capability, dtype, pays, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert quantises(make("llama", dtype, num_hidden_layers=1)) is pays
+    assert int8_is_faster(make("llama", dtype, num_hidden_layers=1)) is pays
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_int8_rows_have_the_same_bits_alone_and_together(dtype: torch.dtype):
-    quick, x = Int8.of(Matrix(torch.randn(96, 64, dtype=dtype))), torch.randn(7, 64, dtype=dtype)
+    quick, x = TorchInt8Linear.quantize(DenseLinear(torch.randn(96, 64, dtype=dtype))), torch.randn(7, 64, dtype=dtype)
     assert torch.equal(torch.cat([quick(row[None]) for row in x]), quick(x)) and quick(x).dtype == dtype
 
 
 def test_a_shape_the_int8_kernel_would_overrun_stays_as_it_is():
     W = torch.randn(40, 33, dtype=torch.bfloat16)
-    assert isinstance(Int8.of(Matrix(W)), Matrix)
-    kept = Int8.of(Matrix(torch.randn(37, 64, dtype=torch.bfloat16), torch.ones(37, dtype=torch.bfloat16)))
-    assert isinstance(kept, Int8)
+    assert isinstance(TorchInt8Linear.quantize(DenseLinear(W)), DenseLinear)
+    kept = TorchInt8Linear.quantize(
+        DenseLinear(torch.randn(37, 64, dtype=torch.bfloat16), torch.ones(37, dtype=torch.bfloat16))
+    )
+    assert isinstance(kept, TorchInt8Linear)
     x = torch.randn(3, 64, dtype=torch.bfloat16)
     want = (x.float() @ kept.weight.float().T) * kept.scale.float() + 1
     assert (kept(x).float() - want).abs().max() <= 0.2
 
 
 def test_large_models_keep_one_copy_of_gate_and_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._PACK_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
     lm = make("qwen2")
-    fused = fuse(lm).layers[0].gate_up
-    assert isinstance(fused, Matrix)
+    fused = fuse_projections(lm).layers[0].gate_up
+    assert isinstance(fused, DenseLinear)
     assert fused.weight.data_ptr() == lm.model.layers[0].mlp.gate_proj.weight.data_ptr()
 
 
@@ -428,13 +430,13 @@ def test_pairs_outside_the_layers_are_left_to_transformers():
     ],
 )
 def test_other_mathematics_is_refused(changes: dict[str, Any], why: str):
-    assert why in why_not(make("llama", **changes))
+    assert why in unsupported_reason(make("llama", **changes))
 
 
 def test_sliding_windows_are_refused():
-    assert "window" in why_not(make("mistral", sliding_window=128))
+    assert "window" in unsupported_reason(make("mistral", sliding_window=128))
     windowed = make("qwen2", use_sliding_window=True, sliding_window=128, max_window_layers=1)
-    assert "window" in why_not(windowed)
+    assert "window" in unsupported_reason(windowed)
 
 
 def test_another_architecture_is_read_by_transformers():

@@ -14,7 +14,7 @@ from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.lora_pair import LoraPair
-from c2l_lsp.model.runtime.quantized_linear import Int8
+from c2l_lsp.model.runtime.quantized_linear import TorchInt8Linear
 
 LAYERS, D = 3, 64
 
@@ -112,13 +112,13 @@ def test_int8_steps_read_half_the_bytes():
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=False)
     step = reader.weights(step=True)
     held = [part for layer in step.layers for part in (layer.qkv, layer.output, layer.gate_up, layer.down)]
-    assert all(isinstance(part, Int8) for part in [*held, step.head])
+    assert all(isinstance(part, TorchInt8Linear) for part in [*held, step.head])
     matrices = [p for name, p in base.lm.named_parameters() if p.ndim == 2 and "embed" not in name]
     plain = sum(p.numel() * 2 for p in matrices)
     assert sum(part.weight.numel() for part in [*held, step.head]) == plain // 2
 
 
-@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+@pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
 def test_a_compiled_step_is_one_call(monkeypatch: pytest.MonkeyPatch):
     base = model()
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
@@ -126,8 +126,8 @@ def test_a_compiled_step_is_one_call(monkeypatch: pytest.MonkeyPatch):
     text.read([5] * 100)
     calls = list[str]()
     for name in ("step", "multiply"):
-        real = getattr(kernel.module(), name)
-        monkeypatch.setattr(kernel.module(), name, lambda *a, name=name, real=real: (calls.append(name), real(*a)))
+        real = getattr(kernel.extension(), name)
+        monkeypatch.setattr(kernel.extension(), name, lambda *a, name=name, real=real: (calls.append(name), real(*a)))
     ops = counted(lambda: reader.logits(text.step([7, 8, 9]), step=True))
     assert calls == ["step", "multiply"]
     assert ops.products == 0

@@ -20,7 +20,7 @@ from c2l_lsp.model.hypernet.gradient_memory import Memory
 from c2l_lsp.model.hypernet.prior import estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.model.runtime import kernel
-from c2l_lsp.model.runtime.kernel import LONGEST
+from c2l_lsp.model.runtime.kernel import MAX_MATCH
 
 D = 4
 SURE = MixtureGate(bias=30.0, weights=(0.0,) * 7)  # λ at its ceiling wherever there is a candidate
@@ -63,7 +63,7 @@ def test_candidates_share_the_last_token_and_runs_end_at_their_piece() -> None:
     assert made.find(key(a, 0), [4]) is None  # the last token of a piece has nothing after it
     assert made.find(key(a, 0), [8]) is None
     deep = recall(rows(*range(1, 30))).find(key(rows(*range(1, 30)), 20), list(range(1, 22)))
-    assert deep is not None and deep.run.tolist() == [LONGEST]
+    assert deep is not None and deep.run.tolist() == [MAX_MATCH]
     beyond = made.find(key(a, 0), [3, 4, 1])  # what stood before the piece in the table is not its context
     assert beyond is not None and beyond.run.tolist() == [1.0]
 
@@ -118,11 +118,11 @@ def test_the_mixture_is_what_it_says() -> None:
     assert torch.equal(made.mixed(hidden, logits, [[1, 11]]), logits)  # nothing ever stood after this token
 
 
-@pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+@pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
 @pytest.mark.parametrize("lanes", [4, 8])
 @pytest.mark.parametrize("width", [16, 64])
 def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None:
-    if not kernel.use(lanes):
+    if not kernel.select_lanes(lanes):
         pytest.skip(f"this processor has no registers of {lanes} numbers")
     dice = torch.Generator().manual_seed(width)
     basis = torch.randn(width, 96, generator=dice)
@@ -146,7 +146,7 @@ def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None
     assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
     logits[3, 7] = torch.nan
     assert bool(torch.isnan(quick.mixed(hidden, logits, before)[3, 7]))
-    kernel.use(8) or kernel.use(4)
+    kernel.select_lanes(8) or kernel.select_lanes(4)
 
 
 def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
@@ -214,7 +214,7 @@ def test_rows_that_do_not_belong_together_are_refused_and_wild_tokens_cost_nothi
 
 def test_tails_are_the_last_tokens_up_to_each_position() -> None:
     assert tails([1, 2, 3, 4], 1, 3) == [[1, 2], [1, 2, 3]]
-    assert [len(one) for one in tails(list(range(20)), 18, 20)] == [LONGEST, LONGEST]
+    assert [len(one) for one in tails(list(range(20)), 18, 20)] == [MAX_MATCH, MAX_MATCH]
 
 
 @pytest.mark.parametrize(("right", "least", "most"), [(True, 0.7, 1.0), (False, 0.0, 0.1)])

@@ -12,7 +12,7 @@ from c2l_lsp.model.hypernet.gradient_memory import Memory, clip_spectrum
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
-from c2l_lsp.model.runtime.cooperative import drained
+from c2l_lsp.model.runtime.cooperative import drain
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def distance(a, b) -> float:
 
 def test_errors_are_the_gradient_of_the_loss(tiny, sources):
     ids = [tiny.start, *tiny.encode(sources[0][:600])]
-    (states,) = drained(tiny.hidden_states_in_slices([ids]))
+    (states,) = drain(tiny.hidden_states_in_slices([ids]))
     hidden = states[:-1].clone().requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(tiny.logits(hidden), torch.tensor(ids[1:]), reduction="sum")
     (gradient,) = torch.autograd.grad(loss, hidden)

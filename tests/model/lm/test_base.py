@@ -8,7 +8,7 @@ import torch
 from c2l_lsp.config import Model
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.lm import base
-from c2l_lsp.model.lm.fim import FAMILIES, resolve
+from c2l_lsp.model.lm.fim import FAMILIES, resolve_fim
 
 
 def test_hidden_and_head_make_the_models_own_logits(tiny, sources):
@@ -63,7 +63,7 @@ class Vocabulary:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_family_resolves_and_orders_its_prompt(family):
-    found = resolve(Vocabulary(family.prefix, family.suffix, family.middle, *family.stops))
+    found = resolve_fim(Vocabulary(family.prefix, family.suffix, family.middle, *family.stops))
     assert found.family == family.name
     prompt = found.prompt([70, 71], [80])
     if family.order == "psm":
@@ -73,4 +73,4 @@ def test_every_family_resolves_and_orders_its_prompt(family):
 
 
 def test_no_fim_tokens_no_fim():
-    assert resolve(Vocabulary("<s>", "</s>")) is None
+    assert resolve_fim(Vocabulary("<s>", "</s>")) is None

@@ -20,7 +20,7 @@ from c2l_lsp.model.adapter.kv_sequence import TransformersReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm import base, fast_loader
 from c2l_lsp.model.lm.llama import LlamaLM
-from c2l_lsp.model.runtime.weights import why_not
+from c2l_lsp.model.runtime.weights import unsupported_reason
 
 SIZES = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -68,7 +68,7 @@ def test_it_is_the_model_that_transformers_loads(name: str, tmp_path: Path, tiny
     assert (ours.parameters, ours.d, ours.max_context, ours.fim) == (
         theirs.parameters, theirs.d, theirs.max_context, theirs.fim,
     )  # fmt: skip
-    assert why_not(ours.lm) == ""
+    assert unsupported_reason(ours.lm) == ""
 
 
 @pytest.mark.parametrize("name", base.SHIPPED)
@@ -133,21 +133,21 @@ def test_a_lora_is_trained_through_it(tmp_path: Path, tiny_folder: Path, sources
 )
 def test_other_mathematics_are_left_to_transformers(changes: dict[str, Any], tmp_path: Path, tiny_folder: Path):
     folder = folder_of(tmp_path, tiny_folder, "plain")
-    assert fast_loader.read(folder) is not None
+    assert fast_loader.read_config(folder) is not None
     plain = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(plain | changes))
-    assert fast_loader.read(folder) is None
+    assert fast_loader.read_config(folder) is None
 
 
 def test_another_tokenizer_and_weights_in_parts_are_left_to_transformers(tmp_path: Path, tiny_folder: Path):
     folder = folder_of(tmp_path, tiny_folder, "plain")
     about = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(about | {"tokenizer_class": "Qwen2Tokenizer"}))
-    assert fast_loader.read(folder) is None
+    assert fast_loader.read_config(folder) is None
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
-    assert fast_loader.read(folder) is None
-    assert fast_loader.read(tmp_path / "nothing") is None
+    assert fast_loader.read_config(folder) is None
+    assert fast_loader.read_config(tmp_path / "nothing") is None
 
 
 @pytest.mark.parametrize("fault", ["cut short", "a weight missing", "another shape", "no tokenizer in it"])

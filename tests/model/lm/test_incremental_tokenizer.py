@@ -9,7 +9,7 @@ import pytest
 from c2l_lsp.config import Model
 from c2l_lsp.model.lm import base
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.lm.incremental_tokenizer import LINES, IncrementalTokenizer
+from c2l_lsp.model.lm.incremental_tokenizer import BLOCK_LINES, IncrementalTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +18,8 @@ def nano() -> BaseModel:
 
 
 def test_ids_are_those_of_the_whole_text(nano: BaseModel, sources: list[str]) -> None:
-    blocks = nano.encode_blocks
-    assert blocks.apart
+    blocks = nano.encode_incrementally
+    assert blocks.can_split
     odd = "\n" * 40 + "x = 1\n" + " \n\t\n" * 30 + "\r\n" * 33 + "é\u2028b\x0c\n" * 40 + "    "
     for text in [*sources[:6], odd, odd.replace("\n", "\r\n"), "", "\n", "x", "\n" * 16, "a\n" * 16, "a\r" * 40]:
         for end in (len(text), len(text) // 2, len(text) // 3):
@@ -31,7 +31,7 @@ def test_random_text_too(nano: BaseModel) -> None:
     parts = ["\n", "\n", "\r\n", " ", "    ", "\t", "def f", "(x)", ":", "1", "é", '"""', "\r", "\x0b", "return"]
     for _ in range(60):
         text = "".join(dice.choices(parts, k=300))
-        assert nano.encode_blocks(text) == nano.encode(text)
+        assert nano.encode_incrementally(text) == nano.encode(text)
 
 
 def test_only_the_last_lines_are_encoded_again(nano: BaseModel) -> None:
@@ -42,15 +42,15 @@ def test_only_the_last_lines_are_encoded_again(nano: BaseModel) -> None:
         return nano.encode(text)
 
     blocks = IncrementalTokenizer(encode)
-    text = "".join(f"value_{n} = {n}\n" for n in range(20 * LINES))
+    text = "".join(f"value_{n} = {n}\n" for n in range(20 * BLOCK_LINES))
     blocks(text)
     asked.clear()
     for end in range(3):
         blocks(text + "more"[:end])
-    assert sum(map(len, asked)) < 3 * 2 * LINES * 16
+    assert sum(map(len, asked)) < 3 * 2 * BLOCK_LINES * 16
     asked.clear()
-    blocks("".join(text.splitlines(keepends=True)[LINES:]))  # what is in sight begins a block later
-    assert sum(map(len, asked)) < 2 * 2 * LINES * 16
+    blocks("".join(text.splitlines(keepends=True)[BLOCK_LINES:]))  # what is in sight begins a block later
+    assert sum(map(len, asked)) < 2 * 2 * BLOCK_LINES * 16
 
 
 def test_a_tokenizer_that_joins_line_ends_is_asked_for_the_whole() -> None:
@@ -62,6 +62,6 @@ def test_a_tokenizer_that_joins_line_ends_is_asked_for_the_whole() -> None:
 
     blocks = IncrementalTokenizer(encode)
     text = "f()\n" * 50
-    assert not blocks.apart
+    assert not blocks.can_split
     assert blocks(text) == encode(text)
     assert asked[-1] == asked[-2] == text

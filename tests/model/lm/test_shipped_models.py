@@ -55,19 +55,19 @@ def test_a_shipped_model_has_its_card_and_knows_how_to_fill(name: str) -> None:
 def test_auto_takes_the_larger_model_where_there_is_power_for_it(
     quick: bool, cores: int, told: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "quick", lambda: quick)
+    monkeypatch.setattr(base, "has_fast_cores", lambda: quick)
     monkeypatch.setenv("OMP_NUM_THREADS", told)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: cores)
-    assert base.named(Model(device="cpu")).id == name
+    assert base.resolve_auto(Model(device="cpu")).id == name
 
 
 def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else 2)
-    monkeypatch.setattr(base, "quick", lambda: False)
-    assert base.named(Model(device="cpu")).id == base.NANO
+    monkeypatch.setattr(base, "has_fast_cores", lambda: False)
+    assert base.resolve_auto(Model(device="cpu")).id == base.NANO
 
 
 @pytest.mark.parametrize(
@@ -84,21 +84,21 @@ def test_a_core_is_quick_that_multiplies_bf16_or_whole_numbers(
     bf16: bool, built: bool, capability: str, found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(hardware.kernel, "built", lambda: built)
+    monkeypatch.setattr(hardware.kernel, "is_available", lambda: built)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert hardware.quick() is found
+    assert hardware.has_fast_cores() is found
 
 
 def test_what_is_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert base.named(Model(id=base.SMALL)).id == base.SMALL
-    assert base.named(Model(path="/somewhere")).id == base.AUTO  # a folder wins
+    assert base.resolve_auto(Model(id=base.SMALL)).id == base.SMALL
+    assert base.resolve_auto(Model(path="/somewhere")).id == base.AUTO  # a folder wins
 
 
 def test_auto_with_a_gpu_is_the_larger_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert base.named(Model()).id == base.SMALL
+    assert base.resolve_auto(Model()).id == base.SMALL
 
 
 def test_a_model_is_loaded_by_either_way_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ def test_the_last_word_is_owed_with_one_sign_before_it(before: str, debt: str) -
 
 def test_tokens_agree_that_begin_with_the_debt_or_pay_a_part_of_it() -> None:
     token_bytes = TokenBytes([None, b" n", b" na", b" name", b" x", b"", b" namely", b"n"])
-    assert sorted(token_bytes.agreeing(b" na")) == [1, 2, 3, 6]
-    assert token_bytes.agreeing(b"?") == []
+    assert sorted(token_bytes.compatible_tokens(b" na")) == [1, 2, 3, 6]
+    assert token_bytes.compatible_tokens(b"?") == []
     assert token_bytes.text([3, 4]) == " name x"
 
 
@@ -53,7 +53,7 @@ def test_special_tokens_pay_nothing(tiny: BaseModel) -> None:
     token_bytes = token_bytes_of(tiny.tokenizer)
     assert token_bytes is not None
     assert all(token_bytes[token] == b"" for token in tiny.stops)
-    assert not tiny.stops & set(token_bytes.agreeing(b"<"))
+    assert not tiny.stops & set(token_bytes.compatible_tokens(b"<"))
 
 
 def test_a_sentencepiece_vocabulary_has_spaces_and_bytes() -> None:

@@ -15,15 +15,17 @@ from c2l_lsp.model.adapter.kv_sequence import sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import int8_model, kernel, kernel_layers
-from c2l_lsp.model.runtime.cooperative import clocked, drained
-from c2l_lsp.model.runtime.int8_model import Int8Model, suits
+from c2l_lsp.model.runtime.cooperative import drain, timed
+from c2l_lsp.model.runtime.int8_model import Int8Model, runs_in_int8
 
-pytestmark = pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+pytestmark = pytest.mark.skipif(
+    not kernel.is_available(), reason="the kernel was not built: no C compiler at installation"
+)
 
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> BaseModel:
-    monkeypatch.setattr(int8_model, "quantises", lambda lm: True)  # on a CPU without AVX2 too
+    monkeypatch.setattr(int8_model, "int8_is_faster", lambda lm: True)  # on a CPU without AVX2 too
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
@@ -40,33 +42,31 @@ def texts(*lengths: int) -> list[list[int]]:
 
 
 def test_a_text_has_the_same_bits_alone_among_others_and_in_a_completion(base: BaseModel) -> None:
-    assert isinstance(base.whole, Int8Model)
+    assert isinstance(base.int8_model, Int8Model)
     rows = texts(7, 300, 1, 0, 65)
-    together = drained(base.hidden_states_in_slices(rows))
+    together = drain(base.hidden_states_in_slices(rows))
     assert [len(states) for states in together] == [7, 300, 1, 0, 65]
-    assert torch.equal(
-        torch.cat([drained(base.hidden_states_in_slices([row]))[0] for row in rows]), torch.cat(together)
-    )
-    reader = NativeReader(base.lm, AdapterSlot(base), int8=True, whole=base.whole)
+    assert torch.equal(torch.cat([drain(base.hidden_states_in_slices([row]))[0] for row in rows]), torch.cat(together))
+    reader = NativeReader(base.lm, AdapterSlot(base), int8=True, whole=base.int8_model)
     assert torch.equal(reader.open().read(rows[1], every=True), together[1])
-    assert torch.equal(reader.logits(together[1]), base.scores(together[1]))
+    assert torch.equal(reader.logits(together[1]), base.inference_logits(together[1]))
 
 
 def test_it_is_the_model_but_for_int8(base: BaseModel) -> None:
     (row,) = texts(200)
-    (states,) = drained(base.hidden_states_in_slices([row]))
+    (states,) = drain(base.hidden_states_in_slices([row]))
     own = base.hidden(torch.tensor([row]))[0]
     assert 0 < float((states - own).norm() / own.norm()) < 0.03
     logits = base.logits(own)
-    assert float((base.scores(own) - logits).norm() / logits.norm()) < 0.01
+    assert float((base.inference_logits(own) - logits).norm() / logits.norm()) < 0.01
 
 
 def test_it_comes_in_slices_of_bounded_work(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert base.whole is not None
-    monkeypatch.setattr(kernel_layers, "_WORK", base.whole.steps.count * 16)
+    assert base.int8_model is not None
+    monkeypatch.setattr(kernel_layers, "_SLICE_WORK", base.int8_model.layers.weight_count * 16)
     rows = texts(45, 3, 16)
-    whole_states = drained(base.hidden_states_in_slices(rows))
-    again, spent = drained(clocked(base.hidden_states_in_slices(rows)))
+    whole_states = drain(base.hidden_states_in_slices(rows))
+    again, spent = drain(timed(base.hidden_states_in_slices(rows)))
     assert len(spent) == 3 + 1 + 1 + 1
     assert all(torch.equal(a, b) for a, b in zip(again, whole_states, strict=True))
 
@@ -75,25 +75,27 @@ def test_it_comes_in_slices_of_bounded_work(base: BaseModel, monkeypatch: pytest
 def test_other_models_and_machines_read_as_they_did(
     base: BaseModel, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert suits(base.lm)
+    assert runs_in_int8(base.lm)
     if "dtype" in change:
         base.lm.to(torch.bfloat16)
     if "kernel" in change:
-        monkeypatch.setattr(int8_model, "compiles", lambda lm: False)
+        monkeypatch.setattr(int8_model, "kernel_supports", lambda lm: False)
     if "large" in change:
-        monkeypatch.setattr(int8_model, "small", lambda lm: False)
-    assert not suits(base.lm) and base.whole is None
+        monkeypatch.setattr(int8_model, "is_small", lambda lm: False)
+    assert not runs_in_int8(base.lm) and base.int8_model is None
     rows = texts(9, 30)
-    states = drained(base.hidden_states_in_slices(rows))
+    states = drain(base.hidden_states_in_slices(rows))
     assert [len(s) for s in states] == [9, 30]
     torch.testing.assert_close(states[0], base.hidden(torch.tensor([rows[0]]))[0], atol=2e-2, rtol=2e-2)
-    assert torch.equal(base.scores(states[0]), base.logits(states[0]))
+    assert torch.equal(base.inference_logits(states[0]), base.logits(states[0]))
 
 
 def test_a_reader_takes_the_weights_that_are_there_once(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert base.whole is not None
-    monkeypatch.setattr("c2l_lsp.model.adapter.forward.fuse", Mock(side_effect=AssertionError("made a second time")))
-    monkeypatch.setattr("c2l_lsp.model.adapter.forward.quantises", lambda lm: True)
+    assert base.int8_model is not None
+    monkeypatch.setattr(
+        "c2l_lsp.model.adapter.forward.fuse_projections", Mock(side_effect=AssertionError("made a second time"))
+    )
+    monkeypatch.setattr("c2l_lsp.model.adapter.forward.int8_is_faster", lambda lm: True)
     reader = sequence_reader(replace(base), AdapterSlot(base))
     (row,) = texts(4)
     assert reader.open().read(row).shape == (1, 64)

@@ -15,19 +15,21 @@ from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.lora_pair import LoraPair
-from c2l_lsp.model.runtime.quantized_linear import Quick
-from c2l_lsp.model.runtime.weights import Matrix
+from c2l_lsp.model.runtime.quantized_linear import KernelInt8Linear
+from c2l_lsp.model.runtime.weights import DenseLinear
 
-pytestmark = pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+pytestmark = pytest.mark.skipif(
+    not kernel.is_available(), reason="the kernel was not built: no C compiler at installation"
+)
 
 
 @pytest.fixture(params=[4, 8])
 def lanes(request: pytest.FixtureRequest) -> Iterator[int]:
     """Each width of registers in turn."""
-    if not kernel.use(request.param):
+    if not kernel.select_lanes(request.param):
         pytest.skip(f"this processor has no registers of {request.param} numbers")
     yield request.param
-    assert kernel.use(8) or kernel.use(4)
+    assert kernel.select_lanes(8) or kernel.select_lanes(4)
 
 
 SHAPES: dict[str, tuple[Any, Any]] = {
@@ -211,7 +213,7 @@ def test_merged_pairs_are_in_the_steps() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_pairs_beside_a_large_model_are_in_the_steps(name: str, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._PACK_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
     base = rounded(name)
     slot = AdapterSlot(base)
     plain, quick = pair(base, slot)
@@ -255,11 +257,11 @@ def test_no_numbers_stay_none(lanes: int) -> None:
 @pytest.mark.parametrize("out", [1, 5, 8, 37])
 def test_a_product_is_exact_to_rounding(rows: int, out: int, lanes: int) -> None:
     torch.manual_seed(rows)
-    matrix = Matrix(torch.randn(out, 80), torch.randn(out) if out != 5 else None)
-    quick = Quick.of(matrix)
-    assert isinstance(quick, Quick)
+    matrix = DenseLinear(torch.randn(out, 80), torch.randn(out) if out != 5 else None)
+    quick = KernelInt8Linear.quantize(matrix)
+    assert isinstance(quick, KernelInt8Linear)
     x = torch.randn(rows, 80)
-    W = quick.rows.whole().double()
+    W = quick.matrix.dequantize().double()
     assert W.shape == matrix.weight.shape
     expected = x.double() @ W.T + (0 if matrix.bias is None else matrix.bias.double())
     half = x.abs().amax(1, keepdim=True).double() / 32767 / 2  # what an activation may be rounded by
@@ -283,10 +285,10 @@ def test_scores_far_apart_are_weighed_as_softmax_does(lanes: int) -> None:
 
 def test_what_does_not_fit_is_an_error() -> None:
     s = torch.ones(4)
-    Q = kernel.Rows.of(torch.zeros(4, 32, dtype=torch.int8), s).weight
-    assert kernel.multiply(torch.zeros(0, 32), kernel.Rows(Q, s)).shape == (0, 4)
+    Q = kernel.Int8Matrix.pack(torch.zeros(4, 32, dtype=torch.int8), s).weight
+    assert kernel.multiply(torch.zeros(0, 32), kernel.Int8Matrix(Q, s)).shape == (0, 4)
     with pytest.raises(ValueError, match="multiple"):
-        kernel.Rows.of(torch.zeros(4, 24, dtype=torch.int8), s)
+        kernel.Int8Matrix.pack(torch.zeros(4, 24, dtype=torch.int8), s)
     for x, weight, scale, bias in (
         (torch.zeros(1, 32, dtype=torch.float64), Q, s, None),
         (torch.zeros(1, 16), Q, s, None),
@@ -298,7 +300,7 @@ def test_what_does_not_fit_is_an_error() -> None:
         (torch.zeros(1, 32), Q[:, :, :4].contiguous(), s, None),
     ):
         with pytest.raises(ValueError, match=r"expected|multiple"):
-            kernel.multiply(x, kernel.Rows(weight, scale, bias))
+            kernel.multiply(x, kernel.Int8Matrix(weight, scale, bias))
     base = rounded("even")
     _, quick = pair(base, AdapterSlot(base))
     steps, text = quick.quick, quick.open()
@@ -314,8 +316,8 @@ def test_what_does_not_fit_is_an_error() -> None:
         (room, turns[:, :2].contiguous()),
     ):
         with pytest.raises(ValueError, match="expected"):
-            steps.on(kv, rotations)
-    stepping = steps.on(room, turns)
+            steps.bind(kv, rotations)
+    stepping = steps.bind(room, turns)
     for ids, start in (([1, 2], room.shape[1] - 1), ([1], -1), ([], 3), ([base.vocabulary], 3), ([-1], 3)):
         with pytest.raises(ValueError, match="fit"):
             stepping(ids, start)
@@ -329,26 +331,26 @@ def test_the_likeliest_are_those_of_pytorch(count: int, lanes: int) -> None:
     logits[1, count // 2] = 3.0
     logits[2] = 1.5  # all alike: the first
     logits[3, count // 3] = torch.nan
-    found = kernel.best(logits)
+    found = kernel.argmax_and_logsumexp(logits)
     assert found is not None
     for row in (0, 1, 2, 4, 5):
         assert found[0][row] == int(logits[row].argmax())
         assert found[1][row] == pytest.approx(float(torch.logsumexp(logits[row].double(), -1)), abs=1e-5)
     assert found[1][3] != found[1][3]
-    assert kernel.best(logits.double()) is None
+    assert kernel.argmax_and_logsumexp(logits.double()) is None
 
 
 def test_a_mapped_row_has_the_same_bits_alone_and_together(lanes: int) -> None:
     torch.manual_seed(0)
     x, final = torch.randn(5, 96), 0.1 * torch.randn(96, 96)
-    found = kernel.mapped(x, final)
+    found = kernel.apply_final_map(x, final)
     assert found is not None
     torch.testing.assert_close(found, x + x @ final.T, rtol=1e-5, atol=1e-5)
-    assert torch.equal(found[2:3], kernel.mapped(x[2:3].contiguous(), final))  # type: ignore[arg-type]
-    assert kernel.mapped(x[:, :40].contiguous(), final[:40, :40].contiguous()) is None  # no multiple
-    assert kernel.mapped(x.bfloat16(), final.bfloat16()) is None
-    assert kernel.mapped(torch.randn(200, 96), final) is None
-    assert kernel.mapped(x, final[:48].contiguous()) is None, "it would be read beyond its end"
+    assert torch.equal(found[2:3], kernel.apply_final_map(x[2:3].contiguous(), final))  # type: ignore[arg-type]
+    assert kernel.apply_final_map(x[:, :40].contiguous(), final[:40, :40].contiguous()) is None  # no multiple
+    assert kernel.apply_final_map(x.bfloat16(), final.bfloat16()) is None
+    assert kernel.apply_final_map(torch.randn(200, 96), final) is None
+    assert kernel.apply_final_map(x, final[:48].contiguous()) is None, "it would be read beyond its end"
 
 
 def test_a_model_whose_heads_do_not_fit_steps_in_pytorch() -> None:

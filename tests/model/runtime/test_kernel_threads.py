@@ -16,15 +16,17 @@ from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel, quantized_linear
-from c2l_lsp.model.runtime.kernel import Rows
+from c2l_lsp.model.runtime.kernel import Int8Matrix
 
-pytestmark = pytest.mark.skipif(not kernel.built(), reason="the kernel was not built: no C compiler at installation")
+pytestmark = pytest.mark.skipif(
+    not kernel.is_available(), reason="the kernel was not built: no C compiler at installation"
+)
 
 
-def rows_of(out: int, inside: int, seed: int) -> Rows:
+def rows_of(out: int, inside: int, seed: int) -> Int8Matrix:
     dice = torch.Generator().manual_seed(seed)
     Q = torch.randint(-127, 128, (out, inside), generator=dice, dtype=torch.int8)
-    return Rows.of(Q, torch.rand(out, generator=dice), torch.randn(out, generator=dice))
+    return Int8Matrix.pack(Q, torch.rand(out, generator=dice), torch.randn(out, generator=dice))
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8, 30])
@@ -90,7 +92,7 @@ def test_helpers_sleep_when_there_is_nothing_to_do() -> None:
 import time, torch
 from c2l_lsp.model.runtime import kernel
 torch.set_num_threads(1)
-rows = kernel.Rows.of(torch.ones(4096, 256, dtype=torch.int8), torch.ones(4096))
+rows = kernel.Int8Matrix.pack(torch.ones(4096, 256, dtype=torch.int8), torch.ones(4096))
 for _ in range(50): kernel.multiply(torch.ones(1, 256), rows, 4)
 time.sleep(0.05)  # they look for more for 0.2 ms
 before = time.process_time()

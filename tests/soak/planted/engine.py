@@ -19,18 +19,18 @@ def deaf(_: str) -> None:
     """An engine that does not heed a cancel."""
     from c2l_lsp.engine import inbox
 
-    inbox.Inbox.cancelled = lambda self, request_id: False  # type: ignore[method-assign]
+    inbox.Inbox.is_cancelled = lambda self, request_id: False  # type: ignore[method-assign]
 
 
 def piles(_: str) -> None:
     """A newer text of a buffer does not take the older one's place, in an engine that takes its time for each."""
     from c2l_lsp.engine import inbox, worker
 
-    def held(self: Any, request: Any) -> list[Any]:
+    def box(self: Any, request: Any) -> list[Any]:
         del self
         return [request]
 
-    inbox.Inbox._held = held  # type: ignore[method-assign]
+    inbox.Inbox._box = box  # type: ignore[method-assign]
     real = worker.Worker._on_buffer
 
     def slowly(self: Any, params: Any, request_id: int) -> None:

@@ -1,6 +1,6 @@
-/** Draws the panel's data. Text only ever becomes text nodes, so nothing in it can become markup. */
+/** Renders the panel's data. All text is inserted as text nodes, so that none of it can become markup. */
 
-import { COMPARE_HEAD, GENERATION_HEAD, type PanelData, type Row } from "../panelModel";
+import { COMPARISON_HEAD, GENERATION_HEAD, type PanelData, REASON_HEAD, type Row } from "../panelModel";
 
 declare function acquireVsCodeApi(): { postMessage(message: unknown): void };
 
@@ -18,18 +18,18 @@ editor.postMessage({ kind: "ready" });
 
 function draw(data: PanelData): Node[] {
   return [
-    element("h1", {}, "What has it learned"),
+    element("h1", {}, "Adapter Report"),
     element("p", { class: "sentence", role: "status" }, data.busy ? `${data.sentence} …` : data.sentence),
     controls(data),
-    element("h2", {}, "Now"),
+    element("h2", {}, "Current adapter"),
     definitions(data.facts),
-    element("h2", {}, "Generations over time"),
+    element("h2", {}, "History"),
     ...generations(data),
-    element("h2", {}, "With and without the adapter"),
+    element("h2", {}, "Completions with and without adapter"),
     ...comparison(data),
     ...(data.resources.length > 0 ? [element("h2", {}, "Disk and memory"), definitions(data.resources)] : []),
     ...(data.reasons.length > 0
-      ? [element("h2", {}, "When nothing was shown"), table("", ["Why", "Times"], data.reasons)]
+      ? [element("h2", {}, "Requests without a completion"), table("", REASON_HEAD, data.reasons)]
       : []),
   ];
 }
@@ -48,11 +48,11 @@ function controls(data: PanelData): Node {
     "div",
     { class: "row", role: "toolbar", "aria-label": "Adapter" },
     ...(data.folders.length > 1 ? [select] : []),
-    button("regenerate", "Learn again", data.folder !== ""),
-    button("deepen", data.training ? "Stop training" : "Train on it", data.hasAdapter),
-    button("toggle", data.adapterOn ? "Answer without it" : "Answer with it", data.folder !== ""),
+    button("regenerate", "Rebuild", data.folder !== ""),
+    button("deepen", data.training ? "Stop fine-tuning" : "Fine-tune", data.hasAdapter),
+    button("toggle", data.adapterOn ? "Turn off" : "Turn on", data.folder !== ""),
     button("export", "Export…", data.hasAdapter),
-    button("forget", "Forget…", data.folder !== ""),
+    button("forget", "Delete…", data.folder !== ""),
   );
 }
 
@@ -66,15 +66,15 @@ function button(action: string, label: string, enabled: boolean): Node {
 }
 
 function generations(data: PanelData): Node[] {
-  if (data.generations.length === 0) return [element("p", {}, "Nothing has been learned yet.")];
+  if (data.generations.length === 0) return [element("p", {}, "There is no adapter yet.")];
   const rows = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Generations" });
   rows.append(table("text", GENERATION_HEAD, data.generations));
-  return data.points.length > 1 ? [chart(data.points), rows] : [rows];
+  return data.points.length > 1 ? [element("p", { class: "sentence" }, "Norm of the adapter by generation"), chart(data.points), rows] : [rows];
 }
 
 function comparison(data: PanelData): Node[] {
-  if (data.compare.length === 0) return [element("p", {}, "Nothing has been counted yet.")];
-  return [table("", COMPARE_HEAD, data.compare), element("p", { class: "sentence" }, data.week)];
+  if (data.comparison.length === 0) return [element("p", {}, "No completions have been counted yet.")];
+  return [table("", COMPARISON_HEAD, data.comparison), element("p", { class: "sentence" }, data.week)];
 }
 
 function definitions(rows: [string, string][]): Node {
@@ -107,16 +107,16 @@ function chart(points: PanelData["points"]): Node {
   const label = `Norm of the adapter from generation ${first} to ${last}, between ${short(low)} and ${short(high)}`;
   const box = { preserveAspectRatio: "xMinYMid", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label };
   const line = points.map(({ norm }, index) => `${x(index)},${y(norm)}`).join(" ");
-  return shape(
+  return svgElement(
     "svg",
     box,
-    shape("line", { class: "axis", x1: left, x2: width, y1: height - bottom, y2: height - bottom }),
-    shape("polyline", { class: "line", points: line }),
-    ...points.map(({ norm }, index) => shape("circle", { cx: x(index), cy: y(norm), r: 3 })),
-    shape("text", { x: 0, y: y(high) + 4 }, short(high)),
-    ...(high > low ? [shape("text", { x: 0, y: y(low) + 4 }, short(low))] : []),
-    shape("text", { x: left, y: height - 4 }, `generation ${first}`),
-    shape("text", { x: width, y: height - 4, "text-anchor": "end" }, String(last)),
+    svgElement("line", { class: "axis", x1: left, x2: width, y1: height - bottom, y2: height - bottom }),
+    svgElement("polyline", { class: "line", points: line }),
+    ...points.map(({ norm }, index) => svgElement("circle", { cx: x(index), cy: y(norm), r: 3 })),
+    svgElement("text", { x: 0, y: y(high) + 4 }, short(high)),
+    ...(high > low ? [svgElement("text", { x: 0, y: y(low) + 4 }, short(low))] : []),
+    svgElement("text", { x: left, y: height - 4 }, `generation ${first}`),
+    svgElement("text", { x: width, y: height - 4, "text-anchor": "end" }, String(last)),
   );
 }
 
@@ -130,7 +130,7 @@ function element(tag: string, attributes: Attributes, ...inside: (Node | string)
   return fill(document.createElement(tag), attributes, inside);
 }
 
-function shape(tag: string, attributes: Attributes, ...inside: (Node | string)[]): SVGElement {
+function svgElement(tag: string, attributes: Attributes, ...inside: (Node | string)[]): SVGElement {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, inside);
 }
 

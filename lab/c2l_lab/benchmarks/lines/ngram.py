@@ -148,7 +148,7 @@ class CachedNGram:
                 cache.add(token)
         for _ in range(most):
             likely = self.next(ids[-ORDER:], cache)
-            if forced_prefix and chunks is not None and (allowed := chunks.agreeing(forced_prefix)):
+            if forced_prefix and chunks is not None and (allowed := chunks.compatible_tokens(forced_prefix)):
                 token = allowed[int(likely[allowed].argmax())]
                 forced_prefix = forced_prefix[len(chunks[token]) :]
             else:

@@ -38,7 +38,7 @@ def bench_perf(
     from c2l_lab.corpus.sources import git_folder, read_list
     from c2l_lsp.config import Settings, merge
     from c2l_lsp.model.lm import base
-    from c2l_lsp.model.runtime.hardware import threads as usual
+    from c2l_lsp.model.runtime.hardware import thread_count as usual
 
     threads = threads or usual()
     torch.set_num_threads(threads)
@@ -57,7 +57,7 @@ def bench_perf(
     load = Workload(settings, roots, folder.resolve(), repeats, threads, miniature, speed, places)
     table = run.ROWS if device == "cpu" else run.GPU_ROWS
     wanted = run.chosen([name for name in rows.split(",") if name], table)
-    about = {**machine(threads), "model": model or base.named(settings.model).id, "miniature": miniature}
+    about = {**machine(threads), "model": model or base.resolve_auto(settings.model).id, "miniature": miniature}
     kept = measure.load(json_out, about) if json_out is not None else []
     if not fresh and not rows:
         wanted = {name: action for name, action in wanted.items() if name not in run.done(kept, wanted)}

@@ -15,7 +15,7 @@ import torch
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import in_diff
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
-from c2l_lsp.model.runtime.cooperative import drained
+from c2l_lsp.model.runtime.cooperative import drain
 from c2l_lsp.repo.history.patch import unified_diff
 
 _BATCH = 12
@@ -86,7 +86,7 @@ class Follower:
         for start in range(0, len(waiting), _BATCH):
             batch = waiting[start : start + _BATCH]
             self._readings |= zip(
-                (chunk.key for chunk in batch), drained(self.network.embed_in_slices(batch)), strict=True
+                (chunk.key for chunk in batch), drain(self.network.embed_in_slices(batch)), strict=True
             )
 
 

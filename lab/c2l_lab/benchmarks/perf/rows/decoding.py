@@ -17,8 +17,8 @@ from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.quantized_linear import quantises
-from c2l_lsp.model.runtime.weights import why_not
+from c2l_lsp.model.runtime.quantized_linear import int8_is_faster
+from c2l_lsp.model.runtime.weights import unsupported_reason
 
 BARS = {"transformers": Bar(0.40), "llama.cpp/BF16": None, "llama.cpp/Q8_0": Bar(1.0)}
 _TAIL = 20  # tokens of a prompt that changed
@@ -97,7 +97,7 @@ def prefix_reuse(load: Workload) -> list[PerfRow]:
 
 def int8_loss(load: Workload) -> list[PerfRow]:
     """Bits per byte under the weights of decode steps, against the model's own, on the repositories' files."""
-    if not quantises(load.model.lm) or why_not(load.model.lm):
+    if not int8_is_faster(load.model.lm) or unsupported_reason(load.model.lm):
         return [measure.absent("int8_loss", "bits/byte", None, "decode steps are not int8 here")]
     model, slot = load.model, AdapterSlot(load.model)
     exact, quick = (NativeReader(model.lm, slot, int8=int8) for int8 in (False, True))

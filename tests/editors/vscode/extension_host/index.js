@@ -1,5 +1,5 @@
-// Runs inside the real extension host, with the whole `vscode` API: `run` is what VS Code calls.
-// WORK/control/wanted holds the completion that must come behind `word`; empty: any.
+// Runs in the extension host with the full `vscode` API; VS Code calls `run`.
+// WORK/control/expected contains the completion expected after `word`; empty: any completion.
 const assert = require("node:assert");
 const fs = require("node:fs");
 const path = require("node:path");
@@ -16,12 +16,12 @@ async function until(what, seen) {
   for (;;) {
     const value = await seen();
     if (value) return value;
-    if (Date.now() > end) throw new Error(`Waited in vain for ${what}`);
+    if (Date.now() > end) throw new Error(`Timed out waiting for ${what}`);
     await sleep(200);
   }
 }
 
-/** A new file with this text, the cursor at its end. */
+/** Create a file with this text and open it with the cursor at its end. */
 async function open(name, text) {
   const uri = vscode.Uri.joinPath(folder(), name);
   fs.writeFileSync(uri.fsPath, text);
@@ -32,14 +32,14 @@ async function open(name, text) {
   return document;
 }
 
-/** Ask, and take what comes with a command, until the text has changed. */
-async function take(document, command) {
+/** Trigger completions and run an accept command until the text changes; return the inserted text. */
+async function accept(document, command) {
   const before = document.getText();
   let wait = 300;
-  await until(`a completion to take with ${command}`, async () => {
+  await until(`a completion to accept with ${command}`, async () => {
     await vscode.commands.executeCommand("c2l.triggerCompletion");
     await sleep(wait);
-    // To ask again ends the question before: one that takes longer than this wait would never be answered.
+    // A new request cancels the previous one, so the wait grows to let a slow one finish.
     wait = Math.min(2 * wait, 5000);
     await vscode.commands.executeCommand(command);
     return document.getText() !== before;
@@ -47,47 +47,47 @@ async function take(document, command) {
   return document.getText().slice(before.length);
 }
 
-/** As under the first generation: the files written here make others. */
-const first = (text) => text.replace(/_g\d+/, "_g1");
+/** Replace the generation number by 1: files that these tests write publish new generations. */
+const asFirstGeneration = (text) => text.replace(/_g\d+/, "_g1");
 
-async function contributes() {
+async function registersAllCommands() {
   const extension = vscode.extensions.getExtension("c2l.c2l-lsp");
-  assert.ok(extension, "the extension is not there");
+  assert.ok(extension, "the extension is not installed");
   await extension.activate();
   const known = await vscode.commands.getCommands(true);
   for (const { command } of extension.packageJSON.contributes.commands) assert.ok(known.includes(command), command);
 }
 
-async function accepts() {
-  const wanted = read("wanted");
+async function acceptsWholeAndWord() {
+  const expected = read("expected");
   const document = await open("inside.py", "# demo\nword");
-  const taken = first(await take(document, "editor.action.inlineSuggest.commit"));
-  if (wanted !== "") assert.strictEqual(taken, wanted);
+  const taken = asFirstGeneration(await accept(document, "editor.action.inlineSuggest.commit"));
+  if (expected !== "") assert.strictEqual(taken, expected);
   await document.save();
   assert.strictEqual(fs.readFileSync(document.uri.fsPath, "utf8"), document.getText());
   const again = await open("part.py", "# demo\nword");
-  const part = first(await take(again, "editor.action.inlineSuggest.acceptNextWord"));
-  assert.ok(part.length > 0 && (wanted === "" || (wanted.startsWith(part) && part !== wanted)), `a word, not ${part}`);
+  const part = asFirstGeneration(await accept(again, "editor.action.inlineSuggest.acceptNextWord"));
+  assert.ok(part.length > 0 && (expected === "" || (expected.startsWith(part) && part !== expected)), `expected a word: ${part}`);
 }
 
-/** What is asked in vain at a place can be had there as soon as it may: VS Code itself would not ask a second time. */
-async function asksAgain() {
+/** After an empty result, a later request at the same position works, although VS Code caches the empty result. */
+async function requestsAgainAfterEmptyResult() {
   const document = await open("again.py", "# demo\nword");
   const uri = document.uri.toString();
   await vscode.commands.executeCommand("c2l.toggle", { uri, enabled: false });
   await vscode.commands.executeCommand("c2l.triggerCompletion");
   await sleep(500);
   await vscode.commands.executeCommand("c2l.toggle", { uri, enabled: true });
-  await take(document, "editor.action.inlineSuggest.commit");
+  await accept(document, "editor.action.inlineSuggest.commit");
 }
 
-/** The next line of several; and of several candidates the second one. The real model may have only one of each. */
-async function takesParts() {
-  const fake = read("wanted") !== "";
+/** Accepts the next line of a multi-line completion and the second candidate. The real model may offer only one. */
+async function acceptsLineAndSecondCandidate() {
+  const fake = read("expected") !== "";
   const lines = await open("lines.py", "# LINES\nword");
-  const line = await take(lines, "editor.action.inlineSuggest.acceptNextLine");
+  const line = await accept(lines, "editor.action.inlineSuggest.acceptNextLine");
   if (fake) assert.strictEqual(line.trimEnd(), "word_one");
-  assert.ok(line.length > 0 && line.trimEnd().indexOf("\n", 1) < 0, `a line, not ${line}`);
+  assert.ok(line.length > 0 && line.trimEnd().indexOf("\n", 1) < 0, `expected a line: ${line}`);
   if (!fake) return;
   const others = await open("cycle.py", "# demo\nword");
   await until("the second candidate", async () => {
@@ -101,7 +101,7 @@ async function takesParts() {
   assert.match(others.getText(), /_word_g\d+_1\(\)$/);
 }
 
-async function switches() {
+async function toggleTurnsCompletionsOff() {
   const document = await open("off.py", "# demo\nword");
   await vscode.commands.executeCommand("c2l.toggle", { enabled: false });
   for (let times = 0; times < 3; times += 1) {
@@ -109,12 +109,12 @@ async function switches() {
     await sleep(400);
     await vscode.commands.executeCommand("editor.action.inlineSuggest.commit");
   }
-  assert.strictEqual(document.getText(), "# demo\nword", "off shows nothing");
+  assert.strictEqual(document.getText(), "# demo\nword", "no completion while off");
   await vscode.commands.executeCommand("c2l.toggle", { enabled: true });
-  await take(document, "editor.action.inlineSuggest.commit");
+  await accept(document, "editor.action.inlineSuggest.commit");
 }
 
-async function configures() {
+async function languageSettingTurnsCompletionsOff() {
   const settings = vscode.workspace.getConfiguration("c2l");
   await settings.update("enable", { python: false }, vscode.ConfigurationTarget.Workspace);
   const document = await open("language.py", "# demo\nword");
@@ -122,17 +122,20 @@ async function configures() {
   await vscode.commands.executeCommand("c2l.triggerCompletion");
   await sleep(1500);
   await vscode.commands.executeCommand("editor.action.inlineSuggest.commit");
-  assert.strictEqual(document.getText(), "# demo\nword", "off for the language");
+  assert.strictEqual(document.getText(), "# demo\nword", "no completion while the language is off");
   await settings.update("enable", undefined, vscode.ConfigurationTarget.Workspace);
-  await take(document, "editor.action.inlineSuggest.commit");
+  await accept(document, "editor.action.inlineSuggest.commit");
 }
 
 exports.run = async () => {
   const log = [];
   try {
-    for (const one of [contributes, accepts, asksAgain, takesParts, switches, configures]) {
+    for (const one of [
+      registersAllCommands, acceptsWholeAndWord, requestsAgainAfterEmptyResult, acceptsLineAndSecondCandidate,
+      toggleTurnsCompletionsOff, languageSettingTurnsCompletionsOff,
+    ]) {
       await one();
-      log.push(`HELD ${one.name}`);
+      log.push(`PASSED ${one.name}`);
     }
   } catch (error) {
     log.push(`FAILED ${error.stack}`);
