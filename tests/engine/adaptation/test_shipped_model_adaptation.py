@@ -1,7 +1,12 @@
-"""The main job on the model that ships: an edit makes a new name likelier, its revert unlikelier, at no prompt cost."""
+"""The shipped model adapts: an edit makes a new name more likely, its revert less likely, at no prompt cost.
+
+The workspace is a part of the standard library: its text does not change with this project.
+"""
 
 from __future__ import annotations
 
+import email
+import json
 import shutil
 import time
 from pathlib import Path
@@ -14,7 +19,7 @@ from c2l_lsp.engine.adaptation.registry import shipped_prior
 from c2l_lsp.engine.session import Session
 from c2l_lsp.model.lm.base import ASSETS, NANO
 
-ROOT = Path(__file__).resolve().parents[3]
+LEFT_OUT = ("__pycache__", "_header_value_parser.py")  # the second is a third of the package
 NAME = "fold_parcel_ledger"
 EDIT = f'''
 
@@ -39,8 +44,9 @@ CURSOR = "from .ledger import Ledger\n\n\ndef close_month(ledger, parcels):\n   
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     folder = tmp_path_factory.mktemp("main-job") / "project"
-    shutil.copytree(ROOT / "c2l_lsp" / "repo", folder / "repo", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "c2l_lsp" / "engine", folder / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in (json, email):
+        source = Path(package.__file__).parent
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns(*LEFT_OUT))
     values = {"adapter": {"updateDelayMs": 20, "maxDelayMs": 200}, "model": {"id": NANO}}
     settings, errors = merge(Settings(), values, source="test", machine=True)
     assert not errors
@@ -69,15 +75,15 @@ def settle(session, generation: int) -> None:
             time.sleep(0.01)
 
 
-def test_it_ships_with_its_prior(session):
+def test_shipped_model_has_a_prior(session):
     assert shipped_prior(session.engine.model) is not None
     info = session.engine.workspace(str(session.folder)).info()
     assert (info.kind, info.state) == ("memory", "ready")
     assert info.scale > 0, info.message
 
 
-def test_an_edit_makes_its_name_likelier_and_the_revert_unlikelier(session):
-    path = session.folder / "repo" / "diff.py"
+def test_edit_makes_its_name_more_likely_and_revert_less_likely(session):
+    path = session.folder / "email" / "iterators.py"
     text = path.read_text(encoding="utf-8")
     generation = session.engine.workspace(str(session.folder)).info().generation
     before = likelihood(session)
@@ -89,14 +95,14 @@ def test_an_edit_makes_its_name_likelier_and_the_revert_unlikelier(session):
     reverted = likelihood(session)
     assert after > before + 1.0, (before, after, reverted)
     assert reverted < after - 1.0, (before, after, reverted)
-    # the memory of what was just taken away is left: as far below as the edit was above, at most
+    # the recency term remembers the removal: the name ends below its start, at most as far as the edit raised it
     assert abs(reverted - before) < after - before, (before, after, reverted)
 
 
-def test_a_rename_in_the_folder_moves_both_names(session):
-    path = session.folder / "engine" / "fold.py"
+def test_rename_changes_the_likelihood_of_both_names(session):
+    path = session.folder / "email" / "message.py"
     text = path.read_text(encoding="utf-8")
-    old, new = "snapshot", "tableau"
+    old, new = "payload", "tableau"
     generation = session.engine.workspace(str(session.folder)).info().generation
     before = {name: likelihood(session, name) for name in (old, new)}
     path.write_text(text.replace(old, new), encoding="utf-8")
@@ -108,17 +114,17 @@ def test_a_rename_in_the_folder_moves_both_names(session):
     assert after[old] < before[old]
 
 
-def test_a_new_name_is_written_where_it_is_needed_next(session):
-    """Two files import what a third has just got: the next that imports from there is offered it, and not before."""
+def test_new_name_is_completed_where_it_is_imported_next(session):
+    """Two files import a name that a third just defined: the next import from it is completed with that name."""
     texts = {
-        "repo/parcels.py": EDIT.lstrip(),
-        "repo/months.py": f"from .parcels import {NAME}\n\n\ndef month(ledger):\n    return {NAME}(ledger, [])\n",
-        "repo/years.py": f"from .parcels import {NAME}\n\n\ndef year(ledger):\n    return {NAME}(ledger, [])\n",
+        "json/parcels.py": EDIT.lstrip(),
+        "json/months.py": f"from .parcels import {NAME}\n\n\ndef month(ledger):\n    return {NAME}(ledger, [])\n",
+        "json/years.py": f"from .parcels import {NAME}\n\n\ndef year(ledger):\n    return {NAME}(ledger, [])\n",
     }
 
     def offered() -> str:
         request = wire.Complete(
-            folder=str(session.folder), path="repo/weeks.py", language="python", multiline="never",
+            folder=str(session.folder), path="json/weeks.py", language="python", multiline="never",
             prefix='"""Weeks."""\n\nfrom .parcels import ', suffix="\n", max_new_tokens=16, max_latency_ms=60000,
         )  # fmt: skip
         return "".join(session.complete(request).texts[:1]).strip()
@@ -137,7 +143,7 @@ def test_a_new_name_is_written_where_it_is_needed_next(session):
     assert offered() != NAME
 
 
-def test_the_adapter_costs_no_prompt_tokens(session):
+def test_adapter_costs_no_prompt_tokens(session):
     def ask(adapter: bool) -> wire.Completion:
         return session.complete(
             wire.Complete(
@@ -149,7 +155,7 @@ def test_the_adapter_costs_no_prompt_tokens(session):
     assert ask(True).prompt_tokens == ask(False).prompt_tokens
 
 
-def test_the_export_gives_the_engines_logits(session, tmp_path):
+def test_export_reproduces_the_logits_of_the_engine(session, tmp_path):
     import warnings
 
     import peft

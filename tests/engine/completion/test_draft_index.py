@@ -51,7 +51,7 @@ def work_until(session: Session, folder: Path, holds) -> bool:
     """Run idle steps until a condition on the folder's draft index holds."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if holds(session.engine._hoards[str(folder)]):
+        if holds(session.engine._drafts._indexes[str(folder)]):
             return True
         due = session.engine.due_in()
         if due is not None and due <= 0:
@@ -66,12 +66,12 @@ def test_the_index_follows_files_and_open_buffers_until_the_folder_is_closed(ses
     engine, path = session.engine, folder / "pkg" / "m3.py"
     run = engine.model.encode(NEW)[-12:]
     assert work_until(session, folder, lambda index: index.size > 1000)
-    assert engine._hoards[str(folder)].continuation(run[:3], 4) == []
+    assert engine._drafts._indexes[str(folder)].continuation(run[:3], 4) == []
     path.write_text(path.read_text() + NEW)
     engine.workspace(str(folder)).regenerate()
-    assert settled(session, folder, lambda hoard: hoard.after(run[:3], 4) == run[3:7])
-    engine.workspace(str(folder)).set_buffer("pkg/m3.py", "x = 1\n")  # unsaved: it is not there any more
-    assert settled(session, folder, lambda hoard: hoard.after(run[:3], 4) == [])
+    assert work_until(session, folder, lambda index: index.continuation(run[:3], 4) == run[3:7])
+    engine.workspace(str(folder)).set_buffer("pkg/m3.py", "x = 1\n")  # an unsaved buffer replaces the file's text
+    assert work_until(session, folder, lambda index: index.continuation(run[:3], 4) == [])
     engine.close_folder(str(folder))
-    assert engine._hoards == {}
+    assert engine._drafts._indexes == {}
     assert engine.due_in() is None

@@ -1,4 +1,4 @@
-"""Texts of files for hypernetworks that read diffs: cached on disk, or in memory while the disk refuses."""
+"""File texts for hypernetworks that embed diffs: in the cache, or in memory while the cache cannot be written."""
 
 from __future__ import annotations
 
@@ -7,11 +7,6 @@ import pytest
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.engine.storage.file_texts import FileTexts
 from c2l_lsp.engine.storage.state_lock import StateLock
-
-
-def named(*texts: str) -> dict[bytes, str]:
-    """Texts by digest; here a text's bytes stand for its digest."""
-    return {text.encode(): text for text in texts}
 
 
 @pytest.fixture
@@ -26,29 +21,30 @@ def errors():
     return []
 
 
-@pytest.mark.parametrize("cached", [True, False], ids=["on disk", "in memory"])
-def test_texts_of_present_files_are_returned_and_others_deleted(cache, errors, cached):
-    texts = FileTexts(cache if cached else None, errors.append)
-    texts.put(named("one", "two"), {b"one", b"two"})
-    assert texts.get([b"one", b"two", b"three"]) == named("one", "two")
-    texts.put(named("2"), {b"one", b"2"})
-    assert texts.get([b"one", b"two", b"2"]) == named("one", "2")  # no file has the text "two" any more
+@pytest.mark.parametrize("on_disk", [True, False], ids=["on disk", "in memory"])
+def test_texts_of_current_files_are_returned(cache, errors, on_disk):
+    texts = FileTexts(cache if on_disk else None, errors.append)
+    texts.put({b"1": "one", b"2": "two"}, {b"1", b"2"})
+    assert texts.get([b"1", b"2", b"3"]) == {b"1": "one", b"2": "two"}
+    texts.put({b"3": "three"}, {b"1", b"3"})
+    assert texts.get([b"1", b"2", b"3"]) == {b"1": "one", b"3": "three"}  # no file has the digest 2 any more
     assert errors == []
-    assert FileTexts(cache, errors.append).get([b"one"]) == (named("one") if cached else {})
+    assert FileTexts(cache, errors.append).get([b"1"]) == ({b"1": "one"} if on_disk else {})
 
 
-def test_texts_stay_in_memory_while_the_disk_refuses_and_are_written_after_resume(cache, errors, tmp_path):
+def test_texts_stay_in_memory_after_a_failed_write_and_are_stored_after_resume(cache, errors, tmp_path):
     blocker = tmp_path / "state"
-    blocker.write_text("a file where the folder should be")
+    blocker.write_text("a file where the directory should be")
     texts = FileTexts(cache, errors.append)
-    texts.put(named("one"), {b"one"})
+    texts.put({b"1": "one"}, {b"1"})
     assert len(errors) == 1
-    texts.put(named("two"), {b"one", b"two"})
-    assert len(errors) == 1  # no second attempt before `resume`
-    assert texts.get([b"one", b"two"]) == named("one", "two")
-    assert len(errors) == 2  # reading does try the disk
+    texts.put({b"2": "two"}, {b"1", b"2"})
+    assert len(errors) == 1  # no second write before `resume`
+    assert texts.get([b"1", b"2"]) == {b"1": "one", b"2": "two"}
+    assert len(errors) == 2  # reading fails too
     blocker.unlink()
     texts.resume()
-    texts.put(named("three"), {b"one", b"two", b"three"})
-    assert FileTexts(cache, errors.append).get([b"one", b"two", b"three"]) == named("one", "two", "three")
+    texts.put({b"3": "three"}, {b"1", b"2", b"3"})
+    expected = {b"1": "one", b"2": "two", b"3": "three"}
+    assert FileTexts(cache, errors.append).get([b"1", b"2", b"3"]) == expected
     assert len(errors) == 2

@@ -79,10 +79,10 @@ def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open
         began = time.monotonic()
         session.engine.close_folder(name)
         assert time.monotonic() - began < 10
-        assert workspace._persistence.store.claim.held
+        assert workspace._persistence.store.lock.held
         slow.may.set()
         deadline = time.monotonic() + 30
-        while workspace._persistence.store.claim.held:
+        while workspace._persistence.store.lock.held:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert workspace._persistence.store.load_metadata().generation == 1
