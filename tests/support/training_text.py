@@ -1,4 +1,4 @@
-"""Text that throw-away repositories are made of."""
+"""Texts for temporary repositories."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MakeRepository = Callable[..., Path]
 
 
 def module(name: str, salt: int = 0) -> str:
-    """A little Python module that is unlike those of other names."""
+    """Return a small Python module. Modules of different names are not near-duplicates."""
     lines = [f'"""The {name} of number {salt}."""', "", "import os", ""]
     for i in range(6):
         lines += [

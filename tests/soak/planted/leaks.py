@@ -13,7 +13,7 @@ def open_filter(patch: Callable[[Any, str, Any], None]) -> None:
     from c2l_lsp.repo.filter import content, rules
     from c2l_lsp.repo.filter.ignore import IgnoreRules
 
-    patch(IgnoreRules, "_ignored", lambda *_, **__: False)
+    patch(IgnoreRules, "_is_ignored", lambda *_, **__: False)
     patch(rules, "is_secret_file", lambda name: False)
     patch(rules, "is_ignored_directory", lambda path: path.startswith((".git", "node_modules")))
     patch(content, "_contains_secret", lambda data: False)

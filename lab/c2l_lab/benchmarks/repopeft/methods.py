@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from c2l_lab.benchmarks.repopeft.dataset.schema import Commit
-from c2l_lab.corpus.commit_stream import git_of
+from c2l_lab.corpus.commit_stream import locate_repository
 from c2l_lab.corpus.sources import SourceProblem
 from c2l_lsp.errors import AdapterError, CorpusError
 from c2l_lsp.model.adapter.lora import Adapter
@@ -80,7 +80,7 @@ class MemoryState:
     def texts(self, commit: Commit) -> list[str]:
         """The production files that a state of the commit may see. CorpusError without the repository."""
         try:
-            folder = git_of(commit.repo_id, self._mirror)
+            folder = locate_repository(commit.repo_id, self._mirror)
         except SourceProblem as problem:
             raise CorpusError(
                 f"{commit.repo_id} is not below {self._mirror}, so its state can't be made: {problem}."

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from c2l_lsp import config
 from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.repo.history.snapshot import Snapshot
-from c2l_lsp.repo.watching.watch import Coalescer, Watcher
+from c2l_lsp.repo.watching.coalesce import Coalescer
+from c2l_lsp.repo.watching.watch import Watcher
 from tests.soak.harness.bar import Finding, Task
 from tests.support.save_styles import SAVE_STYLES
 from tests.support.snapshots import changes, scan
