@@ -110,7 +110,7 @@ class Engine:
         """Put the adapter a request runs under into place."""
         life = self._folders.get(folder)
         live = life.live if life is not None and adapter else UNADAPTED
-        self._slot.use(live.adapter)
+        self._slot.activate(live.adapter)
         return live
 
     # --- folders -----------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Engine:
     def idle_step(self) -> None:
         """One slice of adapter work: a folder's next step, or the batched update of all folders that are ready."""
         now = time.monotonic()
-        self._slot.use(None)  # what is read is read by the bare model, whatever the last completion ran under
+        self._slot.activate(None)  # what is read is read by the bare model, whatever the last completion ran under
         for _ in range(len(self._turn)):
             self._turn.rotate(-1)
             life = self._folders[self._turn[-1]]
@@ -259,12 +259,12 @@ class Engine:
                 self._prepared[name] = life.live
                 if life.live.adapter is not None and life.live.adapter.pairs:
                     try:
-                        self._slot.use(life.live.adapter)
+                        self._slot.activate(life.live.adapter)
                         self._decoder.prepare()
                     except Exception as error:
                         life.not_folded(error)
                     finally:
-                        self._slot.use(None)
+                        self._slot.activate(None)
                     return True
         return False
 

@@ -121,7 +121,7 @@ class AdapterState:
         for path in chosen:
             yield from self._trial.seeing(learner.records[path].entry.digest, learner.text(path))
             yield
-        adapter = learner.network.adapter(rest)
+        adapter = learner.network.generate(rest)
         yield
         digests = [learner.records[path].entry.digest for path in chosen]
         self.verdict = yield from self._trial.validate_in_slices(adapter, digests)

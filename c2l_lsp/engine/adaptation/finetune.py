@@ -128,7 +128,7 @@ class FinetuneJob:
         rest = learner.without(held) if held else None
         if rest is None or learner.network is None:
             raise AdapterError("Too few files are learned to hold some out; the deep adapter was not trained.")
-        start = learner.network.adapter(rest).scaled(self._verdict.strength, self._verdict.knn_strength)
+        start = learner.network.generate(rest).scaled(self._verdict.strength, self._verdict.knn_strength)
         digests = [learner.records[path].entry.digest for path in held]
         for path in held:
             yield from self._trial.seeing(learner.records[path].entry.digest, learner.text(path))

@@ -22,7 +22,7 @@ from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.engine.storage.file_texts import FileTexts
 from c2l_lsp.engine.storage.store import SavedState
 from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StorageError
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import to_tensors
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
@@ -217,7 +217,7 @@ class Learner:
         if prior is None:
             raise NothingToLearn(f"{self._folder.name} has only empty files; completions use the bare model.")
         self.extra = to_tensors(prior)
-        self.network = Memory(self._model, prior)
+        self.network = GradientMemory(self._model, prior)
 
     def _obey_rules(self) -> None:
         """Other rules than what was made before: build all of it anew, so that nothing now excluded stays in it."""

@@ -322,7 +322,7 @@ class WorkspaceAdapter:
         assert self._learner.network is not None  # noqa: S101
         assert self.ready is not None  # noqa: S101
         begun = self.ready.replayed.start if self.ready.replayed is not None else None
-        return begun or self._learner.state or self._learner.network.empty(), self.ready
+        return begun or self._learner.state or self._learner.network.empty_state(), self.ready
 
     def update_in_slices(self, states: list[RepoState], changes: list[PendingUpdate]) -> Slices[list[RepoState]]:
         """The batched update with this folder's hypernetwork (that of all folders in the batch)."""
@@ -372,10 +372,10 @@ class WorkspaceAdapter:
     def _finish(self, ready: PendingUpdate, learner: Learner, state: RepoState) -> Work:
         assert learner.network is not None  # noqa: S101
         started = time.perf_counter()
-        adapter = learner.network.adapter(state)
+        adapter = learner.network.generate(state)
         made = time.perf_counter()
         yield
-        moved = adapter.moved(self.made.adapter) if self.made.adapter is not None else 0.0
+        moved = adapter.relative_change(self.made.adapter) if self.made.adapter is not None else 0.0
         reason = yield from self.made.take(adapter, ready, learner)
         self.message = _KEPT_BACK.format(reason) if reason else ""
         self._unfinished = None
@@ -496,7 +496,7 @@ class WorkspaceAdapter:
         try:
             network.check(state)
             finetune.check(deeper, self._model)
-            adapter = network.adapter(state)
+            adapter = network.generate(state)
             adapter.check(self._model)
         except Exception as error:
             learner.extra = {}

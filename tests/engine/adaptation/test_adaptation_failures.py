@@ -129,12 +129,12 @@ def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folde
     session.open(folder)
     life = session.engine.life(str(folder.resolve()))
     adapter = life.live.adapter
-    real = life._learner.network.reading
+    real = life._learner.network.embed_in_slices
 
     def failing(chunks):
         raise RuntimeError("CUDA error: out of memory\nand a long trace")
 
-    monkeypatch.setattr(life._learner.network, "reading", failing)
+    monkeypatch.setattr(life._learner.network, "embed_in_slices", failing)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     deadline = time.monotonic() + 20
     while not any("out of memory" in trouble.message for trouble in troubles(session)):
@@ -142,7 +142,7 @@ def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folde
         if (due := life.due_in(time.monotonic())) is not None and due <= 0:
             session.engine.idle_step()
     assert life.live.adapter is adapter
-    monkeypatch.setattr(life._learner.network, "reading", real)
+    monkeypatch.setattr(life._learner.network, "embed_in_slices", real)
     life.regenerate()
     assert wait(session, folder, 2).state == "ready"
 
@@ -159,7 +159,7 @@ def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(sessi
             raise RuntimeError("out of memory, the first time")
         return real(states, changes)
 
-    monkeypatch.setattr(life._learner.network, "updating", failing)
+    monkeypatch.setattr(life._learner.network, "update_in_slices", failing)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     assert wait(session, folder, 2).state == "ready"
     assert "the first time" in troubles(session)[0].message
@@ -172,7 +172,7 @@ def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
     def lost(*_):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(life._learner.network, "updating", lost)
+    monkeypatch.setattr(life._learner.network, "update_in_slices", lost)
     (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
     with pytest.raises(RuntimeError, match="illegal memory access"):
         wait(session, folder, 2)

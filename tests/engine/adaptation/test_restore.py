@@ -25,7 +25,7 @@ def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
         reads = []
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         network = second.engine.life(str(folder.resolve()))._learner.network
-        network.reading = lambda chunks: reads.append(chunks)  # type: ignore[method-assign]
+        network.embed_in_slices = lambda chunks: reads.append(chunks)  # type: ignore[method-assign]
         assert live(second, folder).adapter.digest == digest  # before any look at the files
         info = second.run_until_idle(str(folder.resolve()))
         assert info.generation == 1

@@ -191,7 +191,7 @@ def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch
     lives[1]._learner.network = lives[0]._learner.network
     sizes = []
     real = lives[0]._learner.network.update_in_slices
-    monkeypatch.setattr(lives[0]._learner.network, "updating", lambda s, c: sizes.append(len(s)) or real(s, c))
+    monkeypatch.setattr(lives[0]._learner.network, "update_in_slices", lambda s, c: sizes.append(len(s)) or real(s, c))
     for path in (folder, other):
         (path / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
     for path in (folder, other):
@@ -228,15 +228,16 @@ def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folde
     import torch
 
     from c2l_lsp.model.hypernet import checkpoint
-    from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+    from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+    from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig
 
     model = tmp_path / "model"  # weights trained for a model stand in its own folder
     shutil.copytree(tiny_folder, model)
     torch.manual_seed(1)
     head = HeadConfig(input_dim=128, hidden_dim=16, rank=4, type_dims={"q_proj": (64, 64), "v_proj": (64, 32)})
     gru = GRUConfig(diff_input_dim=128, repo_state_dim=128, hidden_dim=128) if kind == "evo" else None
-    about = checkpoint.About(kind=kind, head=head, gru=gru, alpha=8.0)
-    made = checkpoint.Checkpoint.of(about, Code2LoRAHead(head), CommitGRU(gru) if gru else None)
+    manifest = checkpoint.Manifest(kind=kind, head=head, gru=gru, alpha=8.0)
+    made = checkpoint.Checkpoint.from_modules(manifest, Code2LoRAHead(head), CommitGRU(gru) if gru else None)
     checkpoint.save(made, model / kind)
     chosen = msgspec.structs.replace(
         settings,

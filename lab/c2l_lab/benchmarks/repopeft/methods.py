@@ -56,12 +56,12 @@ class MemoryState:
 
     def __init__(self, model: BaseModel, mirror: Path, chars: int = STATE_CHARS) -> None:
         from c2l_lsp.engine.adaptation.registry import shipped_prior
-        from c2l_lsp.model.hypernet.gradient_memory import Memory
+        from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
         prior = shipped_prior(model)
         if prior is None:
             raise AdapterError(f"{model.id} has no memory prior; make one with `c2l-lsp train hypernet`.")
-        self._memory, self._mirror, self._chars = Memory(model, prior), mirror, chars
+        self._memory, self._mirror, self._chars = GradientMemory(model, prior), mirror, chars
         self.digest = self._memory.digest
         self._readings: dict[bytes, ChunkEmbedding] = {}
         self._repository = ""
@@ -75,7 +75,7 @@ class MemoryState:
             return None
         self._read(chunks)
         change = StateChange(added=[self._readings[chunk.key] for chunk in chunks], first=True)
-        return self._memory.adapter(self._memory.update([self._memory.empty()], [change])[0])
+        return self._memory.generate(self._memory.update([self._memory.empty_state()], [change])[0])
 
     def texts(self, commit: Commit) -> list[str]:
         """The production files that a state of the commit may see. CorpusError without the repository."""
