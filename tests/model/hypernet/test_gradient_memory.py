@@ -141,7 +141,7 @@ def test_the_more_is_read_the_more_the_curvature_is_the_repositorys(memory, read
     few = fold(memory, StateChange(added=readings[:1], first=True))
     many = fold(memory, StateChange(added=list(readings[:1]) * 200, first=True))
     mine = few.tensors["F_e"] / few.tensors["n"]
-    mine = mine + prior.damping * mine.trace() / prior.R * torch.eye(prior.R)
+    mine = mine + prior.scalars.damping * mine.trace() / prior.R * torch.eye(prior.R)
 
     def gap(state) -> float:
         return distance(torch.linalg.inv(memory._preconditioners(state)[0].double()), mine)
