@@ -131,4 +131,4 @@ def test_following_a_folder(load: Workload, monkeypatch: pytest.MonkeyPatch):
     found = finite([row for action in actions for row in action(load)])
     assert found["engine_memory"].value == pytest.approx(10**9 / 2**20, rel=0.1)
     assert 0 < found["update_vs_reread"].ratio < 1
-    assert not [path for path in load.work.rglob("m0.py") if "saved" in path.read_text()], "files are put back"
+    assert not [path for path in load.work.rglob("m0.py") if "saved_0" in path.read_text()], "files are restored"
