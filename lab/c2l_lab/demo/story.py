@@ -67,7 +67,10 @@ class Story:
 
     def _index(self, client: LanguageClient) -> None:
         began = time.perf_counter()
-        if not client.wait_until(lambda: client.adapters, INDEX_TIMEOUT_S):
+        client.wait_until(
+            lambda: client.adapters or client.statuses[-1]["state"] == State.FAILED.value, INDEX_TIMEOUT_S
+        )
+        if not client.adapters:
             messages = client.shown()
             raise EngineError(messages[-1] if messages else f"No adapter within {INDEX_TIMEOUT_S:.0f} s.")
         change = _last_change(client)
