@@ -15,7 +15,7 @@ from c2l_lsp.engine.events import FolderEvents
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import StorageError
-from tests.support.store_builders import reading, saved, state
+from tests.support.store_builders import embedding, saved, state
 
 
 class Learner:
@@ -92,7 +92,7 @@ def test_a_purge_that_cannot_prune_goes_on(made):
 
 
 def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
-    made.store.cache.put({b"a": reading(1)}, "rule")
+    made.store.cache.put({b"a": embedding(1)}, "rule")
     learner = Learner()
     written(made, learner, 1)
     made.nothing(learner)  # the rules are the same: the files may come back
@@ -109,7 +109,7 @@ def test_what_cannot_be_kept_is_told_once_and_tried_again_later(made, told, monk
     made.begin()
     ((severity, message),) = said(told)
     assert severity == "warning"
-    assert "cannot be kept" in message
+    assert "cannot be saved" in message
     assert not made.may  # not at once
     learner.purge = True
     made.purge()

@@ -61,7 +61,7 @@ def _full(task: Task, finding: Finding, editor: LanguageClient, root: Path, kind
         "no room": ("No space left", "File too large", "disk"),
         "read-only": ("Read-only", "Permission", "File exists"),
     }
-    finding.expect("cannot be kept" in message, f"{kind}: the status says {message!r}")
+    finding.expect("cannot be saved" in message, f"{kind}: the status says {message!r}")
     finding.expect(any(word in message for word in why[kind]), f"{kind}: another fault than was made: {message!r}")
     _learned(task, editor, root / "pkg0" / "m2.py", "def learned_without_a_disk():\n    return 1\n")
     _complete(task, finding, editor, root, kind)
