@@ -885,7 +885,7 @@ local WRONG_ACCEPT = [[
 ]]
 
 --- Return the lines of the buffer after accepting `ghost`.
-local function expected(ghost)
+local function lines_after_accepting(ghost)
   local at = d.lua('return vim.api.nvim_win_get_cursor(0)')
   local lines = d.lines()
   local line = lines[at[1]]
@@ -925,7 +925,7 @@ function S.real_session()
   local path = d.open(CODE)
   d.plant(WRONG_ACCEPT)
   local ghost, prompt = show_suggestion()
-  local expected = expected(ghost)
+  local expected = lines_after_accepting(ghost)
   d.keys('<Tab>')
   wait_for_lines(expected, 'the accepted text is the shown text')
   d.keys('<Esc>:write<CR>')
@@ -934,7 +934,7 @@ function S.real_session()
 
   -- typing the start of the suggestion, then accepting the rest
   ghost = show_suggestion()
-  expected = expected(ghost)
+  expected = lines_after_accepting(ghost)
   d.rest(200)
   d.count()
   local typed = ghost:match('^[^\n]+'):sub(1, 3)
@@ -967,7 +967,7 @@ function S.real_session()
   ]])
   local second = d.shown()
   d.say('candidates:', vim.inspect(first), vim.inspect(second))
-  expected = expected(second)
+  expected = lines_after_accepting(second)
   d.keys('<Tab>')
   wait_for_lines(expected, 'the chosen candidate')
 
@@ -1054,7 +1054,7 @@ function S.real_killed()
   d.wait('return require("c2l").status().state == "stopped"')
   d.wait(d.READY)
   local ghost = d.shown()
-  local expected = expected(ghost)
+  local expected = lines_after_accepting(ghost)
   d.keys('<Tab>')
   wait_for_lines(expected, 'works again')
 end
@@ -1075,7 +1075,7 @@ function S.real_folders()
     return folders.one and folders.two
   ]])
   d.equal(d.lua('return #vim.lsp.get_clients({ name = "c2l" })'), 1)
-  local expected = expected((show_suggestion()))
+  local expected = lines_after_accepting((show_suggestion()))
   d.keys('<Tab>')
   wait_for_lines(expected, 'in the second folder')
 end

@@ -136,7 +136,7 @@ function M.show(name, lines)
   local buf = vim.api.nvim_create_buf(false, true)
   vim.api.nvim_buf_set_lines(buf, 0, -1, false, lines)
   vim.bo[buf].bufhidden, vim.bo[buf].modifiable, vim.bo[buf].filetype = 'wipe', false, 'c2l'
-  vim.cmd(('botright %dsplit'):format(math.min(#lines + 1, 15)))
+  vim.cmd(('botright %dsplit'):format(math.min(#lines + 1, 20)))
   vim.api.nvim_win_set_buf(0, buf)
   vim.wo.winfixheight, vim.wo.number, vim.wo.relativenumber = true, false, false
   vim.api.nvim_buf_set_name(buf, ('c2l://%s/%d'):format(name, buf))
