@@ -31,8 +31,8 @@ test-editors: install  ## tests in real VS Code, Neovim and Emacs, installed int
 	tests/editors/setup.sh
 	tests/editors/run.sh
 
-soak: install  ## every soak bar at its full count (hours); continues build/soak.json; BARS=name,name selects some
-	$(BIN)/python -m tests.soak --json build/soak.json $(if $(BARS),--bars "$(BARS)")
+soak: install  ## every soak bar at its full count (hours); continues lab/results/soak.json; BARS=name,name selects some
+	$(BIN)/python -m tests.soak --json lab/results/soak.json $(if $(BARS),--bars "$(BARS)")
 
 lint: install docs  ## formatter, linter, types, documentation
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Small real things that tests share: a tiny random LM with a tokenizer of its own, state kept out of the home."""
+"""Fixtures that all tests share: a tiny model with random weights, and private directories for state and settings."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("same", derandomize=True)  # what CI finds, everybody finds
-settings.load_profile("same")
+settings.register_profile("reproducible", derandomize=True)  # the same examples on every machine
+settings.load_profile("reproducible")
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long forms run when asked for (-m slow)."""
+    """Skip slow tests unless -m names them."""
     if "slow" not in config.option.markexpr:
         for item in items:
             if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="long form; run with -m slow"))
+                item.add_marker(pytest.mark.skip(reason="takes minutes; run with -m slow"))
 
 
 @pytest.fixture(autouse=True)
 def _private_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads the user's settings or writes where the user's state is."""
+    """Keep tests away from the user's settings, the user's state, and the Hub."""
     aside = tmp_path_factory.mktemp("c2l")
     monkeypatch.setenv("C2L_STATE_DIR", str(aside / "state"))
     monkeypatch.setenv("C2L_CONFIG", str(aside / "config.toml"))
@@ -33,13 +33,13 @@ def _private_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 
 @pytest.fixture(scope="session")
 def sources() -> list[str]:
-    """Real Python text: this package's own."""
+    """The texts of the product's own modules."""
     return [path.read_text(encoding="utf-8") for path in sorted((ROOT / "c2l_lsp").rglob("*.py"))]
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory, sources: list[str]) -> Path:
-    """A Hugging Face folder with a 2-layer Qwen2 LM of random weights and a byte-level BPE with FIM tokens."""
+    """A model folder: a 2-layer Qwen2 with random weights and a byte-level BPE with fill-in-the-middle tokens."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -74,7 +74,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory, sources: list[str]) ->
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path):
-    """The tiny LM, loaded in fp32."""
+    """The tiny model, loaded in fp32."""
     from c2l_lsp.config import Model
     from c2l_lsp.model.lm import base
 

@@ -1,8 +1,8 @@
-"""Mutation testing of state and framing: `make mutation`. Fails if more than a fifth of the planted faults live on.
+"""`make mutation`: mutation tests of storage and framing. Exit code 1 if more than a fifth of the mutants survive.
 
 mutmut changes one operator, constant or argument at a time and runs the tests that reach it. A mutant that no test
-reaches, or that was never tried, counts as one that lives. The figures go to build/mutation.json, the survivors' names
-beside them; `mutmut show NAME` prints one as a diff.
+reaches, or that was not tried, counts as alive. The figures and the names of living mutants go to build/mutation.json;
+`mutmut show NAME` prints one as a diff. The files are those of `only_mutate` in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -13,15 +13,21 @@ import sys
 from pathlib import Path
 
 PARTS = {
-    "framing": ("c2l_lsp/server/stdio.py",),
-    "state": ("c2l_lsp/engine/store.py", "c2l_lsp/engine/cache.py", "c2l_lsp/engine/claim.py"),
+    "framing": ("c2l_lsp/server/transport/stdio.py",),
+    "storage": (
+        "c2l_lsp/engine/storage/store.py",
+        "c2l_lsp/engine/storage/cache.py",
+        "c2l_lsp/engine/storage/state_lock.py",
+    ),
 }
 LEAST = 0.8
-KILLED = {1, 3, -24, 24, 36, 152, 255}  # tests failed or broke; or the time ran out
+"""Share of mutants that the tests of each part must kill."""
+KILLED = {1, 3, -24, 24, 36, 152, 255}
+"""mutmut's exit codes for tests that failed, crashed or ran out of time."""
 
 
 def main() -> int:
-    """Run, count, write, judge."""
+    """Run mutmut, write the report, and return the exit code."""
     ran = subprocess.run([sys.executable, "-m", "mutmut", "run", *sys.argv[1:]], check=False)
     report: dict[str, dict[str, object]] = {}
     for part, files in PARTS.items():
@@ -29,7 +35,7 @@ def main() -> int:
         for file in files:
             meta = Path("mutants") / f"{file}.meta"
             if not meta.is_file():
-                print(f"{file}: no mutants were made (mutmut ended with {ran.returncode})", file=sys.stderr)
+                print(f"{file}: mutmut made no mutants (exit code {ran.returncode})", file=sys.stderr)
                 return 1
             codes |= json.loads(meta.read_text(encoding="utf-8"))["exit_code_by_key"]
         report[part] = count(codes)
@@ -40,7 +46,7 @@ def main() -> int:
 
 
 def count(codes: dict[str, int | None]) -> dict[str, object]:
-    """The figures of one part from each mutant's exit code; None: not tried."""
+    """Return the figures of one part from each mutant's exit code; None stands for a mutant that was not tried."""
     killed = sum(code in KILLED for code in codes.values())
     return {
         "mutants": len(codes),

@@ -218,7 +218,7 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
     with Session(_fp32()) as session:
         session.open(shop)
         slot = AdapterSlot(session.engine.model)
-        slot.use(session.engine.workspace(str(shop)).live.adapter)
+        slot.activate(session.engine.life(str(shop)).live.adapter)
         with torch.inference_mode():
             ours = slot.logits(session.engine.model.hidden(ids))
     error = float((with_peft - ours).norm() / (ours - without).norm())

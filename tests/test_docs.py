@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,8 @@ MOST_CHANGES = 20
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
 PATH = re.compile(r"`((?:c2l_lsp|lab|tests|editors|docs)/[\w./-]*\w)`")
+CLAIM = re.compile(r"([+−]?\d[\d.,]*)(?: %| points)? \[([+−]?\d[\d.,]*), ([+−]?\d[\d.,]*)\]")
+"""A measured value with its interval: 13.0 % [11.4, 14.7]."""
 NAME = re.compile(r"`([\w/]+\.py)` → `([\w.]+)`")
 
 
@@ -75,6 +78,33 @@ def unknown_messages(text: str) -> list[str]:
     return [part for part in parts if len(part) > 3 and not any(part in known for known in _strings_of_the_product())]
 
 
+@functools.cache
+def _measured() -> tuple[tuple[float, float, float], ...]:
+    """Value and interval of every row in lab/results, as a number and as per cent."""
+    found = []
+    for path in (ROOT / "lab" / "results").glob("*.json"):
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+            if row["low"] is not None:
+                found += [(scale * row["value"], scale * row["low"], scale * row["high"]) for scale in (1, 100)]
+    return tuple(found)
+
+
+def unmeasured_claims(text: str) -> list[str]:
+    """Values with an interval that no row of lab/results rounds to."""
+    return [
+        claim[0] for claim in CLAIM.finditer(text) if not any(_rounds_to(row, claim.groups()) for row in _measured())
+    ]
+
+
+def _rounds_to(row: tuple[float, float, float], claim: tuple[str, ...]) -> bool:
+    for number, shown in zip(row, claim, strict=True):
+        digits = shown.replace("−", "-").replace(",", "")
+        half = 0.5001 * 10.0 ** -len(digits.partition(".")[2])
+        if abs(number - float(digits)) > half:
+            return False
+    return True
+
+
 def navigation() -> set[str]:
     """Pages that mkdocs.yml names."""
     return set(
@@ -95,6 +125,11 @@ def test_named_paths_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
 def test_named_symbols_exist(path: Path) -> None:
     assert missing_names(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_measured_claims_are_in_the_results(path: Path) -> None:
+    assert unmeasured_claims(path.read_text(encoding="utf-8")) == []
 
 
 def test_architecture_answers_six_questions() -> None:
@@ -152,4 +187,5 @@ def test_broken_references_are_found() -> None:
     assert missing_paths("`c2l_lsp/nowhere.py` `docs/glossary.md` `lab/results`") == ["c2l_lsp/nowhere.py"]
     assert missing_names("`c2l_lsp/config.py` → `Nothing`") == ["c2l_lsp/config.py: Nothing"]
     assert missing_names("`c2l_lsp/config.py` → `Settings`") == []
+    assert unmeasured_claims("13.0 % [11.4, 14.7], 13.0 % [11.4, 99.9]") == ["13.0 % [11.4, 99.9]"]
     assert unknown_messages("\n## Messages\n| *c2l.… is no message of ours* | x |") == ["is no message of ours"]

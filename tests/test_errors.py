@@ -183,7 +183,7 @@ def test_a_state_directory_that_may_not_be_written_is_named_and_the_completion_i
     monkeypatch.setenv("C2L_STATE_DIR", str(locked / "state"))
     code, out, err = _complete(folder, tiny_folder, capsys, monkeypatch)
     assert code == 0
-    assert "What was learned cannot be kept in" in err
+    assert "The state cannot be saved in" in err
     assert str(locked / "state") in err
     assert msgspec.json.decode(out)["generation"] == 1
 
@@ -204,5 +204,5 @@ def test_a_full_disk_is_named_and_the_completion_is_made(folder: Path, tiny_fold
         env={**os.environ, "C2L_STATE_DIR": str(tmp_path / "state")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "What was learned cannot be kept in" in done.stderr
+    assert "The state cannot be saved in" in done.stderr
     assert msgspec.json.decode(done.stdout)["generation"] == 1

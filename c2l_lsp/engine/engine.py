@@ -116,7 +116,7 @@ class Engine:
         """Plug in the adapter that a request runs under, and return it."""
         workspace = self._followed.get(folder)
         live = workspace.live if workspace is not None and adapter else UNADAPTED
-        self._slot.use(live.adapter)
+        self._slot.activate(live.adapter)
         return live
 
     # --- workspaces --------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class Scheduler:
 
     def step(self) -> None:
         """Run one slice."""
-        self._slot.use(None)  # chunks are embedded by the base model, whatever the last completion ran under
+        self._slot.activate(None)  # chunks are embedded by the base model, whatever the last completion ran under
         if self._step_workspace() or self._merge_pairs():
             return
         if self._updating is not None or self._waiting():
@@ -81,12 +81,12 @@ class Scheduler:
             if live.adapter is None or not live.adapter.pairs or not isinstance(workspace, WorkspaceAdapter):
                 continue
             try:
-                self._slot.use(live.adapter)
+                self._slot.activate(live.adapter)
                 self._decoder.prepare()
             except Exception as error:  # of this folder alone: it is reported, and other folders go on
                 workspace.fail(error)
             finally:
-                self._slot.use(None)
+                self._slot.activate(None)
             return True
         return False
 

@@ -1,1 +1,4 @@
-"""What a workspace folder holds and how it changes: files, snapshots, diffs, watching, history. No torch, no LSP."""
+"""Files of a workspace folder and their changes: filter, snapshots, diffs, file watching, git history.
+
+Imports go one way: git ← filter ← history, and git, filter ← watching. Nothing here imports torch or LSP types.
+"""

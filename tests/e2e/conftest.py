@@ -1,17 +1,16 @@
-"""Editors connected to real server processes; whatever a test starts is gone after it."""
+"""Language clients connected to real server processes. Every process that a test starts has ended after it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from tests.support.editor import Editor, fake_command
 
-Start = Callable[..., Awaitable[Editor]]
+Start = Callable[..., Editor]
 
 
 @pytest.fixture
@@ -24,26 +23,26 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts a server (with the fake engine, unless `command` says otherwise)."""
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts servers, with the fake engine unless a command is given."""
     started: list[Editor] = []
 
-    async def one(command: list[str] | None = None, **env: str) -> Editor:
-        editor = await Editor.start(command or fake_command(), tmp_path / f"engine-{len(started)}.log", **env)
+    def one(command: list[str] | None = None, **env: str) -> Editor:
+        editor = Editor(command or fake_command(), tmp_path / f"engine-{len(started)}.log", **env)
         started.append(editor)
         return editor
 
     yield one
     for editor in started:
-        await editor.end()
+        editor.end()
 
 
 @pytest.fixture
-async def editor(start: Start, folder: Path) -> Editor:
-    """An initialized editor with one folder, an engine that is ready, and a document `a.py` holding `foo`."""
-    made = await start()
-    await made.initialize([folder])
-    await made.ready()
+def editor(start: Start, folder: Path) -> Editor:
+    """A client with one folder, an engine that is ready, and the open document `a.py` with the text `foo`."""
+    made = start()
+    made.initialize([folder])
+    made.ready()
     made.open((folder / "a.py").as_uri(), "foo")
     return made
 
@@ -54,27 +53,27 @@ def uri(folder: Path) -> str:
     return (folder / "a.py").as_uri()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Editor]:
-    """Like `editor`, but one for a file of tests that leave no trace in it. They run in one loop, the file's."""
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
+    """Like `editor`, but one for all tests of a file; they must leave it as it was."""
     home = tmp_path_factory.mktemp("shared")
     (home / "work").mkdir()
-    made = await Editor.start(fake_command(), home / "engine.log", C2L_STATE_DIR=str(home), C2L_CONFIG=str(home / "c"))
-    await made.initialize([home / "work"])
-    await made.ready()
+    made = Editor(fake_command(), home / "engine.log", C2L_STATE_DIR=str(home), C2L_CONFIG=str(home / "c"))
+    made.initialize([home / "work"])
+    made.ready()
     yield made
-    await made.end()
+    made.end()
 
 
 @pytest.fixture
 def place(shared: Editor, request: pytest.FixtureRequest) -> str:
-    """The URI of a document of this test's own, in the shared editor's folder, holding `foo`."""
-    made = (shared.log.parent / "work" / f"{request.node.name}.py").as_uri()
+    """The URI of an open document of this test alone, with the text `foo`, in the folder of `shared`."""
+    made = (shared.engine_log.parent / "work" / f"{request.node.name}.py").as_uri()
     shared.open(made, "foo")
     return made
 
 
 @pytest.fixture
 def user_file() -> Path:
-    """The user's configuration file of this test."""
+    """The user's configuration file in this test."""
     return Path(os.environ["C2L_CONFIG"])

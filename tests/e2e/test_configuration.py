@@ -4,47 +4,47 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lsprotocol import types as t
-
 from tests.e2e.conftest import Start
-from tests.support.editor import AUTOMATIC, fake_command
+from tests.support.editor import AUTOMATIC, Editor, fake_command
 
 
-async def test_settings_of_a_folder_are_pulled_and_followed_live(
+def test_settings_of_a_folder_are_pulled_and_followed_live(
     start: Start, tmp_path: Path, folder: Path, uri: str, user_file: Path
 ) -> None:
     user_file.write_text("[completion]\ncandidates = 2\nmaxNewTokens = 11\n", encoding="utf-8")
     other = tmp_path / "other"
     other.mkdir()
     elsewhere = (other / "b.py").as_uri()
-    editor = await start()
-    await editor.initialize([folder, other], configuration={folder.as_uri(): {"completion": {"maxNewTokens": 22}}})
-    await editor.ready()
-    assert [one.method for one in editor.registered] == ["workspace/didChangeConfiguration"]
+    editor = start()
+    editor.initialize([folder, other], configuration={folder.as_uri(): {"completion": {"maxNewTokens": 22}}})
+    editor.ready()
+    assert [
+        one["method"] for params in editor.params_of("client/registerCapability") for one in params["registrations"]
+    ] == ["workspace/didChangeConfiguration"]
     for name in (uri, elsewhere):
         editor.open(name, "foo")
-    assert len(await editor.texts(uri, 0, 3)) == 2
-    assert editor.asked("complete")[-1]["params"]["max_new_tokens"] == 22
-    await editor.complete(elsewhere, 0, 3)
-    assert editor.asked("complete")[-1]["params"]["max_new_tokens"] == 11
+    assert len(editor.texts(uri, 0, 3)) == 2
+    assert editor.engine_requests("complete")[-1]["params"]["max_new_tokens"] == 22
+    editor.complete(elsewhere, 0, 3)
+    assert editor.engine_requests("complete")[-1]["params"]["max_new_tokens"] == 11
 
     changed = {"enable": {"python": False}, "completion": {"colour": 1, "debounceMs": "soon"}, "model": {"path": "/x"}}
-    editor.configure({folder.as_uri(): changed})
+    editor.settings = {folder.as_uri(): changed}
     for _ in range(2):
-        editor.client.workspace_did_change_configuration(t.DidChangeConfigurationParams(settings=None))
-        await editor.until(lambda: len(editor.client.log_messages) >= 3)
-    assert await editor.complete(uri, 0, 3) == []
-    assert await editor.complete(elsewhere, 0, 3) != []
-    logged = [message.message for message in editor.client.log_messages]
+        editor.notify("workspace/didChangeConfiguration", {"settings": None})
+        editor.until(lambda: len(editor.logged()) >= 3)
+    assert editor.complete(uri, 0, 3) == []
+    assert editor.complete(elsewhere, 0, 3) != []
+    logged = editor.logged()
     assert len(logged) == len(set(logged)) == 3
     assert [key for key in ("c2l.completion.colour", "c2l.completion.debounceMs", "c2l.model.path")
             if not any(key in line for line in logged)] == []  # fmt: skip
-    shown = [message.message.removeprefix("C2L: ") for message in editor.client.messages]
+    shown = [message.removeprefix("C2L: ") for message in editor.shown()]
     assert shown == logged, "only the user can correct them: each pops up once"
 
 
-async def test_a_client_that_pushes_and_starts_with_options(start: Start, folder: Path, uri: str) -> None:
-    editor = await start()
+def test_a_client_that_pushes_and_starts_with_options(start: Start, folder: Path, uri: str) -> None:
+    editor = start()
     options = {
         "completion": {"candidates": 1},
         "showNotifications": "onWarning",
@@ -53,39 +53,40 @@ async def test_a_client_that_pushes_and_starts_with_options(start: Start, folder
         "userSettings": {"model": {"id": "mine"}},
         "clientCommands": ["c2l.toggle"],
     }
-    result = await editor.initialize([folder], options=options)
+    result = editor.initialize([folder], options=options)
     commands = result.capabilities.execute_command_provider.commands
     assert "c2l.toggle" not in commands
     assert "c2l.snooze" in commands
-    assert (await editor.ready())["model"] == "mine"
-    assert editor.asked("open_folder")[0]["params"]["trusted"] is False
-    assert ["c2l.nonsense" in message.message for message in editor.client.messages] == [True]
+    assert (editor.ready())["model"] == "mine"
+    editor.until(lambda: editor.engine_requests("open_folder"))
+    assert editor.engine_requests("open_folder")[0]["params"]["trusted"] is False
+    assert ["c2l.nonsense" in message for message in editor.shown()] == [True]
     editor.open(uri, "foo")
-    assert len(await editor.texts(uri, 0, 3)) == 1
-    assert await editor.command("c2l.toggle") == {"enabled": False}
-    await editor.command("c2l.toggle")
+    assert len(editor.texts(uri, 0, 3)) == 1
+    assert editor.command("c2l.toggle") == {"enabled": False}
+    editor.command("c2l.toggle")
     manual = {"c2l": {"completion": {"trigger": "manual"}}}
-    editor.client.workspace_did_change_configuration(t.DidChangeConfigurationParams(settings=manual))
-    assert await editor.complete(uri, 0, 3, AUTOMATIC) == []
-    assert await editor.complete(uri, 0, 3) != []
-    editor.client.protocol.notify("c2l/didChangeTrust", {"trusted": True})
-    await editor.until(lambda: editor.asked("open_folder")[-1]["params"]["trusted"])
+    editor.notify("workspace/didChangeConfiguration", {"settings": manual})
+    assert editor.complete(uri, 0, 3, AUTOMATIC) == []
+    assert editor.complete(uri, 0, 3) != []
+    editor.notify("c2l/didChangeTrust", {"trusted": True})
+    editor.until(lambda: editor.engine_requests("open_folder")[-1]["params"]["trusted"])
 
 
-async def test_no_language_on_means_no_engine(start: Start, folder: Path, uri: str) -> None:
-    editor = await start()
-    await editor.initialize([folder], options={"enable": {"*": False}})
-    assert (await editor.status(lambda s: s["state"] == "disabled"))["kind"] == "Inactive"
+def test_no_language_on_means_no_engine(start: Start, folder: Path, uri: str) -> None:
+    editor = start()
+    editor.initialize([folder], options={"enable": {"*": False}})
+    assert (editor.status(lambda s: s["state"] == "disabled"))["kind"] == "Inactive"
     editor.open(uri, "foo")
-    assert await editor.complete(uri, 0, 3) == []
+    assert editor.complete(uri, 0, 3) == []
     assert editor.engines() == []
-    await editor.command("c2l.toggleLanguage", "python")
-    await editor.ready()
-    assert len(await editor.texts(uri, 0, 3)) == 3
+    editor.command("c2l.toggleLanguage", "python")
+    editor.ready()
+    assert len(editor.texts(uri, 0, 3)) == 3
 
 
-async def test_an_editor_that_never_answers_does_not_stop_the_start(start: Start, folder: Path) -> None:
-    editor = await start(fake_command())
-    editor.client.protocol.fm.features.pop("workspace/configuration")
-    await editor.initialize([folder], configuration={})
-    await editor.ready()
+def test_an_editor_that_never_answers_does_not_stop_the_start(start: Start, folder: Path) -> None:
+    editor = start(fake_command())
+    editor.handlers["workspace/configuration"] = lambda params: Editor.NO_REPLY
+    editor.initialize([folder], configuration={})
+    editor.ready()

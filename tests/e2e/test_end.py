@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import subprocess
 import sys
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from c2l_lab.clients.lsp import frame
 
 from tests.e2e.conftest import Start
 from tests.support.editor import Editor, fake_command, slack
@@ -33,39 +32,33 @@ def gone(processes: list[psutil.Process], limit: float = LIMIT) -> bool:
     return psutil.wait_procs(processes, timeout=limit)[1] == []
 
 
-async def test_shutdown_and_exit(editor: Editor) -> None:
+def test_shutdown_and_exit(editor: Editor) -> None:
     everyone = family(editor.process.pid)
     assert len(everyone) == 2
     before = time.monotonic()
-    await editor.client.shutdown_async(None)
+    editor.request("shutdown")
     assert time.monotonic() - before < 2
-    editor.client.exit(None)
-    assert await asyncio.wait_for(editor.process.wait(), LIMIT) == 0
+    editor.notify("exit")
+    assert editor.process.wait(LIMIT) == 0
     assert gone(everyone[1:])
 
 
-async def test_exit_without_shutdown_is_an_error(editor: Editor) -> None:
+def test_exit_without_shutdown_is_an_error(editor: Editor) -> None:
     everyone = family(editor.process.pid)
-    editor.client.exit(None)
-    assert await asyncio.wait_for(editor.process.wait(), LIMIT) == 1
+    editor.notify("exit")
+    assert editor.process.wait(LIMIT) == 1
     assert gone(everyone[1:])
 
 
 @pytest.mark.parametrize("word", ["foo", "SLOW:60", "HANG"])
-async def test_a_closed_pipe_ends_everything(editor: Editor, uri: str, word: str) -> None:
+def test_a_closed_pipe_ends_everything(editor: Editor, uri: str, word: str) -> None:
     everyone = family(editor.process.pid)
     editor.change(uri, word)
-    work = asyncio.ensure_future(editor.complete(uri, 0, len(word)))
-    await asyncio.sleep(0.1)
+    editor.send_completion(uri, 0, len(word))
+    time.sleep(0.1)
     editor.process.stdin.close()
-    await asyncio.wait_for(editor.process.wait(), LIMIT)
+    editor.process.wait(LIMIT)
     assert gone(everyone[1:])
-    work.cancel()
-
-
-def frame(message: dict) -> bytes:
-    body = json.dumps({"jsonrpc": "2.0", **message}).encode()
-    return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 @pytest.fixture
@@ -151,11 +144,11 @@ def test_a_stream_that_cannot_be_read_ends_the_server(hostile: bytes, connect: C
     assert b'"code": -32700' in server.stdout.read()
 
 
-async def test_terminate_is_an_orderly_end(start: Start, folder: Path) -> None:
-    editor = await start()
-    await editor.initialize([folder])
-    await editor.ready()
+def test_terminate_is_an_orderly_end(start: Start, folder: Path) -> None:
+    editor = start()
+    editor.initialize([folder])
+    editor.ready()
     everyone = family(editor.process.pid)
     editor.process.terminate()
-    await asyncio.wait_for(editor.process.wait(), LIMIT)
+    editor.process.wait(LIMIT)
     assert gone(everyone[1:])

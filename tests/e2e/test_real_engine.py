@@ -5,21 +5,19 @@ One server and one repository for the file; the tests run in order and each leav
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-import pytest_asyncio
+from c2l_lab.clients.lsp import ResponseError
 from lsprotocol import types as t
-from pygls.exceptions import JsonRpcException
 
 from c2l_lsp.model.lm.base import ASSETS, NANO, SHIPPED
-from tests.support.editor import AUTOMATIC, INVOKED, REAL, Editor
+from tests.support.editor import AUTOMATIC, SERVER, Editor
 
 pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(
         not (ASSETS / NANO / "model.safetensors").exists(),
         reason="the shipped model is not in this checkout",
@@ -49,8 +47,8 @@ OPEN = "from store import open_warehouse\n\n\ndef main():\n    warehouse = open_
 END = (4, 21)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Editor]:
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
     home = tmp_path_factory.mktemp("real")
     work = home / "work"
     work.mkdir()
@@ -58,127 +56,125 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Editor
     (work / "shelf.py").write_text("class Shelf:\n    parts = ()\n", encoding="utf-8")
     private = {"C2L_STATE_DIR": str(home / "state"), "C2L_CONFIG": str(home / "c"), "HF_HUB_OFFLINE": "1"}
     # One thread: two wait for each other all the time where other work holds one of the cores.
-    editor = await Editor.start(REAL, home / "none.log", **private, OMP_NUM_THREADS="1")
-    editor.patience = 90.0
+    editor = Editor(SERVER, home / "none.log", **private, OMP_NUM_THREADS="1")
+    editor.timeout = 90.0
     patient = {"completion": {"maxLatencyMs": 20_000, "maxLatencyInvokedMs": 20_000, "maxNewTokens": 12}}
-    await editor.initialize([work], progress=True, options=patient)  # a busy test machine is not what is tested here
+    editor.initialize([work], progress=True, options=patient)  # a busy test machine is not what is tested here
     yield editor
-    await editor.end()
+    editor.end()
 
 
 @pytest.fixture
 def main(real: Editor) -> str:
     """The URI of a document that ends where a name of the repository begins."""
-    uri = (real.log.parent / "work" / "main.py").as_uri()
-    if uri not in real.versions:
-        real.open(uri, OPEN)
-    real.change(uri, OPEN)
+    uri = (real.engine_log.parent / "work" / "main.py").as_uri()
+    real.close(uri)
+    real.open(uri, OPEN)
     return uri
 
 
-async def test_from_start_to_the_first_adapter(real: Editor) -> None:
-    status = await real.status(lambda s: s["state"] == "ready" and s["adapter"], 150)
+def test_from_start_to_the_first_adapter(real: Editor) -> None:
+    status = real.status(lambda s: s["state"] == "ready" and s["adapter"], 150)
     assert status["model"] in SHIPPED
     assert status["adapter"]["generation"] >= 1
     assert status["adapter"]["files"] == 2
     states = [one["state"] for one in real.statuses]
     assert {"starting", "loading", "indexing", "ready"} <= set(states)
-    assert real.client.progress_reports
-    assert real.client.messages == []
+    assert real.progress()
+    assert real.shown() == []
 
 
-async def test_completions_with_and_without_the_adapter(real: Editor, main: str) -> None:
-    items = await real.complete(main, *END)
+def test_completions_with_and_without_the_adapter(real: Editor, main: str) -> None:
+    items = real.complete(main, *END)
     assert items
     assert items[0].range == t.Range(t.Position(*END), t.Position(*END))
-    with_adapter = await real.request("c2l/explain", {"id": items[0].command.arguments[0]})
+    with_adapter = real.request("c2l/explain", {"id": items[0].command.arguments[0]})
     assert with_adapter["generation"] >= 1
-    assert (await real.command("c2l.toggleAdapter"))["enabled"] is False
-    bare_items = await real.complete(main, *END)
-    bare = await real.request("c2l/explain", {"id": bare_items[0].command.arguments[0]})
+    assert (real.command("c2l.toggleAdapter"))["enabled"] is False
+    bare_items = real.complete(main, *END)
+    bare = real.request("c2l/explain", {"id": bare_items[0].command.arguments[0]})
     assert bare["generation"] == 0
     assert bare["promptTokens"] == with_adapter["promptTokens"]
-    assert (await real.command("c2l.toggleAdapter"))["enabled"] is True
-    assert [item.insert_text for item in await real.complete(main, *END)] == [item.insert_text for item in items]
+    assert (real.command("c2l.toggleAdapter"))["enabled"] is True
+    assert [item.insert_text for item in real.complete(main, *END)] == [item.insert_text for item in items]
 
 
-async def test_an_automatic_completion_is_one_and_in_time(real: Editor, main: str) -> None:
+def test_an_automatic_completion_is_one_and_in_time(real: Editor, main: str) -> None:
     real.change(main, f"# unasked\n{OPEN}")  # nothing was asked for here before: several that fit on would be kept
-    await real.complete(main, END[0] + 1, END[1], AUTOMATIC)
+    real.complete(main, END[0] + 1, END[1], AUTOMATIC)
     real.change(main, f"# unasked\n{OPEN}w")
-    items = await real.complete(main, END[0] + 1, END[1] + 1, AUTOMATIC)
+    items = real.complete(main, END[0] + 1, END[1] + 1, AUTOMATIC)
     assert items is not None
     assert len(items) <= 1
-    report = await real.request("c2l/statistics")
+    report = real.request("c2l/statistics")
     assert report["latencyMs"]["count"] >= 1
     assert report["withAdapter"]["shown"] >= 1
 
 
-async def test_a_popup_entry_is_extended(real: Editor, main: str) -> None:
+def test_a_popup_entry_is_extended(real: Editor, main: str) -> None:
     place = t.Range(t.Position(4, 16), t.Position(*END))
-    entry = t.SelectedCompletionInfo(range=place, text="open_warehouse")
-    items = await real.complete(main, *END, selected_completion_info=entry)
+    positions = {"start": {"line": 4, "character": 16}, "end": {"line": END[0], "character": END[1]}}
+    entry = {"range": positions, "text": "open_warehouse"}
+    items = real.complete(main, *END, selectedCompletionInfo=entry)
     assert all(item.insert_text.startswith("open_warehouse") and item.range == place for item in items)
 
 
-async def test_a_cancelled_completion_is_answered_at_once(real: Editor, main: str) -> None:
+def test_a_cancelled_completion_is_answered_at_once(real: Editor, main: str) -> None:
     for number in range(10):
         real.change(main, f"# {number}\n{OPEN}")
-        name = f"cancel-{number}"
-        params = real.inline_params(main, END[0] + 1, END[1], INVOKED)
-        waiting = real.client.protocol.send_request("textDocument/inlineCompletion", params, msg_id=name)
-        await asyncio.sleep(0.02 * number)
-        real.client.cancel_request(t.CancelParams(id=name))
-        end = (await asyncio.gather(asyncio.wait_for(asyncio.wrap_future(waiting), 60), return_exceptions=True))[0]
-        cancelled = isinstance(end, JsonRpcException) and end.code == t.LSPErrorCodes.RequestCancelled.value
-        assert cancelled or isinstance(end, t.InlineCompletionList)
-    assert await real.complete(main, END[0] + 1, END[1]) is not None
+        waiting = real.send_completion(main, END[0] + 1, END[1])
+        time.sleep(0.02 * number)
+        real.cancel(waiting)
+        reply = real.reply(waiting, 60)
+        cancelled = reply.get("error", {}).get("code") == t.LSPErrorCodes.RequestCancelled.value
+        assert cancelled or "items" in reply["result"]
+    assert real.complete(main, END[0] + 1, END[1]) is not None
 
 
-async def test_a_file_on_disk_becomes_a_generation(real: Editor) -> None:
-    work = real.log.parent / "work"
+def test_a_file_on_disk_becomes_a_generation(real: Editor) -> None:
+    work = real.engine_log.parent / "work"
     before = len(real.adapters)
     (work / "fresh.py").write_text("def close_warehouse(warehouse):\n    warehouse.shelves.clear()\n", encoding="utf-8")
-    await real.until(lambda: any(one["trigger"] == "diff" for one in real.adapters[before:]), 90)
+    real.until(lambda: any(one["trigger"] == "diff" for one in real.adapters[before:]), 90)
     assert real.adapters[-1]["generation"] > real.adapters[0]["generation"]
     assert real.adapters[-1]["changedFiles"] >= 1
 
 
-async def test_positions_and_text_with_odd_characters(real: Editor, main: str) -> None:
+def test_positions_and_text_with_odd_characters(real: Editor, main: str) -> None:
     real.change(main, 'x = "𝄞\u2028\x0c"; y = (\r\n')
-    items = await real.complete(main, 0, 16)
+    items = real.complete(main, 0, 16)
     assert all(item.range.start == t.Position(0, 16) for item in items)
 
 
-async def test_an_engine_that_is_killed_comes_back_with_its_adapter(real: Editor, main: str) -> None:
+def test_an_engine_that_is_killed_comes_back_with_its_adapter(real: Editor, main: str) -> None:
     generation = real.adapters[-1]["generation"]
     engine = real.engines()[0]
     told, statuses = len(real.adapters), len(real.statuses)
     engine.kill()
     psutil.wait_procs([engine], timeout=5)
-    await real.until(lambda: len(real.adapters) > told, 90)
+    real.until(lambda: len(real.adapters) > told, 90)
     assert real.adapters[told]["trigger"] == "restore"
     assert real.adapters[told]["generation"] >= generation
     assert "starting" in [status["state"] for status in real.statuses[statuses:]]
-    await real.ready(90)
-    assert await real.complete(main, *END)
+    real.ready(90)
+    assert real.complete(main, *END)
 
 
-async def test_unloading_and_loading(real: Editor, main: str) -> None:
-    await real.command("c2l.unloadModel")
+def test_unloading_and_loading(real: Editor, main: str) -> None:
+    real.command("c2l.unloadModel")
     assert real.engines() == []
-    await real.request("c2l/model/load", {})
-    await real.status(lambda s: s["state"] == "ready" and s["adapter"], 90)
-    assert await real.complete(main, *END)
+    real.request("c2l/model/load", {})
+    real.status(lambda s: s["state"] == "ready" and s["adapter"], 90)
+    assert real.complete(main, *END)
 
 
-async def test_exporting_the_adapter(real: Editor, tmp_path: Path) -> None:
+def test_exporting_the_adapter(real: Editor, tmp_path: Path) -> None:
     """On so little text the engine may find that an adapter does not help; then it says that there is none."""
-    info = await real.request("c2l/adapter/info", {})
-    export = real.request("c2l/adapter/export", {"out": str(tmp_path / "adapter"), "rank": 8})
+    info = real.request("c2l/adapter/info", {})
+    export = real.send("c2l/adapter/export", {"out": str(tmp_path / "adapter"), "rank": 8})
     if info["scale"] == 0:
-        with pytest.raises(JsonRpcException, match="There is no adapter"):
-            await export
+        with pytest.raises(ResponseError, match="There is no adapter"):
+            real.result(export)
     else:
-        assert (await export)["generation"] == info["generation"]
+        assert real.result(export)["generation"] == info["generation"]
         assert (tmp_path / "adapter" / "adapter_config.json").exists()

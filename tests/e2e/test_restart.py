@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from pathlib import Path
 
 import psutil
@@ -11,97 +11,97 @@ from tests.e2e.conftest import Start
 from tests.support.editor import Editor
 
 
-async def test_a_broken_engine_is_replaced(editor: Editor, uri: str) -> None:
-    await editor.until(lambda: editor.asked("buffer"))
+def test_a_broken_engine_is_replaced(editor: Editor, uri: str) -> None:
+    editor.until(lambda: editor.engine_requests("buffer"))
     for word in ("DIE", "HANG", "GARBAGE"):
         before, told = editor.engines()[0].pid, len(editor.statuses)
         editor.change(uri, word)
-        assert await editor.complete(uri, 0, len(word)) == []
-        await editor.until(lambda before=before: [engine.pid for engine in editor.engines()] not in ([], [before]))
-        await editor.until(lambda told=told: "ready" in [status["state"] for status in editor.statuses[told:]])
+        assert editor.complete(uri, 0, len(word)) == []
+        editor.until(lambda before=before: [engine.pid for engine in editor.engines()] not in ([], [before]))
+        editor.until(lambda told=told: "ready" in [status["state"] for status in editor.statuses[told:]])
         assert "starting" in [status["state"] for status in editor.statuses[told:]]
         editor.change(uri, "foo")
-        assert await editor.texts(uri, 0, 3) != []
+        assert editor.texts(uri, 0, 3) != []
         replacement = editor.engines()[0].pid
-        methods = [note["method"] for note in editor.asked() if note["pid"] == replacement and "method" in note]
+        methods = [
+            note["method"] for note in editor.engine_requests() if note["pid"] == replacement and "method" in note
+        ]
         assert methods[:3] == ["hello", "open_folder", "buffer"]
-        await asyncio.sleep(0.6)  # it has settled: the next end is no failed start
+        time.sleep(0.6)  # it has settled: the next end is no failed start
 
 
-async def test_an_engine_killed_from_outside(editor: Editor, uri: str) -> None:
+def test_an_engine_killed_from_outside(editor: Editor, uri: str) -> None:
     for _ in range(2):
         for engine in editor.engines():
             engine.kill()
             psutil.wait_procs([engine], timeout=5)
         editor.statuses.clear()
-        await editor.ready()
-        assert await editor.texts(uri, 0, 3) != []
+        editor.ready()
+        assert editor.texts(uri, 0, 3) != []
 
 
-async def test_safe_mode_says_why_and_can_be_left(start: Start, folder: Path, uri: str) -> None:
-    editor = await start(FAKE_START="die")
-    await editor.initialize([folder])
-    status = await editor.status(lambda status: status["state"] == "failed")
+def test_safe_mode_says_why_and_can_be_left(start: Start, folder: Path, uri: str) -> None:
+    editor = start(FAKE_START="die")
+    editor.initialize([folder])
+    status = editor.status(lambda status: status["state"] == "failed")
     assert status["kind"] == "Error"
     assert status["disabledReason"] == "failed"
     assert "No module named 'torch' at worker.py:12" in status["message"]
-    assert len(editor.asked("hello")) == 3
-    assert ["No module named 'torch' at worker.py:12" in message.message for message in editor.client.messages] == [
-        True
-    ]
+    assert len(editor.engine_requests("hello")) == 3
+    assert ["No module named 'torch' at worker.py:12" in message for message in editor.shown()] == [True]
     editor.open(uri, "foo")
-    assert await editor.complete(uri, 0, 3) == []
+    assert editor.complete(uri, 0, 3) == []
     editor.statuses.clear()
-    await editor.command("c2l.restartServer")
-    await editor.status(lambda status: status["state"] == "failed")
-    assert len(editor.asked("hello")) == 6
+    editor.command("c2l.restartServer")
+    editor.status(lambda status: status["state"] == "failed")
+    assert len(editor.engine_requests("hello")) == 6
 
 
-async def test_a_model_that_cannot_be_found_is_said_at_once(start: Start, folder: Path) -> None:
-    editor = await start(FAKE_START="error")
-    await editor.initialize([folder], progress=True)
-    status = await editor.status(lambda status: status["state"] == "failed")
+def test_a_model_that_cannot_be_found_is_said_at_once(start: Start, folder: Path) -> None:
+    editor = start(FAKE_START="error")
+    editor.initialize([folder], progress=True)
+    status = editor.status(lambda status: status["state"] == "failed")
     assert status["message"] == "The model auto cannot be found."
-    assert len(editor.asked("hello")) == 1
-    assert [message.message for message in editor.client.messages] == [f"C2L: {status['message']}"]
+    assert len(editor.engine_requests("hello")) == 1
+    assert editor.shown() == [f"C2L: {status['message']}"]
 
 
-async def test_an_editor_with_buttons_is_told_what_kind_of_problem_it_is(start: Start, folder: Path) -> None:
+def test_an_editor_with_buttons_is_told_what_kind_of_problem_it_is(start: Start, folder: Path) -> None:
     for how, code in (("error", "model"), ("die", "engine")):
-        editor = await start(FAKE_START=how)
-        await editor.initialize([folder], options={"showsProblems": True, "completion": {"candidates": "many"}})
-        await editor.until(lambda editor=editor: len(editor.problems) > 1)
+        editor = start(FAKE_START=how)
+        editor.initialize([folder], options={"showsProblems": True, "completion": {"candidates": "many"}})
+        editor.until(lambda editor=editor: len(editor.problems) > 1)
         told = [(one["code"], one["setting"]) for one in editor.problems]
         assert told == [("setting", "c2l.completion.candidates"), (code, "")]
-        assert editor.client.messages == []
+        assert editor.shown() == []
 
 
-async def test_a_switched_off_adapter_stays_off_in_the_next_engine(editor: Editor, uri: str, folder: Path) -> None:
-    assert (await editor.command("c2l.toggleAdapter"))["enabled"] is False
+def test_a_switched_off_adapter_stays_off_in_the_next_engine(editor: Editor, uri: str, folder: Path) -> None:
+    assert (editor.command("c2l.toggleAdapter"))["enabled"] is False
     for engine in editor.engines():
         engine.kill()
     editor.statuses.clear()
-    assert (await editor.ready())["adapter"]["enabled"] is False
-    await editor.command("c2l.unloadModel")
-    await editor.until(lambda: editor.engines() == [])
-    assert (await editor.command("c2l.toggleAdapter"))["enabled"] is True, "also while no engine runs"
-    assert (await editor.command("c2l.toggleAdapter"))["enabled"] is False
+    assert (editor.ready())["adapter"]["enabled"] is False
+    editor.command("c2l.unloadModel")
+    editor.until(lambda: editor.engines() == [])
+    assert (editor.command("c2l.toggleAdapter"))["enabled"] is True, "also while no engine runs"
+    assert (editor.command("c2l.toggleAdapter"))["enabled"] is False
     editor.statuses.clear()
-    assert await editor.texts(uri, 0, 3) == ["_foo_0()", "_foo_1()", "_foo_2()"]
-    assert (await editor.ready())["adapter"]["enabled"] is False
-    told = [note["params"] for note in editor.asked("set_enabled")]
+    assert editor.texts(uri, 0, 3) == ["_foo_0()", "_foo_1()", "_foo_2()"]
+    assert (editor.ready())["adapter"]["enabled"] is False
+    told = [note["params"] for note in editor.engine_requests("set_enabled")]
     assert told == [{"folder": str(folder), "enabled": False}] * 3, "each engine is told"
 
 
-async def test_what_was_switched_off_survives_the_server(start: Start, folder: Path, uri: str) -> None:
+def test_what_was_switched_off_survives_the_server(start: Start, folder: Path, uri: str) -> None:
     switches = {"off": True, "documents": {uri: False}, "adaptersOff": [str(folder)], "languages": {"lua": False}}
-    editor = await start()
-    await editor.initialize([folder], options={"switches": switches})
-    status = await editor.status(lambda status: status["state"] == "disabled" and status["adapter"])
+    editor = start()
+    editor.initialize([folder], options={"switches": switches})
+    status = editor.status(lambda status: status["state"] == "disabled" and status["adapter"])
     assert (status["disabledReason"], status["adapter"]["enabled"]) == ("off", False)
     editor.open(uri, "foo")
-    await editor.command("c2l.toggle")
-    assert (await editor.command("c2l.showStatus", {"textDocument": {"uri": uri}}))["disabledReason"] == "buffer"
-    broken = await start()
-    await broken.initialize([folder], options={"switches": {"off": "perhaps"}})
-    await broken.ready()
+    editor.command("c2l.toggle")
+    assert (editor.command("c2l.showStatus", {"textDocument": {"uri": uri}}))["disabledReason"] == "buffer"
+    broken = start()
+    broken.initialize([folder], options={"switches": {"off": "perhaps"}})
+    broken.ready()

@@ -1,4 +1,4 @@
-"""Throw-away repositories, a small corpus and a tokenizer learned from it."""
+"""Temporary repositories, a small corpus and a tokenizer trained on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.training_text import MakeRepository
 
 @pytest.fixture
 def make_repository(tmp_path: Path) -> MakeRepository:
-    """Builds `tmp_path/mirror/owner+name/repo` as a bare repository with one commit."""
+    """Creates `tmp_path/mirror/owner+name/repo`, a bare repository with one commit."""
 
     def make(name: str, files: Mapping[str, str | bytes]) -> Path:
         work = tmp_path / "work" / name.replace("/", "+")
@@ -34,13 +34,13 @@ def make_repository(tmp_path: Path) -> MakeRepository:
 
 @pytest.fixture(scope="session")
 def documents(sources: list[str]) -> list[Document]:
-    """This package's own modules as a corpus."""
+    """The modules of this package as a corpus."""
     return [Document(f"{i:016x}", "own/package", f"m{i}.py", text) for i, text in enumerate(sources) if len(text) > 200]
 
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory, sources: list[str]) -> Path:
-    """A saved tokenizer of 512 entries."""
+    """The folder of a saved tokenizer with 512 entries."""
     folder = tmp_path_factory.mktemp("tokenizer")
     save(train_tokenizer(sources[:20], 512), folder)
     return folder
@@ -48,5 +48,5 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory, sources: list[str
 
 @pytest.fixture(scope="session")
 def tokenizer(tokenizer_folder: Path) -> CodeTokenizer:
-    """The tokenizer of `tokenizer_folder`."""
+    """The tokenizer in `tokenizer_folder`."""
     return CodeTokenizer(tokenizer_folder)

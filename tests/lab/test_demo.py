@@ -1,4 +1,4 @@
-"""The demo: the copy leaves the original alone, the choices are the repository's own, the story runs to its end."""
+"""The demo: the copy, the choice of places and of the edit, and a whole run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from c2l_lab.demo import places
-from c2l_lab.demo.scratch import copy_repository
+from c2l_lab.demo.copy import copy_repository
 
 from c2l_lsp.errors import FolderError
 
@@ -75,7 +75,7 @@ def git(root: Path, *arguments: str) -> str:
 # --- the copy --------------------------------------------------------------------------------------------------------
 
 
-def test_a_git_repository_is_copied_as_it_stands(repository: Path, tmp_path: Path):
+def test_copy_of_git_repository_contains_uncommitted_changes(repository: Path, tmp_path: Path):
     (repository / ".gitignore").write_text("ignored.py\n", encoding="utf-8")
     (repository / "ignored.py").write_text("x = 1\n", encoding="utf-8")
     git(repository, "init", "-q")
@@ -87,7 +87,7 @@ def test_a_git_repository_is_copied_as_it_stands(repository: Path, tmp_path: Pat
     before = git(repository, "status", "--porcelain")
     copy = copy_repository(repository, tmp_path / "copy")
     assert copy.python == tuple(sorted([*SOURCES, "app/new.py"]))
-    assert copy.text == "git repository as it stands, 3 uncommitted changes included"
+    assert copy.description == "git repository with 3 uncommitted changes"
     assert (copy.root / "app/main.py").read_text(encoding="utf-8") == "changed = True\n"
     assert git(copy.root, "log", "--format=%s") == "one\n"
     assert "app/main.py" in git(copy.root, "status", "--porcelain")
@@ -97,20 +97,20 @@ def test_a_git_repository_is_copied_as_it_stands(repository: Path, tmp_path: Pat
     assert git(repository, "log", "--format=%s") == "one\n"
 
 
-def test_a_folder_without_git_is_copied_without_its_environments(repository: Path, tmp_path: Path):
+def test_copy_of_plain_folder_omits_virtual_environments(repository: Path, tmp_path: Path):
     for name in (".venv", "node_modules", "__pycache__"):
         (repository / name).mkdir()
         (repository / name / "x.py").write_text("", encoding="utf-8")
     copy = copy_repository(repository, tmp_path / "copy")
     assert copy.python == tuple(sorted(SOURCES))
-    assert copy.text == "plain folder"
+    assert copy.description == "plain folder"
 
 
-def test_a_subfolder_of_a_repository_is_copied_without_history(repository: Path, tmp_path: Path):
+def test_copy_of_subfolder_has_no_history(repository: Path, tmp_path: Path):
     git(repository, "init", "-q")
     copy = copy_repository(repository / "app", tmp_path / "copy")
     assert "prices.py" in copy.python
-    assert copy.text == "part of a git repository, without its history"
+    assert copy.description == "part of a git repository, without its history"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_subfolder_of_a_repository_is_copied_without_history(repository: Path,
         (lambda path: path.mkdir(), "holds no Python file, so there is nothing to show"),
     ],
 )
-def test_what_cannot_be_shown_is_one_sentence_and_exit_code_2(tmp_path: Path, make: object, sentence: str):
+def test_unusable_source_prints_one_line_and_exits_with_2(tmp_path: Path, make: object, sentence: str):
     where = tmp_path / "it"
     make(where)  # type: ignore[operator]
     with pytest.raises(FolderError, match=sentence):
@@ -137,7 +137,7 @@ def test_what_cannot_be_shown_is_one_sentence_and_exit_code_2(tmp_path: Path, ma
 # --- the choices -----------------------------------------------------------------------------------------------------
 
 
-def test_places_are_calls_of_the_repositorys_own_code(repository: Path):
+def test_calls_of_repository_functions_come_first(repository: Path):
     parsed = places.parse(repository, places.sample(SOURCES))
     found = places.call_places(parsed, 10)
     assert found[0].path == "tests/test_prices.py"
@@ -156,7 +156,7 @@ def test_places_are_calls_of_the_repositorys_own_code(repository: Path):
     }
 
 
-def test_the_edit_is_the_same_for_the_same_files_and_new_to_them(repository: Path):
+def test_edit_depends_only_on_files_and_uses_new_name(repository: Path):
     edits = [
         places.plan_edit(repository, places.parse(repository, places.sample(order)), sorted(SOURCES))
         for order in (list(SOURCES), list(reversed(SOURCES)))
@@ -173,7 +173,7 @@ def test_the_edit_is_the_same_for_the_same_files_and_new_to_them(repository: Pat
         assert edit.name in text
 
 
-def test_the_places_that_ask_for_the_name_do_not_hold_it(repository: Path):
+def test_probes_do_not_contain_new_name(repository: Path):
     edit = places.plan_edit(repository, places.parse(repository, sorted(SOURCES)), sorted(SOURCES))
     verb, noun = edit.name.split("_")
     assert [probe.before.split()[-1] for probe in edit.probes] == ["import", "=", f"{verb}_"]
@@ -183,14 +183,14 @@ def test_the_places_that_ask_for_the_name_do_not_hold_it(repository: Path):
         assert edit.name not in probe.text
 
 
-def test_a_folder_of_one_file_gets_new_files(tmp_path: Path):
+def test_folder_of_one_file_gets_new_files(tmp_path: Path):
     (tmp_path / "one.py").write_text("x = 1\n", encoding="utf-8")
     edit = places.plan_edit(tmp_path, places.parse(tmp_path, ["one.py"]), ["one.py"])
     assert set(edit.appended) == {"one.py", "first_uses.py"}
     assert edit.module == "one"
 
 
-def test_odd_files_are_passed_over(tmp_path: Path):
+def test_unparsable_files_are_skipped(tmp_path: Path):
     (tmp_path / "broken.py").write_text("def (:\n", encoding="utf-8")
     (tmp_path / "bytes.py").write_bytes(b"\xff\xfe")
     (tmp_path / "empty.py").write_bytes(b"")
@@ -201,11 +201,11 @@ def test_odd_files_are_passed_over(tmp_path: Path):
     assert places.plan_edit(tmp_path, parsed, names).appended
 
 
-# --- the story, with the real server and the model that ships --------------------------------------------------------
+# --- a whole run with the real server and the shipped model --------------------------------------------------------
 
 
-@pytest.mark.timeout(420)  # two starts of the engine; seconds each, minutes on a machine that does much else
-def test_the_demo_runs_to_its_end_and_leaves_nothing(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.timeout(420)  # starts the engine twice: seconds each, minutes on a busy machine
+def test_demo_runs_all_steps_and_leaves_no_files(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     scratch = tmp_path / "tmp"
     scratch.mkdir()
     for name in ("TMPDIR", "TEMP", "TMP"):
@@ -217,19 +217,21 @@ def test_the_demo_runs_to_its_end_and_leaves_nothing(repository: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     steps = {step["name"]: step for step in json.loads(done.stdout)["steps"]}
     assert list(steps) == [
-        "initialize", "load the model", "index, first adapter", "with and without", "ask for a name", "edit on disk",
-        "watcher, quiet time", "diff batch", "state update", "new adapter", "the same again", "shut down",
-        "second start", "edit taken back", "how likely is the name",
+        "start the server", "load the model", "index the repository", "adapter off and on", "before the edit",
+        "edit on disk", "detect the change", "read the diff", "update the state", "new adapter", "after the edit",
+        "shut down", "restart the engine", "revert the edit", "likelihood, import", "likelihood, call",
+        "likelihood, started call",
     ]  # fmt: skip
-    assert "generation 1 from 5 files" in steps["index, first adapter"]["outcome"]
-    assert "prompt tokens equal" in steps["with and without"]["outcome"]
-    assert "not suggested" in steps["ask for a name"]["outcome"]
-    assert steps["diff batch"]["outcome"] == "4 of 4 files"
+    assert "generation 1 from 5 files" in steps["index the repository"]["outcome"]
+    assert "prompt length equal" in steps["adapter off and on"]["outcome"]
+    assert "not suggested" in steps["before the edit"]["outcome"]
+    assert steps["read the diff"]["outcome"] == "4 of 4 files"
     assert "generation 2" in steps["new adapter"]["outcome"]
-    assert "by restore" in steps["second start"]["outcome"]
-    assert "generation 3" in steps["edit taken back"]["outcome"]
-    likely = re.findall(r"(-[\d.]+) → (-[\d.]+)", steps["how likely is the name"]["outcome"])
-    assert len(likely) == 3
-    assert sum(float(new) - float(old) for old, new in likely) > 0, "the edit made the new name likelier"
+    assert "restored from disk" in steps["restart the engine"]["outcome"]
+    assert "generation 3" in steps["revert the edit"]["outcome"]
+    scores = [
+        re.findall(r"-[\d.]+", step["outcome"])[:2] for name, step in steps.items() if name.startswith("likelihood")
+    ]
+    assert sum(float(with_edit) - float(without) for without, with_edit in scores) > 0, "the edit raises the likelihood"
     assert list(scratch.glob("c2l-*")) == []
     assert {path.read_text(encoding="utf-8") for path in repository.rglob("*.py")} == set(SOURCES.values())

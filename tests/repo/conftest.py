@@ -1,4 +1,4 @@
-"""Throw-away git repositories, away from the configuration of the machine."""
+"""Temporary git repositories, isolated from the git configuration of the machine."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.support.git_repositories import GitRepo
 
 @pytest.fixture(autouse=True)
 def _plain_git(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the configuration of the machine that it runs on."""
+    """Use an empty user configuration that allows local clones."""
     home = tmp_path_factory.mktemp("home")
     (home / "gitconfig").write_text('[protocol "file"]\nallow = always\n')
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))

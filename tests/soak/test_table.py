@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 
 import pytest
-from c2l_lab.benchmarks.cli import bench_app
 from typer.testing import CliRunner
 
 from c2l_lsp.errors import RequestError
+from tests.soak.__main__ import app
 from tests.soak.bars import table
 from tests.soak.harness import run as runner
 from tests.soak.harness.bar import Bar, Finding, Task
@@ -90,7 +90,7 @@ def test_rows_of_other_code_are_measured_again(calls: list[int], tmp_path: Path,
 
 def test_the_code_is_named_by_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.py").write_text("x = 1\n")
-    monkeypatch.setattr(runner, "PACKAGE", tmp_path)
+    monkeypatch.setattr(runner, "CODE", (tmp_path,))
     digest = runner.code_digest.__wrapped__
     before = digest()
     assert digest() == before
@@ -105,7 +105,7 @@ def test_a_row_says_which_limits_were_applied(tmp_path: Path, monkeypatch: pytes
         return Finding(tried=int(task.patience >= 10.0))
 
     monkeypatch.setattr("tests.soak.bars.process.day.run", waiting)
-    bar = dataclasses.replace(BAR, run="day:run")
+    bar = dataclasses.replace(BAR, run="process.day:run")
     out = tmp_path / "soak.json"
     (row,) = runner.soak([bar], runner.Choice(), out)
     assert row.holds
@@ -133,10 +133,10 @@ def test_a_bar_that_breaks_does_not_hold(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_command_lists_and_measures(tmp_path: Path):
-    listed = CliRunner().invoke(bench_app, ["soak", "--list"])
+    listed = CliRunner().invoke(app, ["--list"])
     assert listed.exit_code == 0
     assert all(bar.name in listed.output for bar in table.BARS)
     out = str(tmp_path / "soak.json")
-    assert CliRunner().invoke(bench_app, ["soak", "--bars", "documents", "--count", "5", "--json", out]).exit_code == 0
-    broken = ["soak", "--bars", "documents", "--count", "40", "--plant", "codepoints"]
-    assert CliRunner().invoke(bench_app, broken).exit_code == 1
+    assert CliRunner().invoke(app, ["--bars", "documents", "--count", "5", "--json", out]).exit_code == 0
+    broken = ["--bars", "documents", "--count", "40", "--plant", "codepoints"]
+    assert CliRunner().invoke(app, broken).exit_code == 1

@@ -1,4 +1,4 @@
-"""Small states, readings and what stands for them, for tests of what is kept on disk."""
+"""Small states, their metadata and chunk embeddings, for tests of the storage."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def state(seed=0):
     return RepoState({"S": torch.randn(8, 8, dtype=torch.float64), "n": torch.tensor(3.0, dtype=torch.float64)})
 
 
-def reading(seed):
+def embedding(seed):
     torch.manual_seed(seed)
     return {"q": torch.randint(-127, 127, (8, 8), dtype=torch.int8), "n": torch.tensor(4.0)}

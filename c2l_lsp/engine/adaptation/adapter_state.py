@@ -123,7 +123,7 @@ class AdapterState:
         for path, digest in split.files.items():
             yield from self._validator.add_in_slices(digest, learner.text(path))
             yield
-        adapter = split.network.adapter(split.state)
+        adapter = split.network.generate(split.state)
         yield
         digests = list(split.files.values())
         self.validation = yield from self._validator.validate_in_slices(adapter, digests)

@@ -25,7 +25,7 @@ from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.engine.storage.file_texts import FileTexts
 from c2l_lsp.engine.storage.store import SavedState
 from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StorageError
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import to_tensors
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
@@ -211,7 +211,7 @@ class Learner:
                 return (yield from self.embed((yield from self.reconcile(None)), trigger))
             change = made
         ms = {"scan": reconciled.ms, "read": (time.perf_counter() - started) * 1e3}
-        return PendingUpdate(network, self.state or network.empty(), change, plan, trigger, ms)
+        return PendingUpdate(network, self.state or network.empty_state(), change, plan, trigger, ms)
 
     def _hypernetwork(self, files: Snapshot) -> Slices[Hypernetwork]:
         """The hypernetwork of the settings; without a shipped prior, one is estimated from these files."""
@@ -225,7 +225,7 @@ class Learner:
         if prior is None:
             raise NothingToLearn(f"{self._folder.name} has only empty files; completions use the base model.")
         self.prior_tensors = to_tensors(prior)
-        self.network = made = Memory(self._model, prior)
+        self.network = made = GradientMemory(self._model, prior)
         return made
 
     def _replay_history(
@@ -245,7 +245,7 @@ class Learner:
             return None
         self._texts.put(history.plan.new_texts, history.plan.digests)
         ms = {"history": (time.perf_counter() - started) * 1e3}
-        start = history.start or network.empty()
+        start = history.start or network.empty_state()
         return PendingUpdate(network, start, history.change, history.plan, trigger, ms, history.key)
 
     def _plan(self, network: Hypernetwork, files: Snapshot) -> Slices[UpdatePlan]:

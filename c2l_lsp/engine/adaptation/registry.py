@@ -14,7 +14,7 @@ from c2l_lsp.errors import AdapterError, CheckpointError
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, load_encoder
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
@@ -41,7 +41,7 @@ def memory(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hype
     """Return `memory` with the shipped prior, else with the one estimated earlier; None if there is neither."""
     del offline
     prior = shipped_prior(model) or _saved_prior(extra, model.d)
-    return Memory(model, prior) if prior is not None else None
+    return GradientMemory(model, prior) if prior is not None else None
 
 
 def _saved_prior(extra: Mapping[str, Tensor], d: int) -> MemoryPrior | None:
@@ -86,7 +86,7 @@ def published(kind: Kind) -> Builder:
                 f"c2l.adapter.hypernetwork is {kind}, but there are no {kind} weights for the model {model.id}; "
                 "set it to auto or memory."
             )
-        found = checkpoint.obtain(kind, state_root() / "hypernetworks", offline=offline)
+        found = checkpoint.load_published(kind, state_root() / "hypernetworks", offline=offline)
         return found.hypernetwork(model, load_encoder(device=model.device, offline=offline))
 
     return build

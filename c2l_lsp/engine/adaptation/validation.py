@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from c2l_lsp.model.adapter.knn_lm import CEILING, KnnMemory, tails
+from c2l_lsp.model.adapter.knn_lm import MAX_KNN_WEIGHT, KnnMemory, suffixes
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices, drain
@@ -103,7 +103,7 @@ class Validator:
         ids = [self._model.start, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
         if digest in self._hidden or len(ids) < 2:
             return
-        self._slot.use(None)
+        self._slot.activate(None)
         (hidden,) = yield from self._model.hidden_states_in_slices([ids])
         rows = torch.tensor([ids], device=self._model.device)
         self._hidden[digest], self._ids[digest] = (hidden[:-1], rows[0, 1:]), rows
@@ -171,15 +171,18 @@ class Validator:
     def _knn_parts(self, plain: Adapter, knn: KnnMemory, digest: bytes, rows: slice) -> tuple[Tensor, Tensor]:
         """The probability of each next token without the kNN memory [n], and (λ, the memory's probability) [2, n]."""
         ids, (hidden, targets) = self._ids[digest], self._hidden[digest]
-        self._slot.use(plain)
+        self._slot.activate(plain)
         if plain.pairs:
             hidden = self._model.hidden(ids)[0, :-1]
         logits, wanted = self._slot.logits(hidden[rows]).float(), targets[rows]
-        self._slot.use(None)
+        self._slot.activate(None)
         base = (logits.gather(1, wanted[:, None])[:, 0] - torch.logsumexp(logits, -1)).exp().clamp(min=1e-30)
-        before = tails(ids[0].tolist(), rows.start, rows.start + len(wanted))
-        found = knn.shares(hidden[rows], logits, before)
-        pairs = [(0.0, 0.0) if f is None else (f[0], f[1].of(y)) for f, y in zip(found, wanted.tolist(), strict=True)]
+        before = suffixes(ids[0].tolist(), rows.start, rows.start + len(wanted))
+        votes = knn.neighbour_votes(hidden[rows], logits, before)
+        pairs = [
+            (0.0, 0.0) if f is None else (f[0], f[1].probability(y))
+            for f, y in zip(votes, wanted.tolist(), strict=True)
+        ]
         return base, torch.tensor(pairs, device=base.device).T
 
     def _validate_pairs(self, adapter: Adapter) -> Slices[ValidationResult]:
@@ -209,27 +212,27 @@ class Validator:
 
     def _hidden_under(self, adapter: Adapter | None, ids: Tensor) -> Tensor:
         """Hidden states [T − 1, d] of a text under an adapter."""
-        self._slot.use(adapter)
+        self._slot.activate(adapter)
         hidden = self._model.hidden(ids)[0, :-1]
-        self._slot.use(None)
+        self._slot.activate(None)
         return hidden
 
     @torch.inference_mode()
     def _text_loss(self, adapter: Adapter | None, ids: Tensor, hidden: Tensor, targets: Tensor) -> float:
-        self._slot.use(adapter)
+        self._slot.activate(adapter)
         if adapter is not None and adapter.knn is not None:
-            before = tails(ids[0].tolist(), 0, len(targets))
-            logits = self._slot.recalled(hidden, self._slot.logits(hidden), before)
+            before = suffixes(ids[0].tolist(), 0, len(targets))
+            logits = self._slot.mix_knn(hidden, self._slot.logits(hidden), before)
             found = float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
         else:
-            found = drain(_loss_in_slices(self._model, self._slot.mapped(hidden), targets)) * len(targets)
-        self._slot.use(None)
+            found = drain(_loss_in_slices(self._model, self._slot.apply_final_map(hidden), targets)) * len(targets)
+        self._slot.activate(None)
         return found
 
 
 def mixture(base: Tensor, parts: Tensor, strength: float) -> Tensor:
     """Return (1 − λ) p + λ r of next tokens: `base` p [N] > 0, `parts` (λ, r) [2, N], λ multiplied by `strength`."""
-    share = (parts[0] * strength).clamp(max=CEILING)
+    share = (parts[0] * strength).clamp(max=MAX_KNN_WEIGHT)
     return (1 - share) * base + share * parts[1]
 
 

@@ -384,10 +384,10 @@ class WorkspaceAdapter:
             self._up_to_date()
             return
         started = time.perf_counter()
-        adapter = network.adapter(state)
+        adapter = network.generate(state)
         generated = time.perf_counter()
         yield None
-        distance = adapter.moved(self.adapters.adapter) if self.adapters.adapter is not None else 0.0
+        distance = adapter.relative_change(self.adapters.adapter) if self.adapters.adapter is not None else 0.0
         rejection = yield from self.adapters.validate(adapter, update.plan, learner)
         update.ms |= {"adapter": (generated - started) * 1e3, "gate": (time.perf_counter() - generated) * 1e3}
         self._publish(rejection, update, distance)
@@ -557,7 +557,7 @@ class WorkspaceAdapter:
         """The adapter of a saved state. Raises if the state, the adapter or the pairs do not fit the model."""
         network.check(state)
         finetune.check(finetuned, self._environment.model)
-        adapter = network.adapter(state)
+        adapter = network.generate(state)
         adapter.check(self._environment.model)
         return adapter
 

@@ -18,7 +18,7 @@ from c2l_lsp.engine.completion.draft import DraftSource
 from c2l_lsp.engine.completion.greedy import DecodedToken
 from c2l_lsp.engine.completion.stop_rules import StopRules
 from c2l_lsp.errors import RequestCancelled
-from c2l_lsp.model.adapter.knn_lm import tails
+from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.repo.filter.content import contains_secret
@@ -130,7 +130,7 @@ class Completer:
         ids = torch.tensor([[*prompt.ids, *text]], device=self._model.device)
         first, last = len(prompt.ids) - 1, ids.shape[1] - 1
         hidden = self._model.hidden(ids)[0, first:last]
-        logits = adapters.recalled(hidden, adapters.logits(hidden), tails(ids[0].tolist(), first, last))
+        logits = adapters.mix_knn(hidden, adapters.logits(hidden), suffixes(ids[0].tolist(), first, last))
         logprobs = torch.log_softmax(logits.float(), -1)
         total = float(logprobs.gather(1, ids[0, len(prompt.ids) :, None]).sum())
         return wire.Scored(logprob=total, tokens=len(text), generation=generation)

@@ -17,7 +17,7 @@ from torch import Tensor
 from c2l_lsp.engine.completion.draft import Draft, DraftBudgets, DraftLookup, DraftSource
 from c2l_lsp.engine.completion.greedy import DecodedToken, GreedySelector
 from c2l_lsp.errors import RequestCancelled
-from c2l_lsp.model.adapter.knn_lm import tails
+from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.kv_sequence import KVSequence, SequenceReader, sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
@@ -103,15 +103,15 @@ class Decoder:
         slot, reused = self._best_slot(ids, kv_key)
         reused = min(reused, len(ids) - 1)  # the last token is always computed, because its logits are needed
         slot.crop(reused)
-        portion = self._reader.portion
+        portion = self._reader.prefill_chunk
         for start in range(reused, len(ids), portion):
             if start > reused and cancelled():
                 raise RequestCancelled("The completion was cancelled while its prompt was read.")
             part = ids[start : start + portion]
-            hidden = slot.sequence.read(part)
+            hidden = slot.sequence.prefill(part)
             self._count(slot, part)
             slot.reusable = len(slot.ids)
-        logits = self._adapters.recalled(hidden, self._reader.logits(hidden), tails(ids, len(ids) - 1, len(ids)))
+        logits = self._adapters.mix_knn(hidden, self._reader.logits(hidden), suffixes(ids, len(ids) - 1, len(ids)))
         return Prefilled(slot, logits[0], len(ids), reused, forced_prefix.encode())
 
     @torch.inference_mode()
@@ -178,14 +178,14 @@ class Decoder:
     def _step(self, slot: _Slot, ids: list[int]) -> Tensor:
         """Run a decode step on the last token and a draft; logits [n, vocabulary] after each of them."""
         started = self._clock() if self._clock is not None else 0.0
-        hidden = slot.sequence.step(ids)
+        hidden = slot.sequence.decode(ids)
         logits = self._reader.logits(hidden, step=True)
         recent = [*slot.ids[-MAX_MATCH:], *ids]
-        logits = self._adapters.recalled(hidden, logits, tails(recent, len(recent) - len(ids), len(recent)))
+        logits = self._adapters.mix_knn(hidden, logits, suffixes(recent, len(recent) - len(ids), len(recent)))
         if self._clock is not None:
             self._budgets.record_time(len(ids) - 1, self._clock() - started)
         self._count(slot, ids)
-        if self._reader.exact:
+        if self._reader.decode_matches_prefill:
             slot.reusable = len(slot.ids)
         return logits
 
@@ -207,7 +207,7 @@ class Decoder:
         if len(self._slots) >= SLOTS:
             self._slots.popitem(last=False)
         self._next_slot += 1
-        slot = _Slot(self._reader.open())
+        slot = _Slot(self._reader.new_sequence())
         self._slots[self._next_slot] = (kv_key, slot)
         return slot, 0
 

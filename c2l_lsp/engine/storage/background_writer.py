@@ -1,4 +1,4 @@
-"""Writes what one folder has learned, behind everything else: a disk may take many seconds, and nobody waits for it."""
+"""Writes generations of a folder in a background thread, so that nothing waits for a slow disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from c2l_lsp.model.hypernet.protocol import RepoState
 
 @dataclass(frozen=True)
 class WriteJob:
-    """A generation to write. `purge`: what was learned under other rules goes with it; readings are pruned already."""
+    """A generation to write, as for `FolderStore.save`.
+
+    `purge`: afterwards, finish the purge of data from excluded files. The cache must be pruned already.
+    """
 
     saved: SavedState
     state: RepoState
@@ -25,80 +28,80 @@ class WriteJob:
 
 @dataclass(frozen=True)
 class WriteResult:
-    """How a job went; `purged` only if it was to purge and did."""
+    """The outcome of a job. `purged`: it finished a purge."""
 
     error: StorageError | None = None
     purged: bool = False
 
 
 class BackgroundWriter:
-    """One job at a time in a thread of its own. Of the jobs that wait only the latest counts: it stands for all."""
+    """Runs one job at a time. A new job replaces a waiting one, because a generation contains the whole state."""
 
     def __init__(self, store: FolderStore) -> None:
         self._store = store
         self._changed = threading.Condition()
-        self._next: WriteJob | None = None
-        self._busy = self._ended = False
-        self._done: WriteResult | None = None
+        self._waiting: WriteJob | None = None
+        self._busy = self._closed = False
+        self._result: WriteResult | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written."""
+        """Whether a job is running or waiting."""
         return self._busy
 
     @property
     def has_result(self) -> bool:
-        """Whether there is an outcome to `take`."""
-        return self._done is not None
+        """Whether `take_result` would return a result."""
+        return self._result is not None
 
     def submit(self, job: WriteJob) -> None:
-        """Write this next."""
+        """Run a job next, instead of a waiting one. A purge of the waiting job is taken over."""
         with self._changed:
-            purge = job.purge or (self._next is not None and self._next.purge)
-            self._next = replace(job, purge=purge)
+            purge = job.purge or (self._waiting is not None and self._waiting.purge)
+            self._waiting = replace(job, purge=purge)
             if not self._busy:
                 self._busy = True
-                threading.Thread(target=self._run, name="c2l-keep", daemon=True).start()
+                threading.Thread(target=self._run, name="c2l-write", daemon=True).start()
 
     def discard_pending(self) -> None:
-        """What waits is not to be written any more: it was forgotten, or the rules leave some of it out."""
+        """Discard the waiting job and the last result: the state was cleared or is purged."""
         with self._changed:
-            self._next = self._done = None
+            self._waiting = self._result = None
 
     def take_result(self) -> WriteResult | None:
-        """How the last job that ended went, once."""
+        """Return and remove the result of the last finished job."""
         with self._changed:
-            done, self._done = self._done, None
-            return done
+            result, self._result = self._result, None
+            return result
 
     def close(self, wait_s: float) -> None:
-        """Let go of the store: after `wait_s` at the latest, or by itself when what is being written is written."""
+        """Close the store once all jobs are done. Returns after `wait_s` seconds at the latest."""
         with self._changed:
             self._changed.wait_for(lambda: not self._busy, wait_s)
-            self._ended = True
+            self._closed = True
             if not self._busy:
                 self._store.close()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                job, self._next = self._next, None
+                job, self._waiting = self._waiting, None
                 if job is None:
                     self._busy = False
                     self._changed.notify_all()
-                    if self._ended:
+                    if self._closed:
                         self._store.close()
                     return
-            done = self._write(job)
+            result = self._write(job)
             with self._changed:
-                self._done = done
+                self._result = result
 
     def _write(self, job: WriteJob) -> WriteResult:
         epoch = self._store.epoch
         try:
-            kept = self._store.save(job.saved, job.state, job.extra)
-            return WriteResult(purged=job.purge and kept and self._store.finish_purge(epoch))
+            saved = self._store.save(job.saved, job.state, job.extra)
+            return WriteResult(purged=job.purge and saved and self._store.finish_purge(epoch))
         except StorageError as error:
             return WriteResult(error)
         except Exception as error:
-            return WriteResult(StorageError(f"What was learned cannot be kept: {place(error)}."))
+            return WriteResult(StorageError(f"The state cannot be saved: {place(error)}."))

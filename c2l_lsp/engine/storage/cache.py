@@ -1,6 +1,7 @@
-"""Readings and texts by content, in one SQLite file of a folder's state directory: a cache.
+"""Cache of chunk embeddings and file texts by content hash: one SQLite file in a folder's state directory.
 
-Each row carries its own checksum, and a lost row is read again from the text. Who may not write reads what is there.
+Each row has a checksum. A missing or damaged row is computed again from the file. A process without the state lock only
+reads.
 """
 
 from __future__ import annotations
@@ -23,53 +24,56 @@ from c2l_lsp.model.hypernet.protocol import ChunkEmbedding
 DATABASE = "readings.sqlite"
 _BATCH = 500
 _BUSY_S = 2.0
-_LOG_BYTES = 16 << 20  # of SQLite's log, above which it is folded into the database
+_MAX_WAL_BYTES = 16 << 20  # a longer write-ahead log is copied into the database
 
 
 class Cache:
-    """The database below the directory of a claim. StorageError when it cannot be written or read, InUse when another
-    process writes it."""
+    """The database in the directory of `lock`.
+
+    All methods raise StorageError if the database cannot be read or written. Writing raises StateInUse if another
+    process holds the lock. `rule` names the hypernetwork and version that an embedding was computed with.
+    """
 
     def __init__(self, lock: StateLock) -> None:
         self._lock = lock
         self._path = lock.root / DATABASE
         self._db: sqlite3.Connection | None = None
-        self._writes = False  # what the connection was opened for
-        self._folding: threading.Thread | None = None
+        self._writable = False  # whether the connection may write
+        self._checkpointing: threading.Thread | None = None
 
     def get(self, keys: Iterable[bytes], rule: str) -> dict[bytes, ChunkEmbedding]:
-        """Stored readings of some keys; what is missing or damaged is simply not in the answer."""
+        """Return the stored embeddings of these keys. Missing and damaged ones are left out."""
         wanted = list(dict.fromkeys(keys))
         found: dict[bytes, ChunkEmbedding] = {}
         with self._errors():
-            if self._nothing_to_read():
+            if self._is_missing():
                 return found
             for start in range(0, len(wanted), _BATCH):
-                part = wanted[start : start + _BATCH]
-                marks = ",".join("?" * len(part))
+                batch = wanted[start : start + _BATCH]
+                marks = ",".join("?" * len(batch))
                 query = f"SELECT key, value, sum FROM reading WHERE rule = ? AND key IN ({marks})"  # noqa: S608
-                for key, value, checksum in self._open().execute(query, [rule, *part]):
+                for key, value, checksum in self._open().execute(query, [rule, *batch]):
                     if disk.checksum(value) == checksum:
                         with contextlib.suppress(SafetensorError):
                             found[key] = tensors_from(value)
         return found
 
-    def put(self, readings: Mapping[bytes, ChunkEmbedding], rule: str) -> None:
-        """Keep readings."""
+    def put(self, embeddings: Mapping[bytes, ChunkEmbedding], rule: str) -> None:
+        """Store chunk embeddings, replacing those with the same key and rule."""
         rows = []
-        for key, reading in readings.items():
-            value = tensors_to(dict(reading))
+        for key, embedding in embeddings.items():
+            value = tensors_to(dict(embedding))
             rows.append((key, rule, value, disk.checksum(value)))
         self._lock.require_held()
         with self._errors(), self._open() as db:
             db.executemany("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)", rows)
-        self._fold_soon()
+        self._checkpoint_soon()
 
     def get_texts(self, digests: Iterable[bytes]) -> dict[bytes, str]:
-        """Kept texts of files by digest (only a hypernetwork that reads diffs has them kept)."""
+        """Return the stored file texts of these digests. Missing and damaged ones are left out."""
         found: dict[bytes, str] = {}
         with self._errors():
-            if self._nothing_to_read():
+            if self._is_missing():
                 return found
             for digest in dict.fromkeys(digests):
                 row = self._open().execute("SELECT value, sum FROM text WHERE digest = ?", [digest]).fetchone()
@@ -78,7 +82,7 @@ class Cache:
         return found
 
     def put_texts(self, texts: Mapping[bytes, str], alive: set[bytes]) -> None:
-        """Keep texts of files; those that are not `alive` any more are deleted."""
+        """Store file texts, and delete all whose digest is not in `alive`."""
         self._lock.require_held()
         packed = {digest: zlib.compress(text.encode("utf-8")) for digest, text in texts.items()}
         with self._errors(), self._open() as db:
@@ -88,33 +92,33 @@ class Cache:
             db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in alive])
 
     def prune(self, alive: set[bytes], rule: str, texts: Collection[bytes] = ()) -> None:
-        """Delete readings, and texts other than `texts`, that no file needs any more."""
+        """Delete all embeddings but those of `alive` under `rule`, and all texts but those of `texts`."""
         self._lock.require_held()
         with self._errors(), self._open() as db:
             stored = [row[0] for row in db.execute("SELECT key FROM reading WHERE rule = ?", [rule])]
-            gone = [(key, rule) for key in stored if key not in alive]
-            db.executemany("DELETE FROM reading WHERE key = ? AND rule = ?", gone)
+            unused = [(key, rule) for key in stored if key not in alive]
+            db.executemany("DELETE FROM reading WHERE key = ? AND rule = ?", unused)
             db.execute("DELETE FROM reading WHERE rule <> ?", [rule])
             stored = [row[0] for row in db.execute("SELECT digest FROM text")]
             db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in texts])
 
-    def _nothing_to_read(self) -> bool:
+    def _is_missing(self) -> bool:
         return not self._lock.acquire() and not self._path.is_file()
 
     def _open(self) -> sqlite3.Connection:
-        if self._lock.held and not self._writes:
-            self.close()  # it was open for reading at most
+        if self._lock.held and not self._writable:
+            self.close()  # the lock was acquired after the connection was opened for reading
         if self._db is None:
-            self._writes = self._lock.acquire()
-            if not self._writes:
+            self._writable = self._lock.acquire()
+            if not self._writable:
                 self._db = sqlite3.connect(self._uri("ro"), uri=True, timeout=0.5, check_same_thread=False)
                 self._db.text_factory = bytes
                 return self._db
             try:
                 self._db = _connect(self._path)
-            except sqlite3.OperationalError:  # a disk that fails, not a file that is damaged
+            except sqlite3.OperationalError:  # the disk fails; the file may be sound
                 raise
-            except sqlite3.DatabaseError:  # a damaged cache is set aside; everything in it can be read again
+            except sqlite3.DatabaseError:  # a damaged file is replaced: everything in it can be computed again
                 for part in ("", "-wal", "-shm"):
                     self._path.with_name(self._path.name + part).unlink(missing_ok=True)
                 self._db = _connect(self._path)
@@ -124,30 +128,34 @@ class Cache:
         return f"{self._path.as_uri()}?mode={mode}"
 
     def close(self) -> None:
-        """Let go of the file; it is opened again when it is used."""
+        """Close the file. It is opened again by the next use."""
         if self._db is not None:
             with contextlib.suppress(sqlite3.Error):
-                self._db.execute("PRAGMA synchronous=NORMAL")  # the last to close folds the log into the database
+                self._db.execute("PRAGMA synchronous=NORMAL")  # closing the last connection checkpoints the log
             self._db.close()
             self._db = None
 
-    def _fold_soon(self) -> None:
-        """Fold the log into the database once it is long, in a thread: it waits for the disk, and nothing else may."""
+    def _checkpoint_soon(self) -> None:
+        """Checkpoint a long write-ahead log, in a thread because it waits for the disk."""
         log = self._path.with_name(f"{DATABASE}-wal")
         with contextlib.suppress(OSError):
-            idle = self._folding is None or not self._folding.is_alive()
-            if idle and log.stat().st_size > _LOG_BYTES:
-                self._folding = threading.Thread(target=self.checkpoint, name="c2l-fold", daemon=True)
-                self._folding.start()
+            idle = self._checkpointing is None or not self._checkpointing.is_alive()
+            if idle and log.stat().st_size > _MAX_WAL_BYTES:
+                self._checkpointing = threading.Thread(target=self.checkpoint, name="c2l-checkpoint", daemon=True)
+                self._checkpointing.start()
 
-    def checkpoint(self, how: str = "PASSIVE") -> bool:
-        """Whether all of the log could be folded in; a connection of its own, so that any thread may."""
+    def checkpoint(self, mode: str = "PASSIVE") -> bool:
+        """Copy the write-ahead log into the database, and return whether nothing of it is left to copy.
+
+        `mode` is SQLite's: PASSIVE does not wait for readers, TRUNCATE does and empties the log. Uses its own
+        connection, so any thread may call it.
+        """
         if not self._path.is_file():
             return True
         try:
             with contextlib.closing(sqlite3.connect(self._uri("rw"), uri=True, timeout=_BUSY_S)) as db:
                 db.execute("PRAGMA synchronous=NORMAL")
-                return not db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()[0]
+                return not db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0]
         except sqlite3.Error:
             return False
 
@@ -164,9 +172,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
     with contextlib.suppress(OSError):
         path.chmod(0o600)
-    db.text_factory = bytes  # a damaged row must reach the checksum, not fail to decode
+    db.text_factory = bytes  # damaged text must fail its checksum rather than raise on decoding
     db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=OFF")  # nor is the disk waited for here: `fold` does, and only that writes the file
+    db.execute("PRAGMA synchronous=OFF")  # only `checkpoint` writes the database file, and waits for the disk
     db.execute("PRAGMA wal_autocheckpoint=0")
     db.execute("PRAGMA secure_delete=ON")
     db.execute(

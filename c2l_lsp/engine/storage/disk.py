@@ -1,4 +1,4 @@
-"""Files as a state directory needs them: private to the user, durable before they count, and deleted for certain."""
+"""File operations of a state directory: private to the user, durable writes, deletion that reports what is left."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from c2l_lsp.errors import StorageError
 
 
 def storage_error(root: Path, error: Exception) -> StorageError:
-    """The sentence for a place that cannot be written."""
-    why = getattr(error, "strerror", None) or error
-    return StorageError(f"What was learned cannot be kept in {root}: {why}.")
+    """Return the error for a state directory that cannot be read or written."""
+    reason = getattr(error, "strerror", None) or error
+    return StorageError(f"The state cannot be saved in {root}: {reason}.")
 
 
 def make_private(root: Path) -> None:
-    """Make a directory that is the user's alone."""
+    """Create a directory, with its parents, that only the user can access (mode 0700)."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.suppress(OSError):  # a file system without modes
         root.chmod(0o700)
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+    """Write a file (mode 0600) and wait until it is on the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -34,7 +34,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a rename durable where directories can be synced (not on Windows)."""
+    """Make renames in a directory durable. Does nothing on Windows, which cannot sync directories."""
     if os.name == "nt":
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -45,15 +45,15 @@ def sync_directory(directory: Path) -> None:
 
 
 def checksum(content: bytes) -> bytes:
-    """16 bytes by which damage to what is kept is noticed."""
+    """Return a checksum of 16 bytes."""
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def delete(*paths: Path) -> None:
-    """Delete files and directories, as many as can be. StorageError that names the first that is still there."""
+    """Delete files and directories, as many as possible. Raises StorageError naming the first that is left."""
     failed: list[OSError] = []
 
-    def tried(remove: Callable[[str], None], path: str) -> None:
+    def attempt(remove: Callable[[str], None], path: str) -> None:
         try:
             remove(path)
         except OSError as error:
@@ -61,15 +61,15 @@ def delete(*paths: Path) -> None:
 
     for path in map(str, paths):
         if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114 - os.walk gives names, not paths
-            tried(os.unlink, path)
+            attempt(os.unlink, path)
             continue
         for folder, folders, files in os.walk(path, topdown=False, onerror=failed.append):
             for name in files:
-                tried(os.unlink, os.path.join(folder, name))  # noqa: PTH118
+                attempt(os.unlink, os.path.join(folder, name))  # noqa: PTH118
             for name in folders:
                 below = os.path.join(folder, name)  # noqa: PTH118
-                tried(os.unlink if os.path.islink(below) else os.rmdir, below)  # noqa: PTH114
-        tried(os.rmdir, path)
+                attempt(os.unlink if os.path.islink(below) else os.rmdir, below)  # noqa: PTH114
+        attempt(os.rmdir, path)
     failed = [error for error in failed if not isinstance(error, FileNotFoundError)]
     if failed:
         first = failed[0]
@@ -77,7 +77,7 @@ def delete(*paths: Path) -> None:
 
 
 def directory_size(directory: Path) -> int:
-    """Bytes in a directory; what goes while it is looked at does not count."""
+    """Return the size in bytes of all files in a directory. Files that disappear meanwhile do not count."""
     total = 0
     for folder, _, names in os.walk(directory):
         for name in names:

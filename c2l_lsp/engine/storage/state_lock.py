@@ -1,4 +1,4 @@
-"""Who writes a folder's state directory: one process at a time."""
+"""Lock of a state directory: one process at a time may write it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ LOCK = "lock"
 
 
 class StateInUse(StorageError):
-    """Another process keeps this folder's state; nothing is wrong, and nothing may be written."""
+    """Another process holds the lock. This is a normal condition, and nothing may be written."""
 
     severity = Severity.INFO
 
 
 class StateLock:
-    """The right to write a directory. `changing` is held where the right, or what is current there, changes."""
+    """A lock file of the operating system. It is released when its process ends, however that happens.
+
+    `mutex` is for the threads of this process. It is held while the lock or the current generation changes.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -29,13 +32,13 @@ class StateLock:
 
     @property
     def held(self) -> bool:
-        """Whether this process has the right by now."""
+        """Whether this process holds the lock."""
         return self._lock is not None
 
     def acquire(self) -> bool:
-        """Whether this process may write here; tries to become the one that may. StorageError if no file can be made.
+        """Take the lock if it is free, and return whether this process holds it. Does not wait.
 
-        The lock is the operating system's: it ends with the process that holds it, however that ends.
+        Raises StorageError if the lock file cannot be created.
         """
         with self.mutex:
             if self._lock is not None:
@@ -52,14 +55,12 @@ class StateLock:
             return True
 
     def require_held(self) -> None:
-        """StateInUse if another process may write here."""
+        """Take the lock, or raise StateInUse."""
         if not self.acquire():
-            raise StateInUse(
-                f"Another server keeps what is learned in {self.root}; this one keeps nothing there meanwhile."
-            )
+            raise StateInUse(f"Another server writes the state in {self.root}. This one does not save there meanwhile.")
 
     def release(self) -> None:
-        """Let another process have it."""
+        """Release the lock, if it is held."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -1,8 +1,9 @@
-"""What a folder's state is kept in: generations of the state (the truth), beside a cache of readings (see `cache`).
+"""The state directory of a folder: saved generations of its state, and the cache of chunk embeddings.
 
-A generation is a directory written aside, its manifest with the checksums last, then one atomic pointer switch: a load
-takes a whole generation or none. Everything is private to the user (0700/0600) and outside the workspace. One process
-at a time writes (see `claim`); another that has the same folder open reads what is there.
+A generation is a directory. It is written under a temporary name, the manifest with the checksums last; then one rename
+of the pointer file CURRENT makes it the current one. A load returns a complete generation or none. All files are
+private to the user (0700/0600) and outside the workspace. One process at a time writes (see `state_lock`); others that
+have the same folder open only read.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from c2l_lsp.model.hypernet.protocol import RepoState
 SCHEMA = 1
 KEPT_GENERATIONS = 2
 _POINTER = "CURRENT"
-_PURGE = "purge"  # stands for as long as something may be kept that the rules leave out by now
-MARKS = (_POINTER, LOCK, DATABASE, _PURGE)
-"""Files of which every state directory has one, whatever happened to it."""
+_PURGE = "purge"  # exists while data of files that are excluded now may be left
+MARKER_FILES = (_POINTER, LOCK, DATABASE, _PURGE)
+"""Every state directory has at least one of these files, whatever happened to it."""
 
-_BROKEN = (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError, SafetensorError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError, SafetensorError)
 
 
 def folder_key(folder: Path) -> str:
-    """Name of a folder's state directory: a readable part and a hash of the real path."""
+    """Return the name of a folder's state directory: a readable part, and a hash of the real path."""
     real = os.path.realpath(folder)
     digest = hashlib.blake2b(os.path.normcase(real).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
     readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(real).name)[:40] or "root"
@@ -47,11 +48,12 @@ def folder_key(folder: Path) -> str:
 
 
 class SavedState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a generation stands for: the files folded into it and by which hypernetwork, under which filter.
+    """Metadata of a generation: the files that the state was made from, the hypernetwork and the ignore rules.
 
-    `files` maps a path to the digest, size and mtime_ns of the text and the keys of its pieces; `seen` likewise every
-    file of the folder, learned or not (so that a change made later is known as one); `touched` are files that were
-    changed, latest last; `first` names the chunks that files outside the sample had at first (see `Sample`).
+    `filter_digest`: names the ignore rules. `gate`, `gate_recall`: strengths that validation chose for the matrices and
+    the kNN memory. `files`: path to (digest, size, mtime_ns, keys of its chunks). `seen`: path to (digest, size,
+    mtime_ns) of every file in the folder, indexed or not, so that a later change is recognised. `touched`: changed
+    files, latest last. `first`: original chunks of changed files outside the sample (see `adaptation.sample`).
     """
 
     schema: int
@@ -68,7 +70,11 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FolderStore:
-    """The state directory of one folder. StorageError when it cannot be written, StateError when it cannot be read."""
+    """The state directory of one folder.
+
+    Writing raises StorageError if the directory cannot be written, and StateInUse if another process holds the lock.
+    Reading raises StateError if the state is damaged.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -77,21 +83,21 @@ class FolderStore:
         self._epoch = 0
 
     def acquire(self) -> bool:
-        """Whether this process may write here; see `Claim.own`."""
+        """Take the lock if it is free, and return whether this process holds it. See `StateLock.acquire`."""
         return self.lock.acquire()
 
     def close(self) -> None:
-        """Let go of the files, and of the right to write them."""
+        """Close the cache and release the lock."""
         self.cache.close()
         self.lock.release()
 
     # --- generations -----------------------------------------------------------------------------------------------
 
     def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor]) -> bool:
-        """Write a generation and switch to it. `extra` are more tensors it needs (a prior of the user's own base).
+        """Write a generation and make it the current one. Return False if `clear` or `purge` was called meanwhile.
 
-        Any thread may, while others read and write readings. False if all was cleared or purged meanwhile: then
-        nothing is left of it.
+        `extra`: tensors besides the state, such as a prior estimated for the user's own base model. Any thread may save
+        while others use the cache.
         """
         self.lock.require_held()
         epoch = self._epoch
@@ -114,7 +120,7 @@ class FolderStore:
             disk.write_durably(aside / "manifest.json", json.dumps(manifest).encode())
             disk.sync_directory(aside)
             disk.write_durably(pointer, name.encode())
-            with self.lock.mutex:  # short: nobody waits for the disk here
+            with self.lock.mutex:  # renames only: no wait for the disk
                 if epoch == self._epoch:
                     aside.rename(target)
                     pointer.replace(self.root / _POINTER)
@@ -128,49 +134,57 @@ class FolderStore:
                 disk.delete(aside, pointer)
             return False
         with contextlib.suppress(StorageError):  # the next save tries again
-            disk.delete(*self._others(name))
+            disk.delete(*self._obsolete(name))
         return True
 
-    def _others(self, current: str) -> list[Path]:
-        """Old generations, one left out, and what interrupted saves left."""
+    def _obsolete(self, current: str) -> list[Path]:
+        """Generations older than the last KEPT_GENERATIONS, and files of interrupted saves."""
         generations = sorted((p for p in self.root.glob("gen-*") if p.suffix != ".bad"), key=lambda p: p.name)
         old = [path for path in generations if path.name != current][: -(KEPT_GENERATIONS - 1) or None]
         return old + list(self.root.glob(".gen-*.tmp"))
 
     def load(self) -> tuple[SavedState, RepoState, dict[str, Tensor]] | None:
-        """The newest whole generation; None if there is none yet. StateError after setting a broken one aside.
+        """Return the current generation as (metadata, state, extra tensors), or None if there is none.
 
-        Without the right to write nothing is set aside: it may be the other process that is just replacing it.
+        Raises StateError if it is damaged. The damaged generation is set aside, unless another process holds the lock
+        and may be replacing it.
         """
         writer = self._may_write()
-        for last in (False, True):
-            try:
-                directory = self._current()
-                return None if directory is None else self._read(directory)
-            except _BROKEN as error:
-                if not (writer or last):
-                    continue  # two saves may have come between pointer and files
+        try:
+            return self._load_current()
+        except _DAMAGE as error:
+            if writer:
                 raise self.reject(error) from error
-        return None  # pragma: no cover - the loop returns or raises
+        try:  # the other process may have replaced the generation after its name was read
+            return self._load_current()
+        except _DAMAGE as error:
+            raise self.reject(error) from error
+
+    def _load_current(self) -> tuple[SavedState, RepoState, dict[str, Tensor]] | None:
+        directory = self._current()
+        return None if directory is None else self._read(directory)
 
     def reject(self, error: Exception) -> StateError:
-        """The sentence for a generation that cannot be used; who may write sets it aside."""
+        """Set the current generation aside because of `error`, if this process may write. Return the error to raise."""
         if self._may_write():
             self.quarantine()
-        return StateError(f"The state in {self.root} is damaged ({error}); it was set aside and is built again.")
+        return StateError(f"The state in {self.root} is damaged ({error}). It was set aside and is built again.")
 
     def _may_write(self) -> bool:
         try:
             return self.acquire()
-        except StorageError:  # saving will tell
+        except StorageError:  # a save will report it
             return False
 
     def load_metadata(self) -> SavedState | None:
-        """What the newest generation stands for, without its tensors and without touching anything."""
+        """Return the metadata of the current generation, or None. Takes no lock and changes nothing.
+
+        Raises StateError if the generation is damaged.
+        """
         try:
-            directory = self._current()
-            return None if directory is None else self._read(directory)[0]
-        except _BROKEN as error:
+            loaded = self._load_current()
+            return None if loaded is None else loaded[0]
+        except _DAMAGE as error:
             raise StateError(f"The state in {self.root} is damaged ({error}).") from error
 
     def _current(self) -> Path | None:
@@ -179,7 +193,7 @@ class FolderStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         if not name.startswith("gen-") or Path(name).name != name:
-            raise ValueError("a damaged pointer")
+            raise ValueError("the file CURRENT is damaged")
         return self.root / name
 
     def _read(self, directory: Path) -> tuple[SavedState, RepoState, dict[str, Tensor]]:
@@ -189,8 +203,8 @@ class FolderStore:
         content = {}
         for file, checksum in manifest["sums"].items():
             if Path(file).name != file:
-                raise ValueError("a file name that leaves the directory")
-            content[file] = (directory / file).read_bytes()  # private memory: a mapped file could change under us
+                raise ValueError(f"the manifest names {file!r}, which is not in the directory")
+            content[file] = (directory / file).read_bytes()  # not mapped: the file could change after the check
             if disk.checksum(content[file]).hex() != checksum:
                 raise ValueError(f"{file} does not match its checksum")
         saved = msgspec.msgpack.decode(content["saved.msgpack"], type=SavedState, strict=True)
@@ -198,11 +212,11 @@ class FolderStore:
         state, extra = tensors_from(content["state.safetensors"]), tensors_from(content["extra.safetensors"])
         finite = all(bool(tensor.isfinite().all()) for tensor in [*state.values(), *extra.values()])
         if not (finite and all(math.isfinite(number) and number >= 0 for number in numbers) and saved.generation >= 0):
-            raise ValueError("numbers that are not finite, or below 0")
+            raise ValueError("a number is negative or not finite")
         return saved, RepoState(state), extra
 
     def quarantine(self) -> None:
-        """Take the current generation out of use, keeping it for a look (`*.bad`)."""
+        """Rename the current generation to `*.bad`, for inspection, so that it is not loaded again."""
         with contextlib.suppress(OSError, StorageError):
             pointer = self.root / _POINTER
             name = pointer.read_text(encoding="ascii", errors="replace").strip()
@@ -216,13 +230,14 @@ class FolderStore:
 
     @property
     def purge_pending(self) -> bool:
-        """Whether a purge was begun, by this process or an earlier one, and not ended."""
+        """Whether a purge was started, by this or an earlier process, and not finished."""
         return (self.root / _PURGE).exists()
 
     def purge(self) -> None:
-        """Other rules: delete every generation, also those set aside, and note that readings are yet to be pruned.
+        """Delete every generation, also those set aside, because files are excluded that were not before.
 
-        StorageError if some of it cannot be deleted; it is no current generation any more in any case.
+        The purge is pending until the cache is pruned too and `finish_purge` is called. Raises StorageError if
+        something cannot be deleted; even then there is no current generation any more.
         """
         self.lock.require_held()
         with self.lock.mutex:
@@ -236,34 +251,36 @@ class FolderStore:
 
     @property
     def epoch(self) -> int:
-        """Counts what was cleared and purged: what was begun in an earlier one is no use."""
+        """Number of calls of `clear` and `purge`. A save that began in an earlier epoch is discarded."""
         return self._epoch
 
     def finish_purge(self, epoch: int) -> bool:
-        """End the purge of an epoch (if that is still the last): readings were pruned, and nothing of them may stay in
-        SQLite's log either. StorageError if that cannot be."""
+        """Finish the purge of an epoch after the cache was pruned, and return whether no later purge has started.
+
+        Empties SQLite's log as well, which may still hold deleted rows. Raises StorageError if something is left.
+        """
         self.lock.require_held()
         try:
             current = self._current()
-        except _BROKEN as error:
+        except _DAMAGE as error:
             raise disk.storage_error(self.root, error) from error
         disk.delete(*(path for path in self.root.glob("gen-*") if path != current), *self.root.glob(".gen-*.tmp"))
         if not self.cache.checkpoint("TRUNCATE"):
-            raise StorageError(f"What the rules leave out by now cannot be deleted from {self.root} yet.")
+            raise StorageError(f"Data of files that are excluded now cannot be deleted from {self.root} yet.")
         with self.lock.mutex:
             if epoch == self._epoch:
                 disk.delete(self.root / _PURGE)
             return epoch == self._epoch
 
     def clear(self) -> None:
-        """Forget everything about the folder; with another process that keeps it, nothing (InUse).
+        """Delete the state directory.
 
-        StorageError if some of it cannot be deleted.
+        Raises StateInUse, and deletes nothing, if another process holds the lock; StorageError if something is left.
         """
         self.lock.require_held()
         with self.lock.mutex:
             self._epoch += 1
             self.close()
-            with contextlib.suppress(OSError):  # first, so that what cannot be deleted is not loaded either
+            with contextlib.suppress(OSError):  # first, so that a generation that cannot be deleted is not loaded
                 (self.root / _POINTER).unlink()
         disk.delete(self.root)

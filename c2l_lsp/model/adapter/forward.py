@@ -90,19 +90,19 @@ class NativeReader:
         lm: Any,  # noqa: ANN401 - a model `unsupported_reason` accepts
         adapters: AdapterSlot,
         int8: bool | None = None,
-        fixed: bool | None = None,
+        fixed_shapes: bool | None = None,
         compiled: bool | None = None,
-        whole: Int8Model | None = None,
+        int8_model: Int8Model | None = None,
     ) -> None:
         self._lm, self._adapters = lm, adapters
         self._packs, self._small = packing_is_faster(lm), is_small(lm)
         self._int8 = int8_is_faster(lm) if int8 is None else int8
-        self.fixed = lm.device.type == "cuda" if fixed is None else fixed
+        self.fixed_shapes = lm.device.type == "cuda" if fixed_shapes is None else fixed_shapes
         self._quick = self._int8 and (kernel_supports(lm) if compiled is None else compiled)
         self._one = self._quick and lm.dtype == torch.float32 and self._small
         self.kv_dtype = KV_DTYPE if self._one else lm.dtype
-        if whole is not None and self._one:
-            self._bare = _Forms(whole.weights, whole.weights, whole.layers)
+        if int8_model is not None and self._one:
+            self._bare = _Forms(int8_model.weights, int8_model.weights, int8_model.layers)
         else:
             self._bare = self._both(*self._formed(fuse_projections(lm)))
         self._adapted: list[tuple[Mapping[str, LoraPair], _Forms]] = []
@@ -110,14 +110,14 @@ class NativeReader:
         self.attention = Attention(self._bare.prompt)
 
     @property
-    def exact(self) -> bool:
+    def decode_matches_prefill(self) -> bool:
         """Whether a step leaves the same KV as a prompt, but for rounding."""
         return self._one or not self._int8
 
     @property
-    def portion(self) -> int:
+    def prefill_chunk(self) -> int:
         """Tokens of a prompt to be read at a time; the next ones have the same bits then."""
-        if (whole := self.whole) is not None:
+        if (whole := self.compiled_prefill) is not None:
             return whole.slice_tokens
         return ALL if self._lm.device.type == "cuda" else _PORTION
 
@@ -127,14 +127,14 @@ class NativeReader:
         return forms.step if step else forms.prompt
 
     @property
-    def quick(self) -> KernelLayers | None:
+    def compiled_decode(self) -> KernelLayers | None:
         """All layers under the current adapter for one compiled call a step, where that can be."""
         return self._forms(self._adapters.pairs).quick
 
     @property
-    def whole(self) -> KernelLayers | None:
+    def compiled_prefill(self) -> KernelLayers | None:
         """The same for prompts, where they are read so too."""
-        return self.quick if self._one else None
+        return self.compiled_decode if self._one else None
 
     def _forms(self, pairs: Mapping[str, LoraPair]) -> _Forms:
         if not pairs:
@@ -177,13 +177,13 @@ class NativeReader:
         """Merge the current adapter's pairs."""
         self._forms(self._adapters.pairs)
 
-    def open(self) -> NativeSequence:
+    def new_sequence(self) -> NativeSequence:
         """An empty text."""
         return NativeSequence(self)
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d] under the current adapter."""
-        forms, mapped = self._forms(self._adapters.pairs), self._adapters.mapped(hidden)
+        forms, mapped = self._forms(self._adapters.pairs), self._adapters.apply_final_map(hidden)
         return (forms.step if step else forms.prompt).head(mapped)
 
     def plan(self, start: int, end: int) -> _Pass:
@@ -206,28 +206,28 @@ class NativeSequence:
         self._steps: dict[int, tuple[Weights, FixedStep]] = {}
         self._quick: list[tuple[KernelLayers, KernelSequence]] = []
 
-    def read(self, ids: list[int], every: bool = False) -> Tensor:
+    def prefill(self, ids: list[int], all_positions: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
-        if (whole := self._reader.whole) is not None:
-            return self._compiled(ids, self._reader.shape, whole, every)
-        return self._forward(ids, self._reader.weights(), every)
+        if (whole := self._reader.compiled_prefill) is not None:
+            return self._compiled(ids, self._reader.shape, whole, all_positions)
+        return self._forward(ids, self._reader.weights(), all_positions)
 
-    def step(self, ids: list[int]) -> Tensor:
+    def decode(self, ids: list[int]) -> Tensor:
         """Append a decode step: a token and what was drafted after it; hidden states [n, d] of all of them."""
         w = self._reader.weights(step=True)
-        if (quick := self._reader.quick) is not None:
+        if (quick := self._reader.compiled_decode) is not None:
             return self._compiled(ids, w, quick)
-        if self._reader.fixed and len(ids) <= ROWS[-1]:
+        if self._reader.fixed_shapes and len(ids) <= ROWS[-1]:
             return self._fixed(ids, w)
         return self._forward(ids, w, True)
 
-    def _compiled(self, ids: list[int], w: Weights, quick: KernelLayers, every: bool = True) -> Tensor:
+    def _compiled(self, ids: list[int], w: Weights, quick: KernelLayers, all_positions: bool = True) -> Tensor:
         self._reserve(self.length + len(ids))
         stepping = next((known for steps, known in self._quick if steps is quick), None)
         if stepping is None:
             stepping = quick.bind(self._room, self._reader.rotations(self._room.shape[1]))
             self._quick = [*self._quick[-1:], (quick, stepping)]
-        hidden = stepping(ids, self.length, every)
+        hidden = stepping(ids, self.length, all_positions)
         self.length += len(ids)
         return hidden.to(w.embedding.dtype)
 
@@ -244,7 +244,7 @@ class NativeSequence:
         return hidden
 
     @torch.inference_mode()
-    def _forward(self, ids: list[int], w: Weights, every: bool) -> Tensor:
+    def _forward(self, ids: list[int], w: Weights, all_positions: bool) -> Tensor:
         reader = self._reader
         step = reader.plan(self.length, self.length + len(ids))
         self._reserve(step.end)
@@ -254,7 +254,7 @@ class NativeSequence:
             x = _mlp(x + layer.output(self._reader.attention(q, kv, step.start, step.end)), layer)
         layer, kv = w.layers[-1], self._kv[-1]
         q = self._write(x, layer, kv, step)
-        if not every and len(ids) > 1:  # of the last layer only the last row is asked for
+        if not all_positions and len(ids) > 1:  # of the last layer only the last row is asked for
             q, x, step = q[-1:], x[-1:], reader.plan(step.end - 1, step.end)
         x = _mlp(x + layer.output(self._reader.attention(q, kv, step.start, step.end)), layer)
         self.length += len(ids)

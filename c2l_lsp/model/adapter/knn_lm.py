@@ -4,7 +4,7 @@ A nearest-neighbour language model (kNN-LM, Khandelwal et al. 2020, arXiv 1911.0
 the last token and whose share is decided at every position. After tokens …, x₋₁, x₀ with final hidden state h:
     candidates  all positions j of the repository whose own last token is x₀
     s_j = cos(W h, W h_j) / τ + ρ · run_j       run_j: tokens before that agree, x₀ included, up to LONGEST
-    r(y) = Σ_{j: next_j = y} softmax(s)_j       over the NEAREST best
+    r(y) = Σ_{j: next_j = y} softmax(s)_j       over the NEIGHBOURS best
     p(y) = (1 − λ) p_LM(y) + λ r(y),            λ = strength · σ(bias + weights · features)
 It reads no text into the prompt, changes no KV, and is a multiset over chunks: what is added can be taken away exactly.
 """
@@ -29,12 +29,12 @@ from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.kernel import MAX_MATCH, Int32Array
 from c2l_lsp.model.runtime.logits import Float32Array, LogitSummary, logaddexp_at, summarize
 
-NEAREST = 32
+NEIGHBOURS = 32
 """Candidates that speak."""
 
 _MOST = 4096  # candidates that are looked at: more share only their last token, a new line for one
 _CUT = -1  # stands before every piece's tokens; equals no token, so no run goes beyond a piece
-CEILING = 0.95
+MAX_KNN_WEIGHT = 0.95
 """Of λ: the base model always has a say."""
 
 FEATURES = ("share of the best", "nearest", "longest run", "base's best", "agree", "candidates", "share of the doubt")
@@ -49,7 +49,7 @@ class MixtureGate:
     bias: float = -6.88
     weights: tuple[float, ...] = (1.31, 4.53, 1.77, -1.04, 0.32, 0.29, 1.23)
 
-    def judge(self, found: Neighbours, top: float, token: int) -> NeighbourVote:
+    def vote(self, found: Neighbours, top: float, token: int) -> NeighbourVote:
         """What the candidates say. `top` is the base's highest probability, `token` the one that has it."""
         score = found.cosine / self.temperature + self.run * found.run
         weight = np.exp(score - score.max())
@@ -64,17 +64,17 @@ class MixtureGate:
         )  # fmt: skip
         return NeighbourVote(np.array([*shares], np.int32), np.array([*shares.values()]), np.array(features))
 
-    def believed(self, features: NDArray[np.float64]) -> float:
+    def weight(self, features: NDArray[np.float64]) -> float:
         """λ at full strength."""
         at = self.bias + sum(weight * value for weight, value in zip(self.weights, features.tolist(), strict=True))
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, at))))
 
-    def plain(self) -> list[float]:
+    def to_list(self) -> list[float]:
         """All numbers, for a file."""
         return [self.temperature, self.run, self.bias, *self.weights]
 
     @classmethod
-    def of(cls, numbers: Sequence[float]) -> MixtureGate:
+    def from_list(cls, numbers: Sequence[float]) -> MixtureGate:
         """The inverse of `plain`. ValueError if there are too few or too many."""
         if len(numbers) != 3 + len(FEATURES):
             raise ValueError(f"{len(numbers)} numbers where {3 + len(FEATURES)} are expected")
@@ -99,23 +99,23 @@ class NeighbourVote:
     mass: NDArray[np.float64]
     features: NDArray[np.float64]
 
-    def of(self, token: int) -> float:
+    def probability(self, token: int) -> float:
         """r of a token."""
         return float(self.mass[self.tokens == token].sum())
 
 
-def keys_of(basis: Tensor, hidden: Tensor) -> Tensor:
+def compute_keys(basis: Tensor, hidden: Tensor) -> Tensor:
     """Unit keys W h [N, D] fp32 of final hidden states [N, d]."""
     return torch.nn.functional.normalize(hidden.float() @ basis.to(hidden.device).T, dim=1)
 
 
-def rows_of(basis: Tensor, hidden: Tensor, ids: Sequence[int]) -> dict[str, Tensor]:
+def datastore_entries(basis: Tensor, hidden: Tensor, ids: Sequence[int]) -> dict[str, Tensor]:
     """What is kept of a piece: ids [n + 2] int32 (a cut, the start token, its tokens) and keys [n, D] int8."""
-    keys = (keys_of(basis, hidden) * 127).round().to(torch.int8).cpu()
+    keys = (compute_keys(basis, hidden) * 127).round().to(torch.int8).cpu()
     return {"ids": torch.tensor([_CUT, *ids], dtype=torch.int32), "keys": keys}
 
 
-def nothing(width: int) -> dict[str, Tensor]:
+def empty_datastore(width: int) -> dict[str, Tensor]:
     """The rows of an empty folder."""
     return {"ids": torch.zeros(0, dtype=torch.int32), "keys": torch.zeros(0, width, dtype=torch.int8)}
 
@@ -131,7 +131,7 @@ def check(rows: Mapping[str, Tensor], vocabulary: int) -> None:
         raise StateError(f"{count} keys do not belong to its {len(ids)} ids")
 
 
-def changed(
+def updated_datastore(
     rows: Mapping[str, Tensor], added: Iterable[Mapping[str, Tensor]], removed: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
     """The rows with some pieces' added and others' taken away, in an order that depends on their content alone."""
@@ -143,7 +143,7 @@ def changed(
             counts[name] += sign
     kept = [chunks[name] for name in sorted(chunks) for _ in range(counts[name])]
     if not kept:
-        return nothing(rows["keys"].shape[1])
+        return empty_datastore(rows["keys"].shape[1])
     return {"ids": torch.cat([ids for ids, _ in kept]), "keys": torch.cat([keys for _, keys in kept])}
 
 
@@ -164,7 +164,7 @@ class KnnMemory:
     ids: Tensor
     keys: Tensor
     basis: Tensor
-    trust: MixtureGate
+    gate: MixtureGate
     strength: float = 1.0
 
     @cached_property
@@ -189,26 +189,26 @@ class KnnMemory:
             return None
         try:
             basis = self.basis.float().cpu().contiguous()
-            return kernel.KnnMixer(*self._index, basis, [*self.trust.plain(), self.strength])
+            return kernel.KnnMixer(*self._index, basis, [*self.gate.to_list(), self.strength])
         except ValueError:
             return None
 
     @property
     def digest(self) -> bytes:
         """Names what is recalled and how."""
-        digest = hashlib.blake2b(repr((self.trust.plain(), self.strength)).encode(), digest_size=16)
+        digest = hashlib.blake2b(repr((self.gate.to_list(), self.strength)).encode(), digest_size=16)
         for tensor in (self.ids, self.keys):
             digest.update(tensor.numpy().tobytes())
         return digest.digest()
 
     def scaled(self, factor: float) -> KnnMemory:
         """The same at another strength; what was prepared for looking up is shared."""
-        made = KnnMemory(self.ids, self.keys, self.basis, self.trust, self.strength * factor)
+        made = KnnMemory(self.ids, self.keys, self.basis, self.gate, self.strength * factor)
         made.__dict__["_index"] = self._index
         return made
 
     def find(self, key: Float32Array, before: Sequence[int]) -> Neighbours | None:
-        """The NEAREST best candidates of a position with this unit key [D] after these tokens; None without any."""
+        """The NEIGHBOURS best candidates of a position with this unit key [D] after these tokens; None without any."""
         ids, last, places, keys = self._index
         wanted = np.array([before[-1], before[-1] + 1], last.dtype)  # of another type, all of `last` would be converted
         low, high = (int(at) for at in np.searchsorted(last, wanted))
@@ -223,23 +223,23 @@ class KnnMemory:
             if not len(agree):
                 break
             run[agree] += 1
-        if len(at) > NEAREST:
-            score = cosine / self.trust.temperature + self.trust.run * run
-            best = np.argpartition(score, -NEAREST)[-NEAREST:]
+        if len(at) > NEIGHBOURS:
+            score = cosine / self.gate.temperature + self.gate.run * run
+            best = np.argpartition(score, -NEIGHBOURS)[-NEIGHBOURS:]
             at, cosine, run = at[best], cosine[best], run[best]
         return Neighbours(cosine, run, ids[at + 1], high - low)
 
     @torch.inference_mode()
-    def shares(
+    def neighbour_votes(
         self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, NeighbourVote] | None]:
         """(λ, share) of positions with final hidden states [n, d], logits [n, V] fp32, after these tokens each."""
-        return self._shares(hidden, summarize(logits), before)
+        return self._votes(hidden, summarize(logits), before)
 
-    def _shares(
+    def _votes(
         self, hidden: Tensor, sums: LogitSummary, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, NeighbourVote] | None]:
-        keys = keys_of(self.basis, hidden).cpu().numpy()
+        keys = compute_keys(self.basis, hidden).cpu().numpy()
         out: list[tuple[float, NeighbourVote] | None] = []
         for key, top, token, tail in zip(
             keys, sums.top_probabilities.tolist(), sums.tokens.tolist(), before, strict=True
@@ -248,12 +248,12 @@ class KnnMemory:
             if found is None:
                 out.append(None)
                 continue
-            share = self.trust.judge(found, top, token)
-            out.append((min(CEILING, self.strength * self.trust.believed(share.features)), share))
+            share = self.gate.vote(found, top, token)
+            out.append((min(MAX_KNN_WEIGHT, self.strength * self.gate.weight(share.features)), share))
         return out
 
     @torch.inference_mode()
-    def mixed(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
+    def interpolate(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
         """Logits [n, V] fp32 of the mixture. The base's keep their differences; tokens that are recalled rise."""
         out = logits.float().clone()
         if self._quick is not None and out.device.type == "cpu":
@@ -261,7 +261,7 @@ class KnnMemory:
             return out
         sums = summarize(out)
         rows, tokens, raised = list[int](), list[Int32Array](), list[NDArray[np.float64]]()
-        for row, found in enumerate(self._shares(hidden, sums, before)):
+        for row, found in enumerate(self._votes(hidden, sums, before)):
             if found is not None and found[0] > 0:
                 part, share = found
                 rows += [row] * len(share.tokens)
@@ -272,6 +272,6 @@ class KnnMemory:
         return out
 
 
-def tails(ids: Sequence[int], begin: int, end: int) -> list[Sequence[int]]:
+def suffixes(ids: Sequence[int], begin: int, end: int) -> list[Sequence[int]]:
     """The last LONGEST tokens up to each of the positions `begin` ≤ i < `end` of a text, itself included."""
     return [ids[max(0, i + 1 - MAX_MATCH) : i + 1] for i in range(begin, end)]

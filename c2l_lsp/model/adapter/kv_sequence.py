@@ -19,10 +19,10 @@ from c2l_lsp.model.runtime.weights import can_merge, unsupported_reason
 class KVSequence(Protocol):
     """One token sequence as a model has read it so far."""
 
-    def read(self, ids: list[int], every: bool = False) -> Tensor:
+    def prefill(self, ids: list[int], all_positions: bool = False) -> Tensor:
         """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
 
-    def step(self, ids: list[int]) -> Tensor:
+    def decode(self, ids: list[int]) -> Tensor:
         """Append a decode step: a token and what was drafted after it; hidden states [n, d] of all of them."""
 
     def crop(self, length: int) -> None:
@@ -33,17 +33,17 @@ class SequenceReader(Protocol):
     """Opens texts on one model, under whatever adapter its slot holds when they are read."""
 
     @property
-    def exact(self) -> bool:
+    def decode_matches_prefill(self) -> bool:
         """Whether a step leaves the same KV as reading the same ids in a prompt."""
 
     @property
-    def portion(self) -> int:
+    def prefill_chunk(self) -> int:
         """Tokens of a prompt to be read at a time, so that nobody has to wait long for the end of a call."""
 
     def prepare(self) -> None:
         """Make ready what the current adapter needs."""
 
-    def open(self) -> KVSequence:
+    def new_sequence(self) -> KVSequence:
         """An empty text."""
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
@@ -56,7 +56,7 @@ class TransformersReader:
     def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
         self._model, self._adapters = model, adapters
 
-    exact, portion = True, ALL
+    decode_matches_prefill, prefill_chunk = True, ALL
 
     def prepare(self) -> None:
         """Nothing: pairs act as they are."""
@@ -66,7 +66,7 @@ class TransformersReader:
         del step
         return self._adapters.logits(hidden)
 
-    def open(self) -> KVSequence:
+    def new_sequence(self) -> KVSequence:
         """An empty text."""
         return _TransformersSequence(self._model)
 
@@ -78,15 +78,15 @@ class _TransformersSequence:
         self._length = 0
 
     @torch.inference_mode()
-    def read(self, ids: list[int], every: bool = False) -> Tensor:
+    def prefill(self, ids: list[int], all_positions: bool = False) -> Tensor:
         tokens = torch.tensor([ids], device=self._model.device)
         output = self._model.body(input_ids=tokens, past_key_values=self._cache, use_cache=True)
         self._length += len(ids)
         states: Tensor = output.last_hidden_state[0]
-        return states if every else states[-1:]
+        return states if all_positions else states[-1:]
 
-    def step(self, ids: list[int]) -> Tensor:
-        return self.read(ids, every=True)
+    def decode(self, ids: list[int]) -> Tensor:
+        return self.prefill(ids, all_positions=True)
 
     def crop(self, length: int) -> None:
         if length < self._length:
@@ -108,28 +108,28 @@ class _EitherReader:
     def __init__(self, model: BaseModel, adapters: AdapterSlot, int8: bool | None) -> None:
         self._adapters = adapters
         self._native, self._other = (
-            NativeReader(model.lm, adapters, int8, whole=model.int8_model),
+            NativeReader(model.lm, adapters, int8, int8_model=model.int8_model),
             TransformersReader(model, adapters),
         )
         self._judged: tuple[Mapping[str, LoraPair], SequenceReader] = ({}, self._native)
 
     @property
-    def exact(self) -> bool:
+    def decode_matches_prefill(self) -> bool:
         """Whether a step leaves the same KV as a prompt."""
-        return self._current.exact
+        return self._current.decode_matches_prefill
 
     @property
-    def portion(self) -> int:
+    def prefill_chunk(self) -> int:
         """Tokens of a prompt to be read at a time."""
-        return self._current.portion
+        return self._current.prefill_chunk
 
     def prepare(self) -> None:
         """Merge the current adapter's pairs, if it has any and they can be merged."""
         self._current.prepare()
 
-    def open(self) -> KVSequence:
+    def new_sequence(self) -> KVSequence:
         """An empty text."""
-        return self._current.open()
+        return self._current.new_sequence()
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         """Logits [n, vocabulary] of final hidden states [n, d], of a decode step or of a prompt."""

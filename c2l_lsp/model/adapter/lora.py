@@ -58,7 +58,7 @@ class Adapter:
             total += float((pair.scale**2) * ((pair.B.T @ pair.B) * (pair.A @ pair.A.T)).sum())
         return total**0.5
 
-    def moved(self, before: Adapter) -> float:
+    def relative_change(self, before: Adapter) -> float:
         """How far it is from another: the norm of their difference, relative to the larger norm. 0 to 2, exact."""
         inner = 0.0
         if self.final_map is not None and before.final_map is not None:
@@ -141,7 +141,7 @@ class AdapterSlot:
         """Inner pairs of the current adapter by module name; the same object for as long as it is current."""
         return self._pairs
 
-    def use(self, adapter: Adapter | None) -> None:
+    def activate(self, adapter: Adapter | None) -> None:
         """Make `adapter` the current one; it must have passed `check`. One used lately is put back as it was."""
         if adapter is self._adapter:
             return
@@ -166,7 +166,7 @@ class AdapterSlot:
         final = None if adapter.final_map is None else adapter.final_map.to(device=device, dtype=dtype)
         return pairs, final
 
-    def mapped(self, hidden: Tensor) -> Tensor:
+    def apply_final_map(self, hidden: Tensor) -> Tensor:
         """Final hidden states [..., d] as the head sees them: h + C h under an adapter with a final map."""
         if self._final is None:
             return hidden
@@ -175,12 +175,12 @@ class AdapterSlot:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of final hidden states [..., d] under the current adapter's matrices."""
-        return self._model.logits(self.mapped(hidden))
+        return self._model.logits(self.apply_final_map(hidden))
 
-    def recalled(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
+    def mix_knn(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
         """Logits [n, V] with what the current adapter recalls after these tokens each; `hidden` [n, d] is unmapped."""
         recall = self._adapter.knn if self._adapter is not None else None
-        return logits if recall is None else recall.mixed(hidden, logits, before)
+        return logits if recall is None else recall.interpolate(hidden, logits, before)
 
     def _hook(self, name: str) -> Any:  # noqa: ANN401 - torch's hook signature
         def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

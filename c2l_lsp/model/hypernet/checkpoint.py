@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from c2l_lsp.errors import CheckpointError, StorageError
 from c2l_lsp.model.hypernet.code2lora import Binding, Evo, Static
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
-from c2l_lsp.model.hypernet.lora_head import BLOCK_OF, Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
-from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, Kind, fetch, sha256_of, unpickle
+from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+from c2l_lsp.model.hypernet.lora_head import BLOCK_OF, Code2LoRAHead, HeadConfig
+from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, Kind, download, file_sha256, safe_unpickle
 from c2l_lsp.model.hypernet.text2lora import Text2LoRA
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -38,7 +39,7 @@ Trained: TypeAlias = Literal["static", "evo", "text2lora"]
 WEIGHTS, MANIFEST = "weights.safetensors", "checkpoint.json"
 
 
-class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a checkpoint is: kind, shapes, alpha, base (its digest where known), and the digest of its source.
 
     `training` says how ours were made and what they scored on the tuning repositories.
@@ -57,42 +58,42 @@ class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Checkpoint(Struct, frozen=True):
     """A checkpoint in memory: what it is, and its fp32 tensors by prefixed name."""
 
-    about: About
+    manifest: Manifest
     tensors: dict[str, Tensor]
 
     @classmethod
-    def of(cls, about: About, head: Code2LoRAHead, gru: CommitGRU | None = None) -> Checkpoint:
-        """A copy of trained modules; `about.sha256` becomes the digest of the weights themselves."""
+    def from_modules(cls, manifest: Manifest, head: Code2LoRAHead, gru: CommitGRU | None = None) -> Checkpoint:
+        """A copy of trained modules; `manifest.sha256` becomes the digest of the weights themselves."""
         states = {"head.": head.state_dict()} | ({"gru.": gru.state_dict()} if gru else {})
         tensors = {p + n: t.detach().float().cpu().clone() for p, state in states.items() for n, t in state.items()}
         digest = hashlib.sha256()
         for _, tensor in sorted(tensors.items()):
             digest.update(tensor.contiguous().numpy().tobytes())
-        return cls(msgspec.structs.replace(about, sha256=digest.hexdigest()), _checked(about, tensors))
+        return cls(msgspec.structs.replace(manifest, sha256=digest.hexdigest()), _checked(manifest, tensors))
 
     def head(self) -> Code2LoRAHead:
         """The head with these weights (the tensors are taken over, not copied)."""
-        return cast(Code2LoRAHead, self._fill(Code2LoRAHead, self.about.head, "head."))
+        return cast(Code2LoRAHead, self._fill(Code2LoRAHead, self.manifest.head, "head."))
 
     def gru(self) -> CommitGRU:
         """The GRU with these weights; CheckpointError for a static checkpoint."""
-        if self.about.gru is None:
+        if self.manifest.gru is None:
             raise CheckpointError("A static checkpoint has no GRU; choose the static hypernetwork for it.")
-        return cast(CommitGRU, self._fill(CommitGRU, self.about.gru, "gru."))
+        return cast(CommitGRU, self._fill(CommitGRU, self.manifest.gru, "gru."))
 
     def hypernetwork(self, base: BaseModel, encoder: EmbeddingEncoder) -> Static | Evo:
         """The hypernetwork for a base and the encoder it was trained with; CheckpointError if either does not fit."""
-        layers = fit(self.about, base.lm, base.id, base.digest)
-        wanted = self.about.gru.repo_state_dim if self.about.gru else self.about.head.input_dim
+        layers = fit(self.manifest, base.lm, base.id, base.digest)
+        wanted = self.manifest.gru.repo_state_dim if self.manifest.gru else self.manifest.head.input_dim
         if wanted != 2 * encoder.hidden:
             raise CheckpointError(
-                f"The {self.about.kind} checkpoint reads embeddings of {wanted} numbers, the text encoder gives "
+                f"The {self.manifest.kind} checkpoint reads embeddings of {wanted} numbers, the text encoder gives "
                 f"{2 * encoder.hidden}; use the encoder it was trained with."
             )
-        binding = Binding(base=base.digest, layers=layers, alpha=self.about.alpha, weights=self.about.sha256)
+        binding = Binding(base=base.digest, layers=layers, alpha=self.manifest.alpha, weights=self.manifest.sha256)
         head = self.head().to(base.device)
-        if self.about.gru is None:
-            return (Text2LoRA if self.about.kind == "text2lora" else Static)(head, encoder, binding)
+        if self.manifest.gru is None:
+            return (Text2LoRA if self.manifest.kind == "text2lora" else Static)(head, encoder, binding)
         return Evo(head, self.gru().to(base.device), encoder, binding)
 
     def _fill(self, kind: type[nn.Module], config: Struct, prefix: str) -> nn.Module:
@@ -103,48 +104,49 @@ class Checkpoint(Struct, frozen=True):
         return module.eval()
 
 
-def fit(about: About, lm: nn.Module, name: str, digest: str = "") -> int:
+def fit(manifest: Manifest, lm: nn.Module, name: str, digest: str = "") -> int:
     """The number of layers of a base LM whose projections are those the checkpoint was made for, or CheckpointError."""
-    if about.base_digest and about.base_digest != digest:
+    if manifest.base_digest and manifest.base_digest != digest:
         raise CheckpointError(
-            f"The {about.kind} checkpoint was trained for other weights of {about.base} than {name} has."
+            f"The {manifest.kind} checkpoint was trained for other weights of {manifest.base} than {name} has."
         )
     linears = {path: m for path, m in lm.named_modules() if isinstance(m, nn.Linear)}
     layers = {int(m[1]) for path in linears if (m := re.match(r"model\.layers\.(\d+)\.", path))}
-    for t, dims in sorted(about.head.type_dims.items()):
+    for t, dims in sorted(manifest.head.type_dims.items()):
         found = {(m.in_features, m.out_features) for path, m in linears.items() if path.rsplit(".", 1)[-1] == t}
         if found != {dims}:
             there = " and ".join(f"{i}→{o}" for i, o in sorted(found)) or "missing"
             raise CheckpointError(
-                f"The {about.kind} checkpoint was made for {about.base}, where {t} is {dims[0]}→{dims[1]}; "
+                f"The {manifest.kind} checkpoint was made for {manifest.base}, where {t} is {dims[0]}→{dims[1]}; "
                 f"in {name} it is {there}. Choose that base, or another hypernetwork."
             )
-    if about.head.layers not in (0, len(layers)):
+    if manifest.head.layers not in (0, len(layers)):
         raise CheckpointError(
-            f"The {about.kind} checkpoint has coefficients for {about.head.layers} layers, {name} has {len(layers)}."
+            f"The {manifest.kind} checkpoint has coefficients for {manifest.head.layers} layers, "
+            f"{name} has {len(layers)}."
         )
     return len(layers)
 
 
-def read_pt(path: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
+def read_published(path: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
     """Read a published `.pt` file; its pickle can build tensors and plain values and nothing else.
 
     `base` is the model the file was made for, which the file itself does not say.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}.")
-    sha256 = sha256_of(path)
-    content = unpickle(path)
+    sha256 = file_sha256(path)
+    content = safe_unpickle(path)
     try:
-        about, tensors = _interpret(content)
+        manifest, tensors = _interpret(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
-    return _made(path, msgspec.structs.replace(about, base=base, sha256=sha256), tensors)
+    return _made(path, msgspec.structs.replace(manifest, base=base, sha256=sha256), tensors)
 
 
 def convert(path: Path, out: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
     """Read the published file at `path` and save it to folder `out` in the converted form."""
-    checkpoint = read_pt(path, base)
+    checkpoint = read_published(path, base)
     save(checkpoint, out)
     return checkpoint
 
@@ -155,9 +157,9 @@ def save(checkpoint: Checkpoint, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         manifest.unlink(missing_ok=True)
-        save_file(checkpoint.tensors, partial, metadata={"sha256": checkpoint.about.sha256})
+        save_file(checkpoint.tensors, partial, metadata={"sha256": checkpoint.manifest.sha256})
         partial.replace(weights)
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(checkpoint.about)))
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(checkpoint.manifest)))
         partial.replace(manifest)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
@@ -168,18 +170,18 @@ def save(checkpoint: Checkpoint, out: Path) -> None:
 def load(folder: Path) -> Checkpoint:
     """Load a converted checkpoint into private memory: no pickle, and nothing stays mapped to the file."""
     try:
-        about = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=About)
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         with safe_open(folder / WEIGHTS, framework="pt") as file:
-            same = (file.metadata() or {}).get("sha256") == about.sha256
+            same = (file.metadata() or {}).get("sha256") == manifest.sha256
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, SafetensorError, msgspec.DecodeError) as error:
         raise CheckpointError(f"The converted checkpoint in {folder} cannot be read ({error}); delete it.") from error
     if not same:
         raise CheckpointError(f"The weights in {folder} are not those its {MANIFEST} names; delete the folder.")
-    return _made(folder, about, tensors)
+    return _made(folder, manifest, tensors)
 
 
-def obtain(kind: Kind, store: Path, *, offline: bool = False, **hub: Any) -> Checkpoint:  # noqa: ANN401 - passed on
+def load_published(kind: Kind, store: Path, *, offline: bool = False, **hub: Any) -> Checkpoint:  # noqa: ANN401 - passed on
     """The published checkpoint of a kind: from `store` if it was converted before, else from the Hub, converted there.
 
     The download shows progress (`tqdm_class`) and goes on where it stopped. AdapterError if it cannot be had.
@@ -187,10 +189,10 @@ def obtain(kind: Kind, store: Path, *, offline: bool = False, **hub: Any) -> Che
     folder = store / f"code2lora-{kind}"
     if (folder / MANIFEST).is_file():
         return load(folder)
-    return convert(fetch(kind, offline=offline, **hub), folder)
+    return convert(download(kind, offline=offline, **hub), folder)
 
 
-def _interpret(content: object) -> tuple[About, dict[str, object]]:
+def _interpret(content: object) -> tuple[Manifest, dict[str, object]]:
     if not isinstance(content, dict):
         raise CheckpointError("it holds no dictionary.")
     head_state = content.get("head_state", content.get("state_dict"))
@@ -209,7 +211,7 @@ def _interpret(content: object) -> tuple[About, dict[str, object]]:
     except msgspec.ValidationError as error:
         raise CheckpointError(f"its configuration is wrong: {error}.") from error
     tensors = _prefixed(head_state, "head.") | (_prefixed(content["gru_state"], "gru.") if evo else {})
-    return About(kind="evo" if evo else "static", head=head, gru=gru, alpha=alpha), tensors
+    return Manifest(kind="evo" if evo else "static", head=head, gru=gru, alpha=alpha), tensors
 
 
 def _get(values: object, key: str, default: object = None) -> object:
@@ -236,23 +238,25 @@ def _prefixed(state: object, prefix: str) -> dict[str, object]:
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
-def _made(path: Path, about: About, tensors: Mapping[str, object]) -> Checkpoint:
+def _made(path: Path, manifest: Manifest, tensors: Mapping[str, object]) -> Checkpoint:
     try:
-        return Checkpoint(about, _checked(about, tensors))
+        return Checkpoint(manifest, _checked(manifest, tensors))
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
-def _checked(about: About, tensors: Mapping[str, object]) -> dict[str, Tensor]:
+def _checked(manifest: Manifest, tensors: Mapping[str, object]) -> dict[str, Tensor]:
     """The tensors as private fp32, if they are exactly those of the configuration and finite; else CheckpointError."""
-    unknown = sorted(about.head.type_dims.keys() - BLOCK_OF.keys())
+    unknown = sorted(manifest.head.type_dims.keys() - BLOCK_OF.keys())
     if unknown:
         raise CheckpointError(f"it makes weights for {', '.join(unknown)}, which no supported model has.")
-    if about.gru and about.gru.hidden_dim != about.head.input_dim:
-        raise CheckpointError(f"its GRU gives {about.gru.hidden_dim} numbers, its head reads {about.head.input_dim}.")
-    if not (math.isfinite(about.alpha) and about.alpha > 0):
-        raise CheckpointError(f"its alpha is {about.alpha}.")
-    expected = _shapes(about)
+    if manifest.gru and manifest.gru.hidden_dim != manifest.head.input_dim:
+        raise CheckpointError(
+            f"its GRU gives {manifest.gru.hidden_dim} numbers, its head reads {manifest.head.input_dim}."
+        )
+    if not (math.isfinite(manifest.alpha) and manifest.alpha > 0):
+        raise CheckpointError(f"its alpha is {manifest.alpha}.")
+    expected = _shapes(manifest)
     _same_names(expected, tensors)
     made: dict[str, Tensor] = {}
     storages: set[int] = set()
@@ -273,11 +277,11 @@ def _same_names(expected: Mapping[str, object], tensors: Mapping[str, object]) -
         raise CheckpointError(f"it {'lacks' if missing else 'should not have'} {names[0]}{more}.")
 
 
-def _shapes(about: About) -> dict[str, tuple[int, ...]]:
+def _shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        parts: dict[str, nn.Module] = {"head.": Code2LoRAHead(about.head)}
-        if about.gru:
-            parts["gru."] = CommitGRU(about.gru)
+        parts: dict[str, nn.Module] = {"head.": Code2LoRAHead(manifest.head)}
+        if manifest.gru:
+            parts["gru."] = CommitGRU(manifest.gru)
     return {prefix + n: tuple(t.shape) for prefix, part in parts.items() for n, t in part.state_dict().items()}
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, pool_diff, pool_files
-from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, expand
+from c2l_lsp.model.hypernet.gru import CommitGRU
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, expand_to_layers
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require
 from c2l_lsp.model.runtime.cooperative import Slices
 
@@ -72,7 +73,7 @@ class _Published:
         """See `Hypernetwork`."""
         raise NotImplementedError
 
-    def empty(self) -> RepoState:
+    def empty_state(self) -> RepoState:
         """No tensors: the adapter of this state has no weights."""
         return RepoState()
 
@@ -109,7 +110,7 @@ class _Published:
             batch = self.head(ctx[None].to(self.device))
         pairs = {t: (A[0], B[0]) for t, (A, B) in batch.items()}
         scale = self.binding.alpha / self.head.config.rank
-        return Adapter(self.binding.base, self.kind, pairs=expand(pairs, self.binding.layers, scale))
+        return Adapter(self.binding.base, self.kind, pairs=expand_to_layers(pairs, self.binding.layers, scale))
 
 
 class Static(_Published):
@@ -125,7 +126,7 @@ class Static(_Published):
         """States with the files of each change added and removed; StateError for a file that is not there."""
         return [RepoState(self._fold(s.tensors, change)) for s, change in zip(states, changes, strict=True)]
 
-    def adapter(self, state: RepoState) -> Adapter:
+    def generate(self, state: RepoState) -> Adapter:
         """The adapter of the pooled files; without files it changes nothing."""
         files = state.tensors.get("files")
         return self._adapter(None if files is None or not len(files) else pool_files(files))
@@ -181,7 +182,7 @@ class Evo(_Published):
         _store(after, steps, self.gru.step(diffs.to(self.device), h.to(self.device)))
 
     @torch.no_grad()
-    def adapter(self, state: RepoState) -> Adapter:
+    def generate(self, state: RepoState) -> Adapter:
         """The adapter of output_norm(h); of an empty folder it changes nothing."""
         h = state.tensors.get("h")
         return self._adapter(None if h is None else self.gru.context(h.to(self.device)))

@@ -46,7 +46,7 @@ Sums = dict[str, Tensor]
 """What is added up over readings, by the names of SUMS: fp64, [R, R] and [] (n)."""
 
 
-class Memory:
+class GradientMemory:
     """The `memory` hypernetwork over a base model and a prior (see `prior.MemoryPrior`)."""
 
     kind = "memory"
@@ -76,7 +76,8 @@ class Memory:
     @torch.inference_mode()
     def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
         """Readings of one batch of chunks: their positions' Bᵀ e and A h as {v, k: [n, R] int8, v_scale, k_scale: [R]
-        fp32}, n: [] fp32, and what is recalled as {ids: [n + 2] int32, keys: [n, D] int8} (see `recall.rows_of`)."""
+        fp32}, n: [] fp32, and the datastore entries
+        {ids: [n + 2] int32, keys: [n, D] int8} (see `knn_lm.datastore_entries`)."""
         found = yield from output_gradients_in_slices(self.model, [chunk.text for chunk in chunks])
         v = found.e if self._B is None else found.e @ self._B
         k = found.h if self._A is None else found.h @ self._A.T
@@ -85,7 +86,7 @@ class Memory:
         start = 0
         for count, ids in zip(counts, found.ids, strict=True):
             rows = slice(start, start + count)
-            recalled = knn_lm.rows_of(self.prior.keys, found.h[rows], ids)
+            recalled = knn_lm.datastore_entries(self.prior.keys, found.h[rows], ids)
             out.append({**_reading(v[rows], k[rows]), **recalled, "n": torch.tensor(float(count))})
             start += count
             yield
@@ -97,16 +98,16 @@ class Memory:
 
     # --- the state -------------------------------------------------------------------------------------------------
 
-    def empty(self) -> RepoState:
+    def empty_state(self) -> RepoState:
         """Zero sums, zero recency, zero gate, nothing to recall."""
         sums = drain(_summing([], self.prior.R))
         recent = torch.zeros_like(sums["S"])
-        rows = knn_lm.nothing(len(self.prior.keys))
-        return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.gate_hidden), **rows})
+        rows = knn_lm.empty_datastore(len(self.prior.keys))
+        return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.recency_width), **rows})
 
     def check(self, state: RepoState) -> None:
         """Names, shapes, dtypes and numbers as `empty` and `update` make them; a key for every recalled position."""
-        require(state.tensors, self.empty().tensors, rows=("ids", "keys"))
+        require(state.tensors, self.empty_state().tensors, rows=("ids", "keys"))
         if float(state.tensors["n"]) < 0:
             raise StateError("n is below 0")
         knn_lm.check(state.tensors, self.model.vocabulary)
@@ -126,7 +127,7 @@ class Memory:
             sums = {name: t[name] + plus[index][name] - minus[index][name] for name in SUMS}
             sums["n"] = sums["n"].clamp(min=0)
             recent, gate = t["recent"], t["gate"]
-            rows = knn_lm.changed(t, change.added, change.removed)
+            rows = knn_lm.updated_datastore(t, change.added, change.removed)
             if not change.first:
                 dS = plus[index]["S"] - minus[index]["S"]
                 recent = float(gamma[index]) * recent + float(beta[index]) * dS
@@ -143,7 +144,7 @@ class Memory:
         """[FEATURES]: log sizes of what came, went and stands, the change's evidence, its agreement with S_rec."""
         dS, recent = plus["S"] - minus["S"], state.tensors["recent"]
         cosine = (dS * recent).sum() / (dS.norm() * recent.norm()).clamp(min=1e-9)
-        evidence = dS.square().sum() / self.prior.token_energy
+        evidence = dS.square().sum() / self.prior.scalars.token_energy
         return torch.stack(
             [plus["n"].log1p(), minus["n"].log1p(), state.tensors["n"].log1p(), evidence.log1p(), cosine]
         ).float()
@@ -151,13 +152,13 @@ class Memory:
     # --- the adapter -----------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def adapter(self, state: RepoState) -> Adapter:
+    def generate(self, state: RepoState) -> Adapter:
         """The final map of a state, [d, d] fp32 on the CPU, and what it recalls."""
         core = self.core(state)
         if core is not None and self.prior.A is not None and self.prior.B is not None:
             core = self.prior.B @ core @ self.prior.A
         t, prior = state.tensors, self.prior
-        recalled = KnnMemory(t["ids"], t["keys"], prior.keys, prior.trust) if len(t["ids"]) else None
+        recalled = KnnMemory(t["ids"], t["keys"], prior.keys, prior.mixture_gate) if len(t["ids"]) else None
         return Adapter(self.model.digest, self.kind, core, knn=recalled)
 
     def core(self, state: RepoState) -> Tensor | None:
@@ -167,27 +168,27 @@ class Memory:
         n = float(t["n"])
         P, Q = self._preconditioners(state)
         if n > 0:
-            step = clip_spectrum(P @ ((t["S"] / n).float() - prior.mean) @ Q, prior.clip)
-            total = prior.eta * n / (n + prior.n0) * step
+            step = clip_spectrum(P @ ((t["S"] / n).float() - prior.mean) @ Q, prior.scalars.clip)
+            total = prior.scalars.eta * n / (n + prior.scalars.n0) * step
         energy = float(t["recent"].square().sum())
-        if energy > 0 and prior.eta_recent > 0:
-            n_rec = energy / prior.token_energy  # tokens that would give this much: robust to unchanged text cancelling
-            step = clip_spectrum(P @ (t["recent"] / n_rec).float() @ Q, prior.clip)
-            fade = prior.fade_recent / (prior.fade_recent + n_rec)
-            recent = prior.eta_recent * n_rec / (n_rec + prior.n0_recent) * fade * step
+        if energy > 0 and prior.scalars.eta_recent > 0:
+            n_rec = energy / prior.scalars.token_energy
+            step = clip_spectrum(P @ (t["recent"] / n_rec).float() @ Q, prior.scalars.clip)
+            fade = prior.scalars.fade_recent / (prior.scalars.fade_recent + n_rec)
+            recent = prior.scalars.eta_recent * n_rec / (n_rec + prior.scalars.n0_recent) * fade * step
             total = recent if total is None else total + recent
         return total
 
     def _preconditioners(self, state: RepoState) -> tuple[Tensor, Tensor]:
         """(P, Q) [R, R] fp32 of a state; the prior's own where nothing has been read."""
         prior, n = self.prior, float(state.tensors["n"])
-        own = n / (n + prior.n0_curvature)
+        own = n / (n + prior.scalars.n0_curvature)
         if n <= 0 or own == 0:
             return prior.P, prior.Q
         mixed = []
         for curvature, name in ((self._curvature[0], "F_e"), (self._curvature[1], "F_h")):
             values, vectors = torch.linalg.eigh(state.tensors[name] / n)  # rounding may have left some below zero
-            values = values.clamp(min=0) + prior.damping * values.mean().clamp(min=1e-12)
+            values = values.clamp(min=0) + prior.scalars.damping * values.mean().clamp(min=1e-12)
             mine = (vectors * values) @ vectors.T
             mixed.append(torch.linalg.inv((1 - own) * curvature + own * mine).float())
         return mixed[0], mixed[1]
@@ -201,9 +202,9 @@ class RecencyGate(nn.Module):
 
     def __init__(self, prior: MemoryPrior) -> None:
         super().__init__()
-        self.cell = nn.GRUCell(FEATURES, prior.gate_hidden)
-        self.head = nn.Linear(prior.gate_hidden, 2)
-        self.load_state_dict({name.removeprefix("gate."): tensor for name, tensor in prior.gate.items()})
+        self.cell = nn.GRUCell(FEATURES, prior.recency_width)
+        self.head = nn.Linear(prior.recency_width, 2)
+        self.load_state_dict({name.removeprefix("gate."): tensor for name, tensor in prior.recency_gate.items()})
         self.requires_grad_(False)
 
     def forward(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,7 +35,7 @@ _FEATURES = 5
 
 
 @dataclass(frozen=True)
-class Steps:
+class PriorScalars:
     """Scalars of the prior: step sizes, spectrum clip, shrinkage (in tokens), tokens of change above which the recent
     memory counts less than half, tokens of a repository at which its own curvature counts as much as the prior's, the
     damping λ of both as a share of the mean eigenvalue, and ‖e hᵀ‖² of an average token."""
@@ -64,9 +64,9 @@ class MemoryPrior:
     keys: Tensor
     A: Tensor | None = None
     B: Tensor | None = None
-    steps: Steps = field(default_factory=Steps)
-    gate: dict[str, Tensor] = field(default_factory=lambda: constant_gate())
-    trust: MixtureGate = field(default_factory=MixtureGate)
+    scalars: PriorScalars = field(default_factory=PriorScalars)
+    recency_gate: dict[str, Tensor] = field(default_factory=lambda: constant_recency_gate())
+    mixture_gate: MixtureGate = field(default_factory=MixtureGate)
 
     @property
     def R(self) -> int:
@@ -74,19 +74,9 @@ class MemoryPrior:
         return int(self.P.shape[0])
 
     @property
-    def gate_hidden(self) -> int:
+    def recency_width(self) -> int:
         """Width of the gate's GRU."""
-        return int(self.gate["gate.cell.weight_hh"].shape[1])
-
-    eta = property(lambda self: self.steps.eta)
-    eta_recent = property(lambda self: self.steps.eta_recent)
-    clip = property(lambda self: self.steps.clip)
-    n0 = property(lambda self: self.steps.n0)
-    n0_recent = property(lambda self: self.steps.n0_recent)
-    fade_recent = property(lambda self: self.steps.fade_recent)
-    n0_curvature = property(lambda self: self.steps.n0_curvature)
-    damping = property(lambda self: self.steps.damping)
-    token_energy = property(lambda self: self.steps.token_energy)
+        return int(self.recency_gate["gate.cell.weight_hh"].shape[1])
 
     @property
     def digest(self) -> str:
@@ -97,7 +87,7 @@ class MemoryPrior:
         return digest.hexdigest()
 
 
-def constant_gate(decay: float = 0.95, write: float = 0.999) -> dict[str, Tensor]:
+def constant_recency_gate(decay: float = 0.95, write: float = 0.999) -> dict[str, Tensor]:
     """Weights of a gate that does not look at its input: γ = decay, β = write."""
     bias = torch.logit(torch.tensor([decay, write]))
     zeros = torch.zeros
@@ -136,7 +126,7 @@ def whitened(F_h: Tensor, width: int = KEY_WIDTH) -> Tensor:
 
 def redamped(prior: MemoryPrior, damping: float) -> MemoryPrior:
     """The same prior with another λ: P and Q are inverses of curvature + λ I, so the curvature need not be kept."""
-    was = prior.damping
+    was = prior.scalars.damping
 
     def anew(inverse: Tensor) -> Tensor:
         whole = torch.linalg.inv(inverse.double())
@@ -144,7 +134,7 @@ def redamped(prior: MemoryPrior, damping: float) -> MemoryPrior:
         whole = whole + (damping - was) * mean * torch.eye(len(whole), dtype=torch.float64, device=whole.device)
         return torch.linalg.inv(whole).float()
 
-    return replace(prior, P=anew(prior.P), Q=anew(prior.Q), steps=replace(prior.steps, damping=damping))
+    return replace(prior, P=anew(prior.P), Q=anew(prior.Q), scalars=replace(prior.scalars, damping=damping))
 
 
 @dataclass
@@ -172,33 +162,32 @@ class Curvature:
         self.n += len(e)
 
 
-def estimate(seen: Curvature, *, steps: Steps | None = None, means: Iterable[Tensor] = ()) -> MemoryPrior:
+def estimate(seen: Curvature, *, scalars: PriorScalars | None = None, means: Iterable[Tensor] = ()) -> MemoryPrior:
     """A prior from curvature. `means` are S/n [d, d] of training repositories; without any the mean is 0.
 
     Wider models than FULL_RANK_UP_TO get bases: the leading singular directions of the preconditioned gradient.
     """
     if seen.n == 0:
         raise CheckpointError("A prior needs at least one position of text.")
-    steps = steps or Steps()
-    steps = Steps(**{**asdict(steps), "token_energy": max(seen.energy / seen.n, 1e-12)})
+    scalars = replace(scalars or PriorScalars(), token_energy=max(seen.energy / seen.n, 1e-12))
     P, Q = damped_inverse(seen.F_e / seen.n), damped_inverse(seen.F_h / seen.n)
     keys = whitened(seen.F_h / seen.n)
     gathered = list(means)
     mean = torch.stack(gathered).mean(0).float() if gathered else torch.zeros_like(P)
     d = P.shape[0]
     if d <= FULL_RANK_UP_TO:
-        return MemoryPrior(P, Q, mean, keys, steps=steps)
+        return MemoryPrior(P, Q, mean, keys, scalars=scalars)
     U, _, Vh = torch.linalg.svd(P @ (seen.S / seen.n).float() @ Q, full_matrices=False)
     B, A = U[:, :BASIS_RANK].contiguous(), Vh[:BASIS_RANK].contiguous()
     F_e, F_h = B.double().T @ (seen.F_e / seen.n) @ B.double(), A.double() @ (seen.F_h / seen.n) @ A.double().T
-    return MemoryPrior(damped_inverse(F_e), damped_inverse(F_h), B.T @ mean @ A.T, keys, A, B, steps)
+    return MemoryPrior(damped_inverse(F_e), damped_inverse(F_h), B.T @ mean @ A.T, keys, A, B, scalars)
 
 
 def save(prior: MemoryPrior, path: Path, base: str, note: str = "") -> None:
     """Write a prior as safetensors; scalars, the base's digest and a note on its data go into the metadata."""
     from safetensors.torch import save_file
 
-    scalars = {"steps": json.dumps(asdict(prior.steps)), "trust": json.dumps(prior.trust.plain())}
+    scalars = {"steps": json.dumps(asdict(prior.scalars)), "trust": json.dumps(prior.mixture_gate.to_list())}
     metadata = {"format": _FORMAT, "base": base, **scalars, "note": note}
     save_file({name: tensor.contiguous() for name, tensor in to_tensors(prior).items()}, path, metadata=metadata)
 
@@ -222,40 +211,40 @@ def load(path: Path, base: str) -> MemoryPrior:
     return from_tensors(tensors, _steps_in(metadata), _trust_in(metadata))
 
 
-def _steps_in(metadata: Mapping[str, str]) -> Steps:
+def _steps_in(metadata: Mapping[str, str]) -> PriorScalars:
     """The scalars by their names, so that a file from before one of them existed is read with its default."""
     try:
-        return Steps(**json.loads(metadata["steps"]))
+        return PriorScalars(**json.loads(metadata["steps"]))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"The memory prior's step sizes cannot be read: {error}.") from error
 
 
 def _trust_in(metadata: Mapping[str, str]) -> MixtureGate:
     try:
-        return MixtureGate.of(json.loads(metadata["trust"]))
+        return MixtureGate.from_list(json.loads(metadata["trust"]))
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"The memory prior's trust cannot be read: {error}.") from error
 
 
 def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
     """A prior as named tensors alone, for a state that must carry its own."""
-    tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, "keys": prior.keys, **prior.gate}
-    tensors["trust"] = torch.tensor(prior.trust.plain(), dtype=torch.float64)
+    tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, "keys": prior.keys, **prior.recency_gate}
+    tensors["trust"] = torch.tensor(prior.mixture_gate.to_list(), dtype=torch.float64)
     tensors |= {name: t for name, t in (("A", prior.A), ("B", prior.B)) if t is not None}
-    names = sorted(asdict(prior.steps))
-    return tensors | {"steps": torch.tensor([getattr(prior.steps, name) for name in names], dtype=torch.float64)}
+    names = sorted(asdict(prior.scalars))
+    return tensors | {"steps": torch.tensor([getattr(prior.scalars, name) for name in names], dtype=torch.float64)}
 
 
 def from_tensors(
-    tensors: Mapping[str, Tensor], steps: Steps | None = None, trust: MixtureGate | None = None
+    tensors: Mapping[str, Tensor], steps: PriorScalars | None = None, trust: MixtureGate | None = None
 ) -> MemoryPrior:
     """The prior of `to_tensors`, its scalars from `steps` and `trust` if given. CheckpointError if any is missing."""
     try:
         if steps is None:
-            steps = Steps(**dict(zip(sorted(asdict(Steps())), tensors["steps"].tolist(), strict=True)))
+            steps = PriorScalars(**dict(zip(sorted(asdict(PriorScalars())), tensors["steps"].tolist(), strict=True)))
         gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         matrices = (tensors["P"], tensors["Q"], tensors["mean"], tensors["keys"], tensors.get("A"), tensors.get("B"))
-        return MemoryPrior(*matrices, steps, gate, trust or MixtureGate.of(tensors["trust"].tolist()))
+        return MemoryPrior(*matrices, steps, gate, trust or MixtureGate.from_list(tensors["trust"].tolist()))
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error
 
@@ -264,7 +253,7 @@ def check(prior: MemoryPrior, d: int) -> None:
     """CheckpointError unless a prior that was kept with a state fits a model of width `d` and is finite."""
     R, found = prior.R, to_tensors(prior)
     wanted: dict[str, tuple[int, ...]] = dict.fromkeys(("P", "Q", "mean"), (R, R))
-    wanted |= {name: tuple(tensor.shape) for name, tensor in constant_gate().items()}
+    wanted |= {name: tuple(tensor.shape) for name, tensor in constant_recency_gate().items()}
     wanted |= {"keys": (prior.keys.shape[0], d), "A": (R, d), "B": (d, R)}
     if prior.A is None and prior.B is None and d == R:  # full rank: no bases
         del wanted["A"], wanted["B"]

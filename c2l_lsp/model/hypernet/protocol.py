@@ -98,7 +98,7 @@ class Hypernetwork(Protocol):
         """Readings of some pieces, in their order: one batch on the device, in slices."""
         ...
 
-    def empty(self) -> RepoState:
+    def empty_state(self) -> RepoState:
         """The state of a folder without any text; its adapter changes nothing."""
         ...
 
@@ -114,6 +114,6 @@ class Hypernetwork(Protocol):
         """As `updating`, in one go."""
         ...
 
-    def adapter(self, state: RepoState) -> Adapter:
+    def generate(self, state: RepoState) -> Adapter:
         """The adapter of a state, in one pass."""
         ...

@@ -31,7 +31,7 @@ PUBLISHED_BASE = "Qwen/Qwen2.5-Coder-1.5B"
 """The base LM these files were made for; they do not say so themselves."""
 
 
-def fetch(kind: Kind, *, offline: bool = False, **hub: Any) -> Path:  # noqa: ANN401 - passed on to hf_hub_download
+def download(kind: Kind, *, offline: bool = False, **hub: Any) -> Path:  # noqa: ANN401 - passed on to hf_hub_download
     """Path of the published `.pt` of a kind, downloaded unless `offline`. AdapterError says why it cannot be had."""
     import huggingface_hub
     from huggingface_hub import errors
@@ -45,7 +45,7 @@ def fetch(kind: Kind, *, offline: bool = False, **hub: Any) -> Path:  # noqa: AN
     except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError) as error:
         raise AdapterError(f"{what} is not on the Hub; choose another c2l.adapter.hypernetwork.") from error
     except errors.LocalEntryNotFoundError as error:
-        why = "c2l.model.offline is on; turn it off once to fetch it" if offline else "the Hub does not answer"
+        why = "c2l.model.offline is on; turn it off once to download it" if offline else "the Hub does not answer"
         raise AdapterError(f"{what} is not on this machine and {why}.") from error
     except Exception as error:  # the Hub client's transport raises kinds of its own
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -77,10 +77,10 @@ _SAFE: list[Any] = [
 """What `args` may hold besides plain values: only inert stand-ins are ever built."""
 
 
-def unpickle(path: Path) -> object:
+def safe_unpickle(path: Path) -> object:
     """The content of a `.pt` file on the CPU; CheckpointError if it is damaged or asks for anything to be run."""
     if damaged := _bad_entry(path):
-        raise CheckpointError(f"{path} is damaged in {damaged}; fetch it again.")
+        raise CheckpointError(f"{path} is damaged in {damaged}; download it again.")
     try:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -103,7 +103,7 @@ def _bad_entry(path: Path) -> str | None:
         return "its table of contents"
 
 
-def sha256_of(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """The digest of a file, read in parts; CheckpointError if it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The one filter: which files of a folder may be read at all, and the only code that opens one.
+"""The rules that decide which files of a folder may be read, and the only code that reads them.
 
-Reading git's own files belongs in `git`; comparing what was read belongs in `history`.
+Git's own files belong in `git`; snapshots and diffs belong in `history`.
 """

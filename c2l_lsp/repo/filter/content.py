@@ -1,7 +1,6 @@
-"""What a file's bytes must be like before anything may learn from them. Knows no paths and opens no files.
+"""Content rules: text files without secrets pass. Works on bytes; knows no paths and opens no files.
 
-A refusal covers the whole file: cutting a secret out would leave its surroundings, and a filter that guesses where a
-secret ends is wrong some day.
+A secret refuses the whole file. Cutting it out would need to know exactly where it ends.
 """
 
 from __future__ import annotations
@@ -13,26 +12,26 @@ from collections.abc import Iterator
 from enum import Enum
 from itertools import pairwise
 
-LONGEST_LINE = 5000
-"""Characters. A longer line is minified or generated text."""
+MAX_LINE_LENGTH = 5000
+"""In characters. A file with a longer line is minified or generated."""
 
 
 class Refusal(str, Enum):
-    """Why a file is not read. The value completes the sentence "left out because …"."""
+    """The reason why a file is not read. The value completes the sentence "excluded because …"."""
 
-    EXCLUDED = "the rules leave it out"
+    EXCLUDED = "the ignore rules exclude it"
     MISSING = "it does not exist"
     UNREADABLE = "it cannot be opened"
-    LINK = "it is a symbolic link or lies behind one"
+    LINK = "its path contains a symbolic link"
     IRREGULAR = "it is not a regular file"
     TOO_LARGE = "it is larger than files.maxSizeKb"
     BINARY = "it is not text (NUL byte or invalid UTF-8)"
-    MINIFIED = f"it has a line of more than {LONGEST_LINE} characters"
-    SECRET = "it seems to hold a private key or a credential"  # noqa: S105 - a sentence about secrets
+    MINIFIED = f"it has a line of more than {MAX_LINE_LENGTH} characters"
+    SECRET = "it seems to contain a private key or a credential"  # noqa: S105 - a sentence about secrets
 
 
-# A fast search for fixed words finds the places; a pattern looks at each. Every repetition is bounded, so that a
-# hostile file cannot make this slow.
+# A fast search for fixed words finds candidates, and a pattern checks each of them. Every repetition is bounded, so
+# that a hostile file cannot make this slow.
 _KEY_BLOCK = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _TOKENS = {
     b"AKIA": rb"AKIA[0-9A-Z]{16}",  # AWS
@@ -49,68 +48,72 @@ _TOKENS = {
     b"pypi-": rb"pypi-[\w-]{50}",
     b"eyJ": rb"eyJ[\w-]{10,1000}\.eyJ[\w-]{10,4000}\.[\w-]{10}",  # JSON web token
 }
-_TOKEN_FORMS = {prefix: re.compile(form) for prefix, form in _TOKENS.items()}
-_NAMES = (b"secret", b"token", b"passw", b"credential", b"authoriz", b"authoris")
-_KEY_KINDS = (b"api", b"access", b"private", b"secret", b"auth", b"account", b"master", b"signing", b"encryption")
-_ASSIGNED = re.compile(
+_TOKEN_PATTERNS = {prefix: re.compile(pattern) for prefix, pattern in _TOKENS.items()}
+_SECRET_WORDS = (b"secret", b"token", b"passw", b"credential", b"authoriz", b"authoris")
+_KEY_QUALIFIERS = (b"api", b"access", b"private", b"secret", b"auth", b"account", b"master", b"signing", b"encryption")
+_ASSIGNED_STRING = re.compile(
     rb"""[\w-]{0,40}["'\]]{0,2}[ \t]{0,20}(?::[ \t]{0,4}\w{1,20}[ \t]{0,4})?[:=(,][ \t]{0,20}[brfuBRFU]{0,2}"""
     rb"""["'](?:Bearer |Basic )?([^\s"'{}<>$%()]{16,512})["']"""
 )
-_IN_URL = re.compile(rb"://[^\s:/@\"']{1,64}:([^\s/@\"'{}<>$%]{12,256})@")
-_LEAST_ENTROPY = 3.2
-"""Bits a character. Random hex of 32 characters has about 3.7, random base64 of 24 about 4.2, a repeated word 2.5."""
-_LEAST_MIXING = 1 / 6
-_LEAST_MIXING_OF_A_NAME = 0.45
-"""Changes between lower case, upper case and digit for each character: 0.6 in random text, 0.35 in CamelCase2Names,
+_URL_PASSWORD = re.compile(rb"://[^\s:/@\"']{1,64}:([^\s/@\"'{}<>$%]{12,256})@")
+_MIN_ENTROPY = 3.2
+"""Bits per character. 32 random hex digits have about 3.7, 24 random base64 characters 4.2, a repeated word 2.5."""
+_MIN_MIXING = 1 / 6
+_MIN_IDENTIFIER_MIXING = 0.45
+"""Changes between lower case, upper case and digits per character: 0.6 in random text, 0.35 in CamelCase2Names,
 below 0.1 in paths."""
 
 
 def check_content(data: bytes) -> Refusal | str:
-    """The text of `data`, or why it is refused."""
+    """Return the decoded text of `data`, or the reason why it is refused."""
     if b"\0" in data:
         return Refusal.BINARY
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return Refusal.BINARY
-    if any(len(line) > LONGEST_LINE for line in text.split("\n")):
+    if any(len(line) > MAX_LINE_LENGTH for line in text.split("\n")):
         return Refusal.MINIFIED
     return Refusal.SECRET if _contains_secret(data) else text
 
 
 def contains_secret(text: str) -> bool:
-    """Whether `text` has a private key block, a token of a well-known form, or a random-looking credential."""
+    """Return whether `text` has a private key block, a token of a well-known format or a random-looking credential."""
     return _contains_secret(text.encode("utf-8", "surrogatepass"))
 
 
 def _contains_secret(data: bytes) -> bool:
     if b"PRIVATE KEY" in data and _KEY_BLOCK.search(data):
         return True
-    for prefix, form in _TOKEN_FORMS.items():
-        if any(form.match(data, at) for at in _places(data, prefix)):
+    for prefix, pattern in _TOKEN_PATTERNS.items():
+        if any(pattern.match(data, at) for at in _occurrences(data, prefix)):
             return True
-    values = [match[1] for at in _places(data, b"://") if (match := _IN_URL.match(data, at))]
+    values = [match[1] for at in _occurrences(data, b"://") if (match := _URL_PASSWORD.match(data, at))]
     lower = data.lower()
-    ends = [at + len(name) for name in _NAMES for at in _places(lower, name)]
-    ends += [at + 3 for at in _places(lower, b"key") if lower[max(0, at - 12) : at].rstrip(b"_-").endswith(_KEY_KINDS)]
-    values += [match[1] for end in ends if (match := _ASSIGNED.match(data, end))]
-    return any(_random(value.decode("utf-8", "replace")) for value in values)
+    ends = [at + len(word) for word in _SECRET_WORDS for at in _occurrences(lower, word)]
+    ends += [at + 3 for at in _occurrences(lower, b"key") if _is_qualified(lower[max(0, at - 12) : at])]
+    values += [match[1] for end in ends if (match := _ASSIGNED_STRING.match(data, end))]
+    return any(_looks_random(value.decode("utf-8", "replace")) for value in values)
 
 
-def _places(data: bytes, word: bytes) -> Iterator[int]:
+def _is_qualified(before: bytes) -> bool:
+    return before.rstrip(b"_-").endswith(_KEY_QUALIFIERS)
+
+
+def _occurrences(data: bytes, word: bytes) -> Iterator[int]:
     at = data.find(word)
     while at >= 0:
         yield at
         at = data.find(word, at + 1)
 
 
-def _random(value: str) -> bool:
-    """Whether a string looks drawn at random: letters and digits, well mixed, close to evenly spread."""
+def _looks_random(value: str) -> bool:
+    """Return whether a string mixes letters and digits with the entropy of random text."""
     if not (any(c.isdigit() for c in value) and any(c.isalpha() for c in value)):
         return False
-    kinds = ["0" if c.isdigit() else "A" if c.isupper() else "a" for c in value if c.isalnum()]
+    classes = ["0" if c.isdigit() else "A" if c.isupper() else "a" for c in value if c.isalnum()]
     total = len(value)
-    mixing = sum(a != b for a, b in pairwise(kinds)) / total
+    mixing = sum(a != b for a, b in pairwise(classes)) / total
     entropy = -sum(n / total * math.log2(n / total) for n in Counter(value).values())
-    is_name = value.isidentifier() and {"A", "a"} <= set(kinds)
-    return mixing >= (_LEAST_MIXING_OF_A_NAME if is_name else _LEAST_MIXING) and entropy >= _LEAST_ENTROPY
+    is_identifier = value.isidentifier() and {"A", "a"} <= set(classes)
+    return mixing >= (_MIN_IDENTIFIER_MIXING if is_identifier else _MIN_MIXING) and entropy >= _MIN_ENTROPY

@@ -1,8 +1,8 @@
-"""The one filter: which files of a folder may be read at all, and the only way to read one.
+"""The file filter: which files of a folder may be read, and the only way to read one.
 
-Everything that learns, prompts, diffs or logs goes through `FileFilter`. It fails closed: what cannot be judged
-(an unreadable ignore file, an odd name, a link, bytes that are no text) is left out. It never follows a link, never
-blocks on a special file and never reads more than files.maxSizeKb of a file.
+Everything that is indexed, prompted, diffed or logged is read through `FileFilter`. It fails closed: a file that
+cannot be judged (an unreadable ignore file, a malformed name, a link, bytes that are not text) is excluded. It never
+follows a link, never blocks on a special file and never reads more than files.maxSizeKb of a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from c2l_lsp import config
-from c2l_lsp.errors import FolderError, SettingError
+from c2l_lsp.errors import FolderError
 from c2l_lsp.repo.filter import reading, rules
 from c2l_lsp.repo.filter.content import Refusal
 from c2l_lsp.repo.filter.ignore import IgnoreRules, well_formed
@@ -59,11 +59,11 @@ LANGUAGE_SUFFIXES: dict[str, tuple[str, ...]] = {
 
 
 class FileFilter:
-    """The rules of one folder. Rule files are read once: make a new filter when one of them changed (`affects_rules`).
+    """The rules of one folder. Paths are relative to the root, with '/'.
 
-    Raises FolderError when `root` is no directory, SettingError when files.exclude or files.ignoreFile cannot be
-    understood (what should be hidden is unknown then, so nothing may be read). Languages that nobody knows are
-    skipped and stand in `.errors`.
+    Ignore files are read once. When one changes (`affects_rules`), the caller makes a new filter with `reloaded`.
+    Unknown languages in files.languages are skipped. Raises FolderError if `root` is not a directory, and
+    SettingError if files.exclude or files.ignoreFile is invalid: without them no file may be read.
     """
 
     def __init__(self, root: Path, settings: config.Files) -> None:
@@ -75,37 +75,40 @@ class FileFilter:
             raise FolderError(f"{root} is not a folder.")
         self._settings = settings
         self._limit = settings.max_size_kb * 1024
-        self.errors: list[SettingError] = []
-        self._suffixes = self._read_languages()
+        suffixes = {suffix for language in settings.languages for suffix in LANGUAGE_SUFFIXES.get(language, ())}
+        self._suffixes = tuple(sorted(suffixes))
         self._ignores = IgnoreRules(self.root, settings)
         self._digest: str | None = None
 
     def reloaded(self) -> FileFilter:
-        """A filter by the same settings that reads the ignore files again. Errors as for a new one."""
+        """Return a filter with the same settings and the present ignore files. Raises as the constructor does."""
         return FileFilter(self.root, self._settings)
 
     # --- path rules ------------------------------------------------------------------------------------------------
 
     def includes(self, path: str) -> bool:
-        """Whether the path rules let a file be read. `path` is relative to the root, with '/'."""
+        """Return whether a file has a suffix of the chosen languages and is not ignored."""
         return path.lower().endswith(self._suffixes) and not self.is_ignored(path)
 
     def is_ignored(self, path: str) -> bool:
-        """Return whether the ignore rules exclude a file of any language."""
+        """Return whether the ignore rules exclude a file. Its language does not matter."""
         return not well_formed(path) or self._ignores.ignores_file(path)
 
     def includes_directory(self, path: str) -> bool:
-        """Whether files below a directory may be admitted; "" is the root. What is not, needs no watching."""
-        return path == "" or (well_formed(path) and not self._ignores.folder(path).off)
+        """Return whether files below a directory ("" is the root) can be included. If not, it needs no watch."""
+        return path == "" or (well_formed(path) and not self._ignores.directory(path).ignored)
 
     def affects_rules(self, path: str) -> bool:
-        """Whether a change of this path may change the rules, so that a new filter is due."""
+        """Return whether a change of this path can change the rules, so that the filter must be reloaded."""
         name = path.rpartition("/")[2]
         return name in (".gitignore", self._settings.ignore_file) or name in rules.MARKERS
 
     @property
     def digest(self) -> str:
-        """Names all rules, contents of ignore files included. Cheap after a whole walk; else walks the directories."""
+        """The digest of all rules, with the contents of the ignore files.
+
+        A complete walk computes it as well; without one, the first access walks the folder.
+        """
         if self._digest is None:
             for _ in self.walk_in_steps():
                 pass
@@ -113,24 +116,15 @@ class FileFilter:
             raise FolderError(f"{self.root} could not be walked.")
         return self._digest
 
-    def _read_languages(self) -> tuple[str, ...]:
-        suffixes: set[str] = set()
-        known = ", ".join(LANGUAGE_SUFFIXES)
-        for language in self._settings.languages:
-            if language not in LANGUAGE_SUFFIXES:
-                self.errors.append(SettingError(f"c2l.files.languages: {language!r} is not one of {known}."))
-            suffixes.update(LANGUAGE_SUFFIXES.get(language, ()))
-        return tuple(sorted(suffixes))
-
     # --- walking ---------------------------------------------------------------------------------------------------
 
     def walk(self) -> Iterator[str]:
-        """The admitted files, sorted, without following links. A directory that cannot be listed is empty."""
+        """Yield the included files, sorted, without following links. A directory that cannot be listed is skipped."""
         return (path for path in self.walk_in_steps() if path is not None)
 
     def walk_in_steps(self, start: str = "") -> Iterator[str | None]:
-        """As `walk`, below `start`, with a None for each directory so that a caller can watch its time."""
-        stamps = blake2b(self._stamp(), digest_size=16)
+        """As `walk`, below `start`; also yield None for each directory, so that the caller can limit its time."""
+        digest = blake2b(self._fingerprint(), digest_size=16)
         usable = self.includes_directory(start) and not (start and reading.passes_through_link(self.root, start))
         pending = [iter((start,))] if usable else []
         while pending:
@@ -139,19 +133,19 @@ class FileFilter:
                 pending.pop()
             elif path == start or path.endswith("/"):
                 directory = path.rstrip("/")
-                folder = self._ignores.folder(directory)
-                if not folder.off:
+                found = self._ignores.directory(directory)
+                if not found.ignored:
                     yield None
-                    if folder.stamp:
-                        stamps.update(b"%d:%b%b" % (len(directory), directory.encode(), folder.stamp))
+                    if found.fingerprint:
+                        digest.update(b"%d:%b%b" % (len(directory), directory.encode(), found.fingerprint))
                     pending.append(iter(self._list_directory(directory)))
             elif self.includes(path):
                 yield path
         if start == "":
-            self._digest = stamps.hexdigest()
+            self._digest = digest.hexdigest()
 
     def _list_directory(self, directory: str) -> list[str]:
-        """Paths of the regular files and, with a '/' at the end, of the real directories in a directory."""
+        """Return the sorted paths of the regular files and, with a '/' at the end, of the subdirectories."""
         prefix = f"{directory}/" if directory else ""
         found = []
         try:
@@ -166,27 +160,30 @@ class FileFilter:
         return sorted(path for path in found if well_formed(path.rstrip("/")))
 
     def has_exact_name(self, path: str) -> bool:
-        """Whether a file is called just that, letters' case included, and not only opened by that name."""
+        """Return whether the directory lists a file with exactly this name, case included."""
         return path in self._list_directory(path.rpartition("/")[0])
 
-    def _stamp(self) -> bytes:
-        return repr((self._limit, self._suffixes)).encode() + self._ignores.stamp()
+    def _fingerprint(self) -> bytes:
+        return repr((self._limit, self._suffixes)).encode() + self._ignores.fingerprint()
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, path: str) -> FileText | None:
-        """The text of an admitted file; None when it is refused. Never raises for a file's sake."""
+        """Return the text of an included file; None if it is refused. Never raises because of a file."""
         found = self.try_read(path)
         return found if isinstance(found, FileText) else None
 
     def try_read(self, path: str) -> FileText | Refusal:
-        """As `read`, with the reason of a refusal."""
+        """As `read`, but return the reason of a refusal."""
         if not self.includes(path):
             return Refusal.EXCLUDED
         return reading.read_text(self.root, path, self._limit)
 
     def check_text(self, path: str, text: str) -> FileText | None:
-        """An unsaved buffer under the same rules; its mtime_ns is 0. A buffer of a linked file is refused too."""
+        """Apply all rules to the text of an unsaved buffer or an old revision; None if they refuse it.
+
+        `mtime_ns` of the result is 0. A path that passes through a link is refused as well.
+        """
         if not self.includes(path) or reading.passes_through_link(self.root, path):
             return None
         try:

@@ -1,5 +1,7 @@
-"""The ignore rules of one folder: .gitignore files at every level, git's own exclude files, the project's ignore file,
-the setting, and the names that are always off. Reads ignore files once and keeps what holds in each directory.
+"""The ignore rules of one folder.
+
+Sources: .gitignore files at every level, git's own exclude files, the project's ignore file (files.ignoreFile),
+the setting files.exclude, and the names that are always ignored. Ignore files are read once and cached per directory.
 """
 
 from __future__ import annotations
@@ -16,111 +18,113 @@ from c2l_lsp.repo.filter import reading, rules
 from c2l_lsp.repo.git import git_config, git_directory
 
 _RULE_FILE_LIMIT = 1 << 20
-_FOLDERS_KEPT = 100_000
+_MAX_CACHED_DIRECTORIES = 100_000
 
 Chain: TypeAlias = "tuple[tuple[str, tuple[rules.Rule, ...]], ...]"
-"""Rule files from the deepest directory up, each with the directory (from the repository's top) it stands in."""
+"""(directory relative to the repository's top, rules of its file) pairs, from the deepest directory up."""
 
 
-class Folder(NamedTuple):
-    """What holds inside one directory. `stamp` is the content of the rule files in it."""
+class DirectoryRules(NamedTuple):
+    """The rules inside one directory. `fingerprint` contains the bytes of the directory's own ignore files."""
 
-    off: bool
+    ignored: bool
     git: Chain = ()
     own: Chain = ()
-    stamp: bytes = b""
+    fingerprint: bytes = b""
 
 
-_OFF = Folder(off=True)
+_IGNORED = DirectoryRules(ignored=True)
 
 
 class IgnoreRules:
-    """Whether a path below `root` (resolved) is left out. Raises SettingError when a setting cannot be understood."""
+    """Decides whether a path below `root` (resolved) is ignored. Raises SettingError if a setting is invalid."""
 
     def __init__(self, root: Path, settings: config.Files) -> None:
         self._root = root
         self._settings = settings
         self._exclude = _exclude_rules(settings)
-        place = git_directory.find(root) if settings.respect_gitignore else None
-        self._prefix = root.relative_to(place.top).as_posix() if place and place.top != root else ""
-        self._top = self._outside(place)
-        self._folders: dict[str, Folder] = {}
+        git_dir = git_directory.find(root) if settings.respect_gitignore else None
+        self._prefix = root.relative_to(git_dir.top).as_posix() if git_dir and git_dir.top != root else ""
+        self._outer = self._rules_outside_root(git_dir)
+        self._cache: dict[str, DirectoryRules] = {}
 
-    def stamp(self) -> bytes:
-        """All that holds for the whole folder, for a digest."""
+    def fingerprint(self) -> bytes:
+        """Return bytes that identify the rules for the whole folder, for use in a digest."""
         settings = self._settings
         parts = (rules.VERSION, settings.exclude, settings.respect_gitignore, settings.ignore_file, self._prefix)
-        return repr(parts).encode() + self._top.stamp
+        return repr(parts).encode() + self._outer.fingerprint
 
     def ignores_file(self, path: str) -> bool:
-        """Whether a file is left out. `path` is relative to the root and well formed."""
+        """Return whether a file is ignored. `path` is relative to the root and well formed."""
         parent, _, name = path.rpartition("/")
-        folder = self.folder(parent)
-        return folder.off or rules.is_secret_file(name) or self._ignored(folder, path, directory=False)
+        found = self.directory(parent)
+        return found.ignored or rules.is_secret_file(name) or self._is_ignored(found, path, directory=False)
 
-    def folder(self, path: str) -> Folder:
-        """What holds in a directory. Goes down from the deepest known parent, without recursion."""
+    def directory(self, path: str) -> DirectoryRules:
+        """Return the rules inside a directory. Descends iteratively from the deepest cached parent."""
         missing = []
-        while (known := self._folders.get(path)) is None and path:
+        while (known := self._cache.get(path)) is None and path:
             missing.append(path)
             path = path.rpartition("/")[0]
         if known is None:
-            known = self._folders[""] = self._enter(self._top, "")
-        if len(self._folders) > _FOLDERS_KEPT:
-            self._folders = {"": self._folders[""]}
+            known = self._cache[""] = self._descend(self._outer, "")
+        if len(self._cache) > _MAX_CACHED_DIRECTORIES:
+            self._cache = {"": self._cache[""]}
         for below in reversed(missing):
-            known = self._folders[below] = self._enter(known, below)
+            known = self._cache[below] = self._descend(known, below)
         return known
 
-    def _enter(self, parent: Folder, path: str) -> Folder:
-        if parent.off:
-            return _OFF
+    def _descend(self, parent: DirectoryRules, path: str) -> DirectoryRules:
+        if parent.ignored:
+            return _IGNORED
         here = self._root / path
-        if path and (rules.is_ignored_directory(path) or self._ignored(parent, path, directory=True)):
-            return _OFF
+        if path and (rules.is_ignored_directory(path) or self._is_ignored(parent, path, directory=True)):
+            return _IGNORED
         if path and any(os.path.lexists(here / marker) for marker in rules.MARKERS):
-            return _OFF
+            return _IGNORED
         full = f"{self._prefix}/{path}".strip("/")
         try:
-            git = _rule_file(here / ".gitignore") if self._settings.respect_gitignore else b""
-            own = _rule_file(here / self._settings.ignore_file)
+            git = _read_rule_file(here / ".gitignore") if self._settings.respect_gitignore else b""
+            own = _read_rule_file(here / self._settings.ignore_file)
         except OSError:
-            return _OFF
-        return Folder(
-            off=False,
-            git=_with(git, full, parent.git),
-            own=_with(own, full, parent.own),
-            stamp=b"%d:%b%d:%b" % (len(git), git, len(own), own) if git or own else b"",
+            return _IGNORED
+        return DirectoryRules(
+            ignored=False,
+            git=_prepend(git, full, parent.git),
+            own=_prepend(own, full, parent.own),
+            fingerprint=b"%d:%b%d:%b" % (len(git), git, len(own), own) if git or own else b"",
         )
 
-    def _outside(self, place: git_directory.GitDir | None) -> Folder:
-        """What git's own files and the directories above the root say about the root."""
-        if place is None:
-            return Folder(off=False)
-        own = [path for path in (git_config.global_excludes(), place.common / "info" / "exclude") if path]
+    def _rules_outside_root(self, git_dir: git_directory.GitDir | None) -> DirectoryRules:
+        """Return the rules for the root from git's own exclude files and the directories above the root."""
+        if git_dir is None:
+            return DirectoryRules(ignored=False)
+        git_files = [path for path in (git_config.global_excludes(), git_dir.common / "info" / "exclude") if path]
         parts = self._prefix.split("/") if self._prefix else []
         above = ["/".join(parts[:n]) for n in range(len(parts))]
-        sources = [(path, "", True) for path in own]
-        sources += [(place.top / base / ".gitignore", base, False) for base in above]
-        folder = Folder(off=False)
+        sources = [(path, "", True) for path in git_files]
+        sources += [(git_dir.top / base / ".gitignore", base, False) for base in above]
+        found = DirectoryRules(ignored=False)
         try:
-            for path, base, linked in sources:
-                data = _rule_file(path, linked=linked)
-                folder = Folder(off=False, git=_with(data, base, folder.git), stamp=folder.stamp + data + b"\0")
+            for path, base, follow_link in sources:
+                data = _read_rule_file(path, follow_link=follow_link)
+                chain = _prepend(data, base, found.git)
+                found = DirectoryRules(ignored=False, git=chain, fingerprint=found.fingerprint + data + b"\0")
         except OSError:
-            return _OFF
-        if any(_decide(folder.git, full, directory=True) for full in (*above[1:], *([self._prefix] if parts else []))):
-            return _OFF
-        return folder
+            return _IGNORED
+        parents = (*above[1:], *([self._prefix] if parts else []))
+        if any(_matches(found.git, full, directory=True) for full in parents):
+            return _IGNORED
+        return found
 
-    def _ignored(self, folder: Folder, path: str, *, directory: bool) -> bool:
+    def _is_ignored(self, parent: DirectoryRules, path: str, *, directory: bool) -> bool:
         full = f"{self._prefix}/{path}" if self._prefix else path
-        chains = (folder.git, folder.own, ((self._prefix, self._exclude),))
-        return any(_decide(chain, full, directory=directory) for chain in chains)
+        chains = (parent.git, parent.own, ((self._prefix, self._exclude),))
+        return any(_matches(chain, full, directory=directory) for chain in chains)
 
 
 def well_formed(path: str) -> bool:
-    """Whether a relative path is plain: no way up, nothing empty, encodable, nothing special to the platform."""
+    """Return whether a relative path is encodable and has no empty, '.' or '..' part and no other path syntax."""
     if os.sep != "/" and (os.sep in path or ":" in path):
         return False
     if not path.isascii():
@@ -134,47 +138,50 @@ def well_formed(path: str) -> bool:
 def _exclude_rules(settings: config.Files) -> tuple[rules.Rule, ...]:
     name = settings.ignore_file
     if not well_formed(name) or "/" in name:
-        raise SettingError(f"c2l.files.ignoreFile must be a plain file name, not {name!r}; no file is read until then.")
+        raise SettingError(
+            f"c2l.files.ignoreFile must be a plain file name, not {name!r}; no file is read until this is corrected."
+        )
     parsed = []
     for pattern in settings.exclude:
         try:
             rule = rules.parse(pattern)
         except rules.PatternError as error:
             raise SettingError(
-                f"c2l.files.exclude: {pattern!r} is not a .gitignore pattern; no file is read until it is corrected."
+                f"c2l.files.exclude: {pattern!r} is not a .gitignore pattern; no file is read until this is corrected."
             ) from error
         if rule is not None:
             parsed.append(rule)
     return tuple(parsed)
 
 
-def _decide(chain: Chain, full: str, *, directory: bool) -> bool:
-    for base, level in chain:
-        found = rules.last_match(level, full[len(base) + 1 :] if base else full, directory=directory)
-        if found is not None:
-            return found
+def _matches(chain: Chain, full: str, *, directory: bool) -> bool:
+    for base, file_rules in chain:
+        ignored = rules.last_match(file_rules, full[len(base) + 1 :] if base else full, directory=directory)
+        if ignored is not None:
+            return ignored
     return False
 
 
-def _with(data: bytes, base: str, chain: Chain) -> Chain:
+def _prepend(data: bytes, base: str, chain: Chain) -> Chain:
     if not data:
         return chain
     lines = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n")
     return ((base, rules.parse_all(lines)), *chain)
 
 
-def _rule_file(path: Path, *, linked: bool = False) -> bytes:
-    """An ignore file's content, empty when there is none. Raises OSError when there is one that cannot be used.
+def _read_rule_file(path: Path, *, follow_link: bool = False) -> bytes:
+    """Return the content of an ignore file, empty if there is none. Raises OSError if the file cannot be used.
 
-    A link is followed only where it is `linked`, the user's own files: one in the folder may lead anywhere, and git
-    does not take its rules. What it was meant to leave out is not known then.
+    A link is followed only for the user's own files (`follow_link`). A link inside the folder may lead anywhere, and
+    git ignores its rules; because its intended rules are unknown, the whole directory is then ignored.
     """
     try:
-        before = path.stat() if linked else path.lstat()  # asked before opening too: that of a device can do things
+        # Checked before opening as well, because opening a device can have effects.
+        before = path.stat() if follow_link else path.lstat()
         if stat.S_ISDIR(before.st_mode):
             return b""
         _require_usable(before)
-        descriptor = os.open(path, reading.FLAGS if linked else reading.FLAGS | reading.NO_FOLLOW)
+        descriptor = os.open(path, reading.OPEN_FLAGS if follow_link else reading.OPEN_FLAGS | reading.NO_FOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     try:

@@ -1,6 +1,6 @@
-"""Opening one file safely and reading it: regular files only, no link anywhere on the way, a bounded number of bytes.
+"""Safe reading of one file: a regular file, no link anywhere in its path, a bounded number of bytes.
 
-Knows no rules of names; the filter asks those first.
+Knows no name rules; `FileFilter` checks those first.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import NamedTuple
 from c2l_lsp.repo.filter import content
 from c2l_lsp.repo.filter.content import Refusal
 
-_PLAIN = ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
-FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in _PLAIN)
-"""Opening never waits for a FIFO's writer and never takes over a terminal."""
+_OPEN_FLAG_NAMES = ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
+OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in _OPEN_FLAG_NAMES)
+"""With these flags, opening does not wait for the writer of a FIFO and does not acquire a terminal."""
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_BY_DESCRIPTOR = hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY") and os.open in os.supports_dir_fd
+_HAS_OPENAT = hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY") and os.open in os.supports_dir_fd
 _LINK_ERRORS = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 
 
 class FileText(NamedTuple):
-    """An admitted file as it was read: `digest` is blake2b-16 of the UTF-8 text, `size` its bytes."""
+    """A file that was read. `digest` is the blake2b-16 of its UTF-8 text, `size` the number of bytes."""
 
     text: str
     digest: bytes
@@ -40,13 +40,13 @@ class _Refused(Exception):
 
 
 def read_text(root: Path, path: str, limit: int) -> FileText | Refusal:
-    """The text of `path` (relative to the resolved `root`, with '/'), or why it is refused. Never raises for a file."""
+    """Return the text of `path` (relative to the resolved `root`, with '/'), or the reason why it is refused."""
     try:
         descriptor = _open(root, path)
     except _Refused as refused:
         return refused.reason
     except OSError as error:
-        return _reason(error)
+        return _refusal_of(error)
     try:
         return _read_open(descriptor, limit)
     except OSError:
@@ -56,7 +56,7 @@ def read_text(root: Path, path: str, limit: int) -> FileText | Refusal:
 
 
 def check_bytes(data: bytes, mtime_ns: int) -> FileText | Refusal:
-    """The content rules alone."""
+    """Apply the content rules to the bytes of a file."""
     found = content.check_content(data)
     if isinstance(found, Refusal):
         return found
@@ -64,33 +64,33 @@ def check_bytes(data: bytes, mtime_ns: int) -> FileText | Refusal:
 
 
 def _open(root: Path, path: str) -> int:
-    if not _BY_DESCRIPTOR:
-        return _open_checked(root, path)
+    if not _HAS_OPENAT:
+        return _open_without_openat(root, path)
     *parents, name = path.split("/")
-    below = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for parent in parents:
-            inner = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=below)
-            os.close(below)
-            below = inner
-        # Asked before opening as well: opening a device can do things by itself.
-        _require_regular(os.stat(name, dir_fd=below, follow_symlinks=False))
-        return os.open(name, FLAGS | NO_FOLLOW, dir_fd=below)
+            inner = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+        # Checked before opening as well, because opening a device can have effects.
+        _require_regular(os.stat(name, dir_fd=directory, follow_symlinks=False))
+        return os.open(name, OPEN_FLAGS | NO_FOLLOW, dir_fd=directory)
     finally:
-        os.close(below)
+        os.close(directory)
 
 
-def _open_checked(root: Path, path: str) -> int:
-    """Where openat is missing (Windows): the resolved path must be the path itself."""
+def _open_without_openat(root: Path, path: str) -> int:
+    """Open a file on systems without openat (Windows): the resolved path must equal the path."""
     full = root / path
     _require_regular(full.lstat())
     if passes_through_link(root, path):
         raise _Refused(Refusal.LINK)
-    return os.open(full, FLAGS | NO_FOLLOW)
+    return os.open(full, OPEN_FLAGS | NO_FOLLOW)
 
 
 def passes_through_link(root: Path, path: str) -> bool:
-    """Whether a link stands anywhere below `root` on the way to `path`. A path that does not exist is not linked."""
+    """Return whether the path below `root` contains a link; False if the path does not exist."""
     full = os.path.normcase(root / path)
     return os.path.normcase(os.path.realpath(full)) != full
 
@@ -102,13 +102,13 @@ def _read_open(descriptor: int, limit: int) -> FileText | Refusal:
     if status.st_size > limit:
         return Refusal.TOO_LARGE
     data = read_up_to(descriptor, limit + 1)
-    if len(data) > limit:  # it grew meanwhile
+    if len(data) > limit:  # the file grew since fstat
         return Refusal.TOO_LARGE
     return check_bytes(data, status.st_mtime_ns)
 
 
 def read_up_to(descriptor: int, limit: int) -> bytes:
-    """At most `limit` bytes."""
+    """Return at most `limit` bytes."""
     chunks = []
     while limit > 0 and (chunk := os.read(descriptor, min(limit, 1 << 18))):
         chunks.append(chunk)
@@ -123,7 +123,7 @@ def _require_regular(status: os.stat_result) -> None:
         raise _Refused(Refusal.IRREGULAR)
 
 
-def _reason(error: OSError) -> Refusal:
+def _refusal_of(error: OSError) -> Refusal:
     if error.errno in _LINK_ERRORS:
         return Refusal.LINK
     if error.errno == errno.ENOENT:

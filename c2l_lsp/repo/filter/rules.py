@@ -1,8 +1,8 @@
-"""Ignore rules: which paths are off by their name alone. Patterns go in, verdicts come out; no file is opened here.
+"""Ignore patterns, and the names that are always ignored. Works on names; opens no files.
 
-The pattern language is pathspec's translation of .gitignore lines. Which pattern wins is decided here, one path
-component at a time as git does it, because a whole-path match cannot tell `foo/**` from `foo/` or honour
-`*` `!*/` `!*.py` for directories.
+pathspec translates the lines of .gitignore files to regular expressions. Which pattern wins is decided here, one path
+component at a time as in git: matching a whole path at once cannot tell `foo/**` from `foo/` and gets the sequence
+`*`, `!*/`, `!*.py` wrong for directories.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from pathspec.patterns.gitignore.base import GitIgnorePatternError
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 _VIA_PARENT = "ps_d"
-"""pathspec's regex group that takes part when a pattern matched a parent of the path instead of the path."""
+"""The regex group in which pathspec captures when a pattern matches a parent directory of the path."""
 
-_IGNORES_CASE = sys.platform in ("win32", "darwin")
+_CASE_INSENSITIVE = sys.platform in ("win32", "darwin")
 
 
 class Rule(NamedTuple):
-    """One pattern line: what it matches, only directories or all, and whether it leaves out or brings back."""
+    """One pattern line. `ignores` is False for a negated pattern (`!pattern`)."""
 
     regex: re.Pattern[str]
-    directories: bool
+    directories_only: bool
     ignores: bool
 
 
 class PatternError(ValueError):
-    """A line that is no pattern."""
+    """A line is not a valid pattern."""
 
 
 def parse(line: str) -> Rule | None:
-    """The rule of one .gitignore line; None for blank lines, comments and lines git never matches.
+    """Return the rule of one .gitignore line; None for a blank line, a comment or a line that git never matches.
 
-    Raises PatternError when the line cannot be read as a pattern.
+    Raises PatternError if the line is not a valid pattern.
     """
     if not line.endswith("\\ "):
         line = line.rstrip(" \r\n")
-    directories = line.endswith("/")
-    body = line[:-1] if directories else line
+    directories_only = line.endswith("/")
+    body = line[:-1] if directories_only else line
     if not body:
         return None
     try:
-        pattern = GitIgnoreSpecPattern(_fold(body))
+        pattern = GitIgnoreSpecPattern(_normalise_case(body))
     except (GitIgnorePatternError, re.error) as error:
         raise PatternError(line) from error
     if pattern.include is None or pattern.regex is None:
         return None
-    return Rule(pattern.regex, directories, pattern.include)
+    return Rule(pattern.regex, directories_only, pattern.include)
 
 
 def parse_all(lines: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules of an ignore file, in order. A line that is no pattern is passed over, as git does."""
+    """Return the rules of an ignore file in order. Invalid lines are skipped, as in git."""
     rules = []
     for line in lines:
         try:
@@ -67,14 +67,14 @@ def parse_all(lines: Iterable[str]) -> tuple[Rule, ...]:
 
 
 def last_match(rules: tuple[Rule, ...], path: str, *, directory: bool) -> bool | None:
-    """Whether the last rule that matches this very path ignores it; None when no rule matches.
+    """Return whether the last matching rule ignores `path`; None if no rule matches.
 
-    `path` is relative to where the rules stand. Parents are not looked at: the caller goes from the top down and
-    stops at the first ignored directory, since nothing below an ignored directory can be brought back.
+    `path` is relative to the directory of the rules. Only the path itself is matched, not its parents: the caller
+    descends from the root and stops at the first ignored directory, because git includes nothing below one.
     """
-    path = _fold(path)
+    path = _normalise_case(path)
     for rule in reversed(rules):
-        if rule.directories and not directory:
+        if rule.directories_only and not directory:
             continue
         match = rule.regex.search(path)
         if match is not None and not match.groupdict().get(_VIA_PARENT):
@@ -82,13 +82,13 @@ def last_match(rules: tuple[Rule, ...], path: str, *, directory: bool) -> bool |
     return None
 
 
-def _fold(text: str) -> str:
-    return text.lower() if _IGNORES_CASE else text
+def _normalise_case(text: str) -> str:
+    return text.lower() if _CASE_INSENSITIVE else text
 
 
-# --- names that no setting can bring back ------------------------------------------------------------------------
+# --- names that are always ignored ---------------------------------------------------------------------------------
 
-_OFF_DIRECTORY = re.compile(
+_IGNORED_DIRECTORY = re.compile(
     r"\.(?:git|hg|svn|bzr|jj|sl)"
     r"|\.?(?:venv|virtualenv)|\.direnv|\.env.*|site-packages|dist-packages|__pypackages__|\.eggs|.*\.egg-info|\.tox|\.nox"
     r"|node_modules|bower_components|jspm_packages|\.yarn|\.pnpm-store|\.parcel-cache|\.next|\.nuxt"
@@ -97,8 +97,8 @@ _OFF_DIRECTORY = re.compile(
     r"|\.(?:ssh|gnupg|aws|azure|docker|kube|password-store)|\.?secrets",
     re.DOTALL,
 )
-_OFF_PATHS = re.compile(r"build/(?:lib|bdist)(?:[.\-/].*)?", re.DOTALL)
-"""Copies that setuptools makes of the sources, seen from the root."""
+_IGNORED_PATH = re.compile(r"build/(?:lib|bdist)(?:[.\-/].*)?", re.DOTALL)
+"""Copies of the sources made by setuptools. The path is relative to the root."""
 
 _SECRET_FILE = re.compile(
     r"\.env.*|.*\.env|.*\.(?:pem|key|p12|pfx|p8|jks|keystore|kdbx|asc|gpg|pgp|ppk|ovpn|tfstate|tfvars)"
@@ -109,18 +109,18 @@ _SECRET_FILE = re.compile(
 )
 
 MARKERS = frozenset({"pyvenv.cfg", "CACHEDIR.TAG", "conda-meta", ".git"})
-"""A directory below the root that holds one of these is an environment, a cache or another repository."""
+"""A directory below the root with one of these entries is an environment, a cache or another repository."""
 
 VERSION = 1
-"""Counts changes of the names above; part of every filter's digest."""
+"""Version of the names above; part of every filter's digest. Increase it when they change."""
 
 
 def is_ignored_directory(path: str) -> bool:
-    """Whether a directory (relative to the root) is off whatever the settings say."""
+    """Return whether a directory (path relative to the root) is ignored whatever the settings say."""
     name = path.rsplit("/", 1)[-1].lower()
-    return bool(_OFF_DIRECTORY.fullmatch(name) or _OFF_PATHS.fullmatch(path))
+    return bool(_IGNORED_DIRECTORY.fullmatch(name) or _IGNORED_PATH.fullmatch(path))
 
 
 def is_secret_file(name: str) -> bool:
-    """Whether a file's own name says that it holds secrets."""
+    """Return whether a file name is one that usually holds secrets."""
     return _SECRET_FILE.fullmatch(name.lower()) is not None

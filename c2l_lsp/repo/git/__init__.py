@@ -1,1 +1,4 @@
-"""Running git safely, and finding a folder's git directory. No file of the working tree is read here."""
+"""Running git safely, and locating git's own files.
+
+No file of the working tree is read here: that belongs in `filter`.
+"""

@@ -1,6 +1,6 @@
-"""Where a folder's git directory is, and whether git is writing the working tree right now.
+"""Locating a folder's git directory, and detecting that git is writing the working tree.
 
-Reads a few small files and runs no git, so that it is cheap, works without git installed and executes nothing that a
+Reads a few small files and does not run git. This is cheap, works without git installed, and executes nothing that a
 repository configures.
 """
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 STALE_LOCK_S = 120.0
-"""A lock was left behind by a killed git if nothing has changed for so long: not it, the index, HEAD or the files."""
+"""A lock is stale (left by a killed git) if it, the index, HEAD and the files have not changed for so long."""
 
-LONGEST_LOCK_S = 3600.0
-"""Older than this it is stale whatever changes; waiting for it would stop learning for good."""
+MAX_LOCK_AGE_S = 3600.0
+"""A lock older than this is stale in any case, so that a forgotten lock cannot stop indexing for ever."""
 
-_CLOCK_S = 30.0  # how far another machine's clock may be ahead
+_CLOCK_SKEW_S = 30.0  # the clock of a file server may be ahead by this much
 
 _LOCKS = ("index.lock", "HEAD.lock")
-_REPLAYS = ("rebase-merge", "rebase-apply", "sequencer")
-_REPLAY_STEP_S = 2.0
+_REBASE_DIRECTORIES = ("rebase-merge", "rebase-apply", "sequencer")
+_REBASE_STEP_S = 2.0
 
 
 class GitDir(NamedTuple):
-    """Three folders: `dir` has HEAD and the index, `common` the objects and info/, `top` is the working tree's root."""
+    """`dir` contains HEAD and the index, `common` the objects and info/; `top` is the root of the working tree."""
 
     dir: Path
     common: Path
@@ -32,23 +32,23 @@ class GitDir(NamedTuple):
 
 
 def find(root: Path) -> GitDir | None:
-    """The git directory that covers `root`, in it or above it; None outside of any working tree.
+    """Return the git directory of the working tree that contains `root`; None outside any working tree.
 
-    Linked worktrees and submodules have a `.git` file that names the real directory.
+    In linked worktrees and submodules `.git` is a file with the path of the actual directory.
     """
     for top in (root, *root.parents):
-        dot = top / ".git"
-        target = dot if dot.is_dir() else _pointed_at(dot)
+        dot_git = top / ".git"
+        target = dot_git if dot_git.is_dir() else _read_git_file(dot_git)
         if target is not None and (target / "HEAD").is_file():
             return GitDir(target, _common(target), top)
     return None
 
 
-def _pointed_at(dot: Path) -> Path | None:
-    line = _first_line(dot)
+def _read_git_file(dot_git: Path) -> Path | None:
+    line = _first_line(dot_git)
     if not line.startswith("gitdir:"):
         return None
-    return (dot.parent / line.removeprefix("gitdir:").strip()).resolve()
+    return (dot_git.parent / line.removeprefix("gitdir:").strip()).resolve()
 
 
 def _common(git_dir: Path) -> Path:
@@ -67,25 +67,25 @@ def _first_line(path: Path) -> str:
 
 
 def git_busy(root: Path, quiet_s: float = float("inf")) -> bool:
-    """Whether git is changing the working tree at this moment (checkout, merge, a rebase between two picks).
+    """Return whether git is writing the working tree now (checkout, merge, a rebase between two picks).
 
-    `quiet_s` is for how long no file has changed: git takes its lock once and then may write files for many minutes.
-    A rebase that stopped for the user is not busy: it may stay so for days.
+    `quiet_s` is the time since a file of the tree last changed. It matters because git takes its lock once and may
+    then write files for many minutes. A rebase that waits for the user does not count: it may wait for days.
     """
-    place = find(root)
-    if place is None:
+    git_dir = find(root)
+    if git_dir is None:
         return False
-    if any(_age(place.dir / name) < _REPLAY_STEP_S for name in _REPLAYS):
+    if any(_age(git_dir.dir / name) < _REBASE_STEP_S for name in _REBASE_DIRECTORIES):
         return True
-    lock = min(_age(place.dir / name) for name in _LOCKS)
-    moved = min(lock, quiet_s, *(_age(place.dir / name) for name in ("index", "HEAD")))
-    return lock < LONGEST_LOCK_S and moved < STALE_LOCK_S
+    lock_age = min(_age(git_dir.dir / name) for name in _LOCKS)
+    unchanged_s = min(lock_age, quiet_s, *(_age(git_dir.dir / name) for name in ("index", "HEAD")))
+    return lock_age < MAX_LOCK_AGE_S and unchanged_s < STALE_LOCK_S
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was written; infinite if it is not there, or so far in the future that clocks jumped."""
+    """Return the seconds since a file was written; infinity if it is missing or dated far in the future."""
     try:
         age = time.time() - path.lstat().st_mtime
     except OSError:
         return float("inf")
-    return max(0.0, age) if age > -_CLOCK_S else float("inf")
+    return max(0.0, age) if age > -_CLOCK_SKEW_S else float("inf")

@@ -1,7 +1,7 @@
-"""Running git so that nothing a repository configures is executed, nothing is fetched and nothing is written.
+"""Running git without executing what a repository configures, without fetching and without writing.
 
-Fixed argument lists, never a shell. The user's own configuration stays in force (safe.directory lives there), options
-that would change what git prints or run a program are overridden on the command line.
+Commands are argument lists, never shell strings. The user's own configuration stays in force, because safe.directory
+is set there. Options that would start a program or change git's output are overridden on the command line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TIMEOUT_S = 60.0
 
 _SAFE = (
     "--no-pager", "--no-replace-objects", "--literal-pathspecs",
-    "-c", "core.fsmonitor=",  # a program that any reading command would start
+    "-c", "core.fsmonitor=",  # a program that every reading command would start
     "-c", f"core.hooksPath={os.devnull}",
     "-c", "diff.external=",
     "-c", "log.showSignature=false",  # starts gpg.program
@@ -36,7 +36,7 @@ _ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_OPTIONAL_LOCKS": "0",
-    # A partial clone would fetch what it lacks. This overrides every protocol.*.allow; git before 2.44 needs it.
+    # A partial clone would fetch missing objects. This overrides every protocol.*.allow; git before 2.44 needs it.
     "GIT_ALLOW_PROTOCOL": "none",
     "GIT_NO_LAZY_FETCH": "1",
     "LC_ALL": "C",
@@ -50,13 +50,13 @@ class NoRepository(GitError):
 
 
 class NoCommit(GitError):
-    """The revision does not exist here, or there is no commit yet."""
+    """The revision does not exist, or the repository has no commit yet."""
 
 
 def run(root: Path, *args: str, stdin: bytes = b"") -> bytes:
-    """git's output. Raises GitError with git's reason, or when it takes longer than TIMEOUT_S."""
+    """Return git's output. Raises GitError if git fails or takes longer than TIMEOUT_S."""
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             _command(args),
             cwd=root,
             env=_environment(),
@@ -70,14 +70,14 @@ def run(root: Path, *args: str, stdin: bytes = b"") -> bytes:
         raise _too_slow(root) from error
     except OSError as error:
         raise _not_started(root, error) from error
-    if done.returncode != 0:
-        raise _failure(root, done.stderr)
-    return done.stdout
+    if completed.returncode != 0:
+        raise _failure(root, completed.stderr)
+    return completed.stdout
 
 
 def lines(root: Path, *args: str) -> Iterator[bytes]:
-    """git's output line by line, line ends kept, without holding all of it. Errors as in `run`."""
-    # A file takes git's messages: a pipe that nobody empties while stdout is read could fill and block git.
+    """Yield git's output line by line, with line ends, without storing all of it. Raises GitError as `run` does."""
+    # stderr goes to a file: nothing reads a pipe while stdout is read, so that a full one would block git.
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
@@ -92,15 +92,15 @@ def lines(root: Path, *args: str) -> Iterator[bytes]:
         except OSError as error:
             raise _not_started(root, error) from error
         deadline = time.monotonic() + TIMEOUT_S
-        clock = threading.Timer(TIMEOUT_S, process.kill)
-        clock.daemon = True
-        clock.start()
+        timer = threading.Timer(TIMEOUT_S, process.kill)
+        timer.daemon = True
+        timer.start()
         try:
-            with process:  # closes the pipe and waits; a caller that stops early makes git end by the broken pipe
+            with process:  # closes the pipe and waits; if the caller stops early, git ends with SIGPIPE
                 if process.stdout is not None:
                     yield from process.stdout
         finally:
-            clock.cancel()
+            timer.cancel()
         if time.monotonic() >= deadline:
             raise _too_slow(root)
         if process.returncode != 0:
@@ -109,14 +109,14 @@ def lines(root: Path, *args: str) -> Iterator[bytes]:
 
 
 def revision(name: str) -> str:
-    """`name` when it is a plain revision, which git cannot take for an option. Raises GitError otherwise."""
+    """Return `name` if it has the form of a revision that git cannot parse as an option; else raise GitError."""
     if not _REVISION.fullmatch(name):
         raise GitError(f"{name!r} is not a git revision.")
     return name
 
 
 def _failure(root: Path, errors: bytes) -> GitError:
-    """What git wrote, as a sentence that a user can act on."""
+    """Return an error with a message that a user can act on, made from git's stderr."""
     text = errors.decode("utf-8", "replace")
     if "not a git repository" in text:
         return NoRepository(f"{root} is not a git repository; its history cannot be used.")
@@ -128,7 +128,7 @@ def _failure(root: Path, errors: bytes) -> GitError:
     if re.search(r"unknown revision|bad revision|ambiguous argument|bad object|Needed a single revision", text):
         return NoCommit(f"{root} has no such commit; it may have no commits yet or be a shallow clone.")
     last = text.strip().rsplit("\n", 1)[-1].removeprefix("fatal: ")[:200]
-    return GitError(f"git failed in {root}: {last or 'it ended without a message'}.")
+    return GitError(f"git failed in {root}: {last or 'no error message'}.")
 
 
 def _too_slow(root: Path) -> GitError:
@@ -145,7 +145,7 @@ def _command(args: tuple[str, ...]) -> list[str]:
 
 @functools.cache
 def _executable() -> str:
-    # Absolute only: Windows would look for git.exe in the current folder first, which is the repository's.
+    # Only an absolute path: Windows looks for git.exe in the current directory first, which is the repository.
     found = shutil.which("git")
     if found is None or not Path(found).is_absolute():
         raise GitError("git was not found on PATH; install it, or turn c2l.adapter.useGitHistory off.")
@@ -153,10 +153,10 @@ def _executable() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The user's environment without what a caller's git, hook or trace left in it."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key in _KEPT}
+    """Return the user's environment without the GIT_* variables that a calling git, hook or trace may have set."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or key in _INHERITED}
     return inherited | _ENVIRONMENT
 
 
-_KEPT = frozenset({"GIT_CONFIG_GLOBAL", "GIT_EXEC_PATH"})
-"""Both belong to the user's installation, not to a repository."""
+_INHERITED = frozenset({"GIT_CONFIG_GLOBAL", "GIT_EXEC_PATH"})
+"""Variables that describe the user's installation, not a repository."""

@@ -1,4 +1,4 @@
-"""Snapshots of a folder, the differences between them, and git history as data.
+"""Snapshots of a folder, diffs between texts in git's format, and git history.
 
-Every file is opened through `filter`. Nothing here waits for changes: that belongs in `watching`.
+Files are read only through `filter`. Waiting for changes belongs in `watching`.
 """

@@ -1,4 +1,4 @@
-"""One file's change as `git diff --no-color -U3` writes it."""
+"""The diff of one file in the format of `git diff --no-color -U3`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from hashlib import sha1
 from c2l_lsp.repo.history.lines import changed_lines
 
 CONTEXT = 3
-_HEADING = 80
-"""Bytes of a hunk's heading."""
-_QUOTED = {byte: rb"\%03o" % byte for byte in (*range(0x20), *range(0x7F, 0x100))} | {
+_MAX_HEADING = 80
+"""In bytes: the function context after a hunk's `@@`."""
+_ESCAPES = {byte: rb"\%03o" % byte for byte in (*range(0x20), *range(0x7F, 0x100))} | {
     0x07: rb"\a", 0x08: rb"\b", 0x09: rb"\t", 0x0A: rb"\n", 0x0B: rb"\v", 0x0C: rb"\f", 0x0D: rb"\r",
     0x22: rb"\"", 0x5C: rb"\\",
 }  # fmt: skip
 
 
 def unified_diff(old_text: str | None, new_text: str | None, path: str, old_path: str | None = None) -> str:
-    """The diff from `old_text` to `new_text`; None is a file that does not exist; "" when nothing changed.
+    """Return the diff from `old_text` to `new_text`, "" if nothing changed. The text of a missing file is None.
 
-    `old_path` differs from `path` for a rename. File modes are 100644; names of objects have seven digits.
+    For a rename, `old_path` differs from `path`. File modes are 100644, and object names have seven digits.
     """
     old_path = path if old_path is None else old_path
     old = None if old_text is None else old_text.encode("utf-8", "surrogatepass")
@@ -28,57 +28,60 @@ def unified_diff(old_text: str | None, new_text: str | None, path: str, old_path
     if old == new and old_path == path:
         return ""
     parts = [
-        b"diff --git %b %b\n" % (_quoted(b"a/", old_path), _quoted(b"b/", path)),
+        b"diff --git %b %b\n" % (_quote(b"a/", old_path), _quote(b"b/", path)),
         *_header(old, new, old_path, path),
     ]
     if old != new and (old or new):
-        parts.append(b"--- %b\n" % (b"/dev/null" if old is None else _file_line(b"a/", old_path)))
-        parts.append(b"+++ %b\n" % (b"/dev/null" if new is None else _file_line(b"b/", path)))
+        parts.append(b"--- %b\n" % (b"/dev/null" if old is None else _file_name(b"a/", old_path)))
+        parts.append(b"+++ %b\n" % (b"/dev/null" if new is None else _file_name(b"b/", path)))
         parts += _hunks(_lines(old or b""), _lines(new or b""))
     return b"".join(parts).decode("utf-8", "replace")
 
 
 def _header(old: bytes | None, new: bytes | None, old_path: str, path: str) -> Iterator[bytes]:
     if old is None:
-        yield b"new file mode 100644\nindex 0000000..%b\n" % _object(new or b"")
+        yield b"new file mode 100644\nindex 0000000..%b\n" % _object_name(new or b"")
     elif new is None:
-        yield b"deleted file mode 100644\nindex %b..0000000\n" % _object(old)
+        yield b"deleted file mode 100644\nindex %b..0000000\n" % _object_name(old)
     else:
         if old_path != path:
             yield b"similarity index %d%%\n" % _similarity(old, new)
-            yield b"rename from %b\nrename to %b\n" % (_quoted(b"", old_path), _quoted(b"", path))
+            yield b"rename from %b\nrename to %b\n" % (_quote(b"", old_path), _quote(b"", path))
         if old != new:
-            yield b"index %b..%b 100644\n" % (_object(old), _object(new))
+            yield b"index %b..%b 100644\n" % (_object_name(old), _object_name(new))
 
 
-def _object(data: bytes) -> bytes:
+def _object_name(data: bytes) -> bytes:
     return sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()[:7].encode()
 
 
-def _quoted(prefix: bytes, path: str) -> bytes:
+def _quote(prefix: bytes, path: str) -> bytes:
     raw = prefix + path.encode("utf-8", "surrogateescape")
-    escaped = b"".join(_QUOTED.get(byte, bytes([byte])) for byte in raw)
+    escaped = b"".join(_ESCAPES.get(byte, bytes([byte])) for byte in raw)
     return raw if escaped == raw else b'"%b"' % escaped
 
 
-def _file_line(prefix: bytes, path: str) -> bytes:
-    name = _quoted(prefix, path)
-    return name + b"\t" if b" " in name and not name.startswith(b'"') else name  # tells patch(1) where it ends
+def _file_name(prefix: bytes, path: str) -> bytes:
+    name = _quote(prefix, path)
+    return (
+        name + b"\t" if b" " in name and not name.startswith(b'"') else name
+    )  # the tab marks the end of the name for patch(1)
 
 
 def _similarity(old: bytes, new: bytes) -> int:
-    """Percent of the larger file that both share, counted in lines and in pieces of 64 bytes of long ones."""
-    shared = _pieces(old) & _pieces(new)
-    copied = sum(len(chunk) * n for chunk, n in shared.items())
+    """Return git's similarity index: the percentage of the larger file in lines (or 64-byte parts) that both share."""
+    shared = _line_parts(old) & _line_parts(new)
+    copied = sum(len(part) * n for part, n in shared.items())
     return 100 if old == new else copied * 60000 // max(len(old), len(new), 1) * 100 // 60000
 
 
-def _pieces(data: bytes) -> Counter[bytes]:
+def _line_parts(data: bytes) -> Counter[bytes]:
     lines = data.replace(b"\r\n", b"\n").splitlines(keepends=True) if b"\r\n" in data else _lines(data)
     return Counter(line[i : i + 64] for line in lines for i in range(0, len(line), 64))
 
 
 def _lines(data: bytes) -> list[bytes]:
+    """Return the lines with their ends. Only a newline ends a line, unlike in bytes.splitlines."""
     lines = data.split(b"\n")
     last = lines.pop()
     return [line + b"\n" for line in lines] + ([last] if last else [])
@@ -86,7 +89,7 @@ def _lines(data: bytes) -> list[bytes]:
 
 def _hunks(old: Sequence[bytes], new: Sequence[bytes]) -> Iterator[bytes]:
     heading, searched = b"", -1
-    for group in _groups(_blocks(*changed_lines(old, new))):
+    for group in _group_changes(_changes(*changed_lines(old, new))):
         (a0, _, b0, _), (_, a1, _, b1) = group[0], group[-1]
         before, after = min(CONTEXT, a0, b0), min(CONTEXT, len(old) - a1, len(new) - b1)
         first = a0 - before
@@ -98,36 +101,36 @@ def _hunks(old: Sequence[bytes], new: Sequence[bytes]) -> Iterator[bytes]:
             b" " + heading if heading else b"",
         )
         at = first
-        for block in group:
-            yield from _signed(b" ", old[at : block[0]])
-            yield from _signed(b"-", old[block[0] : block[1]])
-            yield from _signed(b"+", new[block[2] : block[3]])
-            at = block[1]
-        yield from _signed(b" ", old[at : a1 + after])
+        for change in group:
+            yield from _prefix_lines(b" ", old[at : change[0]])
+            yield from _prefix_lines(b"-", old[change[0] : change[1]])
+            yield from _prefix_lines(b"+", new[change[2] : change[3]])
+            at = change[1]
+        yield from _prefix_lines(b" ", old[at : a1 + after])
 
 
-def _blocks(old_marks: list[bool], new_marks: list[bool]) -> Iterator[tuple[int, int, int, int]]:
-    """Changed stretches (old start, old end, new start, new end)."""
+def _changes(old_changed: list[bool], new_changed: list[bool]) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (old start, old end, new start, new end) of each contiguous change."""
     i = j = 0
-    while i < len(old_marks) or j < len(new_marks):
+    while i < len(old_changed) or j < len(new_changed):
         a, b = i, j
-        while i < len(old_marks) and old_marks[i]:
+        while i < len(old_changed) and old_changed[i]:
             i += 1
-        while j < len(new_marks) and new_marks[j]:
+        while j < len(new_changed) and new_changed[j]:
             j += 1
         if i > a or j > b:
             yield a, i, b, j
         i, j = i + 1, j + 1
 
 
-def _groups(blocks: Iterator[tuple[int, int, int, int]]) -> Iterator[list[tuple[int, int, int, int]]]:
-    """Blocks whose contexts touch stand in one hunk."""
+def _group_changes(changes: Iterator[tuple[int, int, int, int]]) -> Iterator[list[tuple[int, int, int, int]]]:
+    """Yield the changes of each hunk: changes whose contexts touch share one."""
     group: list[tuple[int, int, int, int]] = []
-    for block in blocks:
-        if group and block[0] - group[-1][1] > 2 * CONTEXT:
+    for change in changes:
+        if group and change[0] - group[-1][1] > 2 * CONTEXT:
             yield group
             group = []
-        group.append(block)
+        group.append(change)
     if group:
         yield group
 
@@ -139,15 +142,15 @@ def _range(start: int, end: int) -> bytes:
 
 
 def _heading(lines: Sequence[bytes], start: int, stop: int) -> bytes:
-    """The nearest line above a hunk that begins with a letter, _ or $, but none at or above `stop`."""
+    """Return the nearest line between `start` and `stop` (exclusive), upwards, that starts with a letter, _ or $."""
     for i in range(start, stop, -1):
         line = lines[i]
         if line[:1].isalpha() or line[:1] in (b"_", b"$"):
-            whole = line[:_HEADING].decode("utf-8", "ignore").encode()  # not half of a character
-            return whole.rstrip(b" \t\n\v\f\r")
+            text = line[:_MAX_HEADING].decode("utf-8", "ignore").encode()  # drop a character that was cut in half
+            return text.rstrip(b" \t\n\v\f\r")
     return b""
 
 
-def _signed(sign: bytes, lines: Sequence[bytes]) -> Iterator[bytes]:
+def _prefix_lines(sign: bytes, lines: Sequence[bytes]) -> Iterator[bytes]:
     for line in lines:
         yield sign + line if line.endswith(b"\n") else sign + line + b"\n\\ No newline at end of file\n"

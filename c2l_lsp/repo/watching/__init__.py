@@ -1,1 +1,4 @@
-"""File events of the operating system, gathered into batches. What changed is decided by content hashes, elsewhere."""
+"""File events of the operating system, merged into batches of hints.
+
+Finding the actual changes belongs in `history`: a scan compares contents.
+"""

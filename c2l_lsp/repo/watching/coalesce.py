@@ -1,4 +1,4 @@
-"""Gathering of single hints into batches: after some quiet, or after a longest wait while changes go on."""
+"""Merging single hints into batches. A batch is due after a quiet time, or after a maximum delay of its first hint."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 
-MOST_PATHS = 10_000
-"""More hints than this in one batch become "look at everything"."""
+MAX_PATHS = 10_000
+"""A batch with more paths becomes a hint for the whole folder."""
 
 
 class Coalescer:
-    """Gathers hints until it has been quiet for `quiet_s`, or for `max_delay_s` since the first. Thread-safe."""
+    """Collects hints until none came for `quiet_s`, or for `max_delay_s` since the first one. Thread-safe.
+
+    A hint is a set of paths, or None for the whole folder.
+    """
 
     def __init__(self, quiet_s: float, max_delay_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet_s = quiet_s
@@ -19,40 +22,40 @@ class Coalescer:
         self._clock = clock
         self._lock = threading.Lock()
         self._paths: set[str] = set()
-        self._everything = False
-        self._first = self._last = 0.0
+        self._whole_folder = False
+        self._first_at = self._last_at = 0.0
 
     def add(self, hint: frozenset[str] | None) -> None:
-        """Take in a hint; None swallows all others."""
+        """Add a hint. None replaces all paths of the batch."""
         with self._lock:
             now = self._clock()
-            if not self._paths and not self._everything:
-                self._first = now
-            self._last = now
-            if hint is not None and not self._everything:
+            if not self._paths and not self._whole_folder:
+                self._first_at = now
+            self._last_at = now
+            if hint is not None and not self._whole_folder:
                 self._paths |= hint
-            if hint is None or len(self._paths) > MOST_PATHS:
-                self._everything = True
+            if hint is None or len(self._paths) > MAX_PATHS:
+                self._whole_folder = True
                 self._paths = set()
 
     def seconds_until_due(self) -> float | None:
-        """Seconds until the batch should be taken, 0.0 when it is ready; None when there is none."""
+        """Return the seconds until the batch is due, 0.0 if it is due now; None without hints."""
         with self._lock:
-            if not self._paths and not self._everything:
+            if not self._paths and not self._whole_folder:
                 return None
-            ready = min(self._last + self._quiet_s, self._first + self._max_delay_s)
-            return max(0.0, ready - self._clock())
+            due_at = min(self._last_at + self._quiet_s, self._first_at + self._max_delay_s)
+            return max(0.0, due_at - self._clock())
 
     def take(self) -> frozenset[str] | None:
-        """The batch, ready or not, and begin a new one: paths, none (an empty set), or None for everything."""
+        """Return the batch, due or not, and start a new one: paths (possibly none), or None for the whole folder."""
         with self._lock:
-            batch = None if self._everything else frozenset(self._paths)
-            self._everything = False
+            batch = None if self._whole_folder else frozenset(self._paths)
+            self._whole_folder = False
             self._paths = set()
             return batch
 
     @property
     def pending(self) -> int:
-        """How many paths wait; at least 1 while everything does."""
+        """The number of paths in the batch; at least 1 for the whole folder."""
         with self._lock:
-            return max(len(self._paths), int(self._everything))
+            return max(len(self._paths), int(self._whole_folder))

@@ -1,9 +1,16 @@
-"""watchdog's Linux observer with five changes: ignored folders are not watched, lost events are told, few kinds of
-events are asked for, moves of files stay two events, a storm of events is let pass. Import this on Linux only.
+"""A variant of watchdog's inotify observer. Import it on Linux only.
 
-The kernel tells of a full queue, and watchdog only logs it; a watch that cannot be added below the root is passed
-over without a word. Both would lose edits in silence. Uses names that watchdog does not promise, so its major
-version is pinned, and tests/repo/test_watch.py fails when one of them goes.
+Differences from watchdog:
+
+- Ignored directories get no watch.
+- Lost events are reported through `on_loss`. watchdog only logs a queue overflow, and silently skips a directory below
+  the root that it cannot watch.
+- The event mask is small.
+- The move of a file is reported as a deletion and a creation.
+- A burst of events is discarded and reported as an overflow.
+
+The module uses private names of watchdog. Therefore watchdog's major version is pinned, and
+tests/repo/watching/test_watch.py fails if one of the names disappears.
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ from watchdog.observers.inotify import InotifyEmitter, InotifyWatchGroup
 from watchdog.observers.inotify_c import InotifyConstants, InotifyEvent, InotifyFD, Mask, WatchDescriptor
 
 Loss: TypeAlias = Literal["overflow", "limit", "moved"]
-"""The kernel's queue was full; no more watches are allowed; the root was moved away."""
+"""overflow: the kernel's event queue was full. limit: no more watches are allowed. moved: the root was moved away."""
 
 MASK = Mask(
     InotifyConstants.IN_ATTRIB
@@ -32,86 +39,86 @@ MASK = Mask(
     | InotifyConstants.IN_DELETE_SELF
     | InotifyConstants.IN_MOVE_SELF
 )
-"""IN_ATTRIB: a file that may be read from now on, or no more; reading makes none. Not IN_MODIFY: every write of a long
-save would fill the queue, and closing tells of it. Not IN_OPEN, IN_ACCESS, IN_CLOSE_NOWRITE: our own reading would feed
-the watcher."""
+"""IN_ATTRIB reports that a file became readable or unreadable. IN_MODIFY is omitted because every write of a long save
+would add an event; IN_CLOSE_WRITE reports the save. IN_OPEN, IN_ACCESS and IN_CLOSE_NOWRITE are omitted because our own
+reading would cause them."""
 
+BURST_EVENTS = 1000
+"""More events within a second are a burst (a checkout or a build). Converting an event to a hint takes 0.2 ms of the
+interpreter, which completions need; therefore a burst is discarded and the whole folder is scanned."""
 
-STORM = 1000
-"""More events in a second are a checkout or a build. They are let pass unread, and then everything is looked at: to
-make each of them a hint takes 0.2 ms of this process's one interpreter, which completions need."""
+BURST_QUIET_S = 0.1
+"""A burst ends after this time without an event."""
 
-CALM_S = 0.1
-LONGEST_STORM_S = 5.0
-"""A storm is over after so long without an event, and taken to be after so long at all."""
-
+MAX_BURST_S = 5.0
+"""A burst is cut off after this time."""
 
 _OVERFLOW = InotifyEvent(WatchDescriptor(-1), InotifyConstants.IN_Q_OVERFLOW, 0, b"")
 
 
 class InotifyObserver(BaseObserver):
-    """Watches a folder and those below it for which `wanted` (an absolute path) is true.
+    """Watches a folder and the directories below it for which `should_watch(absolute path)` is true.
 
-    `on_loss` is called on the reading thread. Raises OSError (ENOSPC, EMFILE) when watching cannot start.
+    `on_loss` is called on the reading thread. Raises OSError (ENOSPC, EMFILE) if no watch can be added.
     """
 
-    def __init__(self, wanted: Callable[[str], bool], on_loss: Callable[[Loss], None]) -> None:
+    def __init__(self, should_watch: Callable[[str], bool], on_loss: Callable[[Loss], None]) -> None:
         self.inotify = _Reader()
         self.inotify.start()
-        super().__init__(_Emitter, inotify_fd=self.inotify, wanted=wanted, on_loss=on_loss)
+        super().__init__(_Emitter, inotify_fd=self.inotify, should_watch=should_watch, on_loss=on_loss)
 
     def rebuild(self) -> None:
-        """Watch what is wanted now. Events that were under way are lost."""
+        """Replace all watches according to the present rules. Pending events are lost."""
         for emitter in list(self.emitters):
             if isinstance(emitter, _Emitter):
                 emitter.rebuild()
 
     def on_thread_stop(self) -> None:
-        """Called by `stop`: ends the reading thread too."""
+        """Stop the reading thread as well. Called by `stop`."""
         super().on_thread_stop()
         self.inotify.stop()
         self.inotify.join()
 
 
 class _Reader(InotifyFD):
-    """Reads events, and makes a storm of them one overflow of the kernel's queue."""
+    """Reads events, and replaces a burst of them by one overflow event."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._second, self._count = 0.0, 0
+        self._second_began, self._count = 0.0, 0
 
     def read_events(self, **options: int) -> list[InotifyEvent]:
         events = super().read_events(**options)
         now = time.monotonic()
-        if now - self._second > 1.0:
-            self._second, self._count = now, 0
-        self._count += sum(not event.is_ignored for event in events)  # those are of watches that we took away
-        if self._count <= STORM:
+        if now - self._second_began > 1.0:
+            self._second_began, self._count = now, 0
+        self._count += sum(not event.is_ignored for event in events)  # these report watches that were removed
+        if self._count <= BURST_EVENTS:
             return events
-        self._let_pass(now + LONGEST_STORM_S)
+        self._discard_events(now + MAX_BURST_S)
         self._count = 0
         return [_OVERFLOW]
 
-    def _let_pass(self, until: float) -> None:
+    def _discard_events(self, until: float) -> None:
         with self._lock:
             if self._closed:
                 return
-            self._is_reading = True  # what `close` would close under our hands is ours to close then
+            self._is_reading = True  # `close` then leaves the descriptors to this thread
         try:
-            while time.monotonic() < until and self._comes():
+            while time.monotonic() < until and self._wait_for_event():
                 os.read(self._inotify_fd, 1 << 20)
-                time.sleep(CALM_S / 4)  # much at a time
+                time.sleep(BURST_QUIET_S / 4)  # fewer, larger reads
         finally:
-            self._read_on()
+            self._resume_reading()
 
-    def _read_on(self) -> None:
+    def _resume_reading(self) -> None:
         with self._lock:
             self._is_reading = False
             if self._closed:
                 self._close_resources()
 
-    def _comes(self) -> bool:
-        ready, _, _ = select.select([self._inotify_fd, self._kill_r], [], [], CALM_S)
+    def _wait_for_event(self) -> bool:
+        ready, _, _ = select.select([self._inotify_fd, self._kill_r], [], [], BURST_QUIET_S)
         return self._inotify_fd in ready and self._kill_r not in ready
 
 
@@ -124,11 +131,11 @@ class _Emitter(InotifyEmitter):
         timeout: float,
         event_filter: list[type[FileSystemEvent]] | None,
         inotify_fd: InotifyFD,
-        wanted: Callable[[str], bool],
+        should_watch: Callable[[str], bool],
         on_loss: Callable[[Loss], None],
     ) -> None:
         super().__init__(event_queue, watch, timeout=timeout, event_filter=event_filter, inotify_fd=inotify_fd)
-        self._wanted = wanted
+        self._should_watch = should_watch
         self._on_loss = on_loss
 
     def on_thread_start(self) -> None:
@@ -137,7 +144,7 @@ class _Emitter(InotifyEmitter):
             os.fsencode(self.watch.path),
             is_recursive=self.watch.is_recursive,
             event_mask=MASK,
-            wanted=self._wanted,
+            should_watch=self._should_watch,
             on_loss=self._on_loss,
         )
 
@@ -148,9 +155,9 @@ class _Emitter(InotifyEmitter):
 
 @dataclass
 class _Group(InotifyWatchGroup):
-    wanted: Callable[[str], bool] = field(default=bool)
+    should_watch: Callable[[str], bool] = field(default=bool)
     on_loss: Callable[[Loss], None] = field(default=print)
-    _shut: set[bytes] = field(default_factory=set, init=False)
+    _unreadable: set[bytes] = field(default_factory=set, init=False)
 
     def on_event(self, event: InotifyEvent) -> None:
         path = self._build_event_source_path(event)
@@ -160,28 +167,28 @@ class _Group(InotifyWatchGroup):
             if path == self.path:
                 self.on_loss("moved")
             return
-        if event.is_attrib and event.is_directory and not self._opened_or_shut(path):
+        if event.is_attrib and event.is_directory and not self._readability_changed(path):
             return
         arrived = event.is_directory and (event.is_create or event.is_moved_to)
-        if not (arrived and not self.wanted(os.fsdecode(path))):
-            super().on_event(_unpaired(event))
+        if not (arrived and not self.should_watch(os.fsdecode(path))):
+            super().on_event(_split_move(event))
 
-    def _opened_or_shut(self, path: bytes) -> bool:
-        """Whether a directory can be read from now on or no more. Its times and owners are nobody's concern."""
+    def _readability_changed(self, path: bytes) -> bool:
+        """Return whether a directory became readable or unreadable. Other attributes do not matter."""
         readable = os.access(path, os.R_OK | os.X_OK)
-        if readable == (path in self._active_callbacks_by_path and path not in self._shut):
+        if readable == (path in self._active_callbacks_by_path and path not in self._unreadable):
             return False
         if not readable:
-            self._shut.add(path)
-        elif path in self._shut:
-            self._shut.discard(path)
-        elif self.wanted(os.fsdecode(path)):
+            self._unreadable.add(path)
+        elif path in self._unreadable:
+            self._unreadable.discard(path)
+        elif self.should_watch(os.fsdecode(path)):
             with self._lock:
                 self._add_all_callbacks(path)
         return True
 
     def rebuild(self) -> None:
-        """What watchdog does after an overflow: all watches anew."""
+        """Replace all watches, as watchdog does after an overflow."""
         super().on_queue_overflow()
 
     def on_queue_overflow(self) -> None:
@@ -193,29 +200,32 @@ class _Group(InotifyWatchGroup):
         pending = [path]
         while pending:
             here = pending.pop()
-            if here != self.path and not self.wanted(os.fsdecode(here)):
+            if here != self.path and not self.should_watch(os.fsdecode(here)):
                 continue
             self._add_callback(here)
             if self.is_recursive:
-                pending += _folders(here)
+                pending += _subdirectories(here)
 
     def _add_callback(self, path: bytes) -> None:
         super()._add_callback(path)
-        # watchdog passes over a failure below the root. One that is there and readable failed for want of watches.
+        # watchdog ignores a failure below the root. If the directory is readable, the cause is the watch limit.
         if path not in self._active_callbacks_by_path and os.access(path, os.R_OK):
             self.on_loss("limit")
 
 
-def _unpaired(event: InotifyEvent) -> InotifyEvent:
-    """A file's move as a deletion here or a creation there. watchdog would look for the other half in its whole queue,
-    which takes seconds when a build renames thousands of files, and a hint needs no pairs."""
+def _split_move(event: InotifyEvent) -> InotifyEvent:
+    """Return half of a file's move as a deletion or a creation.
+
+    watchdog would search its whole queue for the other half, which takes seconds when a build renames thousands of
+    files. A hint does not need the pair.
+    """
     if event.is_directory or not event.is_move:
         return event
     kind = InotifyConstants.IN_DELETE if event.is_moved_from else InotifyConstants.IN_CREATE
     return InotifyEvent(event.wd, kind, 0, event.name)
 
 
-def _folders(path: bytes) -> list[bytes]:
+def _subdirectories(path: bytes) -> list[bytes]:
     try:
         with os.scandir(path) as entries:
             return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

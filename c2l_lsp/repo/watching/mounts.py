@@ -1,4 +1,4 @@
-"""Which file systems cannot be watched: others may write to them without the kernel here knowing."""
+"""Detection of remote file systems. These cannot be watched: the local kernel does not see changes by other hosts."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def is_remote(path: str) -> bool:
-    """Whether a resolved path lies on a network drive or a folder shared with another system."""
+    """Return whether a resolved path is on a network drive or in a folder shared with another system."""
     if sys.platform == "win32":
         return path.startswith("\\\\")
     try:
         with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as mounts:
-            kind = file_system(mounts, path)
+            kind = file_system_type(mounts, path)
     except OSError:
         return False
     return kind.startswith(_REMOTE) and kind not in _LOCAL
 
 
-def file_system(mounts: Iterable[str], path: str) -> str:
-    """The type of the deepest mount that holds `path`, from lines in the form of proc(5) mountinfo."""
+def file_system_type(mounts: Iterable[str], path: str) -> str:
+    """Return the type of the deepest mount that contains `path`. `mounts` are lines of mountinfo; see proc(5)."""
     deepest, kind = "", ""
     for line in mounts:
-        about, _, rest = line.partition(" - ")
-        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), about.split(" ")[4])
+        fields, _, rest = line.partition(" - ")
+        point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields.split(" ")[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(deepest):
             deepest, kind = point, rest.split(" ")[0]

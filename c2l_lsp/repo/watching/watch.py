@@ -1,7 +1,7 @@
-"""Hints that files may have changed, from the operating system, and their gathering into batches.
+"""The file watcher: hints from the operating system that files may have changed.
 
-A hint is never the truth: the scan that follows compares content. So losing precision is harmless (None means "look
-at everything"), losing a change in silence is not, and every way that this is known to happen ends in None.
+A scan follows every hint and compares contents. An imprecise hint is therefore harmless, but a lost one is not:
+whenever events may have been lost, the hint is None, which stands for the whole folder.
 """
 
 from __future__ import annotations
@@ -34,28 +34,26 @@ from watchdog.observers.api import BaseObserver
 from c2l_lsp.errors import C2LError, FolderError
 from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.repo.git import git_directory
-from c2l_lsp.repo.git.git_directory import git_busy
-from c2l_lsp.repo.watching.coalesce import Coalescer
 from c2l_lsp.repo.watching.mounts import is_remote
 
-__all__ = ["Coalescer", "Watcher", "git_busy"]
-
 POLL_S = 5.0
-_KINDS: list[type[FileSystemEvent]] = [
+_EVENT_TYPES: list[type[FileSystemEvent]] = [
     DirCreatedEvent, DirDeletedEvent, DirMovedEvent, DirAttribEvent, FileAttribEvent,
     FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileDeletedEvent, FileMovedEvent,
 ]  # fmt: skip
-_LIMITS = {errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOSYS}
-_SETTLE_S = 1.0
+_LIMIT_ERRORS = {errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOSYS}
+_REBUILD_DELAY_S = 1.0
 
 
 class Watcher:
-    """Watches one folder and calls `on_hint` from threads of its own.
+    """Watches one folder and calls `on_hint` on its own threads.
 
-    A hint is a set with one path relative to the root (a file the filter admits, or a directory: look at all below)
-    or None: look at everything. None comes after lost events, when an ignore rule, the checked-out branch or the root
-    itself changed, and when watching starts over. `.filter` follows the ignore files; the caller makes its own.
-    When the system refuses more watches, and on network drives, the folder is polled; `on_warning` is told once.
+    A hint is a set of one path relative to the root: an included file, or a directory whose files must all be
+    checked. The hint None stands for the whole folder. It follows lost events, a restart of watching, and a change of
+    an ignore rule, of the checked-out branch or of the root itself.
+
+    `filter` is replaced when ignore files change. On network drives, and when the system allows no more watches, the
+    folder is polled every `poll_s` seconds; in the second case `on_warning` is called once.
     """
 
     def __init__(
@@ -69,129 +67,134 @@ class Watcher:
         self.filter = filter
         self.mode: Literal["native", "polling"] = "native"
         self.overflows = 0
-        """How often the system lost events."""
+        """How many times the system lost events."""
         self._root = str(filter.root)
-        self._shown = root
+        self._display_root = root
         self._on_hint = on_hint
         self._on_warning = on_warning
         self._poll_s = poll_s
         self._observer: BaseObserver | None = None
         self._lock = threading.Lock()
-        self._settling: threading.Timer | None = None
+        self._rebuild_timer: threading.Timer | None = None
         self._at_limit = False
         self._root_lost = False
         self._stopped = True
-        self._head: str | None = None
+        self._head_file: str | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether events can come. False after the root was deleted or moved; `start` tries again."""
+        """Whether events are received. False after the root was deleted or moved; then call `start` again."""
         observer = self._observer
         return observer is not None and observer.is_alive() and not self._root_lost
 
     def start(self) -> None:
-        """Begin; blocks while the folders are registered. Changes after its return are told.
+        """Start watching. Blocks while directories are registered; later changes cause hints.
 
-        Raises FolderError when the root is gone or cannot be watched.
+        Raises FolderError if the root is missing or cannot be watched.
         """
         self.stop()
         self._root_lost = self._at_limit = False
-        if not os.path.isdir(self._root):  # noqa: PTH112 - a str all through, like watchdog's paths
-            raise FolderError(f"{self._shown} no longer exists, so it cannot be watched.")
+        if not os.path.isdir(self._root):  # noqa: PTH112 - a str, like watchdog's paths
+            raise FolderError(f"{self._display_root} no longer exists, so it cannot be watched.")
         self.mode = "polling" if is_remote(self._root) else "native"
-        observer = self._polling() if self.mode == "polling" else self._native_or_polling()
+        observer = self._start_polling() if self.mode == "polling" else self._start_native_or_polling()
         with self._lock:
             self._observer, self._stopped = observer, False
-        if self._at_limit and self.mode == "native":  # found between the end of registering and here
-            self._fall_back()
+        if self._at_limit and self.mode == "native":  # reached after registration
+            self._switch_to_polling()
 
     def stop(self) -> None:
-        """End all threads. Not from within a callback; `start` and `stop` are for one thread."""
+        """Stop all threads. Call `start` and `stop` from one thread, never from a callback."""
         with self._lock:
             self._stopped = True
-        observer, settling = self._taken_out()
-        if settling is not None:
-            settling.cancel()
+        observer, rebuild_timer = self._detach_observer()
+        if rebuild_timer is not None:
+            rebuild_timer.cancel()
         if observer is not None:
-            _end(observer)
+            _stop_and_join(observer)
 
     # --- starting --------------------------------------------------------------------------------------------------
 
-    def _taken_out(self) -> tuple[BaseObserver | None, threading.Timer | None]:
-        # Threads are ended outside of the lock: one of them may be waiting for it.
+    def _detach_observer(self) -> tuple[BaseObserver | None, threading.Timer | None]:
+        """Forget and return the observer and the timer. The caller stops them without the lock, which they may need."""
         with self._lock:
-            taken = self._observer, self._settling
-            self._observer = self._settling = None
-        return taken
+            detached = self._observer, self._rebuild_timer
+            self._observer = self._rebuild_timer = None
+        return detached
 
-    def _native_or_polling(self) -> BaseObserver:
+    def _start_native_or_polling(self) -> BaseObserver:
         observer = None
         try:
-            observer = self._begun(self._native())
+            observer = self._start_observer(self._native_observer())
         except OSError as error:
-            if error.errno not in _LIMITS:
-                raise FolderError(f"{self._shown} cannot be watched: {error.strerror or error}.") from error
+            if error.errno not in _LIMIT_ERRORS:
+                raise FolderError(f"{self._display_root} cannot be watched: {error.strerror or error}.") from error
             self._at_limit = True
         if observer is not None and self._at_limit:
-            _end(observer)
-        return self._polling_for_want_of_watches() if observer is None or self._at_limit else observer
+            _stop_and_join(observer)
+        return self._start_polling_at_limit() if observer is None or self._at_limit else observer
 
-    def _native(self) -> BaseObserver:
+    def _native_observer(self) -> BaseObserver:
         if sys.platform == "linux":
             from c2l_lsp.repo.watching.inotify import InotifyObserver
 
-            return InotifyObserver(self._wanted, self._on_events_lost)
-        else:  # a branch of its own, because that is how mypy knows platforms
-            from watchdog.observers import Observer  # chooses by platform
+            return InotifyObserver(self._should_watch, self._on_events_lost)
+        else:  # `else`, because mypy narrows sys.platform this way
+            from watchdog.observers import Observer  # the class depends on the platform
 
             return Observer()
 
-    def _polling_for_want_of_watches(self) -> BaseObserver:
+    def _start_polling_at_limit(self) -> BaseObserver:
         self.mode = "polling"
         self._on_warning(
             FolderError(
-                f"The system allows no more file watches, so {self._shown} is looked at every {self._poll_s:g} s "
-                "instead; raise fs.inotify.max_user_watches (or max_user_instances) to change that."
+                f"The system allows no more file watches, so {self._display_root} is polled every {self._poll_s:g} s. "
+                "To watch it instead, raise fs.inotify.max_user_watches (or max_user_instances)."
             )
         )
-        return self._polling()
+        return self._start_polling()
 
-    def _polling(self) -> BaseObserver:
-        from watchdog.observers.polling import PollingObserverVFS  # most never need it
+    def _start_polling(self) -> BaseObserver:
+        from watchdog.observers.polling import PollingObserverVFS  # imported here because it is rarely needed
 
-        return self._begun(PollingObserverVFS(stat=os.lstat, listdir=self._listed, polling_interval=self._poll_s))
+        return self._start_observer(
+            PollingObserverVFS(stat=os.lstat, listdir=self._scandir, polling_interval=self._poll_s)
+        )
 
-    def _begun(self, observer: BaseObserver) -> BaseObserver:
+    def _start_observer(self, observer: BaseObserver) -> BaseObserver:
         handler = _Handler(self._on_event)
-        observer.schedule(handler, self._root, recursive=True, event_filter=_KINDS)
-        place = git_directory.find(Path(self._root))
-        self._head = str(place.dir / "HEAD") if place else None
-        if place is not None and not place.dir.is_relative_to(self._root):  # a linked worktree, or a folder inside one
-            observer.schedule(handler, str(place.dir), recursive=False, event_filter=_KINDS)
+        observer.schedule(handler, self._root, recursive=True, event_filter=_EVENT_TYPES)
+        git_dir = git_directory.find(Path(self._root))
+        self._head_file = str(git_dir.dir / "HEAD") if git_dir else None
+        if git_dir is not None and not git_dir.dir.is_relative_to(self._root):
+            # A linked worktree, a submodule, or a folder below the top of a working tree.
+            observer.schedule(handler, str(git_dir.dir), recursive=False, event_filter=_EVENT_TYPES)
         try:
             observer.start()
         except OSError:
-            _end(observer)
+            _stop_and_join(observer)
             raise
         return observer
 
-    def _wanted(self, path: str) -> bool:
-        """Whether a directory needs a watch. `.git` for HEAD, but nothing in it."""
+    def _should_watch(self, path: str) -> bool:
+        """Return whether a directory needs a watch. `.git` does because of HEAD; directories in it do not."""
         relative = self._relative(path)
         return relative == ".git" or (relative is not None and self.filter.includes_directory(relative))
 
-    def _listed(self, path: str | None) -> Iterator[os.DirEntry[str]]:
+    def _scandir(self, path: str | None) -> Iterator[os.DirEntry[str]]:
+        """Yield the entries of a directory that polling must compare."""
         with os.scandir(path) as entries:
-            listed = list(entries)
-        for entry in listed:
+            unfiltered = list(entries)
+        for entry in unfiltered:
             relative = self._relative(entry.path)
             if relative is None:
-                keep = entry.path == self._head
+                included = entry.path == self._head_file
             elif entry.is_dir(follow_symlinks=False):
-                keep = self._wanted(entry.path)
+                included = self._should_watch(entry.path)
             else:
-                keep = entry.path == self._head or self.filter.includes(relative) or self.filter.affects_rules(relative)
-            if keep:
+                in_rules = self.filter.includes(relative) or self.filter.affects_rules(relative)
+                included = in_rules or entry.path == self._head_file
+            if included:
                 yield entry
 
     # --- events ----------------------------------------------------------------------------------------------------
@@ -199,43 +202,43 @@ class Watcher:
     def _on_event(self, event: FileSystemEvent) -> None:
         for raw in (event.src_path, event.dest_path):
             if raw:
-                self._changed(os.fsdecode(raw), event.is_directory)
+                self._on_change(os.fsdecode(raw), event.is_directory)
 
-    def _changed(self, path: str, is_directory: bool) -> None:
+    def _on_change(self, path: str, is_directory: bool) -> None:
         if path == self._root:
             self._root_lost = not os.path.isdir(path)  # noqa: PTH112
             self._on_hint(None)
-        elif path == self._head:
+        elif path == self._head_file:
             self._on_hint(None)
         elif (relative := self._relative(path)) is not None:
-            self._changed_inside(relative, is_directory)
+            self._on_change_inside(relative, is_directory)
 
-    def _changed_inside(self, path: str, is_directory: bool) -> None:
+    def _on_change_inside(self, path: str, is_directory: bool) -> None:
         parent = path.rpartition("/")[0]
         if self.filter.affects_rules(path) and self.filter.includes_directory(parent):
-            self._rules_changed()
+            self._on_rules_changed()
         elif self.filter.includes_directory(path) if is_directory else self.filter.includes(path):
-            # The index is not looked at: it changes with every `git add` and refresh, and no file with it.
+            # Changes of the index cause no hint: `git add` and refreshes write it without changing a file.
             self._on_hint(frozenset({path}))
 
-    def _rules_changed(self) -> None:
-        with contextlib.suppress(C2LError):  # the root went: what is known stays until it is back
+    def _on_rules_changed(self) -> None:
+        with contextlib.suppress(C2LError):  # the root is missing: the present rules stay in force
             self.filter = self.filter.reloaded()
         self._on_hint(None)
-        self._watch_anew_soon()
+        self._schedule_rebuild()
 
-    def _watch_anew_soon(self) -> None:
-        """Watches follow the rules once these have been quiet: a checkout can change hundreds of ignore files."""
+    def _schedule_rebuild(self) -> None:
+        """Replace the watches a little later, because a checkout can change hundreds of ignore files."""
         with self._lock:
-            if self._observer is None or self._settling is not None:
+            if self._observer is None or self._rebuild_timer is not None:
                 return
-            self._settling = threading.Timer(_SETTLE_S, self._watch_anew)
-            self._settling.daemon = True
-            self._settling.start()
+            self._rebuild_timer = threading.Timer(_REBUILD_DELAY_S, self._rebuild_watches)
+            self._rebuild_timer.daemon = True
+            self._rebuild_timer.start()
 
-    def _watch_anew(self) -> None:
+    def _rebuild_watches(self) -> None:
         with self._lock:
-            self._settling = None
+            self._rebuild_timer = None
             observer = self._observer
         rebuild = getattr(observer, "rebuild", None)
         if rebuild is not None:
@@ -252,21 +255,21 @@ class Watcher:
             self._on_hint(None)
         elif not self._at_limit:
             self._at_limit = True
-            if self._observer is not None:  # running: this is the observer's own thread, which cannot end itself
-                threading.Thread(target=self._fall_back, name="c2l-watch-fall-back", daemon=True).start()
+            if self._observer is not None:  # running: this is its own thread, which cannot join itself
+                threading.Thread(target=self._switch_to_polling, name="c2l-watch-polling", daemon=True).start()
 
-    def _fall_back(self) -> None:
-        observer, settling = self._taken_out()
-        if settling is not None:
-            settling.cancel()
+    def _switch_to_polling(self) -> None:
+        observer, rebuild_timer = self._detach_observer()
+        if rebuild_timer is not None:
+            rebuild_timer.cancel()
         if observer is None:
-            return  # stopped meanwhile
-        _end(observer)
-        polling = self._polling_for_want_of_watches()
+            return  # stopped in the meantime
+        _stop_and_join(observer)
+        polling = self._start_polling_at_limit()
         with self._lock:
             stopped, self._observer = self._stopped, None if self._stopped else polling
         if stopped:
-            _end(polling)
+            _stop_and_join(polling)
         else:
             self._on_hint(None)
 
@@ -284,7 +287,7 @@ class _Handler(FileSystemEventHandler):
         self._on_event(event)
 
 
-def _end(observer: BaseObserver) -> None:
+def _stop_and_join(observer: BaseObserver) -> None:
     observer.stop()
-    with contextlib.suppress(RuntimeError):  # never started
+    with contextlib.suppress(RuntimeError):  # it was never started
         observer.join()

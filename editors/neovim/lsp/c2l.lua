@@ -1,2 +1,2 @@
--- So that `vim.lsp.enable('c2l')` works without the plugin's own renderer (Neovim 0.11 and newer).
+-- Configuration for `vim.lsp.enable('c2l')`, which works without the plugin's renderer (Neovim 0.11 and newer).
 return require('c2l.launch').spec()

@@ -34,13 +34,13 @@ export class AdapterCommands {
     await this.parts.server.request(Method.ADAPTER_REGENERATE, { folder });
   }
 
-  private async forget(folder: string): Promise<void> {
+  private async reset(folder: string): Promise<void> {
     const question = `Delete the adapter of ${name(folder)}?`;
     const detail = "Everything learned from the folder is deleted from disk, and the folder is indexed again. Your files are not changed.";
     if ((await window.showWarningMessage(question, { modal: true, detail }, "Delete")) !== "Delete") return;
     const last = this.parts.generations.of(folder).at(-1)?.generation ?? 0;
     await this.parts.server.request(Method.ADAPTER_RESET, { folder });
-    this.parts.generations.forget(folder, last);
+    this.parts.generations.deleteUpTo(folder, last);
   }
 
   private async export(folder: string): Promise<void> {

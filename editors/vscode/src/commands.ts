@@ -42,7 +42,7 @@ export function registerCommands(parts: CommandParts): Disposable[] {
       parts.panel.show((await pickFolder()) ?? "");
     },
     [Command.REGENERATE_ADAPTER]: () => adapters.run("regenerate", undefined),
-    [Command.RESET_ADAPTER]: () => adapters.run("forget", undefined),
+    [Command.RESET_ADAPTER]: () => adapters.run("reset", undefined),
     [Command.EXPORT_ADAPTER]: () => adapters.run("export", undefined),
     [Command.DEEPEN_ADAPTER]: () => adapters.run("deepen", undefined),
     [Command.TOGGLE_ADAPTER]: () => adapters.run("toggle", undefined),

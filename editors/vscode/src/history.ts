@@ -75,7 +75,7 @@ export class Generations {
    * Delete the rows up to and including generation `upTo`. Later rows stay: the generation that follows a reset may be
    * recorded before the reset request is answered.
    */
-  forget(folder: string, upTo: number): void {
+  deleteUpTo(folder: string, upTo: number): void {
     this.rows[folder] = this.of(folder).filter((row) => row.generation > upTo);
     this.save();
   }

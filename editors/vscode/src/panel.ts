@@ -21,7 +21,7 @@ export interface PanelParts {
   onAction: (action: Action, folder: string) => Promise<void>;
 }
 
-export type Action = "regenerate" | "deepen" | "forget" | "export" | "toggle";
+export type Action = "regenerate" | "deepen" | "reset" | "export" | "toggle";
 type Message = { kind: "ready" } | { kind: "folder"; folder: string } | { kind: "action"; action: Action };
 
 const TITLE = "Adapter Report";

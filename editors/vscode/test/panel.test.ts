@@ -62,9 +62,9 @@ test("generations are persisted, and a restored one adds no row", () => {
   ]);
   const last = second.of("/f").at(-1)?.generation ?? 0;
   second.record(change(last + 1, "reset")); // recorded before the reset request is answered
-  second.forget("/f", last);
+  second.deleteUpTo("/f", last);
   assert.deepEqual(second.of("/f").map((row) => row.generation), [last + 1]);
-  second.forget("/f", last + 1);
+  second.deleteUpTo("/f", last + 1);
   assert.equal(new Generations(keep).of("/f").length, 0);
 });
 

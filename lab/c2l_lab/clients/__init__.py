@@ -1,4 +1,4 @@
-"""Clients of the processes under measurement: an editor that speaks LSP, and the engine alone.
+"""Clients of the two processes: `lsp` for the language server, as an editor, and `engine` for the engine alone.
 
-They know the protocols only. What is asked and measured belongs in `benchmarks` and `demo`.
+They know the protocols only. Requests that belong to a measurement or a demo are in `benchmarks` and `demo`.
 """

@@ -1,4 +1,4 @@
-"""The commands `c2l-lsp corpus …`. Importing this module loads no torch."""
+"""The commands `c2l-lab corpus …`. Importing this module does not load torch."""
 
 from __future__ import annotations
 
@@ -9,46 +9,55 @@ from typing import Annotated
 
 import typer
 
-corpus_app = typer.Typer(help="From repositories to clean, licensed, deduplicated text to learn from.")
+corpus_app = typer.Typer(help="Build training text from git repositories: filtered, licence-checked, deduplicated.")
 
-Out = Annotated[Path, typer.Option("--out", help="Folder that receives the result.")]
-Mirror = Annotated[Path, typer.Option(help="Folder of git folders: MIRROR/owner+name/repo.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
+Mirror = Annotated[Path, typer.Option(help="Folder of repositories: MIRROR/owner+name/repo.")]
 
 
 @contextmanager
-def _progress(words: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr (stdout stays free for data)."""
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr; stdout is for results."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(words), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(words, total=None)
+        task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @corpus_app.command("build")
 def corpus_build(
-    list_file: Annotated[Path, typer.Option("--list", help="One owner/name or local git folder a line.")],
+    list_file: Annotated[
+        Path, typer.Option("--list", help="List of repositories: one owner/name or local git folder per line.")
+    ],
     out: Out,
     mirror: Mirror = Path(),
-    disjoint_from: Annotated[list[Path] | None, typer.Option(help="A list that must share no owner with this.")] = None,
-    against: Annotated[list[Path] | None, typer.Option(help="A built corpus whose files must not come back.")] = None,
-    standard_library: Annotated[bool, typer.Option(help="Add the installed standard library (PSF licence).")] = False,
+    disjoint_from: Annotated[
+        list[Path] | None, typer.Option(help="Another list; fail if it shares an owner with this one.")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="A built corpus; exclude its files and near-duplicates of them.")
+    ] = None,
+    standard_library: Annotated[
+        bool, typer.Option(help="Add the standard library of this Python (PSF licence).")
+    ] = False,
     installed: Annotated[
-        Path | None, typer.Option(help="Add a site-packages folder, or one of unpacked wheels.")
+        Path | None,
+        typer.Option(help="Add the distributions of a site-packages folder or a folder of unpacked wheels."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
-    share: Annotated[float, typer.Option(min=0.01, help="Most text taken from one repository, in MB.")] = 3.0,
+    share: Annotated[float, typer.Option(min=0.01, help="Largest amount of text from one repository, in MB.")] = 3.0,
 ) -> None:
-    """Read the newest commit of every listed repository, filter, deduplicate, write shards and a manifest.
+    """Build a text corpus from the newest commit of each listed repository.
 
-    Run the same command again to go on after a stop, or when more repositories have arrived.
+    Run the same command again to resume an interrupted build or to add new repositories.
     """
     from c2l_lab.corpus import corpus, sources
 
     names = sources.read_list(list_file)
-    sources.assert_disjoint(names, disjoint_from or [])
+    sources.require_disjoint(names, disjoint_from or [])
     if standard_library:
         names.append(corpus.STANDARD_LIBRARY)
     with _progress("repositories") as progress:
@@ -58,10 +67,10 @@ def corpus_build(
             out,
             against=against or [],
             workers=workers,
-            cap=int(share * 1e6),
+            max_bytes=int(share * 1e6),
             progress=progress,
             site=installed,
-            apart=disjoint_from or [],
+            disjoint_from=disjoint_from or [],
         )
     for name, reason in made["skipped"].items():
         typer.echo(f"skipped {name}: {reason}", err=True)
@@ -73,7 +82,7 @@ def corpus_build(
 
 @corpus_app.command("stats")
 def corpus_stats(folder: Annotated[Path, typer.Argument(help="A built corpus.")]) -> None:
-    """Licences, sizes and what was skipped, of a built corpus."""
+    """Print the licences and sizes of a built corpus, and the number of skipped files by reason."""
     from collections import Counter
 
     from rich.console import Console
@@ -81,7 +90,7 @@ def corpus_stats(folder: Annotated[Path, typer.Argument(help="A built corpus.")]
 
     from c2l_lab.corpus import corpus
 
-    made = corpus.manifest_of(folder)
+    made = corpus.read_manifest(folder)
     skips: Counter[str] = Counter()
     for about in made["repositories"]:
         skips.update(about["skips"])
@@ -92,9 +101,9 @@ def corpus_stats(folder: Annotated[Path, typer.Argument(help="A built corpus.")]
     for name, count in Counter(about["licence"] for about in made["repositories"]).most_common():
         table.add_row(f"licence {name}", str(count))
     for reason, count in skips.most_common():
-        table.add_row(f"files left out: {reason}", str(count))
+        table.add_row(f"files skipped: {reason}", str(count))
     for reason, count in Counter(made["skipped"].values()).most_common():
-        table.add_row(f"repositories left out: {reason}", str(count))
+        table.add_row(f"repositories skipped: {reason}", str(count))
     Console().print(table)
 
 
@@ -103,7 +112,7 @@ def corpus_tokens(
     folder: Annotated[Path, typer.Argument(help="A built corpus.")],
     tokenizer_folder: Annotated[Path, typer.Option("--tokenizer", help="Folder of a trained tokenizer.")],
 ) -> None:
-    """Write token files beside the text, and count the tokens of every repository in the manifest."""
+    """Write token files beside the text shards, and add token counts to the manifest."""
     from c2l_lab.corpus import tokens
     from c2l_lab.corpus.tokenizer import CodeTokenizer
 
@@ -114,15 +123,17 @@ def corpus_tokens(
 
 @corpus_app.command("commits")
 def corpus_commits(
-    list_file: Annotated[Path, typer.Option("--list", help="One owner/name or local git folder a line.")],
+    list_file: Annotated[
+        Path, typer.Option("--list", help="List of repositories: one owner/name or local git folder per line.")
+    ],
     out: Out,
     mirror: Mirror = Path(),
-    most_commits: Annotated[int, typer.Option(min=1, help="Newest commits of a repository.")] = 2000,
+    most_commits: Annotated[int, typer.Option(min=1, help="Number of newest commits per repository.")] = 2000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
 ) -> None:
-    """Write the histories of the listed repositories as streams of commits with the files they change.
+    """Write the history of each listed repository as a stream of commits with the changed files.
 
-    Run the same command again to go on after a stop.
+    Run the same command again to resume an interrupted build.
     """
     from c2l_lab.corpus import commits, sources
 
@@ -132,4 +143,4 @@ def corpus_commits(
         )
     for name, reason in made["skipped"].items():
         typer.echo(f"skipped {name}: {reason}", err=True)
-    typer.echo(f"{len(made['repositories'])} histories; {len(made['skipped'])} skipped")
+    typer.echo(f"{len(made['repositories'])} commit streams; {len(made['skipped'])} skipped")

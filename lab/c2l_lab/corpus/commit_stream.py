@@ -1,4 +1,4 @@
-"""From a git history to the lines of a commit stream (see `commits`), and the tree that both of its ends keep."""
+"""Converting a git history to the lines of a commit stream (format: see `commits`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from c2l_lsp.repo.history import git_history
 
 
 @dataclass
-class Tally:
-    """What went into a stream: commits that change a kept file, their changes, bytes of text, files left out."""
+class StreamCounts:
+    """The size of a stream: commits, file changes, bytes of text, and skipped files by reason."""
 
     commits: int = 0
     changes: int = 0
@@ -26,7 +26,10 @@ class Tally:
 
 
 class Tree:
-    """Which content stands under which path; contents are counted, so that what stands nowhere can be forgotten."""
+    """The text id of every path at one commit. The writer and the reader of a stream keep one each.
+
+    Ids are counted, so that a text which no path uses any more can be dropped.
+    """
 
     def __init__(self) -> None:
         self.paths: dict[str, str] = {}
@@ -36,7 +39,7 @@ class Tree:
         return self._counts[identity] > 0
 
     def apply(self, changes: Iterable[Sequence[str | None]]) -> None:
-        """Take in a commit's [old_path, path, old_id, new_id]; all that goes goes before what comes."""
+        """Apply the changes [old_path, path, old_id, new_id] of a commit, deletions first."""
         listed = list(changes)
         for old_path, _, old, _ in listed:
             if old_path is not None and old is not None:
@@ -48,8 +51,11 @@ class Tree:
                 self._counts[new] += 1
 
 
-def git_of(name: str, mirror: Path) -> Path:
-    """The folder to ask git in. SourceProblem or GitError if git finds nothing there, or a repository further up."""
+def locate_repository(name: str, mirror: Path) -> Path:
+    """Return the git directory of a list entry.
+
+    Raises SourceProblem or GitError if there is none, or if git finds one only in a parent directory.
+    """
     folder = git_folder(name, mirror)
     if folder.is_file():
         return folder.parent  # a linked worktree or a submodule
@@ -60,31 +66,35 @@ def git_of(name: str, mirror: Path) -> Path:
 
 
 def licence_of(folder: Path, files: Mapping[str, str]) -> str:
-    """The licence that a commit's files (path → blob) state; "unknown" if none."""
+    """Return the licence stated in the files of a commit (path → blob), or "unknown"."""
     stating = [path for path in files if licence.is_licence_file(path) or licence.is_metadata_file(path)][:20]
     found = zip(stating, git_history.blobs(folder, [files[path] for path in stating]), strict=True)
     return licence.detect({path: (data or b"").decode("utf-8", "replace") for path, (_, data) in found})
 
 
-def lines_of(folder: Path, tally: Tally, most_commits: int, most_bytes: int) -> Iterator[dict[str, Any]]:
-    """The lines of a stream: a repository's newest `most_commits`, up to `most_bytes` of text. Counts into `tally`."""
+def stream_lines(folder: Path, counts: StreamCounts, most_commits: int, most_bytes: int) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a stream of the newest `most_commits`, up to `most_bytes` of text. Updates `counts`."""
     tree = Tree()
     before: str | None = None
     for commit in git_history.first_parent_commits(folder, most_commits):
         changes = [c for c in git_history.changed_files(folder, before, commit.sha) if _is_python(c)]
         before = commit.sha
-        made, brought = _changes(folder, changes, tree, tally.skips)
-        if not made:
+        entries, added = _changes(folder, changes, tree, counts.skips)
+        if not entries:
             continue
-        new = {identity: text for identity, text in brought.items() if identity not in tree}
+        new = {identity: text for identity, text in added.items() if identity not in tree}
         size = sum(len(text.encode()) for text in new.values())
-        if tally.bytes + size > most_bytes:
-            tally.skips["history cut at its share of bytes"] += 1
+        if counts.bytes + size > most_bytes:
+            counts.skips["history cut at its share of bytes"] += 1
             break
         yield from ({"text": [identity, text]} for identity, text in new.items())
-        yield {"commit": {"sha": commit.sha, "time": commit.time, "changes": made}}
-        tree.apply(made)
-        tally.commits, tally.changes, tally.bytes = tally.commits + 1, tally.changes + len(made), tally.bytes + size
+        yield {"commit": {"sha": commit.sha, "time": commit.time, "changes": entries}}
+        tree.apply(entries)
+        counts.commits, counts.changes, counts.bytes = (
+            counts.commits + 1,
+            counts.changes + len(entries),
+            counts.bytes + size,
+        )
 
 
 def _is_python(change: git_history.Change) -> bool:
@@ -94,31 +104,31 @@ def _is_python(change: git_history.Change) -> bool:
 def _changes(
     folder: Path, changes: Sequence[git_history.Change], tree: Tree, skips: Counter[str]
 ) -> tuple[list[list[str | None]], dict[str, str]]:
-    """A commit's changes as [old_path, path, old_id, new_id], and the texts that it brings by id."""
-    coming = [c for c in changes if c.new_blob is not None and c.path is not None and c.path.endswith(".py")]
-    found = git_history.blobs(folder, [str(change.new_blob) for change in coming])
-    texts = {str(c.path): _kept(str(c.path), data, skips) for c, (_, data) in zip(coming, found, strict=True)}
-    made: list[list[str | None]] = []
-    brought: dict[str, str] = {}
+    """Return the changes of a commit as [old_path, path, old_id, new_id], and its new texts by id."""
+    present = [c for c in changes if c.new_blob is not None and c.path is not None and c.path.endswith(".py")]
+    found = git_history.blobs(folder, [str(change.new_blob) for change in present])
+    texts = {str(c.path): _clean_text(str(c.path), data, skips) for c, (_, data) in zip(present, found, strict=True)}
+    entries: list[list[str | None]] = []
+    added: dict[str, str] = {}
     for change in changes:
         old = tree.paths.get(change.old_path) if change.old_path is not None else None
         text = texts.get(change.path) if change.path is not None else None
         new = hashlib.sha256(text.encode()).hexdigest()[:16] if text is not None else None
         if old is None and new is None:
-            continue  # refused before and after
+            continue  # the filters refuse both versions
         if old == new and change.old_path == change.path:
-            continue  # only what the filters take off has changed
-        made.append([change.old_path if old else None, change.path if new else None, old, new])
+            continue  # only text removed by the filters has changed
+        entries.append([change.old_path if old else None, change.path if new else None, old, new])
         if new is not None and text is not None:
-            brought[new] = text
-    return made, brought
+            added[new] = text
+    return entries, added
 
 
-def _kept(path: str, data: bytes | None, skips: Counter[str]) -> str | None:
+def _clean_text(path: str, data: bytes | None, skips: Counter[str]) -> str | None:
     if data is None:
         skips["missing or over 2 MB"] += 1
         return None
-    reason = filters.refuse_path(path, len(data))
+    reason = filters.skip_reason_by_path(path, len(data))
     text = ""
     if reason is None:
         text, reason = filters.clean(data)

@@ -1,19 +1,17 @@
-"""Repositories' histories as training data: the Python files of every main-line commit, oldest first, exactly.
+"""Commit streams: the Python files of every first-parent commit of a repository, oldest first.
 
-    OUT/commits/OWNER+NAME.jsonl.zst   one repository's stream (the shard, and the unit of resuming)
-    OUT/commits/OWNER+NAME.json        what was kept and skipped of it; written last
+    OUT/commits/OWNER+NAME.jsonl.zst   the stream of one repository (the shard, and the unit of resuming)
+    OUT/commits/OWNER+NAME.json        counts and skipped files of the stream; written last
     OUT/commits.json                   the manifest
 
-A stream's lines are {"text": [id, text]}, a file's content ahead of the commit that brings it, and
-{"commit": {sha, time, changes: [[old_path, path, old_id, new_id]]}}. A content that stands in the tree is not written
-again; the compressor's long window makes the versions of a file cost about what their diffs would, and no patch has to
-be applied to read them. Files that the corpus filters refuse do not exist here; renames are followed.
+A stream has two kinds of lines. {"text": [id, text]} precedes the first commit that needs a text.
+{"commit": {sha, time, changes: [[old_path, path, old_id, new_id]]}} refers to texts by id. A text that is in the tree
+is not repeated. Full texts avoid applying patches; thanks to the compressor's long window, versions of a file take
+about as much space as their diffs. Files that the corpus filters refuse are treated as absent. Renames are detected.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -25,22 +23,23 @@ from typing import Any
 import zstandard
 
 from c2l_lab.corpus import licence
-from c2l_lab.corpus.commit_stream import Tally, Tree, git_of, licence_of, lines_of
+from c2l_lab.corpus.commit_stream import StreamCounts, Tree, licence_of, locate_repository, stream_lines
 from c2l_lab.corpus.sources import SourceProblem
+from c2l_lab.corpus.storage import file_stem, write_error, write_file
 from c2l_lsp.errors import CorpusError, GitError
 from c2l_lsp.repo.history import git_history
 
-_RULES = 1  # part of what decides whether a repository must be read again: raise when a filter changes
+_RULES = 1  # version of the filters: increase it when one changes, so that repositories are read again
 _WINDOW_LOG = 26
 MOST_COMMITS = 2000
-"""Of one repository: the newest ones. The first of them brings all files that stand in it."""
+"""The newest commits of one repository that are used. The oldest of them adds all files of its tree."""
 MOST_BYTES = 60_000_000
-"""Text of one stream, before compression; a longer one ends early, and the manifest says so."""
+"""Text of one stream before compression. A longer history is cut, which the manifest records."""
 
 
 @dataclass
 class Repository:
-    """What the manifest says of one repository. `commits` are those that change a kept file."""
+    """The manifest entry of one repository. `commits` counts the commits that change a file of the stream."""
 
     name: str
     commit: str = ""
@@ -54,24 +53,17 @@ class Repository:
 
 @dataclass(frozen=True)
 class FileChange:
-    """One file in one commit: path and text before and after; None where it is absent."""
+    """The change of one file: path and text before and after, None on the side where the file is absent."""
 
     old_path: str | None
     path: str | None
     old: str | None
     new: str | None
 
-    def diff(self) -> str:
-        """The change as a unified diff with three lines of context."""
-        before, after = (self.old or "").splitlines(keepends=True), (self.new or "").splitlines(keepends=True)
-        names = (f"a/{self.old_path}" if self.old_path else "/dev/null", f"b/{self.path}" if self.path else "/dev/null")
-        lines = difflib.unified_diff(before, after, *names)
-        return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
-
 
 @dataclass(frozen=True)
 class CommitRecord:
-    """A commit of the main line with the kept files it changes; `time` in seconds since 1970. The first brings all."""
+    """A commit with its file changes. `time` is in seconds since 1970. The first commit adds all files of its tree."""
 
     repo: str
     sha: str
@@ -82,7 +74,7 @@ class CommitRecord:
 
 @dataclass(frozen=True)
 class Stream:
-    """One repository's commits, oldest first; every iteration begins anew."""
+    """The commits of one repository, oldest first. Every iteration starts from the beginning."""
 
     about: Repository
     file: Path
@@ -105,22 +97,22 @@ class Stream:
             texts = {identity: text for identity, text in texts.items() if identity in tree}
             index += 1
         if index != self.about.commits:
-            raise CorpusError(f"{self.file} is damaged: delete it and build the commit streams again.")
+            raise CorpusError(f"{self.file} is damaged. Delete it and build the commit streams again.")
 
 
 def streams(out: Path) -> Iterator[Stream]:
-    """The streams of a built folder, in list order. CorpusError when there is none."""
-    for about in manifest_of(out)["repositories"]:
+    """Yield the commit streams in `out`, in list order. Raises CorpusError if there are none."""
+    for about in read_manifest(out)["repositories"]:
         found = Repository(**about)
         yield Stream(found, _file_of(found.name, out))
 
 
-def manifest_of(out: Path) -> dict[str, Any]:
-    """The manifest. CorpusError when there is none."""
+def read_manifest(out: Path) -> dict[str, Any]:
+    """Return the manifest. Raises CorpusError if there is none."""
     try:
         return dict(json.loads((out / "commits.json").read_text("utf-8")))
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{out} holds no commit streams: run `c2l-lsp corpus commits` first.") from error
+        raise CorpusError(f"{out} contains no commit streams: run `c2l-lab corpus commits` first.") from error
 
 
 def build(
@@ -133,9 +125,9 @@ def build(
     most_bytes: int = MOST_BYTES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Write the streams of `names` into `out`, beside its text shards if it is a built corpus; returns the manifest.
+    """Write the commit streams of `names` to `out`, which may be a built corpus; return the manifest.
 
-    The same call goes on after a stop. Raises CorpusError: disk full, nothing usable.
+    A second call resumes an interrupted build. Raises CorpusError if the disk is full or no history is usable.
     """
     (out / "commits").mkdir(parents=True, exist_ok=True)
     done: dict[str, Repository] = {}
@@ -145,40 +137,40 @@ def build(
             progress(len(done), len(names))
     else:
         with ProcessPoolExecutor(workers) as pool:
-            asked = {pool.submit(read_repository, n, mirror, out, most_commits, most_bytes): n for n in names}
-            for future in as_completed(asked):
-                done[asked[future]] = future.result()
+            futures = {pool.submit(read_repository, n, mirror, out, most_commits, most_bytes): n for n in names}
+            for future in as_completed(futures):
+                done[futures[future]] = future.result()
                 progress(len(done), len(names))
     used = [done[name] for name in names if not done[name].skipped]
     skipped = {name: done[name].skipped for name in names if done[name].skipped}
     if not used:
-        raise CorpusError(f"None of the {len(names)} listed repositories gives commits to learn from: {skipped}.")
+        raise CorpusError(f"None of the {len(names)} listed repositories has a usable history: {skipped}.")
     manifest = {"rules": _RULES, "repositories": [asdict(about) for about in used], "skipped": skipped}
-    _write(out / "commits.json", manifest)
+    _write_json(out / "commits.json", manifest)
     return manifest
 
 
 def read_repository(name: str, mirror: Path, out: Path, most_commits: int, most_bytes: int) -> Repository:
-    """Write one stream, or find it written. What is wrong with the repository goes into `skipped`."""
+    """Write the stream of one repository, unless it is up to date. A problem is reported in `skipped`."""
     about = Repository(name)
     target = _file_of(name, out)
     try:
-        folder = git_of(name, mirror)
+        folder = locate_repository(name, mirror)
         about.commit = git_history.head_commit(folder) or ""
         if not about.commit:
             raise SourceProblem("no commits")
         stamp = [_RULES, about.commit, most_commits, most_bytes]
-        found = _found(target, stamp)
+        found = _load_finished(target, stamp)
         if found is not None:
             return found
         about.licence = licence_of(folder, git_history.tree(folder, about.commit))
         if about.licence not in licence.PERMISSIVE:
             raise SourceProblem("no licence found" if about.licence == "unknown" else f"licence {about.licence}")
-        _stream(folder, about, target, most_commits, most_bytes)
+        _write_stream(folder, about, target, most_commits, most_bytes)
         if about.commits < 2:
             target.unlink(missing_ok=True)
             raise SourceProblem("fewer than two commits of Python")
-        _write(target.with_name(_stem(name) + ".json"), {"stamp": stamp, "about": asdict(about)})
+        _write_json(target.with_name(file_stem(name) + ".json"), {"stamp": stamp, "about": asdict(about)})
     except SourceProblem as problem:
         about.skipped = str(problem)
     except GitError:
@@ -186,35 +178,34 @@ def read_repository(name: str, mirror: Path, out: Path, most_commits: int, most_
     return about
 
 
-def _stream(folder: Path, about: Repository, target: Path, most_commits: int, most_bytes: int) -> None:
-    part = target.with_name(target.name + ".part")
-    shape = zstandard.ZstdCompressionParameters.from_level(9, window_log=_WINDOW_LOG, enable_ldm=True)
+def _write_stream(folder: Path, about: Repository, target: Path, most_commits: int, most_bytes: int) -> None:
+    temporary = target.with_name(target.name + ".temporary")
+    parameters = zstandard.ZstdCompressionParameters.from_level(9, window_log=_WINDOW_LOG, enable_ldm=True)
     try:
-        with part.open("wb") as raw, zstandard.ZstdCompressor(compression_params=shape).stream_writer(raw) as file:
-            tally = Tally()
-            for line in lines_of(folder, tally, most_commits, most_bytes):
+        with (
+            temporary.open("wb") as raw,
+            zstandard.ZstdCompressor(compression_params=parameters).stream_writer(raw) as file,
+        ):
+            counts = StreamCounts()
+            for line in stream_lines(folder, counts, most_commits, most_bytes):
                 file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        about.commits, about.changes, about.bytes = tally.commits, tally.changes, tally.bytes
-        about.skips = dict(sorted(tally.skips.items()))
-        part.replace(target)
+        about.commits, about.changes, about.bytes = counts.commits, counts.changes, counts.bytes
+        about.skips = dict(sorted(counts.skips.items()))
+        temporary.replace(target)
     except OSError as error:
-        raise CorpusError(f"{target} can't be written ({error.strerror}): free some space and run it again.") from error
+        raise write_error(target, error) from error
     finally:
-        part.unlink(missing_ok=True)
-
-
-def _stem(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:10] if name[0] in "/.~" else name.replace("/", "+")
+        temporary.unlink(missing_ok=True)
 
 
 def _file_of(name: str, out: Path) -> Path:
-    return out / "commits" / f"{_stem(name)}.jsonl.zst"
+    return out / "commits" / f"{file_stem(name)}.jsonl.zst"
 
 
-def _found(target: Path, stamp: list[Any]) -> Repository | None:
+def _load_finished(target: Path, stamp: list[Any]) -> Repository | None:
     try:
-        held = json.loads(target.with_name(target.name.removesuffix(".jsonl.zst") + ".json").read_text("utf-8"))
-        return Repository(**held["about"]) if held["stamp"] == stamp and target.exists() else None
+        saved = json.loads(target.with_name(target.name.removesuffix(".jsonl.zst") + ".json").read_text("utf-8"))
+        return Repository(**saved["about"]) if saved["stamp"] == stamp and target.exists() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -226,14 +217,8 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
             for line in io.TextIOWrapper(reader, "utf-8", newline="\n"):
                 yield json.loads(line)
     except (OSError, ValueError, zstandard.ZstdError) as error:
-        raise CorpusError(f"{file} is damaged ({error}): delete it and build the commit streams again.") from error
+        raise CorpusError(f"{file} is damaged ({error}). Delete it and build the commit streams again.") from error
 
 
-def _write(file: Path, what: dict[str, Any]) -> None:
-    part = file.with_name(file.name + ".part")
-    try:
-        part.write_text(json.dumps(what, indent=1) + "\n", encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CorpusError(f"{file} can't be written ({error.strerror}): free some space and run it again.") from error
+def _write_json(file: Path, value: dict[str, Any]) -> None:
+    write_file(file, (json.dumps(value, indent=1) + "\n").encode())

@@ -1,6 +1,6 @@
-"""Near-duplicate removal: MinHash signatures of files and an index that says which are new.
+"""Near-duplicate removal with MinHash signatures and locality-sensitive hashing (LSH).
 
-A signature is made where the file is read (in parallel); the index is filled by one process, in list order.
+The processes that read files compute the signatures in parallel. One process adds them to the index, in list order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasketch import MinHash
 
 PERMUTATIONS = 64
-THRESHOLD = 0.75  # estimated Jaccard similarity of 5-token shingles from which a file counts as a copy
+THRESHOLD = 0.75  # estimated Jaccard similarity of 5-token shingles at which files count as near-duplicates
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SHINGLE = 5
 _SCHEME = "affine32"  # datasketch 2: values are uint32
@@ -27,21 +27,20 @@ def _crc(shingle: bytes) -> int:
 
 
 def signature(text: str) -> NDArray[np.uint32]:
-    """The MinHash of `text`'s token shingles, (64,) uint32."""
+    """Return the MinHash signature of the token shingles of `text`, (64,) uint32."""
     from datasketch import MinHash
 
     words = _WORD.findall(text)
     shingles = {" ".join(words[i : i + _SHINGLE]).encode() for i in range(max(1, len(words) - _SHINGLE + 1))}
-    made = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=_crc, scheme=_SCHEME)
-    made.update_batch(shingles)
-    return np.asarray(made.hashvalues, dtype=np.uint32)
+    minhash = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=_crc, scheme=_SCHEME)
+    minhash.update_batch(shingles)
+    return np.asarray(minhash.hashvalues, dtype=np.uint32)
 
 
 class NearDuplicates:
-    """The files kept so far; `seen` answers whether one more is a copy of any of them."""
+    """An index of accepted files that detects copies of them."""
 
     def __init__(self) -> None:
-        """Start empty."""
         from datasketch import MinHashLSH
 
         self._exact: set[str] = set()
@@ -53,14 +52,14 @@ class NearDuplicates:
 
         return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=_crc, hashvalues=values.copy(), scheme=_SCHEME)
 
-    def seen(self, digest: str, values: NDArray[np.uint32]) -> bool:
-        """True for a copy (equal `digest` or a near signature); otherwise the file is remembered as kept."""
+    def is_duplicate(self, digest: str, values: NDArray[np.uint32]) -> bool:
+        """Return whether a file is a copy of an accepted one, by digest or signature. If not, accept it."""
         if digest in self._exact:
             return True
         self._exact.add(digest)
-        made = self._minhash(values)
-        if self._index.query(made):
+        minhash = self._minhash(values)
+        if self._index.query(minhash):
             return True
-        self._index.insert(self._count, made)
+        self._index.insert(self._count, minhash)
         self._count += 1
         return False

@@ -1,6 +1,6 @@
-"""Which Python files are worth learning from, and the text that is kept of them.
+"""Quality filters of the corpus: which Python files are used for training, and the cleaned text of each.
 
-Every refusal has a short reason, counted in the corpus manifest. Knows nothing of git or of tokens.
+A refusal has a short reason, which the corpus manifest counts. Independent of git and of tokenizers.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _HEADER_WORDS = re.compile(r"copyright|licen[cs]e|all rights reserved|spdx-", re
 _KEEP_COMMENT = re.compile(r"^#!|coding[:=]")
 
 
-def refuse_path(path: str, size: int) -> str | None:
-    """Why a file is not read at all, from its path and its size in bytes; None when it may be read."""
+def skip_reason_by_path(path: str, size: int) -> str | None:
+    """Return the reason why a file is skipped by its path or its size in bytes; None to read it."""
     if _VENDORED.search(path):
         return "vendored or generated path"
     if size > MAX_BYTES:
@@ -44,7 +44,7 @@ def refuse_path(path: str, size: int) -> str | None:
     return "too small" if size < MIN_BYTES else None
 
 
-def _bad_shape(text: str) -> str | None:
+def _layout_refusal(text: str) -> str | None:
     lines = text.split("\n")
     if max(map(len, lines)) > 1_000 or len(text) > 110 * len(lines):
         return "minified or data"
@@ -53,20 +53,20 @@ def _bad_shape(text: str) -> str | None:
     return "minified or data" if letters < 0.25 * len(text) or digits > 0.2 * len(text) else None
 
 
-def refuse_text(text: str) -> str | None:
-    """Why a file's text is not learned from; None when it is."""
+def skip_reason_by_text(text: str) -> str | None:
+    """Return the reason why a file's text is not used; None to use it."""
     head = text[:3_000]
     if _GENERATED.search("\n".join(line for line in head.split("\n")[:25] if line.lstrip()[:1] in {"#", '"', "'"})):
         return "generated"
     if _OTHER_LICENCE.search(head):
         return "another licence in the file"
-    if reason := _bad_shape(text):
+    if reason := _layout_refusal(text):
         return reason
     if _SECRET.search(text):
         return "looks like it holds a secret"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape in somebody's string is not our news
+            warnings.simplefilter("ignore")  # such as invalid escape sequences in the parsed file
             ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "not valid Python 3"
@@ -74,7 +74,7 @@ def refuse_text(text: str) -> str | None:
 
 
 def strip_header(text: str) -> str:
-    """`text` without the licence comment block at its top; shebang and coding lines go with it only if it goes."""
+    """Return `text` without the licence comment at its top and without shebang and coding lines there."""
     lines = text.split("\n")
     end = 0
     while end < len(lines) and (not lines[end].strip() or lines[end].startswith("#")):
@@ -92,14 +92,14 @@ def strip_header(text: str) -> str:
 
 
 def clean(raw: bytes) -> tuple[str, str | None]:
-    """The text to keep of a file's bytes and None, or an empty text and why it is refused."""
+    """Return (cleaned text, None), or ("", reason) if the file is refused."""
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         return "", "invalid UTF-8"
     if "\0" in text:
         return "", "binary"
-    if reason := refuse_text(text):
+    if reason := skip_reason_by_text(text):
         return "", reason
     text = strip_header(text)
     return (text, None) if len(text) >= MIN_BYTES else ("", "too small")

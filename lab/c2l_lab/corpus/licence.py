@@ -1,6 +1,6 @@
-"""Which licence a repository carries, decided from its own files only.
+"""Detection of a repository's licence from its own files.
 
-Fails closed: a text that is not recognised counts as no licence, and one copyleft text among several refuses all.
+Fails closed: an unrecognised text counts as no licence, and one licence that is not permissive outweighs all others.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ PERMISSIVE = frozenset(
     {"MIT", "BSD", "Apache-2.0", "ISC", "PSF-2.0", "MPL-2.0", "Unlicense", "Zlib", "CC0-1.0", "0BSD", "HPND"}
 )
 
-# Ordered: the first match names the text, so that the more particular wording comes first.
+# The first match wins, so that more specific wordings come first.
 _TEXTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern, re.IGNORECASE))
     for name, pattern in (
-        # names the licence that it turns into after years, so that it must be asked for first
+        # these texts name the licence that they change to after some years
         ("proprietary", r"business source licen[cs]e|server side public licen[cs]e"),
         ("MPL-2.0", r"mozilla public licen[cs]e,? (version|v\.?) ?2\.0"),
         ("Apache-2.0", r"apache licen[cs]e,? version 2\.0|licensed under the apache licen[cs]e"),
@@ -56,45 +56,48 @@ _METADATA_FILE = re.compile(r"^(?:pyproject\.toml|setup\.cfg|setup\.py)$")
 
 
 def is_licence_file(path: str) -> bool:
-    """True for a file that states the licence of the whole repository (top folder or `LICENSES/`)."""
+    """Return whether a file states the licence of the whole repository (top folder or `LICENSES/`)."""
     return bool(_LICENCE_FILE.match(path))
 
 
 def is_metadata_file(path: str) -> bool:
-    """True for a packaging file that may carry a licence classifier."""
+    """Return whether a file is a packaging file that may contain a licence field."""
     return bool(_METADATA_FILE.match(path))
 
 
-def name_of(text: str, table: tuple[tuple[str, re.Pattern[str]], ...] = _TEXTS) -> str | None:
-    """The licence that `text` is or states, None when no wording is known."""
+def recognise(text: str, table: tuple[tuple[str, re.Pattern[str]], ...] = _TEXTS) -> str | None:
+    """Return the licence that `text` is or names; None if no known wording occurs."""
     flat = " ".join(text[:40_000].split())
     found = [(name, match.start()) for name, pattern in table if (match := pattern.search(flat))]
-    # The GNU texts name one another; the one named first is the one that this text is.
+    # The GNU licences mention each other; the first one mentioned is the licence of the text.
     gnu = min(((at, name) for name, at in found if name.endswith("GPL")), default=None)
     return gnu[1] if gnu and found[0][0].endswith("GPL") else (found[0][0] if found else None)
 
 
 def detect(files: Mapping[str, str]) -> str:
-    """The licence stated by `files` (path → text of licence and packaging files), or "unknown".
+    """Return the licence stated in `files` (path → text of licence and packaging files), or "unknown".
 
-    Licence files decide; packaging metadata is asked only where they say nothing. Any text that is not permissive
-    is returned before a permissive one.
+    Packaging metadata counts only if no licence file is recognised. If several licences are stated, one that is not
+    permissive is returned.
     """
-    stated = [name_of(text) for path, text in sorted(files.items()) if is_licence_file(path)]
+    stated = [recognise(text) for path, text in sorted(files.items()) if is_licence_file(path)]
     names = [name for name in stated if name]
     if not names:
         names = [
-            name for path, text in sorted(files.items()) if is_metadata_file(path) if (name := name_of(text, _METADATA))
+            name
+            for path, text in sorted(files.items())
+            if is_metadata_file(path)
+            if (name := recognise(text, _METADATA))
         ]
     return next((name for name in names if name not in PERMISSIVE), names[0] if names else "unknown")
 
 
-def of_metadata(text: str) -> str:
-    """The licence that a distribution's METADATA names in its licence fields and classifiers, or "unknown"."""
+def licence_in_metadata(text: str) -> str:
+    """Return the licence in the licence fields and classifiers of a distribution's METADATA, or "unknown"."""
     lines = [line for line in text.splitlines() if line.startswith(("License-Expression:", "License:", "Classifier:"))]
     flat = re.sub(r"^License(?:-Expression)?:\s*(.*)$", r'license = "\1"', "\n".join(lines), flags=re.MULTILINE)
     if re.search(r"gpl|\bgnu\b", flat, re.IGNORECASE):
         return "GPL"
     if re.search(r"proprietary|business source|commercial", flat, re.IGNORECASE):
         return "proprietary"
-    return name_of(flat, _METADATA) or "unknown"
+    return recognise(flat, _METADATA) or "unknown"

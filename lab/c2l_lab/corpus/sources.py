@@ -1,6 +1,6 @@
-"""Lists of repositories; a repository as the corpus reads it: its newest commit, through git itself.
+"""Repository lists, and reading the newest commit of a repository with git.
 
-Works on bare and ordinary folders, needs no work tree and never checks anything out.
+Works on bare repositories and working trees, and never checks out files.
 """
 
 from __future__ import annotations
@@ -16,32 +16,34 @@ _TIMEOUT_S = 300
 
 
 def read_list(file: Path) -> list[str]:
-    """The entries of a list file, one a line; `#` begins a comment. Raises CorpusError when it can't be read."""
+    """Return the entries of a list file. `#` starts a comment. Raises CorpusError if the file cannot be read."""
     try:
         lines = file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"The corpus list {file} can't be read: {error}.") from error
+        raise CorpusError(f"The corpus list {file} cannot be read: {error}.") from error
     names = [line.split("#", 1)[0].strip() for line in lines]
     return list(dict.fromkeys(name for name in names if name))
 
 
-def assert_disjoint(names: Sequence[str], others: Sequence[Path]) -> None:
-    """Raise CorpusError when an owner of `names` also owns an entry of another list."""
+def require_disjoint(names: Sequence[str], others: Sequence[Path]) -> None:
+    """Raise CorpusError if an owner in `names` also owns an entry of another list."""
     owners = {name.split("/")[0].lower(): name for name in names if "/" in name}
     for file in others:
         for name in read_list(file):
             if name.split("/")[0].lower() in owners:
                 mine = owners[name.split("/")[0].lower()]
-                raise CorpusError(f"{mine} and {name} (in {file.name}) have one owner: take one of them off its list.")
+                raise CorpusError(
+                    f"{mine} and {name} (in {file.name}) have the same owner. Remove one of them from its list."
+                )
 
 
 class SourceProblem(Exception):
-    """A repository that can't be read: becomes a listed skip, never the end of a build."""
+    """A repository cannot be used. The build records the reason and continues."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """One file of a commit: where it is, which object holds it, how long it is in bytes."""
+    """One file of a commit. `size` is in bytes."""
 
     path: str
     object_id: str
@@ -49,7 +51,7 @@ class Blob:
 
 
 def git_folder(name: str, mirror: Path) -> Path:
-    """The git directory that list entry `name` means: a folder's own path, or `owner/name` below `mirror`."""
+    """Return the git directory of a list entry: a path, or `owner/name` below `mirror`. Raises SourceProblem."""
     for folder in (
         Path(name).expanduser(),
         mirror / name.replace("/", "+") / "repo",
@@ -65,27 +67,26 @@ class GitRepository:
     """Reads the newest commit of one git directory."""
 
     def __init__(self, folder: Path) -> None:
-        """Remember `folder` (a git directory); nothing is read yet."""
         self.folder = folder
 
     def _git(self, *args: str, stdin: bytes | None = None) -> bytes:
-        # safe.directory: a mirror is often owned by another user; nothing of it is executed.
+        # safe.directory=*: another user often owns the mirror, and these commands execute nothing from it.
         command = ["git", "-c", "safe.directory=*", "--git-dir", str(self.folder), *args]
         try:
-            done = subprocess.run(command, input=stdin, capture_output=True, timeout=_TIMEOUT_S, check=False)
+            completed = subprocess.run(command, input=stdin, capture_output=True, timeout=_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as slow:
             raise SourceProblem("git took too long") from slow
-        if done.returncode:
-            words = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        if completed.returncode:
+            words = completed.stderr.decode("utf-8", "replace").strip().splitlines()
             raise SourceProblem("broken git folder" + (f" ({words[0][:120]})" if words else ""))
-        return done.stdout
+        return completed.stdout
 
     def commit(self) -> str:
-        """The id of the newest commit."""
+        """Return the id of the newest commit."""
         return self._git("rev-parse", "--verify", "HEAD^{commit}").decode().strip()
 
     def blobs(self, commit: str) -> list[Blob]:
-        """Every regular file of `commit`; links and submodules are left out."""
+        """Return the regular files of `commit`, without links and submodules."""
         found = []
         for entry in self._git("ls-tree", "-r", "-l", "-z", commit).split(b"\0"):
             if not entry:
@@ -93,13 +94,13 @@ class GitRepository:
             meta, path = entry.split(b"\t", 1)
             mode, kind, object_id, size = meta.split()
             if kind == b"blob" and mode != b"120000":
-                # "-" or "BAD": the object is absent (a partial clone); read() leaves it out too.
+                # The size of an object missing from a partial clone is "-" or "BAD"; read() skips it.
                 length = int(size) if size.isdigit() else 0
                 found.append(Blob(path.decode("utf-8", "replace"), object_id.decode(), length))
         return found
 
     def read(self, blobs: Iterable[Blob]) -> Iterator[tuple[Blob, bytes]]:
-        """The bytes of `blobs`, in order, through one git process; an absent object is passed over."""
+        """Yield the content of each blob, in order, with one git process; missing objects are skipped."""
         wanted = list(blobs)
         if not wanted:
             return

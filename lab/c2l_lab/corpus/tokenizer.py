@@ -1,7 +1,8 @@
-"""The base model's tokenizer: byte-level BPE that knows Python's shape.
+"""The base model's tokenizer: byte-level BPE with a pre-tokenizer for Python.
 
-A newline and the indentation after it are one piece, runs of spaces are pieces of their own, digits stand alone, and no
-other piece crosses a line end; so a completion can stop exactly at a line's end and indentation costs one token.
+The pre-tokenizer splits the text as follows. A newline and the indentation after it are one piece, a run of spaces is
+a piece, each digit is a piece, and no other piece crosses the end of a line. As a result, a completion can stop
+exactly at the end of a line, and indentation costs one token.
 """
 
 from __future__ import annotations
@@ -24,22 +25,25 @@ SPECIAL = (END, PREFIX, SUFFIX, MIDDLE, PAD, REPO, FILE)  # ids 0 … 6, in this
 
 _PIECES = "|".join(
     (
-        r"[\r\n]+[ \t]*",  # line ends with the indentation that follows
+        r"[\r\n]+[ \t]*",  # line ends and the indentation that follows
         r"\p{N}",
-        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",  # a word, with one sign before it: `.append`, `_name`, ` self`
+        r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+",  # a word and one sign before it: `.append`, `_name`, ` self`
         r" ?[^\s\p{L}\p{M}\p{N}]+",  # signs
         r"[ \t]+",
-        r"\s",  # rarer white space, one at a time
+        r"\s",  # other white space, one character at a time
     )
 )
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Learn a byte-level BPE of `vocabulary` entries (special tokens and 256 bytes included) from `texts`."""
+    """Train a byte-level BPE on `texts`. `vocabulary` counts the special tokens and the 256 bytes as well.
+
+    Raises TrainingError if the vocabulary is too small for them.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     if vocabulary < len(SPECIAL) + 256:
-        raise TrainingError(f"A vocabulary of {vocabulary} can't hold the 256 bytes: ask for at least 512.")
+        raise TrainingError(f"A vocabulary of {vocabulary} entries is too small for the 256 bytes. Use at least 512.")
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -60,7 +64,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def save(tokenizer: Tokenizer, folder: Path, context: int = 2048) -> None:
-    """Write `tokenizer` so that `AutoTokenizer.from_pretrained(folder)` loads it."""
+    """Write `tokenizer` to `folder` in the format of `AutoTokenizer.from_pretrained`."""
     from transformers import PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
@@ -74,21 +78,23 @@ def save(tokenizer: Tokenizer, folder: Path, context: int = 2048) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wrapped.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
-    settings = json.loads(file.read_text("utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}  # of every version
+    settings = json.loads(file.read_text("utf-8")) | {
+        "tokenizer_class": "PreTrainedTokenizerFast"
+    }  # the same class in every version
     file.write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
 
 
 class CodeTokenizer:
-    """Text ↔ ids for training: special tokens inside a file's text are ordinary text."""
+    """Converts text to ids and back for training. Special tokens in a file's text are treated as ordinary text."""
 
     def __init__(self, folder: Path) -> None:
-        """Load `tokenizer.json` from `folder`. Raises TrainingError when it isn't there or lacks a special token."""
+        """Load `tokenizer.json` from `folder`. Raises TrainingError if it is missing or lacks a special token."""
         from tokenizers import Tokenizer
 
         try:
             self._inner = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises bare Exception
-            raise TrainingError(f"{folder} holds no tokenizer.json: run `c2l-lsp train tokenizer` first.") from error
+            raise TrainingError(f"{folder} contains no tokenizer.json: run `c2l-lab train tokenizer` first.") from error
         self._inner.encode_special_tokens = True
         ids: list[int] = []
         for token in SPECIAL:
@@ -100,7 +106,7 @@ class CodeTokenizer:
         self.vocabulary: int = self._inner.get_vocab_size()
 
     def plain(self) -> Tokenizer:
-        """A tokenizer to save, in which special tokens are special again."""
+        """Return a copy for saving, in which special tokens in a text are recognised."""
         from tokenizers import Tokenizer
 
         made = Tokenizer.from_str(self._inner.to_str())
@@ -108,22 +114,22 @@ class CodeTokenizer:
         return made
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text`; nothing is added."""
+        """Return the ids of `text`, without added special tokens."""
         ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each."""
+        """Return the ids of each text, without added special tokens."""
         return [made.ids for made in self._inner.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens shown."""
+        """Return the text of `ids`, special tokens included."""
         text: str = self._inner.decode(list(ids), skip_special_tokens=False)
         return text
 
 
 def pretrained(folder: Path) -> PreTrainedTokenizerFast:
-    """The saved tokenizer as `transformers` sees it."""
+    """Load a saved tokenizer with `transformers`."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)

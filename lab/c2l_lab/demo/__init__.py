@@ -1,4 +1,4 @@
-"""`make demo`: a copy of a repository, the real server, and a client that plays the editor.
+"""`make demo`: the real server on a copy of a repository, driven by a language client.
 
 Nothing is measured for a report here: that belongs in `benchmarks`.
 """

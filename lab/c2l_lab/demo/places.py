@@ -1,4 +1,4 @@
-"""Where the demo completes, and what it edits: chosen from the repository's own text, the same for the same files."""
+"""The places that the demo completes and the edit that it makes, derived from the repository's files alone."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_READ_FILES = 300
-"""So many files, at most, are parsed to find places and names; a large repository has enough in them."""
+_MAX_FILES = 300
+"""Files that are parsed to find places and names."""
 
-_LONGEST_LINE = 120
+_MAX_LINE = 120
 _WORD = re.compile(r"[a-z]{4,}")
 
 
 @dataclass(frozen=True)
 class Place:
-    """A cursor in a buffer: `text` is the buffer, `expected` what the file (or the edit) has there."""
+    """A cursor in a document: `text` is the document, `expected` the rest of the line in the file or after the edit."""
 
     path: str
     text: str
@@ -37,8 +37,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Edit:
-    """A new function and its first uses: the text appended to each file, and three places that ask for the new name:
-    where it is imported, where it is called, and where its first word is typed already."""
+    """A new function and its first uses.
+
+    appended: the text to append to each file.
+    probes: three places where the new name is expected: an import, a call, and a call whose first word is typed.
+    """
 
     name: str
     module: str
@@ -47,14 +50,14 @@ class Edit:
 
 
 def sample(paths: Iterable[str]) -> list[str]:
-    """Some of the paths, tests first, in an order that depends on nothing but their names."""
+    """At most `_MAX_FILES` of the paths, tests first, in an order that depends only on their names."""
     ranked = sorted(paths, key=lambda path: hashlib.sha256(path.encode("utf-8", "surrogatepass")).digest())
-    tests = [path for path in ranked if _is_test(path)][: _READ_FILES // 2]
-    return tests + [path for path in ranked if not _is_test(path)][: _READ_FILES - len(tests)]
+    tests = [path for path in ranked if _is_test(path)][: _MAX_FILES // 2]
+    return tests + [path for path in ranked if not _is_test(path)][: _MAX_FILES - len(tests)]
 
 
 def parse(root: Path, paths: Iterable[str]) -> dict[str, tuple[str, ast.Module]]:
-    """Text and tree of every file that is plain Python with \\n line ends."""
+    """The text and syntax tree of every file that can be parsed."""
     parsed = {}
     for path in paths:
         try:
@@ -68,7 +71,7 @@ def parse(root: Path, paths: Iterable[str]) -> dict[str, tuple[str, ast.Module]]
 
 
 def call_places(parsed: Mapping[str, tuple[str, ast.Module]], limit: int) -> list[Place]:
-    """Cursors before the value of `x = …` or `return …`, one a file; calls of the repository's own code come first."""
+    """Cursors before the value of `x = …` or `return …`, one a file; calls of the repository's functions come first."""
     own = set(_definitions(parsed))
     calls: list[Place] = []
     others: list[Place] = []
@@ -81,7 +84,7 @@ def call_places(parsed: Mapping[str, tuple[str, ast.Module]], limit: int) -> lis
 
 
 def plan_edit(root: Path, parsed: Mapping[str, tuple[str, ast.Module]], python: Sequence[str]) -> Edit:
-    """A new function in one module, its first uses in up to three others, and two places in yet another file."""
+    """A new function in one module, its first uses in up to three others, and the probes in yet another file."""
     name, noun = _new_name(root, parsed, python)
     library = [path for path in parsed if not _is_test(path) and _functions(parsed[path][1])] or list(parsed)
     home = library[0] if library else python[0]
@@ -117,7 +120,7 @@ def _values(path: str, text: str, tree: ast.Module) -> Iterator[tuple[Place, ast
             continue
         value = node.value
         line = lines[value.lineno - 1]
-        if value.end_lineno != node.lineno or not line.isascii() or len(line) > _LONGEST_LINE:
+        if value.end_lineno != node.lineno or not line.isascii() or len(line) > _MAX_LINE:
             continue
         column = len(line[: value.col_offset].rstrip())
         kept = [*lines[: value.lineno - 1], line[:column], *lines[value.lineno :]]
@@ -147,7 +150,7 @@ def _functions(tree: ast.Module) -> list[str]:
 
 
 def _new_name(root: Path, parsed: Mapping[str, tuple[str, ast.Module]], python: Sequence[str]) -> tuple[str, str]:
-    """A name made of the repository's own words that stands nowhere in it yet, and its noun."""
+    """A function name built from the repository's words that does not occur in it, and the noun in that name."""
     verbs: Counter[str] = Counter()
     nouns: Counter[str] = Counter()
     for name in _definitions(parsed):
@@ -168,7 +171,7 @@ def _frequent(counted: Counter[str]) -> list[str]:
 
 
 def _present(root: Path, python: Sequence[str], names: set[str]) -> set[str]:
-    """Those of the names that occur anywhere in the files."""
+    """The names that occur in the files."""
     any_name = re.compile("|".join(sorted(map(re.escape, names))))
     found: set[str] = set()
     for path in python:
@@ -184,7 +187,7 @@ def _is_test(path: str) -> bool:
 
 
 def _distance(home: str, path: str) -> int:
-    """How many folders apart two files are."""
+    """The number of folder steps from one file to the other."""
     one, two = Path(home).parts[:-1], Path(path).parts[:-1]
     shared = sum(1 for _ in _shared(one, two))
     return len(one) + len(two) - 2 * shared

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from c2l_lab.corpus import tokenizer
-from c2l_lab.corpus.corpus import manifest_of
+from c2l_lab.corpus.corpus import read_manifest
 from c2l_lab.train import checkpoint
 from c2l_lab.train.base import architecture, training_loop, warm_start
 from c2l_lab.train.base.examples import Recipe as ExampleRecipe
@@ -73,7 +73,7 @@ _SHARED = (
 
 def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[str, Any]:
     """Data, tokens, time and measurements of a run, as plain data; what it was begun from is counted with it."""
-    data, lines = manifest_of(corpus), read_log(run / "log.jsonl")
+    data, lines = read_manifest(corpus), read_log(run / "log.jsonl")
     measured: dict[str, Any] = {}
     for line in lines:
         measured |= {k: v for k, v in line.items() if k not in _RUNNING | {"standard_error"}}

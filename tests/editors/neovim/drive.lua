@@ -1,9 +1,9 @@
 -- Run: nvim -l drive.lua SCENARIO
--- A parent Neovim drives a child over msgpack-RPC, in pure Lua, and exits with 0 if the scenario held. Environment:
---   C2L_SERVER  JSON list, the command that starts the server; without it the plugin finds one through C2L_PYTHON
---   C2L_WORK    a folder of this run's own
---   C2L_FAULT   any value: plant the scenario's fault, so that it must fail
---   C2L_WAIT    longest wait for anything, in ms
+-- A parent Neovim controls a child over msgpack-RPC, in pure Lua. The exit code is 0 if the scenario passed. Environment:
+--   C2L_SERVER  JSON list, the command that starts the server; without it, C2L_PYTHON names the interpreter
+--   C2L_WORK    a folder for this run
+--   C2L_FAULT   not empty: plant the scenario's fault, so that it must fail
+--   C2L_WAIT    timeout of every wait, in ms
 local HERE = vim.fs.dirname(vim.fn.fnamemodify(debug.getinfo(1, 'S').source:sub(2), ':p'))
 local PLUGIN = vim.fs.normalize(HERE .. '/../../../editors/neovim')
 local WAIT = tonumber(vim.env.C2L_WAIT) or 60000
@@ -31,27 +31,27 @@ function M.keys(keys)
   end
 end
 
---- Wait until Lua in the child returns something true; that value.
+--- Wait until Lua code in the child returns a true value; return it.
 function M.wait(code, ms)
   local got
   local ok = vim.wait(ms or WAIT, function()
     got = M.lua(code)
     return got and true or false
   end, 20)
-  assert(ok, 'waited in vain for: ' .. code .. '\n  shown: ' .. vim.inspect(M.ghost()) .. '\n  messages: ' .. M.lua("return vim.fn.execute('messages')"))
+  assert(ok, 'timed out waiting for: ' .. code .. '\n  shown: ' .. vim.inspect(M.ghost()) .. '\n  messages: ' .. M.lua("return vim.fn.execute('messages')"))
   return got
 end
 
---- Let the child run its loop for a while: for what must *not* happen.
+--- Let the child run for a while, to check that something does not happen.
 function M.rest(ms) vim.wait(ms, function() return false end) end
 
-function M.equal(got, want, what)
-  assert(vim.deep_equal(got, want), ('%s\n  got:  %s\n  want: %s'):format(what or 'differs', vim.inspect(got), vim.inspect(want)))
+function M.equal(got, expected, what)
+  assert(vim.deep_equal(got, expected), ('%s\n  got:      %s\n  expected: %s'):format(what or 'differs', vim.inspect(got), vim.inspect(expected)))
 end
 
 function M.lines() return vim.rpcrequest(channel, 'nvim_buf_get_lines', 0, 0, -1, true) end
 
---- The ghost text in the current window, read from the extmarks themselves, first line to last; nil if none.
+--- Return the ghost text of the current window, read from the extmarks; nil if there is none.
 function M.ghost()
   return M.lua([[
     local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
@@ -63,24 +63,24 @@ function M.ghost()
   ]])
 end
 
---- Wait for ghost text, or for this ghost text.
-function M.shown(want)
+--- Wait for any ghost text, or for the expected one.
+function M.shown(expected)
   local got
   vim.wait(WAIT, function()
     got = M.ghost()
-    return got ~= nil and (want == nil or got == want)
+    return got ~= nil and (expected == nil or got == expected)
   end, 20)
-  if want then
-    M.equal(got, want, 'ghost text')
+  if expected then
+    M.equal(got, expected, 'ghost text')
   else
     assert(got, 'no ghost text\n  messages: ' .. M.lua("return vim.fn.execute('messages')"))
   end
   return got
 end
 
---- Wait until no ghost text is there.
+--- Wait until there is no ghost text.
 function M.hidden()
-  assert(vim.wait(WAIT, function() return M.ghost() == nil end, 20), 'ghost text stays: ' .. vim.inspect(M.ghost()))
+  assert(vim.wait(WAIT, function() return M.ghost() == nil end, 20), 'ghost text is still shown: ' .. vim.inspect(M.ghost()))
 end
 
 function M.write(path, lines, flags)
@@ -92,12 +92,12 @@ end
 
 function M.edit(path) vim.rpcrequest(channel, 'nvim_command', 'edit ' .. vim.fn.fnameescape(path)) end
 
---- A child with the plugin on its path and nothing else; or a person's own, with this init.lua and folders in our work.
+--- Start a child with only the plugin on its runtime path; or with this init.lua and its own configuration folders.
 function M.start(init)
   vim.fn.mkdir(M.work .. '/.git', 'p')
   local env = { XDG_STATE_HOME = M.work .. '/../state-of-nvim' }
   local argv = { vim.v.progpath, '--embed', '--headless', '-n' }
-  -- Not ours: for every Python file Neovim would look for a Python that runs its plugins, which takes longer than a test.
+  -- Without these, Neovim searches for a Python host on every Python file, which takes longer than a test.
   vim.list_extend(argv, { '--cmd', 'let g:loaded_python3_provider = 0 | let g:loaded_python_provider = 0' })
   if init then
     env.XDG_CONFIG_HOME, env.XDG_DATA_HOME, env.XDG_CACHE_HOME = M.work .. '/config', M.work .. '/data', M.work .. '/cache'
@@ -111,10 +111,10 @@ function M.start(init)
   M.lua('vim.o.shortmess = vim.o.shortmess .. "FIc"; vim.o.swapfile = false')
 end
 
--- Budgets of a person's patience would only make a scenario unsure on a busy machine; so would the model's own doubts.
+-- No latency budgets and no confidence threshold, which would make scenarios depend on the machine's load.
 M.PATIENT = { completion = { maxLatencyMs = 20000, maxLatencyInvokedMs = 30000, minConfidence = 0 } }
 
---- Options of `setup` for this run's server.
+--- Return options of `setup` with the server of this run.
 function M.options(options)
   options = options or {}
   options.settings = vim.tbl_deep_extend('keep', options.settings or {}, M.PATIENT)
@@ -126,7 +126,7 @@ function M.options(options)
   return options
 end
 
---- Child, file and plugin; waits until the server is ready and has an adapter.
+--- Start a child, set up the plugin, open a file, and wait until the server is ready and has an adapter.
 function M.open(lines, options)
   M.start()
   local path = M.write('demo.py', lines or { '' })
@@ -141,10 +141,10 @@ M.READY = [[
   return status.state == 'ready' and status.adapter and status.adapter.generation > 0
 ]]
 
---- The first start of a server on a busy machine is slow, and no scenario's own matter: its wait is never short.
+--- Wait for the server. The timeout does not depend on C2L_WAIT, because the first start on a busy machine is slow.
 function M.ready() return M.wait(M.READY, 180000) end
 
---- Count what the client sends from now on.
+--- Count the requests and cancellations that the client sends from now on.
 function M.count()
   M.lua([[
     _G.sent, _G.cancelled = 0, 0
@@ -161,7 +161,7 @@ function M.count()
   ]])
 end
 
---- Remember a kind of User event in `_G.events`.
+--- Record User events of one pattern in `_G.events`.
 function M.listen(pattern)
   M.lua([[
     local pattern = ...
@@ -172,10 +172,10 @@ function M.listen(pattern)
   ]], pattern)
 end
 
---- Process ids of the child's servers.
+--- Return the process ids of the child's servers.
 function M.servers() return M.lua('return vim.api.nvim_get_proc_children(vim.fn.getpid())') end
 
---- Plant the scenario's fault, if asked to.
+--- Plant the scenario's fault if C2L_FAULT is set.
 function M.plant(code, ...)
   if M.fault then
     M.lua(code, ...)

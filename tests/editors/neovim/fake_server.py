@@ -1,4 +1,4 @@
-"""The real server with the fake engine of tests/server, whose completions are determined by the text."""
+"""The real server with the fake engine of tests/support, whose completions are determined by the text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from c2l_lsp.server.app import serve
 
-ENGINE = Path(__file__).resolve().parents[2] / "server" / "fake_engine.py"
+ENGINE = Path(__file__).resolve().parents[2] / "support" / "fake_engine.py"
 
 if __name__ == "__main__":
     sys.exit(serve([sys.executable, str(ENGINE)]))

@@ -1,5 +1,5 @@
--- What a user does and what must be seen. Each begins with its planted fault: with it the scenario must fail.
--- The fake engine completes `word` with `_word_g1_0()`: the word, the adapter's generation, the candidate's number.
+-- Scenarios of a user. Each plants its fault first if one is requested, and must then fail.
+-- The fake engine completes `word` with `_word_g1_0()`: the word, the adapter generation, the number of the candidate.
 local d = require('drive')
 local S = {}
 
@@ -13,12 +13,12 @@ local WRONG_TEXT = [[
   end
 ]]
 
---- The server's counts with the adapter, once one of them is as wanted.
-local function counted(name, want)
+--- Wait until a count with adapter has the expected value; return all counts with adapter.
+local function counted(name, expected)
   d.wait(([[
     require('c2l').statistics(function(all) _G.counts = all.withAdapter end)
     return _G.counts and _G.counts[%q] == %d
-  ]]):format(name, want))
+  ]]):format(name, expected))
   return d.lua('return _G.counts')
 end
 
@@ -45,11 +45,11 @@ function S.accept()
   d.keys('<Esc>')
   d.lua('vim.cmd("C2L statistics")')
   d.wait('return vim.bo.filetype == "c2l"')
-  local told = table.concat(d.lines(), '\n')
-  assert(told:find('this week +13 keystrokes saved: 13 with the adapter, 0 without'), told)
+  local text = table.concat(d.lines(), '\n')
+  assert(text:find('keystrokes saved %(week%) +13 +0'), text)
 end
 
-function S.lines()
+function S.accept_several_lines()
   d.open({ '# LINES', '' })
   d.plant(WRONG_TEXT)
   d.keys('Giif')
@@ -60,7 +60,7 @@ function S.lines()
   d.equal(d.lua('return vim.api.nvim_win_get_cursor(0)'), { 4, 9 })
 end
 
-function S.cycle()
+function S.cycle_candidates()
   d.open({ '' })
   d.plant('require("c2l.suggestion"); local s = require("c2l.suggest"); s.cycle = function() return true end')
   d.keys('ibeta')
@@ -81,9 +81,9 @@ function S.cycle()
   d.wait('return vim.fn.getline(1) == "beta_beta_g1_2()"')
 end
 
-function S.word_and_line()
+function S.accept_word_and_line()
   d.open({ '# LINES', '' })
-  d.plant('local a = require("c2l.accept"); local take = a.take; a.take = function() return take("all") end')
+  d.plant('local a = require("c2l.accept"); local accept = a.accept; a.accept = function() return accept("all") end')
   d.listen('C2lAccepted')
   d.keys('Giif')
   d.shown('if_one\n    two\n    three')
@@ -102,16 +102,16 @@ function S.word_and_line()
   d.equal({ counts.partlyAccepted, counts.acceptedChars }, { 0, 24 }, 'what the server counts')
 end
 
-function S.typing_through()
+function S.typing_shortens_suggestion()
   d.open({ '' })
-  d.plant([[ -- a suggestion that does not live on when the cursor moves
+  d.plant([[ -- a suggestion that is dropped when the cursor moves
     local suggestion = require('c2l.suggestion')
     local new = suggestion.new
     suggestion.new = function(buf, row, col, ...)
-      local made = new(buf, row, col, ...)
-      local view = made.view
-      made.view = function(self, r, c) return c == col and view(self, r, c) or nil end
-      return made
+      local result = new(buf, row, col, ...)
+      local view = result.view
+      result.view = function(self, r, c) return c == col and view(self, r, c) or nil end
+      return result
     end
   ]])
   d.keys('igamma')
@@ -122,19 +122,19 @@ function S.typing_through()
   for key in ('_gamma'):gmatch('.') do
     d.keys(key)
     rest = rest:sub(2)
-    d.equal(d.ghost(), rest, 'no flicker while typing along')
+    d.equal(d.ghost(), rest, 'no flicker while typing the suggestion')
   end
   d.keys('<BS>')
   d.equal(d.ghost(), 'a_g1_0()', 'back within the suggestion')
   d.keys('a')
-  d.equal(d.lua('return _G.sent'), 0, 'no request while typing along')
+  d.equal(d.lua('return _G.sent'), 0, 'no request while typing the suggestion')
   d.keys('<Tab>')
   d.wait('return vim.fn.getline(1) == "gamma_gamma_g1_0()"')
   local counts = counted('accepted', 1)
-  d.equal({ counts.partlyAccepted, counts.acceptedChars }, { 0, 7 }, 'what was typed by hand is not saved')
+  d.equal({ counts.partlyAccepted, counts.acceptedChars }, { 0, 7 }, 'typed characters do not count as saved')
 end
 
-function S.cover()
+function S.replaces_text_after_cursor()
   d.open({ '# CLOSE', 'call()' })
   d.plant(WRONG_TEXT)
   d.keys('G$i')
@@ -144,8 +144,8 @@ function S.cover()
   d.equal(d.lua('return vim.fn.col(".")'), 15, 'cursor after the bracket')
 end
 
-function S.pairs()
-  -- A pairing plugin closes the bracket that the user types; the suggestion writes it, too.
+function S.pairing_plugin()
+  -- A pairing plugin adds the closing bracket; the suggestion contains it too.
   d.open({ '# CLOSE', '' })
   d.plant(WRONG_TEXT)
   d.lua('vim.keymap.set("i", "(", "()<C-g>U<Left>")')
@@ -156,7 +156,7 @@ function S.pairs()
   d.wait('return vim.fn.getline(2) == "call(call_arg)"')
 end
 
-function S.unicode()
+function S.non_ascii_text()
   d.open({ '' })
   d.plant(WRONG_TEXT)
   d.keys('is = "né😀" + word')
@@ -165,7 +165,7 @@ function S.unicode()
   d.wait('return vim.fn.getline(1) == [[s = "né😀" + word_word_g1_0()]]')
 end
 
-function S.crlf()
+function S.dos_line_endings()
   d.start()
   local path = d.write('dos.py', { '# LINES\r', '\r' })
   d.lua('require("c2l").setup(...)', d.options())
@@ -180,7 +180,7 @@ function S.crlf()
   d.equal(d.lines(), { '# LINES', 'ifif_one', '    two', '    three' })
 end
 
-function S.undo()
+function S.accepting_is_one_undo_step()
   d.open({ '' })
   d.plant('local cmd = vim.cmd; vim.cmd = setmetatable({}, { __index = cmd, __call = function(_, c) if not c:find("undolevels") then cmd(c) end end })')
   d.keys('idelta')
@@ -189,7 +189,7 @@ function S.undo()
   d.wait('return vim.fn.getline(1) == "delta_delta_g1_0()"')
   d.keys('!<Esc>u')
   d.wait('return vim.api.nvim_get_mode().mode == "n"')
-  d.equal(d.lines(), { 'delta' }, 'one undo takes the suggestion back, not what was typed')
+  d.equal(d.lines(), { 'delta' }, 'one undo removes the suggestion but not the typed text')
 end
 
 function S.dismiss()
@@ -215,12 +215,12 @@ function S.toggle()
   d.hidden()
   d.keys('s')
   d.rest(500)
-  d.equal(d.ghost(), nil, 'off shows nothing')
-  d.equal(d.lua('return require("c2l").status().disabledReason'), 'buffer', 'the plugin says why')
+  d.equal(d.ghost(), nil, 'no suggestion while off')
+  d.equal(d.lua('return require("c2l").status().disabledReason'), 'buffer', 'reason of the plugin')
   d.equal(d.lua('return vim.b.c2l_enabled'), false)
   d.lua('require("c2l").status({ buf = 0 }, function(status) _G.status = status end)')
   d.wait('return _G.status')
-  d.equal(d.lua('return _G.status.disabledReason'), 'buffer', 'the server says why')
+  d.equal(d.lua('return _G.status.disabledReason'), 'buffer', 'reason of the server')
   d.equal(d.lua('return require("c2l").statusline()'), 'C2L off')
   d.keys('<Esc>')
   d.lua('require("c2l").toggle({ buf = 0 })')
@@ -232,13 +232,13 @@ function S.toggle()
   d.equal(d.lua('return require("c2l").status().disabledReason'), 'off')
   d.keys('A2')
   d.rest(400)
-  d.equal(d.ghost(), nil, 'off everywhere shows nothing')
+  d.equal(d.ghost(), nil, 'no suggestion while off in all buffers')
   d.lua('vim.cmd("C2L enable")')
   d.shown('_zetas2_g1_0()')
 end
 
 function S.buffer_variable()
-  -- An ftplugin's `let b:c2l_enabled = 0` holds before any server is there.
+  -- `let b:c2l_enabled = 0` of an ftplugin applies before a server is running.
   d.start()
   d.plant([[
     local switch = require('c2l.switch')
@@ -295,7 +295,7 @@ function S.two_buffers()
   d.equal(d.lua([[
     local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
     return #vim.api.nvim_buf_get_extmarks(vim.fn.bufnr('second.py'), ns, 0, -1, {})
-  ]]), 0, 'nothing stays behind in a buffer that is left')
+  ]]), 0, 'no ghost text remains in a buffer that was left')
   d.keys('<Esc>A')
   d.shown('_theta_g1_0()')
   d.keys('<Tab>')
@@ -322,7 +322,7 @@ function S.two_folders()
   d.shown('_kappa_g1_0()')
 end
 
-function S.killed()
+function S.killed_server_restarts()
   d.open({ '' })
   d.plant('require("c2l.supervisor").exited = function() end')
   d.listen('C2lStatus')
@@ -339,10 +339,10 @@ function S.killed()
   d.keys('<Tab>')
   d.wait('return vim.fn.getline(1) == "lambdas_lambdas_g1_0()"')
   local states = vim.tbl_map(function(one) return one.data.state end, d.lua('return _G.events'))
-  assert(vim.tbl_contains(states, 'stopped'), 'an event tells of the end: ' .. vim.inspect(states))
+  assert(vim.tbl_contains(states, 'stopped'), 'no event reports the exit: ' .. vim.inspect(states))
 end
 
-function S.gives_up()
+function S.gives_up_after_crashes()
   d.open({ '' }, { restarts = 0 })
   d.plant('require("c2l.status").gave_up = function() end')
   for _, pid in ipairs(d.servers()) do
@@ -367,7 +367,7 @@ function S.restart()
   d.shown('_nu_g1_0()')
 end
 
-function S.settings_live()
+function S.settings_apply_at_once()
   d.open({ '' }, { settings = { completion = { candidates = 2 } } })
   d.plant('require("c2l.client").configure = function() end')
   d.keys('ixi')
@@ -379,7 +379,7 @@ function S.settings_live()
   ]])
   d.keys('x')
   d.rest(500)
-  d.equal(d.ghost(), nil, 'manual: nothing by itself')
+  d.equal(d.ghost(), nil, 'no automatic suggestion with manual')
   d.keys('<M-\\>')
   d.shown('_xix_g1_0()')
   d.keys('<M-]>')
@@ -395,8 +395,8 @@ function S.settings_live()
   d.shown('_xixy_g1_0()')
 end
 
-function S.machine_setting()
-  -- A setting that only a user may set reaches the server, and starts it anew when it changes.
+function S.machine_setting_restarts_server()
+  -- A setting that only a user may set reaches the server and restarts it when it changes.
   d.open({ '' }, { settings = { model = { id = 'one' } } })
   d.plant('require("c2l.config").machine_settings = function() return {} end')
   d.equal(d.lua('return require("c2l").status().model'), 'one')
@@ -404,7 +404,7 @@ function S.machine_setting()
   d.wait('local status = require("c2l").status(); return status.state == "ready" and status.model == "two"')
 end
 
-function S.stale()
+function S.outdated_request_is_cancelled()
   d.open({ '' })
   d.plant('require("c2l.client").cancel = function() end')
   d.count()
@@ -413,13 +413,13 @@ function S.stale()
   d.rest(300)
   d.keys('s')
   d.wait('return _G.sent > 1')
-  assert(d.lua('return _G.cancelled') > 0, 'what is overtaken is cancelled')
+  assert(d.lua('return _G.cancelled') > 0, 'the outdated request is cancelled')
   d.rest(400)
-  d.equal(d.ghost(), nil, 'the answer for the place before is not shown')
+  d.equal(d.ghost(), nil, 'the result for the previous position is not shown')
   d.shown('_omicrons_g1_0()')
 end
 
-function S.popup()
+function S.hidden_while_menu_is_open()
   d.open({ 'pizza', 'pickle', '' })
   d.plant('require("c2l.config").options.popup_visible = function() return false end')
   d.keys('Gipi')
@@ -434,7 +434,7 @@ function S.popup()
   d.shown('_pi_g1_0()')
 end
 
-function S.leave()
+function S.leaving_hides_suggestion()
   d.open({ '' })
   d.plant('require("c2l.suggest").leave = function() end')
   d.keys('irho')
@@ -445,7 +445,7 @@ function S.leave()
   d.shown('_rho_g1_0()')
   d.keys('<Left>')
   d.rest(300)
-  assert(d.ghost() ~= '_rho_g1_0()', 'hidden where it does not belong')
+  assert(d.ghost() ~= '_rho_g1_0()', 'hidden at another position')
 end
 
 function S.tab_falls_through()
@@ -480,7 +480,7 @@ function S.plain_tab()
   d.wait('return vim.fn.getline(1) == "\\tx"')
 end
 
-function S.own_keys()
+function S.custom_keys()
   d.open({ '' }, { keymaps = { accept = '<C-y>', dismiss = false } })
   d.plant('vim.keymap.del("i", "<C-y>")')
   d.equal(d.lua('return vim.fn.maparg("<C-]>", "i")'), '')
@@ -492,7 +492,7 @@ end
 
 function S.expression_mapping()
   d.open({ '' }, { keymaps = false })
-  d.plant('require("c2l.accept").take = function() return true end')
+  d.plant('require("c2l.accept").accept = function() return true end')
   d.lua([[
     vim.keymap.set('i', '<Tab>', function()
       return require('c2l').accept() and '' or '<Tab>'
@@ -518,17 +518,17 @@ function S.adapter()
   d.lua('vim.cmd("C2L adapter toggle")')
   d.rest(300)
   d.keys('ccchi')
-  d.shown('_chi_0()') -- the bare model
+  d.shown('_chi_0()') -- the base model
 end
 
-function S.deepen()
+function S.finetune()
   d.open({ '' })
   d.plant('require("c2l.protocol").Method.ADAPTER_DEEPEN = "c2l/adapter/regenerate"')
   d.lua('vim.cmd("C2L adapter deepen")')
   local training = '(require("c2l").status().adapter.deep or ""):match("^training, %d+ of 4000 steps$")'
   d.wait('return ' .. training)
   d.keys('ipsi')
-  d.shown('_psi_g1_0()') -- completions go on meanwhile
+  d.shown('_psi_g1_0()') -- completions work during fine-tuning
   d.keys('<Esc>')
   d.equal(d.lua('return vim.fn.getcompletion("C2L adapter deepen ", "cmdline")'), { 'cancel' })
   d.lua('vim.cmd("C2L adapter deepen cancel")')
@@ -569,50 +569,50 @@ function S.commands()
   d.wait('return require("c2l").status().state == "ready"')
 end
 
-function S.invoked_in_vain()
+function S.explicit_request_without_result()
   d.open({ '# NOTHING', '' })
   d.plant('require("c2l.status").why = function(_, reply) reply(nil) end')
   d.lua([[
-    _G.told = ''
-    vim.api.nvim_echo = function(chunks) _G.told = _G.told .. chunks[1][1] end
+    _G.shown = ''
+    vim.api.nvim_echo = function(chunks) _G.shown = _G.shown .. chunks[1][1] end
   ]])
   d.keys('Giomega')
   d.rest(500)
-  d.equal(d.lua('return _G.told'), '', 'silent while typing')
+  d.equal(d.lua('return _G.shown'), '', 'silent while typing')
   d.keys('<M-\\>')
-  d.wait('return _G.told == "c2l: The model had nothing to suggest here."')
+  d.wait('return _G.shown == "c2l: The model had nothing to suggest here."')
   d.keys('<Esc>')
   d.lua('vim.cmd("C2L status")')
   d.wait('return vim.bo.filetype == "c2l"')
   assert(table.concat(d.lines(), '\n'):find('last request The model had nothing'), vim.inspect(d.lines()))
 end
 
-function S.problems()
+function S.server_problem_is_shown()
   d.start()
   d.lua([[
-    _G.told = {}
-    vim.notify = function(message, level) table.insert(_G.told, { message, level }) end
+    _G.shown = {}
+    vim.notify = function(message, level) table.insert(_G.shown, { message, level }) end
   ]])
   d.plant('require("c2l.status").problem = function() end')
   local path = d.write('demo.py', { '' })
   d.lua('require("c2l").setup(...)', d.options({ settings = { completion = { colour = 1 } } }))
   d.edit(path)
   d.ready()
-  d.wait('return #_G.told > 0')
-  local want = 'c2l: c2l.completion.colour in the workspace settings is not a setting. See :help c2l-settings.'
-  d.equal(d.lua('return _G.told'), { { want, vim.log.levels.WARN } }, 'once, with what to do')
+  d.wait('return #_G.shown > 0')
+  local expected = 'c2l: c2l.completion.colour in the workspace settings is not a setting. See :help c2l-settings.'
+  d.equal(d.lua('return _G.shown'), { { expected, vim.log.levels.WARN } }, 'shown once, with advice')
 end
 
 local LINE = 'return require("c2l").statusline()'
 
-function S.line_says_why()
+function S.statusline_shows_reason()
   d.open({ '' })
   d.plant('require("c2l.status").refresh = function() end')
   d.equal(d.lua(LINE), 'C2L ready #1')
   d.lua('vim.cmd("C2L language")')
   d.wait(LINE .. ' == "C2L off"')
   d.lua('vim.cmd("C2L toggle buffer")')
-  d.wait(LINE .. ' == "C2L ready #1"') -- on here although the language is off
+  d.wait(LINE .. ' == "C2L ready #1"') -- on in this buffer although the language is off
   d.lua('vim.cmd("C2L toggle buffer | unlet b:c2l_enabled | C2L language")')
   d.lua('require("c2l").configure({ completion = { trigger = "manual" } })')
   d.lua('vim.cmd("C2L enable buffer")')
@@ -625,7 +625,7 @@ function S.line_says_why()
   d.wait('return _G.status and _G.status.disabledReason == "left-out"')
 end
 
-function S.switches_survive()
+function S.switches_survive_restart()
   d.open({ '' })
   d.plant('require("c2l.switch").state = function() return { documents = vim.empty_dict() } end')
   d.lua('vim.cmd("C2L adapter toggle")')
@@ -643,7 +643,7 @@ function S.switches_survive()
   d.lua('vim.cmd("C2L language")')
   d.wait(LINE .. ' == "C2L ready base"')
   d.keys('ikappa')
-  d.shown('_kappa_0()') -- the bare model, as before
+  d.shown('_kappa_0()') -- the base model, as before
 end
 
 function S.trust()
@@ -653,7 +653,7 @@ function S.trust()
   local path = d.write('demo.py', { '' })
   d.lua('require("c2l").setup(...)', d.options({ trusted = false }))
   d.edit(path)
-  local function told()
+  local function trusted_folders()
     local notes = {}
     for _, line in ipairs(vim.fn.filereadable(d.work .. '/engine.log') == 1 and vim.fn.readfile(d.work .. '/engine.log') or {}) do
       local ok, note = pcall(vim.json.decode, line)
@@ -664,19 +664,19 @@ function S.trust()
     return notes
   end
   d.wait('return require("c2l").status().state == "ready"')
-  vim.wait(20000, function() return #told() > 0 end)
-  d.equal(told(), { false })
+  vim.wait(20000, function() return #trusted_folders() > 0 end)
+  d.equal(trusted_folders(), { false })
   d.lua('require("c2l").trust(true)')
-  vim.wait(20000, function() return #told() > 1 end)
-  d.equal(told(), { false, true })
+  vim.wait(20000, function() return #trusted_folders() > 1 end)
+  d.equal(trusted_folders(), { false, true })
 end
 
-function S.careful_commands()
+function S.deleting_asks_first()
   d.open({ '' })
   d.plant('vim.fn.confirm = function() return 1 end; require("c2l.switch").toggle = function() end')
   d.lua([[
-    _G.told, _G.asked = {}, 0
-    vim.notify = function(message) table.insert(_G.told, message) end
+    _G.shown, _G.asked = {}, 0
+    vim.notify = function(message) table.insert(_G.shown, message) end
     local confirm = vim.fn.confirm
     vim.fn.confirm = function(...)
       _G.asked = _G.asked + 1
@@ -685,20 +685,20 @@ function S.careful_commands()
   ]])
   d.listen('C2lAdapter')
   d.lua('_G.answer = 2; vim.cmd("C2L adapter reset")')
-  d.equal(d.lua('return _G.asked'), 1, 'asked first')
+  d.equal(d.lua('return _G.asked'), 1, 'asks first')
   d.lua('vim.cmd("C2L adapter regenerate")')
   d.wait('return #(_G.events or {}) > 0')
-  d.equal(d.lua('return _G.events[1].data.trigger'), 'regenerate', 'nothing was forgotten')
+  d.equal(d.lua('return _G.events[1].data.trigger'), 'regenerate', 'the adapter was not deleted')
   d.lua('_G.answer = 1; vim.cmd("C2L adapter reset")')
   d.wait('return #_G.events > 1 and _G.events[2].data.trigger == "reset"')
   d.lua('vim.cmd("C2L adapter reset force")')
   d.wait('return #_G.events > 2 and _G.asked == 2')
   d.lua('vim.cmd("C2L trigger")')
-  assert(d.lua('return _G.told[1]'):find('insert mode'), 'says why nothing happens')
+  assert(d.lua('return _G.shown[1]'):find('Insert mode'), 'explains why nothing is shown')
   d.lua('vim.cmd("C2L language")')
   d.wait(LINE .. ' == "C2L off"')
   d.lua('vim.cmd("C2L toggle buffer")')
-  d.equal(d.lua('return vim.b.c2l_enabled'), true, 'what is off is turned on')
+  d.equal(d.lua('return vim.b.c2l_enabled'), true, 'toggle turns on what is off')
   d.lua('require("c2l.config").options.settings.model = { path = "/old" }; require("c2l").restart = function() end')
   d.lua('vim.cmd("C2L model select other")')
   d.equal(d.lua('return require("c2l.config").machine_settings().model'), { id = 'other', path = '' })
@@ -714,20 +714,20 @@ function S.health()
   assert(not text:find('ERROR'), text)
 end
 
-function S.wrong_options()
+function S.invalid_options_are_reported()
   d.start()
   d.plant('require("c2l.config").set = function() return {} end')
   d.lua([[
-    _G.told = {}
-    vim.notify = function(message) table.insert(_G.told, message) end
+    _G.shown = {}
+    vim.notify = function(message) table.insert(_G.shown, message) end
     require('c2l').setup(vim.tbl_extend('force', ..., { nonsense = 1, hide_on_popup = 'x', keymaps = { acept = '<Tab>' } }))
   ]], d.options())
-  local told = d.lua('return _G.told')
-  table.sort(told)
-  d.equal(told, {
+  local shown = d.lua('return _G.shown')
+  table.sort(shown)
+  d.equal(shown, {
     'c2l: option "hide_on_popup" must be a boolean.',
-    'c2l: there is no key for "acept".',
-    'c2l: there is no option "nonsense".',
+    'c2l: unknown key action "acept".',
+    'c2l: unknown option "nonsense".',
   })
 end
 
@@ -743,7 +743,7 @@ function S.help()
   end
 end
 
---- A git repository that holds the plugin where ours does, and its URL. The fault: it holds one that shows nothing.
+--- Create a git repository with the plugin at its usual path, and return its URL. The fault: a plugin that draws nothing.
 local function repository()
   local top = d.work .. '/repository'
   vim.fn.mkdir(top .. '/editors', 'p')
@@ -762,8 +762,8 @@ local function repository()
   return 'file://' .. top
 end
 
---- What the help says to write for an installation: its code block with this text, in a person's place.
-local function told(text, replace)
+--- Return the code block of the help that contains `text`, with placeholders replaced.
+local function help_example(text, replace)
   local help = table.concat(vim.fn.readfile(d.plugin .. '/doc/c2l.txt'), '\n')
   for block in help:gmatch('>lua\n(.-)\n<') do
     if block:find(text, 1, true) then
@@ -774,15 +774,15 @@ local function told(text, replace)
       return block
     end
   end
-  error('the help says nothing of ' .. text)
+  error('the help has no example with ' .. text)
 end
 
 local function as_lua(options) return ('(vim.json.decode([==[%s]==]))'):format(vim.json.encode(d.options(options))) end
 
---- Installed as the help says, it gives ghost text, its commands are there, and the help itself is found.
+--- Check an installation: ghost text, commands and help work. Return the path of the plugin's init.lua.
 local function installed(init)
   d.start(init)
-  d.wait('return vim.v.vim_did_enter == 1') -- the child answers already while it installs
+  d.wait('return vim.v.vim_did_enter == 1') -- the child answers RPC requests already during the installation
   d.edit(d.write('demo.py', { '# demo', '' }))
   d.ready()
   d.keys('Gialpha')
@@ -799,8 +799,8 @@ local function installed(init)
 end
 
 function S.pack()
-  local init = told('vim.pack', { REPOSITORY = repository(), [' {}'] = as_lua() })
-  -- vim.pack asks before it installs anything; a person says yes.
+  local init = help_example('vim.pack', { REPOSITORY = repository(), [' {}'] = as_lua() })
+  -- vim.pack asks before it installs; the test answers yes.
   local where = installed('_G.asked = 0; vim.fn.confirm = function() _G.asked = _G.asked + 1; return 1 end\n' .. init)
   d.equal(d.lua('return _G.asked'), 1)
   assert(where:find('/pack/core/opt/c2l_lsp/', 1, true), where)
@@ -813,17 +813,17 @@ local function lazy(spec)
 end
 
 function S.lazy()
-  local where = lazy(told("url = 'REPOSITORY'", { REPOSITORY = repository(), [' {}'] = as_lua() }))
+  local where = lazy(help_example("url = 'REPOSITORY'", { REPOSITORY = repository(), [' {}'] = as_lua() }))
   assert(where:find('/lazy/c2l_lsp/', 1, true), where)
 end
 
 function S.lazy_clone()
   local clone = repository():gsub('^file://', '') .. '/editors/neovim'
-  local spec = told('dir = ', { ['/path/to/c2l_lsp/editors/neovim'] = clone, ['{},'] = as_lua() .. ',' })
+  local spec = help_example('dir = ', { ['/path/to/c2l_lsp/editors/neovim'] = clone, ['{},'] = as_lua() .. ',' })
   assert(lazy(spec):find(clone, 1, true))
 end
 
--- Neovim's own client, without the plugin's renderer: `vim.lsp.enable('c2l')` and the on_accept of :help c2l-core.
+-- Neovim's renderer instead of the plugin's: `vim.lsp.enable('c2l')` with the on_accept of :help c2l-core.
 function S.core()
   d.start()
   local path = d.write('demo.py', { '' })
@@ -850,14 +850,14 @@ function S.core()
       return vim.lsp.inline_completion.get({ on_accept = not broken and require('c2l.core').on_accept or nil })
     end
   ]])
-  d.keys('_wo') -- typed along, accepted before the next answer
+  d.keys('_wo') -- typed and accepted before the next result
   d.lua('_G.accept(...)', d.fault)
   d.wait('return #vim.fn.getline(1) > 8')
   d.rest(200)
   d.equal(d.lines(), { 'word_word_g1_0()' })
 end
 
--- With the real server and the shipped model: what is accepted is what was shown, whatever the model says.
+-- With the real server and the shipped model: the accepted text is the shown text, whatever it is.
 
 local CODE = {
   'class Registry:',
@@ -875,7 +875,7 @@ local CODE = {
   '',
 }
 
--- A real text where the fault is planted is taken wrongly into the buffer.
+-- The fault: accepting inserts a wrong text.
 local WRONG_ACCEPT = [[
   local set_text = vim.api.nvim_buf_set_text
   vim.api.nvim_buf_set_text = function(buf, row, col, last, stop, lines)
@@ -884,8 +884,8 @@ local WRONG_ACCEPT = [[
   end
 ]]
 
---- The line at the cursor up to it, and what stands from there on if the shown text is accepted.
-local function expected(ghost)
+--- Return the lines of the buffer after accepting `ghost`.
+local function lines_after_accepting(ghost)
   local at = d.lua('return vim.api.nvim_win_get_cursor(0)')
   local lines = d.lines()
   local line = lines[at[1]]
@@ -895,20 +895,20 @@ local function expected(ghost)
   return vim.list_extend(result, vim.list_slice(lines, at[1] + 1))
 end
 
-local function same_soon(want, what)
+local function wait_for_lines(expected, what)
   local got
   vim.wait(d.fault and 3000 or 20000, function()
     got = d.lines()
-    return vim.deep_equal(got, want)
+    return vim.deep_equal(got, expected)
   end, 20)
-  d.equal(got, want, what)
+  d.equal(got, expected, what)
 end
 
--- A model may have nothing to say at one place; at one of these it has.
+-- The model may have no suggestion for one prompt, but it has one for at least one of these.
 local PROMPTS = { 'registry.', 'registry.register_widget(', 'registry.register_', 'print(registry' }
 
---- The code as it was, a new line at its end and a prompt on it that the model continues. The ghost text.
-local function provoke()
+--- Restore the code and type prompts at its end until the model has a suggestion. Return ghost text and prompt.
+local function show_suggestion()
   for _, prompt in ipairs(PROMPTS) do
     d.keys('<Esc>')
     d.wait('return vim.api.nvim_get_mode().mode == "n"')
@@ -924,17 +924,17 @@ end
 function S.real_session()
   local path = d.open(CODE)
   d.plant(WRONG_ACCEPT)
-  local ghost, prompt = provoke()
-  local want = expected(ghost)
+  local ghost, prompt = show_suggestion()
+  local expected = lines_after_accepting(ghost)
   d.keys('<Tab>')
-  same_soon(want, 'accepted is what was shown')
+  wait_for_lines(expected, 'the accepted text is the shown text')
   d.keys('<Esc>:write<CR>')
   d.wait('return not vim.bo.modified')
-  d.equal(vim.fn.readfile(path), want, 'file on disk')
+  d.equal(vim.fn.readfile(path), expected, 'file on disk')
 
-  -- typing through, then accepting
-  ghost = provoke()
-  want = expected(ghost)
+  -- typing the start of the suggestion, then accepting the rest
+  ghost = show_suggestion()
+  expected = lines_after_accepting(ghost)
   d.rest(200)
   d.count()
   local typed = ghost:match('^[^\n]+'):sub(1, 3)
@@ -942,22 +942,22 @@ function S.real_session()
   for key in typed:gmatch('.') do
     d.keys(key == '<' and '<lt>' or key)
     ghost = ghost:sub(2)
-    d.equal(d.ghost(), ghost, 'typing along only shortens it')
+    d.equal(d.ghost(), ghost, 'typing shortens the ghost text')
   end
-  d.equal(d.lua('return _G.sent'), 0, 'no request while typing along')
+  d.equal(d.lua('return _G.sent'), 0, 'no request while typing the suggestion')
   d.keys('<Tab>')
-  same_soon(want, 'typed along, then accepted')
+  wait_for_lines(expected, 'typed, then accepted')
 
-  -- a word, then dismissed
-  ghost, prompt = provoke()
+  -- accepting a word, then dismissing the rest
+  ghost, prompt = show_suggestion()
   local word = ghost:match('^[%w_]+') or ghost:match('^[^%w_%s]+')
   d.keys('<M-Right>')
   d.wait(('return vim.fn.getline(".") == %q'):format(prompt .. word))
   d.keys('<C-]>')
   d.hidden()
 
-  -- candidates: each is shown in turn, the chosen one is accepted
-  local first = provoke()
+  -- cycling through candidates, then accepting the second
+  local first = show_suggestion()
   d.keys('<M-]>')
   d.wait([[
     local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
@@ -967,22 +967,22 @@ function S.real_session()
   ]])
   local second = d.shown()
   d.say('candidates:', vim.inspect(first), vim.inspect(second))
-  want = expected(second)
+  expected = lines_after_accepting(second)
   d.keys('<Tab>')
-  same_soon(want, 'the chosen candidate')
+  wait_for_lines(expected, 'the chosen candidate')
 
-  -- off says why, on works again
+  -- turning off shows the reason, turning on works again
   d.lua('require("c2l").disable({ buf = 0 })')
   d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, ...)', CODE)
   d.keys('<Esc>Gi' .. prompt)
   d.rest(1000)
-  d.equal(d.ghost(), nil, 'off shows nothing')
+  d.equal(d.ghost(), nil, 'no suggestion while off')
   d.lua('require("c2l").status({ buf = 0 }, function(status) _G.status = status end)')
   d.wait('return _G.status and _G.status.disabledReason == "buffer"')
   d.lua('require("c2l").enable({ buf = 0 })')
   d.shown()
 
-  -- settings live
+  -- settings apply at once
   d.lua('require("c2l").configure({ completion = { trigger = "manual" } })')
   d.wait([[
     require('c2l').status({ buf = 0 }, function(status) _G.reason = status.disabledReason end)
@@ -991,8 +991,8 @@ function S.real_session()
   d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, ...)', CODE)
   d.keys('<Esc>Gi' .. prompt)
   d.rest(1000)
-  d.equal(d.ghost(), nil, 'manual: nothing by itself')
-  for _ = 1, 4 do -- on a busy machine an answer may not be there in time
+  d.equal(d.ghost(), nil, 'no automatic suggestion with manual')
+  for _ = 1, 4 do -- on a busy machine a request may time out
     d.keys('<M-\\>')
     if vim.wait(15000, function() return d.ghost() ~= nil end, 20) then
       break
@@ -1001,28 +1001,28 @@ function S.real_session()
   d.shown()
 end
 
---- What is suggested behind some prompts; nothing at all is an answer, too, of which the user is told.
-local function suggested()
+--- Return the suggestion after each prompt; an empty string if the plugin reports that there is none.
+local function suggestions_after_prompts()
   local texts = {}
-  d.lua('vim.api.nvim_echo = function() _G.in_vain = true end')
+  d.lua('vim.api.nvim_echo = function() _G.no_suggestion = true end')
   for _, prompt in ipairs({ 'import ', 'from zebra import ', 'def quokka_', 'result = wombat_' }) do
     d.keys('<Esc>')
     d.wait('return vim.api.nvim_get_mode().mode == "n"')
     d.lua('vim.api.nvim_buf_set_lines(0, 0, -1, true, { "" })')
     d.keys('i' .. prompt)
-    d.lua('_G.in_vain = false')
+    d.lua('_G.no_suggestion = false')
     d.keys('<M-\\>')
-    vim.wait(8000, function() return d.ghost() ~= nil or d.lua('return _G.in_vain') end, 20)
+    vim.wait(8000, function() return d.ghost() ~= nil or d.lua('return _G.no_suggestion') end, 20)
     table.insert(texts, d.ghost() or '')
   end
   return texts
 end
 
 function S.real_adapter()
-  -- The fault: an adapter that goes on learning and has no effect.
+  -- The fault: an adapter that is updated but has strength 0.
   d.open(CODE, d.fault and { settings = { adapter = { scale = 0 } } })
   d.listen('C2lAdapter')
-  local texts = suggested()
+  local texts = suggestions_after_prompts()
   local before = d.lua('return require("c2l").status().adapter.generation')
   local zoo = { 'import zebra', '' }
   for number = 1, 60 do
@@ -1034,11 +1034,11 @@ function S.real_adapter()
   d.wait(('local e = _G.events or {}; return #e > 0 and e[#e].data.generation > %d'):format(before))
   d.wait(('return require("c2l").status().adapter.generation > %d'):format(before))
   d.wait('return require("c2l").statusline():match("^C2L ready #%d+$")')
-  -- The prompts stand in a buffer, which is learned too: not every new generation has read the file.
-  local stop, now = vim.uv.now() + (d.fault and 10000 or 60000), suggested()
+  -- The buffer with the prompts is indexed too, so a new generation may not contain the file yet.
+  local stop, now = vim.uv.now() + (d.fault and 10000 or 60000), suggestions_after_prompts()
   while vim.deep_equal(now, texts) and vim.uv.now() < stop do
     d.rest(500)
-    now = suggested()
+    now = suggestions_after_prompts()
   end
   assert(not vim.deep_equal(now, texts), 'no suggestion has changed: ' .. vim.inspect(now))
 end
@@ -1046,7 +1046,7 @@ end
 function S.real_killed()
   d.open(CODE)
   d.plant('require("c2l.supervisor").exited = function() end')
-  provoke()
+  show_suggestion()
   for _, pid in ipairs(d.servers()) do
     vim.uv.kill(pid, 'sigkill')
   end
@@ -1054,9 +1054,9 @@ function S.real_killed()
   d.wait('return require("c2l").status().state == "stopped"')
   d.wait(d.READY)
   local ghost = d.shown()
-  local want = expected(ghost)
+  local expected = lines_after_accepting(ghost)
   d.keys('<Tab>')
-  same_soon(want, 'works again')
+  wait_for_lines(expected, 'works again')
 end
 
 function S.real_folders()
@@ -1075,9 +1075,9 @@ function S.real_folders()
     return folders.one and folders.two
   ]])
   d.equal(d.lua('return #vim.lsp.get_clients({ name = "c2l" })'), 1)
-  local want = expected((provoke()))
+  local expected = lines_after_accepting((show_suggestion()))
   d.keys('<Tab>')
-  same_soon(want, 'in the second folder')
+  wait_for_lines(expected, 'in the second folder')
 end
 
 return S

@@ -88,10 +88,10 @@ def the_report_shows_the_newest_generation(vscode: Workbench) -> None:
         vscode.press("Tab")
         time.sleep(0.3)
     code = "[document.activeElement.id, document.querySelectorAll('main [style], main img, main script').length]"
-    focused, unsafe = vscode.do("frameEvaluate", selector="#forget", code=code, timeout=20_000)
+    focused, unsafe = vscode.do("frameEvaluate", selector="#reset", code=code, timeout=20_000)
     vscode.screenshot("panel")
     vscode.do("click", selector='.tab.active [aria-label^="Close"]')
-    assert focused in ("regenerate", "toggle", "export", "forget"), f"Tab leads to {focused!r}"
+    assert focused in ("regenerate", "toggle", "export", "reset"), f"Tab leads to {focused!r}"
     assert unsafe == 0
 
 
@@ -101,7 +101,7 @@ def the_report_buttons_delete_and_export(vscode: Workbench) -> None:
     before = len(vscode.messages(method="c2l/adapter/didChange"))
     vscode.command("Show Adapter Report")
     try:
-        vscode.do("frameClick", selector="#forget:enabled", timeout=20_000)
+        vscode.do("frameClick", selector="#reset:enabled", timeout=20_000)
         vscode.confirm("Delete")
 
         def triggers() -> list[str]:

@@ -133,10 +133,10 @@ class CodeServer:
         others = [one for one in os.environ["PATH"].split(os.pathsep) if not (Path(one) / "c2l-lsp").exists()]
         path = os.pathsep.join([str(self.work / "bin"), str(INSTALLED / "bin"), *others])
         removed = ("VSCODE_", "ELECTRON_", "PIP_", "PYTHON")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(removed)}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(removed)}
         pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.work / "wheels"), "PIP_CONFIG_FILE": os.devnull}
         # VSCODE_CLI: the extension host uses this environment instead of a login shell's.
-        return {**kept, **pip, "PATH": path, "HOME": str(self.work), "VSCODE_CLI": "1"}
+        return {**environment, **pip, "PATH": path, "HOME": str(self.work), "VSCODE_CLI": "1"}
 
     def _started(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
@@ -185,9 +185,9 @@ def package() -> Path:
 
 def _modification_times() -> Iterator[float]:
     """Yield the modification time of everything that goes into the VSIX."""
-    made = {"node_modules", "dist", "build", "c2l-lsp.vsix"}
+    generated = {"node_modules", "dist", "build", "c2l-lsp.vsix"}
     for top in EXTENSION.iterdir():
-        if top.name not in made:
+        if top.name not in generated:
             yield from (path.stat().st_mtime for path in (top, *top.rglob("*")))
     yield (EXTENSION / "node_modules" / ".package-lock.json").stat().st_mtime
 

@@ -58,7 +58,7 @@ def vsix() -> Path:
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workbench]:
-    """VS Code on the fake engine, whose completions are determined by the text (tests/server/fake_engine.py)."""
+    """VS Code on the fake engine, whose completions are determined by the text (tests/support/fake_engine.py)."""
     yield from _opened(tmp_path_factory.mktemp("fake"), vsix, [sys.executable, str(HERE / "fake_server.py")])
 
 

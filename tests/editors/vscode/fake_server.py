@@ -1,4 +1,4 @@
-"""The real server with the fake engine of tests/server, extended to publish a generation when files change."""
+"""The real server with the fake engine of tests/support, extended to publish a generation when files change."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-ENGINE = Path(__file__).resolve().parents[2] / "server" / "fake_engine.py"
+ENGINE = Path(__file__).resolve().parents[2] / "support" / "fake_engine.py"
 
 
 def engine() -> None:
@@ -20,9 +20,8 @@ def engine() -> None:
         seen: dict[str, dict[Path, int]] = {}
         while True:
             for folder in [folder for folder, opened in list(fake["FOLDERS"].items()) if opened.trusted]:
-                now = {
-                    path: path.stat().st_mtime_ns for path in Path(folder).glob("[!.]*.py")
-                }  # skips lock files of Emacs
+                files = Path(folder).glob("[!.]*.py")  # not the lock files of Emacs
+                now = {path: path.stat().st_mtime_ns for path in files}
                 if seen.setdefault(folder, {path: at for path, at in now.items() if at < started}) != now:
                     seen[folder] = now
                     fake["learn"](folder, "diff")

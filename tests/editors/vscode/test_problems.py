@@ -51,7 +51,7 @@ def problems() -> dict[str, dict]:
         "no model in the folder": model_error(path="/nowhere"),
         "no such model": model_error(id="nobody/none", offline=True),
         "the engine ended": EngineError("The engine ended with code 9."),
-        "disk full": StorageError("What was learned cannot be kept in /state: No space left on device."),
+        "disk full": StorageError("The state cannot be saved in /state: No space left on device."),
     }
     sent: list[dict] = []
     messages = Messages(

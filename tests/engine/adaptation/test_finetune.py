@@ -245,9 +245,9 @@ def test_a_folder_that_is_not_learned_or_too_small_says_so(session, tmp_path):
 
 def test_a_copy_has_nothing_plugged_in_and_room_is_asked_for(tiny, monkeypatch):
     slot = AdapterSlot(tiny)
-    slot.use(pairs_of(tiny, 5.0))
+    slot.activate(pairs_of(tiny, 5.0))
     made = finetune.private_copy(tiny)
-    slot.use(None)
+    slot.activate(None)
     ids = torch.tensor([[1, 2, 3]])
     torch.testing.assert_close(made.hidden(ids), tiny.hidden(ids))
     assert not any(module._forward_hooks for module in made.lm.modules())

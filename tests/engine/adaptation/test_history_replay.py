@@ -18,7 +18,8 @@ from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage.store import folder_key
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet.encoder import pool_diff
-from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig
 from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.repo.history import git_history
 
@@ -42,8 +43,8 @@ def evo(open_gate: None, settings: Settings, tiny_folder: Path, tmp_path: Path) 
     torch.manual_seed(1)
     head = HeadConfig(input_dim=128, hidden_dim=16, rank=4, type_dims={"q_proj": (64, 64), "v_proj": (64, 32)})
     gru = GRUConfig(diff_input_dim=128, repo_state_dim=128, hidden_dim=128)
-    about = checkpoint.About(kind="evo", head=head, gru=gru, alpha=8.0)
-    checkpoint.save(checkpoint.Checkpoint.of(about, Code2LoRAHead(head), CommitGRU(gru)), model / "evo")
+    manifest = checkpoint.Manifest(kind="evo", head=head, gru=gru, alpha=8.0)
+    checkpoint.save(checkpoint.Checkpoint.from_modules(manifest, Code2LoRAHead(head), CommitGRU(gru)), model / "evo")
     return msgspec.structs.replace(
         settings,
         model=msgspec.structs.replace(settings.model, path=str(model)),
@@ -82,7 +83,7 @@ def by_hand(session: Session, folder: Path, commits: int) -> torch.Tensor:
     shas = [one.sha for one in git_history.first_parent_commits(folder, commits + 1)]
     blobs = git_history.blobs(folder, git_history.tree(folder, shas[0]).values())
     chunks = [chunk for _, text in blobs for chunk in network.chunks(text.decode())]
-    (state,) = network.update([network.empty()], [StateChange(added=network.embed(chunks), first=True)])
+    (state,) = network.update([network.empty_state()], [StateChange(added=network.embed(chunks), first=True)])
     h = state.tensors["h"]
     for a, b in itertools.pairwise(shas):
         embedded = network.embed(network.diff_chunks(git_history.diff_text(folder, a, b)))[0]["chunks"]

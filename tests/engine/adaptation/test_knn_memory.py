@@ -12,7 +12,7 @@ from c2l_lsp.engine.adaptation.validation import Validator
 from c2l_lsp.engine.session import Session
 from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
@@ -40,10 +40,10 @@ def adapter(tiny, sources) -> Adapter:
     seen = Curvature.zeros(tiny.d)
     found = output_gradients(tiny, [sources[0][:4000]])
     seen.add(found.e, found.h)
-    memory = Memory(tiny, estimate(seen))
+    memory = GradientMemory(tiny, estimate(seen))
     chunks = [chunk for text in sources[4:12] for chunk in memory.chunks(text)]
-    state = memory.update([memory.empty()], [StateChange(added=memory.embed(chunks), first=True)])[0]
-    return replace(memory.adapter(state), final_map=None)
+    state = memory.update([memory.empty_state()], [StateChange(added=memory.embed(chunks), first=True)])[0]
+    return replace(memory.generate(state), final_map=None)
 
 
 def scrambled(adapter: Adapter) -> Adapter:
@@ -52,7 +52,7 @@ def scrambled(adapter: Adapter) -> Adapter:
     ids = recall.ids.clone()
     inside = (ids >= 0).nonzero()[:, 0]
     ids[inside] = ids[inside.flip(0)]
-    return replace(adapter, knn=KnnMemory(ids, recall.keys, recall.basis, recall.trust))
+    return replace(adapter, knn=KnnMemory(ids, recall.keys, recall.basis, recall.gate))
 
 
 def trial_on(tiny, texts) -> tuple[Validator, list[bytes]]:
@@ -67,8 +67,8 @@ def test_what_helps_passes_and_what_misleads_is_kept_back(tiny, sources, adapter
     verdict = trial.validate(adapter, digests)
     assert verdict.knn_strength > 0 > verdict.delta and verdict.rejection == ""
     wrong = scrambled(adapter)
-    trust = replace(wrong.knn.trust, bias=6.0)  # believed whatever it says
-    wrong = replace(wrong, knn=replace(wrong.knn, trust=trust))
+    gate = replace(wrong.knn.gate, bias=6.0)  # believed whatever it says
+    wrong = replace(wrong, knn=replace(wrong.knn, gate=gate))
     assert trial.validate(wrong, digests).knn_strength == 0.0
     harmful = Adapter(tiny.digest, "memory", 50 * torch.eye(tiny.d).roll(1, 0), knn=adapter.knn)
     verdict = trial.validate(harmful, digests)

@@ -15,7 +15,7 @@ from c2l_lsp.engine.events import FolderEvents
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import StorageError
-from tests.support.store_builders import reading, saved, state
+from tests.support.store_builders import embedding, saved, state
 
 
 class Owner:
@@ -91,7 +91,7 @@ def test_a_purge_that_cannot_prune_goes_on(made):
 
 
 def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
-    made.store.cache.put({b"a": reading(1)}, "rule")
+    made.store.cache.put({b"a": embedding(1)}, "rule")
     owner = Owner()
     written(made, owner, 1)
     made.purge_all()  # no purge is pending: the rules are the same, and the files may come back
@@ -108,7 +108,7 @@ def test_what_cannot_be_kept_is_told_once_and_tried_again_later(made, told, monk
     made.open()
     ((severity, message),) = said(told)
     assert severity == "warning"
-    assert "cannot be kept" in message
+    assert "cannot be saved" in message
     assert not made.allowed  # not at once
     made.purge()
     made.purge_all()

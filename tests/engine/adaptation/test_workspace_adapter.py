@@ -230,15 +230,16 @@ def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folde
     import torch
 
     from c2l_lsp.model.hypernet import checkpoint
-    from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+    from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+    from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig
 
     model = tmp_path / "model"  # weights trained for a model stand in its own folder
     shutil.copytree(tiny_folder, model)
     torch.manual_seed(1)
     head = HeadConfig(input_dim=128, hidden_dim=16, rank=4, type_dims={"q_proj": (64, 64), "v_proj": (64, 32)})
     gru = GRUConfig(diff_input_dim=128, repo_state_dim=128, hidden_dim=128) if kind == "evo" else None
-    about = checkpoint.About(kind=kind, head=head, gru=gru, alpha=8.0)
-    made = checkpoint.Checkpoint.of(about, Code2LoRAHead(head), CommitGRU(gru) if gru else None)
+    manifest = checkpoint.Manifest(kind=kind, head=head, gru=gru, alpha=8.0)
+    made = checkpoint.Checkpoint.from_modules(manifest, Code2LoRAHead(head), CommitGRU(gru) if gru else None)
     checkpoint.save(made, model / kind)
     chosen = msgspec.structs.replace(
         settings,

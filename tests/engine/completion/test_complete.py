@@ -96,7 +96,7 @@ def test_an_explicit_request_gets_different_candidates(completer):
 def test_an_adapter_needs_no_prompt_tokens(completer, slot, tiny):
     base = run(completer, ask())
     torch.manual_seed(0)
-    slot.use(Adapter(tiny.digest, "test", torch.randn(tiny.d, tiny.d)))
+    slot.activate(Adapter(tiny.digest, "test", torch.randn(tiny.d, tiny.d)))
     adapted = run(completer, ask())
     assert adapted.prompt_tokens == base.prompt_tokens
     assert adapted.texts != base.texts

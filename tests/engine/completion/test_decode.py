@@ -28,9 +28,9 @@ class ScriptedReader:
     """A reader without weights: its model continues token t with `rule[t]`, or t + 1 where there is no rule."""
 
     def __init__(self, rule: dict[int, int] | None = None, exact: bool = True) -> None:
-        self._rule, self.exact, self.portion = rule or {}, exact, 1 << 30
+        self._rule, self.decode_matches_prefill, self.prefill_chunk = rule or {}, exact, 1 << 30
 
-    def open(self) -> _ScriptedSequence:
+    def new_sequence(self) -> _ScriptedSequence:
         return _ScriptedSequence(self._rule)
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
@@ -41,21 +41,21 @@ class _ScriptedSequence:
     def __init__(self, rule: dict[int, int]) -> None:
         self._rule, self.ids = rule, list[int]()
 
-    def read(self, ids: list[int], every: bool = False) -> Tensor:
+    def prefill(self, ids: list[int], all_positions: bool = False) -> Tensor:
         self.ids += ids
         rows = torch.zeros(len(ids), VOCABULARY)
         for row, token in enumerate(ids):
             rows[row, self._rule.get(token, (token + 1) % VOCABULARY)] = 9.0
-        return rows if every else rows[-1:]
+        return rows if all_positions else rows[-1:]
 
-    def step(self, ids: list[int]) -> Tensor:
-        return self.read(ids, every=True)
+    def decode(self, ids: list[int]) -> Tensor:
+        return self.prefill(ids, all_positions=True)
 
     def crop(self, length: int) -> None:
         del self.ids[length:]
 
 
-NO_ADAPTER = SimpleNamespace(recalled=lambda hidden, logits, before: logits)
+NO_ADAPTER = SimpleNamespace(mix_knn=lambda hidden, logits, before: logits)
 
 
 def scripted(
@@ -74,7 +74,7 @@ def decoded(decoder: Decoder, ids: list[int], count: int, draft_source: DraftSou
 
 def test_prefill_is_cancelled_between_two_portions_and_keeps_the_portions_read() -> None:
     reader = ScriptedReader()
-    reader.portion = 10
+    reader.prefill_chunk = 10
     decoder = Decoder(SimpleNamespace(fim=None, token_bytes=None), NO_ADAPTER, reader)  # type: ignore[arg-type]
     calls: list[int] = []
 
@@ -87,7 +87,7 @@ def test_prefill_is_cancelled_between_two_portions_and_keeps_the_portions_read()
     assert calls == [10, 20, 30]
     start = decoder.prefill(document(1))
     assert start.reused == 30
-    assert int(start.logits.argmax()) == int(reader.open().read(document(1)).argmax())
+    assert int(start.logits.argmax()) == int(reader.new_sequence().prefill(document(1)).argmax())
     with pytest.raises(RequestCancelled):
         decoder.prefill([*document(1), *range(15)], cancelled=lambda: True)  # the first portion is always read
     assert decoder.prefill([*document(1), *range(15)]).reused == len(document(1)) + 10

@@ -1,4 +1,4 @@
-"""What is kept and was damaged: refused with a reason, set aside by who may write, and never used."""
+"""A damaged state is rejected with a reason and never used. The process that holds the lock sets it aside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def store(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["state.safetensors", "saved.msgpack", "extra.safetensors", "manifest.json"])
-def test_a_flipped_bit_anywhere_is_set_aside(store, file):
+def test_a_generation_with_a_flipped_bit_is_set_aside(store, file):
     store.save(saved(), state(), {"P": torch.eye(3)})
     path = next(store.root.glob("gen-*")) / file
     data = bytearray(path.read_bytes())
@@ -30,18 +30,18 @@ def test_a_flipped_bit_anywhere_is_set_aside(store, file):
     path.write_bytes(data)
     with pytest.raises(StateError, match="set aside"):
         store.load()
-    assert store.load() is None  # the next start begins anew
+    assert store.load() is None  # the next start builds the state again
     assert list(store.root.glob("*.bad"))
 
 
-def test_every_truncation_is_refused(store):
+def test_every_truncation_is_rejected(store):
     store.save(saved(), state(), {})
     path = next(store.root.glob("gen-*")) / "state.safetensors"
-    whole = path.read_bytes()
+    content = path.read_bytes()
     pointer = (store.root / "CURRENT").read_bytes()
     directory = path.parent
-    for size in range(0, len(whole), 97):
-        path.write_bytes(whole[:size])
+    for size in range(0, len(content), 97):
+        path.write_bytes(content[:size])
         with pytest.raises(StateError):
             store.load()
         (store.root / "CURRENT").write_bytes(pointer)
@@ -49,11 +49,11 @@ def test_every_truncation_is_refused(store):
 
 
 @pytest.mark.parametrize("where", ["state", "extra"])
-def test_not_finite_is_refused(store, where):
+def test_tensors_that_are_not_finite_are_rejected(store, where):
     bad = state()
     bad.tensors["S"][0, 0] = float("nan")
     store.save(saved(), *((bad, {}) if where == "state" else (state(), bad.tensors)))
-    with pytest.raises(StateError, match=r"damaged \(numbers that are not finite, or below 0\)"):
+    with pytest.raises(StateError, match=r"damaged \(a number is negative or not finite\)"):
         store.load()
 
 
@@ -61,18 +61,18 @@ def test_not_finite_is_refused(store, where):
     "wrong",
     [{"gate": float("inf")}, {"gate": -0.1}, {"gate_recall": float("nan")}, {"gate_recall": -1.0}, {"generation": -1}],
 )
-def test_numbers_that_cannot_be_are_refused(store, wrong):
+def test_negative_and_infinite_numbers_are_rejected(store, wrong):
     store.save(saved(**wrong), state(), {})
-    with pytest.raises(StateError, match="not finite, or below 0"):
+    with pytest.raises(StateError, match="is negative or not finite"):
         store.load()
 
 
-def test_numbers_at_the_edge_are_none_of_these(store):
+def test_zeros_are_accepted(store):
     store.save(saved(0, gate=0.0, gate_recall=0.0), state(), {})
     assert store.load()[0] == saved(0, gate=0.0, gate_recall=0.0)
 
 
-def test_an_older_schema_is_refused(store):
+def test_another_schema_is_rejected(store):
     store.save(saved(), state(), {})
     manifest = next(store.root.glob("gen-*")) / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"schema": {SCHEMA}', '"schema": 0'))
@@ -81,17 +81,17 @@ def test_an_older_schema_is_refused(store):
 
 
 @pytest.mark.parametrize("pointer", [b"gen-../../elsewhere", b"elsewhere", b"", b".gen-1.tmp", b"gen-\xff"])
-def test_a_pointer_that_names_no_generation_is_refused(store, pointer):
+def test_a_pointer_to_no_generation_is_rejected(store, pointer):
     store.save(saved(), state(), {})
     (store.root / "elsewhere").mkdir()
     (store.root / "CURRENT").write_bytes(pointer)
-    with pytest.raises(StateError, match=r"a damaged pointer|can't decode byte"):
+    with pytest.raises(StateError, match=r"CURRENT is damaged|can't decode byte"):
         store.load()
     assert store.load() is None
-    assert (store.root / "elsewhere").is_dir()  # it is no generation: it stays where it is
+    assert (store.root / "elsewhere").is_dir()  # not a generation, so it is not renamed
 
 
-def test_where_nothing_can_be_locked_a_broken_state_stays_where_it_is(store):
+def test_without_the_lock_a_damaged_state_is_not_set_aside(store):
     store.save(saved(), state(), {})
     store.close()
     (store.root / "lock").unlink(missing_ok=True)
@@ -103,8 +103,8 @@ def test_where_nothing_can_be_locked_a_broken_state_stays_where_it_is(store):
     assert (store.root / "CURRENT").exists()
 
 
-def test_values_of_other_types_are_refused(store):
-    """They are what was written, the checksums say: by whom nobody knows."""
+def test_metadata_of_other_types_is_rejected(store):
+    """The checksums agree, as if another program had written the state."""
     store.save(saved(), state(), {})
     generation = next(store.root.glob("gen-*"))
     content = msgspec.msgpack.encode({**msgspec.to_builtins(saved(), builtin_types=(bytes,)), "generation": "1"})
@@ -116,23 +116,23 @@ def test_values_of_other_types_are_refused(store):
         store.load()
 
 
-def test_a_file_that_changed_is_named(store):
+def test_the_error_names_the_changed_file(store):
     store.save(saved(), state(), {})
     (next(store.root.glob("gen-*")) / "extra.safetensors").write_bytes(b"")
     with pytest.raises(StateError, match=r"extra\.safetensors does not match its checksum"):
         store.load()
 
 
-def test_a_manifest_that_names_a_file_elsewhere_is_refused(store):
+def test_a_manifest_with_a_path_outside_the_directory_is_rejected(store):
     store.save(saved(), state(), {})
     (store.root / "elsewhere").write_bytes(b"")
     manifest = next(store.root.glob("gen-*")) / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"saved.msgpack"', '"../elsewhere"'))
-    with pytest.raises(StateError, match="leaves the directory"):
+    with pytest.raises(StateError, match="is not in the directory"):
         store.load()
 
 
-def test_of_what_was_set_aside_only_the_last_is_kept(store):
+def test_only_the_last_generation_set_aside_is_kept(store):
     for number in (1, 2):
         store.save(saved(number), state(number), {})
         store.quarantine()
@@ -140,11 +140,11 @@ def test_of_what_was_set_aside_only_the_last_is_kept(store):
     (bad,) = store.root.glob("*.bad")
     assert bad.name.startswith("gen-00000002-")
     assert len(list(store.root.glob("gen-*"))) == 1
-    store.quarantine()  # nothing is current: nothing happens
+    store.quarantine()  # there is no current generation, so nothing happens
     assert bad.is_dir()
 
 
-def test_what_was_set_aside_is_no_generation_to_keep(store):
+def test_a_generation_set_aside_does_not_count_as_an_old_one(store):
     store.save(saved(1), state(1), {})
     store.quarantine()
     for number in range(2, 5):
@@ -153,7 +153,7 @@ def test_what_was_set_aside_is_no_generation_to_keep(store):
     assert kept == ["gen-00000001", "gen-00000003", "gen-00000004"]
 
 
-def test_a_reader_sets_nothing_aside(store):
+def test_a_process_that_only_reads_sets_nothing_aside(store):
     store.save(saved(1), state(1), {})
     (store.root / "CURRENT").write_text("gen-nowhere")
     other = FolderStore(store.root)

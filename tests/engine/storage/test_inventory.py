@@ -1,4 +1,4 @@
-"""What is kept is listed whole and while others write, and what cannot be deleted is said."""
+"""The inventory of state directories, also while a server writes; errors name what cannot be deleted."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def save(store: FolderStore, generation: int) -> None:
 
 
 @pytest.fixture
-def stuck(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of files that the system does not delete."""
+def undeletable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of files for which unlink fails."""
     names: list[str] = []
     real = os.unlink
 
@@ -38,7 +38,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_a_state_without_a_whole_generation_is_listed_counted_and_pruned():
+def test_a_state_without_a_complete_generation_is_listed_and_pruned():
     half = FolderStore(state_root() / "half-0")
     half.cache.put({b"k": {}}, "rule")
     half.close()
@@ -52,12 +52,12 @@ def test_a_state_without_a_whole_generation_is_listed_counted_and_pruned():
     assert (state_root() / "hypernetworks" / "weights").exists()
 
 
-def test_where_nothing_was_ever_kept_nothing_is_listed():
+def test_without_a_state_root_the_inventory_is_empty():
     assert not state_root().exists()
     assert inventory.inventory() == {"root": str(state_root()), "folders": []}
 
 
-def test_a_state_that_is_damaged_is_listed_with_what_is_wrong():
+def test_a_damaged_state_is_listed_with_its_error():
     store = FolderStore(state_root() / "one-0")
     save(store, 3)
     store.close()
@@ -65,10 +65,10 @@ def test_a_state_that_is_damaged_is_listed_with_what_is_wrong():
     (row,) = inventory.inventory()["folders"]
     assert (row["key"], row["readable"], row["generation"]) == ("one-0", False, 0)
     assert "is damaged (schema None, not 1)" in row["error"]
-    assert (store.root / "CURRENT").exists()  # looking sets nothing aside
+    assert (store.root / "CURRENT").exists()  # the inventory sets nothing aside
 
 
-def test_a_state_that_cannot_be_deleted_does_not_keep_the_next_from_being_deleted(stuck):
+def test_prune_goes_on_after_a_state_that_cannot_be_deleted(undeletable):
     for age, name in ((90, "stuck-0"), (50, "old-0")):
         store = FolderStore(state_root() / name)
         save(store, 1)
@@ -77,13 +77,13 @@ def test_a_state_that_cannot_be_deleted_does_not_keep_the_next_from_being_delete
         os.utime(store.root / "CURRENT", (past, past))
     held = state_root() / "stuck-0"
     (held / "readings.sqlite").write_bytes(b"")
-    stuck.append("readings.sqlite")
+    undeletable.append("readings.sqlite")
     assert inventory.prune(state_root(), 0.0) == [state_root() / "old-0"]
     assert held.exists()
-    assert FolderStore(held).acquire()  # nobody holds it by now
+    assert FolderStore(held).acquire()  # prune has released its lock
 
 
-def test_states_are_looked_at_while_a_server_saves():
+def test_the_inventory_is_complete_while_a_server_saves():
     store, stop = FolderStore(state_root() / "busy-0"), threading.Event()
     save(store, 1)
 
@@ -107,40 +107,40 @@ def test_states_are_looked_at_while_a_server_saves():
         store.close()
 
 
-def test_forget_says_what_is_still_there(tmp_path, stuck):
+def test_forget_names_the_file_that_cannot_be_deleted(tmp_path, undeletable):
     root = state_root() / folder_key(tmp_path)
     store = FolderStore(root)
     save(store, 1)
     store.close()
-    stuck.append("state.safetensors")
+    undeletable.append("state.safetensors")
     with pytest.raises(StorageError, match=r"state\.safetensors cannot be deleted: Permission denied"):
         inventory.forget(tmp_path)
-    assert FolderStore(root).load_metadata() is None  # what is left is not loaded again
-    stuck.clear()
+    assert FolderStore(root).load_metadata() is None  # the rest is not loaded again
+    undeletable.clear()
     assert inventory.forget(tmp_path) > 0
     assert not root.exists()
 
 
-def test_reset_says_what_is_still_there_and_learns_again(session: Session, folder, stuck):
+def test_reset_names_the_file_that_cannot_be_deleted_and_indexes_again(session: Session, folder, undeletable):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
-    stuck.append("saved.msgpack")
+    undeletable.append("saved.msgpack")
     with pytest.raises(StorageError, match=r"saved\.msgpack cannot be deleted"):
         workspace.reset()
-    told = [event for event in session.events if isinstance(event, wire.Trouble)]
-    assert [(trouble.code, trouble.severity) for trouble in told] == [("storage", "warning")]
+    warnings = [event for event in session.events if isinstance(event, wire.Trouble)]
+    assert [(warning.code, warning.severity) for warning in warnings] == [("storage", "warning")]
     assert workspace.live.adapter is None
     assert session.run_until_idle(str(folder.resolve())).files == 12
 
 
-def test_deleting_goes_on_after_what_cannot_be_deleted(tmp_path, stuck):
+def test_delete_goes_on_after_a_file_that_cannot_be_deleted(tmp_path, undeletable):
     for name in ("a", "b", "c"):
         (tmp_path / "d" / name).mkdir(parents=True)
         (tmp_path / "d" / name / name).write_text("x")
     (tmp_path / "outside").write_text("stays")
     (tmp_path / "d" / "a" / "link").symlink_to(tmp_path / "outside")
     (tmp_path / "d" / "linked").symlink_to(tmp_path)
-    stuck.append("b")
+    undeletable.append("b")
     with pytest.raises(StorageError, match="b cannot be deleted"):
         disk.delete(tmp_path / "d", tmp_path / "not there")
     assert [path.name for path in (tmp_path / "d").rglob("*")] == ["b", "b"]

@@ -1,4 +1,4 @@
-"""A disk that takes its time: completions, edits and the status do not wait for it, and nothing is lost."""
+"""A slow disk: completions, edits and the status do not wait for it, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage.background_writer import BackgroundWriter, WriteJob
 
 
-class Disk:
-    """fsync that does not return until it may."""
+class SlowDisk:
+    """An fsync that waits for `may`."""
 
     def __init__(self) -> None:
         self.may, self.waits = threading.Event(), threading.Event()
@@ -29,18 +29,18 @@ class Disk:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch):
-    made = Disk()
+    made = SlowDisk()
     monkeypatch.setattr(os, "fsync", made.fsync)
     yield made
     made.may.set()
 
 
-def question(folder, **changes) -> wire.Complete:
+def request(folder, **changes) -> wire.Complete:
     plain = {"folder": str(folder.resolve()), "path": "pkg/new.py", "language": "python", "suffix": ""}
     return wire.Complete(**{**plain, "prefix": "def f(a):\n    return ", "max_new_tokens": 2, **changes})
 
 
-def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
+def test_completions_and_updates_do_not_wait_for_a_save(open_gate, settings, folder, slow):
     name = str(folder.resolve())
     with Session(settings) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
@@ -48,14 +48,14 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
         longest = 0.0
 
         session.run_until(slow.waits.is_set, 40)
-        for generation in (1, 2, 3):  # the folder is followed, too
+        for generation in (1, 2, 3):  # updates go on too
             session.run_until(lambda want=generation: workspace.info().generation == want, 40)
-            began = time.monotonic()
-            answer = session.complete(question(folder))
-            longest = max(longest, time.monotonic() - began)
+            started = time.monotonic()
+            answer = session.complete(request(folder))
+            longest = max(longest, time.monotonic() - started)
             assert (answer.generation, answer.new_tokens) == (generation, 2)
             assert (workspace.info().state, workspace.info().message) == ("ready", "")
-            assert workspace.pending  # not kept yet
+            assert workspace.pending  # not saved yet
             (folder / "pkg" / "m0.py").write_text(f"def other_{generation}():\n    return {generation}\n" * 3)
         session.run_until(lambda: workspace.info().generation == 4, 40)
         assert not slow.may.is_set()
@@ -64,21 +64,21 @@ def test_nothing_waits_for_a_save(open_gate, settings, folder, slow):
         slow.may.set()
         session.run_until_idle(name)
         assert not [event for event in session.events if isinstance(event, wire.Trouble)]
-        assert workspace._persistence.store.load()[0].generation == 4  # those between were never begun
+        assert workspace._persistence.store.load()[0].generation == 4  # the waiting ones were replaced
     with Session(settings) as again:
         assert again.open(folder).generation == 4
 
 
-def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open_gate, settings, folder, slow):
+def test_closing_a_folder_returns_soon_and_releases_the_lock_after_the_write(open_gate, settings, folder, slow):
     name = str(folder.resolve())
     with Session(settings) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
         workspace = session.engine.workspace(name)
         while not slow.waits.is_set():
             session.engine.idle_step()
-        began = time.monotonic()
+        started = time.monotonic()
         session.engine.close_folder(name)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - started < 10
         assert workspace._persistence.store.lock.held
         slow.may.set()
         deadline = time.monotonic() + 30
@@ -88,7 +88,7 @@ def test_closing_a_folder_waits_little_and_lets_go_of_it_when_it_is_written(open
         assert workspace._persistence.store.load_metadata().generation == 1
 
 
-def test_a_save_that_fails_is_told_once_it_is_known(open_gate, settings, folder, monkeypatch):
+def test_a_failed_save_is_reported_once(open_gate, settings, folder, monkeypatch):
     real, left = os.fsync, [3]
 
     def failing(descriptor: int) -> None:
@@ -100,21 +100,21 @@ def test_a_save_that_fails_is_told_once_it_is_known(open_gate, settings, folder,
     monkeypatch.setattr(os, "fsync", failing)
     with Session(settings) as session:
         session.open(folder)
-        told = [event for event in session.events if isinstance(event, wire.Trouble)]
-        assert [(trouble.code, trouble.severity) for trouble in told] == [("storage", "warning")]
-        assert "No space left" in told[0].message
+        warnings = [event for event in session.events if isinstance(event, wire.Trouble)]
+        assert [(warning.code, warning.severity) for warning in warnings] == [("storage", "warning")]
+        assert "No space left" in warnings[0].message
 
 
-def test_what_was_dropped_is_not_written(tmp_path):
+def test_a_discarded_job_is_not_written(tmp_path):
     class Store:
         epoch = 0
 
         def __init__(self) -> None:
             self.written: list[object] = []
-            self.begun, self.may = threading.Event(), threading.Event()
+            self.started, self.may = threading.Event(), threading.Event()
 
         def save(self, saved: object, *_: object) -> bool:
-            self.begun.set()
+            self.started.set()
             self.may.wait(30)
             self.written.append(saved)
             return True
@@ -122,11 +122,11 @@ def test_what_was_dropped_is_not_written(tmp_path):
         def close(self) -> None: ...
 
     store = Store()
-    keeper = BackgroundWriter(store)
-    keeper.submit(WriteJob("first", None, {}))
-    assert store.begun.wait(30)
-    keeper.submit(WriteJob("second", None, {}))
-    keeper.discard_pending()
+    writer = BackgroundWriter(store)
+    writer.submit(WriteJob("first", None, {}))
+    assert store.started.wait(30)
+    writer.submit(WriteJob("second", None, {}))
+    writer.discard_pending()
     store.may.set()
-    keeper.close(30)
+    writer.close(30)
     assert store.written == ["first"]

@@ -1,4 +1,4 @@
-"""What is kept on disk: whole generations or none, by one process at a time, private to the user."""
+"""Generations on disk: complete or none, written by one process at a time, private to the user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from c2l_lsp.engine.storage.state_lock import StateInUse
 from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
-from tests.support.store_builders import reading, saved, state
+from tests.support.store_builders import embedding, saved, state
 
 
 @pytest.fixture
@@ -25,27 +25,27 @@ def store(tmp_path):
     made.close()
 
 
-def test_a_generation_comes_back_bit_equal(store):
+def test_a_generation_is_loaded_bit_equal(store):
     store.save(saved(), state(), {"P": torch.eye(3)})
-    back, tensors, extra = store.load()
-    assert back == saved()
-    assert torch.equal(tensors.tensors["S"], state().tensors["S"])
+    metadata, loaded, extra = store.load()
+    assert metadata == saved()
+    assert torch.equal(loaded.tensors["S"], state().tensors["S"])
     assert torch.equal(extra["P"], torch.eye(3))
 
 
-def test_nothing_yet_is_none(store):
+def test_without_a_generation_load_returns_none(store):
     assert store.load() is None
     assert store.load_metadata() is None
 
 
-def test_the_newest_counts_and_few_are_kept(store):
+def test_the_newest_generation_is_loaded_and_one_older_one_is_kept(store):
     for number in range(1, 6):
         store.save(saved(number), state(number), {})
     assert store.load()[0].generation == 5
     assert len(list(store.root.glob("gen-*"))) == 2
 
 
-def test_what_cannot_be_deleted_keeps_nothing_from_being_saved_or_set_aside(store, monkeypatch):
+def test_a_directory_that_cannot_be_deleted_does_not_prevent_a_save(store, monkeypatch):
     def refused(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "manifest.json")
 
@@ -61,12 +61,12 @@ def test_what_cannot_be_deleted_keeps_nothing_from_being_saved_or_set_aside(stor
         assert store.load() is None
 
 
-def test_peeking_says_what_is_kept_and_touches_nothing(store):
+def test_metadata_is_read_without_lock_and_without_changes(store):
     store.save(saved(7), state(), {})
     store.close()
     other = FolderStore(store.root)
     assert other.load_metadata() == saved(7)
-    assert store.acquire()  # peeking took no right to write
+    assert store.acquire()  # load_metadata took no lock
     manifest = next(store.root.glob("gen-*")) / "manifest.json"
     manifest.unlink()
     with pytest.raises(StateError, match=r"is damaged \(.*manifest.json"):
@@ -74,7 +74,7 @@ def test_peeking_says_what_is_kept_and_touches_nothing(store):
     assert (store.root / "CURRENT").exists()
 
 
-def test_a_reader_looks_again_if_a_generation_went_while_it_read(store, monkeypatch):
+def test_a_reader_tries_again_if_its_generation_was_replaced_meanwhile(store, monkeypatch):
     store.save(saved(1), state(1), {})
     other = FolderStore(store.root)
     real = FolderStore._read
@@ -89,15 +89,15 @@ def test_a_reader_looks_again_if_a_generation_went_while_it_read(store, monkeypa
     assert other.load()[0].generation == 3
 
 
-def test_tensors_that_are_views_come_back(store):
+def test_views_of_tensors_are_saved(store):
     square = torch.arange(9.0).reshape(3, 3)
     store.save(saved(), RepoState({"S": square.T}), {"P": square[:, :2]})
-    _, kept, extra = store.load()
-    assert torch.equal(kept.tensors["S"], square.T)
+    _, loaded, extra = store.load()
+    assert torch.equal(loaded.tensors["S"], square.T)
     assert torch.equal(extra["P"], square[:, :2])
 
 
-def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
+def test_a_failed_save_leaves_the_previous_generation(store, monkeypatch):
     store.save(saved(1), state(1), {})
     real = os.fsync
     calls = []
@@ -109,7 +109,7 @@ def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(StorageError, match=f"cannot be kept in {store.root}: No space left"):
+    with pytest.raises(StorageError, match=f"cannot be saved in {store.root}: No space left"):
         store.save(saved(2), state(2), {})
     monkeypatch.setattr(os, "fsync", real)
     assert store.load()[0].generation == 1
@@ -118,9 +118,9 @@ def test_an_interrupted_save_leaves_the_old_generation(store, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes")
-def test_only_the_user_can_read_it(store):
+def test_only_the_user_can_read_the_files(store):
     store.save(saved(), state(), {})
-    store.cache.put({b"a": reading(1)}, "rule")
+    store.cache.put({b"a": embedding(1)}, "rule")
     store.purge()
     store.save(saved(), state(), {})
     for path in [store.root, *store.root.rglob("*")]:
@@ -128,16 +128,16 @@ def test_only_the_user_can_read_it(store):
         assert mode & 0o077 == 0 or path.name.endswith(("-wal", "-shm")), path
 
 
-def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
+def test_a_directory_that_cannot_be_written_raises(tmp_path):
     (tmp_path / "file").write_text("")
     store = FolderStore(tmp_path / "file" / "state")
-    with pytest.raises(StorageError, match="cannot be kept"):
+    with pytest.raises(StorageError, match="cannot be saved"):
         store.save(saved(), state(), {})
-    with pytest.raises(StorageError, match="cannot be kept"):
-        store.cache.put({b"a": reading(1)}, "rule")
+    with pytest.raises(StorageError, match="cannot be saved"):
+        store.cache.put({b"a": embedding(1)}, "rule")
 
 
-def test_a_folder_has_one_key_however_it_is_named(tmp_path):
+def test_a_folder_has_the_same_key_through_a_link(tmp_path):
     real = tmp_path / "real"
     real.mkdir()
     (tmp_path / "link").symlink_to(real)
@@ -145,7 +145,7 @@ def test_a_folder_has_one_key_however_it_is_named(tmp_path):
     assert folder_key(real) != folder_key(tmp_path)
 
 
-def test_the_key_of_a_folder_can_be_read_and_is_a_file_name(tmp_path):
+def test_the_key_of_a_folder_is_readable_and_a_valid_file_name(tmp_path):
     assert folder_key(tmp_path / "my-proj_1.2").startswith("my-proj_1.2-")
     assert folder_key(tmp_path / "a b:c/ü*").startswith("ü--")
     name, _, digest = folder_key(tmp_path / ("x" * 99)).rpartition("-")
@@ -155,16 +155,16 @@ def test_the_key_of_a_folder_can_be_read_and_is_a_file_name(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are bytes")
-def test_a_folder_whose_name_is_no_text_has_a_key_too():
+def test_a_folder_name_that_is_not_unicode_has_a_key():
     key = folder_key(Path(os.fsdecode(b"/srv/a\xff")))
     assert key.startswith("a--")
     assert key.isascii()
     assert key != folder_key(Path(os.fsdecode(b"/srv/a\xfe")))
 
 
-def test_one_of_two_writes_and_the_other_reads(store):
+def test_of_two_processes_one_writes_and_the_other_reads(store):
     store.save(saved(1), state(1), {})
-    store.cache.put({b"a": reading(1)}, "rule")
+    store.cache.put({b"a": embedding(1)}, "rule")
     other = FolderStore(store.root)
     try:
         assert not other.acquire()
@@ -172,7 +172,7 @@ def test_one_of_two_writes_and_the_other_reads(store):
         assert set(other.cache.get([b"a", b"b"], "rule")) == {b"a"}
         for write in (
             lambda: other.save(saved(9), state(9), {}),
-            lambda: other.cache.put({b"b": reading(2)}, "rule"),
+            lambda: other.cache.put({b"b": embedding(2)}, "rule"),
             lambda: other.cache.put_texts({b"d": "text"}, {b"d"}),
             lambda: other.cache.prune(set(), "rule"),
             other.clear,
@@ -184,25 +184,31 @@ def test_one_of_two_writes_and_the_other_reads(store):
         store.save(saved(2), state(2), {})
         assert other.load()[0].generation == 2
         store.close()
-        other.save(saved(3), state(3), {})  # the first has gone: now it may
+        other.save(saved(3), state(3), {})  # the first has released the lock
         with pytest.raises(StateInUse):
-            store.cache.put({b"c": reading(3)}, "rule")
+            store.cache.put({b"c": embedding(3)}, "rule")
     finally:
         other.close()
     assert store.load()[0].generation == 3
 
 
-KEPT = Path(__file__).parents[1] / "adaptation" / "kept_state_1"
-"""A state as the first version wrote it, before `seen`, `touched` and `first` were kept."""
+VERSION_1 = Path(__file__).parents[1] / "adaptation" / "kept_state_1"
+"""A state written by the first version, which did not save `seen`, `touched` and `first`."""
 
 
-def test_a_state_of_the_first_version_is_read(tmp_path):
+def test_a_state_of_the_first_version_is_loaded(tmp_path):
     root = tmp_path / "state"
-    shutil.copytree(KEPT, root)
+    shutil.copytree(VERSION_1, root)
     store = FolderStore(root)
-    back, kept, extra = store.load()
-    assert (back.generation, back.gate, back.seen, back.touched, back.first) == (41, 0.7, {}, [], {})
-    assert back.files == {"a.py": (b"d" * 16, 10, 5, [b"k" * 16])}
-    assert torch.equal(kept.tensors["S"], 3 * torch.eye(4, dtype=torch.float64))
+    metadata, loaded, extra = store.load()
+    assert (metadata.generation, metadata.gate, metadata.seen, metadata.touched, metadata.first) == (
+        41,
+        0.7,
+        {},
+        [],
+        {},
+    )
+    assert metadata.files == {"a.py": (b"d" * 16, 10, 5, [b"k" * 16])}
+    assert torch.equal(loaded.tensors["S"], 3 * torch.eye(4, dtype=torch.float64))
     assert torch.equal(extra["P"], torch.eye(2))
     store.close()

@@ -28,7 +28,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny) -> World:
 
     from c2l_lsp.model.hypernet import checkpoint
     from c2l_lsp.model.hypernet import prior as priors
-    from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+    from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+    from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig
 
     root = tmp_path_factory.mktemp("world")
     names = [f"{topic}-owner/{topic}.py" for topic in TOPICS]  # a name with a dot, as many have
@@ -45,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny) -> World:
     corpus.build(names, root / "mirror", built, workers=1)
     d = tiny.d
     made = priors.MemoryPrior(
-        torch.eye(d), torch.eye(d), torch.zeros(d, d), torch.eye(d)[:64], steps=priors.Steps(eta=2.0, n0=10.0)
+        torch.eye(d), torch.eye(d), torch.zeros(d, d), torch.eye(d)[:64], scalars=priors.PriorScalars(eta=2.0, n0=10.0)
     )
     priors.save(made, root / "memory.safetensors", tiny.digest)
     weights = {"memory": root / "memory.safetensors"}
@@ -54,8 +55,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny) -> World:
     gru = GRUConfig(diff_input_dim=2 * d, repo_state_dim=2 * d, hidden_dim=32)
     for kind, wide in (("static", 2 * d), ("evo", 32)):
         head = HeadConfig(type_dims=dims, input_dim=wide, hidden_dim=16, rank=2)
-        about = checkpoint.About(kind=kind, head=head, gru=gru if kind == "evo" else None, base="tiny")
+        manifest = checkpoint.Manifest(kind=kind, head=head, gru=gru if kind == "evo" else None, base="tiny")
         made_head, made_gru = Code2LoRAHead(head), CommitGRU(gru) if kind == "evo" else None
         weights[kind] = root / kind
-        checkpoint.save(checkpoint.Checkpoint.of(about, made_head, made_gru), weights[kind])
+        checkpoint.save(checkpoint.Checkpoint.from_modules(manifest, made_head, made_gru), weights[kind])
     return World(root / "mirror", built, weights)

@@ -154,10 +154,10 @@ def test_the_report_has_every_row_its_manifest_and_nothing_from_elsewhere(whole)
 
 
 def test_an_adapter_made_constant_fails_the_bar(tiny, world, tmp_path, monkeypatch):
-    from c2l_lsp.model.hypernet.gradient_memory import Memory
+    from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
     same = Adapter(tiny.digest, "memory", torch.eye(tiny.d) * 0.01)
-    monkeypatch.setattr(Memory, "adapter", lambda self, state: same)
+    monkeypatch.setattr(GradientMemory, "generate", lambda self, state: same)
     run, missing = _run(tiny, world, tmp_path, "base,memory")
     for unit in run.units():
         run.do(unit)
@@ -216,9 +216,9 @@ def test_scored_tokens_do_not_depend_on_what_is_done_to_the_weights(tiny, case):
     assert reader.loss(chosen, bare, adapter) != base
     assert reader.loss(chosen, scoring.read(tiny, chosen), None) == base  # the weights are back in place
     slot = AdapterSlot(tiny)
-    slot.use(adapter)
+    slot.activate(adapter)
     hooked = scoring.site_loss(tiny, scoring.read(tiny, chosen), None)
-    slot.use(None)
+    slot.activate(None)
     assert reader.loss(chosen, bare, adapter) == pytest.approx(hooked, abs=1e-4)
 
 

@@ -1,53 +1,20 @@
-"""Commit streams: an exact replay of a history's Python files, filtered, resumable, with a manifest."""
+"""Commit streams: exact replay of a history's filtered Python files, resumable builds, the manifest."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from c2l_lab.corpus import commits, filters
 
 from c2l_lsp.errors import CorpusError
+from tests.support.git_repositories import GitRepo
 from tests.support.training_text import MIT, module
 
 
-class Repo:
-    """A repository below a mirror folder, with a clock."""
-
-    def __init__(self, mirror: Path, name: str) -> None:
-        self.root = mirror / name.replace("/", "+") / "repo"
-        self.root.mkdir(parents=True)
-        self.clock = 1_600_000_000
-        self.git("init", "-q", "-b", "main")
-
-    def git(self, *args: str) -> str:
-        self.clock += 60
-        env = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
-        for role in ("AUTHOR", "COMMITTER"):
-            env |= {
-                f"GIT_{role}_NAME": "t",
-                f"GIT_{role}_EMAIL": "t@example.org",
-                f"GIT_{role}_DATE": f"{self.clock} +0000",
-            }
-        done = subprocess.run(["git", *args], cwd=self.root, env=env, capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode().strip()
-
-    def commit(self, files: Mapping[str, str | bytes | None]) -> str:
-        for name, content in files.items():
-            path = self.root / name
-            if content is None:
-                path.unlink()
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content.encode() if isinstance(content, str) else content)
-        self.git("add", "-A", "-f")
-        self.git("commit", "-q", "--allow-empty", "-m", "c")
-        return self.git("rev-parse", "HEAD")
+def repository(mirror: Path, name: str) -> GitRepo:
+    return GitRepo(mirror / name.replace("/", "+") / "repo")
 
 
 @pytest.fixture
@@ -58,8 +25,8 @@ def mirror(tmp_path: Path) -> Path:
 A, B, C = module("alpha"), module("beta"), module("gamma")
 
 
-def history(mirror: Path, name: str = "own/a") -> tuple[Repo, list[str]]:
-    repo = Repo(mirror, name)
+def history(mirror: Path, name: str = "own/a") -> tuple[GitRepo, list[str]]:
+    repo = repository(mirror, name)
     shas = [
         repo.commit({"LICENSE": MIT, "a.py": A, "pkg/b.py": B}),
         repo.commit({"a.py": A.replace("total", "summed")}),
@@ -81,7 +48,7 @@ def only(out: Path):
     return stream
 
 
-def test_a_stream_holds_each_commit_s_files_before_and_after(mirror, tmp_path):
+def test_stream_has_the_files_of_each_commit_before_and_after(mirror, tmp_path):
     _, shas = history(mirror)
     build(mirror, tmp_path / "out")
     found = [(r.sha, r.index, {(c.old_path, c.path, c.old, c.new) for c in r.changes}) for r in only(tmp_path / "out")]
@@ -95,11 +62,11 @@ def test_a_stream_holds_each_commit_s_files_before_and_after(mirror, tmp_path):
     ]
 
 
-def test_replaying_gives_the_tree_as_git_has_it(mirror, tmp_path):
+def test_replay_gives_the_same_tree_as_git(mirror, tmp_path):
     repo, _ = history(mirror)
     build(mirror, tmp_path / "out")
     stream = only(tmp_path / "out")
-    for _ in range(2):  # a stream can be read again
+    for _ in range(2):  # a stream can be iterated twice
         tree: dict[str, str] = {}
         for record in stream:
             for change in record.changes:
@@ -111,8 +78,8 @@ def test_replaying_gives_the_tree_as_git_has_it(mirror, tmp_path):
     assert times == sorted(times) and times[0] > 1_600_000_000
 
 
-def test_a_text_that_stands_is_written_once(mirror, tmp_path):
-    repo = Repo(mirror, "own/a")
+def test_text_in_the_tree_is_written_once(mirror, tmp_path):
+    repo = repository(mirror, "own/a")
     repo.commit({"LICENSE": MIT, "a.py": A, "same.py": A})
     repo.commit({"copy.py": A})
     repo.commit({"a.py": None, "same.py": None, "copy.py": None, "b.py": B})
@@ -120,13 +87,13 @@ def test_a_text_that_stands_is_written_once(mirror, tmp_path):
     build(mirror, tmp_path / "out")
     stream = only(tmp_path / "out")
     written = [line["text"][1] for line in commits._lines(stream.file) if "text" in line]
-    assert written == [A, B, A]  # gone from the tree, it comes anew
+    assert written == [A, B, A]  # written again after it left the tree
     assert stream.about.bytes == len(A + B + A)
     assert [[c.new for c in record.changes if c.new] for record in stream] == [[A, A], [A], [B], [A]]
 
 
-def test_what_the_corpus_refuses_does_not_exist_here(mirror, tmp_path):
-    repo = Repo(mirror, "own/a")
+def test_files_refused_by_the_filters_are_absent(mirror, tmp_path):
+    repo = repository(mirror, "own/a")
     repo.commit({"LICENSE": MIT, "a.py": A})
     repo.commit({"a.py": "def broken(:\n" * 20, "b.py": B.encode() + b"\xff", "c.py": "x = 1\n"})
     repo.commit({"a.py": B})
@@ -138,9 +105,9 @@ def test_what_the_corpus_refuses_does_not_exist_here(mirror, tmp_path):
 
 def test_texts_are_cleaned_as_in_the_corpus(mirror, tmp_path):
     head = "# Copyright 2020 Somebody. All rights reserved.\n\n"
-    repo = Repo(mirror, "own/a")
+    repo = repository(mirror, "own/a")
     repo.commit({"LICENSE": MIT, "a.py": head + A})
-    repo.commit({"a.py": head.replace("2020", "2021") + A})  # only the header changes: nothing to learn
+    repo.commit({"a.py": head.replace("2020", "2021") + A})  # only the removed header changes
     repo.commit({"a.py": head + B})
     build(mirror, tmp_path / "out")
     clean = [filters.clean((head + text).encode())[0] for text in (A, B)]
@@ -148,7 +115,7 @@ def test_texts_are_cleaned_as_in_the_corpus(mirror, tmp_path):
     assert [[c.new for c in record.changes] for record in only(tmp_path / "out")] == [[clean[0]], [clean[1]]]
 
 
-def test_the_newest_commits_and_their_first_brings_all(mirror, tmp_path):
+def test_the_oldest_used_commit_adds_all_files(mirror, tmp_path):
     _, shas = history(mirror)
     build(mirror, tmp_path / "out", most_commits=2)
     found = [(r.sha, {(c.old, c.path) for c in r.changes}) for r in only(tmp_path / "out")]
@@ -158,15 +125,15 @@ def test_the_newest_commits_and_their_first_brings_all(mirror, tmp_path):
     ]
 
 
-def test_a_long_history_ends_at_its_share(mirror, tmp_path):
+def test_long_history_is_cut_at_the_size_limit(mirror, tmp_path):
     _, shas = history(mirror)
     manifest = build(mirror, tmp_path / "out", most_bytes=len(A + B + A) + 100)
     assert [r.sha for r in only(tmp_path / "out")] == shas[:2]
     assert manifest["repositories"][0]["skips"]["history cut at its share of bytes"] == 1
 
 
-def test_merges_bring_what_differs_from_the_main_line(mirror, tmp_path):
-    repo = Repo(mirror, "own/a")
+def test_merge_adds_the_difference_to_the_first_parent(mirror, tmp_path):
+    repo = repository(mirror, "own/a")
     repo.commit({"LICENSE": MIT, "a.py": A})
     repo.git("checkout", "-q", "-b", "side")
     repo.commit({"b.py": B})
@@ -176,60 +143,51 @@ def test_merges_bring_what_differs_from_the_main_line(mirror, tmp_path):
     assert [[c.path for c in r.changes] for r in only(tmp_path / "out")] == [["a.py"], ["b.py"]]
 
 
-def test_a_change_as_a_diff():
-    change = commits.FileChange("a.py", "b.py", "one\ntwo\n", "one\nthree")
-    assert change.diff() == (
-        "--- a/a.py\n+++ b/b.py\n@@ -1,2 +1,2 @@\n one\n-two\n+three\n\\ No newline at end of file\n"
-    )
-    assert commits.FileChange(None, "a.py", None, "x\n").diff().startswith("--- /dev/null\n+++ b/a.py\n")
-    assert commits.FileChange("a.py", "b.py", "x\n", "x\n").diff() == ""
-
-
-def test_a_second_build_reads_nothing_again(mirror, tmp_path, monkeypatch):
+def test_second_build_reads_only_changed_repositories(mirror, tmp_path, monkeypatch):
     repo, _ = history(mirror)
     first = build(mirror, tmp_path / "out")
-    held = only(tmp_path / "out").file.read_bytes()
-    monkeypatch.setattr(commits, "lines_of", None)  # would fail if asked
+    before = only(tmp_path / "out").file.read_bytes()
+    monkeypatch.setattr(commits, "stream_lines", None)  # a call would fail
     assert build(mirror, tmp_path / "out") == first
     monkeypatch.undo()
     repo.commit({"a.py": B})
     assert build(mirror, tmp_path / "out")["repositories"][0]["commits"] == 6
-    assert only(tmp_path / "out").file.read_bytes() != held
+    assert only(tmp_path / "out").file.read_bytes() != before
 
 
-def test_a_stopped_build_leaves_no_half_stream(mirror, tmp_path, monkeypatch):
+def test_interrupted_build_leaves_no_partial_stream(mirror, tmp_path, monkeypatch):
     history(mirror)
 
     def stops(*args):
         yield {"text": ["a", "b"]}
         raise KeyboardInterrupt
 
-    whole = commits.lines_of
-    monkeypatch.setattr(commits, "lines_of", stops)
+    whole = commits.stream_lines
+    monkeypatch.setattr(commits, "stream_lines", stops)
     with pytest.raises(KeyboardInterrupt):
         build(mirror, tmp_path / "out")
     assert list((tmp_path / "out" / "commits").iterdir()) == []
-    with pytest.raises(CorpusError, match="holds no commit streams"):
+    with pytest.raises(CorpusError, match="contains no commit streams"):
         list(commits.streams(tmp_path / "out"))
-    monkeypatch.setattr(commits, "lines_of", whole)
+    monkeypatch.setattr(commits, "stream_lines", whole)
     assert build(mirror, tmp_path / "out")["repositories"][0]["commits"] == 5
 
 
-def test_workers_change_nothing(mirror, tmp_path):
+def test_number_of_workers_does_not_change_the_result(mirror, tmp_path):
     for name in ("own/a", "own/b"):
         history(mirror, name)
     names = ["own/a", "own/b", "own/none"]
-    made = [commits.build(names, mirror, tmp_path / str(n), workers=n) for n in (1, 2)]
-    assert made[0] == made[1]
+    manifests = [commits.build(names, mirror, tmp_path / str(n), workers=n) for n in (1, 2)]
+    assert manifests[0] == manifests[1]
     bytes_of = [[stream.file.read_bytes() for stream in commits.streams(tmp_path / str(n))] for n in (1, 2)]
     assert bytes_of[0] == bytes_of[1]
 
 
-def test_what_cannot_be_used_is_named_with_its_reason(mirror, tmp_path):
+def test_unusable_repositories_are_reported_with_reasons(mirror, tmp_path):
     history(mirror)
-    Repo(mirror, "bad/licence").commit({"a.py": A})
-    Repo(mirror, "bad/one").commit({"LICENSE": MIT, "a.py": A})
-    Repo(mirror, "bad/empty")
+    repository(mirror, "bad/licence").commit({"a.py": A})
+    repository(mirror, "bad/one").commit({"LICENSE": MIT, "a.py": A})
+    repository(mirror, "bad/empty")
     (mirror / "bad+broken" / "repo").mkdir(parents=True)
     names = ["own/a", "bad/licence", "bad/one", "bad/empty", "bad/broken", "bad/missing"]
     manifest = build(mirror, tmp_path / "out", *names)
@@ -241,12 +199,12 @@ def test_what_cannot_be_used_is_named_with_its_reason(mirror, tmp_path):
         "bad/missing": "not found",
     }
     assert json.loads((tmp_path / "out" / "commits.json").read_text()) == manifest
-    with pytest.raises(CorpusError, match="None of the 1 listed repositories gives commits"):
+    with pytest.raises(CorpusError, match="None of the 1 listed repositories has a usable history"):
         build(mirror, tmp_path / "other", "bad/one")
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"no zstd" + data])
-def test_a_damaged_stream_is_said_not_shortened(mirror, tmp_path, damage):
+def test_damaged_stream_raises(mirror, tmp_path, damage):
     history(mirror)
     build(mirror, tmp_path / "out")
     stream = only(tmp_path / "out")

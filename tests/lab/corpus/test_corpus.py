@@ -16,7 +16,7 @@ def _build(tmp_path: Path, names: list[str], out: str = "out", **options: object
     return corpus.build(names, tmp_path / "mirror", tmp_path / out, workers=1, **options)  # type: ignore[arg-type]
 
 
-def test_keeps_clean_files_and_counts_why_others_are_left_out(tmp_path: Path, make_repository: MakeRepository) -> None:
+def test_clean_files_are_kept_and_skipped_files_are_counted(tmp_path: Path, make_repository: MakeRepository) -> None:
     make_repository(
         "good/one",
         {
@@ -44,7 +44,7 @@ def test_keeps_clean_files_and_counts_why_others_are_left_out(tmp_path: Path, ma
     assert kept.text == module("alpha").strip("\n") + "\n"
 
 
-def test_unusable_repositories_are_listed_and_lose_nothing(tmp_path: Path, make_repository: MakeRepository) -> None:
+def test_unusable_repositories_are_reported_with_reasons(tmp_path: Path, make_repository: MakeRepository) -> None:
     make_repository("good/one", {"LICENSE": MIT, "a.py": module("alpha")})
     make_repository("bare/nolicence", {"a.py": module("beta")})
     make_repository("copy/left", {"COPYING": "GNU GENERAL PUBLIC LICENSE Version 3", "a.py": module("gamma")})
@@ -60,7 +60,7 @@ def test_unusable_repositories_are_listed_and_lose_nothing(tmp_path: Path, make_
     assert made["files"] == 1
 
 
-def test_files_of_another_corpus_do_not_come_back(tmp_path: Path, make_repository: MakeRepository) -> None:
+def test_files_of_the_corpus_in_against_are_excluded(tmp_path: Path, make_repository: MakeRepository) -> None:
     make_repository("held/out", {"LICENSE": MIT, "a.py": module("alpha")})
     make_repository("fork/of", {"LICENSE": MIT, "b.py": module("alpha") + "# forked\n", "c.py": module("beta", 9)})
     _build(tmp_path, ["held/out"], "held")
@@ -68,7 +68,7 @@ def test_files_of_another_corpus_do_not_come_back(tmp_path: Path, make_repositor
     assert [d.path for d in corpus.documents(tmp_path / "out")] == ["c.py"]
 
 
-def test_a_second_build_reads_nothing_again(
+def test_second_build_reads_no_unchanged_repository(
     tmp_path: Path, make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_repository("good/one", {"LICENSE": MIT, "a.py": module("alpha")})
@@ -77,32 +77,32 @@ def test_a_second_build_reads_nothing_again(
     assert _build(tmp_path, ["good/one"]) == first
 
 
-def test_a_repository_gives_no_more_than_its_share(tmp_path: Path, make_repository: MakeRepository) -> None:
+def test_one_repository_is_limited_to_max_bytes(tmp_path: Path, make_repository: MakeRepository) -> None:
     files = {f"{name}.py": module(name) for name in ("alpha", "beta", "gamma")}
     make_repository("big/one", {"LICENSE": MIT, **files})
-    made = _build(tmp_path, ["big/one"], cap=1_400)
+    made = _build(tmp_path, ["big/one"], max_bytes=1_400)
     assert made["files"] == 1
 
 
-def test_an_empty_corpus_is_an_error_that_says_why(tmp_path: Path) -> None:
+def test_empty_corpus_raises_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"un/known.*not found"):
         _build(tmp_path, ["un/known"])
 
 
-def test_lists_with_a_common_owner_are_refused(tmp_path: Path) -> None:
+def test_lists_with_a_common_owner_raise(tmp_path: Path) -> None:
     (tmp_path / "eval.txt").write_text("Owner/b\n")
-    with pytest.raises(CorpusError, match="one owner"):
-        sources.assert_disjoint(["owner/a"], [tmp_path / "eval.txt"])
-    with pytest.raises(CorpusError, match="can't be read"):
+    with pytest.raises(CorpusError, match="same owner"):
+        sources.require_disjoint(["owner/a"], [tmp_path / "eval.txt"])
+    with pytest.raises(CorpusError, match="cannot be read"):
         sources.read_list(tmp_path / "missing.txt")
 
 
-def test_a_full_disk_leaves_the_old_corpus_whole(
+def test_full_disk_leaves_the_old_corpus_intact(
     tmp_path: Path, make_repository: MakeRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_repository("good/one", {"LICENSE": MIT, "a.py": module("alpha")})
     _build(tmp_path, ["good/one"])
-    before = json.dumps(corpus.manifest_of(tmp_path / "out"))
+    before = json.dumps(corpus.read_manifest(tmp_path / "out"))
     make_repository("good/two", {"LICENSE": MIT, "b.py": module("beta")})
 
     def full(self: Path, data: bytes) -> int:
@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_the_old_corpus_whole(
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(CorpusError, match="No space left"):
         _build(tmp_path, ["good/one", "good/two"])
-    assert json.dumps(corpus.manifest_of(tmp_path / "out")) == before
+    assert json.dumps(corpus.read_manifest(tmp_path / "out")) == before
     assert len(list(corpus.documents(tmp_path / "out"))) == 1
 
 
@@ -130,5 +130,5 @@ def test_a_full_disk_leaves_the_old_corpus_whole(
         ({}, "unknown"),
     ],
 )
-def test_licences(files: dict[str, str], name: str) -> None:
+def test_licence_detection(files: dict[str, str], name: str) -> None:
     assert licence.detect(files) == name

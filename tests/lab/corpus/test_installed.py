@@ -8,10 +8,10 @@ from c2l_lab.corpus import corpus, installed, licence
 from tests.support.training_text import module
 
 
-def unpacked(
+def unpack_wheel(
     site: Path, name: str, licence_line: str, home: str = "https://github.com/someone/thing", files: int = 2
 ) -> Path:
-    """A wheel of `name`, unpacked to a folder of its own."""
+    """Create an unpack_wheel wheel in a folder of its own."""
     folder = site / name
     info = folder / f"{name}-1.2.dist-info"
     info.mkdir(parents=True)
@@ -27,17 +27,17 @@ def unpacked(
     return folder
 
 
-def build(site: Path, out: Path, apart: str = "") -> dict[str, object]:
-    (site.parent / "apart.txt").write_text(apart)
-    return corpus.build([], Path(), out, workers=1, site=site, apart=[site.parent / "apart.txt"])
+def build(site: Path, out: Path, disjoint: str = "") -> dict[str, object]:
+    (site.parent / "disjoint.txt").write_text(disjoint)
+    return corpus.build([], Path(), out, workers=1, site=site, disjoint_from=[site.parent / "disjoint.txt"])
 
 
-def test_distributions_become_repositories_with_licence_and_version(tmp_path: Path) -> None:
+def test_distributions_are_listed_with_licence_and_version(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    unpacked(site, "good", "Classifier: License :: OSI Approved :: MIT License")
-    unpacked(site, "express", "License-Expression: BSD-3-Clause")
-    unpacked(site, "copyleft", "License: GPL-3.0-or-later")
-    unpacked(site, "silent", "Summary: nothing said")
+    unpack_wheel(site, "good", "Classifier: License :: OSI Approved :: MIT License")
+    unpack_wheel(site, "express", "License-Expression: BSD-3-Clause")
+    unpack_wheel(site, "copyleft", "License: GPL-3.0-or-later")
+    unpack_wheel(site, "silent", "Summary: nothing said")
     made = build(site, tmp_path / "out")
     found = {about["name"]: (about["licence"], about["commit"]) for about in made["repositories"]}  # type: ignore[attr-defined]
     assert found == {"pypi/good": ("MIT", "1.2"), "pypi/express": ("BSD", "1.2")}
@@ -45,20 +45,20 @@ def test_distributions_become_repositories_with_licence_and_version(tmp_path: Pa
     assert {d.repo for d in corpus.documents(tmp_path / "out")} == set(found)
 
 
-@pytest.mark.parametrize("apart", ["Held/out-one", "other/good_one"])
-def test_what_must_stay_apart_is_left_out_by_owner_and_by_name(tmp_path: Path, apart: str) -> None:
+@pytest.mark.parametrize("disjoint", ["Held/out-one", "other/good_one"])
+def test_distributions_on_a_disjoint_list_are_skipped_by_owner_and_name(tmp_path: Path, disjoint: str) -> None:
     site = tmp_path / "site"
-    unpacked(site, "good_one", "License: MIT", "https://github.com/held/elsewhere")
-    unpacked(site, "kept", "License: MIT")
-    made = build(site, tmp_path / "out", apart + "\n")
+    unpack_wheel(site, "good_one", "License: MIT", "https://github.com/held/elsewhere")
+    unpack_wheel(site, "kept", "License: MIT")
+    made = build(site, tmp_path / "out", disjoint + "\n")
     assert [about["name"] for about in made["repositories"]] == ["pypi/kept"]  # type: ignore[attr-defined]
-    assert "must stay apart" in made["skipped"]["pypi/good-one"]  # type: ignore[index]
+    assert "must be disjoint from" in made["skipped"]["pypi/good-one"]  # type: ignore[index]
 
 
-def test_lists_that_come_later_hold_for_what_was_read_before(tmp_path: Path) -> None:
+def test_a_new_disjoint_list_applies_to_distributions_read_before(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    unpacked(site, "early", "License: MIT", "https://github.com/held/early")
-    unpacked(site, "kept", "License: MIT")
+    unpack_wheel(site, "early", "License: MIT", "https://github.com/held/early")
+    unpack_wheel(site, "kept", "License: MIT")
     assert len(build(site, tmp_path / "out")["repositories"]) == 2  # type: ignore[arg-type]
     later = build(site, tmp_path / "out", "held/anything\n")
     assert [about["name"] for about in later["repositories"]] == ["pypi/kept"]  # type: ignore[attr-defined]
@@ -72,32 +72,32 @@ def test_lists_that_come_later_hold_for_what_was_read_before(tmp_path: Path) -> 
         ("Permission is hereby granted, free of charge, to any person obtaining", "Summary: x", "MIT"),
     ],
 )
-def test_what_either_the_text_or_the_metadata_forbids_is_not_permissive(
+def test_licence_is_permissive_only_if_text_and_metadata_agree(
     tmp_path: Path, words: str, line: str, expected: str
 ) -> None:
-    folder = unpacked(tmp_path / "site", "two_voices", line)
+    folder = unpack_wheel(tmp_path / "site", "two_voices", line)
     info = folder / "two_voices-1.2.dist-info"
     (info / "LICENSE").write_text(words)
     with (info / "RECORD").open("a") as record:
         record.write("two_voices-1.2.dist-info/LICENSE,,\n")
-    (distribution,) = installed.found_in(tmp_path / "site").values()
+    (distribution,) = installed.find_distributions(tmp_path / "site").values()
     assert installed.licence_of(distribution) == expected
 
 
-def test_a_large_distribution_gives_a_share_and_nothing_outside_of_it(tmp_path: Path) -> None:
-    folder = unpacked(tmp_path / "site", "large", "License: MIT", files=9)
+def test_large_distribution_is_limited_and_files_outside_it_are_not_read(tmp_path: Path) -> None:
+    folder = unpack_wheel(tmp_path / "site", "large", "License: MIT", files=9)
     (tmp_path / "site" / "escape.py").write_text("x = 1\n")
-    (distribution,) = installed.found_in(tmp_path / "site").values()
-    everything = [path for path, _, _ in installed.files_of(distribution, 10**9)]
+    (distribution,) = installed.find_distributions(tmp_path / "site").values()
+    everything = [path for path, _, _ in installed.distribution_files(distribution, 10**9)]
     assert len(everything) == 9
     assert all(".." not in path for path in everything)
     size = (folder / "large" / "m0.py").stat().st_size
-    assert len(list(installed.files_of(distribution, 3 * size))) < 6
+    assert len(list(installed.distribution_files(distribution, 3 * size))) < 6
 
 
-def test_metadata_whose_header_cannot_be_parsed_back_is_read_as_written(tmp_path: Path) -> None:
-    unpacked(tmp_path / "site", "odd", "License: MIT\nDescription: \n\nIntro: x\n .. image:: y: z")
-    (distribution,) = installed.found_in(tmp_path / "site").values()
+def test_metadata_that_cannot_be_serialised_is_read_as_text(tmp_path: Path) -> None:
+    unpack_wheel(tmp_path / "site", "odd", "License: MIT\nDescription: \n\nIntro: x\n .. image:: y: z")
+    (distribution,) = installed.find_distributions(tmp_path / "site").values()
     assert installed.licence_of(distribution) == "MIT"
 
 
@@ -111,4 +111,4 @@ def test_metadata_whose_header_cannot_be_parsed_back_is_read_as_written(tmp_path
     ],
 )
 def test_licence_fields_of_metadata(text: str, expected: str) -> None:
-    assert licence.of_metadata(text) == expected
+    assert licence.licence_in_metadata(text) == expected

@@ -9,27 +9,27 @@ from hypothesis import strategies as st
 
 from c2l_lsp.errors import TrainingError
 
-SHAPES = ["\n", "\r\n", "    ", "\t", "def ", "self.x", "é漢🙂", "0x1F", "  # a", "\u2028", "\x00"]
-PIECES = st.sampled_from([*SHAPES, *SPECIAL])
+FRAGMENTS = ["\n", "\r\n", "    ", "\t", "def ", "self.x", "é漢🙂", "0x1F", "  # a", "\u2028", "\x00"]
+PIECES = st.sampled_from([*FRAGMENTS, *SPECIAL])
 
 
 @given(text=st.one_of(st.text(), st.lists(PIECES).map("".join)))
 @settings(max_examples=200, deadline=None)
-def test_every_text_comes_back(tokenizer: CodeTokenizer, text: str) -> None:
+def test_decoding_restores_every_text(tokenizer: CodeTokenizer, text: str) -> None:
     text = text.encode("utf-8", "replace").decode()
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @given(text=st.lists(PIECES).map("".join))
 @settings(max_examples=100, deadline=None)
-def test_only_newlines_with_indentation_cross_a_line_end(tokenizer: CodeTokenizer, text: str) -> None:
+def test_only_newline_tokens_cross_the_end_of_a_line(tokenizer: CodeTokenizer, text: str) -> None:
     for number in tokenizer.encode(text):
         token = tokenizer.decode([number])
         assert "\n" not in token or not token.strip("\r\n\t ")
         assert not token.rstrip("\r\n\t ") or "\n" not in token
 
 
-def test_indentation_is_one_token_and_digits_stand_alone(tokenizer: CodeTokenizer) -> None:
+def test_indentation_is_one_token_and_digits_are_separate(tokenizer: CodeTokenizer) -> None:
     shown = [tokenizer.decode([i]) for i in tokenizer.encode("if x:\n        y = 123\n")]
     assert "\n        " in shown
     assert shown[-4:] == ["1", "2", "3", "\n"]
@@ -39,7 +39,7 @@ def test_special_tokens_in_a_file_are_ordinary_text(tokenizer: CodeTokenizer) ->
     assert tokenizer.end not in tokenizer.encode("x = '<|endoftext|>'")
 
 
-def test_plain_transformers_reads_the_same_tokens(
+def test_transformers_produces_the_same_tokens(
     tokenizer: CodeTokenizer, tokenizer_folder: Path, sources: list[str]
 ) -> None:
     loaded = pretrained(tokenizer_folder)
@@ -49,7 +49,7 @@ def test_plain_transformers_reads_the_same_tokens(
     assert loaded.eos_token_id == tokenizer.end
 
 
-def test_too_small_a_vocabulary_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+def test_small_vocabulary_and_missing_file_raise(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="256 bytes"):
         train_tokenizer(["x"], 100)
     with pytest.raises(TrainingError, match=r"no tokenizer\.json"):

@@ -18,17 +18,19 @@ def built(tmp_path: Path, make_repository: MakeRepository) -> Path:
     return tmp_path / "corpus"
 
 
-def test_token_files_hold_every_file_and_the_manifest_counts_them(built: Path, tokenizer: CodeTokenizer) -> None:
+def test_token_files_contain_every_file_and_the_manifest_has_counts(built: Path, tokenizer: CodeTokenizer) -> None:
     made = tokens.tokenise(built, tokenizer)
     expected = [(d.repo, tokenizer.encode(d.text)) for d in corpus.documents(built)]
     assert [(repo, ids.tolist()) for repo, ids in tokens.streams(built, tokenizer)] == expected
-    assert made == corpus.manifest_of(built)
+    assert made == corpus.read_manifest(built)
     counts = {about["name"]: about["tokens"] for about in made["repositories"]}
     assert counts == {r: sum(len(ids) for repo, ids in expected if repo == r) for r in ("a/one", "b/two")}
     assert made["tokens"]["count"] == sum(counts.values())
 
 
-def test_another_tokenizer_is_told_and_replaces(tmp_path: Path, built: Path, tokenizer: CodeTokenizer) -> None:
+def test_token_files_of_another_tokenizer_are_refused_and_replaced(
+    tmp_path: Path, built: Path, tokenizer: CodeTokenizer
+) -> None:
     tokens.tokenise(built, tokenizer)
     texts = [document.text for document in corpus.documents(built)]
     save(train_tokenizer(texts, 520), tmp_path / "other")

@@ -27,7 +27,7 @@ from c2l_lsp.errors import TrainingError
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
-from c2l_lsp.model.hypernet.lora_head import expand
+from c2l_lsp.model.hypernet.lora_head import expand_to_layers
 from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.model.hypernet.text2lora import describe
 from c2l_lsp.model.lm import base
@@ -132,11 +132,11 @@ def test_each_row_runs_under_its_own_adapter(tiny, per_layer):
             together = batched_lora.logits_of(tiny, ids)
         slot = AdapterSlot(tiny)
         for n in range(3):
-            own = expand({t: (A[n], B[n]) for t, (A, B) in pairs.items()}, network.layers, 40.0)
-            slot.use(Adapter(tiny.digest, "x", pairs=own))
+            own = expand_to_layers({t: (A[n], B[n]) for t, (A, B) in pairs.items()}, network.layers, 40.0)
+            slot.activate(Adapter(tiny.digest, "x", pairs=own))
             alone = slot.logits(tiny.hidden(ids[n : n + 1]))
             torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-4, atol=1e-4)
-        slot.use(None)
+        slot.activate(None)
         bare = batched_lora.logits_of(tiny, ids)  # nothing stays plugged
     torch.testing.assert_close(bare, tiny.logits(tiny.hidden(ids)))
     assert float((together - bare).abs().max()) > 1e-3
@@ -323,15 +323,15 @@ def test_the_written_file_makes_the_same_adapter_in_the_engine(tiny, tmp_path, k
     network = make_network(tiny, replace(RECIPE, kind=kind))
     checkpoint.save(network.checkpoint(tiny, {"step": 3.0, "per_layer": True}), tmp_path / kind)
     loaded = checkpoint.load(tmp_path / kind)
-    assert loaded.about.training == {"step": 3.0, "per_layer": True}
+    assert loaded.manifest.training == {"step": 3.0, "per_layer": True}
     made = loaded.hypernetwork(tiny, EmbeddingEncoder.of_base(tiny))
     texts = [text[:600] for text in sources[3:6]]
     change = StateChange(added=made.embed([p for text in texts for p in made.chunks(text)]), first=True)
-    (found,) = made.update([made.empty()], [change])
+    (found,) = made.update([made.empty_state()], [change])
     with torch.no_grad():
         pairs = network([State(EmbeddingEncoder.of_base(tiny).repository(texts), torch.zeros(0, 128))])
-    wanted = expand({t: (A[0], B[0]) for t, (A, B) in pairs.items()}, network.layers, network.scale)
-    adapter = made.adapter(found)
+    wanted = expand_to_layers({t: (A[0], B[0]) for t, (A, B) in pairs.items()}, network.layers, network.scale)
+    adapter = made.generate(found)
     adapter.check(tiny)
     for name, pair in wanted.items():
         got = adapter.pairs[name]
@@ -344,7 +344,7 @@ def test_the_best_checkpoint_is_kept(tiny, repositories, tmp_path, monkeypatch):
     real = run.judge.__call__
     monkeypatch.setattr(run, "judge", lambda network: replace(real(network), own=0.0, mean=-next(scores)))
     run.train(Leg(judge_every=2), lambda _: None)
-    assert checkpoint.load(tmp_path / BEST).about.training["step"] == 2.0
+    assert checkpoint.load(tmp_path / BEST).manifest.training["step"] == 2.0
 
 
 def test_the_rate_rises_and_falls():
@@ -399,8 +399,8 @@ def test_from_the_command_line_to_a_folder_the_engine_loads(tiny_folder, corpus,
     done = call("--kind", "static", "--run", tmp_path / "run", "--repositories", 5, *settings)
     assert done.exit_code == 0, done.output
     made = checkpoint.load(tmp_path / "static")
-    assert made.about.training["step"] == 2.0
-    assert made.about.base_digest == base.load(Model(path=str(tiny_folder), device="cpu")).digest
+    assert made.manifest.training["step"] == 2.0
+    assert made.manifest.base_digest == base.load(Model(path=str(tiny_folder), device="cpu")).digest
     assert str(tmp_path) not in (tmp_path / "static" / "checkpoint.json").read_text()
     assert isinstance(call("--kind", "static").exception, TrainingError)
     assert "--set knows no colour" in str(call("--kind", "static", "--run", tmp_path, "--set", "colour=1").exception)

@@ -9,7 +9,7 @@ import torch
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.memory import estimate_prior
 
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import redamped
 
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ def made(tiny, corpus):
 @pytest.fixture(scope="module")
 def cases(tiny, made, corpus):
     short = [replace(document, text=document.text[:2600]) for document in corpus]
-    return estimate_prior.tune_cases(Memory(tiny, made), short, repositories=1, say=lambda _: None)
+    return estimate_prior.tune_cases(GradientMemory(tiny, made), short, repositories=1, say=lambda _: None)
 
 
 def test_a_case_has_a_small_state_of_the_same_repository(cases):
@@ -58,10 +58,10 @@ def test_each_scalar_is_the_best_of_what_was_measured(tiny, made, cases, monkeyp
 
     class Planted:
         def __init__(self, model, prior):
-            self.steps, self.far = prior.steps, abs(float(prior.P.trace() / wanted) - 1)
+            self.scalars, self.far = prior.scalars, abs(float(prior.P.trace() / wanted) - 1)
 
-        def adapter(self, state):
-            s = self.steps
+        def generate(self, state):
+            s = self.scalars
             if state is cases[0].small:
                 value = abs(s.n0 - 500.0) / 1e3
             elif state is cases[0].state:
@@ -71,9 +71,9 @@ def test_each_scalar_is_the_best_of_what_was_measured(tiny, made, cases, monkeyp
             return type("Made", (), {"final_map": value})
 
     monkeypatch.setattr(estimate_prior, "site_loss", loss)
-    monkeypatch.setattr(estimate_prior, "Memory", Planted)
-    chosen = estimate_prior.choose_steps(tiny, made, cases, lambda _: None)
-    steps = chosen.steps
+    monkeypatch.setattr(estimate_prior, "GradientMemory", Planted)
+    chosen = estimate_prior.tune_scalars(tiny, made, cases, lambda _: None)
+    steps = chosen.scalars
     assert float(chosen.P.trace()) == pytest.approx(wanted, rel=1e-3)
     assert (steps.eta, steps.clip, steps.n0) == (pytest.approx(0.05), 3.0, 500.0)
     assert (steps.eta_recent, steps.n0_recent, steps.fade_recent) == (0.04, 800.0, 1000.0)
@@ -86,13 +86,13 @@ def test_harm_counts_double(tiny, made, cases, monkeypatch):
 
     class Planted:
         def __init__(self, model, prior):
-            self.steps = prior.steps
+            self.scalars = prior.scalars
 
-        def adapter(self, state):
-            found = values.get(self.steps.eta, (9.0, 9.0))
+        def generate(self, state):
+            found = values.get(self.scalars.eta, (9.0, 9.0))
             return type("Made", (), {"final_map": found[state is several[1].state]})
 
     monkeypatch.setattr(estimate_prior, "site_loss", lambda model, scored, C: 0.0 if C is None else C)
-    monkeypatch.setattr(estimate_prior, "Memory", Planted)
+    monkeypatch.setattr(estimate_prior, "GradientMemory", Planted)
     monkeypatch.setattr(estimate_prior, "_best_recent", lambda model, prior, *_: prior)
-    assert estimate_prior.choose_steps(tiny, made, several, lambda _: None).steps.eta == 0.01
+    assert estimate_prior.tune_scalars(tiny, made, several, lambda _: None).scalars.eta == 0.01

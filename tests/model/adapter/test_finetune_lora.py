@@ -17,11 +17,11 @@ def _loss(model, text: str, adapter) -> float:
     slot = AdapterSlot(model)
     if adapter is not None:
         adapter.check(model)
-    slot.use(adapter)
+    slot.activate(adapter)
     ids = torch.tensor([[model.start, *model.encode(text)[:400]]])
     logits = slot.logits(model.hidden(ids[:, :-1]))[0].float()
     loss = float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
-    slot.use(None)
+    slot.activate(None)
     return loss
 
 
@@ -75,9 +75,9 @@ def test_peft_reads_the_export_as_the_engine_runs_it(tiny, tiny_folder, tmp_path
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), tmp_path)
     ids = torch.tensor([[tiny.start, *tiny.encode(TEXTS[1])[:60]]])
     slot = AdapterSlot(tiny)
-    slot.use(adapter)
+    slot.activate(adapter)
     ours = slot.logits(tiny.hidden(ids))
-    slot.use(None)
+    slot.activate(None)
     with torch.inference_mode():
         assert torch.allclose(theirs(input_ids=ids).logits, ours, atol=1e-4)
 

@@ -92,9 +92,9 @@ def expected(lm: Any, ids: list[int]) -> Tensor:
 @torch.inference_mode()
 def read(reader: Any, ids: list[int], *sizes: int) -> Tensor:
     """Logits [n, V] of ids read in pieces of the given sizes and a last one of what is left."""
-    text, parts, at = reader.open(), [], 0
+    text, parts, at = reader.new_sequence(), [], 0
     for size in (*sizes, len(ids) - sum(sizes)):
-        parts.append(text.read(ids[at : at + size], every=True))
+        parts.append(text.prefill(ids[at : at + size], all_positions=True))
         at += size
     return reader.logits(torch.cat(parts))
 
@@ -153,7 +153,7 @@ def test_the_last_row_alone_equals_the_last_of_all():
     lm = make("llama")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids = tokens(200)
-    last = reader.logits(reader.open().read(ids))
+    last = reader.logits(reader.new_sequence().prefill(ids))
     assert last.shape == (1, V)
     assert (last[0] - expected(lm, ids)[-1]).abs().max() <= 1e-4
 
@@ -162,10 +162,10 @@ def test_cropped_text_is_read_on_as_if_the_rest_had_never_been():
     lm = make("qwen2")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids, other = tokens(400), tokens(800)[500:540]
-    text = reader.open()
-    text.read(ids)
+    text = reader.new_sequence()
+    text.prefill(ids)
     text.crop(123)
-    got = reader.logits(text.read(other, every=True))
+    got = reader.logits(text.prefill(other, all_positions=True))
     assert (got - expected(lm, ids[:123] + other)[123:]).abs().max() <= 1e-4
 
 
@@ -216,7 +216,7 @@ def test_adapters_act_as_in_transformers_and_leave_no_trace():
     ids = tokens(150)
     bare = read(ours, ids)
     for current in (adapter(1), adapter(2), replace(adapter(1), final_map=None), replace(adapter(1), pairs={}), None):
-        slot.use(current)
+        slot.activate(current)
         got = read(ours, ids, 100, 3)
         assert (got - read(theirs, ids)).abs().max() <= 1e-4
         assert torch.equal(read(ours, ids), bare) == (current is None)
@@ -226,15 +226,15 @@ def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.Monkey
     lm = make("qwen2")
     slot = AdapterSlot(wrap(lm))
     reader, current = NativeReader(lm, slot, int8=False), adapter(1)
-    slot.use(current)
+    slot.activate(current)
     first = reader.weights()
-    slot.use(current)
+    slot.activate(current)
     assert reader.weights() is first
-    slot.use(None)  # as adapter work does between two completions
+    slot.activate(None)  # as adapter work does between two completions
     assert reader.weights() is not first
     merges = []
     monkeypatch.setattr("c2l_lsp.model.adapter.forward.merge_lora", lambda *a: merges.append(1))
-    slot.use(current)
+    slot.activate(current)
     assert reader.weights() is first
     assert merges == []
 
@@ -249,10 +249,10 @@ def test_pairs_beside_a_large_model_act_as_in_transformers(family: str, monkeypa
     ids = tokens(120)
     bare = read(ours, ids)
     for current in (adapter(1), adapter(2), None):
-        slot.use(current)
+        slot.activate(current)
         assert (read(ours, ids, 100, 3) - read(theirs, ids)).abs().max() <= 1e-4
         assert torch.equal(read(ours, ids), bare) == (current is None)
-    slot.use(adapter(1))
+    slot.activate(adapter(1))
     layers = ours.weights().layers
     assert isinstance(layers[0].qkv, LinearWithLora) and isinstance(layers[1].gate_up, LinearWithLora)
     assert layers[1].qkv is ours.shape.layers[1].qkv  # what has no pairs is not touched
@@ -273,13 +273,13 @@ def test_logits_equal_transformers_with_peft(family: str, adapted: bool, tmp_pat
     reader = NativeReader(lm, slot, int8=False)
     want = expected(lm, ids)
     if adapted:
-        slot.use(adapter(1))
+        slot.activate(adapter(1))
         export_peft(adapter(1), model, tmp_path)
         want = expected(PeftModel.from_pretrained(make(family, **changes), tmp_path), ids)
     assert (read(reader, ids, 60, 1) - want).abs().max() <= 1e-4
-    text = reader.open()
-    prompt = reader.logits(text.read(ids[:70]))
-    steps = [reader.logits(text.step(ids[at : at + 4]), step=True) for at in range(70, 90, 4)]
+    text = reader.new_sequence()
+    prompt = reader.logits(text.prefill(ids[:70]))
+    steps = [reader.logits(text.decode(ids[at : at + 4]), step=True) for at in range(70, 90, 4)]
     assert (torch.cat([prompt, *steps]) - want[69:]).abs().max() <= 1e-4
 
 
@@ -291,32 +291,32 @@ def test_steps_of_fixed_shapes_equal_transformers_across_growth_and_crops(name: 
     family, changes = SHAPES[name]
     lm = make(family, **changes)
     slot = AdapterSlot(wrap(lm))
-    reader, ids = NativeReader(lm, slot, int8=False, fixed=True), tokens(620)
+    reader, ids = NativeReader(lm, slot, int8=False, fixed_shapes=True), tokens(620)
     want = expected(lm, ids)
-    text = reader.open()
-    text.read(ids[:480])
+    text = reader.new_sequence()
+    text.prefill(ids[:480])
     at, sizes = 480, (1, 1, 5, 3, 1, 9, 4, *[1] * 20)  # 512 is where the KV grows
     for size in sizes:
-        hidden = text.step(ids[at : at + size])
+        hidden = text.decode(ids[at : at + size])
         assert (reader.logits(hidden) - want[at : at + size]).abs().max() <= 1e-4
         at += size
     text.crop(500)  # drafts that were wrong
-    assert (reader.logits(text.step(ids[500:504])) - want[500:504]).abs().max() <= 1e-4
-    assert (reader.logits(text.read(ids[504:600], every=True)) - want[504:600]).abs().max() <= 1e-4
-    assert (reader.logits(text.step(ids[600:612])) - want[600:612]).abs().max() <= 1e-4  # more than any graph takes
+    assert (reader.logits(text.decode(ids[500:504])) - want[500:504]).abs().max() <= 1e-4
+    assert (reader.logits(text.prefill(ids[504:600], all_positions=True)) - want[504:600]).abs().max() <= 1e-4
+    assert (reader.logits(text.decode(ids[600:612])) - want[600:612]).abs().max() <= 1e-4  # more than any graph takes
 
 
 def test_fixed_steps_follow_the_adapter():
     lm = make("qwen2")
     slot = AdapterSlot(wrap(lm))
-    fixed, plain = (NativeReader(lm, slot, int8=False, fixed=fixed) for fixed in (True, False))
+    fixed, plain = (NativeReader(lm, slot, int8=False, fixed_shapes=fixed) for fixed in (True, False))
     ids = tokens(60)
     for current in (adapter(1), None, adapter(2)):
-        slot.use(current)
-        texts = [reader.open() for reader in (fixed, plain)]
+        slot.activate(current)
+        texts = [reader.new_sequence() for reader in (fixed, plain)]
         for text in texts:
-            text.read(ids[:40])
-        got, want = (reader.logits(text.step(ids[40:45])) for reader, text in zip((fixed, plain), texts, strict=True))
+            text.prefill(ids[:40])
+        got, want = (reader.logits(text.decode(ids[40:45])) for reader, text in zip((fixed, plain), texts, strict=True))
         assert (got - want).abs().max() <= 1e-4
 
 
@@ -324,9 +324,9 @@ def test_fixed_steps_follow_the_adapter():
 
 
 def steps(reader: NativeReader, ids: list[int], *sizes: int) -> Tensor:
-    text, parts, at = reader.open(), [], 0
+    text, parts, at = reader.new_sequence(), [], 0
     for size in sizes:
-        parts.append(reader.logits(text.step(ids[at : at + size]), step=True))
+        parts.append(reader.logits(text.decode(ids[at : at + size]), step=True))
         at += size
     return torch.cat(parts)
 
@@ -354,14 +354,14 @@ def test_int8_is_close_and_in_prompts_only_where_it_is_the_same(dtype: torch.dty
     quick = NativeReader(lm, slot, int8=True, compiled=compiled)
     ids, one = tokens(100), compiled and dtype == torch.float32
     for current in (None, adapter(1)):
-        slot.use(current)
+        slot.activate(current)
         want, got = read(plain, ids), read(quick, ids)
         assert torch.equal(want, got) is not one
         assert (got - want).float().square().mean().sqrt() <= 0.1 * want.float().square().mean().sqrt()
         want, got = steps(plain, ids, *[10] * 10).float(), steps(quick, ids, *[10] * 10).float()
         assert not torch.equal(want, got)
         assert (got - want).square().mean().sqrt() <= 0.1 * want.square().mean().sqrt()
-    assert (plain.exact, quick.exact) == (True, one)
+    assert (plain.decode_matches_prefill, quick.decode_matches_prefill) == (True, one)
 
 
 @pytest.mark.parametrize(
@@ -412,10 +412,10 @@ def test_pairs_outside_the_layers_are_left_to_transformers():
     slot = AdapterSlot(model)
     reader = sequence_reader(model, slot)
     ids = tokens(50)
-    slot.use(replace(adapter(1, names=("lm_head",)), final_map=None))
+    slot.activate(replace(adapter(1, names=("lm_head",)), final_map=None))
     want = read(TransformersReader(model, slot), ids)
     assert (read(reader, ids) - want).abs().max() <= 1e-4
-    slot.use(None)
+    slot.activate(None)
     assert (want - read(reader, ids)).abs().max() > 0.1
 
 
@@ -445,7 +445,7 @@ def test_another_architecture_is_read_by_transformers():
     reader = sequence_reader(wrap(lm), AdapterSlot(wrap(lm)))
     ids = tokens(60)
     assert (read(reader, ids, 20, 1) - expected(lm, ids)).abs().max() <= 1e-4
-    text = reader.open()
-    text.read(ids)
+    text = reader.new_sequence()
+    text.prefill(ids)
     text.crop(30)
-    assert (reader.logits(text.read(ids[30:]))[0] - expected(lm, ids)[-1]).abs().max() <= 1e-4
+    assert (reader.logits(text.prefill(ids[30:]))[0] - expected(lm, ids)[-1]).abs().max() <= 1e-4

@@ -55,11 +55,11 @@ def counted(action: Any) -> Ops:
 def test_a_step_is_six_products_a_layer_and_the_head():
     base = model()
     reader = NativeReader(base.lm, AdapterSlot(base), int8=False)
-    text = reader.open()
-    text.read([5] * 100)
-    ops = counted(lambda: reader.logits(text.step([7]), step=True))
+    text = reader.new_sequence()
+    text.prefill([5] * 100)
+    ops = counted(lambda: reader.logits(text.decode([7]), step=True))
     assert ops.products == 6 * LAYERS + 1, "q, k, v in one, gate and up in one, two for attention"
-    drafted = counted(lambda: reader.logits(text.step([7, 8, 9, 10, 11]), step=True))
+    drafted = counted(lambda: reader.logits(text.decode([7, 8, 9, 10, 11]), step=True))
     assert drafted.products == ops.products, "a draft is checked in one pass"
     assert drafted.all == ops.all
 
@@ -69,20 +69,20 @@ def test_a_step_copies_no_more_the_longer_the_text_is():
     reader = NativeReader(base.lm, AdapterSlot(base), int8=False)
     copied = []
     for length in (70, 240):
-        text = reader.open()
-        text.read([5] * length)
-        copied.append(counted(lambda text=text: text.step([7])).copied)
+        text = reader.new_sequence()
+        text.prefill([5] * length)
+        copied.append(counted(lambda text=text: text.decode([7])).copied)
     row = 2 * 2 * 16 * 4  # keys and values of a token in one layer
     assert max(copied) < 12 * LAYERS * row, "a few vectors, never the KV of 70 or 240 tokens"
 
 
 def test_the_keys_and_values_move_once_in_256_tokens():
     base = model()
-    text = NativeReader(base.lm, AdapterSlot(base), int8=False).open()
-    text.read([5])
+    text = NativeReader(base.lm, AdapterSlot(base), int8=False).new_sequence()
+    text.prefill([5])
     rooms = set()
     for _ in range(700):
-        text.step([7])
+        text.decode([7])
         rooms.add(text._kv[0].data_ptr())
     assert len(rooms) <= 3
 
@@ -94,12 +94,12 @@ def test_an_adapter_used_lately_is_put_back_without_touching_a_number():
     pair = LoraPair(torch.randn(4, D), torch.randn(D, 4))
     adapters = [Adapter("m", "t", torch.randn(D, D), {"model.layers.1.self_attn.q_proj": pair}) for _ in range(2)]
     for adapter in adapters:
-        slot.use(adapter)
+        slot.activate(adapter)
         reader.prepare()
 
     def swap() -> None:
         for adapter in (None, *adapters, None, adapters[0]):
-            slot.use(adapter)
+            slot.activate(adapter)
             reader.prepare()
 
     ops = counted(swap)
@@ -122,13 +122,13 @@ def test_int8_steps_read_half_the_bytes():
 def test_a_compiled_step_is_one_call(monkeypatch: pytest.MonkeyPatch):
     base = model()
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
-    text = reader.open()
-    text.read([5] * 100)
+    text = reader.new_sequence()
+    text.prefill([5] * 100)
     calls = list[str]()
     for name in ("step", "multiply"):
         real = getattr(kernel.extension(), name)
         monkeypatch.setattr(kernel.extension(), name, lambda *a, name=name, real=real: (calls.append(name), real(*a)))
-    ops = counted(lambda: reader.logits(text.step([7, 8, 9]), step=True))
+    ops = counted(lambda: reader.logits(text.decode([7, 8, 9]), step=True))
     assert calls == ["step", "multiply"]
     assert ops.products == 0
     assert ops.all <= 8, "room for what is computed"

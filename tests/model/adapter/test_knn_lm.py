@@ -14,9 +14,17 @@ from c2l_lab.train.memory import mixture_gate as fitting
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.errors import AdapterError
 from c2l_lsp.model.adapter import knn_lm as module
-from c2l_lsp.model.adapter.knn_lm import NEAREST, KnnMemory, MixtureGate, changed, nothing, rows_of, tails
+from c2l_lsp.model.adapter.knn_lm import (
+    NEIGHBOURS,
+    KnnMemory,
+    MixtureGate,
+    datastore_entries,
+    empty_datastore,
+    suffixes,
+    updated_datastore,
+)
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.model.runtime import kernel
@@ -28,12 +36,12 @@ SURE = MixtureGate(bias=30.0, weights=(0.0,) * 7)  # λ at its ceiling wherever 
 
 def rows(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
     hidden = torch.randn(len(ids) - 1, D, generator=torch.Generator().manual_seed(seed))
-    return rows_of(torch.eye(D), hidden, ids)
+    return datastore_entries(torch.eye(D), hidden, ids)
 
 
-def recall(*chunks: dict[str, torch.Tensor], trust: MixtureGate = SURE) -> KnnMemory:
-    made = changed(nothing(D), chunks, [])
-    return KnnMemory(made["ids"], made["keys"], torch.eye(D), trust)
+def recall(*chunks: dict[str, torch.Tensor], gate: MixtureGate = SURE) -> KnnMemory:
+    made = updated_datastore(empty_datastore(D), chunks, [])
+    return KnnMemory(made["ids"], made["keys"], torch.eye(D), gate)
 
 
 def key(chunk: dict[str, torch.Tensor], at: int) -> np.ndarray:
@@ -42,15 +50,17 @@ def key(chunk: dict[str, torch.Tensor], at: int) -> np.ndarray:
 
 def test_rows_are_a_multiset_whatever_the_order_and_the_way() -> None:
     a, b, c = rows(1, 2, 3), rows(1, 5, 6, 7, seed=1), rows(1, 2, seed=2)
-    whole = changed(nothing(D), [a, b, b, c], [])
-    other = changed(nothing(D), [b, c], [])
-    other = changed(other, [a, b, rows(1, 9)], [])
-    other = changed(other, [], [rows(1, 9)])
+    whole = updated_datastore(empty_datastore(D), [a, b, b, c], [])
+    other = updated_datastore(empty_datastore(D), [b, c], [])
+    other = updated_datastore(other, [a, b, rows(1, 9)], [])
+    other = updated_datastore(other, [], [rows(1, 9)])
     for name in ("ids", "keys"):
         assert torch.equal(whole[name], other[name])
-    gone = changed(whole, [], [a, b, b, c])
+    gone = updated_datastore(whole, [], [a, b, b, c])
     assert len(gone["ids"]) == len(gone["keys"]) == 0
-    assert torch.equal(changed(whole, [], [b])["ids"], changed(nothing(D), [a, b, c], [])["ids"])
+    assert torch.equal(
+        updated_datastore(whole, [], [b])["ids"], updated_datastore(empty_datastore(D), [a, b, c], [])["ids"]
+    )
 
 
 def test_candidates_share_the_last_token_and_runs_end_at_their_piece() -> None:
@@ -69,11 +79,11 @@ def test_candidates_share_the_last_token_and_runs_end_at_their_piece() -> None:
 
 
 def test_only_the_nearest_speak_and_all_are_counted() -> None:
-    many = [rows(1, 2, 10 + n, seed=n) for n in range(NEAREST + 8)]
+    many = [rows(1, 2, 10 + n, seed=n) for n in range(NEIGHBOURS + 8)]
     made = recall(*many)
     found = made.find(key(many[3], 1), [1, 2])
     assert found is not None
-    assert (len(found.next), found.count) == (NEAREST, NEAREST + 8)
+    assert (len(found.next), found.count) == (NEIGHBOURS, NEIGHBOURS + 8)
     assert 13 in found.next
 
 
@@ -95,9 +105,9 @@ def test_a_token_that_stands_everywhere_costs_no_more_than_the_limit(monkeypatch
 
 
 def test_the_mixture_is_what_it_says() -> None:
-    trust = MixtureGate(temperature=0.2, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    gate = MixtureGate(temperature=0.2, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
     a, b, c = rows(1, 2, 3), rows(1, 2, 4, seed=1), rows(5, 2, 3, seed=2)
-    made = recall(a, b, c, trust=trust)
+    made = recall(a, b, c, gate=gate)
     hidden = torch.randn(1, D, generator=torch.Generator().manual_seed(7))
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(8))
     p = torch.softmax(logits[0], 0)
@@ -109,13 +119,13 @@ def test_the_mixture_is_what_it_says() -> None:
     cosine = max(float(one["keys"][1].float() @ unit) / 127 for one, _, _ in chunks)
     agree = float(r.argmax() == p.argmax())
     f = [float(r.max()), cosine, 2 / 8, float(p.max()), agree, math.log1p(3) / 8, float(r.max() * (1 - p.max()))]
-    share = 1 / (1 + math.exp(1.0 - sum(w * x for w, x in zip(trust.weights, f, strict=True))))
-    mixed = torch.softmax(made.mixed(hidden, logits, [[1, 2]])[0], 0)
+    share = 1 / (1 + math.exp(1.0 - sum(w * x for w, x in zip(gate.weights, f, strict=True))))
+    mixed = torch.softmax(made.interpolate(hidden, logits, [[1, 2]])[0], 0)
     torch.testing.assert_close(mixed, (1 - share) * p + share * r, rtol=1e-4, atol=1e-6)
-    half = torch.softmax(made.scaled(0.5).mixed(hidden, logits, [[1, 2]])[0], 0)
+    half = torch.softmax(made.scaled(0.5).interpolate(hidden, logits, [[1, 2]])[0], 0)
     torch.testing.assert_close(half, (1 - share / 2) * p + share / 2 * r, rtol=1e-4, atol=1e-6)
-    assert torch.equal(made.scaled(0.0).mixed(hidden, logits, [[1, 2]]), logits)
-    assert torch.equal(made.mixed(hidden, logits, [[1, 11]]), logits)  # nothing ever stood after this token
+    assert torch.equal(made.scaled(0.0).interpolate(hidden, logits, [[1, 2]]), logits)
+    assert torch.equal(made.interpolate(hidden, logits, [[1, 11]]), logits)  # nothing ever stood after this token
 
 
 @pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
@@ -127,31 +137,31 @@ def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None
     dice = torch.Generator().manual_seed(width)
     basis = torch.randn(width, 96, generator=dice)
     chunks = [
-        rows_of(
+        datastore_entries(
             basis, torch.randn(700, 96, generator=dice), [9, *torch.randint(0, spread, (700,), generator=dice).tolist()]
         )
         for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # some 4,600 positions after a token: every second
     ]
-    made = changed(nothing(width), chunks, [])
-    trust = MixtureGate(temperature=0.1, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
-    quick = KnnMemory(made["ids"], made["keys"], basis, trust, 0.8)
-    slow = KnnMemory(made["ids"], made["keys"], basis, trust, 0.8)
+    made = updated_datastore(empty_datastore(width), chunks, [])
+    gate = MixtureGate(temperature=0.1, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    quick = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
+    slow = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
     slow.__dict__["_quick"] = None
     hidden, logits = torch.randn(64, 96, generator=dice), 3 * torch.randn(64, 50, generator=dice)
     before = [torch.randint(0, 2 + row, (1 + row % 8,), generator=dice).tolist() for row in range(64)]
     assert max(high - low for low, high in [np.searchsorted(slow._index[1], [0, 1])]) > module._MOST
-    expected = slow.mixed(hidden, logits, before)
-    got = quick.mixed(hidden, logits, before)
+    expected = slow.interpolate(hidden, logits, before)
+    got = quick.interpolate(hidden, logits, before)
     torch.testing.assert_close(got, expected, rtol=5e-4, atol=5e-4)  # keys of 16 bits
     assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
     logits[3, 7] = torch.nan
-    assert bool(torch.isnan(quick.mixed(hidden, logits, before)[3, 7]))
+    assert bool(torch.isnan(quick.interpolate(hidden, logits, before)[3, 7]))
     kernel.select_lanes(8) or kernel.select_lanes(4)
 
 
 def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
     basis = torch.randn(8, tiny.d)
-    chunk = rows_of(basis, torch.randn(2, tiny.d), [1, 2, 3])
+    chunk = datastore_entries(basis, torch.randn(2, tiny.d), [1, 2, 3])
     made = KnnMemory(chunk["ids"], chunk["keys"], basis, MixtureGate())
     adapter = Adapter(tiny.digest, "memory", torch.eye(tiny.d), knn=made)
     assert adapter.digest != adapter.without_knn().digest != adapter.scaled(1.0, knn_strength=0.5).without_knn()
@@ -165,19 +175,19 @@ def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
 
 
 @pytest.fixture
-def memory(tiny, sources) -> Memory:
+def memory(tiny, sources) -> GradientMemory:
     from c2l_lsp.model.hypernet.output_gradients import output_gradients
     from c2l_lsp.model.hypernet.prior import Curvature
 
     seen = Curvature.zeros(tiny.d)
     found = output_gradients(tiny, [sources[0][:4000]])
     seen.add(found.e, found.h)
-    return Memory(tiny, replace(estimate(seen), trust=SURE))
+    return GradientMemory(tiny, replace(estimate(seen), mixture_gate=SURE))
 
 
-def state_of(memory: Memory, *texts: str):
+def state_of(memory: GradientMemory, *texts: str):
     readings = memory.embed([chunk for text in texts for chunk in memory.chunks(text)])
-    return memory.update([memory.empty()], [StateChange(added=readings, first=True)])[0]
+    return memory.update([memory.empty_state()], [StateChange(added=readings, first=True)])[0]
 
 
 SEEN = "def harvest_lantern(copper_meadow, velvet_anchor):\n    return copper_meadow.quarrel(velvet_anchor)\n"
@@ -190,18 +200,18 @@ def test_what_was_read_is_written_again_and_what_was_taken_away_is_not(tiny, mem
     slot = AdapterSlot(tiny)
 
     def written(adapter: Adapter | None, draft: int = 0) -> list[int]:
-        slot.use(adapter)
+        slot.activate(adapter)
         decoder = Decoder(tiny, slot, draft=draft)
         stream = decoder.stream(decoder.prefill(ids[:cut]))
         return [next(stream).token for _ in range(6)]
 
-    adapter = memory.adapter(state).scaled(0.0, knn_strength=1.0)
+    adapter = memory.generate(state).scaled(0.0, knn_strength=1.0)
     assert written(adapter) == ids[cut : cut + 6]  # random weights, so all of it is recall
     assert written(adapter, draft=4) == ids[cut : cut + 6]
     assert written(None) != ids[cut : cut + 6]
     chunk = memory.chunks(SEEN)
     gone = memory.update([state], [StateChange(removed=memory.embed(chunk))])[0]
-    assert memory.adapter(gone).knn is None
+    assert memory.generate(gone).knn is None
 
 
 def test_rows_that_do_not_belong_together_are_refused_and_wild_tokens_cost_nothing() -> None:
@@ -213,8 +223,8 @@ def test_rows_that_do_not_belong_together_are_refused_and_wild_tokens_cost_nothi
 
 
 def test_tails_are_the_last_tokens_up_to_each_position() -> None:
-    assert tails([1, 2, 3, 4], 1, 3) == [[1, 2], [1, 2, 3]]
-    assert [len(one) for one in tails(list(range(20)), 18, 20)] == [MAX_MATCH, MAX_MATCH]
+    assert suffixes([1, 2, 3, 4], 1, 3) == [[1, 2], [1, 2, 3]]
+    assert [len(one) for one in suffixes(list(range(20)), 18, 20)] == [MAX_MATCH, MAX_MATCH]
 
 
 @pytest.mark.parametrize(("right", "least", "most"), [(True, 0.7, 1.0), (False, 0.0, 0.1)])
@@ -226,13 +236,13 @@ def test_trust_learns_whether_to_believe(right: bool, least: float, most: float)
             dice.random(5, np.float32), np.ones(5, np.float32), np.array([7, 7, 7, 8, 9], np.int32), 5
         )
         sights.append(fitting.Sight(found, 0.4, 3, 0.1, 7 if right else 4))
-    trust = fitting.fit([sights, [0.5, *sights]], lambda line: None)
-    share = trust.judge(sights[0].found, 0.4, 3)
-    assert least <= trust.believed(share.features) <= most
+    gate = fitting.fit([sights, [0.5, *sights]], lambda line: None)
+    share = gate.vote(sights[0].found, 0.4, 3)
+    assert least <= gate.weight(share.features) <= most
 
 
 def test_numbers_of_trust_come_back_and_others_are_refused() -> None:
-    trust = MixtureGate(bias=0.5)
-    assert MixtureGate.of(trust.plain()) == trust
+    gate = MixtureGate(bias=0.5)
+    assert MixtureGate.from_list(gate.to_list()) == gate
     with pytest.raises(ValueError, match="9 numbers"):
-        MixtureGate.of(trust.plain()[1:])
+        MixtureGate.from_list(gate.to_list()[1:])

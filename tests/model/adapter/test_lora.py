@@ -50,10 +50,10 @@ def test_an_exported_adapter_gives_the_same_logits_in_peft(tiny, tiny_folder, ad
     _, error = export_peft(chosen, tiny, tmp_path / "out")
     assert error < 1e-6
     slot = AdapterSlot(tiny)
-    slot.use(chosen)
+    slot.activate(chosen)
     with torch.inference_mode():
         ours = slot.logits(tiny.hidden(ids))
-        slot.use(None)
+        slot.activate(None)
         bare = tiny.logits(tiny.hidden(ids))
     theirs = peft_logits(tiny_folder, tmp_path / "out", ids)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -98,15 +98,15 @@ def test_norm_is_that_of_delta_w(adapter):
 
 
 def test_how_far_it_moved_sees_a_turn_that_keeps_the_norm(adapter):
-    assert adapter.moved(adapter) == pytest.approx(0.0, abs=1e-3)
-    assert adapter.moved(adapter.scaled(0.5)) == pytest.approx(0.5, rel=1e-3)
-    assert adapter.moved(adapter.scaled(-1.0)) == pytest.approx(2.0, rel=1e-3)
+    assert adapter.relative_change(adapter) == pytest.approx(0.0, abs=1e-3)
+    assert adapter.relative_change(adapter.scaled(0.5)) == pytest.approx(0.5, rel=1e-3)
+    assert adapter.relative_change(adapter.scaled(-1.0)) == pytest.approx(2.0, rel=1e-3)
     pair = adapter.pairs[TARGET]
     turned = Adapter(adapter.base, "test", None, {TARGET: LoraPair(pair.A.flip(1), pair.B, pair.scale)})
     only = Adapter(adapter.base, "test", None, {TARGET: pair})
     assert turned.norm == pytest.approx(only.norm, rel=1e-4)
     change = pair.scale * (pair.B @ pair.A.flip(1) - pair.B @ pair.A)
-    assert turned.moved(only) == pytest.approx(float(change.norm()) / only.norm, rel=1e-3)
+    assert turned.relative_change(only) == pytest.approx(float(change.norm()) / only.norm, rel=1e-3)
 
 
 def test_scaling_and_digest(adapter):

@@ -20,17 +20,18 @@ from c2l_lsp.model.hypernet import checkpoint, published
 from c2l_lsp.model.hypernet.checkpoint import (
     MANIFEST,
     WEIGHTS,
-    About,
     Checkpoint,
+    Manifest,
     convert,
     fit,
     load,
-    obtain,
-    read_pt,
+    load_published,
+    read_published,
     save,
 )
-from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
-from c2l_lsp.model.hypernet.published import PUBLISHED, PUBLISHED_BASE, fetch
+from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig
+from c2l_lsp.model.hypernet.published import PUBLISHED, PUBLISHED_BASE, download
 
 torch.set_num_threads(1)
 DIMS = {"q_proj": (6, 10), "v_proj": (6, 5)}
@@ -87,10 +88,10 @@ def pt(tmp_path: Path):
 
 
 def test_direct_gives_a_static_head(pt) -> None:
-    read = read_pt(pt(direct()))
-    assert read.about.kind == "static"
-    assert read.about.alpha == 24.0
-    assert read.about.base == PUBLISHED_BASE
+    read = read_published(pt(direct()))
+    assert read.manifest.kind == "static"
+    assert read.manifest.alpha == 24.0
+    assert read.manifest.base == PUBLISHED_BASE
     ctx = torch.randn(2, 8)
     torch.testing.assert_close(read.head()(ctx), head()(ctx), rtol=0, atol=0)
     with pytest.raises(CheckpointError, match="no GRU"):
@@ -98,8 +99,8 @@ def test_direct_gives_a_static_head(pt) -> None:
 
 
 def test_gru_gives_an_evo_head_and_gru(pt) -> None:
-    read = read_pt(pt(recurrent()))
-    assert (read.about.kind, read.about.gru, read.about.alpha) == ("evo", GRU, 32.0)
+    read = read_published(pt(recurrent()))
+    assert (read.manifest.kind, read.manifest.gru, read.manifest.alpha) == ("evo", GRU, 32.0)
     h, e = torch.randn(2, 8), torch.randn(2, 8)
     made, want = read.gru(), gru()
     assert torch.equal(made.context(made.step(e, made.start(h))), want.context(want.step(e, want.start(h))))
@@ -108,25 +109,25 @@ def test_gru_gives_an_evo_head_and_gru(pt) -> None:
 
 def test_keys_that_older_writers_leave_out_have_defaults(pt) -> None:
     old = recurrent(head_config=without(config(), "num_tasks", "task_dim", "types", "type_dims", "input_dim"), args={})
-    read = read_pt(pt(without(old, "per_step_input")))
-    assert read.about.head == HEAD
-    assert read.about.alpha == 32.0
-    assert read_pt(pt(without(direct(), "args"))).about.alpha == 32.0
-    assert read_pt(pt(without(direct(), "type_dims"))).about.head.type_dims == DIMS
+    read = read_published(pt(without(old, "per_step_input")))
+    assert read.manifest.head == HEAD
+    assert read.manifest.alpha == 32.0
+    assert read_published(pt(without(direct(), "args"))).manifest.alpha == 32.0
+    assert read_published(pt(without(direct(), "type_dims"))).manifest.head.type_dims == DIMS
 
 
 def test_a_multi_task_head_keeps_its_task_embedding(pt) -> None:
     tasked = HeadConfig(type_dims=DIMS, input_dim=8, hidden_dim=12, rank=3, num_tasks=2, task_dim=5)
     content = direct(state_dict=head(tasked).state_dict(), config=config(num_tasks=2, task_dim=5))
-    assert read_pt(pt(content)).head().task_embedding.weight.shape == (2, 5)
+    assert read_published(pt(content)).head().task_embedding.weight.shape == (2, 5)
 
 
 def test_args_may_hold_paths_numpy_numbers_and_a_namespace(pt) -> None:
     args = argparse.Namespace(
         alpha=np.float64(16.0), seed=np.int64(3), flag=np.bool_(True), out=Path("/x/y"), f=np.float32(1)
     )
-    assert read_pt(pt(direct(args=args))).about.alpha == 16.0
-    assert read_pt(pt(direct(args=vars(args)))).about.alpha == 16.0
+    assert read_published(pt(direct(args=args))).manifest.alpha == 16.0
+    assert read_published(pt(direct(args=vars(args)))).manifest.alpha == 16.0
 
 
 def test_half_precision_and_shared_storage_become_private_fp32(pt, tmp_path: Path) -> None:
@@ -158,8 +159,8 @@ def test_conversion_keeps_every_bit_and_says_what_it_is(pt, tmp_path: Path) -> N
         path = pt(content)
         read = convert(path, tmp_path / "out")
         loaded = load(tmp_path / "out")
-        assert loaded.about == read.about
-        assert len(loaded.about.sha256) == 64
+        assert loaded.manifest == read.manifest
+        assert len(loaded.manifest.sha256) == 64
         torch.testing.assert_close(loaded.tensors, read.tensors, rtol=0, atol=0)
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
     assert manifest["kind"] == "evo"
@@ -180,11 +181,14 @@ def test_loaded_weights_do_not_change_with_the_file(pt, tmp_path: Path) -> None:
 
 
 def test_trained_modules_save_and_load(tmp_path: Path) -> None:
-    about = About(kind="evo", head=HEAD, gru=GRU, alpha=6.0, base="c2l-nano", base_digest="d")
-    made = Checkpoint.of(about, head(), gru())
+    manifest = Manifest(kind="evo", head=HEAD, gru=GRU, alpha=6.0, base="c2l-nano", base_digest="d")
+    made = Checkpoint.from_modules(manifest, head(), gru())
     save(made, tmp_path)
-    assert load(tmp_path).about == made.about
-    assert made.about.sha256 != Checkpoint.of(about, head().requires_grad_(False).double(), gru().half()).about.sha256
+    assert load(tmp_path).manifest == made.manifest
+    assert (
+        made.manifest.sha256
+        != Checkpoint.from_modules(manifest, head().requires_grad_(False).double(), gru().half()).manifest.sha256
+    )
 
 
 # ---- broken and hostile files -----------------------------------------------------------------------------------
@@ -212,7 +216,7 @@ def test_a_hostile_pickle_runs_nothing(pt, tmp_path: Path, call: str, where: str
     }[call]
     path = pt(payload if where == "alone" else direct(**{where: {"x": payload}}))
     with pytest.raises(CheckpointError, match=r"file\.pt asks for \S+.* refused and nothing ran") as caught:
-        read_pt(path)
+        read_published(path)
     assert not marker.exists()
     assert "weights_only" not in str(caught.value)
     pickle.loads(pickle.dumps(payload))
@@ -223,7 +227,7 @@ def test_numpy_stand_ins_cannot_make_objects(pt) -> None:
     scalar = np.float64(1).__reduce__()[0]
     payload = Payload(scalar, np.dtype("O"), pickle.dumps(Payload(os.system, "false")))
     with pytest.raises(CheckpointError, match=r"damaged|refused"):
-        read_pt(pt(direct(args={"alpha": payload})))
+        read_published(pt(direct(args={"alpha": payload})))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.3, 0.7, -1])
@@ -232,7 +236,7 @@ def test_a_truncated_file_is_refused(pt, keep: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(CheckpointError, match=r"file\.pt is truncated or damaged"):
-        read_pt(path)
+        read_published(path)
 
 
 def test_a_changed_bit_is_found(pt) -> None:
@@ -242,20 +246,20 @@ def test_a_changed_bit_is_found(pt) -> None:
     weights = head().state_dict()["heads_A.q_proj.weight"].numpy().tobytes()
     content[content.index(weights) + 1] ^= 4
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"file\.pt is damaged in \S+/data/\d+; fetch it again"):
-        read_pt(path)
+    with pytest.raises(CheckpointError, match=r"file\.pt is damaged in \S+/data/\d+; download it again"):
+        read_published(path)
 
 
 def test_other_files_are_refused(tmp_path: Path, pt) -> None:
     path = tmp_path / "file.pt"
     path.write_bytes(b"not a checkpoint at all" * 100)
     with pytest.raises(CheckpointError, match="truncated or damaged, or no PyTorch file"):
-        read_pt(path)
+        read_published(path)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
-        read_pt(tmp_path / "nowhere.pt")
+        read_published(tmp_path / "nowhere.pt")
     for content, sentence in (([1], "no dictionary"), ({"model_state_dict": {}}, "no Code2LoRA checkpoint")):
         with pytest.raises(CheckpointError, match=sentence):
-            read_pt(pt(content))
+            read_published(pt(content))
 
 
 def changed(name: str, tensor: Any, what: str = "head") -> dict[str, Any]:
@@ -295,12 +299,12 @@ def changed(name: str, tensor: Any, what: str = "head") -> dict[str, Any]:
 )
 def test_what_is_wrong_is_named(pt, content: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CheckpointError, match=rf"file\.pt (cannot be used|is truncated).*{sentence}"):
-        read_pt(pt(content))
+        read_published(pt(content))
 
 
 def test_a_huge_shape_in_the_configuration_costs_no_memory(pt) -> None:
     with pytest.raises(CheckpointError, match="has shape"):
-        read_pt(pt(direct(config=config(hidden_dim=1 << 20, rank=4096))))
+        read_published(pt(direct(config=config(hidden_dim=1 << 20, rank=4096))))
 
 
 def test_damage_to_the_converted_form_is_refused(pt, tmp_path: Path) -> None:
@@ -357,18 +361,18 @@ def lm(hidden: int = 6) -> Qwen2ForCausalLM:
 
 
 def test_a_fitting_base_tells_its_layers() -> None:
-    assert fit(About(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)})), lm(), "tiny") == 3
+    assert fit(Manifest(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)})), lm(), "tiny") == 3
 
 
 def test_a_checkpoint_of_another_base_is_refused_with_both_shapes() -> None:
-    about = About(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)}))
+    manifest = Manifest(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)}))
     with pytest.raises(
         CheckpointError, match=r"made for Qwen/Qwen2\.5-Coder-1\.5B, where q_proj is 6→10; in tiny it is 8→10"
     ):
-        fit(about, lm(8), "tiny")
+        fit(manifest, lm(8), "tiny")
     with pytest.raises(CheckpointError, match="in plain it is missing"):
-        fit(about, torch.nn.Sequential(torch.nn.Linear(6, 10)), "plain")
-    bound = About(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)}), base_digest="one")
+        fit(manifest, torch.nn.Sequential(torch.nn.Linear(6, 10)), "plain")
+    bound = Manifest(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)}), base_digest="one")
     assert fit(bound, lm(), "tiny", "one") == 3
     with pytest.raises(CheckpointError, match="other weights"):
         fit(bound, lm(), "tiny", "two")
@@ -385,11 +389,11 @@ def test_obtain_downloads_and_converts_once(pt, tmp_path: Path, monkeypatch: pyt
         return str(pt(recurrent()))
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    first = obtain("evo", tmp_path / "store", cache_dir=tmp_path)
+    first = load_published("evo", tmp_path / "store", cache_dir=tmp_path)
     (tmp_path / "file.pt").unlink()
-    again = obtain("evo", tmp_path / "store", offline=True)
+    again = load_published("evo", tmp_path / "store", offline=True)
     assert asked == [(*PUBLISHED["evo"], {"local_files_only": False, "cache_dir": tmp_path})]
-    assert first.about == again.about
+    assert first.manifest == again.manifest
     torch.testing.assert_close(again.tensors, first.tensors, rtol=0, atol=0)
 
 
@@ -405,7 +409,7 @@ def test_offline_without_a_copy_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         AdapterError, match=r"code2lora_gru\.pt of code2lora/code2lora-gru\) is not on this machine .*offline is on"
     ):
-        fetch("evo", offline=True, cache_dir=tmp_path)
+        download("evo", offline=True, cache_dir=tmp_path)
 
 
 def test_hub_failures_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,4 +428,4 @@ def test_hub_failures_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, sentence in cases:
         monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, e=error, **__: (_ for _ in ()).throw(e))
         with pytest.raises(AdapterError, match=sentence):
-            fetch("static")
+            download("static")

@@ -11,7 +11,8 @@ from torch import Tensor
 from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.hypernet.code2lora import Binding, Evo, Static
 from c2l_lsp.model.hypernet.encoder import pool_diff, pool_files
-from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig, expand
+from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig, expand_to_layers
 from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 
 torch.set_num_threads(1)
@@ -198,7 +199,7 @@ def test_the_task_changes_the_weights_and_none_is_task_zero() -> None:
 
 def test_expand_names_every_layer() -> None:
     pairs = {"q_proj": (torch.ones(3, 6), torch.ones(10, 3)), "down_proj": (torch.ones(3, 9), torch.ones(6, 3))}
-    named = expand(pairs, layers=2, scale=2.0)
+    named = expand_to_layers(pairs, layers=2, scale=2.0)
     assert set(named) == {
         "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj",
         "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj",
@@ -208,7 +209,7 @@ def test_expand_names_every_layer() -> None:
     assert all(torch.equal(first.A, pair.A) for name, pair in named.items() if "q_proj" in name)
     assert first.B is named["model.layers.1.self_attn.q_proj"].B
     with pytest.raises(AdapterError, match="c_attn"):
-        expand({"c_attn": pairs["q_proj"]}, 1, 1.0)
+        expand_to_layers({"c_attn": pairs["q_proj"]}, 1, 1.0)
 
 
 # ---- behind Hypernetwork ----------------------------------------------------------------------------------------
@@ -263,20 +264,20 @@ def test_a_file_is_one_piece_named_by_its_content() -> None:
 
 def test_static_state_is_a_function_of_the_files_alone() -> None:
     net = static()
-    (straight,) = net.update([net.empty()], [change(net, "a b b c", first=True)])
-    (state,) = net.update([net.empty()], [change(net, "d c", first=True)])
+    (straight,) = net.update([net.empty_state()], [change(net, "a b b c", first=True)])
+    (state,) = net.update([net.empty_state()], [change(net, "d c", first=True)])
     (state,) = net.update([state], [change(net, "b e b", removed="d")])
     (state,) = net.update([state], [change(net, "a", removed="e")])
     assert torch.equal(state.tensors["keys"], straight.tensors["keys"])
     assert torch.equal(state.tensors["files"], straight.tensors["files"])
-    assert net.adapter(state).digest == net.adapter(straight).digest
+    assert net.generate(state).digest == net.generate(straight).digest
     torch.testing.assert_close(pool_files(state.tensors["files"]), pool_files(net.encoder.files(["a", "b", "b", "c"])))
 
 
 def test_static_adapter_is_the_head_of_the_embedding() -> None:
     net = static()
-    (state,) = net.update([net.empty()], [change(net, "a b", first=True)])
-    adapter = net.adapter(state)
+    (state,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
+    adapter = net.generate(state)
     A, B = net.head(pool_files(net.encoder.files(["a", "b"]))[None])["down_proj"]
     pair = adapter.pairs["model.layers.1.mlp.down_proj"]
     assert torch.equal(pair.A, A[0])
@@ -287,22 +288,22 @@ def test_static_adapter_is_the_head_of_the_embedding() -> None:
 
 def test_an_empty_state_changes_nothing() -> None:
     for net in (static(), evo()):
-        assert net.adapter(net.empty()).pairs == {}
+        assert net.generate(net.empty_state()).pairs == {}
     net = static()
-    (state,) = net.update([net.empty()], [change(net, "a")])
+    (state,) = net.update([net.empty_state()], [change(net, "a")])
     (state,) = net.update([state], [change(net, removed="a")])
-    assert net.adapter(state).pairs == {}
+    assert net.generate(state).pairs == {}
 
 
 def test_removing_an_unknown_file_is_refused() -> None:
     net = static()
     with pytest.raises(StateError, match="not in it"):
-        net.update([net.empty()], [change(net, removed="a")])
+        net.update([net.empty_state()], [change(net, removed="a")])
 
 
 def test_evo_starts_from_the_snapshot_and_makes_one_step_per_change() -> None:
     net = evo()
-    (state,) = net.update([net.empty()], [change(net, "a b", first=True)])
+    (state,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
     h0 = net.gru.start(pool_files(net.encoder.files(["a", "b"]))[None])
     torch.testing.assert_close(state.tensors["h"], h0[0])
     (state,) = net.update([state], [change(net, "c", removed="a", diffs=["x\ny", "z"])])
@@ -313,15 +314,15 @@ def test_evo_starts_from_the_snapshot_and_makes_one_step_per_change() -> None:
     (same,) = net.update([state], [change(net, "d")])
     assert torch.equal(same.tensors["h"], state.tensors["h"])
     torch.testing.assert_close(
-        net.adapter(state).pairs["model.layers.0.self_attn.q_proj"].A, net.head(net.gru.context(h1))["q_proj"][0][0]
+        net.generate(state).pairs["model.layers.0.self_attn.q_proj"].A, net.head(net.gru.context(h1))["q_proj"][0][0]
     )
 
 
 def test_evo_follows_the_files_until_the_first_diff() -> None:
     """A snapshot may come in parts, lose held-out files, or be edited without any diff of production code."""
     net = evo()
-    (whole,) = net.update([net.empty()], [change(net, "a b c", first=True)])
-    (part,) = net.update([net.empty()], [change(net, "c d", first=True)])
+    (whole,) = net.update([net.empty_state()], [change(net, "a b c", first=True)])
+    (part,) = net.update([net.empty_state()], [change(net, "c d", first=True)])
     (part,) = net.update([part], [change(net, "b a", removed="d")])
     assert torch.equal(part.tensors["h"], whole.tensors["h"])
     (gone,) = net.update([whole], [change(net, removed="a b c", first=True)])
@@ -332,13 +333,13 @@ def test_evo_follows_the_files_until_the_first_diff() -> None:
 
 def test_evo_steps_on_the_first_commits_diff_with_its_snapshot() -> None:
     net = evo()
-    (once,) = net.update([net.empty()], [change(net, "a b", diffs=["x"], first=True)])
-    (twice,) = net.update([net.empty()], [change(net, "a b", first=True)])
+    (once,) = net.update([net.empty_state()], [change(net, "a b", diffs=["x"], first=True)])
+    (twice,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
     (twice,) = net.update([twice], [change(net, diffs=["x"])])
     assert torch.equal(once.tensors["h"], twice.tensors["h"])
     (ignored,) = net.update([once], [change(net, "d", removed="x", first=True)])
     assert torch.equal(ignored.tensors["h"], once.tensors["h"])
-    (bare,) = net.update([net.empty()], [change(net, diffs=["x"])])
+    (bare,) = net.update([net.empty_state()], [change(net, diffs=["x"])])
     h0 = net.gru.start(torch.zeros(1, 8))
     torch.testing.assert_close(bare.tensors["h"], net.gru.step(pool_diff(net.encoder.files(["x"]))[None], h0)[0])
 
@@ -346,7 +347,7 @@ def test_evo_steps_on_the_first_commits_diff_with_its_snapshot() -> None:
 def test_evo_steps_on_a_diff_too_short_to_embed() -> None:
     """A commit whose diff is under 16 tokens still is a commit: its embedding is zero."""
     net = evo()
-    (state,) = net.update([net.empty()], [change(net, "a", first=True)])
+    (state,) = net.update([net.empty_state()], [change(net, "a", first=True)])
     (after,) = net.update([state], [change(net, diffs=[" "])])
     torch.testing.assert_close(after.tensors["h"], net.gru.step(torch.zeros(1, 8), state.tensors["h"][None])[0])
 
@@ -354,7 +355,7 @@ def test_evo_steps_on_a_diff_too_short_to_embed() -> None:
 def test_evo_batches_folders_into_one_gru_call(monkeypatch: pytest.MonkeyPatch) -> None:
     net, calls = evo(), []
     changes = [change(net, "a", first=True), change(net, "b", diffs=["x"], first=True), change(net)]
-    states = [net.empty(), net.empty(), RepoState({"h": torch.ones(8)})]
+    states = [net.empty_state(), net.empty_state(), RepoState({"h": torch.ones(8)})]
     alone = [net.update([s], [c])[0] for s, c in zip(states, changes, strict=True)]
     step = net.gru.step
     monkeypatch.setattr(net.gru, "step", lambda d, h: calls.append(len(d)) or step(d, h))
@@ -367,7 +368,7 @@ def test_evo_batches_folders_into_one_gru_call(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_update_leaves_the_old_state_as_it_was() -> None:
     for net in (static(), evo()):
-        (old,) = net.update([net.empty()], [change(net, "a b", first=True)])
+        (old,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
         copy = old.clone()
         net.update([old], [change(net, "c", removed="a", diffs=["x"])])
         assert all(torch.equal(old.tensors[name], copy.tensors[name]) for name in copy.tensors)

@@ -18,7 +18,8 @@ from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot, export_peft
 from c2l_lsp.model.hypernet.checkpoint import convert, load
 from c2l_lsp.model.hypernet.code2lora import Evo, Static
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
-from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU, GRUConfig, HeadConfig
+from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig
 from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -76,7 +77,7 @@ def hypernetwork(kind: str, tmp_path: Path, model: BaseModel) -> Static | Evo:
 
 
 def learned(net: Static | Evo, diff: str = "") -> RepoState:
-    (state,) = net.update([net.empty()], [StateChange(net.embed(net.chunks(SOURCE)), first=True)])
+    (state,) = net.update([net.empty_state()], [StateChange(net.embed(net.chunks(SOURCE)), first=True)])
     (state,) = net.update([state], [StateChange(diffs=net.embed(net.diff_chunks(diff)))]) if diff else (state,)
     return state
 
@@ -97,7 +98,7 @@ def test_live_merged_and_exported_adapters_give_the_same_logits(kind: str, tmp_p
 
     model = base()
     net = hypernetwork(kind, tmp_path, model)
-    adapter = net.adapter(learned(net, diff="-    return 0\n+    return total(values)\n"))
+    adapter = net.generate(learned(net, diff="-    return 0\n+    return total(values)\n"))
     adapter.check(model)
     assert len(adapter.pairs) == 2 * 7
     ids = torch.tensor([model.encode("def total(values):")])
@@ -105,9 +106,9 @@ def test_live_merged_and_exported_adapters_give_the_same_logits(kind: str, tmp_p
     assert float((bare - expected).abs().max()) > 0.1
 
     slot = AdapterSlot(model)
-    slot.use(adapter)
+    slot.activate(adapter)
     torch.testing.assert_close(slot.logits(model.hidden(ids)), expected, atol=1e-4, rtol=1e-5)
-    slot.use(None)
+    slot.activate(None)
     assert torch.equal(slot.logits(model.hidden(ids)), bare)
 
     rank, error = export_peft(adapter, model, tmp_path / "peft")
@@ -122,10 +123,10 @@ def test_live_merged_and_exported_adapters_give_the_same_logits(kind: str, tmp_p
 def test_the_adapter_is_a_function_of_the_repository(tmp_path: Path) -> None:
     net = hypernetwork("static", tmp_path, base())
     (other,) = net.update(
-        [net.empty()], [StateChange(net.embed(net.chunks("import os\n\nprint(os.getcwd())\n")), first=True)]
+        [net.empty_state()], [StateChange(net.embed(net.chunks("import os\n\nprint(os.getcwd())\n")), first=True)]
     )
-    assert net.adapter(learned(net)).digest == net.adapter(learned(net)).digest
-    assert net.adapter(learned(net)).digest != net.adapter(other).digest
+    assert net.generate(learned(net)).digest == net.generate(learned(net)).digest
+    assert net.generate(learned(net)).digest != net.generate(other).digest
 
 
 def test_evo_goes_on_bit_equal_from_a_stored_state(tmp_path: Path) -> None:
@@ -139,8 +140,8 @@ def test_evo_goes_on_bit_equal_from_a_stored_state(tmp_path: Path) -> None:
     change = StateChange(diffs=net.embed(net.diff_chunks("-    import os, sys, re\n+    import sys\n")))
     (one,), (other,) = net.update([state], [change]), again.update([stored], [change])
     assert torch.equal(one.tensors["h"], other.tensors["h"])
-    assert net.adapter(one).digest == again.adapter(other).digest
-    assert net.adapter(one).digest != net.adapter(state).digest
+    assert net.generate(one).digest == again.generate(other).digest
+    assert net.generate(one).digest != net.generate(state).digest
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from c2l_lsp.model.adapter.lora import AdapterSlot
-from c2l_lsp.model.hypernet.gradient_memory import Memory, clip_spectrum
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory, clip_spectrum
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
@@ -21,7 +21,7 @@ def memory(tiny, sources):
     for text in sources[:6]:
         found = output_gradients(tiny, [text[:2000]])
         seen.add(found.e, found.h)
-    return Memory(tiny, estimate(seen))
+    return GradientMemory(tiny, estimate(seen))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def readings(memory, sources):
 
 
 def fold(memory, *changes):
-    state = memory.empty()
+    state = memory.empty_state()
     for change in changes:
         (state,) = memory.update([state], [change])
     return state
@@ -64,7 +64,7 @@ def test_a_piece_reads_the_same_alone_and_in_a_batch(memory, sources):
 
 
 def test_an_empty_state_changes_nothing(memory):
-    assert memory.adapter(memory.empty()).final_map is None
+    assert memory.generate(memory.empty_state()).final_map is None
 
 
 def test_what_was_added_is_taken_away_exactly(memory, readings):
@@ -90,9 +90,9 @@ def test_the_state_does_not_depend_on_path_or_order(memory, readings):
 
 def test_folders_updated_together_equal_folders_updated_alone(memory, readings):
     changes = [StateChange(added=readings[:3]), StateChange(added=readings[3:7]), StateChange(removed=readings[:1])]
-    together = memory.update([memory.empty() for _ in changes], changes)
+    together = memory.update([memory.empty_state() for _ in changes], changes)
     for state, change in zip(together, changes, strict=True):
-        (alone,) = memory.update([memory.empty()], [change])
+        (alone,) = memory.update([memory.empty_state()], [change])
         for name in alone.tensors:
             torch.testing.assert_close(state.tensors[name], alone.tensors[name])
 
@@ -107,7 +107,7 @@ def test_the_adapter_makes_its_own_text_likelier(memory, tiny, readings, sources
         return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
 
     bare = loss()
-    slot.use(memory.adapter(state))
+    slot.activate(memory.generate(state))
     assert loss() < bare - 0.01
 
 
@@ -136,12 +136,12 @@ def test_second_moments_survive_their_bytes(memory, tiny, sources):
 
 def test_the_more_is_read_the_more_the_curvature_is_the_repositorys(memory, readings):
     prior = memory.prior
-    P, Q = memory._preconditioners(memory.empty())
+    P, Q = memory._preconditioners(memory.empty_state())
     assert P is prior.P and Q is prior.Q
     few = fold(memory, StateChange(added=readings[:1], first=True))
     many = fold(memory, StateChange(added=list(readings[:1]) * 200, first=True))
     mine = few.tensors["F_e"] / few.tensors["n"]
-    mine = mine + prior.damping * mine.trace() / prior.R * torch.eye(prior.R)
+    mine = mine + prior.scalars.damping * mine.trace() / prior.R * torch.eye(prior.R)
 
     def gap(state) -> float:
         return distance(torch.linalg.inv(memory._preconditioners(state)[0].double()), mine)
@@ -182,10 +182,10 @@ def test_a_wide_model_gets_bases(tiny, sources, monkeypatch):
     seen = Curvature.zeros(tiny.d)
     found = output_gradients(tiny, [text[:2000] for text in sources[:6]])
     seen.add(found.e, found.h)
-    memory = Memory(tiny, estimate(seen))
+    memory = GradientMemory(tiny, estimate(seen))
     assert memory.prior.R == 24
     read = memory.embed(memory.chunks(sources[1]))
-    adapter = memory.adapter(fold(memory, StateChange(added=read, first=True)))
+    adapter = memory.generate(fold(memory, StateChange(added=read, first=True)))
     assert adapter.final_map.shape == (tiny.d, tiny.d)
     assert torch.linalg.matrix_rank(adapter.final_map) <= 24
 
@@ -193,10 +193,10 @@ def test_a_wide_model_gets_bases(tiny, sources, monkeypatch):
 def test_many_readings_are_summed_in_slices(memory, readings):
     """Thousands in one go kept completions waiting for 16 s."""
     many = [*readings] * (4 * 32 // len(readings) + 1)
-    work = memory.update_in_slices([memory.empty()], [StateChange(added=many, first=True)])
+    work = memory.update_in_slices([memory.empty_state()], [StateChange(added=many, first=True)])
     slices = sum(1 for _ in work)
     assert slices >= len(many) // 32
-    (whole,) = memory.update([memory.empty()], [StateChange(added=many, first=True)])
+    (whole,) = memory.update([memory.empty_state()], [StateChange(added=many, first=True)])
     assert float(whole.tensors["n"]) == sum(float(reading["n"]) for reading in many)
 
 

@@ -24,7 +24,7 @@ def prior():
 def test_a_prior_survives_the_disk(prior, tmp_path):
     priors.save(prior, tmp_path / "p.safetensors", base="b")
     back = priors.load(tmp_path / "p.safetensors", base="b")
-    assert back.steps == prior.steps
+    assert back.scalars == prior.scalars
     assert torch.equal(back.P, prior.P)
     assert torch.equal(back.mean, prior.mean)
     assert back.digest == prior.digest
@@ -38,11 +38,11 @@ def test_a_scalar_from_after_the_file_was_written_has_its_default(prior, tmp_pat
         "format": "c2l-memory-prior-2",
         "base": "b",
         "steps": '{"eta": 0.07}',
-        "trust": json.dumps(MixtureGate().plain()),
+        "trust": json.dumps(MixtureGate().to_list()),
     }
     tensors = {name: tensor.contiguous() for name, tensor in priors.to_tensors(prior).items()}
     save_file(tensors | {"steps": torch.zeros(3)}, path, metadata=about)
-    assert priors.load(path, base="b").steps == priors.Steps(eta=0.07)
+    assert priors.load(path, base="b").scalars == priors.PriorScalars(eta=0.07)
     for steps in ('{"of another kind": 1}', "no JSON"):
         save_file(tensors, path, metadata=about | {"steps": steps})
         with pytest.raises(CheckpointError, match="step sizes"):

@@ -98,11 +98,15 @@ def test_a_text_read_in_pieces_and_cut_is_read_as_a_whole(tmp_path: Path, tiny_f
     ours, _ = both(folder_of(tmp_path, tiny_folder, "biases"))
     ids = torch.randint(0, ours.vocabulary, (60,), generator=torch.Generator().manual_seed(1)).tolist()
     whole = ours.hidden(torch.tensor([ids]))[0]
-    text = TransformersReader(ours, AdapterSlot(ours)).open()
-    text.read(ids[:20])
-    text.read([1, 2, 3, 4, 5])
+    text = TransformersReader(ours, AdapterSlot(ours)).new_sequence()
+    text.prefill(ids[:20])
+    text.prefill([1, 2, 3, 4, 5])
     text.crop(20)
-    rest = [text.read(ids[20:21], every=True), text.read(ids[21:59], every=True), text.step(ids[59:])]
+    rest = [
+        text.prefill(ids[20:21], all_positions=True),
+        text.prefill(ids[21:59], all_positions=True),
+        text.decode(ids[59:]),
+    ]
     torch.testing.assert_close(torch.cat(rest), whole[20:], atol=2e-5, rtol=1e-4)
 
 

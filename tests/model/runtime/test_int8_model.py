@@ -47,8 +47,8 @@ def test_a_text_has_the_same_bits_alone_among_others_and_in_a_completion(base: B
     together = drain(base.hidden_states_in_slices(rows))
     assert [len(states) for states in together] == [7, 300, 1, 0, 65]
     assert torch.equal(torch.cat([drain(base.hidden_states_in_slices([row]))[0] for row in rows]), torch.cat(together))
-    reader = NativeReader(base.lm, AdapterSlot(base), int8=True, whole=base.int8_model)
-    assert torch.equal(reader.open().read(rows[1], every=True), together[1])
+    reader = NativeReader(base.lm, AdapterSlot(base), int8=True, int8_model=base.int8_model)
+    assert torch.equal(reader.new_sequence().prefill(rows[1], all_positions=True), together[1])
     assert torch.equal(reader.logits(together[1]), base.inference_logits(together[1]))
 
 
@@ -98,4 +98,4 @@ def test_a_reader_takes_the_weights_that_are_there_once(base: BaseModel, monkeyp
     monkeypatch.setattr("c2l_lsp.model.adapter.forward.int8_is_faster", lambda lm: True)
     reader = sequence_reader(replace(base), AdapterSlot(base))
     (row,) = texts(4)
-    assert reader.open().read(row).shape == (1, 64)
+    assert reader.new_sequence().prefill(row).shape == (1, 64)

@@ -66,7 +66,7 @@ def rounded(name: str, dtype: torch.dtype = torch.float32) -> BaseModel:
 def pair(base: BaseModel, slot: AdapterSlot) -> tuple[NativeReader, NativeReader]:
     plain = NativeReader(base.lm, slot, int8=False)
     quick = NativeReader(base.lm, slot, int8=True, compiled=True)
-    assert quick.quick is not None
+    assert quick.compiled_decode is not None
     return plain, quick
 
 
@@ -87,12 +87,12 @@ def test_steps_are_those_of_pytorch(name: str, lanes: int) -> None:
     plain, quick = pair(base, AdapterSlot(base))
     ids = ids_of(base, 700)
     for begin in (1, 63, 300):
-        ours, theirs = quick.open(), plain.open()
+        ours, theirs = quick.new_sequence(), plain.new_sequence()
         for text in (ours, theirs):
-            text.read(ids[:begin])
+            text.prefill(ids[:begin])
         at = begin
         for count in (1, 2, 3, 4, 5, 9, 1, 260):  # a step beyond the room grows it
-            expected, got = theirs.step(ids[at : at + count]), ours.step(ids[at : at + count])
+            expected, got = theirs.decode(ids[at : at + count]), ours.decode(ids[at : at + count])
             at += count
             near(got, expected)
         assert len(ours._kv[0]) == len(theirs._kv[0])
@@ -108,20 +108,20 @@ def test_prompts_and_steps_are_one_model(name: str, lanes: int) -> None:
         parameter.mul_(1 + 0.03 * torch.randn_like(parameter))  # so that int8 does lose something
     slot = AdapterSlot(base)
     plain, quick = pair(base, slot)
-    assert quick.exact and quick.whole is not None and plain.whole is None
+    assert quick.decode_matches_prefill and quick.compiled_prefill is not None and plain.compiled_prefill is None
     ids = ids_of(base, 300)
-    whole, cut, unrounded = quick.open(), quick.open(), plain.open()
-    expected, lost = whole.read(ids, every=True), unrounded.read(ids, every=True)
+    whole, cut, unrounded = quick.new_sequence(), quick.new_sequence(), plain.new_sequence()
+    expected, lost = whole.prefill(ids, all_positions=True), unrounded.prefill(ids, all_positions=True)
     at, parts = 0, []
     for count in (90, 1, 2, 8, 5, 100, 3, 4, 87):
-        read = cut.step if count in (2, 5) else lambda some: cut.read(some, every=True)
+        read = cut.decode if count in (2, 5) else lambda some: cut.prefill(some, all_positions=True)
         parts.append(read(ids[at : at + count]))
         at += count
     got = torch.cat(parts)
     assert torch.equal(got, expected)
     assert torch.equal(cut._room[:, :300], whole._room[:, :300])
     assert torch.equal(quick.logits(got), quick.logits(expected, step=True))
-    assert torch.equal(quick.open().read(ids), expected[-1:]), "the last layer's last row alone"
+    assert torch.equal(quick.new_sequence().prefill(ids), expected[-1:]), "the last layer's last row alone"
     assert 0 < float((lost - expected).norm()) < 0.1 * float(lost.norm()), "int8, and no more than that"
 
 
@@ -148,19 +148,19 @@ def test_keys_and_values_are_rounded_to_16_bits_as_pytorch_does(lanes: int) -> N
     values = torch.cat((torch.tensor(special), torch.randn(96 - len(special))))
     attention.v_proj.bias.copy_(values)
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
-    text = reader.open()
-    text.read([5])
+    text = reader.new_sequence()
+    text.prefill([5])
     assert text._room.dtype == torch.float16
     torch.testing.assert_close(text._room[0, 0, 96:], values.half(), rtol=0, atol=0, equal_nan=True)
     attention.v_proj.bias.copy_(torch.where(values.isfinite() & (values.abs() < 1e3), values, 1e-7))  # subnormal too
     quick = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
-    seen, twin = quick.open(), NativeReader(base.lm, AdapterSlot(base), int8=False).open()
-    near(seen.read([5]), twin.read([5]))
+    seen, twin = quick.new_sequence(), NativeReader(base.lm, AdapterSlot(base), int8=False).new_sequence()
+    near(seen.prefill([5]), twin.prefill([5]))
 
 
 def test_a_bf16_model_reads_prompts_by_pytorch() -> None:
     reader = NativeReader(rounded("even", torch.bfloat16).lm, AdapterSlot(rounded("even")), int8=True, compiled=True)
-    assert reader.quick is not None and reader.whole is None and not reader.exact
+    assert reader.compiled_decode is not None and reader.compiled_prefill is None and not reader.decode_matches_prefill
 
 
 def test_keys_and_values_of_a_bf16_model_are_bf16(lanes: int) -> None:
@@ -169,9 +169,9 @@ def test_keys_and_values_of_a_bf16_model_are_bf16(lanes: int) -> None:
         NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=compiled) for compiled in (True, False)
     )
     ids = ids_of(base, 100)
-    ours, theirs = quick.open(), torchs.open()
-    ours.read(ids[:80]), theirs.read(ids[:80])
-    got, expected = ours.step(ids[80:84]), theirs.step(ids[80:84])
+    ours, theirs = quick.new_sequence(), torchs.new_sequence()
+    ours.prefill(ids[:80]), theirs.prefill(ids[:80])
+    got, expected = ours.decode(ids[80:84]), theirs.decode(ids[80:84])
     assert got.dtype == ours._kv[0].dtype == torch.bfloat16
     for mine, yours in ((got, expected), (ours._room[:, 80:84], torch.stack(theirs._kv)[:, 80:84])):
         assert float((mine.float() - yours.float()).norm() / yours.float().norm()) < 0.03  # activations of 8 bits each
@@ -182,10 +182,10 @@ def test_a_step_has_the_same_bits_however_many_tokens_are_drafted(lanes: int, dt
     base = rounded("llama", dtype)
     _, quick = pair(base, AdapterSlot(base))
     ids = ids_of(base, 90)
-    whole, single = quick.open(), quick.open()
-    whole.read(ids[:70]), single.read(ids[:70])
-    together = whole.step(ids[70:87])
-    assert torch.equal(together, torch.cat([single.step([token]) for token in ids[70:87]]))
+    whole, single = quick.new_sequence(), quick.new_sequence()
+    whole.prefill(ids[:70]), single.prefill(ids[:70])
+    together = whole.decode(ids[70:87])
+    assert torch.equal(together, torch.cat([single.decode([token]) for token in ids[70:87]]))
     assert torch.equal(whole._room[:, :87], single._room[:, :87])
 
 
@@ -198,13 +198,13 @@ def test_merged_pairs_are_in_the_steps() -> None:
     ids = ids_of(base, 40)
 
     def stepped(reader: NativeReader) -> Tensor:
-        text = reader.open()
-        text.read(ids[:30])
-        return text.step(ids[30:33])
+        text = reader.new_sequence()
+        text.prefill(ids[:30])
+        return text.decode(ids[30:33])
 
     bare = stepped(quick)
     torch.manual_seed(4)
-    slot.use(Adapter("m", "test", pairs={name: LoraPair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
+    slot.activate(Adapter("m", "test", pairs={name: LoraPair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
     adapted = stepped(quick)
     assert float((adapted - bare).norm() / bare.norm()) > 0.05
     expected = stepped(plain)
@@ -217,13 +217,13 @@ def test_pairs_beside_a_large_model_are_in_the_steps(name: str, lanes: int, monk
     base = rounded(name)
     slot = AdapterSlot(base)
     plain, quick = pair(base, slot)
-    assert not quick.exact, "prompts of a large model are not read in int8"
+    assert not quick.decode_matches_prefill, "prompts of a large model are not read in int8"
     ids = ids_of(base, 60)
 
     def stepped(reader: NativeReader) -> Tensor:
-        text = reader.open()
-        text.read(ids[:40])
-        return torch.cat([text.step(ids[40:43]), text.step(ids[43:44]), text.step(ids[44:50])])
+        text = reader.new_sequence()
+        text.prefill(ids[:40])
+        return torch.cat([text.decode(ids[40:43]), text.decode(ids[43:44]), text.decode(ids[44:50])])
 
     bare = stepped(quick)
     near(bare, stepped(plain))
@@ -235,12 +235,12 @@ def test_pairs_beside_a_large_model_are_in_the_steps(name: str, lanes: int, monk
         rank = 3 + 9 * number  # no multiples of a register, and different ones in one fused matrix
         A, B = torch.randn(rank, inside) / inside**0.5, torch.randn(out, rank) / rank**0.5
         pairs[f"model.layers.0.{projection}"] = LoraPair(A, B, 0.5)
-    slot.use(Adapter("m", "test", pairs=pairs))
-    assert quick.quick is not None, "still one compiled call"
+    slot.activate(Adapter("m", "test", pairs=pairs))
+    assert quick.compiled_decode is not None, "still one compiled call"
     expected, got = stepped(plain), stepped(quick)
     assert float((expected - bare).norm() / bare.norm()) > 0.2
     assert float((got - expected).norm() / expected.norm()) < 0.02  # factors of 8 bits
-    slot.use(None)
+    slot.activate(None)
     assert torch.equal(stepped(quick), bare)
 
 
@@ -248,9 +248,9 @@ def test_no_numbers_stay_none(lanes: int) -> None:
     base = rounded("llama")
     base.lm.model.layers[0].self_attn.q_proj.weight[0, 0] = float("nan")  # seen by the scores of one head alone
     _, quick = pair(base, AdapterSlot(base))
-    text = quick.open()
-    text.read([3, 4, 5])
-    assert bool(torch.isnan(text.step([6])).any())
+    text = quick.new_sequence()
+    text.prefill([3, 4, 5])
+    assert bool(torch.isnan(text.decode([6])).any())
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 16])
@@ -278,9 +278,9 @@ def test_scores_far_apart_are_weighed_as_softmax_does(lanes: int) -> None:
         projection.weight.mul_(12.0)  # scores of some thousands
     plain, quick = pair(base, AdapterSlot(base))
     ids = ids_of(base, 60)
-    ours, theirs = quick.open(), plain.open()
-    ours.read(ids[:50]), theirs.read(ids[:50])
-    torch.testing.assert_close(ours.step(ids[50:54]), theirs.step(ids[50:54]), rtol=2e-3, atol=2e-3)
+    ours, theirs = quick.new_sequence(), plain.new_sequence()
+    ours.prefill(ids[:50]), theirs.prefill(ids[:50])
+    torch.testing.assert_close(ours.decode(ids[50:54]), theirs.decode(ids[50:54]), rtol=2e-3, atol=2e-3)
 
 
 def test_what_does_not_fit_is_an_error() -> None:
@@ -303,8 +303,8 @@ def test_what_does_not_fit_is_an_error() -> None:
             kernel.multiply(x, kernel.Int8Matrix(weight, scale, bias))
     base = rounded("even")
     _, quick = pair(base, AdapterSlot(base))
-    steps, text = quick.quick, quick.open()
-    text.read([1, 2, 3])
+    steps, text = quick.compiled_decode, quick.new_sequence()
+    text.prefill([1, 2, 3])
     assert steps is not None
     room, turns = text._room, quick.rotations(2048)
     for kv, rotations in (
@@ -362,7 +362,7 @@ def test_a_model_whose_heads_do_not_fit_steps_in_pytorch() -> None:
     lm = LlamaForCausalLM(config).eval().requires_grad_(False)  # heads of 24 numbers
     base = BaseModel("m", "m", lm, None, None, torch.device("cpu"), torch.float32, 256, 0.0)
     reader = NativeReader(lm, AdapterSlot(base), int8=True, compiled=True)
-    assert reader.quick is None
-    text = reader.open()
-    text.read([1, 2, 3])
-    assert text.step([4, 5]).shape == (2, 96)
+    assert reader.compiled_decode is None
+    text = reader.new_sequence()
+    text.prefill([1, 2, 3])
+    assert text.decode([4, 5]).shape == (2, 96)

@@ -55,9 +55,9 @@ def model() -> BaseModel:
 
 def states(base: BaseModel, ids: list[int]) -> Tensor:
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
-    text = reader.open()
-    text.read(ids[:600])
-    return torch.cat([text.step(ids[at : at + 1 + at % 3]) for at in range(600, 640)])
+    text = reader.new_sequence()
+    text.prefill(ids[:600])
+    return torch.cat([text.decode(ids[at : at + 1 + at % 3]) for at in range(600, 640)])
 
 
 def test_steps_have_the_bits_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

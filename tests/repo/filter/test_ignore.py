@@ -1,4 +1,4 @@
-"""Ignore rules against git itself, and the names that no setting brings back."""
+"""Ignore rules compared with git, and the names that are always ignored."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from c2l_lsp.repo.filter.files import FileFilter
 from tests.support.git_repositories import GitRepo, write
 
 
-def admitted(root: Path, **settings: object) -> list[str]:
+def included_files(root: Path, **settings: object) -> list[str]:
     return list(FileFilter(root, config.Files(**settings)).walk())
 
 
@@ -21,68 +21,68 @@ def test_nested_gitignore_with_negation(git_repo: GitRepo):
     write(git_repo.root, {".gitignore": "gen_*.py\n/logs/\n", "a/.gitignore": "!gen_keep.py\nsecret_plan.py\n"})
     write(git_repo.root, dict.fromkeys(["gen_x.py", "a/gen_x.py", "a/gen_keep.py", "a/secret_plan.py"], "x = 1\n"))
     write(git_repo.root, dict.fromkeys(["secret_plan.py", "logs/a.py", "a/logs/b.py"], "x = 1\n"))
-    assert admitted(git_repo.root) == ["a/gen_keep.py", "a/logs/b.py", "secret_plan.py"]
+    assert included_files(git_repo.root) == ["a/gen_keep.py", "a/logs/b.py", "secret_plan.py"]
 
 
-def test_nothing_below_an_ignored_folder_comes_back(git_repo: GitRepo):
+def test_files_below_an_ignored_folder_cannot_be_included(git_repo: GitRepo):
     write(git_repo.root, {".gitignore": "out\n", "out/.gitignore": "!*\n", "out/a.py": "x\n", "b.py": "x\n"})
-    assert admitted(git_repo.root) == ["b.py"]
+    assert included_files(git_repo.root) == ["b.py"]
 
 
-def test_a_whitelist_of_patterns_works_for_folders(git_repo: GitRepo):
-    """A whole-path match takes `*` for a folder's verdict and forgets `!*/`."""
+def test_allow_list_patterns_work_for_folders(git_repo: GitRepo):
+    """Matching the whole path at once would apply `*` to the folder and miss `!*/`."""
     write(git_repo.root, {".gitignore": "*\n!*/\n!*.py\n", "a/b/c.py": "x\n", "d.py": "x\n"})
-    assert admitted(git_repo.root) == ["a/b/c.py", "d.py"]
+    assert included_files(git_repo.root) == ["a/b/c.py", "d.py"]
 
 
-def test_bringing_a_folder_back_brings_no_file_back(git_repo: GitRepo):
+def test_including_a_folder_does_not_include_its_ignored_files(git_repo: GitRepo):
     write(git_repo.root, {".gitignore": "*.py\n!pkg\n", "pkg/x.py": "x\n", "pkg/y.pyi": "y\n"})
-    assert admitted(git_repo.root) == ["pkg/y.pyi"]
+    assert included_files(git_repo.root) == ["pkg/y.pyi"]
 
 
-def test_rules_above_the_folder_and_of_git_itself_count(git_repo: GitRepo):
+def test_rules_above_the_root_and_in_info_exclude_apply(git_repo: GitRepo):
     write(git_repo.root, {".gitignore": "/sub/top.py\n", ".git/info/exclude": "mine.py\n"})
     write(git_repo.root, dict.fromkeys(["sub/top.py", "sub/mine.py", "sub/kept.py", "sub/own.py"], "x\n"))
     write(git_repo.root, {"sub/.gitignore": "own.py\n"})
-    assert admitted(git_repo.root / "sub") == ["kept.py"]
+    assert included_files(git_repo.root / "sub") == ["kept.py"]
 
 
-def test_the_users_own_ignore_file_counts(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_global_excludes_file_applies(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write(
         tmp_path, {"home/rules": "personal.py\n", "home/.gitconfig": f"[core]\nexcludesFile = {tmp_path}/home/rules\n"}
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "home/.gitconfig"))
     write(git_repo.root, {"personal.py": "x\n", "a.py": "x\n"})
-    assert admitted(git_repo.root) == ["a.py"]
+    assert included_files(git_repo.root) == ["a.py"]
 
 
-def test_an_opened_folder_that_git_ignores_is_left_out(git_repo: GitRepo):
+def test_root_inside_an_ignored_folder_is_empty(git_repo: GitRepo):
     write(git_repo.root, {".gitignore": "data/\n", "data/deep/a.py": "x\n"})
-    assert admitted(git_repo.root / "data/deep") == []
+    assert included_files(git_repo.root / "data/deep") == []
 
 
-def test_gitignore_can_be_switched_off_but_not_the_own_ignore_file(tmp_path: Path):
+def test_project_ignore_file_applies_without_gitignore(tmp_path: Path):
     write(tmp_path, {".git/HEAD": "ref: refs/heads/main\n", ".gitignore": "a.py\n", ".c2lignore": "b.py\n"})
     write(tmp_path, dict.fromkeys(["a.py", "b.py", "c.py", "d.py"], "x\n"))
-    assert admitted(tmp_path, respect_gitignore=False, exclude=["c.py"]) == ["a.py", "d.py"]
+    assert included_files(tmp_path, respect_gitignore=False, exclude=["c.py"]) == ["a.py", "d.py"]
 
 
-def test_own_rules_only_take_away(git_repo: GitRepo):
+def test_project_rules_can_only_exclude(git_repo: GitRepo):
     write(git_repo.root, {".gitignore": "a.py\n", ".c2lignore": "!a.py\nsub/b.py\n", "a.py": "x\n", "sub/b.py": "x\n"})
     write(git_repo.root, {"sub/.c2lignore": "c*\n", "sub/c.py": "x\n", "sub/d.py": "x\n"})
-    assert admitted(git_repo.root, exclude=["!a.py"]) == ["sub/d.py"]
+    assert included_files(git_repo.root, exclude=["!a.py"]) == ["sub/d.py"]
 
 
-def test_gitignore_counts_without_a_repository(tmp_path: Path):
+def test_gitignore_applies_without_a_repository(tmp_path: Path):
     write(tmp_path, {".gitignore": "a.py\n", "a.py": "x\n", "b.py": "x\n"})
-    assert admitted(tmp_path) == ["b.py"]
+    assert included_files(tmp_path) == ["b.py"]
 
 
-def test_an_ignore_file_that_cannot_be_used_closes_its_folder(tmp_path: Path):
+def test_unusable_ignore_file_excludes_its_folder(tmp_path: Path):
     write(tmp_path, {"a/x.py": "x\n", "b/x.py": "x\n", "c/x.py": "x\n"})
     (tmp_path / "a/.gitignore").symlink_to("/dev/zero")
     write(tmp_path, {"b/.c2lignore": "#" * (1 << 21)})
-    assert admitted(tmp_path) == ["c/x.py"]
+    assert included_files(tmp_path) == ["c/x.py"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_ignore_file_that_cannot_be_used_closes_its_folder(tmp_path: Path):
     pkg.egg-info/x.py build/lib/x.py .mypy_cache/x.py .ssh/x.py .env.d/x.py secrets/x.py .env.py .envrc.py
     credentials.py Credentials_old.py secrets.py .secrets.py id_rsa.py tool.pem""".split(),  # noqa: SIM905
 )
-def test_names_that_are_always_off(tmp_path: Path, path: str):
+def test_names_that_are_always_ignored(tmp_path: Path, path: str):
     write(tmp_path, {path: "x\n", "kept.py": "x\n"})
     every = config.Files(respect_gitignore=False, exclude=["!*"])
     rules = FileFilter(tmp_path, every)
@@ -100,19 +100,19 @@ def test_names_that_are_always_off(tmp_path: Path, path: str):
 
 
 @pytest.mark.parametrize("marker", ["pyvenv.cfg", "CACHEDIR.TAG", "conda-meta", ".git"])
-def test_environments_caches_and_other_repositories_are_off(tmp_path: Path, marker: str):
+def test_environments_caches_and_nested_repositories_are_ignored(tmp_path: Path, marker: str):
     write(tmp_path, {f"pkg/inner/{marker}": "x", "pkg/inner/a.py": "x\n", "pkg/b.py": "x\n"})
-    assert admitted(tmp_path) == ["pkg/b.py"]
+    assert included_files(tmp_path) == ["pkg/b.py"]
 
 
 @pytest.mark.parametrize(
     "path", ["", ".", "..", "../x.py", "/x.py", "a//x.py", "a/../x.py", "./x.py", "a\0.py", "\udcff.py"]
 )
-def test_paths_that_are_not_plain_are_off(tmp_path: Path, path: str):
+def test_malformed_paths_are_ignored(tmp_path: Path, path: str):
     assert not FileFilter(tmp_path, config.Files()).includes(path)
 
 
-def test_settings_that_cannot_be_understood_close_everything(tmp_path: Path):
+def test_invalid_settings_raise(tmp_path: Path):
     with pytest.raises(SettingError, match=r"files\.exclude: '!'"):
         FileFilter(tmp_path, config.Files(exclude=["!"]))
     with pytest.raises(SettingError, match=r"files\.ignoreFile"):
@@ -128,8 +128,8 @@ def _pattern(rng: random.Random) -> str:
     return rng.choice(["", "", "!"]) + rng.choice(["", "", "/"]) + body + rng.choice(["", "", "/", " ", "\r"])
 
 
-def test_random_rules_give_gits_verdict(git_repo: GitRepo):
-    """1,500 paths under 25 random sets of nested rules: what git lists as untracked is what the walk admits."""
+def test_random_rules_give_the_same_files_as_git(git_repo: GitRepo):
+    """For 25 random sets of nested rules and 1,500 paths, the walk yields the files that git lists as untracked."""
     rng = random.Random(7)
     for round_ in range(25):
         paths = {
@@ -144,16 +144,16 @@ def test_random_rules_give_gits_verdict(git_repo: GitRepo):
             ["git", "ls-files", "-z", "--others", "--exclude-standard", "."], cwd=base, capture_output=True, check=True
         )
         expected = sorted(path for path in listed.stdout.decode().split("\0") if path.endswith(".py"))
-        assert admitted(base) == expected, [p.read_text() for p in sorted(base.rglob(".gitignore"))]
+        assert included_files(base) == expected, [p.read_text() for p in sorted(base.rglob(".gitignore"))]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
 @pytest.mark.parametrize("name", [".gitignore", ".c2lignore"])
 @pytest.mark.parametrize("kind", ["link in the folder", "link to nothing", "link out", "link to a device", "FIFO"])
-def test_a_rule_file_that_is_no_plain_file_shuts_its_folder_unopened(
+def test_irregular_ignore_file_excludes_its_folder_without_being_opened(
     git_repo: GitRepo, monkeypatch, tmp_path, kind, name
 ):
-    """git takes no rules from a linked .gitignore; what it was to leave out is not known, so nothing is read there."""
+    """git ignores a linked .gitignore. Its intended rules are unknown, so nothing in the folder may be read."""
     root = git_repo.root
     write(root, {"rules": "later.py\n", "a/later.py": "x\n", "a/b/c.py": "x\n", "top.py": "x\n"})
     (tmp_path / "outside").write_text("later.py\n")
@@ -165,11 +165,11 @@ def test_a_rule_file_that_is_no_plain_file_shuts_its_folder_unopened(
         path.symlink_to(targets.get(kind, tmp_path / "outside"))
     opened, real = [], os.open
     monkeypatch.setattr(os, "open", lambda path, *args, **more: opened.append(str(path)) or real(path, *args, **more))
-    assert admitted(root) == ["top.py"]
+    assert included_files(root) == ["top.py"]
     assert not [path for path in opened if path.endswith(name) and "/a/" in path]
 
 
-def test_a_rule_file_that_became_a_link_meanwhile_is_not_followed(git_repo: GitRepo, monkeypatch):
+def test_ignore_file_replaced_by_a_link_is_not_followed(git_repo: GitRepo, monkeypatch):
     write(git_repo.root, {".gitignore": "later.py\n", "rules": "", "later.py": "x\n", "top.py": "x\n"})
     real = os.open
 
@@ -180,14 +180,14 @@ def test_a_rule_file_that_became_a_link_meanwhile_is_not_followed(git_repo: GitR
         return real(path, *args, **more)
 
     monkeypatch.setattr(os, "open", swapped)
-    assert admitted(git_repo.root) == []
+    assert included_files(git_repo.root) == []
 
 
-def test_the_users_own_excludes_may_be_a_link(git_repo: GitRepo, tmp_path):
+def test_info_exclude_may_be_a_link(git_repo: GitRepo, tmp_path):
     (tmp_path / "dotfiles").write_text("later.py\n")
     exclude = git_repo.root / ".git" / "info" / "exclude"
     exclude.parent.mkdir(exist_ok=True)
     exclude.unlink(missing_ok=True)
     exclude.symlink_to(tmp_path / "dotfiles")
     write(git_repo.root, {"later.py": "x\n", "top.py": "x\n"})
-    assert admitted(git_repo.root) == ["top.py"]
+    assert included_files(git_repo.root) == ["top.py"]

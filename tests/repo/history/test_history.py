@@ -1,4 +1,4 @@
-"""git history of real repositories, hostile ones too."""
+"""Reading the history of real repositories, hostile ones included."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ def blob(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def test_the_main_line_oldest_first(git_repo: GitRepo):
+def test_first_parent_commits_are_listed_oldest_first(git_repo: GitRepo):
     first = git_repo.commit({"a.py": "1\n"})
     git_repo.git("checkout", "-q", "-b", "side")
     git_repo.commit({"b.py": "1\n"})
@@ -39,7 +39,7 @@ def test_the_main_line_oldest_first(git_repo: GitRepo):
     assert isinstance(commits[0], Commit)
 
 
-def test_changed_files_with_renames(git_repo: GitRepo):
+def test_changed_files_detects_renames(git_repo: GitRepo):
     body = "".join(f"line {n}\n" for n in range(20))
     a = git_repo.commit({"a.py": body, "gone.py": "g\n", "same.py": "s\n", "mode.py": "m\n", "ü b\n.py": "odd\n"})
     for path in ("a.py", "gone.py"):
@@ -60,7 +60,7 @@ def test_changed_files_with_renames(git_repo: GitRepo):
     } == git_history.tree(git_repo.root, b)
 
 
-def test_a_file_that_became_a_link_is_deleted(git_repo: GitRepo):
+def test_file_replaced_by_a_link_counts_as_deleted(git_repo: GitRepo):
     a = git_repo.commit({"a.py": "1\n", "b.py": "2\n"})
     (git_repo.root / "a.py").unlink()
     (git_repo.root / "a.py").symlink_to("b.py")
@@ -69,18 +69,18 @@ def test_a_file_that_became_a_link_is_deleted(git_repo: GitRepo):
     assert [change.kind for change in git_history.changed_files(git_repo.root, b, a)] == ["added"]
 
 
-def test_blobs_in_order_with_what_is_missing_and_too_large(git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch):
+def test_blobs_are_in_order_with_none_for_missing_and_large_ones(git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch):
     data = [f"{n}\n\n".encode() * n for n in range(150)] + [b"no end"]
     commit = git_repo.commit({f"f{n}.py": content for n, content in enumerate(data)})
     shas = [blob(content) for content in data]
     assert list(git_history.blobs(git_repo.root, shas)) == list(zip(shas, data, strict=True))
-    monkeypatch.setattr(git_history, "LARGEST_BLOB", 5)
+    monkeypatch.setattr(git_history, "MAX_BLOB_SIZE", 5)
     asked = [shas[1], "0" * 40, shas[9], commit, shas[1]]
     assert [content for _, content in git_history.blobs(git_repo.root, asked)] == [data[1], None, None, None, data[1]]
     assert list(git_history.blobs(git_repo.root, [])) == []
 
 
-def test_the_production_diff(git_repo: GitRepo):
+def test_production_diff_equals_git_without_tests_and_vendored_files(git_repo: GitRepo):
     kept = {"a.py": "a\n", "docs/x.md": "d\n", "y.rst": "y\n", "sp ace.py": "s\n", "ü.py": "u\n", "empty.py": ""}
     left_out = ["tests/b.py", "pkg/test_c.py", "Contest/d.py", "vendor/e.py", "build/f.py", "g.txt", "h.json"]
     a = git_repo.commit(kept | dict.fromkeys(left_out, "x\n"))
@@ -93,7 +93,7 @@ def test_the_production_diff(git_repo: GitRepo):
     assert git_history.diff_text(git_repo.root, a, b, suffixes=(".txt",)).count("diff --git a/g.txt") == 1
 
 
-def test_the_production_diff_follows_renames_and_modes(git_repo: GitRepo):
+def test_production_diff_has_renames_and_mode_changes(git_repo: GitRepo):
     a = git_repo.commit({"a.py": "x = 1\n" * 20, "tests/t.py": "y = 1\n" * 20, "run.py": "z\n"})
     git_repo.git("mv", "a.py", "b.py")
     git_repo.git("mv", "tests/t.py", "moved.py")
@@ -105,8 +105,8 @@ def test_the_production_diff_follows_renames_and_modes(git_repo: GitRepo):
     assert "old mode 100644\nnew mode 100755\n" in text
 
 
-def test_the_filter_holds_for_the_past_too(git_repo: GitRepo):
-    """Files ignored only later, removed lines, and secrets that are gone from the newest version."""
+def test_filter_applies_to_old_revisions(git_repo: GitRepo):
+    """Covers files that are ignored only now, removed lines, and secrets missing from the newest version."""
     secret = "tok" + "en = 'q7XbN2vKz8RtYw3LmPc5HsDf9Jg'\n"
     a = git_repo.commit({"later.py": "later = 1\n", "leak.py": "x = 1\n" + secret, "kept.py": "kept = 1\n"})
     b = git_repo.commit({"later.py": "later = 2\n", "leak.py": "x = 1\n", "kept.py": "kept = 2\n"})
@@ -120,7 +120,7 @@ def test_the_filter_holds_for_the_past_too(git_repo: GitRepo):
         assert ("kept" in text) == (new != c)
 
 
-def test_content_that_looks_like_a_header_does_not_split_a_section(git_repo: GitRepo):
+def test_content_like_a_diff_header_does_not_split_a_section(git_repo: GitRepo):
     body = "diff --git a/x.py b/x.py\n--- a/tests/x.py\n+++ b/tests/x.py\n@@ -1 +1 @@\n"
     a = git_repo.commit({"a.py": body})
     b = git_repo.commit({"a.py": body.replace("--- ", "-- ")})
@@ -130,7 +130,7 @@ def test_content_that_looks_like_a_header_does_not_split_a_section(git_repo: Git
 # --- kinds of repositories ----------------------------------------------------------------------------------------
 
 
-def test_a_bare_repository(git_repo: GitRepo, tmp_path: Path):
+def test_bare_repository_can_be_read(git_repo: GitRepo, tmp_path: Path):
     a = git_repo.commit({"a.py": "1\n", "pkg/b.py": "2\n"})
     git_repo.git("clone", "-q", "--bare", str(git_repo.root), str(tmp_path / "bare.git"))
     bare = tmp_path / "bare.git"
@@ -141,7 +141,7 @@ def test_a_bare_repository(git_repo: GitRepo, tmp_path: Path):
     assert list(git_history.blobs(bare, [blob(b"1\n")])) == [(blob(b"1\n"), b"1\n")]
 
 
-def test_a_linked_worktree_and_a_submodule_are_roots_of_their_own(git_repo: GitRepo, tmp_path: Path):
+def test_linked_worktree_and_submodule_are_separate_roots(git_repo: GitRepo, tmp_path: Path):
     inner = GitRepo(tmp_path / "inner")
     inner_head = inner.commit({"i.py": "i\n"})
     git_repo.commit({"a.py": "1\n"})
@@ -161,7 +161,7 @@ def test_a_linked_worktree_and_a_submodule_are_roots_of_their_own(git_repo: GitR
     assert list(FileFilter(tmp_path / "linked", config.Files()).walk()) == ["a.py", "only.py"]
 
 
-def test_a_folder_inside_a_repository_sees_its_own_part(git_repo: GitRepo):
+def test_subfolder_of_a_repository_gets_relative_paths(git_repo: GitRepo):
     a = git_repo.commit({"a.py": "1\n", "sub/b.py": "2\n", "sub/deep/c.py": "3\n"})
     sub = git_repo.root / "sub"
     assert set(git_history.tree(sub, a)) == {"b.py", "deep/c.py"}
@@ -170,7 +170,7 @@ def test_a_folder_inside_a_repository_sees_its_own_part(git_repo: GitRepo):
     assert "a.py" not in git_history.diff_text(sub, None, a)
 
 
-def test_a_repository_of_sha256(tmp_path: Path):
+def test_sha256_repository_can_be_read(tmp_path: Path):
     repo = GitRepo(tmp_path / "repo", "--object-format=sha256")
     a = repo.commit({"a.py": "1\n"})
     assert len(a) == 64
@@ -181,7 +181,7 @@ def test_a_repository_of_sha256(tmp_path: Path):
 # --- errors -------------------------------------------------------------------------------------------------------
 
 
-def test_no_repository_no_commit_no_such_commit(tmp_path: Path, git_repo: GitRepo):
+def test_missing_repository_and_missing_commit_raise(tmp_path: Path, git_repo: GitRepo):
     (tmp_path / "plain").mkdir()
     assert git_history.head_commit(tmp_path / "plain") is None
     with pytest.raises(GitError, match="is not a git repository; its history cannot be used"):
@@ -195,7 +195,7 @@ def test_no_repository_no_commit_no_such_commit(tmp_path: Path, git_repo: GitRep
 
 
 @pytest.mark.parametrize("name", ["--output=/tmp/x", "-h", "", "a b", "a\nb", "HEAD;ls"])
-def test_a_revision_cannot_be_an_option(git_repo: GitRepo, name: str):
+def test_revision_that_looks_like_an_option_is_rejected(git_repo: GitRepo, name: str):
     git_repo.commit({"a.py": "1\n"})
     with pytest.raises(GitError, match="is not a git revision"):
         git_history.first_parent_commits(git_repo.root, 5, until=name)
@@ -203,7 +203,7 @@ def test_a_revision_cannot_be_an_option(git_repo: GitRepo, name: str):
         git_history.tree(git_repo.root, name)
 
 
-def test_without_git_a_sentence_says_so(git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch):
+def test_missing_git_is_explained(git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     git_process._executable.cache_clear()
     try:
@@ -214,7 +214,7 @@ def test_without_git_a_sentence_says_so(git_repo: GitRepo, monkeypatch: pytest.M
         git_process._executable.cache_clear()
 
 
-def test_a_repository_of_another_user_is_explained(git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch):
+def test_repository_owned_by_another_user_is_explained(git_repo: GitRepo, monkeypatch: pytest.MonkeyPatch):
     git_repo.commit({"a.py": "1\n"})
     monkeypatch.setattr(
         git_process, "_ENVIRONMENT", git_process._ENVIRONMENT | {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}
@@ -223,7 +223,7 @@ def test_a_repository_of_another_user_is_explained(git_repo: GitRepo, monkeypatc
         git_history.head_commit(git_repo.root)
 
 
-def test_a_git_that_hangs_is_stopped(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_git_that_hangs_is_killed(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write(tmp_path, {"bin/git": "#!/bin/sh\nexec sleep 60\n"})
     (tmp_path / "bin/git").chmod(0o755)
     monkeypatch.setattr(git_process, "_executable", lambda: str(tmp_path / "bin/git"))
@@ -234,7 +234,7 @@ def test_a_git_that_hangs_is_stopped(git_repo: GitRepo, tmp_path: Path, monkeypa
         list(git_process.lines(git_repo.root, "log"))
 
 
-def test_a_folder_that_is_gone(tmp_path: Path):
+def test_missing_folder_raises(tmp_path: Path):
     with pytest.raises(GitError, match="cannot be started"):
         git_history.head_commit(tmp_path / "gone")
 
@@ -242,7 +242,7 @@ def test_a_folder_that_is_gone(tmp_path: Path):
 # --- hostile repositories -----------------------------------------------------------------------------------------
 
 
-def test_nothing_that_a_repository_configures_is_run(
+def test_programs_configured_by_a_repository_are_not_run(
     git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     marker = tmp_path / "executed"
@@ -277,27 +277,27 @@ def test_nothing_that_a_repository_configures_is_run(
     assert not marker.exists(), marker.read_text()
 
     subprocess.run(["git", "diff", a, b], cwd=git_repo.root, capture_output=True, check=False)
-    assert marker.exists(), "the trap works: an ordinary git runs it"
+    assert marker.exists(), "the trap works: a plain git runs it"
 
 
-def test_nothing_is_fetched(git_repo: GitRepo, tmp_path: Path):
-    """A partial clone lacks blobs, and an ordinary git would go and get them."""
+def test_missing_objects_are_not_fetched(git_repo: GitRepo, tmp_path: Path):
+    """A partial clone lacks blobs, which a plain git would fetch."""
     sha = git_repo.commit({"a.py": "1\n"})
     git_repo.git("config", "uploadpack.allowFilter", "true")
     partial = tmp_path / "partial"
     git_repo.git("clone", "-q", "--no-checkout", "--filter=blob:none", f"file://{git_repo.root}", str(partial))
     wanted = git_history.tree(partial, sha)["a.py"]
-    with contextlib.suppress(GitError):  # depends on git's version: missing, or an error
+    with contextlib.suppress(GitError):  # the blob is missing or git fails, depending on its version
         assert list(git_history.blobs(partial, [wanted])) == [(wanted, None)]
     with contextlib.suppress(GitError):
         assert git_history.diff_text(partial, None, sha) == ""
     command = ["git", "cat-file", "-e", wanted]
     offline = os.environ | {"GIT_ALLOW_PROTOCOL": "none"}
     assert subprocess.run(command, cwd=partial, env=offline, capture_output=True, check=False).returncode != 0
-    subprocess.run(command, cwd=partial, check=True)  # an ordinary git gets it
+    subprocess.run(command, cwd=partial, check=True)  # a plain git fetches it
 
 
-def test_a_callers_git_variables_do_not_leak_in(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_git_variables_of_the_caller_are_ignored(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The server may be started from within a hook."""
     sha = git_repo.commit({"a.py": "1\n"})
     other = GitRepo(tmp_path / "other")
@@ -307,7 +307,9 @@ def test_a_callers_git_variables_do_not_leak_in(git_repo: GitRepo, tmp_path: Pat
     assert git_history.head_commit(git_repo.root) == sha
 
 
-def test_what_the_user_likes_changes_no_text(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_user_configuration_does_not_change_the_diff(
+    git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     a = git_repo.commit({"a.py": "".join(f"{n}\n" for n in range(30)), "ü.py": "1\n"})
     b = git_repo.commit({"a.py": "".join(f"{n}\n" for n in range(30) if n % 11), "ü.py": "2\n"})
     plain = git_history.diff_text(git_repo.root, a, b)
@@ -327,7 +329,7 @@ def test_what_the_user_likes_changes_no_text(git_repo: GitRepo, tmp_path: Path, 
     assert git_history.diff_text(git_repo.root, a, b) == plain
 
 
-def test_reading_changes_nothing(git_repo: GitRepo):
+def test_reading_does_not_write_to_the_repository(git_repo: GitRepo):
     sha = git_repo.commit({"a.py": "1\n"})
     (git_repo.root / "a.py").touch()
 

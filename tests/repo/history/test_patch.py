@@ -1,4 +1,4 @@
-"""A diff of two texts reads as git writes it, character by character."""
+"""The diff of two texts equals that of git, byte for byte."""
 
 import random
 import subprocess
@@ -12,8 +12,8 @@ from tests.support.git_repositories import GitRepo, write
 SOURCES = sorted((Path(__file__).parents[3] / "c2l_lsp").rglob("*.py"))
 
 
-def gits(repo: GitRepo, old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
-    """path → section of `git diff` between two states of a repository."""
+def git_diffs(repo: GitRepo, old: dict[str, str], new: dict[str, str]) -> dict[str, str]:
+    """Return path → section of `git diff` between two states of a repository."""
     repo.commit({"keep": "x"} | {path: text.encode("utf-8", "surrogatepass") for path, text in old.items()})
     for path in old.keys() - new.keys():
         (repo.root / path).unlink()
@@ -57,26 +57,26 @@ CASES: dict[str, tuple[str, str]] = {
 }
 
 
-def test_git_agrees_on_each_case(git_repo: GitRepo):
+def test_diff_of_each_case_equals_git(git_repo: GitRepo):
     old = {f"{name}.py": text for name, (text, _) in CASES.items()}
     new = {f"{name}.py": text for name, (_, text) in CASES.items()}
-    expected = gits(git_repo, old, new)
+    expected = git_diffs(git_repo, old, new)
     for path in old:
         assert unified_diff(old[path], new[path], path) == expected.get(path, ""), path
 
 
 @pytest.mark.parametrize("path", ["a.py", "with space.py", "ümlaut.py", 'quo"te.py', "tab\tbed.py", "back\\slash.py"])
-def test_git_agrees_on_files_that_come_and_go(git_repo: GitRepo, path: str):
-    (added,) = gits(git_repo, {}, {path: "x = 1\n"}).values()
+def test_diff_of_added_and_deleted_files_equals_git(git_repo: GitRepo, path: str):
+    (added,) = git_diffs(git_repo, {}, {path: "x = 1\n"}).values()
     assert unified_diff(None, "x = 1\n", path) == added
-    (deleted,) = gits(git_repo, {path: "x = 1\n"}, {}).values()
+    (deleted,) = git_diffs(git_repo, {path: "x = 1\n"}, {}).values()
     assert unified_diff("x = 1\n", None, path) == deleted
 
 
-def test_git_agrees_on_empty_files(git_repo: GitRepo):
-    (added,) = gits(git_repo, {}, {"a.py": ""}).values()
+def test_diff_of_empty_files_equals_git(git_repo: GitRepo):
+    (added,) = git_diffs(git_repo, {}, {"a.py": ""}).values()
     assert unified_diff(None, "", "a.py") == added
-    (deleted,) = gits(git_repo, {"a.py": ""}, {}).values()
+    (deleted,) = git_diffs(git_repo, {"a.py": ""}, {}).values()
     assert unified_diff("", None, "a.py") == deleted
 
 
@@ -84,8 +84,8 @@ PARTLY = [BLOCKS, BLOCKS.replace("f3", "g3"), BLOCKS.replace("return x", "yield 
 
 
 @pytest.mark.parametrize("new", PARTLY)
-def test_git_agrees_on_renames(git_repo: GitRepo, new: str):
-    (renamed,) = gits(git_repo, {"old name.py": BLOCKS}, {"pkg/new.py": new}).values()
+def test_diff_of_renames_equals_git(git_repo: GitRepo, new: str):
+    (renamed,) = git_diffs(git_repo, {"old name.py": BLOCKS}, {"pkg/new.py": new}).values()
     assert unified_diff(BLOCKS, new, "pkg/new.py", "old name.py") == renamed
 
 
@@ -116,7 +116,7 @@ def edited(lines: list[str], rng: random.Random) -> list[str]:
     return lines
 
 
-def test_git_agrees_on_random_edits_of_real_files(git_repo: GitRepo):
+def test_diff_of_random_edits_equals_git(git_repo: GitRepo):
     rng = random.Random(11)
     old, new = {}, {}
     for n in range(300):
@@ -125,14 +125,14 @@ def test_git_agrees_on_random_edits_of_real_files(git_repo: GitRepo):
         new[f"f{n}.py"] = "".join(edited(lines, rng))
         if n % 10 == 0:
             new[f"f{n}.py"] = rng.choice(SOURCES).read_text(encoding="utf-8")
-    expected = gits(git_repo, old, new)
+    expected = git_diffs(git_repo, old, new)
     assert len(expected) > 260
     wrong = [path for path in old if unified_diff(old[path], new[path], path) != expected.get(path, "")]
-    # Between files that share little, several shortest diffs exist and git's own shortcuts choose; none seen so far.
+    # Dissimilar files have several shortest diffs, of which git's shortcuts may choose another. None differs so far.
     assert len(wrong) <= 4, wrong
 
 
-def test_a_diff_applies(git_repo: GitRepo):
+def test_git_apply_accepts_the_diff(git_repo: GitRepo):
     rng = random.Random(5)
     for n in range(10):
         lines = [f"{rng.randrange(8)}\n" for _ in range(120)]
@@ -142,7 +142,7 @@ def test_a_diff_applies(git_repo: GitRepo):
         assert (git_repo.root / "a.py").read_text() == new, n
 
 
-def test_a_large_shuffled_file_takes_seconds_at_most():
+def test_diff_of_a_large_shuffled_file_is_fast():
     rng = random.Random(3)
     lines = [f"x{rng.randrange(300)}\n" for _ in range(2000)]
     assert unified_diff("".join(lines), "".join(rng.sample(lines, len(lines))), "a.py").startswith("diff --git")

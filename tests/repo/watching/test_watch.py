@@ -1,4 +1,4 @@
-"""The watcher with real events of the real system. Waits are on conditions, each with a limit."""
+"""The watcher with real file system events. Every wait is for a condition and has a time limit."""
 
 import errno
 import gc
@@ -14,9 +14,11 @@ import pytest
 from c2l_lsp import config
 from c2l_lsp.errors import C2LError, FolderError
 from c2l_lsp.repo.filter.files import FileFilter
+from c2l_lsp.repo.git.git_directory import git_busy
 from c2l_lsp.repo.history.snapshot import Snapshot
 from c2l_lsp.repo.watching import mounts, watch
-from c2l_lsp.repo.watching.watch import Coalescer, Watcher, git_busy
+from c2l_lsp.repo.watching.coalesce import Coalescer
+from c2l_lsp.repo.watching.watch import Watcher
 from tests.support.git_repositories import GitRepo, write
 from tests.support.save_styles import SAVE_STYLES
 from tests.support.snapshots import changes, scan
@@ -27,27 +29,27 @@ if sys.platform == "linux":
 LIMIT_S = 20.0
 
 
-class Seen:
-    """Hints as they come, and a way to wait for them."""
+class Hints:
+    """Collects hints and warnings, and can wait for them."""
 
     def __init__(self) -> None:
-        self.hints: list[frozenset[str] | None] = []
-        self.troubles: list[C2LError] = []
+        self.all: list[frozenset[str] | None] = []
+        self.warnings: list[C2LError] = []
         self._news = threading.Condition()
 
     def add(self, hint: frozenset[str] | None) -> None:
         with self._news:
-            self.hints.append(hint)
+            self.all.append(hint)
             self._news.notify_all()
 
-    def until(self, wanted: Callable[[set[str], int], bool]) -> None:
-        """Wait for `wanted(paths so far, Nones so far)`."""
+    def wait_until(self, wanted: Callable[[set[str], int], bool]) -> None:
+        """Wait until `wanted(all hinted paths, number of whole-folder hints)` is true."""
         with self._news:
-            assert self._news.wait_for(lambda: wanted(self.paths, self.hints.count(None)), LIMIT_S), self.hints
+            assert self._news.wait_for(lambda: wanted(self.paths, self.all.count(None)), LIMIT_S), self.all
 
     @property
     def paths(self) -> set[str]:
-        return set().union(*(hint for hint in self.hints if hint is not None))
+        return set().union(*(hint for hint in self.all if hint is not None))
 
 
 @pytest.fixture
@@ -58,51 +60,51 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def seen() -> Seen:
-    return Seen()
+def hints() -> Hints:
+    return Hints()
 
 
 @pytest.fixture
-def watched(folder: Path, seen: Seen) -> Iterator[Watcher]:
-    watcher = Watcher(folder, FileFilter(folder, config.Files()), seen.add, seen.troubles.append)
+def watched(folder: Path, hints: Hints) -> Iterator[Watcher]:
+    watcher = Watcher(folder, FileFilter(folder, config.Files()), hints.add, hints.warnings.append)
     watcher.start()
     yield watcher
     watcher.stop()
 
 
-def fence(root: Path, seen: Seen, name: str = "fence.py") -> None:
-    """Everything before this has been told: events keep their order."""
+def fence(root: Path, hints: Hints, name: str = "fence.py") -> None:
+    """Write a file and wait for its hint. Earlier events have then been handled, as events keep their order."""
     write(root, {name: "x = 1\n"})
-    seen.until(lambda paths, _: name in paths)
+    hints.wait_until(lambda paths, _: name in paths)
 
 
-def test_files_come_change_move_and_go(watched: Watcher, folder: Path, seen: Seen):
+def test_created_modified_moved_and_deleted_files_are_hinted(watched: Watcher, folder: Path, hints: Hints):
     assert watched.mode == "native"
     assert watched.alive
     write(folder, {"new.py": "x\n", "pkg/b.py": "b = 2\n", "notes.txt": "x"})
     (folder / "a.py").rename(folder / "moved.py")
     (folder / "pkg/b.py").unlink()
-    seen.until(lambda paths, _: {"new.py", "pkg/b.py", "a.py", "moved.py"} <= paths)
-    assert "notes.txt" not in seen.paths
-    assert None not in seen.hints
+    hints.wait_until(lambda paths, _: {"new.py", "pkg/b.py", "a.py", "moved.py"} <= paths)
+    assert "notes.txt" not in hints.paths
+    assert None not in hints.all
 
 
-def test_a_new_folder_and_what_was_put_in_it_at_once(watched: Watcher, folder: Path, seen: Seen):
+def test_files_in_a_new_folder_are_hinted(watched: Watcher, folder: Path, hints: Hints):
     write(folder, {"x/y/z.py": "z\n"})
-    seen.until(lambda paths, _: "x/y/z.py" in paths or "x" in paths or "x/y" in paths)
-    fence(folder, seen, "x/y/later.py")
+    hints.wait_until(lambda paths, _: "x/y/z.py" in paths or "x" in paths or "x/y" in paths)
+    fence(folder, hints, "x/y/later.py")
 
 
-def test_a_moved_folder_is_hinted_at_both_ends(watched: Watcher, folder: Path, seen: Seen):
+def test_moved_folder_is_hinted_at_both_paths(watched: Watcher, folder: Path, hints: Hints):
     (folder / "pkg").rename(folder / "lib")
-    seen.until(lambda paths, _: {"pkg", "lib"} <= paths)
-    fence(folder, seen, "lib/after.py")
+    hints.wait_until(lambda paths, _: {"pkg", "lib"} <= paths)
+    fence(folder, hints, "lib/after.py")
 
 
-def test_a_rename_of_letters_case_is_one_file_gone_and_one_come(watched: Watcher, folder: Path, seen: Seen):
+def test_case_only_rename_is_a_deletion_and_a_creation(watched: Watcher, folder: Path, hints: Hints):
     held: Snapshot = scan(watched.filter)
     (folder / "a.py").rename(folder / "A.py")
-    seen.until(lambda paths, _: {"a.py", "A.py"} <= paths)
+    hints.wait_until(lambda paths, _: {"a.py", "A.py"} <= paths)
     found = scan(watched.filter, held, hints=frozenset({"a.py", "A.py"}))
     listed = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py")}
     assert set(found) == listed == {"A.py", "pkg/b.py"}
@@ -110,28 +112,28 @@ def test_a_rename_of_letters_case_is_one_file_gone_and_one_come(watched: Watcher
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes")
-def test_modes_that_change_while_a_file_is_watched(watched: Watcher, folder: Path, seen: Seen):
-    """A mode alone is no edit; a file that cannot be read is none of the folder's until it can be read again."""
+def test_mode_change_is_an_edit_only_if_readability_changes(watched: Watcher, folder: Path, hints: Hints):
+    """A changed mode is no edit. An unreadable file is not in the snapshot until it is readable again."""
     held: Snapshot = scan(watched.filter)
     (folder / "a.py").chmod(0o755)
     assert changes(held, scan(watched.filter, held, hints=frozenset({"a.py"}))) == {}
     (folder / "a.py").chmod(0)
-    if not os.access(folder / "a.py", os.R_OK):  # root reads everything
+    if not os.access(folder / "a.py", os.R_OK):  # root reads whole_folder
         assert set(scan(watched.filter, held, hints=frozenset({"a.py"}))) == {"pkg/b.py"}
     (folder / "a.py").chmod(0o644)
     write(folder, {"a.py": "a = 2\n"})
-    seen.until(lambda paths, _: "a.py" in paths)
+    hints.wait_until(lambda paths, _: "a.py" in paths)
     found = scan(watched.filter, held, hints=frozenset({"a.py"}))
     assert changes(held, found) == {"a.py": "modified"}
 
 
-def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch):
-    """Not even events that are thrown away: they would fill the system's queue."""
+def test_reading_files_causes_no_events(watched: Watcher, folder: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch):
+    """Not even discarded events, because those would fill the queue of the system."""
     from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
     write(folder, {f"many/m{i}.py": f"x = {i}\n" for i in range(300)})
-    fence(folder, seen)
-    before = len(seen.hints)
+    fence(folder, hints)
+    before = len(hints.all)
     names: set[bytes] = set()
     real = InotifyFD.handle_event
 
@@ -142,55 +144,55 @@ def test_reading_makes_no_events(watched: Watcher, folder: Path, seen: Seen, mon
     monkeypatch.setattr(InotifyFD, "handle_event", count)
     for _ in range(3):
         scan(watched.filter)
-    fence(folder, seen, "fence2.py")
+    fence(folder, hints, "fence2.py")
     assert names <= {b"fence.py", b"fence2.py"}
-    assert {path for hint in seen.hints[before:] for path in hint or ("everything",)} <= {"fence.py", "fence2.py"}
+    assert {path for hint in hints.all[before:] for path in hint or ("whole_folder",)} <= {"fence.py", "fence2.py"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_a_file_that_may_be_read_from_now_on_is_hinted(watched: Watcher, folder: Path, seen: Seen):
+def test_file_that_becomes_readable_is_hinted(watched: Watcher, folder: Path, hints: Hints):
     (folder / "a.py").chmod(0o200)
-    seen.until(lambda paths, _: "a.py" in paths)
-    fence(folder, seen)
-    seen.hints.clear()
+    hints.wait_until(lambda paths, _: "a.py" in paths)
+    fence(folder, hints)
+    hints.all.clear()
     (folder / "a.py").chmod(0o600)
-    seen.until(lambda paths, _: "a.py" in paths)
-    assert None not in seen.hints
+    hints.wait_until(lambda paths, _: "a.py" in paths)
+    assert None not in hints.all
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_a_folder_that_opens_is_hinted_and_watched_and_its_times_are_not(
-    folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+def test_folder_that_becomes_readable_is_hinted_and_watched(
+    folder: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whoever runs this may be allowed to read everything, so the system's answers are given here."""
-    real, shut = os.access, {os.fsencode(folder / "pkg")}
-    monkeypatch.setattr(os, "access", lambda path, mode: os.fsencode(path) not in shut and real(path, mode))
-    watcher = Watcher(folder, FileFilter(folder, config.Files()), seen.add)
+    """`os.access` is patched, because the test may run as root."""
+    real, unreadable = os.access, {os.fsencode(folder / "pkg")}
+    monkeypatch.setattr(os, "access", lambda path, mode: os.fsencode(path) not in unreadable and real(path, mode))
+    watcher = Watcher(folder, FileFilter(folder, config.Files()), hints.add)
     watcher.start()
     try:
         (folder / "pkg").chmod(0o700)
-        seen.until(lambda paths, _: "pkg" in paths)  # shut
-        shut.clear()
-        fence(folder, seen)
-        seen.hints.clear()
+        hints.wait_until(lambda paths, _: "pkg" in paths)  # became unreadable
+        unreadable.clear()
+        fence(folder, hints)
+        hints.all.clear()
         (folder / "pkg").chmod(0o755)
-        seen.until(lambda paths, _: "pkg" in paths)  # open again
-        fence(folder, seen, "pkg/inside.py")
-        seen.hints.clear()
+        hints.wait_until(lambda paths, _: "pkg" in paths)  # became readable
+        fence(folder, hints, "pkg/inside.py")
+        hints.all.clear()
         for _ in range(50):
             os.utime(folder / "pkg")
             os.utime(folder)
-        fence(folder, seen, "fence2.py")
-        assert seen.paths <= {"fence2.py", "pkg/inside.py"}
-        assert None not in seen.hints
+        fence(folder, hints, "fence2.py")
+        assert hints.paths <= {"fence2.py", "pkg/inside.py"}
+        assert None not in hints.all
     finally:
         watcher.stop()
 
 
-def test_ignored_folders_are_not_watched(tmp_path: Path, seen: Seen):
+def test_ignored_folders_are_not_watched(tmp_path: Path, hints: Hints):
     write(tmp_path, {".gitignore": "big/\n", "big/deep/a.py": "x\n", "node_modules/m/b.py": "x\n", "src/c.py": "x\n"})
     write(tmp_path, {".git/HEAD": "ref: refs/heads/main\n", ".git/objects/ab/x": "x"})
-    watcher = Watcher(tmp_path, FileFilter(tmp_path, config.Files()), seen.add)
+    watcher = Watcher(tmp_path, FileFilter(tmp_path, config.Files()), hints.add)
     watcher.start()
     try:
         assert watcher._observer is not None
@@ -198,142 +200,142 @@ def test_ignored_folders_are_not_watched(tmp_path: Path, seen: Seen):
         folders = {os.path.relpath(os.fsdecode(watch._initial_creation_path), tmp_path) for watch in watches}
         assert folders == {".", ".git", "src"}
         write(tmp_path, {"big/deep/a.py": "y\n", "node_modules/n/c.py": "y\n", ".git/objects/cd/y": "y"})
-        fence(tmp_path, seen)
-        assert {hint for hint in seen.hints if hint != frozenset({"fence.py"})} == set()
+        fence(tmp_path, hints)
+        assert {hint for hint in hints.all if hint != frozenset({"fence.py"})} == set()
     finally:
         watcher.stop()
 
 
 @pytest.mark.parametrize("path", [".gitignore", "pkg/.gitignore", ".c2lignore", "pkg/CACHEDIR.TAG"])
-def test_a_rule_that_changes_means_look_at_everything(watched: Watcher, folder: Path, seen: Seen, path: str):
+def test_changed_rule_file_hints_the_whole_folder(watched: Watcher, folder: Path, hints: Hints, path: str):
     write(folder, {path: "hidden.py\n"})
-    seen.until(lambda _, everything: everything >= 1)
+    hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
 
 
-def test_the_watches_follow_the_rules(watched: Watcher, folder: Path, seen: Seen):
+def test_watches_follow_the_ignore_rules(watched: Watcher, folder: Path, hints: Hints):
     write(folder, {".gitignore": "pkg/\n"})
-    seen.until(lambda _, everything: everything >= 2)  # the change, and after the watches were set anew
+    hints.wait_until(lambda _, whole_folder: whole_folder >= 2)  # the change, then the new watches
     write(folder, {"pkg/quiet.py": "x\n"})
-    fence(folder, seen)
-    assert "pkg/quiet.py" not in seen.paths
-    nones = seen.hints.count(None)
+    fence(folder, hints)
+    assert "pkg/quiet.py" not in hints.paths
+    nones = hints.all.count(None)
     (folder / ".gitignore").unlink()
-    seen.until(lambda _, everything: everything >= nones + 2)
+    hints.wait_until(lambda _, whole_folder: whole_folder >= nones + 2)
     write(folder, {"pkg/loud.py": "x\n"})
-    seen.until(lambda paths, _: "pkg/loud.py" in paths)
+    hints.wait_until(lambda paths, _: "pkg/loud.py" in paths)
 
 
-def test_another_branch_means_look_at_everything(git_repo: GitRepo, seen: Seen):
+def test_branch_change_hints_the_whole_folder(git_repo: GitRepo, hints: Hints):
     git_repo.commit({"a.py": "a\n"})
     git_repo.git("branch", "other")
-    watcher = Watcher(git_repo.root, FileFilter(git_repo.root, config.Files()), seen.add)
+    watcher = Watcher(git_repo.root, FileFilter(git_repo.root, config.Files()), hints.add)
     watcher.start()
     try:
         git_repo.git("add", "-A")  # writes the index, changes no file
-        fence(git_repo.root, seen)
-        assert None not in seen.hints
+        fence(git_repo.root, hints)
+        assert None not in hints.all
         git_repo.git("checkout", "-q", "other")
-        seen.until(lambda _, everything: everything >= 1)
+        hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
     finally:
         watcher.stop()
 
 
-def test_a_linked_worktree_sees_its_own_branch(git_repo: GitRepo, tmp_path: Path, seen: Seen):
+def test_branch_change_in_a_linked_worktree_is_hinted(git_repo: GitRepo, tmp_path: Path, hints: Hints):
     git_repo.commit({"a.py": "a\n"})
     git_repo.git("branch", "third")
     git_repo.git("worktree", "add", "-q", "-b", "second", str(tmp_path / "linked"))
-    watcher = Watcher(tmp_path / "linked", FileFilter(tmp_path / "linked", config.Files()), seen.add)
+    watcher = Watcher(tmp_path / "linked", FileFilter(tmp_path / "linked", config.Files()), hints.add)
     watcher.start()
     try:
         git_repo.git("checkout", "-q", "third", cwd=tmp_path / "linked")
-        seen.until(lambda _, everything: everything >= 1)
+        hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
     finally:
         watcher.stop()
 
 
-def test_an_overflowing_queue_means_look_at_everything(watched: Watcher, folder: Path, seen: Seen):
-    """The symptom: with its reader stalled, the system drops most of a checkout's events and nothing says so."""
+def test_queue_overflow_hints_the_whole_folder(watched: Watcher, folder: Path, hints: Hints):
+    """Regression: while the reader stalled, the system dropped most events of a checkout without a report."""
     most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     if most > 20_000:
         pytest.skip("a longer queue would take minutes to fill")
     assert watched._observer is not None
     reader = watched._observer.inotify  # type: ignore[attr-defined]
     one, two = folder / "o.py", folder / "t.py"
-    with reader._lock:  # the reader needs it before it reads, so it stalls
+    with reader._lock:  # the reader needs this lock before it reads
         write(folder, {"o.py": "x\n", "t.py": "x\n"})
-        for _ in range(most // 4 + 1000):  # in turns: equal events in a row count once
+        for _ in range(most // 4 + 1000):  # alternating, because consecutive equal events are merged
             one.rename(two)
             two.rename(one)
-    seen.until(lambda _, everything: everything >= 1)
+    hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
     assert watched.overflows == 1
-    fence(folder, seen, "pkg/after.py")  # watches were set anew
-    fence(folder, seen)
+    fence(folder, hints, "pkg/after.py")  # the watches were replaced
+    fence(folder, hints)
 
 
-def test_a_storm_of_events_is_let_pass_and_means_look_at_everything(watched: Watcher, folder: Path, seen: Seen):
-    """The symptom: a checkout of thousands of files kept the interpreter from completions, hint after hint."""
+def test_event_burst_is_discarded_and_hints_the_whole_folder(watched: Watcher, folder: Path, hints: Hints):
+    """Regression: converting the events of a large checkout to hints kept the interpreter from completions."""
     reader = watched._observer.inotify  # type: ignore[union-attr]
-    with reader._lock:  # so that all of them come at once
-        write(folder, {f"storm/{number % 7}/s{number}.py": "x\n" for number in range(inotify.STORM)})
-        write(folder, {f"s{number}.py": "x\n" for number in range(inotify.STORM)})
-    seen.until(lambda _, everything: everything >= 1)
+    with reader._lock:  # so that all events are read at once
+        write(folder, {f"burst/{number % 7}/s{number}.py": "x\n" for number in range(inotify.BURST_EVENTS)})
+        write(folder, {f"s{number}.py": "x\n" for number in range(inotify.BURST_EVENTS)})
+    hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
     assert watched.overflows == 1
-    assert len(seen.paths) < 1.5 * inotify.STORM  # of twice as many files
-    fence(folder, seen, "storm/3/after.py")  # what came in the storm is watched
-    fence(folder, seen)
+    assert len(hints.paths) < 1.5 * inotify.BURST_EVENTS  # there are twice as many files
+    fence(folder, hints, "burst/3/after.py")  # folders created during the burst are watched
+    fence(folder, hints)
 
 
-def test_it_can_be_stopped_in_a_storm(watched: Watcher, folder: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(inotify, "LONGEST_STORM_S", 60.0)
-    monkeypatch.setattr(inotify, "STORM", 20)
+def test_watcher_can_be_stopped_during_a_burst(watched: Watcher, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(inotify, "MAX_BURST_S", 60.0)
+    monkeypatch.setattr(inotify, "BURST_EVENTS", 20)
     stop = threading.Event()
 
-    def blow() -> None:
+    def write_files() -> None:
         while not stop.is_set():
-            write(folder, {"blown.py": "x\n", "away.py": "x\n"})
+            write(folder, {"one.py": "x\n", "two.py": "x\n"})
 
-    wind = threading.Thread(target=blow)
-    wind.start()
+    writer = threading.Thread(target=write_files)
+    writer.start()
     try:
         reader = watched._observer.inotify  # type: ignore[union-attr]
         deadline = time.monotonic() + LIMIT_S
-        while not (reader._is_reading and reader._count > inotify.STORM):
+        while not (reader._is_reading and reader._count > inotify.BURST_EVENTS):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         watched.stop()
         assert not reader.is_alive()
     finally:
         stop.set()
-        wind.join()
+        writer.join()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE])
-def test_no_more_watches_at_the_start_means_polling(
-    folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch, number: int
+def test_watch_limit_at_start_switches_to_polling(
+    folder: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch, number: int
 ):
     def refuse(*_: object) -> None:
         raise OSError(number, "no more")
 
     monkeypatch.setattr("watchdog.observers.inotify_c.InotifyFD.add_callback", refuse)
-    watcher = Watcher(folder, FileFilter(folder, config.Files()), seen.add, seen.troubles.append, poll_s=0.05)
+    watcher = Watcher(folder, FileFilter(folder, config.Files()), hints.add, hints.warnings.append, poll_s=0.05)
     watcher.start()
     try:
         assert watcher.mode == "polling"
-        assert [type(trouble) for trouble in seen.troubles] == [FolderError]
-        assert "max_user_watches" in str(seen.troubles[0])
+        assert [type(trouble) for trouble in hints.warnings] == [FolderError]
+        assert "max_user_watches" in str(hints.warnings[0])
         write(folder, {"pkg/b.py": "b = 22\n", "c.py": "c\n", "node_modules/x.py": "x\n"})
         (folder / "a.py").unlink()
-        seen.until(lambda paths, _: {"pkg/b.py", "c.py", "a.py"} <= paths)
-        assert "node_modules/x.py" not in seen.paths
+        hints.wait_until(lambda paths, _: {"pkg/b.py", "c.py", "a.py"} <= paths)
+        assert "node_modules/x.py" not in hints.paths
     finally:
         watcher.stop()
 
 
 @pytest.mark.parametrize("when", ["at the start", "later"])
-def test_no_more_watches_below_the_root_means_polling(
-    folder: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch, when: str
+def test_watch_limit_below_the_root_switches_to_polling(
+    folder: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch, when: str
 ):
-    """watchdog passes over a folder that it cannot watch, and its edits would never be seen."""
+    """watchdog silently skips a folder that it cannot watch; its edits would be missed."""
     from watchdog.observers.inotify_c import InotifyFD
 
     real = InotifyFD.add_callback
@@ -344,61 +346,61 @@ def test_no_more_watches_below_the_root_means_polling(
         return real(self, path, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(InotifyFD, "add_callback", refuse)
-    watcher = Watcher(folder, FileFilter(folder, config.Files()), seen.add, seen.troubles.append, poll_s=0.05)
+    watcher = Watcher(folder, FileFilter(folder, config.Files()), hints.add, hints.warnings.append, poll_s=0.05)
     watcher.start()
     try:
         if when == "later":
             assert watcher.mode == "native"
             write(folder, {"deep/x.py": "x\n"})
-            seen.until(lambda _, everything: everything >= 1)
+            hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
         assert watcher.mode == "polling"
-        assert len(seen.troubles) == 1
+        assert len(hints.warnings) == 1
         write(folder, {"pkg/b.py": "b = 23\n", "deep/y.py": "y\n"})
-        seen.until(lambda paths, _: {"pkg/b.py", "deep/y.py"} <= paths)
+        hints.wait_until(lambda paths, _: {"pkg/b.py", "deep/y.py"} <= paths)
     finally:
         watcher.stop()
 
 
-def test_polling_sees_another_branch_and_other_rules(git_repo: GitRepo, seen: Seen, monkeypatch: pytest.MonkeyPatch):
+def test_polling_detects_branch_and_rule_changes(git_repo: GitRepo, hints: Hints, monkeypatch: pytest.MonkeyPatch):
     git_repo.commit({"a.py": "a\n"})
     monkeypatch.setattr(watch, "is_remote", lambda _: True)
-    watcher = Watcher(git_repo.root, FileFilter(git_repo.root, config.Files()), seen.add, poll_s=0.05)
+    watcher = Watcher(git_repo.root, FileFilter(git_repo.root, config.Files()), hints.add, poll_s=0.05)
     watcher.start()
     try:
         assert watcher.mode == "polling"
         git_repo.git("checkout", "-q", "-b", "other")
-        seen.until(lambda _, everything: everything >= 1)
+        hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
         write(git_repo.root, {".gitignore": "x\n"})
-        seen.until(lambda _, everything: everything >= 2)
+        hints.wait_until(lambda _, whole_folder: whole_folder >= 2)
     finally:
         watcher.stop()
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved"])
-def test_a_root_that_goes_is_told_and_can_come_back(watched: Watcher, folder: Path, seen: Seen, how: str):
+def test_missing_root_is_reported_and_can_be_watched_again(watched: Watcher, folder: Path, hints: Hints, how: str):
     folder.rename(folder.with_name("elsewhere"))
     if how == "deleted":
         for path in sorted(folder.with_name("elsewhere").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         folder.with_name("elsewhere").rmdir()
-    seen.until(lambda _, everything: everything >= 1)
+    hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
     assert not watched.alive
     with pytest.raises(FolderError, match="no longer exists"):
         watched.start()
     write(folder, {"a.py": "a\n"})
     watched.start()
     assert watched.alive
-    fence(folder, seen)
+    fence(folder, hints)
 
 
-def test_stopping_leaves_no_thread_and_no_descriptor(folder: Path, seen: Seen):
+def test_stop_leaves_no_thread_and_no_descriptor(folder: Path, hints: Hints):
     def counts() -> tuple[int, int]:
         return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
-    gc.collect()  # what earlier tests left must not go in between
+    gc.collect()  # objects of earlier tests must not be collected between the counts
     before = counts()
     for _ in range(5):
-        watcher = Watcher(folder, FileFilter(folder, config.Files()), seen.add)
+        watcher = Watcher(folder, FileFilter(folder, config.Files()), hints.add)
         watcher.start()
         watcher.start()
         watcher.stop()
@@ -410,7 +412,7 @@ def test_stopping_leaves_no_thread_and_no_descriptor(folder: Path, seen: Seen):
 
 
 @pytest.mark.parametrize("save", SAVE_STYLES)
-def test_each_way_of_saving_is_one_edit(folder: Path, save: Callable[[Path, str], None]):
+def test_each_save_style_is_one_modification(folder: Path, save: Callable[[Path, str], None]):
     rules = FileFilter(folder, config.Files())
     batch = Coalescer(quiet_s=0.2, max_delay_s=5.0)
     watcher = Watcher(folder, rules, batch.add)
@@ -419,7 +421,7 @@ def test_each_way_of_saving_is_one_edit(folder: Path, save: Callable[[Path, str]
         held: Snapshot = scan(rules)
         for n in range(3):
             save(folder / "pkg/b.py", f"b = 'saved {n}'\n")
-            found = scan(rules, held, hints=taken(batch))
+            found = scan(rules, held, hints=take_when_due(batch))
             assert changes(held, found) == {"pkg/b.py": "modified"}
             assert found == scan(rules)
             held = found
@@ -427,10 +429,10 @@ def test_each_way_of_saving_is_one_edit(folder: Path, save: Callable[[Path, str]
         watcher.stop()
 
 
-def taken(batch: Coalescer) -> frozenset[str]:
-    until = time.monotonic() + LIMIT_S
+def take_when_due(batch: Coalescer) -> frozenset[str]:
+    wait_until = time.monotonic() + LIMIT_S
     while (wait := batch.seconds_until_due()) != 0.0:
-        assert time.monotonic() < until
+        assert time.monotonic() < wait_until
         time.sleep(0.01 if wait is None else min(wait, 0.05))
     hints = batch.take()
     assert hints is not None
@@ -447,7 +449,7 @@ class Clock:
         return self.now
 
 
-def test_a_batch_is_ready_after_quiet():
+def test_batch_is_due_after_the_quiet_time():
     clock = Clock()
     batch = Coalescer(0.5, 5.0, clock)
     assert batch.seconds_until_due() is None
@@ -462,7 +464,7 @@ def test_a_batch_is_ready_after_quiet():
     assert batch.take() == frozenset()
 
 
-def test_a_batch_does_not_wait_for_ever():
+def test_batch_is_due_after_the_maximum_delay():
     clock = Clock()
     batch = Coalescer(0.5, 2.0, clock)
     for _ in range(5):
@@ -471,7 +473,7 @@ def test_a_batch_does_not_wait_for_ever():
     assert batch.seconds_until_due() == 0.0
 
 
-def test_everything_swallows_single_paths_and_ends_with_the_batch():
+def test_whole_folder_hint_replaces_paths_until_the_batch_is_taken():
     batch = Coalescer(0.0, 0.0)
     batch.add(frozenset({"a.py"}))
     batch.add(None)
@@ -482,7 +484,7 @@ def test_everything_swallows_single_paths_and_ends_with_the_batch():
     assert batch.take() == {"c.py"}
 
 
-def test_too_many_paths_become_everything():
+def test_too_many_paths_become_a_whole_folder_hint():
     batch = Coalescer(0.0, 0.0)
     for n in range(10_000):
         batch.add(frozenset({f"{n}.py"}))
@@ -506,8 +508,8 @@ def test_git_is_busy_while_it_holds_its_lock(git_repo: GitRepo):
     past = time.time() - 200
     for path in (lock, git_repo.root / ".git/index", git_repo.root / ".git/HEAD"):
         os.utime(path, (past, past))
-    assert not git_busy(git_repo.root)  # left behind by a killed git
-    assert git_busy(git_repo.root, quiet_s=5.0)  # a long checkout: files are still being written
+    assert not git_busy(git_repo.root)  # left by a killed git
+    assert git_busy(git_repo.root, quiet_s=5.0)  # a long checkout that is still writing files
     os.utime(git_repo.root / ".git/index")
     assert git_busy(git_repo.root)
     past = time.time() - 4000
@@ -515,7 +517,7 @@ def test_git_is_busy_while_it_holds_its_lock(git_repo: GitRepo):
     assert not git_busy(git_repo.root, quiet_s=5.0)
 
 
-def test_a_rebase_that_waits_for_the_user_is_not_busy(git_repo: GitRepo, tmp_path: Path):
+def test_rebase_that_waits_for_the_user_is_not_busy(git_repo: GitRepo, tmp_path: Path):
     state = git_repo.root / ".git/rebase-merge"
     state.mkdir()
     assert git_busy(git_repo.root)
@@ -542,18 +544,18 @@ MOUNTS = """\
         ("/mnt22", "ext4"),
     ],
 )
-def test_the_file_system_of_a_path(path: str, kind: str):
-    assert mounts.file_system(MOUNTS.splitlines(), path) == kind
+def test_file_system_type_of_a_path(path: str, kind: str):
+    assert mounts.file_system_type(MOUNTS.splitlines(), path) == kind
 
 
-def test_a_lock_from_the_future_is_not_waited_for(git_repo: GitRepo):
-    """The clock was set back after git was killed: its lock would count as fresh until that time comes again."""
+def test_lock_dated_in_the_future_is_ignored(git_repo: GitRepo):
+    """If the clock was set back after git was killed, its lock must not count as fresh until that time."""
     git_repo.commit({"a.py": "1\n"})
     lock = git_repo.root / ".git/index.lock"
     lock.write_text("")
     assert git_busy(git_repo.root)
     ahead = time.time() + 10.0
-    os.utime(lock, (ahead, ahead))  # another machine's clock
+    os.utime(lock, (ahead, ahead))  # within the clock skew of another machine
     assert git_busy(git_repo.root)
     ahead = time.time() + 86_400.0
     os.utime(lock, (ahead, ahead))

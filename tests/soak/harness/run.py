@@ -24,6 +24,9 @@ from tests.soak.harness.bar import Bar, Finding, Task
 from tests.soak.harness.sources import PACKAGE
 
 Say = Callable[[str], None]
+_ROOT = PACKAGE.parent
+CODE = (PACKAGE, _ROOT / "tests/soak", _ROOT / "tests/support", _ROOT / "lab/c2l_lab/clients")
+"""The sources that a result depends on."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,12 @@ def measure(bar: Bar, count: int, plant: str = "", say: Say = lambda line: None)
 
 @cache
 def code_digest() -> str:
-    """Names the package's sources as they are now: rows that other code made are measured again."""
+    """A digest of the sources in `CODE`: a row that was measured with other sources is measured again."""
     digest = hashlib.blake2b(digest_size=10)
-    for path in sorted(PACKAGE.rglob("*.py")):
-        data = path.read_bytes()
-        digest.update(b"%s\0%d\0%b" % (path.relative_to(PACKAGE).as_posix().encode(), len(data), data))
+    for folder in CODE:
+        for path in sorted(folder.rglob("*.py")):
+            data = path.read_bytes()
+            digest.update(b"%s\0%d\0%b" % (path.relative_to(folder.parent).as_posix().encode(), len(data), data))
     return digest.hexdigest()
 
 
@@ -124,7 +128,7 @@ class _Results:
             for row in (stats.Row(**item) for item in plain["rows"]):
                 self._rows.setdefault(row.name.partition("/")[0], []).append(row)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RequestError(f"{out} is not a result of `bench soak`; name another file.") from error
+            raise RequestError(f"{out} is not a result file of the soak; name another file.") from error
 
     def has(self, bar: Bar, count: int, plant: str) -> bool:
         about = self._about.get(bar.name, {})

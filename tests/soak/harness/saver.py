@@ -184,7 +184,7 @@ def error(number: int, code: int, root: Path) -> None:
         tell("saved", 2)
         least = 2
     except StorageError as refused:
-        tell("refused" if "cannot be kept" in str(refused) else "unclear")
+        tell("refused" if "cannot be saved" in str(refused) else "unclear")
     loaded = FolderStore(root).load()
     tell("kept" if loaded is not None and whole(loaded) and loaded[0].generation >= least else "torn")
     if left() > 0:

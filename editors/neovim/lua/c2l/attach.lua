@@ -1,4 +1,4 @@
---- Binds the renderer to the buffers that a server is attached to.
+--- Connects the renderer to the buffers that a server is attached to.
 local launch = require('c2l.launch')
 
 local M = {}
@@ -13,15 +13,15 @@ local function bind(buf)
   local function on(events, run) vim.api.nvim_create_autocmd(events, { group = bound, buffer = buf, callback = run }) end
   on({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, function() suggest.update() end)
   on('BufEnter', function() require('c2l.status').refresh(buf) end)
-  on('InsertEnter', function() vim.schedule(suggest.enter) end) -- the mode is not insert yet
-  on('CompleteDone', function() vim.schedule(suggest.update) end) -- the menu is not closed yet
+  on('InsertEnter', function() vim.schedule(suggest.enter) end) -- the mode changes after this event
+  on('CompleteDone', function() vim.schedule(suggest.update) end) -- the menu closes after this event
   on({ 'InsertLeave', 'BufLeave', 'BufUnload' }, function() suggest.leave() end)
 end
 
---- Whether another client serves the buffer already: after a restart the old one may be slow to leave.
+--- Returns whether another client of the server is attached to the buffer, as happens during a restart.
 ---@param client vim.lsp.Client
 ---@param buf integer
-local function succeeded(client, buf)
+local function is_replaced(client, buf)
   for _, other in ipairs(vim.lsp.get_clients({ name = launch.NAME, bufnr = buf, _uninitialized = true })) do
     if other.id ~= client.id then
       return true
@@ -30,7 +30,7 @@ local function succeeded(client, buf)
   return false
 end
 
---- Follow the client from now on.
+--- Connect buffers when the server attaches to them, from now on.
 function M.follow()
   vim.api.nvim_clear_autocmds({ group = group })
   vim.api.nvim_create_autocmd('LspAttach', {
@@ -44,20 +44,20 @@ function M.follow()
       require('c2l.switch').attached(event.buf)
       require('c2l.status').refresh(event.buf)
       if vim.lsp.inline_completion then
-        -- Neovim's own renderer would show the same text a second time. Other servers keep it.
+        -- Neovim's renderer would show the same text twice. It stays enabled for other servers.
         vim.lsp.inline_completion.enable(false, { client_id = client.id })
       end
-      vim.schedule(require('c2l.suggest').switched)
+      vim.schedule(require('c2l.suggest').restart)
     end,
   })
   vim.api.nvim_create_autocmd('LspDetach', {
     group = group,
     callback = function(event)
       local client = vim.lsp.get_client_by_id(event.data.client_id)
-      if client and client.name == launch.NAME and not succeeded(client, event.buf) then
+      if client and client.name == launch.NAME and not is_replaced(client, event.buf) then
         vim.api.nvim_clear_autocmds({ group = bound, buffer = event.buf })
         require('c2l.suggest').leave()
-        require('c2l.supervisor').orphan(event.buf)
+        require('c2l.supervisor').reattach_later(event.buf)
       end
     end,
   })

@@ -1,10 +1,10 @@
---- The client as Neovim 0.10 to 0.12 know it: one spelling for what they spell differently.
+--- The LSP client with one interface for Neovim 0.10 to 0.12, whose APIs differ.
 local launch = require('c2l.launch')
 local protocol = require('c2l.protocol')
 
 local M = {}
 
--- From 0.11 on these are methods; before, they are functions that hold their client.
+-- Client functions are methods since 0.11; in 0.10 they are closures.
 local METHODS = vim.fn.has('nvim-0.11') == 1
 
 local function call(client, name, ...)
@@ -14,7 +14,7 @@ local function call(client, name, ...)
   return client[name](...)
 end
 
---- The running client of a buffer, or any running one.
+--- Returns the running client of a buffer, or without `buf` any running client.
 ---@param buf? integer
 ---@return vim.lsp.Client?
 function M.get(buf)
@@ -25,7 +25,7 @@ function M.get(buf)
   end
 end
 
---- Whether a client is there that the server has not answered yet.
+--- Returns whether a client is waiting for the server to initialize.
 ---@return boolean
 function M.starting()
   for _, client in ipairs(vim.lsp.get_clients({ name = launch.NAME, _uninitialized = true })) do
@@ -36,7 +36,7 @@ function M.starting()
   return false
 end
 
---- A received value without JSON's null, which is not nil in Lua.
+--- Returns a received value with JSON's null replaced by nil.
 ---@param value any
 ---@return any
 function M.plain(value)
@@ -48,6 +48,7 @@ function M.plain(value)
   return value
 end
 
+--- Send a request; `reply` is called with the result. Returns nil if it could not be sent.
 ---@param client vim.lsp.Client
 ---@param method string
 ---@param params any an empty table must be `vim.empty_dict()`
@@ -88,7 +89,7 @@ function M.execute(client, command, arguments, reply)
   M.request(client, 'workspace/executeCommand', params, reply or function() end)
 end
 
---- Tell the server that its settings have changed; it asks for them.
+--- Notify the server of changed settings; the server then requests them.
 ---@param client vim.lsp.Client
 ---@param settings c2l.Settings
 function M.configure(client, settings)
@@ -97,7 +98,7 @@ function M.configure(client, settings)
   M.notify(client, 'workspace/didChangeConfiguration', { settings = client.settings })
 end
 
---- Byte column of a position that counts the units of `encoding`.
+--- Returns the byte column of a position that is given in code units of `encoding`.
 ---@param line string
 ---@param units integer
 ---@param encoding string
@@ -113,10 +114,10 @@ function M.byte(line, units, encoding)
   return ok and byte or #line
 end
 
---- Whether a buffer is one that is served.
+--- Returns whether the server is used for a buffer.
 ---@param buf integer
 ---@return boolean
-local function served(buf)
+local function is_served(buf)
   local filetypes = require('c2l.config').options.filetypes
   return vim.api.nvim_buf_is_loaded(buf)
     and vim.bo[buf].buftype == ''
@@ -124,10 +125,10 @@ local function served(buf)
     and (not filetypes or vim.tbl_contains(filetypes, vim.bo[buf].filetype))
 end
 
---- Start the server for a buffer, or let the buffer join the server that runs.
+--- Attach a buffer to the running server; start a server if none is running.
 ---@param buf integer
 function M.start(buf)
-  if not served(buf) then
+  if not is_served(buf) then
     return
   end
   local spec = vim.lsp.config and vim.deepcopy(vim.lsp.config[launch.NAME]) or launch.spec()
@@ -135,7 +136,7 @@ function M.start(buf)
   vim.lsp.start(spec, { bufnr = buf, reuse_client = spec.reuse_client })
 end
 
---- Serve buffers as they get their file type, and those that have one already.
+--- Attach all existing and future buffers of the configured file types.
 function M.enable()
   if vim.lsp.config then
     vim.lsp.config(launch.NAME, launch.spec())

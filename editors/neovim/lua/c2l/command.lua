@@ -1,4 +1,4 @@
---- `:C2L <sub>`: every command of the contract that is not a key. Each is a row of one table.
+--- The command `:C2L {sub}`. The table `subs` defines the subcommands.
 local client = require('c2l.client')
 local protocol = require('c2l.protocol')
 local report = require('c2l.report')
@@ -8,19 +8,19 @@ local M = {}
 ---@class c2l.Sub
 ---@field run fun(words: string[])
 ---@field text string
----@field words? string[] what may follow
+---@field words? string[] completions of its first argument
 
 ---@param message string
-local function say(message) vim.api.nvim_echo({ { 'c2l: ' .. message } }, false, {}) end
+local function inform(message) vim.api.nvim_echo({ { 'c2l: ' .. message } }, false, {}) end
 
 ---@param message string
-local function complain(message) vim.notify('c2l: ' .. message, vim.log.levels.WARN) end
+local function warn(message) vim.notify('c2l: ' .. message, vim.log.levels.WARN) end
 
 ---@return vim.lsp.Client?
 local function server()
   local found = client.get(vim.api.nvim_get_current_buf()) or client.get()
   if not found then
-    complain('No server is running. :checkhealth c2l says why.')
+    warn('No server is running. Run :checkhealth c2l to find the cause.')
   end
   return found
 end
@@ -35,7 +35,7 @@ local function request(method, params, done)
   end
   client.request(to, method, params, function(err, result)
     if err then
-      return complain(err.message)
+      return warn(err.message)
     end
     done(result)
   end)
@@ -57,43 +57,43 @@ local function where(words) return words[1] == 'buffer' and { buf = 0 } or nil e
 local ADAPTER = {
   info = function() request(protocol.Method.ADAPTER_INFO, here(), function(info) report.show('adapter', report.adapter(info)) end) end,
   regenerate = function()
-    request(protocol.Method.ADAPTER_REGENERATE, here(), function() say('The adapter is made anew.') end)
+    request(protocol.Method.ADAPTER_REGENERATE, here(), function() inform('The adapter is being rebuilt.') end)
   end,
   reset = function(words)
-    local question = 'Forget everything that was learned from this folder? Your files are not touched.'
-    if words[1] == 'force' or vim.fn.confirm(question, '&Forget\n&Keep', 2) == 1 then
-      request(protocol.Method.ADAPTER_RESET, here(), function() say('What was learned is forgotten.') end)
+    local question = 'Delete the adapter of this folder and everything learned from it? Your files are not changed.'
+    if words[1] == 'force' or vim.fn.confirm(question, '&Delete\n&Keep', 2) == 1 then
+      request(protocol.Method.ADAPTER_RESET, here(), function() inform('The adapter was deleted.') end)
     end
   end,
   deepen = function(words)
     local cancel = words[1] == 'cancel'
     request(protocol.Method.ADAPTER_DEEPEN, vim.tbl_extend('error', here(), { cancel = cancel }), function()
-      say(cancel and 'Training is stopped; nothing was changed.' or 'Training goes on in the background; :C2L adapter says how far it is.')
+      inform(cancel and 'Fine-tuning was stopped; the adapter is unchanged.' or 'Fine-tuning runs in the background; :C2L adapter shows its progress.')
     end)
   end,
   toggle = function()
     request(protocol.Method.ADAPTER_SET_ENABLED, here(), function(info)
       require('c2l.switch').adapter(info.folder, info.enabled)
-      say(info.enabled and 'The adapter is in use.' or 'The bare model is in use.')
+      inform(info.enabled and 'The adapter is on.' or 'The adapter is off; the base model is in use.')
     end)
   end,
   export = function(words)
     if not words[1] then
-      return complain('Say where to: :C2L adapter export {folder}')
+      return warn('Usage: :C2L adapter export {folder}')
     end
     local out = vim.fn.fnamemodify(vim.fn.expand(words[1]), ':p')
     local params = vim.tbl_extend('error', here(), { out = out })
-    request(protocol.Method.ADAPTER_EXPORT, params, function(done) say(('Written to %s, rank %d.'):format(done.out, done.rank)) end)
+    request(protocol.Method.ADAPTER_EXPORT, params, function(done) inform(('Exported to %s with rank %d.'):format(done.out, done.rank)) end)
   end,
 }
 
 local MODEL = {
-  load = function() request(protocol.Method.MODEL_LOAD, vim.empty_dict(), function() say('The model is being loaded.') end) end,
-  unload = function() request(protocol.Method.MODEL_UNLOAD, vim.empty_dict(), function() say('The model is unloaded.') end) end,
+  load = function() request(protocol.Method.MODEL_LOAD, vim.empty_dict(), function() inform('The model is loading.') end) end,
+  unload = function() request(protocol.Method.MODEL_UNLOAD, vim.empty_dict(), function() inform('The model was unloaded.') end) end,
   select = function(words)
     local function set(id)
       if id and id ~= '' then
-        require('c2l').configure({ model = { id = id, path = '' } }) -- a path would win over the id
+        require('c2l').configure({ model = { id = id, path = '' } }) -- a path would take precedence over the id
       end
     end
     if words[1] then
@@ -109,7 +109,7 @@ local function nested(name, rows)
   return function(words)
     local row = rows[words[1] or (rows.info and 'info' or '')]
     if not row then
-      return complain((':C2L %s {%s}'):format(name, table.concat(vim.fn.sort(vim.tbl_keys(rows)), '|')))
+      return warn(('Usage: :C2L %s {%s}'):format(name, table.concat(vim.fn.sort(vim.tbl_keys(rows)), '|')))
     end
     row(vim.list_slice(words, 2))
   end
@@ -118,7 +118,7 @@ end
 ---@type table<string, c2l.Sub>
 M.subs = {
   status = {
-    text = 'what is going on here, and why nothing is shown',
+    text = 'state of server and adapter, and why nothing is shown',
     run = function()
       local buf = vim.api.nvim_get_current_buf()
       require('c2l').status(nil, function(status)
@@ -127,7 +127,7 @@ M.subs = {
     end,
   },
   statistics = {
-    text = 'counts of this machine; "reset" starts anew',
+    text = 'counts of completions on this machine; "reset" sets them to zero',
     words = { 'reset' },
     run = function(words)
       require('c2l').statistics(function(counts)
@@ -144,45 +144,45 @@ M.subs = {
     end,
   },
   explain = {
-    text = 'how the suggestion shown last came about',
+    text = 'details of the last shown suggestion',
     run = function()
       local id = require('c2l.suggest').id()
       if not id then
-        return complain('No suggestion was shown yet.')
+        return warn('No suggestion has been shown yet.')
       end
       request(protocol.Method.EXPLAIN, { id = id }, function(result)
         report.show('explain', vim.split(vim.inspect(result), '\n'))
       end)
     end,
   },
-  enable = { text = 'on; "buffer": here', words = { 'buffer' }, run = function(words) require('c2l').enable(where(words)) end },
-  disable = { text = 'off; "buffer": here', words = { 'buffer' }, run = function(words) require('c2l').disable(where(words)) end },
-  toggle = { text = 'the other way; "buffer": here', words = { 'buffer' }, run = function(words) require('c2l').toggle(where(words)) end },
+  enable = { text = 'turn suggestions on; "buffer": in this buffer', words = { 'buffer' }, run = function(words) require('c2l').enable(where(words)) end },
+  disable = { text = 'turn suggestions off; "buffer": in this buffer', words = { 'buffer' }, run = function(words) require('c2l').disable(where(words)) end },
+  toggle = { text = 'turn suggestions on or off; "buffer": in this buffer', words = { 'buffer' }, run = function(words) require('c2l').toggle(where(words)) end },
   language = {
-    text = 'on or off for the language of this buffer',
+    text = 'turn suggestions on or off for the language of this buffer',
     run = function()
       execute(protocol.Command.TOGGLE_LANGUAGE, { uri = vim.uri_from_bufnr(0) }, function(result)
         require('c2l.switch').language(result.language, result.enabled)
-        say(('Completions are %s for %s.'):format(result.enabled and 'on' or 'off', result.language))
-        require('c2l.suggest').switched()
+        inform(('Completions are %s for %s.'):format(result.enabled and 'on' or 'off', result.language))
+        require('c2l.suggest').restart()
       end)
     end,
   },
   snooze = {
-    text = 'silent for some minutes (5); 0 ends it',
+    text = 'turn suggestions off for some minutes (default 5); 0 ends it',
     run = function(words)
       local minutes = tonumber(words[1]) or 5
       execute(protocol.Command.SNOOZE, { minutes = minutes }, function(result)
         require('c2l.switch').snoozed(result['until'])
-        say(minutes > 0 and ('Silent for %g minutes.'):format(minutes) or 'Awake.')
+        inform(minutes > 0 and ('Suggestions are off for %g minutes.'):format(minutes) or 'Suggestions are on.')
       end)
     end,
   },
   trigger = {
-    text = 'ask now, in insert mode',
+    text = 'request a suggestion now, in Insert mode',
     run = function()
       if server() and not require('c2l').trigger() then
-        complain('Suggestions come in insert mode only; a key for `trigger` asks there.')
+        warn('Suggestions are shown in Insert mode only. Map a key to `trigger` to request one there.')
       end
     end,
   },
@@ -196,13 +196,13 @@ M.subs = {
     words = vim.fn.sort(vim.tbl_keys(MODEL)),
     run = nested('model', MODEL),
   },
-  restart = { text = 'end the server and start it anew', run = function() require('c2l').restart() end },
+  restart = { text = 'restart the server', run = function() require('c2l').restart() end },
   log = {
-    text = "Neovim's log of its language servers",
+    text = "Neovim's log of language servers",
     run = function() vim.cmd.tabedit(vim.fn.fnameescape(require('vim.lsp.log').get_filename())) end,
   },
-  health = { text = 'what would stop it from working', run = function() vim.cmd.checkhealth('c2l') end },
-  menu = { text = 'choose one of these', run = function() M.menu() end },
+  health = { text = 'check the installation', run = function() vim.cmd.checkhealth('c2l') end },
+  menu = { text = 'choose a subcommand from a list', run = function() M.menu() end },
 }
 
 --- Choose a subcommand from a list.
@@ -224,7 +224,7 @@ function M.run(words)
   local name = words[1] or 'status'
   local sub = M.subs[name]
   if not sub then
-    return complain(('There is no :C2L %s.'):format(name))
+    return warn(('Unknown subcommand: %s'):format(name))
   end
   sub.run(vim.list_slice(words, 2))
 end

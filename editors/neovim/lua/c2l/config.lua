@@ -1,27 +1,27 @@
---- The options of `setup`: defaults, checks, and what the server is to be told of them.
+--- The options of `setup`: defaults, validation, and the settings for the server.
 local protocol = require('c2l.protocol')
 
 local M = {}
 
 ---@class c2l.Keymaps
----@field accept? string|false the whole suggestion
----@field accept_word? string|false its next word
----@field accept_line? string|false its next line
----@field next? string|false the next candidate; asks for more where there is only one
----@field prev? string|false the candidate before
+---@field accept? string|false accept the whole suggestion
+---@field accept_word? string|false accept its next word
+---@field accept_line? string|false accept its next line
+---@field next? string|false show the next candidate; requests more if there is only one
+---@field prev? string|false show the previous candidate
 ---@field dismiss? string|false hide the suggestion until the text changes
----@field trigger? string|false ask explicitly
+---@field trigger? string|false request suggestions explicitly
 
 ---@class c2l.Options
----@field settings? c2l.Settings what the server is told; the same keys as `c2l.*` in other editors
----@field filetypes? string[]|false file types whose buffers are served; false: every one
----@field root_markers? string[] a folder that holds one of these is a workspace folder
----@field cmd? string[]|fun(dispatchers: table): table start the server this way and no other
+---@field settings? c2l.Settings settings of the server; the same keys as `c2l.*` in other editors
+---@field filetypes? string[]|false file types for which the server is used; false: all
+---@field root_markers? string[] a folder that contains one of these is a workspace folder
+---@field cmd? string[]|fun(dispatchers: table): table command that starts the server, instead of the default
 ---@field keymaps? c2l.Keymaps|false insert-mode keys; each falls through while no suggestion is shown
 ---@field hide_on_popup? boolean hide the suggestion while a completion menu is open
 ---@field popup_visible? fun(): boolean whether a completion menu is open
----@field trusted? boolean false: nothing of the workspace folders is read, learned or kept
----@field restarts? integer how often within three minutes a server that died is started again
+---@field trusted? boolean false: files of the workspace folders are neither read nor indexed nor stored
+---@field restarts? integer automatic restarts of a crashed server within three minutes
 
 ---@type c2l.Options
 M.defaults = {
@@ -59,10 +59,10 @@ local TYPES = {
 ---@type c2l.Options
 M.options = vim.deepcopy(M.defaults)
 
---- Whether `setup` was called; without it only the server's own configuration is here.
+--- Whether `setup` was called. Otherwise only the LSP configuration of the server is used.
 M.active = false
 
---- Take the user's options. A wrong one is named and left at its default; the rest still works.
+--- Set the options. Invalid ones keep their default and are returned as a list of messages.
 ---@param given? c2l.Options
 ---@return string[] problems
 function M.set(given)
@@ -70,7 +70,7 @@ function M.set(given)
   for key, value in pairs(given or {}) do
     local types = TYPES[key]
     if not types then
-      table.insert(problems, ('c2l: there is no option "%s".'):format(tostring(key)))
+      table.insert(problems, ('c2l: unknown option "%s".'):format(tostring(key)))
     elseif not vim.tbl_contains(types, type(value)) then
       table.insert(problems, ('c2l: option "%s" must be a %s.'):format(key, table.concat(types, ' or ')))
     elseif key == 'keymaps' and type(value) == 'table' then
@@ -90,9 +90,9 @@ function M.keymaps(given, problems)
   local keymaps = vim.deepcopy(M.defaults.keymaps) --[[@as c2l.Keymaps]]
   for action, lhs in pairs(given) do
     if keymaps[action] == nil then
-      table.insert(problems, ('c2l: there is no key for "%s".'):format(tostring(action)))
+      table.insert(problems, ('c2l: unknown key action "%s".'):format(tostring(action)))
     elseif type(lhs) ~= 'string' and lhs ~= false then
-      table.insert(problems, ('c2l: the key for "%s" must be a string or false.'):format(action))
+      table.insert(problems, ('c2l: the key of "%s" must be a string or false.'):format(action))
     else
       keymaps[action] = lhs
     end
@@ -100,7 +100,7 @@ function M.keymaps(given, problems)
   return keymaps
 end
 
---- The settings that any source may set: the answer to `workspace/configuration`.
+--- Returns the settings that a workspace may also set: the result of `workspace/configuration`.
 ---@return c2l.Settings
 function M.workspace_settings()
   local settings = vim.deepcopy(M.options.settings)
@@ -116,7 +116,7 @@ function M.workspace_settings()
   return settings
 end
 
---- The settings that count as said by the user alone, who is trusted with what may be read as well. The server reads them
+--- Returns the settings that only the user may set, including the limits on which files may be read. The server reads them
 --- once, when it starts.
 ---@return c2l.Settings
 function M.machine_settings()

@@ -1,8 +1,8 @@
---- For Neovim's own `vim.lsp.inline_completion` (0.12), used without this plugin's renderer. `:help c2l-core`
+--- Support for Neovim's `vim.lsp.inline_completion` (0.12) without this plugin's renderer. `:help c2l-core`
 local M = {}
 
---- Text typed along with the suggestion since it came is part of it already: the range grows to the cursor, so that
---- accepting replaces that text instead of leaving it behind.
+--- Extends the range of an item to the cursor if the text typed since the request is the start of the item, so that
+--- accepting the item does not insert that text twice.
 ---@param item vim.lsp.inline_completion.Item
 ---@return vim.lsp.inline_completion.Item
 function M.on_accept(item)

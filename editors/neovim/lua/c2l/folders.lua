@@ -1,10 +1,10 @@
---- One server for all workspace folders: a model is large, so a second folder joins the server that runs already.
+--- One server for all workspace folders, because each server loads the model. New folders join the running server.
 local launch = require('c2l.launch')
 
 local M = {}
 
----@type table<integer, table[]> folders that wait until their client is initialized
-local waiting = {}
+---@type table<integer, table[]> folders to announce once their client is initialized, by client
+local pending = {}
 
 ---@param client vim.lsp.Client
 ---@param folder { uri: string, name: string }
@@ -12,7 +12,7 @@ local function announce(client, folder)
   require('c2l.client').notify(client, 'workspace/didChangeWorkspaceFolders', { event = { added = { folder }, removed = {} } })
 end
 
---- Whether this client serves the configuration too; if so, its folder joins.
+--- Add the folder of `spec` to a client. Returns false if the client is not a running client of this server.
 ---@param client vim.lsp.Client
 ---@param spec table
 ---@return boolean
@@ -36,19 +36,19 @@ function M.join(client, spec)
   if client.initialized then
     announce(client, folder)
   else
-    waiting[client.id] = waiting[client.id] or {}
-    table.insert(waiting[client.id], folder)
+    pending[client.id] = pending[client.id] or {}
+    table.insert(pending[client.id], folder)
   end
   return true
 end
 
---- The client is initialized: announce the folders that joined before.
+--- Announce the folders that joined before the client was initialized.
 ---@param client vim.lsp.Client
 function M.flush(client)
-  for _, folder in ipairs(waiting[client.id] or {}) do
+  for _, folder in ipairs(pending[client.id] or {}) do
     announce(client, folder)
   end
-  waiting[client.id] = nil
+  pending[client.id] = nil
 end
 
 return M

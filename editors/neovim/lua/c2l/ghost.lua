@@ -1,26 +1,26 @@
---- Draws what is left of a suggestion after the cursor, as one extmark. Decides nothing.
+--- Draws the remaining text of a suggestion after the cursor, as one extmark.
 local M = {}
 
 local namespace = vim.api.nvim_create_namespace('c2l.ghost')
 local MARK = 1
----@type integer? the buffer that has the mark
+---@type integer? the buffer that contains the extmark
 local drawn
 
 ---@param view c2l.View
 ---@return string[] lines
----@return integer over how many cells after the cursor the first line paints over
+---@return integer overlay number of cells after the cursor that the first line covers
 local function layout(view)
   local lines = vim.split(view.rest, '\n', { plain = true })
-  if view.cover == '' then
+  if view.replaced == '' then
     return lines, 0
   elseif #lines == 1 then
-    -- The end of the text stands in the buffer already; only what comes before it is new to the eye.
-    return { view.rest:sub(1, #view.rest - #view.cover) }, 0
+    -- The buffer already contains the end of the text, so only the part before it is drawn.
+    return { view.rest:sub(1, #view.rest - #view.replaced) }, 0
   end
-  return lines, vim.fn.strdisplaywidth(view.cover)
+  return lines, vim.fn.strdisplaywidth(view.replaced)
 end
 
---- Show it, in place of what is shown now.
+--- Show a suggestion in place of the previous one.
 ---@param buf integer
 ---@param view c2l.View
 ---@param annotation? string
@@ -28,8 +28,8 @@ function M.draw(buf, view, annotation)
   if drawn and drawn ~= buf then
     M.clear()
   end
-  local lines, over = layout(view)
-  local first = lines[1] .. (' '):rep(over - vim.fn.strdisplaywidth(lines[1]))
+  local lines, overlay = layout(view)
+  local first = lines[1] .. (' '):rep(overlay - vim.fn.strdisplaywidth(lines[1]))
   local chunks = { { first, 'C2lSuggestion' } }
   local below = {}
   for index = 2, #lines do
@@ -41,7 +41,7 @@ function M.draw(buf, view, annotation)
   vim.api.nvim_buf_set_extmark(buf, namespace, view.row, view.col, {
     id = MARK,
     virt_text = chunks,
-    virt_text_pos = over > 0 and 'overlay' or 'inline',
+    virt_text_pos = overlay > 0 and 'overlay' or 'inline',
     virt_lines = #below > 0 and below or nil,
     hl_mode = 'combine',
     undo_restore = false,
@@ -50,7 +50,7 @@ function M.draw(buf, view, annotation)
   drawn = buf
 end
 
---- Show nothing.
+--- Remove the ghost text.
 function M.clear()
   if drawn and vim.api.nvim_buf_is_valid(drawn) then
     vim.api.nvim_buf_del_extmark(drawn, namespace, MARK)
@@ -58,7 +58,7 @@ function M.clear()
   drawn = nil
 end
 
---- What is on the screen now, without the annotation; nil if nothing is.
+--- Returns the shown text without annotation, or nil if none is shown.
 ---@return string?
 function M.text()
   if not drawn or not vim.api.nvim_buf_is_valid(drawn) then

@@ -1,4 +1,4 @@
---- `:checkhealth c2l`: what would stop suggestions from appearing, and what to do about it.
+--- `:checkhealth c2l`: problems that prevent suggestions, and how to fix them.
 local client = require('c2l.client')
 local config = require('c2l.config')
 local launch = require('c2l.launch')
@@ -12,15 +12,15 @@ local function editor()
   health.start('Neovim')
   local version = vim.version()
   if vim.fn.has('nvim-0.10') == 0 then
-    return health.error(('Neovim %s is too old.'):format(tostring(version)), 'Install 0.10 or newer.')
+    return health.error(('Neovim %s is not supported.'):format(tostring(version)), 'Install 0.10 or newer.')
   end
   health.ok('Neovim ' .. tostring(version))
   if config.active then
     health.ok('`require("c2l").setup()` was called.')
   elseif vim.lsp.is_enabled and vim.lsp.is_enabled(launch.NAME) then
-    health.ok('`vim.lsp.enable("c2l")` was called: the server runs, drawing is left to Neovim (:help c2l-core).')
+    health.ok('`vim.lsp.enable("c2l")` was called: Neovim draws the suggestions (:help c2l-core).')
   else
-    health.warn('Nothing starts c2l.', 'Call `require("c2l").setup {}` in your configuration.')
+    health.warn('c2l is not set up.', 'Call `require("c2l").setup {}` in your configuration.')
   end
 end
 
@@ -43,21 +43,21 @@ local function server()
   health.start('Server')
   local version = launch.tool('--version')
   if not version then
-    return health.info('The option `cmd` starts the server; it is not examined.')
+    return health.info('The server is started by the option `cmd`, which is not checked.')
   end
-  health.info('Started by: ' .. table.concat(launch.command(), ' '))
+  health.info('Command: ' .. table.concat(launch.command(), ' '))
   local output, problem = run(version)
   if not output then
-    return health.error('It cannot be run: ' .. problem, {
-      'Install it: `pipx install c2l-lsp` or `uv tool install c2l-lsp`.',
-      'Or name a Python that has it: `settings = { server = { interpreter = "/path/to/python" } }`.',
+    return health.error('The command fails: ' .. problem, {
+      'Install the server: `pipx install c2l-lsp` or `uv tool install c2l-lsp`.',
+      'Or set a Python that has it installed: `settings = { server = { interpreter = "/path/to/python" } }`.',
     })
   end
   health.ok(vim.trim(output))
   local found = run(assert(launch.tool('doctor', '--json')))
   local ok, checks = pcall(vim.json.decode, found or '')
   if not ok then
-    return health.warn('`c2l-lsp doctor` gave no answer within a minute.')
+    return health.warn('`c2l-lsp doctor` did not answer within a minute.')
   end
   for _, check in ipairs(checks) do
     local fix = check.fix ~= '' and check.fix or nil
@@ -66,15 +66,15 @@ local function server()
 end
 
 local function running()
-  health.start('Running')
+  health.start('Running server')
   local found = client.get()
   if not found then
     local filetypes = config.options.filetypes
     local what = filetypes and table.concat(filetypes, ', ') or 'any'
-    return health.warn('No server is running.', ('It starts with the first buffer of a file type it serves: %s.'):format(what))
+    return health.warn('No server is running.', ('It starts when a buffer of one of these file types is opened: %s.'):format(what))
   end
   local buffers = vim.tbl_count(found.attached_buffers)
-  health.ok(('Client %d serves %d buffer%s, positions in %s.'):format(found.id, buffers, buffers == 1 and '' or 's', found.offset_encoding))
+  health.ok(('Client %d serves %d buffer%s (position encoding: %s).'):format(found.id, buffers, buffers == 1 and '' or 's', found.offset_encoding))
   for _, folder in ipairs(found.workspace_folders or {}) do
     health.info('Folder: ' .. folder.name)
   end
@@ -85,7 +85,7 @@ local function running()
   end
   local core = vim.lsp.inline_completion
   if config.active and core and core.is_enabled({ client_id = found.id }) then
-    health.warn('Neovim draws the same suggestions.', 'Leave this client out of `vim.lsp.inline_completion.enable()`.')
+    health.warn('Neovim draws the same suggestions a second time.', 'Exclude this client from `vim.lsp.inline_completion.enable()`.')
   end
 end
 
@@ -103,7 +103,7 @@ local function keys()
         health.ok(('%s: %s'):format(action, lhs))
       else
         local advice = ('Choose another key, or map `<Plug>(c2l-%s)` yourself.'):format((action:gsub('_', '-')))
-        health.warn(('%s: %s was mapped by something else later.'):format(action, lhs), advice)
+        health.warn(('%s: %s was mapped again by another plugin or configuration.'):format(action, lhs), advice)
       end
     end
   end

@@ -1,14 +1,14 @@
---- Code completion that knows the repository: everything a user or another plugin calls. `:help c2l`
+--- Code completion that adapts to the repository. The public functions; see `:help c2l-functions`.
 local M = {}
 
---- Start serving buffers, draw suggestions and set the keys.
+--- Start the server for buffers, draw suggestions and set the keys.
 ---@param options? c2l.Options
 function M.setup(options)
   if vim.fn.has('nvim-0.10') == 0 then
     vim.notify('c2l needs Neovim 0.10 or newer.', vim.log.levels.ERROR)
     return
   end
-  vim.cmd.runtime('plugin/c2l.lua') -- a plugin manager may load us after it has read the plugin folders
+  vim.cmd.runtime('plugin/c2l.lua') -- a plugin manager may load this module after it has sourced the plugin folders
   local config = require('c2l.config')
   for _, problem in ipairs(config.set(options)) do
     vim.notify(problem, vim.log.levels.WARN)
@@ -18,7 +18,8 @@ function M.setup(options)
   require('c2l.client').enable()
 end
 
---- Change settings while running. Those that only a user may set (`model`, `remote`, `server`) start the server anew.
+--- Change settings while running. A change of settings that only a user may set (`model`, `remote`, `server`, limits on
+--- readable files) restarts the server.
 ---@param settings c2l.Settings
 function M.configure(settings)
   local config, client, launch = require('c2l.config'), require('c2l.client'), require('c2l.launch')
@@ -36,7 +37,7 @@ function M.configure(settings)
 end
 
 ---@class c2l.Where
----@field buf? integer a buffer, 0 for the current one; absent: everywhere
+---@field buf? integer a buffer, 0 for the current one; nil: all buffers
 
 ---@param where? c2l.Where
 function M.enable(where) require('c2l.switch').set(true, where and where.buf) end
@@ -47,7 +48,7 @@ function M.disable(where) require('c2l.switch').set(false, where and where.buf) 
 ---@param where? c2l.Where
 function M.toggle(where) require('c2l.switch').toggle(where and where.buf) end
 
---- Trust the workspace folders or not, from now on: without trust nothing of them is read, learned or kept.
+--- Set whether the workspace folders are trusted. Files of untrusted folders are neither read nor indexed nor stored.
 ---@param trusted boolean
 function M.trust(trusted)
   local config, client, launch = require('c2l.config'), require('c2l.client'), require('c2l.launch')
@@ -60,19 +61,19 @@ function M.trust(trusted)
   end
 end
 
---- Ask for a suggestion now. False if no server is attached or the mode is not insert.
+--- Request suggestions explicitly. Returns false without a server or outside Insert mode.
 ---@return boolean
 function M.trigger() return require('c2l.suggest').trigger() end
 
---- Accept the whole suggestion. False if none is shown, as for the next five.
+--- Accept the whole suggestion. Like the next five functions, returns false if none is shown.
 ---@return boolean
-function M.accept() return require('c2l.accept').take('all') end
+function M.accept() return require('c2l.accept').accept('all') end
 
 ---@return boolean
-function M.accept_word() return require('c2l.accept').take('word') end
+function M.accept_word() return require('c2l.accept').accept('word') end
 
 ---@return boolean
-function M.accept_line() return require('c2l.accept').take('line') end
+function M.accept_line() return require('c2l.accept').accept('line') end
 
 ---@return boolean
 function M.next() return require('c2l.suggest').cycle(1) end
@@ -86,7 +87,8 @@ function M.dismiss() return require('c2l.suggest').dismiss() end
 ---@return boolean
 function M.is_visible() return require('c2l.suggest').is_visible() end
 
---- The status as last heard; with `reply`, as the server says now, with the reason why a buffer gets nothing.
+--- Returns the last status that the server sent. With `reply`, also requests the current status, which includes the reason
+--- why the buffer gets no suggestions.
 ---@param where? c2l.Where
 ---@param reply? fun(status: c2l.Status)
 ---@return c2l.Status
@@ -99,9 +101,9 @@ function M.status(where, reply)
   return require('c2l.status').get(buf)
 end
 
---- The counts of this machine: shown, accepted, latency. They never leave it.
+--- Request the statistics: counts of shown and accepted suggestions, and latencies. They stay on this machine.
 ---@param reply fun(statistics: table?)
----@param reset? boolean start counting anew after the answer
+---@param reset? boolean set all counts to zero afterwards
 function M.statistics(reply, reset)
   local client = require('c2l.client')
   local server = client.get()
@@ -112,11 +114,11 @@ function M.statistics(reply, reset)
   client.request(server, method, { reset = reset or false }, function(err, result) reply(not err and result or nil) end)
 end
 
---- For a statusline.
+--- Returns the text for a statusline.
 ---@return string
 function M.statusline() return require('c2l.status').line() end
 
---- End the server and start it anew.
+--- Restart the server.
 function M.restart() require('c2l.supervisor').restart() end
 
 return M

@@ -1,8 +1,8 @@
---- The insert-mode keys. A key acts while a suggestion is shown and is what it was before otherwise.
+--- The insert-mode keys. While no suggestion is shown, a key keeps its previous mapping or meaning.
 local M = {}
 
----@type table<string, table|false> by key: the mapping that was there before, false if none was
-local before = {}
+---@type table<string, table|false> the previous mapping by key, false if there was none
+local previous = {}
 
 local function actions()
   local suggest = require('c2l.suggest')
@@ -31,14 +31,14 @@ local function mapping_of(lhs)
   end
 end
 
---- A copy of the mapping that was there, under a name of its own; the plain key if there was none.
+--- Copy the previous mapping of `lhs` to `name`. Without a mapping, `name` becomes the plain key.
 ---@param lhs string
 ---@param name string
-local function keep(lhs, name)
+local function save_mapping(lhs, name)
   local map = mapping_of(lhs)
-  before[lhs] = map or false
+  previous[lhs] = map or false
   if not map then
-    vim.keymap.set('i', name, lhs, { desc = 'c2l: the key itself' })
+    vim.keymap.set('i', name, lhs, { desc = 'c2l: the plain key' })
     return
   end
   local copy = vim.tbl_extend('force', map, { lhs = name, lhsraw = vim.keycode(name), buffer = 0 })
@@ -46,18 +46,18 @@ local function keep(lhs, name)
   vim.fn.mapset('i', false, copy)
 end
 
---- Take our keys away and put back what was there.
+--- Remove the keys and restore the previous mappings.
 function M.remove()
-  for lhs, map in pairs(before) do
+  for lhs, map in pairs(previous) do
     pcall(vim.keymap.del, 'i', lhs)
     if map then
       vim.fn.mapset('i', false, map)
     end
   end
-  before = {}
+  previous = {}
 end
 
---- Set the keys.
+--- Set the keys in place of those that were set before.
 ---@param keymaps c2l.Keymaps|false
 function M.set(keymaps)
   M.remove()
@@ -65,7 +65,7 @@ function M.set(keymaps)
     local lhs = keymaps and keymaps[action]
     if lhs then
       local otherwise = ('<Plug>(c2l-otherwise-%s)'):format(action)
-      keep(lhs, otherwise)
+      save_mapping(lhs, otherwise)
       vim.keymap.set('i', lhs, function() return applies() and plug(action) or otherwise end, {
         expr = true,
         remap = true,

@@ -1,4 +1,4 @@
---- How the server is started: its command line and the client configuration around it.
+--- The command line of the server and the configuration of its client.
 local config = require('c2l.config')
 local protocol = require('c2l.protocol')
 
@@ -6,7 +6,7 @@ local M = {}
 
 M.NAME = 'c2l'
 
---- The command line that starts the server. A path is taken as it is, an interpreter must have the package.
+--- Returns the command line that starts the server: `server.path`, else `server.interpreter`, else the search path.
 ---@return string[]
 function M.command()
   local server = config.options.settings.server or {}
@@ -24,7 +24,7 @@ function M.command()
   return vim.list_extend(command, server.args or {})
 end
 
---- A short command line of the same installation, such as `doctor`; nil if the user starts the server differently.
+--- Returns a command line for another subcommand of the same installation, such as `doctor`; nil with the option `cmd`.
 ---@param ... string
 ---@return string[]?
 function M.tool(...)
@@ -43,7 +43,7 @@ end
 
 ---@return table
 local function capabilities()
-  -- Neovim 0.10 and 0.11 do not know the request and therefore do not announce it.
+  -- Neovim 0.10 and 0.11 do not support the request and therefore do not announce it.
   local extra = { textDocument = { inlineCompletion = { dynamicRegistration = false } } }
   if vim.fn.has('nvim-0.11') == 1 then
     return extra
@@ -51,7 +51,7 @@ local function capabilities()
   return vim.tbl_deep_extend('force', vim.lsp.protocol.make_client_capabilities(), extra)
 end
 
---- The client configuration, for `vim.lsp.config` and `vim.lsp.start` alike.
+--- Returns the client configuration for `vim.lsp.config` and `vim.lsp.start`.
 ---@return table
 function M.spec()
   local options = config.options

@@ -1,5 +1,5 @@
---- The editor contract: every name that is ours and crosses between Neovim and the server.
---- Made from c2l_lsp/server/protocol.py by generate.py; a test keeps the two equal.
+--- The editor contract: every name and payload beyond standard LSP that Neovim and the server exchange.
+--- Generated from c2l_lsp/server/transport/protocol.py by generate.py; a test compares the two.
 local M = {}
 
 M.SECTION = 'c2l'
@@ -26,10 +26,10 @@ M.Command = {
   RESTART_SERVER = 'c2l.restartServer',
 }
 
---- Commands that only an editor can carry out.
+--- Commands that only an editor implements.
 M.CLIENT_COMMANDS = { 'c2l.triggerCompletion', 'c2l.showMenu', 'c2l.selectModel', 'c2l.showLogs' }
 
---- Requests beyond the standard.
+--- Requests beyond standard LSP.
 M.Method = {
   STATUS = 'c2l/status',
   STATISTICS = 'c2l/statistics',
@@ -44,7 +44,7 @@ M.Method = {
   MODEL_UNLOAD = 'c2l/model/unload',
 }
 
---- What the whole is doing, in one word.
+--- State of the server: the values of `Status.state`.
 M.State = {
   STARTING = 'starting',
   LOADING = 'loading',
@@ -57,7 +57,7 @@ M.State = {
   UNLOADED = 'unloaded',
 }
 
---- Why no completion is given, and how to say it.
+--- Why there is no completion, and the sentences for users.
 M.Reason = {
   OFF = 'off',
   SNOOZED = 'snoozed',
@@ -95,7 +95,7 @@ M.SENTENCES = {
   empty = 'The model had nothing to suggest here.',
 }
 
---- Kinds of errors: the `code` of a problem.
+--- Values of a problem's `code`.
 M.ErrorCode = {
   SETTING = 'setting',
   FOLDER = 'folder',
@@ -114,10 +114,10 @@ M.ErrorCode = {
   CANCELLED = 'cancelled',
 }
 
---- Groups of settings that only a user may set, never a workspace.
+--- Groups of settings that only the user may set.
 M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 
---- Settings of what may be read: a workspace may only tighten them.
+--- Settings that limit which files are read; a workspace may only make them stricter.
 M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', 'files.maxSizeKb', 'adapter.maxIndexKb' }
 
 --- Time of recent completions as the editor saw them, in ms.

@@ -1,6 +1,6 @@
 ---@meta c2l.settings
---- Types of the `settings` option; every one is also `c2l.*` in the server's documentation.
---- Made from c2l_lsp/config.py by generate.py; a test keeps the two equal.
+--- Types of the option `settings`. The keys are those of `c2l.*` in the server's documentation.
+--- Generated from c2l_lsp/config.py by generate.py; a test compares the two.
 
 --- `completion`.
 ---@class c2l.settings.completion
@@ -70,7 +70,7 @@
 --- Languages to adapt to, as LSP language ids. Files of other languages are not indexed. Default: `{ 'python' }`.
 ---@field languages? string[]
 
---- `model`. Machine scope: a change starts the server anew.
+--- `model`. A change restarts the server.
 ---@class c2l.settings.model
 --- Base model: a shipped one (c2l-nano or c2l-small) or the name of a causal language model on Hugging Face. auto: c2l-small on a GPU, or on at least 2 CPU cores with AVX2 and bf16 (otherwise 4 cores); c2l-nano on other machines. Default: `'auto'`.
 ---@field id? string
@@ -87,7 +87,7 @@
 --- Stop the engine and free its memory after this many minutes without a completion. 0: never. Default: `30`.
 ---@field idleUnloadMinutes? integer
 
---- `server`. Machine scope: a change starts the server anew.
+--- `server`. A change restarts the server.
 ---@class c2l.settings.server
 --- Path of the c2l-lsp executable. Empty: found through the Python interpreter. Default: `''`.
 ---@field path? string
@@ -96,7 +96,7 @@
 --- Python interpreter with c2l_lsp installed. Empty: found automatically. Default: `''`.
 ---@field interpreter? string
 
---- `remote`. Machine scope: a change starts the server anew.
+--- `remote`. A change restarts the server.
 ---@class c2l.settings.remote
 --- Address (https://) of a team server. Not implemented yet; ignored. Default: `''`.
 ---@field url? string

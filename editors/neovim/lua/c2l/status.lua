@@ -1,22 +1,22 @@
---- What the server last said about itself, and what that means for a buffer. Events and the statusline come from here.
+--- The last status of each server, and what it means for a buffer. Sends the User events and renders the statusline.
 local protocol = require('c2l.protocol')
 
 local M = {}
 
-local LABEL = { -- what the statusline shows for a state
+local LABEL = { -- text of a state in the statusline
   stopped = 'off',
   starting = 'starting',
   loading = 'loading',
   indexing = 'indexing',
   ready = 'ready',
-  updating = 'learning',
+  updating = 'updating',
   degraded = 'warning',
   failed = 'failed',
   disabled = 'off',
-  unloaded = 'asleep',
+  unloaded = 'unloaded',
 }
 
--- Reasons that hold for a whole buffer, and what the statusline shows for them.
+-- Reasons that apply to a whole buffer, with their text in the statusline.
 local OFF = {
   [protocol.Reason.OFF] = 'off',
   [protocol.Reason.SNOOZED] = 'snoozed',
@@ -27,21 +27,21 @@ local OFF = {
 }
 
 local LEVELS = { error = vim.log.levels.ERROR, warning = vim.log.levels.WARN, info = vim.log.levels.INFO }
-local FIXES = { -- by the code of a problem, what one can do about it
+local FIXES = { -- advice by the code of a problem
   [protocol.ErrorCode.SETTING] = 'See :help c2l-settings.',
-  [protocol.ErrorCode.MODEL] = ':C2L model select chooses another.',
+  [protocol.ErrorCode.MODEL] = 'Use :C2L model select to choose another model.',
   [protocol.ErrorCode.ENGINE] = ':C2L restart starts it again.',
   [protocol.ErrorCode.WIRE] = ':C2L restart starts it again.',
 }
 
----@type table<integer, string> why a buffer gets nothing, as the server said last
+---@type table<integer, string> by buffer: the last reported reason why it gets no suggestions
 local reasons = {}
----@type table<integer, c2l.Status> by client
+---@type table<integer, c2l.Status> last status by client
 local last = {}
----@type table<string, c2l.AdapterStatus> by folder
+---@type table<string, c2l.AdapterStatus> last adapter status by folder
 local adapters = {}
----@type string? why no server is started any more
-local surrender
+---@type string? why the server is not restarted any more
+local failure
 
 ---@param pattern string
 ---@param data table
@@ -54,12 +54,12 @@ local function redraw()
   vim.cmd.redrawstatus({ bang = true })
 end
 
---- `c2l/didChangeStatus`.
+--- Handle `c2l/didChangeStatus`.
 ---@param client_id integer
 ---@param status c2l.Status
 function M.changed(client_id, status)
   local before = last[client_id]
-  last[client_id], surrender = status, nil
+  last[client_id], failure = status, nil
   if status.adapter then
     adapters[status.adapter.folder] = status.adapter
   end
@@ -70,7 +70,7 @@ function M.changed(client_id, status)
   require('c2l.suggest').status_changed(before and before.state, status.state)
 end
 
---- `c2l/adapter/didChange`.
+--- Handle `c2l/adapter/didChange`.
 ---@param change c2l.AdapterChange
 function M.adapter_changed(change)
   adapters[change.folder] = change.adapter
@@ -78,24 +78,24 @@ function M.adapter_changed(change)
   redraw()
 end
 
---- `c2l/problem`: told once by the server, here with what one can do about it.
+--- Handle `c2l/problem`: show it with advice.
 ---@param problem c2l.Problem
 function M.problem(problem)
-  local fix = FIXES[problem.code] or ':C2L status says more.'
+  local fix = FIXES[problem.code] or 'See :C2L status.'
   vim.notify(('c2l: %s %s'):format(problem.message, fix), LEVELS[problem.severity] or LEVELS.warning)
 end
 
---- The server of a client has ended.
+--- The server of a client has exited.
 ---@param client_id integer
 function M.ended(client_id)
   last[client_id] = nil
   redraw()
 end
 
---- No server will be started again until the user asks.
+--- Report that the server is not restarted until the user requests it.
 ---@param message string
 function M.gave_up(message)
-  surrender = message
+  failure = message
   vim.notify('c2l: ' .. message, vim.log.levels.ERROR)
   redraw()
 end
@@ -110,7 +110,7 @@ local function folder_of(buf)
   return best and adapters[best]
 end
 
---- The status as last heard, for a buffer. `disabledReason` is set where no automatic suggestion would come.
+--- Returns the last status, for a buffer. `disabledReason` is set if the buffer gets no automatic suggestions.
 ---@param buf? integer
 ---@return c2l.Status
 function M.get(buf)
@@ -125,14 +125,14 @@ function M.get(buf)
   elseif client or clients.starting() then
     status = { kind = 'Normal', busy = true, state = 'starting', message = 'The server is starting.' }
   else
-    local message = surrender or 'No server is attached to this buffer.'
-    status = { kind = surrender and 'Error' or 'Inactive', busy = false, state = 'stopped', message = message }
+    local message = failure or 'No server is attached to this buffer.'
+    status = { kind = failure and 'Error' or 'Inactive', busy = false, state = 'stopped', message = message }
   end
   status.disabledReason = not on and reason or status.disabledReason or reasons[buf]
   return status
 end
 
---- Ask the server why a buffer gets nothing: settings and language decide that, too.
+--- Request the reason why a buffer gets no suggestions, which also depends on settings and language.
 ---@param buf integer
 function M.refresh(buf)
   local clients = require('c2l.client')
@@ -151,7 +151,7 @@ function M.refresh(buf)
   end, buf)
 end
 
---- Ask the server, which also knows what depends on settings and language.
+--- Request the current status for a buffer, including reasons that depend on settings and language.
 ---@param buf integer
 ---@param reply fun(status: c2l.Status)
 function M.ask(buf, reply)
@@ -168,7 +168,7 @@ function M.ask(buf, reply)
   end, buf)
 end
 
---- Why the last request for a buffer got nothing, as a sentence; nil if it got something or nobody knows.
+--- Request why the last request for a buffer returned nothing: a sentence, or nil if it returned something or failed.
 ---@param buf integer
 ---@param reply fun(sentence?: string)
 function M.why(buf, reply)
@@ -183,7 +183,7 @@ function M.why(buf, reply)
   end)
 end
 
---- For a statusline: `C2L ready #3`, `C2L off`, `C2L manual #3`, `C2L learning #3 +2`.
+--- Returns the text for a statusline: `C2L ready #3`, `C2L off`, `C2L manual #3`, `C2L updating #3 +2`.
 ---@param buf? integer
 ---@return string
 function M.line(buf)

@@ -1,7 +1,7 @@
---- When to ask for a suggestion, what becomes of the answer, and what the cursor's every step does to what is shown.
+--- Requests suggestions and updates the ghost text as the text and the cursor change.
 ---
---- Runs inside the autocommands, before the screen is drawn: typing along shortens the shown text in the same frame.
---- At most one request is under way; a step that the suggestion does not survive cancels it and asks anew.
+--- Runs inside autocommands, before the screen is redrawn, so that the ghost text is shortened in the same frame in which
+--- its first character is typed. At most one request is pending; a change that invalidates it cancels it.
 local client = require('c2l.client')
 local config = require('c2l.config')
 local ghost = require('c2l.ghost')
@@ -14,7 +14,7 @@ local M = {}
 local AUTOMATIC, INVOKED = 2, 1
 local METHOD = 'textDocument/inlineCompletion'
 
----@class c2l.Asked a request, and the place it was asked for
+---@class c2l.Request a request and its position
 ---@field buf integer
 ---@field tick integer
 ---@field row integer
@@ -22,15 +22,15 @@ local METHOD = 'textDocument/inlineCompletion'
 ---@field invoked boolean
 ---@field server? vim.lsp.Client
 ---@field id? integer
----@field done? fun() called with the answer shown, in place of announcing it
+---@field done? fun() called after the result was stored and before it is drawn
 
 ---@type c2l.Suggestion?
 local current
----@type c2l.Asked? the request under way
+---@type c2l.Request? the pending request
 local pending
----@type string? the server's id of what was shown last
+---@type string? the server's id of the last shown suggestion
 local last_id
----@type c2l.Asked? the place that has its answer; no second automatic request is made for it
+---@type c2l.Request? the position that was answered or dismissed; no second automatic request is sent for it
 local settled
 
 ---@return integer row, integer col
@@ -39,20 +39,20 @@ local function cursor()
   return at[1] - 1, at[2]
 end
 
----@return c2l.Asked
+---@return c2l.Request
 local function here()
   local row, col = cursor()
   local buf = vim.api.nvim_get_current_buf()
   return { buf = buf, tick = vim.api.nvim_buf_get_changedtick(buf), row = row, col = col, invoked = false }
 end
 
----@param a? c2l.Asked
----@param b c2l.Asked
+---@param a? c2l.Request
+---@param b c2l.Request
 local function same(a, b) return a and a.buf == b.buf and a.tick == b.tick and a.row == b.row and a.col == b.col end
 
-local function inserting() return vim.startswith(vim.api.nvim_get_mode().mode, 'i') end
+local function in_insert_mode() return vim.startswith(vim.api.nvim_get_mode().mode, 'i') end
 
-local function popup() return config.options.hide_on_popup and config.options.popup_visible() end
+local function popup_is_open() return config.options.hide_on_popup and config.options.popup_visible() end
 
 local function cancel()
   if pending and pending.server and pending.id then
@@ -69,116 +69,116 @@ local function drop()
   ghost.clear()
 end
 
---- What is left of the suggestion at the cursor, shown or hidden behind a menu.
+--- Returns the remaining suggestion at the cursor, also while a completion menu hides it.
 ---@return c2l.View?
 local function view()
-  if current and current.buf == vim.api.nvim_get_current_buf() and inserting() then
+  if current and current.buf == vim.api.nvim_get_current_buf() and in_insert_mode() then
     return current:view(cursor())
   end
 end
 
 ---@param loading? boolean
 local function draw(loading)
-  local left = view()
-  if not left or popup() then
+  local remaining = view()
+  if not remaining or popup_is_open() then
     return ghost.clear()
   end
   local annotation
   if current.cycled then
-    annotation = (' (%d/%s)'):format(left.position, loading and '…' or left.count)
+    annotation = (' (%d/%s)'):format(remaining.position, loading and '…' or remaining.count)
   end
-  ghost.draw(current.buf, left, annotation)
+  ghost.draw(current.buf, remaining, annotation)
 end
 
----@param left c2l.View
-local function announce(left)
-  last_id = vim.tbl_get(left.candidate, 'command', 'arguments', 1) or last_id
-  status.event('C2lShown', { buf = current.buf, text = left.rest, position = left.position, count = left.count })
+---@param remaining c2l.View
+local function emit_shown(remaining)
+  last_id = vim.tbl_get(remaining.candidate, 'command', 'arguments', 1) or last_id
+  status.event('C2lShown', { buf = current.buf, text = remaining.rest, position = remaining.position, count = remaining.count })
 end
 
---- An explicit request was in vain: the user asked, so the user is told why.
+--- Show why an explicit request returned nothing.
 local function explain(buf)
   status.why(buf, function(sentence)
     vim.api.nvim_echo({ { 'c2l: ' .. (sentence or 'No suggestion here.') } }, false, {})
   end)
 end
 
----@param asked c2l.Asked
+---@param request c2l.Request
 ---@param items table[]
-local function answered(asked, items)
+local function store_result(request, items)
   local row, col = cursor()
-  local made = suggestion.new(asked.buf, row, col, items, asked.server.offset_encoding)
-  local left = view()
-  if not made then
-    if left then
-      current.complete = current.complete or asked.invoked
-    elseif asked.invoked then
-      explain(asked.buf)
+  local new = suggestion.new(request.buf, row, col, items, request.server.offset_encoding)
+  local remaining = view()
+  if not new then
+    if remaining then
+      current.complete = current.complete or request.invoked
+    elseif request.invoked then
+      explain(request.buf)
     end
-    status.refresh(asked.buf) -- the engine may have said that the file is left out
+    status.refresh(request.buf) -- the engine may have found that the file is excluded
     return draw()
   end
-  if asked.invoked and left then
-    current = current:merged(made, left)
+  if request.invoked and remaining then
+    current = current:merged(new, remaining)
   else
     drop()
-    current = made
-    current.complete = asked.invoked
+    current = new
+    current.complete = request.invoked
   end
-  if asked.done then
-    asked.done()
+  if request.done then
+    request.done()
   end
   draw()
   local shown = view()
   if shown then
-    announce(shown)
+    emit_shown(shown)
   end
 end
 
----@param asked c2l.Asked
-local function ask(asked)
-  local server = client.get(asked.buf)
+---@param request c2l.Request
+local function send(request)
+  local server = client.get(request.buf)
   if not server then
     return
   end
   cancel()
-  switch.sync(asked.buf)
-  asked.server = server
+  switch.sync(request.buf)
+  request.server = server
   local params = vim.lsp.util.make_position_params(0, server.offset_encoding)
-  params.context = { triggerKind = asked.invoked and INVOKED or AUTOMATIC }
-  pending = asked
-  asked.id = client.request(server, METHOD, params, function(err, result)
-    if pending ~= asked then
+  params.context = { triggerKind = request.invoked and INVOKED or AUTOMATIC }
+  pending = request
+  request.id = client.request(server, METHOD, params, function(err, result)
+    if pending ~= request then
       return
     end
     pending = nil
-    if not inserting() or not same(asked, here()) then
-      return -- too late: the text or the cursor has moved on
+    if not in_insert_mode() or not same(request, here()) then
+      return -- outdated: the text or the cursor has changed
     end
-    settled = asked
+    settled = request
     if err then
       draw()
     elseif result then
-      answered(asked, result.items or result)
+      store_result(request, result.items or result)
     end
-  end, asked.buf)
-  if not asked.id then
+  end, request.buf)
+  if not request.id then
     pending = nil
   end
 end
 
----@param asked c2l.Asked
-local function worth_asking(asked)
-  return inserting()
-    and not popup()
-    and switch.enabled(asked.buf)
-    and vim.bo[asked.buf].modifiable
+---@param request c2l.Request
+local function should_request(request)
+  return in_insert_mode()
+    and not popup_is_open()
+    and switch.enabled(request.buf)
+    and vim.bo[request.buf].modifiable
     and vim.fn.reg_executing() == ''
-    and not same(pending, asked)
-    and not same(settled, asked)
+    and not same(pending, request)
+    and not same(settled, request)
 end
 
---- The text or the cursor has moved, or something else has changed: show what is right now.
+--- Update ghost text and pending request after any change of text, cursor or mode.
 function M.update()
   if view() then
     if pending and not same(pending, here()) then
@@ -187,86 +187,86 @@ function M.update()
     return draw()
   end
   drop()
-  local asked = here()
-  if pending and not same(pending, asked) then
+  local request = here()
+  if pending and not same(pending, request) then
     cancel()
   end
-  if worth_asking(asked) then
-    ask(asked)
+  if should_request(request) then
+    send(request)
   end
 end
 
---- Insert mode begins: ask even where an answer was had before.
+--- Insert mode starts: send a request even if the position was answered before.
 function M.enter()
   settled = nil
   M.update()
 end
 
---- Insert mode or the buffer is left: nothing is shown, nothing is awaited.
+--- Insert mode or the buffer was left: clear the ghost text and cancel the request.
 function M.leave()
   cancel()
   drop()
   settled = nil
 end
 
---- A switch was set, here or in the server: what is shown may not be right any more, and what is not may be wanted.
-function M.switched()
+--- Suggestions were turned on or off: clear the ghost text, and send a new request if they are on.
+function M.restart()
   M.leave()
-  if inserting() and switch.enabled(vim.api.nvim_get_current_buf()) then
+  if in_insert_mode() and switch.enabled(vim.api.nvim_get_current_buf()) then
     M.enter()
   end
 end
 
---- The server's state has changed: what was asked in vain before it was ready is asked again.
+--- The server's state has changed: send a new request when it becomes ready, clear the ghost text when it is disabled.
 ---@param before? string
 ---@param now string
 function M.status_changed(before, now)
   if now == 'disabled' then
     M.leave()
-  elseif before ~= now and now == 'ready' and inserting() and not pending then
+  elseif before ~= now and now == 'ready' and in_insert_mode() and not pending then
     M.enter()
   end
 end
 
---- Ask explicitly. False if there is nobody to ask.
+--- Send an explicit request. Returns false without a server or outside Insert mode.
 ---@return boolean
 function M.trigger()
-  local asked = here()
-  if not client.get(asked.buf) or not inserting() then
+  local request = here()
+  if not client.get(request.buf) or not in_insert_mode() then
     return false
   end
-  asked.invoked = true
-  ask(asked)
+  request.invoked = true
+  send(request)
   return true
 end
 
---- Show another candidate; where there is only one, ask for more first. False if nothing is shown.
+--- Show another candidate, after requesting more if there is only one. Returns false if nothing is shown.
 ---@param step integer
 ---@return boolean
 function M.cycle(step)
-  local left = view()
-  if not left then
+  local remaining = view()
+  if not remaining then
     return false
   end
   local function move()
     local row, col = cursor()
     current:cycle(row, col, step)
   end
-  if current.complete or left.count > 1 then
+  if current.complete or remaining.count > 1 then
     move()
     draw()
-    announce(view() or left)
+    emit_shown(view() or remaining)
     return true
   end
-  local asked = here()
-  asked.invoked, asked.done = true, move
-  ask(asked)
+  local request = here()
+  request.invoked, request.done = true, move
+  send(request)
   current.cycled = true
   draw(true)
   return true
 end
 
---- Hide the suggestion until the text or the cursor moves. False if nothing was shown.
+--- Hide the suggestion until the text or the cursor changes. Returns false if nothing was shown.
 ---@return boolean
 function M.dismiss()
   local shown = M.is_visible()
@@ -280,17 +280,17 @@ end
 ---@return boolean
 function M.is_visible() return ghost.text() ~= nil and view() ~= nil end
 
---- What may be accepted now.
+--- Returns the shown suggestion, or nil if none is shown.
 ---@return c2l.View?
 function M.acceptable() return M.is_visible() and view() or nil end
 
---- The whole suggestion is in the buffer now.
-function M.taken()
+--- Clear the suggestion, because all of it was accepted.
+function M.clear()
   cancel()
   drop()
 end
 
---- The server's id of what was shown last, for `:C2L explain`.
+--- Returns the server's id of the last shown suggestion, for `:C2L explain`.
 ---@return string?
 function M.id() return last_id end
 

@@ -1,37 +1,37 @@
---- One suggestion: candidate texts for a place, and what is left of them as the user types along. Draws nothing.
+--- One suggestion: candidate texts for a position, and the rest of each after the user typed its start. Draws nothing.
 local client = require('c2l.client')
 
 local M = {}
 
 ---@class c2l.Candidate
----@field text string what the place gets, with \n between lines
----@field cover string the head of the text after the cursor that `text` writes again and replaces
+---@field text string text to insert at the position, with \n between lines
+---@field replaced string text after the position that `text` contains again and therefore replaces
 ---@field command? table
 
----@class c2l.View what is left of the chosen candidate at a cursor
+---@class c2l.View the rest of the chosen candidate at a cursor position
 ---@field row integer
 ---@field col integer
----@field rest string the text still to be inserted, never empty
----@field cover string text after the cursor that it replaces
+---@field rest string the text that is not inserted yet, never empty
+---@field replaced string text after the cursor that `rest` replaces
 ---@field candidate c2l.Candidate
----@field position integer which of the candidates that agree
----@field count integer how many agree
+---@field position integer number of the candidate among the matching ones
+---@field count integer number of matching candidates
 
 ---@class c2l.Suggestion
 ---@field buf integer
 ---@field mark integer
----@field before string the line up to the place
----@field after string the line from the place on
+---@field before string the line before the position
+---@field after string the line after the position
 ---@field candidates c2l.Candidate[]
----@field index integer the chosen candidate
----@field cycled boolean whether the user has looked at other candidates
----@field complete boolean whether all candidates were asked for
+---@field index integer index of the chosen candidate
+---@field cycled boolean whether the user has switched between candidates
+---@field complete boolean whether all candidates were requested
 local Suggestion = {}
 Suggestion.__index = Suggestion
 
-local namespace = vim.api.nvim_create_namespace('c2l.place')
+local namespace = vim.api.nvim_create_namespace('c2l.position')
 
---- An item as a candidate for the cursor. Nil if it would change what stands before the cursor.
+--- Returns an item as a candidate for the cursor, or nil if it would change text before the cursor.
 ---@param item table
 ---@param line string
 ---@param col integer
@@ -49,10 +49,10 @@ local function candidate(item, line, col, encoding)
   if first > col or last < col or not vim.startswith(text, head) or text == head then
     return nil
   end
-  return { text = text:sub(#head + 1), cover = line:sub(col + 1, last), command = item.command }
+  return { text = text:sub(#head + 1), replaced = line:sub(col + 1, last), command = item.command }
 end
 
---- A suggestion out of the server's items; nil if none of them can be shown here.
+--- Returns a suggestion with the server's items, or nil if none of them can be shown.
 ---@param buf integer
 ---@param row integer
 ---@param col integer
@@ -80,49 +80,50 @@ function M.new(buf, row, col, items, encoding)
   }, Suggestion)
 end
 
---- What was typed since, and what an editor's own pairing has put after the cursor. Nil if the place is gone.
+--- Returns the text typed since the request and the text that a pairing plugin added after the cursor, or nil if the
+--- position no longer exists.
 ---@param row integer
 ---@param col integer
 ---@return string? typed
 ---@return string? added
 function Suggestion:typed(row, col)
-  local place = vim.api.nvim_buf_get_extmark_by_id(self.buf, namespace, self.mark, {})
-  if not place[1] or row < place[1] or (row == place[1] and col < place[2]) then
+  local position = vim.api.nvim_buf_get_extmark_by_id(self.buf, namespace, self.mark, {})
+  if not position[1] or row < position[1] or (row == position[1] and col < position[2]) then
     return nil
   end
-  local lines = vim.api.nvim_buf_get_lines(self.buf, place[1], row + 1, false)
+  local lines = vim.api.nvim_buf_get_lines(self.buf, position[1], row + 1, false)
   local after = lines[#lines]:sub(col + 1)
-  if lines[1]:sub(1, place[2]) ~= self.before or not vim.endswith(after, self.after) then
+  if lines[1]:sub(1, position[2]) ~= self.before or not vim.endswith(after, self.after) then
     return nil
   end
   lines[#lines] = lines[#lines]:sub(1, col)
-  lines[1] = lines[1]:sub(place[2] + 1)
+  lines[1] = lines[1]:sub(position[2] + 1)
   return table.concat(lines, '\n'), after:sub(1, #after - #self.after)
 end
 
---- What is left at a cursor of every candidate that agrees with what was typed.
+--- Returns the rest of every candidate that starts with the typed text.
 ---@param row integer
 ---@param col integer
----@return { index: integer, rest: string, cover: string }[]
-function Suggestion:agreeing(row, col)
+---@return { index: integer, rest: string, replaced: string }[]
+function Suggestion:matching(row, col)
   local typed, added = self:typed(row, col)
   local found = {}
   for index, one in ipairs(typed and self.candidates or {}) do
-    local rest, cover = one.text:sub(#typed + 1), added .. one.cover
-    local fits = cover == '' or (rest ~= cover and vim.endswith(rest, cover))
+    local rest, replaced = one.text:sub(#typed + 1), added .. one.replaced
+    local fits = replaced == '' or (rest ~= replaced and vim.endswith(rest, replaced))
     if rest ~= '' and fits and vim.startswith(one.text, typed) then
-      table.insert(found, { index = index, rest = rest, cover = cover })
+      table.insert(found, { index = index, rest = rest, replaced = replaced })
     end
   end
   return found
 end
 
---- What is left at a cursor of the chosen candidate, or of the next one that agrees.
+--- Returns the rest of the chosen candidate, or of the next matching one; nil if none matches.
 ---@param row integer
 ---@param col integer
 ---@return c2l.View?
 function Suggestion:view(row, col)
-  local found = self:agreeing(row, col)
+  local found = self:matching(row, col)
   if #found == 0 then
     return nil
   end
@@ -138,19 +139,19 @@ function Suggestion:view(row, col)
     row = row,
     col = col,
     rest = chosen.rest,
-    cover = chosen.cover,
+    replaced = chosen.replaced,
     candidate = self.candidates[chosen.index],
     position = position,
     count = #found,
   }
 end
 
---- Choose another of the candidates that agree at a cursor.
+--- Choose another of the matching candidates.
 ---@param row integer
 ---@param col integer
 ---@param step integer
 function Suggestion:cycle(row, col, step)
-  local found = self:agreeing(row, col)
+  local found = self:matching(row, col)
   self.cycled = true
   for at, one in ipairs(found) do
     if one.index == self.index then
@@ -160,23 +161,23 @@ function Suggestion:cycle(row, col, step)
   end
 end
 
---- More candidates for the same place, after those that are there. Doubles are left out.
----@param other c2l.Suggestion made at the cursor now
----@param view c2l.View what is left of this one there
+--- Returns `other` with the rest of this suggestion as its first candidate and without duplicates of it.
+---@param other c2l.Suggestion candidates requested at the cursor
+---@param view c2l.View the rest of this suggestion at the cursor
 ---@return c2l.Suggestion merged
 function Suggestion:merged(other, view)
-  local kept = { { text = view.rest, cover = view.cover, command = view.candidate.command } }
+  local candidates = { { text = view.rest, replaced = view.replaced, command = view.candidate.command } }
   for _, one in ipairs(other.candidates) do
     if one.text ~= view.rest then
-      table.insert(kept, one)
+      table.insert(candidates, one)
     end
   end
-  other.candidates, other.complete, other.cycled = kept, true, true
+  other.candidates, other.complete, other.cycled = candidates, true, true
   self:close()
   return other
 end
 
---- Forget the place.
+--- Delete the extmark of the position.
 function Suggestion:close()
   if vim.api.nvim_buf_is_valid(self.buf) then
     vim.api.nvim_buf_del_extmark(self.buf, namespace, self.mark)

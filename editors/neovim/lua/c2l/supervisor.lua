@@ -1,30 +1,30 @@
---- Keeps a server running: starts one that died again, and gives up with a reason when it dies too often.
+--- Restarts a crashed server, and gives up with a message if it crashes too often.
 local client = require('c2l.client')
 local config = require('c2l.config')
 local launch = require('c2l.launch')
 
 local M = {}
 
-local WINDOW = 180 -- seconds within which deaths are counted
-local PAUSE = 500 -- ms before a new start
+local WINDOW = 180 -- seconds; older crashes do not count
+local PAUSE = 500 -- ms before the first restart; later ones wait longer
 
----@type number[] when servers died, in seconds
-local deaths = {}
----@type table<integer, boolean> clients that were asked to end
-local asked = {}
----@type table<integer, true> buffers that were served and are to be served again
-local orphans = {}
-local leaving = false
+---@type number[] times of crashes, in seconds
+local crashes = {}
+---@type table<integer, boolean> clients that were stopped on purpose
+local stopped = {}
+---@type table<integer, true> buffers to attach to the next server
+local detached = {}
+local exiting = false
 
-vim.api.nvim_create_autocmd('VimLeavePre', { callback = function() leaving = true end })
+vim.api.nvim_create_autocmd('VimLeavePre', { callback = function() exiting = true end })
 
---- A buffer has lost its server. Remembered, so that it gets the next one.
+--- Attach a buffer that lost its server to the next one.
 ---@param buf integer
-function M.orphan(buf) orphans[buf] = true end
+function M.reattach_later(buf) detached[buf] = true end
 
-local function adopt()
-  local bufs = vim.tbl_keys(orphans)
-  orphans = {}
+local function reattach()
+  local bufs = vim.tbl_keys(detached)
+  detached = {}
   for _, buf in ipairs(bufs) do
     client.start(buf)
   end
@@ -32,41 +32,41 @@ end
 
 local function recent()
   local now = vim.uv.hrtime() / 1e9
-  deaths = vim.tbl_filter(function(at) return now - at < WINDOW end, deaths)
-  return #deaths, now
+  crashes = vim.tbl_filter(function(at) return now - at < WINDOW end, crashes)
+  return #crashes, now
 end
 
---- The server of a client has ended.
+--- Handle the exit of a server; restart it after a crash.
 ---@param id integer
 ---@param code integer
 ---@param signal integer
 function M.exited(id, code, signal)
-  local by_us = asked[id]
-  asked[id] = nil
+  local on_purpose = stopped[id]
+  stopped[id] = nil
   require('c2l.status').ended(id)
-  if by_us or leaving or not config.active then
+  if on_purpose or exiting or not config.active then
     return
   elseif code == 0 and signal == 0 then
-    orphans = {} -- the user has stopped it
+    detached = {} -- stopped by the user
     return
   end
   local count, now = recent()
-  table.insert(deaths, now)
+  table.insert(crashes, now)
   local how = signal ~= 0 and ('signal %d'):format(signal) or ('exit code %d'):format(code)
   if count >= config.options.restarts then
-    require('c2l.status').gave_up(('The server ended again (%s). :C2L restart starts it, :C2L log says more.'):format(how))
+    require('c2l.status').gave_up(('The server crashed repeatedly (%s). Use :C2L restart to start it and :C2L log to see its log.'):format(how))
     return
   end
-  vim.defer_fn(adopt, PAUSE * (count + 1))
+  vim.defer_fn(reattach, PAUSE * (count + 1))
 end
 
---- End every server and start anew, also after giving up.
+--- Stop every server and start a new one, also after giving up.
 function M.restart()
-  deaths = {}
+  crashes = {}
   for _, one in ipairs(vim.lsp.get_clients({ name = launch.NAME, _uninitialized = true })) do
-    asked[one.id] = true
+    stopped[one.id] = true
     for buf in pairs(one.attached_buffers) do
-      orphans[buf] = true
+      detached[buf] = true
     end
     client.stop(one)
     vim.defer_fn(function()
@@ -75,7 +75,7 @@ function M.restart()
       end
     end, 3000)
   end
-  orphans[vim.api.nvim_get_current_buf()] = true
+  detached[vim.api.nvim_get_current_buf()] = true
   local tries = 0
   local function again()
     tries = tries + 1
@@ -84,7 +84,7 @@ function M.restart()
     if #left > 0 and tries < 100 then
       return vim.defer_fn(again, 50)
     end
-    adopt()
+    reattach()
   end
   again()
 end

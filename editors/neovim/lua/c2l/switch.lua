@@ -1,18 +1,18 @@
---- On and off: everywhere, or for one buffer by `b:c2l_enabled`. The server is told, so that its status agrees, and what
---- was told to one server is told to the next.
+--- Turns suggestions on or off, in all buffers or in one by `b:c2l_enabled`. The server is notified, so that its status
+--- agrees, and a new server receives the same switches.
 local client = require('c2l.client')
 local protocol = require('c2l.protocol')
 
 local M = {}
 
 local everywhere = true
----@type table<integer, boolean> what the server was told last, by buffer
-local told = {}
----@type table<string, boolean>
+---@type table<integer, boolean> the value last sent to the server, by buffer
+local sent = {}
+---@type table<string, boolean> languages that were turned on or off
 local languages = {}
 ---@type table<string, boolean> folders whose adapter is off
 local adapters_off = {}
-local snoozed_until = 0
+local snoozed_until = 0 -- seconds since the epoch; 0: not snoozed
 
 ---@param buf integer
 ---@return boolean?
@@ -24,7 +24,7 @@ local function of_buffer(buf)
   return value ~= false and value ~= 0
 end
 
---- Whether suggestions are on for a buffer as far as Neovim knows; if not, the reason.
+--- Returns whether suggestions are on for a buffer, by the switches in Neovim alone; if not, also the reason.
 ---@param buf integer
 ---@return boolean, string?
 function M.enabled(buf)
@@ -36,24 +36,24 @@ function M.enabled(buf)
   return true
 end
 
---- Tell the server what `b:c2l_enabled` says, if that is news.
+--- Send the value of `b:c2l_enabled` to the server if it has changed.
 ---@param buf integer
 function M.sync(buf)
   local value, server = of_buffer(buf), client.get(buf)
-  if value ~= nil and server and told[buf] ~= value then
-    told[buf] = value
+  if value ~= nil and server and sent[buf] ~= value then
+    sent[buf] = value
     client.execute(server, protocol.Command.TOGGLE, { { uri = vim.uri_from_bufnr(buf), enabled = value } })
   end
 end
 
---- A server is attached to a buffer: it forgot the buffer's switch when the buffer was last closed.
+--- Send the buffer's switch to a server that attached to it. The server forgets it when the buffer is closed.
 ---@param buf integer
 function M.attached(buf)
-  told[buf] = nil
+  sent[buf] = nil
   M.sync(buf)
 end
 
---- What a server that starts is told.
+--- Returns the switches for the initialization options of a new server.
 ---@return c2l.Switched
 function M.state()
   local documents = vim.empty_dict()
@@ -72,21 +72,21 @@ function M.state()
   }
 end
 
---- The server has turned a language on or off.
+--- Record that the server turned a language on or off.
 ---@param language string
 ---@param on boolean
 function M.language(language, on) languages[language] = on end
 
---- The server sleeps until then, in seconds since the epoch; 0: it is awake.
+--- Record the end of a snooze, in seconds since the epoch; 0: not snoozed.
 ---@param till number
 function M.snoozed(till) snoozed_until = till end
 
---- The server has turned a folder's adapter on or off.
+--- Record that the server turned a folder's adapter on or off.
 ---@param folder string
 ---@param on boolean
 function M.adapter(folder, on) adapters_off[folder] = not on or nil end
 
---- Turn suggestions on or off, in one buffer or everywhere.
+--- Turn suggestions on or off, in one buffer or in all.
 ---@param on boolean
 ---@param buf? integer
 function M.set(on, buf)
@@ -100,18 +100,18 @@ function M.set(on, buf)
       client.execute(server, protocol.Command.TOGGLE, { { enabled = on } })
     end
   end
-  require('c2l.suggest').switched()
+  require('c2l.suggest').restart()
   require('c2l.status').event('C2lStatus', require('c2l.status').get(buf))
   vim.cmd.redrawstatus({ bang = true })
 end
 
---- Turn off what is on, and on what is off.
+--- Toggle suggestions, in one buffer or in all.
 ---@param buf? integer
 function M.toggle(buf)
   if buf then
     buf = buf == 0 and vim.api.nvim_get_current_buf() or buf
     local on = of_buffer(buf)
-    if on == nil then -- then the language decides
+    if on == nil then -- without a switch of its own, the language decides
       on = require('c2l.status').get(buf).disabledReason ~= protocol.Reason.LANGUAGE
     end
     M.set(not on, buf)

@@ -52,17 +52,17 @@ function controls(data: PanelData): Node {
     button("deepen", data.training ? "Stop fine-tuning" : "Fine-tune", data.hasAdapter),
     button("toggle", data.adapterOn ? "Turn off" : "Turn on", data.folder !== ""),
     button("export", "Export…", data.hasAdapter),
-    button("forget", "Delete…", data.folder !== ""),
+    button("reset", "Delete…", data.folder !== ""),
   );
 }
 
 function button(action: string, label: string, enabled: boolean): Node {
-  const made = element("button", { id: action, type: "button" }, label) as HTMLButtonElement;
-  made.disabled = !enabled;
-  made.addEventListener("click", () => {
+  const node = element("button", { id: action, type: "button" }, label) as HTMLButtonElement;
+  node.disabled = !enabled;
+  node.addEventListener("click", () => {
     editor.postMessage({ kind: "action", action });
   });
-  return made;
+  return node;
 }
 
 function generations(data: PanelData): Node[] {
@@ -134,8 +134,8 @@ function svgElement(tag: string, attributes: Attributes, ...inside: (Node | stri
   return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, inside);
 }
 
-function fill<E extends Element>(made: E, attributes: Attributes, inside: (Node | string)[]): E {
-  for (const [name, value] of Object.entries(attributes)) if (value !== "") made.setAttribute(name, String(value));
-  made.append(...inside);
-  return made;
+function fill<E extends Element>(node: E, attributes: Attributes, inside: (Node | string)[]): E {
+  for (const [name, value] of Object.entries(attributes)) if (value !== "") node.setAttribute(name, String(value));
+  node.append(...inside);
+  return node;
 }

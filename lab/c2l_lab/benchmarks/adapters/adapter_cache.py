@@ -26,7 +26,7 @@ def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
         tensors[f"A.{name}"], tensors[f"B.{name}"] = pair.A.clone(), pair.B.clone()
     if adapter.knn is not None:
         r = adapter.knn
-        numbers = torch.tensor([*r.trust.plain(), r.strength], dtype=torch.float64)
+        numbers = torch.tensor([*r.gate.to_list(), r.strength], dtype=torch.float64)
         tensors |= {"recall.ids": r.ids, "recall.keys": r.keys, "recall.basis": r.basis, "recall.trust": numbers}
     scales = {name: pair.scale for name, pair in adapter.pairs.items()}
     about = {"base": adapter.base, "kind": adapter.kind, "scales": json.dumps(scales), "seconds": repr(seconds)}
@@ -60,4 +60,4 @@ def _recall(tensors: dict[str, Tensor]) -> KnnMemory | None:
     if "recall.ids" not in tensors:
         return None
     ids, keys, basis, numbers = (tensors[f"recall.{name}"] for name in ("ids", "keys", "basis", "trust"))
-    return KnnMemory(ids, keys, basis, MixtureGate.of(numbers[:-1].tolist()), float(numbers[-1]))
+    return KnnMemory(ids, keys, basis, MixtureGate.from_list(numbers[:-1].tolist()), float(numbers[-1]))

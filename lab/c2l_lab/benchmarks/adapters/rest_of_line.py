@@ -61,11 +61,11 @@ class Lines:
         if adapter is not None:
             adapter.check(self._model)
         self._decoder.clear_cache()
-        self._slot.use(adapter)
+        self._slot.activate(adapter)
         try:
             return [self._one(targets[span.path], span, context, budget, seen) for span in spans]
         finally:
-            self._slot.use(None)
+            self._slot.activate(None)
 
     def _one(self, text: str, span: Span, context: Context | None, budget: int, seen: int | None) -> Answer:
         prefix, suffix = text[: span.start], text[span.end :]

@@ -69,7 +69,7 @@ class Repositories:
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self._plan, self._held = plan, dict[str, Case]()
-        manifest = corpus.manifest_of(plan.corpus)
+        manifest = corpus.read_manifest(plan.corpus)
         self._commits = {about["name"]: about["commit"] for about in manifest["repositories"]}
         self._data = hashlib.blake2b("".join(sorted(manifest["shards"])).encode(), digest_size=8).hexdigest()
         self._texts: dict[str, dict[str, str]] = {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from c2l_lab.benchmarks.adapters.merge import merged
 from c2l_lab.train.memory.held_out import PREFIXES, WINDOW, Scored, site_loss
-from c2l_lsp.model.adapter.knn_lm import tails
+from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -69,7 +69,7 @@ def read(model: BaseModel, chosen: Sequence[Window], context: Context | None = N
         row = torch.tensor([ids], device=model.device)
         hidden.append(model.hidden(row[:, :-1])[0, seen:])
         targets.append(row[0, seen + 1 :])
-        before += tails(ids, seen, len(ids) - 1)
+        before += suffixes(ids, seen, len(ids) - 1)
     if not hidden:
         return Scored(torch.zeros(0, model.d, dtype=model.dtype), torch.zeros(0, dtype=torch.long))
     return Scored(torch.cat(hidden), torch.cat(targets), before)

@@ -168,7 +168,7 @@ def _write(
     from c2l_lab.corpus import corpus as corpora
     from c2l_lsp import __version__
 
-    commits = {about["name"]: about["commit"] for about in corpora.manifest_of(corpus)["repositories"]}
+    commits = {about["name"]: about["commit"] for about in corpora.read_manifest(corpus)["repositories"]}
     about = {
         "code": __version__,
         "weights": weights,

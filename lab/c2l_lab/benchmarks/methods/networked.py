@@ -57,4 +57,4 @@ def published(kit: Kit, kind: str) -> tuple[Hypernetwork, str]:
     if not (folder / checkpoint.MANIFEST).is_file():
         raise NotTrained(f"there is no {kind} folder with {checkpoint.MANIFEST} beside the model")
     found = checkpoint.load(folder)
-    return found.hypernetwork(kit.model, EmbeddingEncoder.of_base(kit.model)), found.about.sha256[:16]
+    return found.hypernetwork(kit.model, EmbeddingEncoder.of_base(kit.model)), found.manifest.sha256[:16]

@@ -47,7 +47,7 @@ def shared_file(model: BaseModel, options: Options) -> Path | None:
         return options.weights["shared"]
     if options.train is None:
         return None
-    data = "".join(sorted(corpus.manifest_of(options.train)["shards"]))
+    data = "".join(sorted(corpus.read_manifest(options.train)["shards"]))
     about = f"{model.digest} {data} {options.shared_tokens} {options.rank} {options.rate}"
     return options.work / f"shared-{hashlib.blake2b(about.encode(), digest_size=8).hexdigest()}.safetensors"
 

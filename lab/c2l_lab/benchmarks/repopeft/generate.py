@@ -27,7 +27,7 @@ class Generator:
         """Predict under this adapter from now on; None is the bare model. AdapterError if it does not fit."""
         if adapter is not None:
             adapter.check(self._model)
-        self._slot.use(adapter)
+        self._slot.activate(adapter)
         # a final map leaves hidden states, and so the KV, as they are; inner pairs do not
         self._kv_key = adapter.digest if adapter is not None and adapter.pairs else ""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from c2l_lab.benchmarks.repopeft.dataset.schema import Commit
-from c2l_lab.corpus.commit_stream import git_of
+from c2l_lab.corpus.commit_stream import locate_repository
 from c2l_lab.corpus.sources import SourceProblem
 from c2l_lsp.errors import AdapterError, CorpusError
 from c2l_lsp.model.adapter.lora import Adapter
@@ -56,12 +56,12 @@ class MemoryState:
 
     def __init__(self, model: BaseModel, mirror: Path, chars: int = STATE_CHARS) -> None:
         from c2l_lsp.engine.adaptation.registry import shipped_prior
-        from c2l_lsp.model.hypernet.gradient_memory import Memory
+        from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
         prior = shipped_prior(model)
         if prior is None:
             raise AdapterError(f"{model.id} has no memory prior; make one with `c2l-lsp train hypernet`.")
-        self._memory, self._mirror, self._chars = Memory(model, prior), mirror, chars
+        self._memory, self._mirror, self._chars = GradientMemory(model, prior), mirror, chars
         self.digest = self._memory.digest
         self._readings: dict[bytes, ChunkEmbedding] = {}
         self._repository = ""
@@ -75,12 +75,12 @@ class MemoryState:
             return None
         self._read(chunks)
         change = StateChange(added=[self._readings[chunk.key] for chunk in chunks], first=True)
-        return self._memory.adapter(self._memory.update([self._memory.empty()], [change])[0])
+        return self._memory.generate(self._memory.update([self._memory.empty_state()], [change])[0])
 
     def texts(self, commit: Commit) -> list[str]:
         """The production files that a state of the commit may see. CorpusError without the repository."""
         try:
-            folder = git_of(commit.repo_id, self._mirror)
+            folder = locate_repository(commit.repo_id, self._mirror)
         except SourceProblem as problem:
             raise CorpusError(
                 f"{commit.repo_id} is not below {self._mirror}, so its state can't be made: {problem}."

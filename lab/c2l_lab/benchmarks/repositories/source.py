@@ -54,7 +54,7 @@ def rank(path: str) -> bytes:
 
 def usable(path: str, raw: bytes | None) -> str | None:
     """The text to keep of a file; None where it is refused."""
-    if raw is None or not path.endswith(".py") or filters.refuse_path(path, len(raw)):
+    if raw is None or not path.endswith(".py") or filters.skip_reason_by_path(path, len(raw)):
         return None
     text, reason = filters.clean(raw)
     return text if reason is None else None

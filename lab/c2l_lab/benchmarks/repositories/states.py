@@ -47,7 +47,7 @@ class Follower:
 
     def snapshot(self, texts: Texts) -> RepoState:
         """The state of a folder that is opened with these files in it."""
-        return self.changed(self.network.empty(), {}, texts, first=True)
+        return self.changed(self.network.empty_state(), {}, texts, first=True)
 
     def followed(self, moments: Sequence[Texts]) -> RepoState:
         """The state of a folder that was opened at the first moment and has seen the others come, oldest first."""
@@ -75,7 +75,7 @@ class Follower:
 
     def adapter(self, state: RepoState) -> Adapter:
         """The adapter of a state."""
-        return self.network.adapter(state)
+        return self.network.generate(state)
 
     def _pieces(self, texts: Texts) -> list[Chunk]:
         return [chunk for path in sorted(texts) for chunk in self.network.chunks(texts[path])]

@@ -83,17 +83,17 @@ def _memory(
     from c2l_lab.corpus import corpus
     from c2l_lab.train.memory import estimate_prior, mixture_gate
     from c2l_lsp.model.hypernet import prior
-    from c2l_lsp.model.hypernet.gradient_memory import Memory
+    from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
     documents, held_out = list(corpus.documents(corpus_folder)), list(corpus.documents(tune))
     made = estimate_prior.make_prior(loaded, documents, tokens=tokens, repositories=repositories, chars=chars, say=_say)
-    cases = estimate_prior.tune_cases(Memory(loaded, made), held_out, repositories=tune_repositories, say=_say)
-    chosen = estimate_prior.choose_steps(loaded, made, cases, _say)
-    trust = mixture_gate.fit(mixture_gate.sights(Memory(loaded, chosen), held_out, _say), _say)
-    chosen = replace(chosen, trust=trust)
+    cases = estimate_prior.tune_cases(GradientMemory(loaded, made), held_out, repositories=tune_repositories, say=_say)
+    chosen = estimate_prior.tune_scalars(loaded, made, cases, _say)
+    fitted = mixture_gate.fit(mixture_gate.sights(GradientMemory(loaded, chosen), held_out, _say), _say)
+    chosen = replace(chosen, mixture_gate=fitted)
     note = f"{tokens} tokens, {repositories} repositories of training text; steps on {len(cases)} tuning repositories"
     prior.save(chosen, out, loaded.digest, note)
-    typer.echo(f"{out}: {chosen.steps}, {chosen.trust}")
+    typer.echo(f"{out}: {chosen.scalars}, {chosen.mixture_gate}")
 
 
 def _gradient(
@@ -140,7 +140,7 @@ def _gradient(
     if trainer.devices.rank == 0 and (run / BEST / checkpoint.MANIFEST).is_file():
         best = checkpoint.load(run / BEST)
         checkpoint.save(best, out)
-        typer.echo(f"{out}: {best.about.training}")
+        typer.echo(f"{out}: {best.manifest.training}")
         if not done:
             typer.echo(f"{trainer.step} of {recipe.steps} steps; the same command goes on.", err=True)
 

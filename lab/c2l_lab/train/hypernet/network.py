@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from c2l_lab.train.hypernet.batched_lora import Pairs
 from c2l_lab.train.hypernet.data import Repo
 from c2l_lab.train.hypernet.recipe import Recipe
-from c2l_lsp.model.hypernet.checkpoint import About, Checkpoint
+from c2l_lsp.model.hypernet.checkpoint import Checkpoint, Manifest
 from c2l_lsp.model.hypernet.encoder import pool_files
-from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, CommitGRU
+from c2l_lsp.model.hypernet.gru import CommitGRU
+from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead
 from c2l_lsp.model.lm.base import BaseModel
 
 _MOMENTUM = 0.05  # of the running mean context, which a GRU moves while it learns
@@ -84,7 +85,7 @@ class Network(nn.Module):
 
     def checkpoint(self, model: BaseModel, training: dict[str, bool | float | str]) -> Checkpoint:
         """The checkpoint the engine loads."""
-        about = About(
+        manifest = Manifest(
             kind=self.recipe.kind,
             head=self.head.config,
             gru=self.gru.config if self.gru else None,
@@ -93,7 +94,7 @@ class Network(nn.Module):
             base_digest=model.digest,
             training=training,
         )
-        return Checkpoint.of(about, self.head, self.gru)
+        return Checkpoint.from_modules(manifest, self.head, self.gru)
 
 
 @torch.no_grad()

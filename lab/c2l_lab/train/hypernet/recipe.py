@@ -8,7 +8,8 @@ from torch import nn
 
 from c2l_lsp.errors import TrainingError
 from c2l_lsp.model.hypernet.checkpoint import Trained
-from c2l_lsp.model.hypernet.lora_head import BLOCK_OF, GRUConfig, HeadConfig
+from c2l_lsp.model.hypernet.gru import GRUConfig
+from c2l_lsp.model.hypernet.lora_head import BLOCK_OF, HeadConfig
 from c2l_lsp.model.lm.base import BaseModel
 
 

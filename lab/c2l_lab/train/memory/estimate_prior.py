@@ -16,9 +16,9 @@ import torch
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.memory.held_out import Scored, Subject, score_sites, site_loss, state_of, subjects
 from c2l_lsp.errors import TrainingError
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
-from c2l_lsp.model.hypernet.prior import DAMPING, Curvature, MemoryPrior, Steps, estimate, redamped
+from c2l_lsp.model.hypernet.prior import DAMPING, Curvature, MemoryPrior, estimate, redamped
 from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -49,7 +49,7 @@ def repository_means(
 ) -> list[torch.Tensor]:
     """S/n [d, d] of a number of training repositories, `chars` characters each."""
     identity = torch.eye(model.d)
-    memory = Memory(model, MemoryPrior(identity, identity, torch.zeros(model.d, model.d), identity[:1]))
+    memory = GradientMemory(model, MemoryPrior(identity, identity, torch.zeros(model.d, model.d), identity[:1]))
     texts: dict[str, list[str]] = defaultdict(list)
     for document in documents:
         if sum(map(len, texts[document.repo])) < chars:
@@ -70,9 +70,9 @@ def repository_means(
     return means
 
 
-def with_steps(prior: MemoryPrior, **changes: float) -> MemoryPrior:
+def with_scalars(prior: MemoryPrior, **changes: float) -> MemoryPrior:
     """The same prior with other scalars."""
-    return replace(prior, steps=replace(prior.steps, **changes))
+    return replace(prior, scalars=replace(prior.scalars, **changes))
 
 
 def make_prior(
@@ -80,7 +80,7 @@ def make_prior(
 ) -> MemoryPrior:
     """A prior with default steps; the scalars are tuned afterwards on other repositories."""
     means = repository_means(model, documents, repositories, chars, say)
-    return estimate(curvature(model, documents, tokens), steps=Steps(), means=means)
+    return estimate(curvature(model, documents, tokens), means=means)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class TuneCase:
 
 
 @torch.inference_mode()
-def tune_cases(memory: Memory, documents: Iterable[Document], *, repositories: int, say: Say) -> list[TuneCase]:
+def tune_cases(memory: GradientMemory, documents: Iterable[Document], *, repositories: int, say: Say) -> list[TuneCase]:
     """What the scalars are chosen on. The in-file prefix is 256 tokens: part of the help comes from the file itself."""
     chosen = subjects(documents, memory_chars=60_000, test_chars=16_000)[:repositories]
     cases = []
@@ -117,16 +117,16 @@ def tune_cases(memory: Memory, documents: Iterable[Document], *, repositories: i
     return cases
 
 
-def _grown(memory: Memory, subject: Subject) -> list[RepoState]:
+def _grown(memory: GradientMemory, subject: Subject) -> list[RepoState]:
     chunks = [chunk for text in subject.memory for chunk in memory.chunks(text)]
     readings = [reading for chunk in chunks for reading in memory.embed([chunk])]
     cuts = [len(readings) - max(1, round(len(readings) * share)) for share in _SHARES]
     before = [StateChange(added=readings[:cut], first=True) for cut in cuts]
-    states = memory.update([memory.empty() for _ in cuts], before)
+    states = memory.update([memory.empty_state() for _ in cuts], before)
     return memory.update(states, [StateChange(added=readings[cut:]) for cut in cuts])
 
 
-def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[RepoState, Scored]]:
+def _edited(memory: GradientMemory, subject: Subject, state: RepoState) -> list[tuple[RepoState, Scored]]:
     found = []
     for text in subject.test[:3]:
         lines = text.splitlines(keepends=True)
@@ -140,7 +140,7 @@ def _edited(memory: Memory, subject: Subject, state: RepoState) -> list[tuple[Re
     return found
 
 
-def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
+def tune_scalars(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase], say: Say) -> MemoryPrior:
     """Coordinate search: step, clip and damping on unseen files, shrinkage on small states, recent steps on changes.
 
     The score is the mean over repositories of the loss change in nat/token, with worse-than-nothing counted double:
@@ -149,10 +149,10 @@ def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase]
     bare = [site_loss(model, case.scored, None) for case in cases]
 
     def unseen(candidate: MemoryPrior, small: bool = False) -> float:
-        memory = Memory(model, candidate)
+        memory = GradientMemory(model, candidate)
         changes = []
         for case, without in zip(cases, bare, strict=True):
-            adapter = memory.adapter(case.small if small else case.state)
+            adapter = memory.generate(case.small if small else case.state)
             changes.append(site_loss(model, case.scored, adapter.final_map) - without)
         return sum(change + max(change, 0.0) for change in changes) / len(changes)
 
@@ -161,7 +161,7 @@ def choose_steps(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase]
     best = _best_damping(best, unseen, say)
     best = _best(best, "n0_curvature", (1000.0, 4000.0, 16000.0, 1e12), unseen, say)
     best = _best(best, "n0", (250.0, 500.0, 1000.0, 2000.0, 4000.0), lambda candidate: unseen(candidate, True), say)
-    best = _best(best, "eta", [near * best.steps.eta for near in _NEAR], unseen, say)
+    best = _best(best, "eta", [near * best.scalars.eta for near in _NEAR], unseen, say)
     return _best_recent(model, best, cases, say)
 
 
@@ -171,10 +171,10 @@ def _best_damping(prior: MemoryPrior, score: Callable[[MemoryPrior], float], say
         (score(candidate), damping, candidate)
         for damping in (0.02, DAMPING, 0.1, 0.2, 0.4)
         for grown in (0.7, 1.0, 1.5, 2.2, 3.2, 4.5)
-        for candidate in [with_steps(redamped(prior, damping), eta=prior.steps.eta * grown)]
+        for candidate in [with_scalars(redamped(prior, damping), eta=prior.scalars.eta * grown)]
     ]
     loss, damping, best = min(tried, key=lambda one: one[0])
-    say(f"damping: {damping:g} with eta {best.steps.eta:g} → {loss:+.4f}")
+    say(f"damping: {damping:g} with eta {best.scalars.eta:g} → {loss:+.4f}")
     return best
 
 
@@ -188,18 +188,18 @@ def _best_recent(model: BaseModel, prior: MemoryPrior, cases: Sequence[TuneCase]
     """The recent memory must help near what was just written, and must not hurt in files that have not changed."""
     pairs = [(state, scored) for case in cases for state, scored in case.edited if len(scored.targets)]
     if not pairs:
-        return with_steps(prior, eta_recent=0.0)
+        return with_scalars(prior, eta_recent=0.0)
     others = [(state, case.scored) for case in cases for state in case.grown]
 
     def changed(candidate: MemoryPrior) -> float:
-        memory = Memory(model, candidate)
+        memory = GradientMemory(model, candidate)
 
         def mean(some: Sequence[tuple[RepoState, Scored]]) -> float:
-            return sum(site_loss(model, scored, memory.adapter(s).final_map) for s, scored in some) / len(some)
+            return sum(site_loss(model, scored, memory.generate(s).final_map) for s, scored in some) / len(some)
 
         return mean(pairs) + mean(others)
 
-    best = with_steps(prior, eta_recent=prior.steps.eta)
+    best = with_scalars(prior, eta_recent=prior.scalars.eta)
     for name in ("eta_recent", "fade_recent", "n0_recent", "eta_recent"):
         best = _best(best, name, _RECENT[name], changed, say)
     return best
@@ -215,7 +215,7 @@ _RECENT = {
 def _best(
     prior: MemoryPrior, name: str, grid: Sequence[float], score: Callable[[MemoryPrior], float], say: Say
 ) -> MemoryPrior:
-    scored = {value: score(with_steps(prior, **{name: value})) for value in grid}
+    scored = {value: score(with_scalars(prior, **{name: value})) for value in grid}
     value = min(scored, key=lambda v: scored[v])
     say(f"{name}: " + ", ".join(f"{v:g} → {loss:+.4f}" for v, loss in scored.items()) + f"; {value:g}")
-    return with_steps(prior, **{name: value})
+    return with_scalars(prior, **{name: value})

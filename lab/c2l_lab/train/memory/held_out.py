@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from c2l_lab.corpus.corpus import Document
-from c2l_lsp.model.adapter.knn_lm import KnnMemory, tails
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, suffixes
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -69,14 +69,14 @@ def subjects(
 
 
 @torch.inference_mode()
-def state_of(memory: Memory, texts: Sequence[str]) -> RepoState:
+def state_of(memory: GradientMemory, texts: Sequence[str]) -> RepoState:
     """The state of some files' texts."""
     chunks = [chunk for text in texts for chunk in memory.chunks(text)]
     chunks.sort(key=lambda chunk: len(chunk.text))
     readings = []
     for start in range(0, len(chunks), 12):
         readings += memory.embed(chunks[start : start + 12])
-    return memory.update([memory.empty()], [StateChange(added=readings, first=True)])[0]
+    return memory.update([memory.empty_state()], [StateChange(added=readings, first=True)])[0]
 
 
 @torch.inference_mode()
@@ -93,7 +93,7 @@ def score_sites(model: BaseModel, subject: Subject, prefix: int, most: int) -> S
             states = model.hidden(rows[:, :-1])[0, prefix:]
             hidden.append(states)
             targets.append(rows[0, prefix + 1 :])
-            before += tails(window, prefix, len(window) - 1)
+            before += suffixes(window, prefix, len(window) - 1)
             total += len(states)
     if not hidden:
         empty = torch.zeros(0, dtype=torch.long)
@@ -111,6 +111,6 @@ def site_loss(model: BaseModel, scored: Scored, C: Tensor | None, recall: KnnMem
         mapped = h if C is None else h + (h.float() @ C.to(h.device).T).to(h.dtype)
         logits = model.logits(mapped).float()
         if recall is not None:
-            logits = recall.mixed(h, logits, scored.before[rows])
+            logits = recall.interpolate(h, logits, scored.before[rows])
         total += float(torch.nn.functional.cross_entropy(logits, scored.targets[rows], reduction="sum"))
     return total / max(len(scored.targets), 1)

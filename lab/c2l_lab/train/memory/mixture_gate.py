@@ -15,8 +15,8 @@ from torch import Tensor
 
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.memory.held_out import Scored, score_sites, state_of, subjects
-from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate, Neighbours, keys_of
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate, Neighbours, compute_keys
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
 TEMPERATURES = (0.03, 0.05, 0.07, 0.1, 0.14)
 RUNS = (0.4, 0.6, 0.8, 1.1)
@@ -36,7 +36,9 @@ class Sight:
 
 
 @torch.inference_mode()
-def sights(memory: Memory, documents: Iterable[Document], say: Callable[[str], None]) -> list[list[Sight | float]]:
+def sights(
+    memory: GradientMemory, documents: Iterable[Document], say: Callable[[str], None]
+) -> list[list[Sight | float]]:
     """Per tuning repository its positions; a bare number is the base's probability where there is no candidate.
 
     States hold 250,000 characters, the most an engine learns of a folder by default.
@@ -46,7 +48,7 @@ def sights(memory: Memory, documents: Iterable[Document], say: Callable[[str], N
         scored = score_sites(memory.model, subject, _PREFIX, _SITES)
         if len(scored.targets) < 500:
             continue
-        adapter = memory.adapter(state_of(memory, subject.memory))
+        adapter = memory.generate(state_of(memory, subject.memory))
         if adapter.knn is None:
             continue
         out.append(_sights(memory, adapter.knn, adapter.final_map, scored))
@@ -54,8 +56,8 @@ def sights(memory: Memory, documents: Iterable[Document], say: Callable[[str], N
     return out
 
 
-def _sights(memory: Memory, recall: KnnMemory, C: Tensor | None, scored: Scored) -> list[Sight | float]:
-    keys = keys_of(recall.basis, scored.hidden).cpu().numpy()
+def _sights(memory: GradientMemory, recall: KnnMemory, C: Tensor | None, scored: Scored) -> list[Sight | float]:
+    keys = compute_keys(recall.basis, scored.hidden).cpu().numpy()
     made: list[Sight | float] = []
     for start in range(0, len(keys), 512):
         rows = slice(start, start + 512)
@@ -73,32 +75,32 @@ def _sights(memory: Memory, recall: KnnMemory, C: Tensor | None, scored: Scored)
 
 
 def fit(repositories: Sequence[Sequence[Sight | float]], say: Callable[[str], None]) -> MixtureGate:
-    """The best trust over the grid."""
+    """The best gate over the grid."""
     best, least = MixtureGate(), float("inf")
     for temperature in TEMPERATURES:
         for run in RUNS:
-            trust = replace(best, temperature=temperature, run=run)
-            loss, made = _weights(trust, [_table(trust, some) for some in repositories])
+            gate = replace(best, temperature=temperature, run=run)
+            loss, made = _weights(gate, [_table(gate, some) for some in repositories])
             say(f"τ {temperature:g}, ρ {run:g}: {loss:+.4f} nat/token")
             if loss < least:
                 best, least = made, loss
     return best
 
 
-def _table(trust: MixtureGate, some: Sequence[Sight | float]) -> tuple[Tensor, Tensor, int]:
+def _table(gate: MixtureGate, some: Sequence[Sight | float]) -> tuple[Tensor, Tensor, int]:
     """Features [n, F], (base's p, r) of the next token [n, 2], positions in all; without candidates nothing changes."""
     rows, pairs = [], []
     for one in some:
         if isinstance(one, Sight):
-            share = trust.judge(one.found, one.top, one.token)
+            share = gate.vote(one.found, one.top, one.token)
             rows.append(share.features)
-            pairs.append((one.base, share.of(one.target)))
+            pairs.append((one.base, share.probability(one.target)))
     return torch.from_numpy(np.stack(rows)), torch.tensor(pairs, dtype=torch.float64), len(some)
 
 
-def _weights(trust: MixtureGate, tables: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[float, MixtureGate]:
+def _weights(gate: MixtureGate, tables: Sequence[tuple[Tensor, Tensor, int]]) -> tuple[float, MixtureGate]:
     """The loss change, mean of repositories, in nat/token at the best weights, and those."""
-    w = torch.tensor([trust.bias, *trust.weights], dtype=torch.float64, requires_grad=True)
+    w = torch.tensor([gate.bias, *gate.weights], dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([w], max_iter=60, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -116,4 +118,4 @@ def _weights(trust: MixtureGate, tables: Sequence[tuple[Tensor, Tensor, int]]) -
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     numbers = [round(value, 4) for value in w.tolist()]
-    return float(loss().detach()), replace(trust, bias=numbers[0], weights=tuple(numbers[1:]))
+    return float(loss().detach()), replace(gate, bias=numbers[0], weights=tuple(numbers[1:]))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from c2l_lab.benchmarks.perf import peers, replay
 from c2l_lab.benchmarks.perf.rows import adapters, decoding, gpu, serving, updates
 from c2l_lab.benchmarks.perf.typing import places
 from c2l_lab.benchmarks.perf.workload import Workload
-from c2l_lab.clients.engine import EngineProcess
 
 from c2l_lsp.config import merge
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
-from c2l_lsp.errors import EngineError
 
 
 def finite(rows) -> dict[str, object]:
@@ -78,14 +74,13 @@ def test_ghost_text_of_our_own_engine(load: Workload):
     assert "served without a request" in found["keystroke_to_ghost/ours/p95"].note
 
 
-class Here:
-    """An engine in this process where the benchmark starts another: the same methods, driven until they are done."""
+class InProcessEngine:
+    """The methods of EngineProcess on an engine in this process. Each call returns when the engine has settled."""
 
-    def __init__(self, settings, environment):
+    memory = 10**9
+
+    def __init__(self, environment):
         self.events: list[tuple[float, wire.Event]] = []
-        self._session = Session(settings, self._heard)
-        self.model = self._session.engine.model_info()
-        self.memory = 10**9
 
     def __enter__(self):
         return self
@@ -93,7 +88,11 @@ class Here:
     def __exit__(self, *_):
         self._session.engine.close()
 
-    def ask(self, method, params, result, timeout_s=120):
+    def hello(self, settings):
+        self._session = Session(settings, self._heard)
+        return self._session.engine.model_info()
+
+    def call(self, method, params, result):
         engine = self._session.engine
         if method == "complete":
             return self._session.complete(params)
@@ -106,20 +105,22 @@ class Here:
             self._session.settle(params.folder)
         return result() if result is wire.Nothing else engine.workspace(params.folder).info()
 
-    def until_changed(self, since, timeout_s):
-        while len(self.events) == since:
+    def named(self, name, since=0):
+        return [(at, event) for at, event in self.events[since:] if event.name == name]
+
+    def until(self, holds, timeout, what):
+        while not holds():
             self._session.run_until_idle(self._folder)
             time.sleep(0.005)
-        return self.events[since][0]
 
     def _heard(self, event):
         if isinstance(event, wire.AdapterChanged):
-            self.events.append((time.perf_counter(), wire.Event(name="adapter_changed", data=wire.to_params(event))))
+            self.events.append((time.monotonic(), wire.Event(name="adapter_changed", data=wire.to_params(event))))
 
 
 def test_following_a_folder(load: Workload, monkeypatch: pytest.MonkeyPatch):
     """The tiny model has no prior of its own, so one is estimated from the folder: the whole way all the same."""
-    monkeypatch.setattr(updates, "EngineProcess", Here)
+    monkeypatch.setattr(updates, "EngineProcess", InProcessEngine)
     load.settings, _ = merge(load.settings, {"adapter.updateDelayMs": 10}, source="test", machine=True)
     actions = (
         updates.save_to_generation,
@@ -130,18 +131,4 @@ def test_following_a_folder(load: Workload, monkeypatch: pytest.MonkeyPatch):
     found = finite([row for action in actions for row in action(load)])
     assert found["engine_memory"].value == pytest.approx(10**9 / 2**20, rel=0.1)
     assert 0 < found["update_vs_reread"].ratio < 1
-    assert not [path for path in load.work.rglob("m0.py") if "saved" in path.read_text()], "files are put back"
-
-
-def test_an_engine_process_is_asked_and_heard(load: Workload):
-    command = (sys.executable, str(Path(__file__).parents[3] / "support" / "fake_engine.py"))
-    with EngineProcess(load.settings, {}, command) as engine:
-        assert engine.memory > 10**6
-        engine.ask("ping", wire.Nothing(), wire.Nothing)
-        with pytest.raises(EngineError, match="did not answer"):
-            engine.ask("complete", slow(), wire.Completion, 0.2)
-    assert engine._process.returncode == 0
-
-
-def slow() -> wire.Complete:
-    return wire.Complete(folder="", path="a.py", language="python", prefix="SLOW:2", suffix="")
+    assert not [path for path in load.work.rglob("m0.py") if "saved_0" in path.read_text()], "files are restored"

@@ -152,7 +152,7 @@ def test_memory_s_adapter_is_that_of_the_state_s_text(mirror, tiny, monkeypatch)
     from c2l_lab.train.memory.held_out import state_of
 
     from c2l_lsp.model.hypernet import prior
-    from c2l_lsp.model.hypernet.gradient_memory import Memory
+    from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
     texts = {"a.py": "def one(x):\n    return x + 1\n", "b.py": "def two(y):\n    return y * 2\n"}
     d = tiny.d
@@ -162,10 +162,10 @@ def test_memory_s_adapter_is_that_of_the_state_s_text(mirror, tiny, monkeypatch)
     first = repo.commit({**texts, "test_a.py": suite("assert a == 1")})
     second = repo.commit({"b.py": None})
     method = methods.MemoryState(tiny, mirror)
-    memory = Memory(tiny, made)
+    memory = GradientMemory(tiny, made)
     for sha, standing in ((first, list(texts.values())), (second, [texts["a.py"]])):
         found = method.adapter(Commit("own/a", sha, 0))
-        expected = memory.adapter(state_of(memory, standing))
+        expected = memory.generate(state_of(memory, standing))
         torch.testing.assert_close(found.final_map, expected.final_map, rtol=1e-4, atol=1e-6)
     third = repo.commit({"a.py": None})
     assert method.adapter(Commit("own/a", third, 0)) is None

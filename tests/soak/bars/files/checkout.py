@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from c2l_lab.clients.engine import EngineProcess
+
 from c2l_lsp.engine import wire
 from c2l_lsp.repo.filter.reading import FileText, check_bytes
 from tests.soak.harness import in_process
 from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.sources import project, sources
-from tests.support.processes import Engine, planted
+from tests.support.processes import engine_command, start_engine
 
 FOLD_S = 60.0
 SLOWER = 1.5
@@ -38,19 +40,19 @@ def run(task: Task) -> Finding:
     overflows = EVENTS * task.count > _queue()
     faults = ("stalls" if overflows else "stalls:1") + (f"+{task.plant}" if task.plant else "")
     settings = in_process.settings(adapter={"updateDelayMs": 500, "maxDelayMs": 5000})
-    with Engine(task.work, planted(faults, "engine"), C2L_SOAK_NOTES=str(notes)) as engine:
-        engine.call("hello", wire.Hello(schema=wire.SCHEMA, settings=settings), 180 * task.patience)
-        engine.call("open_folder", wire.OpenFolder(folder=str(root), settings=settings), 180 * task.patience)
-        _until(engine, lambda: engine.heard("adapter_changed"), 300 * task.patience)
+    with start_engine(task.work, engine_command(faults), C2L_SOAK_NOTES=str(notes)) as engine:
+        engine.hello(settings, 180 * task.patience)
+        engine.open_folder(root, settings, 180 * task.patience)
+        engine.until(lambda: engine.named("adapter_changed"), 300 * task.patience, "adapter")
         idle = [_complete(engine, root, n) for n in range(60)]
         there = len(list(root.rglob("*.py")))
-        before = len(engine.heard("adapter_changed"))
+        before = len(engine.named("adapter_changed"))
         os.kill(engine.process.pid, signal.SIGUSR1)
         began = time.monotonic()
         git = threading.Thread(target=_git, args=(root, "checkout", "-q", "large"))
         git.start()
         busy, folded = _follow(task, engine, git, began, root, there + task.count)
-        events = [event.data for event in engine.heard("adapter_changed")[before:]]
+        events = [event.data for _, event in engine.named("adapter_changed")[before:]]
     finding.tried = task.count
     _judge(task, finding, root, events, folded, there)
     lost = notes.read_text().split().count("overflow") if notes.exists() else 0
@@ -116,7 +118,7 @@ def _budget(saved: Any) -> int:
 
 
 def _follow(
-    task: Task, engine: Engine, git: threading.Thread, began: float, root: Path, files: int
+    task: Task, engine: EngineProcess, git: threading.Thread, began: float, root: Path, files: int
 ) -> tuple[list[float], float]:
     """Complete on and on until all so many files are folded; latencies, and how long it took."""
     busy: list[float] = []
@@ -132,19 +134,13 @@ def _follow(
     return busy, time.monotonic() - began
 
 
-def _complete(engine: Engine, root: Path, number: int) -> float:
+def _complete(engine: EngineProcess, root: Path, number: int) -> float:
     prefix = f"# {number}\n" + sources()[number % 5][:300]
     began = time.monotonic()
-    engine.call("complete", in_process.question(root, "pkg0/m0.py", prefix, max_new_tokens=8))
+    engine.call("complete", in_process.question(root, "pkg0/m0.py", prefix, max_new_tokens=8), wire.Completion)
     took = time.monotonic() - began
     time.sleep(max(0.0, PACE_S - took))
     return took
-
-
-def _until(engine: Engine, holds: object, timeout: float) -> None:
-    with engine.news:
-        if not engine.news.wait_for(holds, timeout):  # type: ignore[arg-type]
-            raise TimeoutError(f"the engine did not learn the folder within {timeout:.0f} s")
 
 
 def _branches(root: Path, count: int) -> None:

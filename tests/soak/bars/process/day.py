@@ -7,10 +7,12 @@ import subprocess
 import time
 from pathlib import Path
 
+from c2l_lab.clients.lsp import LanguageClient
+
 from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.resource_usage import usage
 from tests.soak.harness.sources import project, sources
-from tests.support.processes import Editor, planted
+from tests.support.processes import server_command, start_server
 
 RATE = 30_000 / 1800
 GROWTH = 0.05
@@ -28,9 +30,9 @@ def run(task: Task) -> Finding:
     git(root, "branch", "b")
     dice = random.Random(0)
     series: dict[str, list[float]] = {}
-    with Editor(task.work, planted(task.plant, "server")) as editor:
+    with start_server(task.work, server_command(task.plant)) as editor:
         editor.initialize([root], {"completion": {"maxNewTokens": 8}})
-        editor.ready(180 * task.patience)
+        editor.ready(180 * task.patience, adapter=True)
         uris = [(root / "pkg0" / f"m{number}.py").as_uri() for number in range(12)]
         for number, uri in enumerate(uris):
             editor.open(uri, sources()[number][:3000].replace("\r", ""))
@@ -42,11 +44,11 @@ def run(task: Task) -> Finding:
                 _measure(editor, series)
             due = began + (number + 1) / RATE
             time.sleep(max(0.0, due - time.monotonic()))
-        editor.ask("c2l/status", {}, 120 * task.patience)
+        editor.request("c2l/status", {}, 120 * task.patience)
         _measure(editor, series)
         try:
-            asked = range(1, editor._id + 1)
-            editor.until(lambda: all(n in editor.replies for n in asked), 60 * task.patience, "requests unanswered")
+            sent = range(1, editor.last_id + 1)
+            editor.until(lambda: all(n in editor.replies for n in sent), 60 * task.patience, "reply to some requests")
         except TimeoutError as error:
             finding.fail(str(error))
     for name, values in series.items():
@@ -55,7 +57,7 @@ def run(task: Task) -> Finding:
 
 
 def _event(
-    task: Task, editor: Editor, dice: random.Random, number: int, uris: list[str], root: Path, other: Path
+    task: Task, editor: LanguageClient, dice: random.Random, number: int, uris: list[str], root: Path, other: Path
 ) -> None:
     what, uri = dice.randrange(100), uris[dice.randrange(len(uris))]
     line = dice.randrange(40)
@@ -65,7 +67,7 @@ def _event(
         document = {"uri": uri, "version": number + 2}
         editor.notify("textDocument/didChange", {"textDocument": document, "contentChanges": change})
     elif what < 88:
-        editor.complete(uri, line, 0)
+        editor.send_completion(uri, line, 0)
     elif what < 96:
         path = root / "pkg0" / f"m{dice.randrange(12)}.py"
         path.write_text(sources()[number % 30][:3000] + f"\nSAVED = {number}\n", encoding="utf-8")
@@ -80,7 +82,7 @@ def _event(
             editor.notify("workspace/didChangeWorkspaceFolders", {"event": event})
 
 
-def _measure(editor: Editor, series: dict[str, list[float]]) -> None:
+def _measure(editor: LanguageClient, series: dict[str, list[float]]) -> None:
     for name, process in zip(("server", "engine"), editor.family(), strict=False):
         for kind, value in usage(process).items():
             series.setdefault(f"{name}_{kind}", []).append(value)

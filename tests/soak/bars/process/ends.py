@@ -10,7 +10,7 @@ import time
 
 from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.sources import project
-from tests.support.processes import Editor, gone, planted
+from tests.support.processes import server_command, start_server, still_running
 
 LIMIT_S = 5.0
 
@@ -22,14 +22,14 @@ def run(task: Task) -> Finding:
     dice, times = random.Random(0), []
     for number in range(task.count):
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        editor = Editor(task.work, planted(task.plant, "server"))
+        editor = start_server(task.work, server_command(task.plant))
         try:
             editor.initialize([root], process_id=sleeper.pid, timeout=60 * task.patience)
             uri = (root / "pkg0" / "m0.py").as_uri()
             editor.open(uri, "import os\n")
             # at once, or while the engine starts, loads, learns, or is at work
             time.sleep(0 if number % 8 > 5 else dice.random() * 8)
-            editor.complete(uri, 1, 0)
+            editor.send_completion(uri, 1, 0)
             everyone = editor.family()
             began = time.monotonic()
             how = "pipe" if number % 2 == 0 else "process"
@@ -39,7 +39,7 @@ def run(task: Task) -> Finding:
                 sleeper.kill()
                 sleeper.wait(10)
             limit = 3.0 if task.plant else LIMIT_S * task.patience
-            left = gone(everyone, limit)
+            left = still_running(everyone, limit)
             times.append(time.monotonic() - began)
             finding.tried += 1
             finding.expect(not left, f"{how} {number}: {len(left)} of {len(everyone)} processes are still there")

@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
+from c2l_lab.clients.lsp import LanguageClient, Plain
+
 from tests.soak.harness.bar import Finding, Task
 from tests.soak.harness.sources import project
-from tests.support.processes import Editor, Plain, planted
+from tests.support.processes import server_command, start_server
 
 BACK_S = 10.0
 HANG_S = 35.0
@@ -41,10 +43,10 @@ def _lane(task: Task, finding: Finding, name: str, faults: Iterable[tuple[str, i
     slowest = 0.0
     for kind, call in faults:
         plan = f"{kind}:{call}" + (f"+{task.plant}" if task.plant else "")
-        with Editor(work, planted(plan, "server")) as editor:
+        with start_server(work, server_command(plan)) as editor:
             try:
                 editor.initialize([root], {"completion": {"speculative": False, "cacheSize": 0, "maxNewTokens": 1}})
-                editor.ready(180 * task.patience)
+                editor.ready(180 * task.patience, adapter=True)
                 slowest = max(slowest, _fault(task, finding, editor, kind, call))
             except TimeoutError as error:
                 finding.fail(f"{kind} at call {call}: {error}")
@@ -60,7 +62,7 @@ def _which(number: int, count: int) -> tuple[str, int]:
     return KINDS[number % len(KINDS)], 1 + (number // len(KINDS)) * 49 // max(rounds - 1, 1)
 
 
-def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -> float:
+def _fault(task: Task, finding: Finding, editor: LanguageClient, kind: str, call: int) -> float:
     """Ask until the fault comes and goes; how long it took to come back."""
     what = f"{kind} at call {call}"
     uri = "file:///soak/fault.py"
@@ -68,7 +70,7 @@ def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -
     for _ in range(call - 1):
         _ask(task, editor, uri)
     pid = [process.pid for process in editor.family()[1:]]
-    told = len(editor.told)
+    seen = len(editor.statuses)
     began = time.monotonic()
     first = _ask(task, editor, uri)
     finding.expect("result" in first or "error" in first, f"{what}: no reply")
@@ -81,8 +83,8 @@ def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -
             break
         time.sleep(0.1)
     took = time.monotonic() - began
-    said = [message["params"]["state"] for message in editor.told[told:] if message["method"] == "c2l/didChangeStatus"]
-    finding.expect(set(said) & {"starting", "degraded", "failed"}, f"{what}: the editor saw {said}")
+    states = {status["state"] for status in editor.statuses[seen:]}
+    finding.expect(states & {"starting", "degraded", "failed"}, f"{what}: the editor saw only {sorted(states)}")
     finding.expect(took <= limit, f"{what}: not back within {limit:.0f} s")
     if kind in ("die", "cuda", "hang"):
         now = [process.pid for process in editor.family()[1:]]
@@ -90,19 +92,18 @@ def _fault(task: Task, finding: Finding, editor: Editor, kind: str, call: int) -
     return took
 
 
-def _well(task: Task, editor: Editor, uri: str) -> bool:
+def _well(task: Task, editor: LanguageClient, uri: str) -> bool:
     """Whether the last request got an answer of the model, if only that it suggests nothing."""
-    asked = {"command": "c2l.showReport", "arguments": [{"textDocument": {"uri": uri}}]}
-    report = editor.ask("workspace/executeCommand", asked, 40 * task.patience)["result"]
+    report = editor.command("c2l.showReport", {"textDocument": {"uri": uri}}, timeout=40 * task.patience)
     return (report["lastReason"] or {}).get("code") in (None, "empty")
 
 
-def _safe_mode(editor: Editor) -> bool:
-    return any(status["state"] == "failed" for status in editor.statuses()[-1:])
+def _safe_mode(editor: LanguageClient) -> bool:
+    return any(status["state"] == "failed" for status in editor.statuses[-1:])
 
 
-def _ask(task: Task, editor: Editor, uri: str) -> Plain:
+def _ask(task: Task, editor: LanguageClient, uri: str) -> Plain:
     text = f"import os\n\nx{time.monotonic_ns()} = "
     edit = {"textDocument": {"uri": uri, "version": 2}, "contentChanges": [{"text": text}]}
     editor.notify("textDocument/didChange", edit)
-    return editor.reply(editor.complete(uri, 2, 40), 40 * task.patience)
+    return editor.reply(editor.send_completion(uri, 2, 40), 40 * task.patience)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from c2l_lab.clients.lsp import LanguageClient
+
 from tests.soak.harness.bar import Finding, Task
 from tests.soak.harness.resource_usage import usage
 from tests.soak.harness.sources import sources
-from tests.support.processes import Editor, planted
+from tests.support.processes import server_command, start_server
 
 MOST = {"descriptors": 800.0, "threads": 260.0, "watches": 400.0}
 """Of the engine, whatever the number of folders."""
@@ -24,9 +26,9 @@ def run(task: Task) -> Finding:
         root.mkdir(parents=True)
         (root / "a.py").write_text(f"FOLDER = {number}\n" + sources()[number % 9][:1500], encoding="utf-8")
         roots.append(root)
-    with Editor(task.work, planted(task.plant, "server")) as editor:
+    with start_server(task.work, server_command(task.plant)) as editor:
         editor.initialize(roots[:1])
-        editor.ready(180 * task.patience)
+        editor.ready(180 * task.patience, adapter=True)
         before = _engine(editor)
         for root in roots[1:]:
             added = [{"uri": root.as_uri(), "name": root.name}]
@@ -34,7 +36,7 @@ def run(task: Task) -> Finding:
         for root in roots[:: max(1, len(roots) // 20)]:
             uri = (root / "a.py").as_uri()
             editor.open(uri, "import os\nx = ")
-            answer = editor.reply(editor.complete(uri, 1, 4), 120 * task.patience)
+            answer = editor.reply(editor.send_completion(uri, 1, 4), 120 * task.patience)
             finding.expect("result" in answer, f"{root.name}: {answer}")
         _settle(editor, 300 * task.patience)
         full = _engine(editor)
@@ -49,10 +51,10 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _given_back(finding: Finding, editor: Editor, before: dict[str, float], timeout: float) -> None:
+def _given_back(finding: Finding, editor: LanguageClient, before: dict[str, float], timeout: float) -> None:
     until = time.monotonic() + timeout
     while time.monotonic() < until:
-        editor.ask("c2l/status", {})
+        editor.request("c2l/status", {})
         now = _engine(editor)
         if all(now[name] <= before[name] + 4 for name in MOST):
             break
@@ -62,16 +64,16 @@ def _given_back(finding: Finding, editor: Editor, before: dict[str, float], time
         finding.expect(now[name] <= before[name] + 4, f"{now[name]:.0f} {name} left, {before[name]:.0f} before")
 
 
-def _settle(editor: Editor, timeout: float) -> None:
+def _settle(editor: LanguageClient, timeout: float) -> None:
     """Until the engine has nothing to do for a moment."""
     until, quiet = time.monotonic() + timeout, 0
     while time.monotonic() < until and quiet < 5:
-        state = editor.ask("c2l/status", {})["result"]["state"]
+        state = editor.request("c2l/status", {})["state"]
         quiet = quiet + 1 if state in ("ready", "degraded") else 0
         time.sleep(0.2)
 
 
-def _engine(editor: Editor) -> dict[str, float]:
+def _engine(editor: LanguageClient) -> dict[str, float]:
     family = editor.family()
     held = usage(family[1]) if len(family) > 1 else {}
     if not held:

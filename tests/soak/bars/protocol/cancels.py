@@ -15,7 +15,7 @@ from c2l_lsp.engine import wire
 from tests.soak.harness import in_process
 from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.sources import sources
-from tests.support.processes import Editor, Engine, planted
+from tests.support.processes import engine_command, server_command, start_engine, start_server
 
 GRACE_S = 0.05
 STEP_MS = 40
@@ -38,10 +38,9 @@ def _engine(task: Task, finding: Finding, count: int) -> None:
     dice, stops, cancels = random.Random(0), [], []
     text, notes = sources()[0], task.work / "steps"
     faults = f"steps:{STEP_MS}" + (f"+{task.plant}" if task.plant else "")
-    with Engine(task.work, planted(faults, "engine"), C2L_SOAK_NOTES=str(notes)) as engine:
-        hello = wire.Hello(schema=wire.SCHEMA, settings=in_process.settings())
-        engine.call("hello", hello, 180 * task.patience)
-        engine.call("complete", _long(text[:500], 16), 120 * task.patience)
+    with start_engine(task.work, engine_command(faults), C2L_SOAK_NOTES=str(notes)) as engine:
+        engine.hello(in_process.settings(), 180 * task.patience)
+        engine.call("complete", _long(text[:500], 16), wire.Completion, 120 * task.patience)
         step = percentile([ended - began for kind, began, ended in _steps(notes) if kind == "step"], 0.5)
         for number in range(count):
             prefix = text[: 300 + 7 * (number % 40)]  # a short new part to read each time
@@ -101,13 +100,13 @@ def _long(prefix: str, tokens: int) -> wire.Complete:
 def _server(task: Task, finding: Finding, count: int) -> None:
     dice = random.Random(1)
     uri = (task.work / "cancel.py").as_uri()
-    with Editor(task.work, planted(task.plant, "server")) as editor:
+    with start_server(task.work, server_command(task.plant)) as editor:
         editor.initialize()
-        editor.ready(180 * task.patience, adapter=False)
+        editor.ready(180 * task.patience)
         editor.open(uri, sources()[1][:2000])
         asked = []
         for number in range(count):
-            asked.append(editor.complete(uri, number % 40, 0))
+            asked.append(editor.send_completion(uri, number % 40, 0))
             time.sleep(dice.random() * (0.01 if task.plant else 0.3))
             editor.notify("$/cancelRequest", {"id": asked[-1]})
             finding.tried += 1

@@ -7,9 +7,11 @@ import random
 import time
 from collections.abc import Iterator
 
+from c2l_lab.clients.lsp import LanguageClient, frame
+
 from c2l_lsp.server.transport.stdio import MAX_MESSAGE
 from tests.soak.harness.bar import Finding, Task
-from tests.support.processes import Editor, frame, planted
+from tests.support.processes import server_command, start_server
 
 ANSWER_S, EXIT_S = 1.0, 2.0
 _OFF = {"enable": {"*": False, "python": False}}  # no engine: it is the transport that is asked here
@@ -92,7 +94,7 @@ def run(task: Task) -> Finding:
     """The inputs one after the other; a server that has ended is replaced."""
     finding = Finding()
     slowest = 0.0
-    editor: Editor | None = None
+    editor: LanguageClient | None = None
     ends = 0
     for number, (name, data) in enumerate(cases()):
         if number >= task.count:
@@ -112,15 +114,15 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _start(task: Task, old: Editor | None) -> Editor:
+def _start(task: Task, old: LanguageClient | None) -> LanguageClient:
     if old is not None:
         old.kill()
-    editor = Editor(task.work, planted(task.plant, "server"))
+    editor = start_server(task.work, server_command(task.plant))
     editor.initialize(options=_OFF)
     return editor
 
 
-def _try(task: Task, finding: Finding, editor: Editor, name: str, data: bytes) -> tuple[float, bool]:
+def _try(task: Task, finding: Finding, editor: LanguageClient, name: str, data: bytes) -> tuple[float, bool]:
     """Send the bytes and two sound requests; how long the answer took, and whether the server ended."""
     began = time.monotonic()
     try:
@@ -129,8 +131,7 @@ def _try(task: Task, finding: Finding, editor: Editor, name: str, data: bytes) -
     except OSError:  # it ended while we wrote
         numbers = []
     limit = EXIT_S * task.patience
-    with editor.news:
-        editor.news.wait_for(lambda: editor.ended.is_set() or all(n in editor.replies for n in numbers), limit + 1.0)
+    editor.wait_until(lambda: numbers and all(n in editor.replies for n in numbers), limit + 1.0)
     took = time.monotonic() - began
     if editor.ended.is_set() or not numbers:
         late = editor.process.wait(30) is None or took > limit
@@ -149,7 +150,7 @@ def _try(task: Task, finding: Finding, editor: Editor, name: str, data: bytes) -
     return took, False
 
 
-def _expect_reply(finding: Finding, editor: Editor, name: str, data: bytes) -> None:
+def _expect_reply(finding: Finding, editor: LanguageClient, name: str, data: bytes) -> None:
     """A request among the listed bodies has a reply, and exactly one."""
     body = data.partition(b"\r\n\r\n")[2]
     if name.startswith("body") and b'"id": "h", "method"' in body and b'"2.0"' in body:
@@ -157,7 +158,7 @@ def _expect_reply(finding: Finding, editor: Editor, name: str, data: bytes) -> N
     editor.replies.pop("h", None)
 
 
-def _giant(task: Task, finding: Finding, editor: Editor) -> float:
+def _giant(task: Task, finding: Finding, editor: LanguageClient) -> float:
     """A message of the largest size allowed: answered, counted from its last byte; one byte more is refused."""
     room = MAX_MESSAGE - len(json.dumps({"jsonrpc": "2.0", "id": "g", "method": "c2l/explain", "params": {"id": ""}}))
     message = frame({"id": "g", "method": "c2l/explain", "params": {"id": "x" * room}})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import time
 
+from c2l_lab.clients.lsp import LanguageClient, Plain, frame
+
 from tests.soak.harness.bar import Finding, Task
-from tests.support.processes import Editor, Plain, frame, planted
+from tests.support.processes import server_command, start_server
 
 MESSAGES = 40
 WITH_ENGINE = 100
@@ -23,10 +25,10 @@ def run(task: Task) -> Finding:
     """Sessions one after the other on one server; after each, every request has its replies."""
     finding = Finding()
     engine = task.count >= WITH_ENGINE
-    with Editor(task.work, planted(task.plant, "server")) as editor:
+    with start_server(task.work, server_command(task.plant)) as editor:
         editor.initialize(options=None if engine else _OFF)
         if engine:
-            editor.ready(180 * task.patience, adapter=False)
+            editor.ready(180 * task.patience)
         editor.replies.clear()
         for number in range(task.count):
             finding.tried += 1
@@ -37,7 +39,7 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _session(editor: Editor, dice: random.Random, number: int) -> dict[object, int]:
+def _session(editor: LanguageClient, dice: random.Random, number: int) -> dict[object, int]:
     """Send the messages; how many replies each id must get."""
     wanted: dict[object, int] = {}
     sent: list[object] = []
@@ -80,12 +82,11 @@ def _params(dice: random.Random, method: str, uri: str) -> Plain:
     return {"textDocument": {"uri": uri}, "position": position, "context": {"triggerKind": dice.choice((1, 2))}}
 
 
-def _compare(task: Task, finding: Finding, editor: Editor, wanted: dict[object, int], number: int) -> None:
+def _compare(task: Task, finding: Finding, editor: LanguageClient, wanted: dict[object, int], number: int) -> None:
     def done() -> bool:
         return all(len(editor.replies.get(name, [])) >= times for name, times in wanted.items())
 
-    with editor.news:
-        editor.news.wait_for(done, (1.0 if task.plant else 30.0) * task.patience)
+    editor.wait_until(done, (1.0 if task.plant else 30.0) * task.patience)
     time.sleep(0.01)  # a reply too many may follow
     got = {name: len(found) for name, found in editor.replies.items()}
     editor.replies.clear()

@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import psutil
+from c2l_lab.clients.lsp import LanguageClient
 
 from c2l_lsp.server.workspace.documents import Edit
 from tests.soak.bars.protocol.documents import Model
 from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.sources import project, sources
-from tests.support.processes import Editor, planted
+from tests.support.processes import server_command, start_server
 
 RATE = 10_000 / 60
 DOCUMENTS = 20
@@ -30,9 +31,9 @@ def run(task: Task) -> Finding:
     root = project(task.work / "project", DOCUMENTS)
     notes = task.work / "census"
     faults = "census" + (f"+{task.plant}" if task.plant else "")
-    with Editor(task.work, planted(faults, "server"), None, C2L_SOAK_NOTES=str(notes)) as editor:
+    with start_server(task.work, server_command(faults), None, C2L_SOAK_NOTES=str(notes)) as editor:
         editor.initialize([root])
-        editor.ready(180 * task.patience)
+        editor.ready(180 * task.patience, adapter=True)
         uris = [(root / "pkg0" / f"m{number}.py").as_uri() for number in range(DOCUMENTS)]
         texts = [sources()[number][:5000].replace("\r", "") for number in range(DOCUMENTS)]
         for uri, text in zip(uris, texts, strict=True):
@@ -47,9 +48,9 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _compare(task: Task, finding: Finding, editor: Editor, models: dict[str, Model], notes: Path) -> None:
+def _compare(task: Task, finding: Finding, editor: LanguageClient, models: dict[str, Model], notes: Path) -> None:
     """The server's texts are the editor's, and the engine's queue was never long."""
-    editor.ask("c2l/statistics", {}, 60 * task.patience)  # the last edit has arrived
+    editor.request("c2l/statistics", {}, 60 * task.patience)  # the last edit has arrived
     os.kill(editor.process.pid, signal.SIGUSR1)
     until, rows = time.monotonic() + 30 * task.patience, []
     while ["end"] not in rows and time.monotonic() < until:
@@ -69,7 +70,7 @@ def _compare(task: Task, finding: Finding, editor: Editor, models: dict[str, Mod
 
 
 def _type(
-    task: Task, finding: Finding, editor: Editor, models: dict[str, Model]
+    task: Task, finding: Finding, editor: LanguageClient, models: dict[str, Model]
 ) -> tuple[list[float], dict[str, list[float]]]:
     dice, uris = random.Random(0), list(models)
     lags: list[float] = []
@@ -96,17 +97,17 @@ def _type(
         now = time.monotonic()
         if now - asked >= 0.5:
             asked = now
-            editor.ask("c2l/statistics", {}, 60 * task.patience)
+            editor.request("c2l/statistics", {}, 60 * task.patience)
             lags.append(time.monotonic() - now)
             _measure(editor, memory)
             if len(lags) % 4 == 0:
-                editor.complete(uri, line, 0)
+                editor.send_completion(uri, line, 0)
         due = began + (number + 1) / RATE
         time.sleep(max(0.0, due - time.monotonic()))
     return lags, memory
 
 
-def _measure(editor: Editor, memory: dict[str, list[float]]) -> None:
+def _measure(editor: LanguageClient, memory: dict[str, list[float]]) -> None:
     for name, process in zip(("server", "engine"), editor.family(), strict=False):
         try:
             memory[name].append(process.memory_info().rss / 2**20)

@@ -86,7 +86,7 @@ def _score(session: Session, adapter: Any, prompt: str) -> float:
     from c2l_lsp.engine import wire
 
     asked = wire.Score(folder="", prefix=prompt[:-40], suffix="", text=prompt[-40:])
-    session.engine._slot.use(adapter)
+    session.engine._slot.activate(adapter)
     found = session.engine._completer.score(asked, generation=0, adapters=session.engine._slot)
     return float(found.logprob)
 
@@ -109,7 +109,7 @@ def _plant(task: Task) -> Any:
     """Every third swap keeps the final map of the one before."""
     from c2l_lsp.model.adapter.lora import AdapterSlot
 
-    real, calls = AdapterSlot.use, [0]
+    real, calls = AdapterSlot.activate, [0]
 
     def use(self: AdapterSlot, adapter: Any) -> None:
         calls[0] += 1
@@ -119,9 +119,9 @@ def _plant(task: Task) -> Any:
             self._final = before
 
     if task.planted("half"):
-        AdapterSlot.use = use  # type: ignore[method-assign]
+        AdapterSlot.activate = use  # type: ignore[method-assign]
 
     def restore() -> None:
-        AdapterSlot.use = real  # type: ignore[method-assign]
+        AdapterSlot.activate = real  # type: ignore[method-assign]
 
     return restore

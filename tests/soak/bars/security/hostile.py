@@ -18,7 +18,7 @@ from tests.soak.harness import in_process
 from tests.soak.harness.bar import Finding, Task
 from tests.soak.harness.sources import PACKAGE, project
 from tests.soak.planted.hostile import executing
-from tests.support.processes import Editor
+from tests.support.processes import start_server
 
 URIS = (
     "http://x/a.py", "untitled:Untitled-1", "git:/w/a.py", "vscode-remote://ssh/w/a.py", "file://other.host/w/a.py",
@@ -194,10 +194,10 @@ def _modules(task: Task, finding: Finding, work: Path, marker: Path) -> None:
         f"import sys; sys.path = [p for p in sys.path if p]; sys.path.append({str(PACKAGE.parent)!r}); "
         "from c2l_lsp.server.app import serve; serve()"
     )
-    with Editor(task.work, (sys.executable, "-c", script), cwd=work) as editor:
+    with start_server(task.work, (sys.executable, "-c", script), cwd=work) as editor:
         editor.initialize([work])
         try:
-            editor.ready(180 * task.patience, adapter=False)
+            editor.ready(180 * task.patience)
         except TimeoutError as error:
             finding.fail(f"in a hostile folder: {error}")
 

@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path
 
 import psutil
+from c2l_lab.clients.lsp import LanguageClient
 
 from tests.soak.harness.bar import Finding, Task
 from tests.soak.harness.sources import project
-from tests.support.processes import Editor, planted
+from tests.support.processes import server_command, start_server
 
 COUNTERS = (
     "Ip:OutRequests", "Ip:OutNoRoutes", "Tcp:ActiveOpens", "Udp:OutDatagrams", "Ip6OutRequests", "Ip6OutNoRoutes",
@@ -61,21 +62,21 @@ def alone(command: Sequence[str]) -> Sequence[str]:
 def _session(task: Task, finding: Finding, name: str, around: object) -> None:
     root = project(task.work / f"project-{name}", 4)
     notes = task.work / f"connections-{name}"
-    command = planted("noted" + (f"+{task.plant}" if task.plant else ""), "server")
+    command = server_command("noted" + (f"+{task.plant}" if task.plant else ""))
     command = around(command)  # type: ignore[operator]
     state = str(task.work / f"state-{name}")
     env = {"C2L_SOAK_NOTES": str(notes), "C2L_STATE_DIR": state, "HF_HUB_OFFLINE": "0"}
-    with Editor(task.work, command, None, **env) as editor, _Sockets(editor) as sockets:
+    with start_server(task.work, command, None, **env) as editor, _Sockets(editor) as sockets:
         editor.initialize([root])
-        editor.ready(120 * task.patience)
+        editor.ready(120 * task.patience, adapter=True)
         uri = (root / "pkg0" / "m0.py").as_uri()
         editor.open(uri, "import os\n\ndef main():\n    return os.")
-        answer = editor.reply(editor.complete(uri, 3, 14), 60 * task.patience)
+        answer = editor.reply(editor.send_completion(uri, 3, 14), 60 * task.patience)
         finding.expect("result" in answer, f"{name}: no completion: {answer}")
-        seen = len(editor.changes())
+        seen = len(editor.adapters)
         (root / "pkg0" / "m1.py").write_text("def changed():\n    return 1\n")
-        editor.until(lambda: len(editor.changes()) > seen, 60 * task.patience, "a change was not learned")
-        editor.ask("c2l/statistics", {})
+        editor.until(lambda: len(editor.adapters) > seen, 60 * task.patience, "new adapter after a change")
+        editor.request("c2l/statistics", {})
         tried = _tried(editor.process.pid) if around is alone else {}
     for counter, times in tried.items():
         finding.fail(f"{name}: {counter} is {times}: something was sent, or would have been")
@@ -103,7 +104,7 @@ def _tried(pid: int) -> dict[str, int]:
 class _Sockets:
     """Looks again and again, at the kernel's own tables, for sockets of a server and its children."""
 
-    def __init__(self, editor: Editor) -> None:
+    def __init__(self, editor: LanguageClient) -> None:
         self._editor, self._end = editor, threading.Event()
         self.seen: set[str] = set()
         self.looks = 0

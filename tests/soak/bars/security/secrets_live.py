@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from c2l_lab.clients.lsp import LanguageClient
+
 from tests.soak.harness import secret_places
 from tests.soak.harness.bar import Finding, Task
-from tests.support.processes import Editor, planted
+from tests.support.processes import server_command, start_server
 
 PLANTS = ("chatty",)
 LOUD = 200
@@ -20,11 +22,11 @@ def run(task: Task, finding: Finding, root: Path, made: secret_places.Planted, h
     levels = {"DEBUG": "loud"} | ({"WARNING": ""} if task.count >= LOUD else {})
     for level, fault in levels.items():
         faults = "+".join(filter(None, (fault, task.plant)))
-        with Editor(task.work, planted(faults, "server"), C2L_LOG_LEVEL=level) as editor:
+        with start_server(task.work, server_command(faults), C2L_LOG_LEVEL=level) as editor:
             _session(task, editor, root, held)
-            said = json.dumps([editor.told, list(editor.replies.values())])
-            log = editor.log
-        logged = log.read_text(encoding="utf-8", errors="replace")
+            said = json.dumps([editor.received, list(editor.replies.values())])
+        assert editor.log is not None
+        logged = editor.log.read_text(encoding="utf-8", errors="replace")
         finding.expect(level != "DEBUG" or logged, "nothing is logged at the loudest level: the log was not captured")
         for kind, names in made.canaries.items():
             for name in names:
@@ -35,11 +37,11 @@ def run(task: Task, finding: Finding, root: Path, made: secret_places.Planted, h
             finding.expect(not any(line in logged for line in learned), "source text in the log at the default level")
 
 
-def _session(task: Task, editor: Editor, root: Path, held: dict[str, str]) -> None:
+def _session(task: Task, editor: LanguageClient, root: Path, held: dict[str, str]) -> None:
     """Open, type and ask in every excluded file, and in one that is learned; then a refusal of each kind."""
     files = {"languages": secret_places.LANGUAGES, "exclude": ["set_aside.py"]}
     editor.initialize([root], {"files": files})
-    editor.ready(180 * task.patience)
+    editor.ready(180 * task.patience, adapter=True)
     asked = []
     for path, text in held.items():
         uri = (root / path).as_uri()
@@ -47,12 +49,12 @@ def _session(task: Task, editor: Editor, root: Path, held: dict[str, str]) -> No
         change = {"range": {"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 0}}, "text": " "}
         document = {"uri": uri, "version": 2}
         editor.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [change]})
-        asked.append(editor.complete(uri, 0, 4))
+        asked.append(editor.send_completion(uri, 0, 4))
     uri = (root / "pkg0" / "m0.py").as_uri()
     editor.open(uri, "import os\n\ndef main():\n    return os.")
-    asked.append(editor.complete(uri, 3, 14))
+    asked.append(editor.send_completion(uri, 3, 14))
     for number in asked:
         editor.reply(number, 60 * task.patience)
-    report = {"command": "c2l.showReport", "arguments": [{"textDocument": {"uri": uri}}]}
-    for method, params in (("c2l/status", {}), ("c2l/statistics", {}), ("workspace/executeCommand", report)):
-        editor.ask(method, params, 60 * task.patience)
+    for method in ("c2l/status", "c2l/statistics"):
+        editor.request(method, {}, 60 * task.patience)
+    editor.command("c2l.showReport", {"textDocument": {"uri": uri}}, timeout=60 * task.patience)

@@ -22,19 +22,19 @@ def run(task: Task, finding: Finding) -> None:
     """A damaged file, then NaN and infinities in each tensor of state and extras, with checksums that agree."""
     from c2l_lsp.engine.session import Session
     from c2l_lsp.engine.storage.store import FolderStore
-    from c2l_lsp.model.hypernet.gradient_memory import Memory
+    from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
     root = project(task.work / "project", FILES)
     sound, state = task.work / "sound-state", task.work / "state"
     reads: Any = FolderStore._read
-    checks: Any = Memory.check
+    checks: Any = GradientMemory.check
     with in_process.state_in(state):
         with Session(in_process.settings()) as session:
             made = session.open(root).generation
         shutil.copytree(state, sound)
         if task.planted("believing"):
             FolderStore._read = _believing  # type: ignore[method-assign]
-            Memory.check = lambda self, state: None  # type: ignore[method-assign]
+            GradientMemory.check = lambda self, state: None  # type: ignore[method-assign]
         try:
             for what, spoil in _spoilings(_generation(sound), every=task.count >= FULL):
                 shutil.rmtree(state)
@@ -43,7 +43,7 @@ def run(task: Task, finding: Finding) -> None:
                 finding.tried += 1
                 _restored(finding, root, made, what)
         finally:
-            FolderStore._read, Memory.check = reads, checks  # type: ignore[method-assign]
+            FolderStore._read, GradientMemory.check = reads, checks  # type: ignore[method-assign]
 
 
 def _generation(state: Path) -> Path:

@@ -19,7 +19,7 @@ import psutil
 from c2l_lsp.errors import StateError
 from tests.soak.harness.bar import Finding, Task
 from tests.support.commands import module_command
-from tests.support.processes import environment
+from tests.support.processes import private_environment
 
 EVERY = 50
 """From so many kills on, every call fails in each way; before, one in four."""
@@ -30,8 +30,13 @@ class Saver:
 
     def __init__(self, task: Task, fault: str) -> None:
         command = module_command("tests.soak.harness.saver", *([fault] if fault else []))
+        environment = {**os.environ, **private_environment(task.work)}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(task.work)
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         self.work = task.work
         self.lines: list[tuple[int, str, str]] = []

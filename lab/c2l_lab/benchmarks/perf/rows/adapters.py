@@ -21,7 +21,7 @@ from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
-from c2l_lsp.model.hypernet.gradient_memory import Memory
+from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import KEY_WIDTH, MAX_TOKENS
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding
 from c2l_lsp.model.lm.base import BaseModel
@@ -98,7 +98,7 @@ def _cost(
 def _step(
     model: BaseModel, slot: AdapterSlot, decoder: Decoder, adapter: Adapter | None, ids: list[int], count: int
 ) -> float:
-    slot.use(adapter)
+    slot.activate(adapter)
     decoder.clear_cache()
     return step_ms(model, decoder, ids, count)
 
@@ -113,7 +113,7 @@ class _Unmerging(NativeReader):
 
 def put(slot: AdapterSlot, decoder: Decoder, adapter: Adapter) -> None:
     """Put an adapter in place, whatever that needs."""
-    slot.use(adapter)
+    slot.activate(adapter)
     decoder.prepare()
 
 
@@ -130,9 +130,9 @@ def swap_pause(load: Workload) -> list[PerfRow]:
         adapters = [make(model), make(model)]
         pauses, steps = [], []
         for number in range(load.repeats + 1):
-            slot.use(adapters[number % 2])
+            slot.activate(adapters[number % 2])
             decoder.prepare()
-            slot.use(None)
+            slot.activate(None)
             pauses.append(measure.seconds(partial(put, slot, decoder, adapters[number % 2])) * 1e3)
             decoder.clear_cache()
             steps.append(step_ms(model, decoder, ids, 4))
@@ -145,7 +145,7 @@ def swap_pause(load: Workload) -> list[PerfRow]:
 def index_throughput(load: Workload) -> list[PerfRow]:
     """Tokens a second into readings, against one bare forward pass over the same batches, from text to logits."""
     network = registry.KINDS["memory"](load.model, {}, True)
-    if not isinstance(network, Memory):
+    if not isinstance(network, GradientMemory):
         why = "no prior ships with this model"
         return [measure.absent("index_throughput", "token/s", Bar(0.8, least=True), why)]
     chunks = [chunk for text in load.texts(2 if load.small else 12) for chunk in network.chunks(text)]
@@ -171,10 +171,10 @@ def index_throughput(load: Workload) -> list[PerfRow]:
     return [measure.row("index_throughput", speeds, "token/s", ratio=ratio, bar=bar, note=note)]
 
 
-class _Watched(Memory):
+class _Watched(GradientMemory):
     """The hypernetwork, and which batches it was given."""
 
-    def __init__(self, network: Memory) -> None:
+    def __init__(self, network: GradientMemory) -> None:
         super().__init__(network.model, network.prior)
         self.batches: list[Sequence[Chunk]] = []
 

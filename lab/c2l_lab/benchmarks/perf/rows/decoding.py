@@ -120,8 +120,8 @@ def int8_loss(load: Workload) -> list[PerfRow]:
 @torch.inference_mode()
 def _scores(reader: NativeReader, ids: list[int]) -> torch.Tensor:
     """Log-probabilities [n − 1, vocabulary] of what follows each token, by decode steps."""
-    text = reader.open()
-    rows = [text.step(ids[at : at + 100]) for at in range(0, len(ids) - 1, 100)]
+    text = reader.new_sequence()
+    rows = [text.decode(ids[at : at + 100]) for at in range(0, len(ids) - 1, 100)]
     return torch.log_softmax(reader.logits(torch.cat(rows), step=True).float(), -1)[: len(ids) - 1]
 
 

@@ -55,7 +55,7 @@ def swap(load: Workload) -> list[PerfRow]:
     for name, make in (("", final_adapter), ("/pairs", paired_adapter)):
         pair = [make(model), make(model)]
         for adapter in pair:
-            slot.use(adapter)
+            slot.activate(adapter)
             decoder.prepare()
         step = step_ms(model, decoder, random_ids(32), 8)
         pauses = []

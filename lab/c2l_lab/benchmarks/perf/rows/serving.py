@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from c2l_lab.benchmarks.perf import measure, peers
 from c2l_lab.benchmarks.perf.measure import Bar, PerfRow
 from c2l_lab.benchmarks.perf.workload import Workload
 from c2l_lsp.errors import EngineError
+
+if TYPE_CHECKING:  # pygls takes 0.2 s to import, and most rows do not need it
+    from c2l_lab.clients.lsp import LanguageClient
 
 _GHOST = Bar(1.0)
 _WITHIN_S = 120.0
@@ -21,16 +23,7 @@ def initialize(load: Workload) -> list[PerfRow]:
     """From the start of the server's process to its answer, the files it is made of in the system's cache."""
     root = load.folder("few", 12)
 
-    async def once() -> float:
-        editor, environment = _editor(root, load)
-        began = time.perf_counter()
-        try:
-            await editor.start(environment)
-            return time.perf_counter() - began
-        finally:
-            await editor.close()
-
-    times = [asyncio.run(once()) for _ in range(load.repeats + 1)][1:]
+    times = [_initialize(root, load) for _ in range(load.repeats + 1)][1:]
     return [measure.row("initialize", times, "s", bar=Bar(1.0))]
 
 
@@ -38,7 +31,7 @@ def first_completion(load: Workload) -> list[PerfRow]:
     """From the start of the server's process to the first text, in a folder it never saw; before that is indexed."""
     root = load.folder("project", 12 if load.small else 300)
     repeats = 1 if load.small else min(load.repeats, 15)
-    found = [asyncio.run(_first(root, load)) for _ in range(repeats)]
+    found = [_first(root, load) for _ in range(repeats)]
     times, early = [spent for spent, _ in found], sum(before for _, before in found)
     note = f"before indexing ended: {early} of {len(found)}"
     made = measure.row("first_completion", times, "s", bar=Bar(6.0), note=note)
@@ -46,41 +39,47 @@ def first_completion(load: Workload) -> list[PerfRow]:
     return [measure.PerfRow(**{**vars(made), "holds": False}) if late else made]
 
 
-async def _first(root: Path, load: Workload) -> tuple[float, bool]:
-    editor, environment = _editor(root, load)
+def _initialize(root: Path, load: Workload) -> float:
     began = time.perf_counter()
-    try:
-        await editor.start(environment)
-        path = next(root.rglob("*.py"))
-        text = path.read_text(encoding="utf-8")
-        uri = editor.open(str(path.relative_to(root)), text)
-        lines = text.split("\n")
-        at = len(lines) // 2
-        while True:
-            shown = await editor.complete(uri, at, len(lines[at]), invoked=True)
-            if shown.texts:
-                return time.perf_counter() - began, not editor.changes
+    with _client(root, load) as client:
+        client.initialize([root])
+        spent = time.perf_counter() - began
+        client.shutdown()
+    return spent
+
+
+def _first(root: Path, load: Workload) -> tuple[float, bool]:
+    """Seconds until the first completion, and whether it came before the folder was indexed."""
+    path = next(root.rglob("*.py"))
+    text = path.read_text(encoding="utf-8")
+    lines = text.split("\n")
+    at = len(lines) // 2
+    began = time.perf_counter()
+    with _client(root, load) as client:
+        client.initialize([root])
+        client.open(path.as_uri(), text)
+        while not client.complete(path.as_uri(), at, len(lines[at])):
             at = (at + 1) % len(lines)
             if time.perf_counter() - began > _WITHIN_S:
                 raise EngineError(f"No completion came within {_WITHIN_S:.0f} s.")
-    finally:
-        await editor.close()
+        spent, indexed = time.perf_counter() - began, bool(client.adapters)
+        client.shutdown()
+    return spent, not indexed
 
 
-def _editor(root: Path, load: Workload):  # type: ignore[no-untyped-def] # noqa: ANN202 - pygls is imported late
-    from c2l_lab.clients.editor import Editor
+def _client(root: Path, load: Workload) -> LanguageClient:
+    from c2l_lab.clients.lsp import LanguageClient
 
-    state = tempfile.mkdtemp(dir=load.work)
-    settings = Path(state) / "config.toml"
+    state = Path(tempfile.mkdtemp(dir=load.work))
+    settings = state / "config.toml"
     model = load.settings.model
     settings.write_text(
         f"[model]\nid = {model.id!r}\npath = {model.path!r}\ndevice = {model.device!r}\n", encoding="utf-8"
     )
     environment = {
-        "C2L_STATE_DIR": str(Path(state) / "state"), "C2L_CONFIG": str(settings),
-        "OMP_NUM_THREADS": str(load.threads), "PATH": os.environ.get("PATH", ""),
+        "C2L_STATE_DIR": str(state / "state"), "C2L_CONFIG": str(settings), "OMP_NUM_THREADS": str(load.threads),
     }  # fmt: skip
-    return Editor(root, lambda message, percentage: None), environment
+    return LanguageClient(environment, log=state / "server.log", cwd=root.parent)
 
 
 def ghost_text(load: Workload) -> list[PerfRow]:

@@ -17,6 +17,7 @@ from c2l_lsp.engine import wire
 from c2l_lsp.errors import EngineError
 
 _SETTLE_S = 1800.0
+_UPDATE_S = 120.0
 _BUSY_S = 20.0  # completions are asked for at most so long while a folder is indexed
 
 
@@ -27,12 +28,13 @@ def save_to_generation(load: Workload) -> list[PerfRow]:
     before = target.read_text(encoding="utf-8")
     times = []
     try:
-        with _engine(load) as engine:
+        with EngineProcess(_environment(load)) as engine:
+            engine.hello(load.settings)
             _index(engine, root, load.settings)
             for number in range(2 if load.small else load.repeats):
-                since, began = len(engine.events), time.perf_counter()
+                since, began = len(engine.events), time.monotonic()
                 target.write_text(f"{before}\n\ndef saved_{number}(x):\n    return x + {number}\n", encoding="utf-8")
-                times.append(engine.until_changed(since, 120) - began)
+                times.append(_changed_at(engine, since) - began)
     finally:
         target.write_text(before, encoding="utf-8")
     p95, bar = measure.percentile(times, 0.95), Bar(1.0)
@@ -51,12 +53,13 @@ def update_vs_reread(load: Workload) -> list[PerfRow]:
     before = target.read_text(encoding="utf-8")
     updates, whole = [], 0.0
     try:
-        with _engine(load) as engine:
+        with EngineProcess(_environment(load)) as engine:
+            engine.hello(load.settings)
             whole = _index(engine, root, settings)
             for number in range(2 if load.small else load.repeats):
                 since = len(engine.events)
                 target.write_text(f"{before}\n\nsaved_{number} = {number}\n", encoding="utf-8")
-                engine.until_changed(since, 120)
+                _changed_at(engine, since)
                 updates.append(_work(engine, since))
     finally:
         target.write_text(before, encoding="utf-8")
@@ -69,13 +72,14 @@ def engine_memory(load: Workload) -> list[PerfRow]:
     """Resident memory of the engine's process, its model's weights taken off, with a large repository learned."""
     count = 24 if load.small else 10_000
     root = load.folder("large", count)
-    with _engine(load) as engine:
+    with EngineProcess(_environment(load)) as engine:
+        model = engine.hello(load.settings)
         bare = engine.memory
         peak = _Peak(engine)
         _index(engine, root, load.settings, peak.look)
-        engine.ask("complete", _request(root, load.texts(1)[0]), wire.Completion)
+        engine.call("complete", _request(root, load.texts(1)[0]), wire.Completion)
         peak.look()
-        weights = _weights(engine.model)
+        weights = _weights(model)
     value = (peak.bytes - weights) / 2**20
     note = f"{count} files; peak; of it {(bare - weights) / 2**20:.0f} MB before any folder (imports, second weights)"
     return [measure.row("engine_memory", [value], "MB", bar=Bar(500.0), note=note)]
@@ -87,7 +91,8 @@ def busy_vs_idle(load: Workload) -> list[PerfRow]:
     texts = load.texts(8)
     idle: list[float] = []
     busy: list[float] = []
-    with _engine(load) as engine:
+    with EngineProcess(_environment(load)) as engine:
+        engine.hello(load.settings)
         _index(engine, root, load.settings)
         _quiet(engine, root)
         rounds = 2 if load.small else max(3, load.repeats)
@@ -98,12 +103,12 @@ def busy_vs_idle(load: Workload) -> list[PerfRow]:
         number = 1000
         while len(busy) < rounds * len(texts) and time.monotonic() < deadline:
             since = len(engine.events)
-            engine.ask("reset", wire.Folder(folder=str(root)), wire.Nothing)
+            engine.call("reset", wire.Folder(folder=str(root)), wire.Nothing)
             live = False
             while not live:
                 busy.append(_timed(engine, root, texts[number % len(texts)], number))
                 number += 1
-                live = any(event.name == "adapter_changed" for _, event in engine.events[since:])
+                live = bool(engine.named("adapter_changed", since))
     low, high = measure.quartiles(busy)
     value, bar = measure.percentile(busy, 0.95), Bar(1.5)
     ratio = value / measure.percentile(idle, 0.95)
@@ -115,22 +120,27 @@ def busy_vs_idle(load: Workload) -> list[PerfRow]:
 # --- the engine as a process -----------------------------------------------------------------------------------------
 
 
-def _engine(load: Workload) -> EngineProcess:
+def _environment(load: Workload) -> dict[str, str]:
     state = tempfile.mkdtemp(dir=load.work)
-    environment = {"C2L_STATE_DIR": state, "C2L_CONFIG": str(Path(state) / "none.toml")}
-    return EngineProcess(load.settings, {**environment, "OMP_NUM_THREADS": str(load.threads)})
+    config = str(Path(state) / "none.toml")
+    return {"C2L_STATE_DIR": state, "C2L_CONFIG": config, "OMP_NUM_THREADS": str(load.threads)}
+
+
+def _changed_at(engine: EngineProcess, since: int) -> float:
+    """When the first adapter after event number `since` went live. TimeoutError if none does."""
+    engine.until(lambda: engine.named("adapter_changed", since), _UPDATE_S, "new adapter")
+    return engine.named("adapter_changed", since)[0][0]
 
 
 def _index(engine: EngineProcess, root: Path, settings: Settings, look: Callable[[], None] = lambda: None) -> float:
     """Open a folder and wait for its adapter; the ms of work until then, as the engine reports them."""
     since = len(engine.events)
-    engine.ask("open_folder", wire.OpenFolder(folder=str(root), settings=settings), wire.Nothing)
+    engine.call("open_folder", wire.OpenFolder(folder=str(root), settings=settings), wire.Nothing)
     deadline = time.monotonic() + _SETTLE_S
-    while not any(event.name == "adapter_changed" for _, event in engine.events[since:]):
+    while not engine.named("adapter_changed", since):
         look()
-        for _, event in engine.events[since:]:
-            if event.name == "trouble":
-                raise EngineError(str(event.data.get("message")))
+        for _, event in engine.named("trouble", since):
+            raise EngineError(str(event.data.get("message")))
         if time.monotonic() > deadline:
             raise EngineError(f"{root.name} was not learned within {_SETTLE_S:.0f} s.")
         time.sleep(0.02)
@@ -139,7 +149,7 @@ def _index(engine: EngineProcess, root: Path, settings: Settings, look: Callable
 
 def _work(engine: EngineProcess, since: int) -> float:
     """ms of work of the first generation after an event."""
-    made = next(event for _, event in engine.events[since:] if event.name == "adapter_changed")
+    _, made = engine.named("adapter_changed", since)[0]
     return sum(spent for stage, spent in made.data["ms"].items() if stage != "gate")
 
 
@@ -148,7 +158,7 @@ def _quiet(engine: EngineProcess, root: Path) -> None:
     calm = 0
     while calm < 5:
         began = time.perf_counter()
-        engine.ask("adapter_info", wire.Folder(folder=str(root)), wire.AdapterInfo)
+        engine.call("adapter_info", wire.Folder(folder=str(root)), wire.AdapterInfo)
         calm = calm + 1 if time.perf_counter() - began < 0.01 else 0
         time.sleep(0.05)
 
@@ -167,7 +177,7 @@ def _request(root: Path, text: str, number: int = 0) -> wire.Complete:
 def _timed(engine: EngineProcess, root: Path, text: str, number: int) -> float:
     """ms of a completion as the server sees it."""
     request = _request(root, text, number)
-    return measure.seconds(lambda: engine.ask("complete", request, wire.Completion)) * 1e3
+    return measure.seconds(lambda: engine.call("complete", request, wire.Completion)) * 1e3
 
 
 def _weights(model: wire.ModelInfo) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from c2l_lab.benchmarks.repopeft.dataset.parquet import Table, rows
 from c2l_lab.benchmarks.repopeft.dataset.repository import Repository, part_of
-from c2l_lab.corpus.commit_stream import git_of
+from c2l_lab.corpus.commit_stream import locate_repository
 from c2l_lsp.repo.history import git_history
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def embed(
     for number, about in enumerate(abouts):
         target = file_of(part_of(about.name, out), encoder.digest)
         if not target.exists():
-            _embed(git_of(about.name, mirror), part_of(about.name, out), target, encoder)
+            _embed(locate_repository(about.name, mirror), part_of(about.name, out), target, encoder)
         progress(number + 1, len(abouts))
 
 

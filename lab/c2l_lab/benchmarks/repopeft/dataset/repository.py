@@ -20,7 +20,7 @@ from typing import Any
 from c2l_lab.benchmarks.repopeft.dataset import schema, splits, walk
 from c2l_lab.benchmarks.repopeft.dataset.assertions import difficulty
 from c2l_lab.benchmarks.repopeft.dataset.parquet import Table, rows
-from c2l_lab.corpus.commit_stream import git_of, licence_of
+from c2l_lab.corpus.commit_stream import licence_of, locate_repository
 from c2l_lab.corpus.sources import SourceProblem
 from c2l_lsp.errors import CorpusError, GitError
 from c2l_lsp.repo.history import git_history
@@ -73,7 +73,7 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
     """
     about = Repository(name, repo_id=_stem(name).replace("+", "/", 1))
     try:
-        folder = git_of(name, mirror)
+        folder = locate_repository(name, mirror)
         about.commit = git_history.head_commit(folder) or ""
         if not about.commit:
             raise SourceProblem("no commits")

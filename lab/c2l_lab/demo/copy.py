@@ -1,6 +1,6 @@
-"""A throw-away copy of a repository, so that the demo can edit it. The original is only read.
+"""A temporary copy of a repository that the demo may edit. The original is only read.
 
-Regular files only: links and special files stay behind, and so does what is too large to be learned from anyway.
+Links, special files and files that are too large for the server are not copied.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ _NEVER = {"node_modules", "__pycache__", "site-packages", "venv", "build", "dist
 
 @dataclass(frozen=True)
 class Copy:
-    """The copy at `root`: how many files it has, those that are Python, and what the copy is, as a phrase."""
+    """The copy at `root`: its number of files, the paths of the Python files, and a description of the source."""
 
     root: Path
     files: int
     python: tuple[str, ...]
-    text: str
+    description: str
 
 
 def copy_repository(source: Path, target: Path) -> Copy:
-    """Copy a git repository as it stands now, uncommitted files included, or any other folder. FolderError if not."""
+    """Copy a git repository with its uncommitted changes, or any other folder. FolderError if that is impossible."""
     if not source.is_dir():
         raise FolderError(f"{source} is not a folder; name a repository: make demo REPO=path/to/it.")
     source = source.resolve()
     tracked = _tracked(source)
-    text = "plain folder"
+    description = "plain folder"
     if tracked is not None:
-        text = _share_history(source, target)
+        description = _share_history(source, target)
     paths = list(_walk(source)) if tracked is None else tracked
     if len(paths) > MAX_FILES:
         raise FolderError(f"{source} holds more than {MAX_FILES} files; name a smaller folder.")
@@ -47,11 +47,11 @@ def copy_repository(source: Path, target: Path) -> Copy:
     python = tuple(sorted(path for path in copied if path.endswith(".py")))
     if not python:
         raise FolderError(f"{source} holds no Python file, so there is nothing to show; name another repository.")
-    return Copy(target, len(copied), python, text)
+    return Copy(target, len(copied), python, description)
 
 
 def _tracked(source: Path) -> list[str] | None:
-    """What git tracks, and new files it does not ignore; None if there is no repository or git cannot say."""
+    """The tracked files and the new files that are not ignored; None if git finds no repository."""
     try:
         listed = git_process.run(source, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     except GitError:
@@ -60,19 +60,19 @@ def _tracked(source: Path) -> list[str] | None:
 
 
 def _share_history(source: Path, target: Path) -> str:
-    """Make `target` a repository with the same history, without files; a phrase that says what was had."""
+    """Make `target` a repository with the same history and no files; a description of the source."""
     if not (source / ".git").exists():
         return "part of a git repository, without its history"
     command = ["git", "-c", f"core.hooksPath={os.devnull}", "clone", "--quiet", "--shared", "--no-checkout"]
     try:
         made = [*command, "--", str(source), str(target)]
         subprocess.run(made, check=True, capture_output=True, timeout=_CLONE_WITHIN_S)
-        git_process.run(target, "reset", "--quiet")  # the index as of the last commit; files are not touched
+        git_process.run(target, "reset", "--quiet")  # set the index to the last commit; no file is written
         changed = git_process.run(source, "status", "--porcelain", "--untracked-files=normal").count(b"\n")
     except (subprocess.SubprocessError, OSError, GitError):
         return "git repository, without its history"
     if changed:
-        return f"git repository as it stands, {changed} uncommitted {'change' if changed == 1 else 'changes'} included"
+        return f"git repository with {changed} uncommitted {'change' if changed == 1 else 'changes'}"
     return "git repository at its last commit"
 
 
@@ -88,7 +88,7 @@ def _walk(source: Path) -> Iterator[str]:
 
 
 def _copy(source: Path, target: Path) -> bool:
-    """Whether the file was copied. One that cannot be read stays behind: the server would leave it out too."""
+    """Copy a file if it is readable and regular; whether it was copied."""
     try:
         if source.is_symlink() or not source.is_file() or source.stat().st_size > _MAX_BYTES:
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.test_end import frame
-from tests.support.editor import slack
+from tests.support.editor import Editor, slack
 
 LIMIT = 5.0 * slack()
 
@@ -44,31 +42,19 @@ def test_an_engine_that_is_stuck_ends_with_a_killed_server(does: str, by_kernel:
     unknown = "" if by_kernel else "parent_watch.exit_with_parent = lambda: None"  # as where no kernel helps
     engine = ENGINE.format(unknown_parent=unknown, mark=str(mark), does=does)
     command = [sys.executable, "-c", SERVER.format(engine=engine)]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    left: list[psutil.Process] = []
-    try:
-        folders = [{"uri": folder.as_uri(), "name": "w"}]
-        params = {"capabilities": {}, "processId": None, "rootUri": None, "workspaceFolders": folders}
-        server.stdin.write(frame({"id": 1, "method": "initialize", "params": params}))
-        server.stdin.write(frame({"method": "initialized", "params": {}}))
-        server.stdin.flush()
-        deadline = time.monotonic() + 30 * slack()
-        while not mark.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        left = psutil.Process(server.pid).children(recursive=True)
+    with Editor(command, tmp_path / "engine.log") as editor:
+        editor.initialize([folder])
+        editor.until(mark.exists, 30)
+        left = editor.engines()
         assert len(left) == 1
-        server.kill()
-        server.wait()
-        assert all(ended(process) for process in left)
-    finally:
-        server.kill()
-        server.wait()
-        for process in left:
-            if process.is_running():
-                process.kill()
-        server.stdin.close()
-        server.stdout.close()
+        try:
+            editor.process.kill()
+            editor.process.wait()
+            assert all(ended(process) for process in left)
+        finally:
+            for process in left:
+                if process.is_running():
+                    process.kill()
 
 
 def ended(process: psutil.Process) -> bool:

@@ -1,9 +1,10 @@
-"""The checks of dependencies: how licences, advisories and mutants are counted. No network."""
+"""The tools behind `make licences`, `make audit` and `make mutation`: how they count. No network, no mutants."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -52,3 +53,12 @@ def test_untried_mutant_counts_as_alive() -> None:
     figures = script("mutation").count({"a": 1, "b": 0, "c": None, "d": 33})  # failed, passed, untried, no test
     assert (figures["mutants"], figures["killed"], figures["untried"], figures["share"]) == (4, 1, 1, 0.25)
     assert figures["alive"] == ["b", "c", "d"]
+
+
+def test_mutated_files_are_those_of_pyproject() -> None:
+    pyproject = Path(__file__).resolve().parent.parent.joinpath("pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"only_mutate = \[(.*?)\]", pyproject, re.DOTALL)
+    assert listed is not None
+    files = [file for part in script("mutation").PARTS.values() for file in part]
+    assert sorted(re.findall(r'"(.+?)"', listed[1])) == sorted(files)
+    assert [file for file in files if not (Path(__file__).resolve().parent.parent / file).is_file()] == []
