@@ -75,7 +75,7 @@ Make = Callable[[str, list[Document]], "Repo | None"]
 """(repository, its documents) → what is made of it; None if there is too little."""
 
 
-def prepared(folder: Path, name: str, documents: Iterable[Document], make: Make, sizes: Sizes, say: Say) -> list[Repo]:
+def prepare(folder: Path, name: str, documents: Iterable[Document], make: Make, sizes: Sizes, say: Say) -> list[Repo]:
     """The repositories of a corpus, from the cache `folder/name-….safetensors` as far as it goes, the rest made.
 
     Repositories are taken in the order of a hash of their name, so that more of them is the same and more.
