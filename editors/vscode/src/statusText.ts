@@ -20,7 +20,7 @@ export interface StatusDisplay {
 
 /** Returns whether the server's note on fine-tuning describes one that is running. */
 export function isTraining(deep: string): boolean {
-  return /^(waiting|training|being judged)/.test(deep);
+  return /^(waiting|training|validating)/.test(deep);
 }
 
 /** Returns everything that a status item shows. */
