@@ -94,7 +94,7 @@ class Validator:
     @torch.inference_mode()
     def seeing(self, digest: bytes, text: str) -> Slices[None]:
         """Final hidden states and next tokens of the beginning of a text."""
-        ids = [self._model.start, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
+        ids = [self._model.start_id, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
         if digest in self._seen or len(ids) < 2:
             return
         self._slot.activate(None)

@@ -99,7 +99,7 @@ def fit_lora(
 
 def windows(model: BaseModel, texts: Sequence[str], length: int) -> list[list[int]]:
     """The joined texts as rows of `length` tokens; the last one is shorter. AdapterError without any token to learn."""
-    ids = [token for text in texts if text.strip() for token in (model.start, *model.encode(text))]
+    ids = [token for text in texts if text.strip() for token in (model.start_id, *model.encode(text))]
     rows = [ids[begin : begin + length] for begin in range(0, len(ids), length)]
     rows = [row for row in rows if len(row) > 1]
     if not rows:

@@ -18,7 +18,7 @@ def _loss(model, text: str, adapter) -> float:
     if adapter is not None:
         adapter.check(model)
     slot.activate(adapter)
-    ids = torch.tensor([[model.start, *model.encode(text)[:400]]])
+    ids = torch.tensor([[model.start_id, *model.encode(text)[:400]]])
     logits = slot.logits(model.hidden(ids[:, :-1]))[0].float()
     loss = float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
     slot.activate(None)
@@ -73,7 +73,7 @@ def test_peft_reads_the_export_as_the_engine_runs_it(tiny, tiny_folder, tmp_path
     adapter = finetune_lora.fit_lora(tiny, TEXTS, rank=4, steps=4, rate=1e-2, length=128)
     export_peft(adapter, tiny, tmp_path)
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_folder), tmp_path)
-    ids = torch.tensor([[tiny.start, *tiny.encode(TEXTS[1])[:60]]])
+    ids = torch.tensor([[tiny.start_id, *tiny.encode(TEXTS[1])[:60]]])
     slot = AdapterSlot(tiny)
     slot.activate(adapter)
     ours = slot.logits(tiny.hidden(ids))

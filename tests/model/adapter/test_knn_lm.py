@@ -195,7 +195,7 @@ SEEN = "def harvest_lantern(copper_meadow, velvet_anchor):\n    return copper_me
 
 def test_indexed_text_is_completed_and_removed_text_is_not(tiny, memory) -> None:
     state = state_of(memory, SEEN)
-    ids = [tiny.start, *tiny.encode(SEEN)]
+    ids = [tiny.start_id, *tiny.encode(SEEN)]
     cut = ids.index(tiny.encode(" velvet")[-1], 4) if tiny.encode(" velvet")[-1] in ids else len(ids) // 2
     slot = AdapterSlot(tiny)
 

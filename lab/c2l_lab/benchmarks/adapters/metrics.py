@@ -219,7 +219,7 @@ def _likelihood(model: BaseModel, sites: Sequence[tuple[str, str]], adapter: Ada
     total = 0.0
     with merge.merged(model, adapter):
         for before, name in sites:
-            seen = [model.start, *model.encode(before)[-256:]]
+            seen = [model.start_id, *model.encode(before)[-256:]]
             ids = [*seen, *model.encode(name)]
             rows = torch.tensor([ids], device=model.device)
             hidden, targets = model.hidden(rows[:, :-1])[0, len(seen) - 1 :], rows[0, len(seen) :]

@@ -45,7 +45,7 @@ def windows(model: BaseModel, targets: Mapping[str, str], prefix: int, most: int
     seen = prefix_of(model, prefix)
     queues: list[list[Window]] = []
     for path in sorted(targets):
-        ids = [model.start, *model.encode(targets[path])]
+        ids = [model.start_id, *model.encode(targets[path])]
         cut = [ids[at : at + seen + WINDOW + 1] for at in range(0, max(1, len(ids) - seen - 1), WINDOW)]
         queues.append([Window(path, part, seen) for part in cut if len(part) >= seen + 1 + LEAST])
     chosen: list[Window] = []
@@ -81,7 +81,7 @@ def with_context(model: BaseModel, window: Window, context: Context, budget: int
     text = context(model.decode(before), window.path) if window.seen else ""
     if not text:
         return window.ids, window.seen
-    given = [model.start, *model.encode(text)[:budget]]
+    given = [model.start_id, *model.encode(text)[:budget]]
     room = max(1, model.max_context - WINDOW - len(given))
     before = before[-room:]
     return [*given, *before, *scored], len(given) + len(before) - 1

@@ -128,7 +128,7 @@ def pooled_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, *, d
 
 def windows(model: BaseModel, text: str, sizes: Sizes) -> list[list[int]]:
     """The first whole windows of a text, each of `window` + 1 tokens; the first begins with the start token."""
-    ids = [model.start, *model.encode(text)]
+    ids = [model.start_id, *model.encode(text)]
     rows = [ids[begin : begin + sizes.window + 1] for begin in range(0, len(ids) - sizes.window, sizes.window)]
     return rows[: sizes.windows]
 
