@@ -90,7 +90,7 @@ def score_positions(model: BaseModel, repository: SplitRepository, prefix: int, 
     """About `limit` positions of the test files, in windows that follow `prefix` tokens of the same file."""
     hidden, targets, before, total = [], [], list[Sequence[int]](), 0
     for text in repository.test:
-        ids = [model.start, *model.encode(text)]
+        ids = [model.start_id, *model.encode(text)]
         for begin in range(0, max(1, len(ids) - prefix - 1), WINDOW):
             window = ids[begin : begin + prefix + WINDOW + 1]
             if len(window) < prefix + 17 or total >= limit:
