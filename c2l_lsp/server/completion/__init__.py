@@ -1,4 +1,4 @@
 """Completion requests: from a position in a document to the items that an editor shows, and their acceptance.
 
-The model's part of a completion is in `engine.completion`, in another process.
+Prompts, decoding and the model belong in `engine.completion`, in another process.
 """
