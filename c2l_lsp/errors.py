@@ -1,7 +1,7 @@
-"""The closed set of things that can go wrong, each with a code, a severity and a sentence a user can act on.
+"""All errors of this package: each has a code, a severity and a message for the user.
 
-Every error that leaves a package is one of these classes. `str(error)` is the sentence an editor shows; it never
-holds source text, and it names the path, key or value that is at fault.
+Only these classes leave a package. `str(error)` is one sentence that an editor can show: it names the path, key or
+value at fault and never contains source text. Codes are part of the editor contract and of the engine's wire format.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar
 
 
 class Severity(str, Enum):
-    """How loud an error is: INFO is a reason, WARNING leaves completions going, ERROR stops them."""
+    """Effect of an error: INFO has none, WARNING leaves completions working, ERROR stops them."""
 
     INFO = "info"
     WARNING = "warning"
@@ -25,16 +25,16 @@ _KEY = re.compile(r"\bc2l(?:\.[A-Za-z]+)+")
 
 
 class C2LError(Exception):
-    """Base of the closed set; only its subclasses are raised."""
+    """Base class. Only its subclasses are raised."""
 
     code: ClassVar[str] = "error"
     severity: ClassVar[Severity] = Severity.ERROR
 
 
 class SettingError(C2LError):
-    """A setting is unknown, ill-typed, out of range, or not allowed from its source. Names the key.
+    """A setting is unknown, has a wrong type or value, or may not be set by its source. The message names the key.
 
-    `file`: the user's file that holds it; empty if an editor's settings do.
+    `file` is the user's file that contains the setting; empty if the setting comes from an editor.
     """
 
     code = "setting"
@@ -46,9 +46,9 @@ class SettingError(C2LError):
 
     @property
     def key(self) -> str:
-        """The first key that the sentence names, such as c2l.model.id; empty if it names none."""
-        named = _KEY.search(str(self))
-        return named.group() if named is not None else ""
+        """The first setting named in the message, such as c2l.model.id; empty if there is none."""
+        match = _KEY.search(str(self))
+        return match.group() if match is not None else ""
 
 
 class FolderError(C2LError):
@@ -59,40 +59,40 @@ class FolderError(C2LError):
 
 
 class NothingToLearn(C2LError):
-    """The folder holds no file the hypernetwork may read, so completions come from the base model."""
+    """A folder contains no file to adapt to, so the base model answers without adapter."""
 
     code = "nothing-to-learn"
     severity = Severity.INFO
 
 
 class GitError(C2LError):
-    """git is missing, the folder is no repository, or its history cannot be read."""
+    """git is not installed, the folder is not a repository, or its history cannot be read."""
 
     code = "git"
     severity = Severity.WARNING
 
 
 class ModelError(C2LError):
-    """The base model cannot be found, read or run."""
+    """The base model cannot be found, loaded or run."""
 
     code = "model"
 
 
 class AdapterError(C2LError):
-    """An adapter or hypernetwork was refused: wrong base, shapes, not finite, no weights for this base."""
+    """An adapter or hypernetwork cannot be used: other base model, wrong shapes, not finite, no weights."""
 
     code = "adapter"
     severity = Severity.WARNING
 
 
 class CheckpointError(C2LError):
-    """A checkpoint is truncated, hostile, of another shape or of another format."""
+    """A checkpoint is truncated, malicious, or has an unexpected shape or format."""
 
     code = "checkpoint"
 
 
 class StateError(C2LError):
-    """Persisted state is unreadable, corrupt, foreign or of another schema; it is set aside and rebuilt."""
+    """Saved state is unreadable, corrupt or of another schema. It is moved aside and built again."""
 
     code = "state"
     severity = Severity.WARNING
@@ -106,13 +106,13 @@ class StorageError(C2LError):
 
 
 class EngineError(C2LError):
-    """The engine process could not start, died, or does not answer."""
+    """The engine process did not start, ended, or does not answer."""
 
     code = "engine"
 
 
 class WireError(C2LError):
-    """A frame between server and engine is too large, malformed or against the schema."""
+    """A frame between server and engine is too large, malformed or does not match the schema."""
 
     code = "wire"
 
@@ -124,20 +124,20 @@ class CorpusError(C2LError):
 
 
 class TrainingError(C2LError):
-    """Training cannot start or go on: wrong checkpoint, no data, diverged."""
+    """Training cannot start or continue: wrong checkpoint, no data, loss diverged."""
 
     code = "training"
 
 
 class RequestError(C2LError):
-    """A request's own arguments are wrong (a file outside every folder, a line past the end)."""
+    """The arguments of a request are invalid (a file outside every folder, a line past the end)."""
 
     code = "request"
     severity = Severity.WARNING
 
 
 class RequestCancelled(C2LError):
-    """The request was cancelled or superseded; nobody waits for its answer any more."""
+    """The request was cancelled or superseded by a newer one."""
 
     code = "cancelled"
     severity = Severity.INFO
@@ -147,12 +147,15 @@ BY_CODE: dict[str, type[C2LError]] = {kind.code: kind for kind in C2LError.__sub
 
 
 def from_code(code: str, sentence: str) -> C2LError:
-    """The error that crossed the wire as (code, sentence); an unknown code becomes an EngineError."""
+    """The error for a (code, message) pair from the wire. An unknown code becomes an EngineError."""
     return BY_CODE.get(code, EngineError)(sentence)
 
 
-def place(error: BaseException) -> str:
-    """An unforeseen error without its text, which may hold source: its type, and the file and line it came from."""
+def type_and_location(error: BaseException) -> str:
+    """Type of an unexpected error with file and line, such as "KeyError at store.py:41".
+
+    The text of the error is left out because it may contain source.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if f"{os.sep}c2l_lsp{os.sep}" in frame.filename] or frames
     return type(error).__name__ + (f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else "")  # noqa: PTH119 - a str from a traceback

@@ -104,7 +104,7 @@ def test_statistics_are_private(tmp_path: Path):
     from c2l_lsp.server.reporting.statistics import Statistics
 
     made = Statistics(tmp_path / "state" / "statistics.json")
-    made.requested("engine")
+    made.record_completion("engine")
     made.save()
     assert stat.S_IMODE((tmp_path / "state" / "statistics.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from c2l_lsp.errors import C2LError, place
+from c2l_lsp.errors import C2LError, type_and_location
 
 _LOST = ("CUDA error", "device-side assert", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED", "MPS: ")
 """Parts of torch's messages after which every later call fails too."""
@@ -24,4 +24,4 @@ def describe(error: BaseException) -> str:
     """
     text = str(error)
     about_device = any(mark in text for mark in ("out of memory", *_LOST)) or isinstance(error, FloatingPointError)
-    return text.splitlines()[0] if text and (about_device or isinstance(error, C2LError)) else place(error)
+    return text.splitlines()[0] if text and (about_device or isinstance(error, C2LError)) else type_and_location(error)

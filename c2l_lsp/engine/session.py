@@ -53,18 +53,6 @@ class Session:
             self.engine.idle_step()
         return workspace.info()
 
-    def run_until(self, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
-        """Work as the engine's main loop does until `condition()` is true. Raises EngineError after `timeout_s`."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            if time.monotonic() > deadline:
-                raise EngineError(f"The condition did not hold within {timeout_s:.0f} s.")
-            due = self.engine.due_in()
-            if due is not None and due <= 0:
-                self.engine.idle_step()
-            else:
-                time.sleep(0.005)
-
     def finetune(self, folder: str, steps: int = 0, timeout_s: float = 3600.0) -> wire.AdapterInfo:
         """Train LoRA pairs of an open folder by gradient descent, to the end."""
         self.engine.workspace(folder).finetune(steps)

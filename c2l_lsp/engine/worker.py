@@ -21,7 +21,7 @@ import msgspec
 
 from c2l_lsp.engine import allocator, device, parent_watch, wire
 from c2l_lsp.engine.inbox import Inbox
-from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, place
+from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, type_and_location
 
 log = logging.getLogger("c2l.engine")
 
@@ -47,7 +47,7 @@ _MAX_WAIT_S = 0.25
 
 def _unexpected(task: str, error: Exception) -> str:
     """Log an unexpected error and return a sentence for it. It names a code location, as messages may hold source."""
-    sentence = f"{task} failed: {place(error)}. This is a bug in c2l-lsp; please report it."
+    sentence = f"{task} failed: {type_and_location(error)}. This is a bug in c2l-lsp; please report it."
     log.error("%s", sentence)
     return sentence
 

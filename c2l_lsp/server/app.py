@@ -1,7 +1,7 @@
-"""The server process: `serve()` seals stdout, wires the parts, runs until the editor ends, leaves no engine behind.
+"""The server process: `serve()` runs until the editor ends and leaves no engine process behind.
 
-Imports at module level are only what cannot print; pygls comes after the seal, and after `initialize` is answered.
-Nothing here or below imports torch.
+Only modules that cannot print are imported at module level. pygls is imported after stdout has been redirected and
+`initialize` has been answered. Nothing in this package imports torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from c2l_lsp.server.transport import greeting, parent_watch, stdio
+from c2l_lsp.server.transport import initialize, parent_watch, stdio
 
 if TYPE_CHECKING:
     from c2l_lsp.server.session import Session
@@ -26,55 +26,55 @@ if TYPE_CHECKING:
     from c2l_lsp.server.transport.rpc import Server
 
 log = logging.getLogger("c2l.server")
-_GRACE = 2.0
+_EXIT_GRACE = 2.0
 
 
 def serve(command: Sequence[str] | None = None, policy: Policy | None = None, log_level: str = "WARNING") -> int:
-    """Serve one editor over stdin and stdout; the exit code. `command` starts the engine."""
-    source, sink = stdio.seal()
+    """Serve one editor over stdin and stdout; returns the exit code. `command` starts the engine process."""
+    source, sink = stdio.isolate()
     logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("pygls").setLevel(logging.CRITICAL)  # it logs whole messages, source text included
+    logging.getLogger("pygls").setLevel(logging.CRITICAL)  # pygls logs whole messages, which contain source text
     return asyncio.run(_serve(source, sink, command, policy))
 
 
 async def _serve(source: int, sink: int, command: Sequence[str] | None, policy: Policy | None) -> int:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    sessions: list[Session] = []  # none until pygls is loaded, then one
+    sessions: list[Session] = []  # empty until pygls is imported, then one session
 
-    def lost() -> None:
-        """In any thread: the editor is gone. The loop gets a moment to end in order, and no more."""
-        timer = threading.Timer(_GRACE, _die, [sessions])
+    def on_editor_lost() -> None:
+        """Called from any thread. Let the loop shut down in order, and kill the process if that takes too long."""
+        timer = threading.Timer(_EXIT_GRACE, _kill_and_exit, [sessions])
         timer.daemon = True
         timer.start()
-        with contextlib.suppress(RuntimeError):  # the loop has ended already
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
             loop.call_soon_threadsafe(ended.set)
 
-    writer = stdio.Writer(sink, lost)
+    writer = stdio.Writer(sink, on_editor_lost)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
     bodies = _bodies(source, ended)
     first = await anext(bodies, b"")
-    answered = greeting.early(first)
-    if answered is not None:
-        if answered.editor is not None:  # now: it may be gone before pygls is loaded
-            parent_watch.watch(answered.editor, lost)
-        writer.write(_framed({"jsonrpc": "2.0", "id": answered.id, "result": answered.result}))
+    request = initialize.parse_initialize(first)
+    if request is not None:
+        if request.editor_pid is not None:  # the editor may end before pygls is imported
+            parent_watch.watch(request.editor_pid, on_editor_lost)
+        writer.write(_framed({"jsonrpc": "2.0", "id": request.id, "result": request.result}))
         await asyncio.sleep(0)
-    server, session = _wire(writer, ended, lost, command, policy)
+    server, session = _create_session(writer, ended, on_editor_lost, command, policy)
     sessions.append(session)
-    server.protocol.answered = answered.id if answered is not None else None
+    server.protocol.answered_initialize_id = request.id if request is not None else None
     try:
-        await _listen(first, bodies, server, ended)
+        await _process_messages(first, bodies, server, ended)
     finally:
         await session.close()
         writer.close()
     return server.protocol.exit_code
 
 
-def _wire(
+def _create_session(
     writer: stdio.Writer,
     ended: asyncio.Event,
-    lost: Callable[[], None],
+    on_editor_lost: Callable[[], None],
     command: Sequence[str] | None,
     policy: Policy | None,
 ) -> tuple[Server, Session]:
@@ -83,50 +83,50 @@ def _wire(
     from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND
     from c2l_lsp.server.transport.rpc import Server
 
-    server = Server(ended, lost)
+    server = Server(ended, on_editor_lost)
     server.protocol.set_writer(writer)
-    session = Session(server.protocol.tell, server.create_bar, command or ENGINE_COMMAND, policy)
+    session = Session(server.protocol.send_notification, server.create_progress, command or ENGINE_COMMAND, policy)
     features.register(server, session)
     commands.register(server, session)
     return server, session
 
 
-async def _listen(first: bytes, bodies: AsyncIterator[bytes], server: Server, ended: asyncio.Event) -> None:
-    """Hand over message after message until the stream ends, breaks, or `ended` is set."""
+async def _process_messages(first: bytes, bodies: AsyncIterator[bytes], server: Server, ended: asyncio.Event) -> None:
+    """Process messages until the stream ends or is malformed, or `ended` is set."""
     body = first
     try:
         while body and not ended.is_set():
             server.protocol.receive(body)
-            # The handler of a request starts before the next message: it sees the text it was asked about.
+            # Let the handler start before the next message, so that it sees the text of its own time.
             await asyncio.sleep(0)
             body = await anext(bodies, b"")
     except stdio.FramingError as error:
-        log.error("%s The server ends.", error)
-        server.protocol.refuse_stream(str(error))
+        log.error("%s The server exits.", error)
+        server.protocol.report_stream_error(str(error))
 
 
 async def _bodies(source: int, ended: asyncio.Event) -> AsyncIterator[bytes]:
-    """The editor's messages until its stream ends or `ended` is set. FramingError if they cannot be told apart."""
+    """Yield message bodies until the stream ends or `ended` is set. FramingError if the stream is malformed."""
     loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=4)  # so that a flood waits in the pipe, not in memory
+    chunks: asyncio.Queue[bytes] = asyncio.Queue(maxsize=4)  # a flood of messages waits in the pipe, not in memory
 
     def on_data(data: bytes) -> None:
-        with contextlib.suppress(RuntimeError, concurrent.futures.CancelledError):  # the loop has ended
+        with contextlib.suppress(RuntimeError, concurrent.futures.CancelledError):  # the loop is closed
             asyncio.run_coroutine_threadsafe(chunks.put(data), loop).result()
 
-    stdio.read_in_thread(source, on_data)
+    stdio.start_reader(source, on_data)
     framer = stdio.Framer()
     end = asyncio.ensure_future(ended.wait())
     while True:
-        coming = asyncio.ensure_future(chunks.get())
-        await asyncio.wait([coming, end], return_when=asyncio.FIRST_COMPLETED)
-        data = coming.result() if coming.done() else b""
+        next_chunk = asyncio.ensure_future(chunks.get())
+        await asyncio.wait([next_chunk, end], return_when=asyncio.FIRST_COMPLETED)
+        data = next_chunk.result() if next_chunk.done() else b""
         if not data:
-            coming.cancel()
+            next_chunk.cancel()
             end.cancel()
             return
         for body in framer.feed(data):
-            if body:  # a message of no bytes says nothing
+            if body:  # ignore empty messages
                 yield body
 
 
@@ -135,7 +135,7 @@ def _framed(message: dict[str, object]) -> bytes:
     return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def _die(sessions: list[Session]) -> None:
+def _kill_and_exit(sessions: list[Session]) -> None:
     for session in sessions:
         if session.engine.pid is not None:
             with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Commands and `c2l/*` requests: one table of typed operations over a Session, reached under both names."""
+"""The operations behind commands and `c2l/*` requests: two tables of functions with typed parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, RequestCancelled, RequestError
 from c2l_lsp.server.completion.eligibility import language_on
 from c2l_lsp.server.session import Session
-from c2l_lsp.server.transport.engine_client import Life
+from c2l_lsp.server.transport.engine_client import EngineState
 from c2l_lsp.server.transport.protocol import (
     SENTENCES,
     AcceptParams,
@@ -32,21 +32,21 @@ from c2l_lsp.server.transport.protocol import (
     plain,
 )
 from c2l_lsp.server.transport.rpc import INVALID_PARAMS, Server
-from c2l_lsp.server.workspace.settings import EVERYWHERE
+from c2l_lsp.server.workspace.settings import NO_FOLDER
 
-_EXPORT_WITHIN = 600.0
-_SNOOZE_MINUTES = 5.0
+_EXPORT_TIMEOUT = 600.0
+_DEFAULT_SNOOZE_MINUTES = 5.0
 Operation = Callable[[Session, Any], Awaitable[object]]
 
 
-class _Nothing(Struct):
+class _NoParams(Struct):
     """No parameters."""
 
 
-class _Minutes(Struct):
-    """How long to snooze; 0 ends it."""
+class _SnoozeParams(Struct):
+    """Duration of the snooze in minutes; 0 ends it."""
 
-    minutes: float = _SNOOZE_MINUTES
+    minutes: float = _DEFAULT_SNOOZE_MINUTES
 
 
 async def _status(session: Session, params: FolderParams) -> object:
@@ -54,7 +54,7 @@ async def _status(session: Session, params: FolderParams) -> object:
     reason = session.completions.reason_for(uri) if uri is not None else None
     status = session.board.snapshot(_folder(session, params), reason)
     status.memory_mb = round(session.engine.memory_mb, 1)
-    status.folders = [session.board.told(info) for info in session.board.adapters.values()]
+    status.folders = [session.board.adapter_status(info) for info in session.board.adapters.values()]
     last = session.completions.last_reasons.get(uri or "")
     if last is not None:
         status.last_reason = last.value
@@ -69,74 +69,78 @@ async def _statistics(session: Session, params: StatisticsParams) -> object:
 
 
 async def _explain(session: Session, params: ExplainParams) -> object:
-    found = session.shown.explain(params.id)
-    if found is None:
-        raise RequestError(f"No recent completion has the id {params.id}.")
-    return found
+    explanation = session.acceptance.explain(params.id)
+    if explanation is None:
+        raise RequestError(f"There is no recent completion with the id {params.id}.")
+    return explanation
 
 
 async def _accepted(session: Session, params: AcceptParams) -> object:
-    session.shown.accepted(params.id, params.chars, partly=params.partly)
+    session.acceptance.record_accepted(params.id, params.chars, partly=params.partly)
     return None
 
 
 async def _info(session: Session, params: FolderParams) -> object:
-    info = await session.engine.call("adapter_info", wire.Folder(folder=_needed(session, params)), wire.AdapterInfo)
-    session.board.adapter(info)
-    return plain(session.board.told(info)) | {"norm": info.norm, "rank": info.rank, "recalled": info.recalled}
+    info = await session.engine.call(
+        "adapter_info", wire.Folder(folder=_required_folder(session, params)), wire.AdapterInfo
+    )
+    session.board.set_adapter(info)
+    return plain(session.board.adapter_status(info)) | {"norm": info.norm, "rank": info.rank, "recalled": info.recalled}
 
 
 async def _regenerate(session: Session, params: FolderParams) -> object:
-    await session.engine.call("regenerate", wire.Folder(folder=_needed(session, params)), wire.Nothing)
+    await session.engine.call("regenerate", wire.Folder(folder=_required_folder(session, params)), wire.Nothing)
     return {}
 
 
 async def _reset(session: Session, params: FolderParams) -> object:
-    await session.engine.call("reset", wire.Folder(folder=_needed(session, params)), wire.Nothing)
+    await session.engine.call("reset", wire.Folder(folder=_required_folder(session, params)), wire.Nothing)
     return {}
 
 
 async def _export(session: Session, params: ExportParams) -> object:
     if not params.out:
-        raise RequestError("Say where to write the adapter: {out: a directory}.")
-    export = wire.Export(folder=_needed(session, params), out=params.out, rank=params.rank)
-    done = await session.engine.call("export", export, wire.Exported, _EXPORT_WITHIN)
+        raise RequestError("The parameter out is missing: the directory to write the adapter to.")
+    export = wire.Export(folder=_required_folder(session, params), out=params.out, rank=params.rank)
+    done = await session.engine.call("export", export, wire.Exported, _EXPORT_TIMEOUT)
     return {"out": done.out, "rank": done.rank, "error": done.error, "generation": done.generation}
 
 
 async def _deepen(session: Session, params: DeepenParams) -> object:
-    info = await session.deepen(_needed(session, params), cancel=params.cancel, steps=params.steps)
-    return plain(session.board.told(info))
+    info = await session.finetune(_required_folder(session, params), cancel=params.cancel, steps=params.steps)
+    return plain(session.board.adapter_status(info))
 
 
 async def _set_enabled(session: Session, params: SetEnabledParams) -> object:
-    folder = _needed(session, params)
-    off = session.engine.disabled
-    enabled = folder in off if params.enabled is None else params.enabled
-    (off.discard if enabled else off.add)(folder)
-    if session.engine.up:  # else it is told when it starts
+    folder = _required_folder(session, params)
+    disabled = session.engine.disabled
+    enabled = folder in disabled if params.enabled is None else params.enabled
+    (disabled.discard if enabled else disabled.add)(folder)
+    if session.engine.is_ready:  # otherwise the engine is told when it starts
         request = wire.SetEnabled(folder=folder, enabled=enabled)
-        session.board.adapter(await session.engine.call("set_enabled", request, wire.AdapterInfo))
+        session.board.set_adapter(await session.engine.call("set_enabled", request, wire.AdapterInfo))
     session.board.publish()
     info = session.board.adapters.get(folder)
-    return plain(session.board.told(info) if info is not None else AdapterStatus(folder=folder, enabled=enabled))
+    return plain(
+        session.board.adapter_status(info) if info is not None else AdapterStatus(folder=folder, enabled=enabled)
+    )
 
 
-async def _load(session: Session, _: _Nothing) -> object:
-    if session.engine.life is Life.FAILED:
+async def _load(session: Session, _: _NoParams) -> object:
+    if session.engine.state is EngineState.FAILED:
         await session.restart()
     session.engine.wake()
-    return {"life": session.engine.life.value}
+    return {"life": session.engine.state.value}
 
 
-async def _unload(session: Session, _: _Nothing) -> object:
+async def _unload(session: Session, _: _NoParams) -> object:
     await session.engine.unload()
-    return {"life": session.engine.life.value}
+    return {"life": session.engine.state.value}
 
 
-async def _restart(session: Session, _: _Nothing) -> object:
+async def _restart(session: Session, _: _NoParams) -> object:
     await session.restart()
-    return {"life": session.engine.life.value}
+    return {"life": session.engine.state.value}
 
 
 async def _toggle(session: Session, params: ToggleParams) -> object:
@@ -145,8 +149,8 @@ async def _toggle(session: Session, params: ToggleParams) -> object:
         now_on = switches.documents.get(params.uri, session.completions.reason_for(params.uri) is None)
         enabled = switches.documents[params.uri] = not now_on if params.enabled is None else params.enabled
     else:
-        enabled = switches.everything = not switches.everything if params.enabled is None else params.enabled
-    session.switched()
+        enabled = switches.enabled = not switches.enabled if params.enabled is None else params.enabled
+    session.switches_changed()
     return {"enabled": enabled}
 
 
@@ -154,16 +158,16 @@ async def _toggle_language(session: Session, params: ToggleParams) -> object:
     document = session.documents.get(params.uri) if params.uri is not None else None
     language = params.language or (document.language if document is not None else None)
     if language is None:
-        raise RequestError("Say which language: {language: an LSP language id} or {uri: an open document}.")
-    now_on = language_on(session.settings(EVERYWHERE), session.switches, language)
+        raise RequestError("The language is missing: give language (an LSP language id) or uri (of an open document).")
+    now_on = language_on(session.settings(NO_FOLDER), session.switches, language)
     enabled = session.switches.languages[language] = not now_on if params.enabled is None else params.enabled
-    session.switched()
+    session.switches_changed()
     return {"language": language, "enabled": enabled}
 
 
-async def _snooze(session: Session, params: _Minutes) -> object:
+async def _snooze(session: Session, params: _SnoozeParams) -> object:
     session.switches.snoozed_until = time.time() + 60 * params.minutes if params.minutes > 0 else 0.0
-    session.switched()
+    session.switches_changed()
     return {"until": session.switches.snoozed_until}
 
 
@@ -180,13 +184,13 @@ async def _report(session: Session, params: FolderParams) -> object:
 
 def _folder(session: Session, params: FolderParams) -> str:
     uri = params.text_document.uri if params.text_document is not None else None
-    return session.folders.find(params.folder, uri) or (session.board.focus if params.folder is None else "")
+    return session.folders.find(params.folder, uri) or (session.board.active_folder if params.folder is None else "")
 
 
-def _needed(session: Session, params: FolderParams) -> str:
+def _required_folder(session: Session, params: FolderParams) -> str:
     folder = _folder(session, params)
     if not folder:
-        raise RequestError("There is no such workspace folder." if params.folder else "No workspace folder is open.")
+        raise RequestError("This workspace folder is not open." if params.folder else "No workspace folder is open.")
     return folder
 
 
@@ -200,14 +204,14 @@ REQUESTS: dict[Method, tuple[type[Struct], Operation]] = {
     Method.ADAPTER_EXPORT: (ExportParams, _export),
     Method.ADAPTER_DEEPEN: (DeepenParams, _deepen),
     Method.ADAPTER_SET_ENABLED: (SetEnabledParams, _set_enabled),
-    Method.MODEL_LOAD: (_Nothing, _load),
-    Method.MODEL_UNLOAD: (_Nothing, _unload),
+    Method.MODEL_LOAD: (_NoParams, _load),
+    Method.MODEL_UNLOAD: (_NoParams, _unload),
 }
 COMMANDS: dict[Command, tuple[type[Struct], Operation]] = {
     Command.DID_ACCEPT: (AcceptParams, _accepted),
     Command.TOGGLE: (ToggleParams, _toggle),
     Command.TOGGLE_LANGUAGE: (ToggleParams, _toggle_language),
-    Command.SNOOZE: (_Minutes, _snooze),
+    Command.SNOOZE: (_SnoozeParams, _snooze),
     Command.SHOW_STATUS: (FolderParams, _status),
     Command.SHOW_STATISTICS: (StatisticsParams, _statistics),
     Command.SHOW_REPORT: (FolderParams, _report),
@@ -216,15 +220,15 @@ COMMANDS: dict[Command, tuple[type[Struct], Operation]] = {
     Command.EXPORT_ADAPTER: (ExportParams, _export),
     Command.DEEPEN_ADAPTER: (DeepenParams, _deepen),
     Command.TOGGLE_ADAPTER: (SetEnabledParams, _set_enabled),
-    Command.UNLOAD_MODEL: (_Nothing, _unload),
-    Command.RESTART_SERVER: (_Nothing, _restart),
+    Command.UNLOAD_MODEL: (_NoParams, _unload),
+    Command.RESTART_SERVER: (_NoParams, _restart),
 }
-_SHORT = {AcceptParams: "id", _Minutes: "minutes", ToggleParams: "language", ExportParams: "out"}
-"""A command's single argument may be the bare value of this parameter."""
+_POSITIONAL = {AcceptParams: "id", _SnoozeParams: "minutes", ToggleParams: "language", ExportParams: "out"}
+"""The parameter that a command's single argument sets if it is not an object."""
 
 
 def register(server: Server, session: Session) -> None:
-    """Register the tables."""
+    """Register a handler for each entry of the two tables."""
     for method, entry in REQUESTS.items():
         _register_request(server, session, method, *entry)
     for command, entry in COMMANDS.items():
@@ -241,8 +245,8 @@ def _register_command(server: Server, session: Session, command: Command, kind: 
     @server.command(command.value)
     async def handle(*arguments: Any) -> Any:  # noqa: ANN401 - plain values, parsed in `_run`
         params = arguments[0] if arguments else None
-        if params is not None and not isinstance(params, dict) and kind in _SHORT:
-            params = {_SHORT[kind]: params}
+        if params is not None and not isinstance(params, dict) and kind in _POSITIONAL:
+            params = {_POSITIONAL[kind]: params}
         return await _run(session, run, kind, params)
 
 

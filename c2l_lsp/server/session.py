@@ -1,6 +1,6 @@
-"""One editor's session: the parts wired together, and what happens when the editor says something.
+"""One editor session: creates and connects the parts, and reacts to the editor and to the engine.
 
-Speaks plain values and our own nouns; LSP types stop in `features`. Every part below is built and tested alone.
+The interface uses plain values; LSP types end in `features`.
 """
 
 from __future__ import annotations
@@ -22,112 +22,115 @@ from c2l_lsp.server.completion.acceptance import AcceptanceTracker
 from c2l_lsp.server.completion.completions import Completions, Insertion
 from c2l_lsp.server.completion.items import Selected
 from c2l_lsp.server.completion.suggest import Suggester
-from c2l_lsp.server.reporting.progress import Bars
+from c2l_lsp.server.reporting.progress import ProgressBars
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.reporting.status import StatusBoard, describe
-from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND, EngineClient, Life, Policy, machine
+from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND, EngineClient, EngineState, Policy, process_settings
 from c2l_lsp.server.transport.messages import Messages, severity
 from c2l_lsp.server.transport.protocol import Reason
 from c2l_lsp.server.workspace.buffers import BufferFeed
 from c2l_lsp.server.workspace.documents import Documents, Edit
 from c2l_lsp.server.workspace.folders import Folders
-from c2l_lsp.server.workspace.settings import EVERYWHERE, SettingsLayers
+from c2l_lsp.server.workspace.settings import NO_FOLDER, SettingsLayers
 
 log = logging.getLogger("c2l.session")
 Notify = Callable[[str, dict[str, Any]], None]
-_SAVE_EVERY = 60.0
-_LOADING = "load"
+_SAVE_INTERVAL = 60.0
+_LOADING_BAR = "load"
 
 
 class Session:
-    """Everything between one editor and one engine."""
+    """Everything between one editor and one engine.
+
+    `notify` sends a notification to the editor; `create_progress` asks it for a progress bar.
+    """
 
     def __init__(
         self,
         notify: Notify,
-        create_bar: Callable[[str], Awaitable[object]],
+        create_progress: Callable[[str], Awaitable[object]],
         command: Sequence[str] = ENGINE_COMMAND,
         policy: Policy | None = None,
     ) -> None:
         self.documents = Documents()
         self.folders = Folders()
         self.switches = eligibility.Switches()
-        self.messages = Messages(notify, lambda: self.settings(EVERYWHERE).show_notifications)
+        self.messages = Messages(notify, lambda: self.settings(NO_FOLDER).show_notifications)
         self.layers = SettingsLayers(self.messages.error)
         self.statistics = Statistics(state_root() / "statistics.json")
-        self.engine = EngineClient(self._on_life, self._on_event, command, policy or Policy())
+        self.engine = EngineClient(self._on_state, self._on_event, command, policy or Policy())
         self.board = StatusBoard(notify, self.statistics, self.engine.disabled)
-        self.bars = Bars(create_bar, notify)
-        self.shown = AcceptanceTracker(self.statistics)
-        self.suggester = Suggester(self.engine, self.shown, self.statistics)
+        self.progress_bars = ProgressBars(create_progress, notify)
+        self.acceptance = AcceptanceTracker(self.statistics)
+        self.suggester = Suggester(self.engine, self.acceptance, self.statistics)
         self.completions = Completions(
             self.documents, self.folders, self.switches, self.settings, self.engine, self.suggester, self.statistics
         )
-        self.feed = BufferFeed(self.engine.set_buffer, self.folders.place, self.settings)
+        self.buffer_feed = BufferFeed(self.engine.set_buffer, self.folders.resolve, self.settings)
         self._closing: asyncio.Task[None] | None = None
-        self._changing: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._waker: asyncio.TimerHandle | None = None
+        self._engine_change: asyncio.Task[None] | None = None
+        self._save_timer: asyncio.TimerHandle | None = None
+        self._snooze_timer: asyncio.TimerHandle | None = None
 
     def settings(self, folder: str) -> Settings:
-        """The settings that hold in a folder ("": outside of all)."""
-        return self.layers.of(folder)
+        """The effective settings of a folder (NO_FOLDER: of documents outside every folder)."""
+        return self.layers.effective(folder)
 
-    # --- life ---
+    # --- start, settings, end ---
 
-    def configured(self, values: dict[str, object]) -> None:
-        """Settings are known, or have changed: make everything follow them."""
+    def apply_settings(self, values: dict[str, object]) -> None:
+        """Apply the editor's settings by folder: start, restart or stop the engine and update everything else."""
         self.layers.set_pulled(values)
-        settings = self.settings(EVERYWHERE)
+        settings = self.settings(NO_FOLDER)
         self.statistics.enabled = settings.statistics.enable
         self.engine.idle_minutes = settings.model.idle_unload_minutes
         self._open_folders()
-        self._start(self._hello())
+        self._start_engine(self._hello())
         for document in self.documents:
-            self.feed.changed(document)
-        self._switched()
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_SAVE_EVERY, self._save_regularly)
+            self.buffer_feed.schedule(document)
+        self._update_disabled_reason()
+        if self._save_timer is None:
+            self._save_timer = asyncio.get_running_loop().call_later(_SAVE_INTERVAL, self._save_periodically)
 
     async def restart(self) -> None:
-        """Start the engine afresh, under what the user's file says now; also out of safe mode."""
+        """Restart the engine with the current user file, also after it failed."""
         self.layers.read_user()
         await self.engine.restart(self._hello())
 
     def _hello(self) -> wire.Hello:
-        return wire.Hello(schema=wire.SCHEMA, settings=self.settings(EVERYWHERE), trusted=self.layers.trusted)
+        return wire.Hello(schema=wire.SCHEMA, settings=self.settings(NO_FOLDER), trusted=self.layers.trusted)
 
-    def _start(self, hello: wire.Hello) -> None:
+    def _start_engine(self, hello: wire.Hello) -> None:
         old, self.engine.hello = self.engine.hello, hello
-        if not self._wanted():
-            self.board.life(Life.OFF, "", None)
-            self._changing = asyncio.ensure_future(self.engine.stop())
-        elif self.engine.life is Life.OFF:
+        if not self._engine_needed():
+            self.board.set_engine_state(EngineState.OFF, "", None)
+            self._engine_change = asyncio.ensure_future(self.engine.stop())
+        elif self.engine.state is EngineState.OFF:
             self.engine.start(hello)
-        elif old is not None and machine(old) != machine(hello):
-            self._changing = asyncio.ensure_future(self.engine.restart(hello))
+        elif old is not None and process_settings(old) != process_settings(hello):
+            self._engine_change = asyncio.ensure_future(self.engine.restart(hello))
 
-    def _wanted(self) -> bool:
-        """Whether any language is on anywhere; else no memory is spent on a model."""
-        places = [EVERYWHERE, *self.folders]
+    def _engine_needed(self) -> bool:
+        """Whether completions are on for any language in any folder. Otherwise no memory is used for a model."""
+        places = [NO_FOLDER, *self.folders]
         return any(any(self.settings(p).enable.values()) for p in places) or any(self.switches.languages.values())
 
     def begin_close(self) -> asyncio.Task[None]:
-        """Start to end the engine and save the counts; the same task for every call."""
+        """Start to stop the engine and save the statistics; returns the same task for every call."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
         return self._closing
 
     async def close(self) -> None:
-        """End the engine and save the counts."""
+        """Stop the engine and save the statistics."""
         await self.begin_close()
 
     async def _close(self) -> None:
-        for timer in (self._timer, self._waker):
+        for timer in (self._save_timer, self._snooze_timer):
             if timer is not None:
                 timer.cancel()
         self.board.close()
-        self.feed.stop()
+        self.buffer_feed.stop()
         self.suggester.stop()
         await self.engine.stop()
         self._save()
@@ -135,121 +138,124 @@ class Session:
     # --- folders and documents ---
 
     def add_folder(self, uri: str) -> None:
-        """A workspace folder was opened."""
+        """Add a workspace folder. It is opened in the engine when the settings are applied."""
         if self.folders.add(uri) is None:
-            self.messages.error(
-                FolderError(f"{uri} is not a folder on this machine; it is not learned."), Severity.INFO
-            )
+            error = FolderError(f"{uri} is not a local folder, so it is not indexed.")
+            self.messages.error(error, Severity.INFO)
 
     def remove_folder(self, uri: str) -> None:
-        """A workspace folder was closed."""
+        """Remove a workspace folder and close it in the engine."""
         path = self.folders.remove(uri)
         if path is not None:
             self.engine.close_folder(path)
-            self.bars.end(path)
-            self.board.forget(path)
+            self.progress_bars.end(path)
+            self.board.remove_folder(path)
 
-    def opened(self, uri: str, language: str, version: int, text: str) -> None:
-        """A document was opened."""
-        self.feed.changed(self.documents.open(uri, language, version, text))
-        self.board.focus_on(self.folders.place(uri).folder)
+    def document_opened(self, uri: str, language: str, version: int, text: str) -> None:
+        """Handle didOpen."""
+        self.buffer_feed.schedule(self.documents.open(uri, language, version, text))
+        self.board.set_active_folder(self.folders.resolve(uri).folder)
 
-    def edited(self, uri: str, version: int, edits: Sequence[Edit]) -> None:
-        """A document was edited."""
+    def document_edited(self, uri: str, version: int, edits: Sequence[Edit]) -> None:
+        """Handle didChange."""
         document = self.documents.change(uri, version, edits)
         if document is None:
             log.warning("An edit of a document that is not open was dropped.")
             return
-        whole = any(edit.start is None for edit in edits)
-        self.shown.changed(uri, document.text, () if whole else [len(edit.text) for edit in edits])
-        self.feed.changed(document)
+        replaced = any(edit.start is None for edit in edits)
+        self.acceptance.document_changed(uri, document.text, () if replaced else [len(edit.text) for edit in edits])
+        self.buffer_feed.schedule(document)
 
-    def closed(self, uri: str) -> None:
-        """A document was closed."""
+    def document_closed(self, uri: str) -> None:
+        """Handle didClose."""
         document = self.documents.close(uri)
         if document is not None:
             self.completions.forget(uri)
-            self.feed.closed(document)
+            self.buffer_feed.remove(document)
             self.switches.documents.pop(uri, None)
 
-    def saved(self, uri: str) -> None:
-        """A document was saved. The file watcher tells the engine; the buffer and the file are equal now."""
+    def document_saved(self, uri: str) -> None:
+        """Handle didSave: send the buffer, which now equals the file. The engine's watcher sees the file itself."""
         document = self.documents.get(uri)
         if document is not None:
-            self.feed.changed(document)
+            self.buffer_feed.schedule(document)
 
     async def complete(
         self, uri: str, position: tuple[int, int], invoked: bool, selected: Selected | None = None
     ) -> list[Insertion] | None:
-        """A completion was asked for. None: a newer request overtook this one."""
-        self.board.focus_on(self.folders.place(uri).folder)
+        """The completions at a position; None if a newer request superseded this one."""
+        self.board.set_active_folder(self.folders.resolve(uri).folder)
         return await self.completions.at(uri, position, invoked, selected)
 
-    async def deepen(self, folder: str, *, cancel: bool = False, steps: int = 0) -> wire.AdapterInfo:
-        """Begin to train a LoRA of the folder, or stop that; the adapter as it stands then."""
+    async def finetune(self, folder: str, *, cancel: bool = False, steps: int = 0) -> wire.AdapterInfo:
+        """Start or cancel fine-tuning a LoRA on a folder; returns the adapter's state.
+
+        Raises EngineError, or the engine's own error if it refuses.
+        """
         request = wire.Deepen(folder=folder, steps=steps, cancel=cancel)
         info = await self.engine.call("deepen", request, wire.AdapterInfo)
-        self.board.adapter(info)
+        self.board.set_adapter(info)
         return info
 
-    async def bar_cancelled(self, token: object) -> None:
-        """The user pressed a progress bar's button."""
-        key = self.bars.key_of(token)
+    async def cancel_progress(self, token: object) -> None:
+        """Handle the cancel button of a progress bar. Only fine-tuning can be cancelled."""
+        key = self.progress_bars.key_of(token)
         if isinstance(key, tuple) and key[0] == wire.DEEP:
-            await self.deepen(key[1], cancel=True)
+            await self.finetune(key[1], cancel=True)
 
     # --- switches ---
 
-    def trust(self, trusted: bool) -> None:
-        """The user granted or withdrew trust in the workspace."""
+    def set_trusted(self, trusted: bool) -> None:
+        """Apply the editor's workspace trust to all folders."""
         if trusted != self.layers.trusted:
             self.layers.trusted = trusted
             self._open_folders()
 
-    def switched(self) -> None:
-        """A switch was set by the user."""
-        if self.engine.hello is not None and self.engine.life is Life.OFF and self._wanted():
+    def switches_changed(self) -> None:
+        """Apply `switches` after the user changed one."""
+        if self.engine.hello is not None and self.engine.state is EngineState.OFF and self._engine_needed():
             self.engine.start(self.engine.hello)
-        self._switched()
+        self._update_disabled_reason()
 
-    def _switched(self) -> None:
-        self.board.switch(self.off())
-        if self._waker is not None:
-            self._waker.cancel()
-            self._waker = None
+    def _update_disabled_reason(self) -> None:
+        self.board.set_disabled(self.disabled_reason())
+        if self._snooze_timer is not None:
+            self._snooze_timer.cancel()
+            self._snooze_timer = None
         left = self.switches.snoozed_until - time.time()
         if left > 0:
-            self._waker = asyncio.get_running_loop().call_later(left + 0.01, self._switched)
+            loop = asyncio.get_running_loop()
+            self._snooze_timer = loop.call_later(left + 0.01, self._update_disabled_reason)
 
-    def off(self) -> Reason | None:
-        """Why nothing is completed anywhere; None if something is."""
-        if not self.switches.everything:
+    def disabled_reason(self) -> Reason | None:
+        """Why there are no automatic completions in any document; None if there are some."""
+        if not self.switches.enabled:
             return Reason.OFF
         return Reason.SNOOZED if time.time() < self.switches.snoozed_until else None
 
-    # --- the engine speaks ---
+    # --- states and events of the engine ---
 
-    def _on_life(self, life: Life, message: str) -> None:
+    def _on_state(self, state: EngineState, message: str) -> None:
         model = self.engine.model
-        if life is Life.LOADING:
-            self.bars.update(_LOADING, "C2L: loading the model", "", None)
-        elif life is not Life.READY:
-            self.bars.end_all()
+        if state is EngineState.LOADING:
+            self.progress_bars.update(_LOADING_BAR, "C2L: Loading the model", "", None)
+        elif state is not EngineState.READY:
+            self.progress_bars.end_all()
         else:
-            self.bars.end(_LOADING)
+            self.progress_bars.end(_LOADING_BAR)
             for folder, record in self.engine.folders.items():
-                self._expect(folder, record)
-        if life is Life.FAILED:
+                self._expect_indexing(folder, record)
+        if state is EngineState.FAILED:
             self.messages.error(from_code(self.engine.code, message), Severity.ERROR)
-        elif life is Life.RESTARTING:
+        elif state is EngineState.RESTARTING:
             self.messages.error(from_code(self.engine.code, message), Severity.WARNING)
-        self.board.life(life, message, model.id if model else None, model.device if model else "")
+        self.board.set_engine_state(state, message, model.id if model else None, model.device if model else "")
 
     def _on_event(self, event: Struct) -> None:
-        self.board.event(event)
+        self.board.handle_event(event)
         folder = ""
         if isinstance(event, wire.Progress) and event.task == wire.DEEP:
-            self._deep_bar(event)
+            self._update_finetune_bar(event)
             return
         if isinstance(event, wire.Progress):
             folder = event.folder
@@ -259,41 +265,45 @@ class Session:
         elif isinstance(event, wire.Trouble):
             folder = event.folder
             self.messages.error(from_code(event.code, event.message), severity(event.severity))
-        work = self.board.work(folder)
-        if work is None:
-            self.bars.end(folder)
+        progress = self.board.progress_of(folder)
+        if progress is None:
+            self.progress_bars.end(folder)
         else:
-            share = work.done / work.total if work.total else None
-            self.bars.update(folder, f"C2L: {Path(folder).name}", describe(work), share)
+            title = f"C2L: {Path(folder).name}"
+            self.progress_bars.update(folder, title, describe(progress), _fraction(progress))
 
-    def _deep_bar(self, event: wire.Progress) -> None:
-        key, share = (wire.DEEP, event.folder), event.done / event.total if event.total else None
+    def _update_finetune_bar(self, event: wire.Progress) -> None:
+        key = (wire.DEEP, event.folder)
         if event.finished:
-            self.bars.end(key)
+            self.progress_bars.end(key)
         else:
-            title = f"C2L: deepening what is known of {Path(event.folder).name}"
-            self.bars.update(key, title, describe(event), share, cancellable=True)
+            title = f"C2L: Fine-tuning on {Path(event.folder).name}"
+            self.progress_bars.update(key, title, describe(event), _fraction(event), cancellable=True)
 
     # --- helpers ---
 
     def _open_folders(self) -> None:
         for folder in self.folders:
             record = wire.OpenFolder(folder=folder, settings=self.settings(folder), trusted=self.layers.trusted)
-            if self.engine.open_folder(record) and self.engine.life is Life.READY:
-                self._expect(folder, record)
+            if self.engine.open_folder(record) and self.engine.state is EngineState.READY:
+                self._expect_indexing(folder, record)
 
-    def _expect(self, folder: str, record: wire.OpenFolder) -> None:
+    def _expect_indexing(self, folder: str, record: wire.OpenFolder) -> None:
         self.suggester.adapter_changed(folder)
         adapter = record.settings.adapter
         if record.trusted and adapter.enable and adapter.hypernetwork != "none":
-            self.board.opening(folder)
+            self.board.indexing_started(folder)
 
-    def _save_regularly(self) -> None:
+    def _save_periodically(self) -> None:
         self._save()
-        self._timer = asyncio.get_running_loop().call_later(_SAVE_EVERY, self._save_regularly)
+        self._save_timer = asyncio.get_running_loop().call_later(_SAVE_INTERVAL, self._save_periodically)
 
     def _save(self) -> None:
         try:
             self.statistics.save()
         except C2LError as error:
             self.messages.error(error)
+
+
+def _fraction(progress: wire.Progress) -> float | None:
+    return progress.done / progress.total if progress.total else None

@@ -70,7 +70,7 @@ def test_acceptance_statistics_and_explanation(editor: Editor, uri: str) -> None
     assert report["withAdapter"]["shown"] == 1
     assert report["latencyMs"]["count"] == 1
     assert (editor.request("c2l/explain", {"id": name}))["acceptedChars"] == len(item.insert_text)
-    with pytest.raises(Exception, match="No recent completion"):
+    with pytest.raises(Exception, match="no recent completion"):
         editor.request("c2l/explain", {"id": "nonsense"})
 
 

@@ -22,7 +22,7 @@ def begun(start: Start, folder: Path, uri: str) -> Editor:
 def bars(editor: Editor, kind: str) -> list[tuple[object, Plain]]:
     """Tokens and values of the bars of training, of one kind of message."""
     reports = editor.progress()
-    ours = {token for token, value in reports if "deepening" in value.get("title", "")}
+    ours = {token for token, value in reports if "Fine-tuning" in value.get("title", "")}
     return [(token, value) for token, value in reports if token in ours and value["kind"] == kind]
 
 

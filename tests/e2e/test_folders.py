@@ -65,7 +65,7 @@ def test_the_adapters_operations(start: Start, folder: Path, uri: str, tmp_path:
     editor.until(lambda: editor.adapters[-1]["trigger"] == "reset")
     exported = editor.request("c2l/adapter/export", {"out": str(tmp_path / "out"), "rank": 4})
     assert exported == {"out": str(tmp_path / "out"), "rank": 4, "error": 0.0, "generation": 1}
-    with pytest.raises(Exception, match="Say where"):
+    with pytest.raises(Exception, match="out is missing"):
         editor.command("c2l.exportAdapter")
-    with pytest.raises(Exception, match="no such workspace folder"):
+    with pytest.raises(Exception, match="This workspace folder is not open"):
         editor.request("c2l/adapter/info", {"folder": "file:///nowhere"})

@@ -1,4 +1,4 @@
-"""Folders with real Python text, settings for them, and sessions on the tiny model."""
+"""A folder of real Python files, settings, and an in-process engine on the tiny model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from c2l_lsp.engine.session import Session
 
 @pytest.fixture
 def folder(tmp_path: Path, sources: list[str]) -> Path:
-    """Twelve files of real code."""
+    """A folder with twelve files of real code."""
     root = tmp_path / "project"
     (root / "pkg").mkdir(parents=True)
     for number, text in enumerate(sources[:12]):
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, sources: list[str]) -> Path:
 
 @pytest.fixture
 def settings(tiny_folder: Path) -> Settings:
-    """The tiny model, and no waiting for quiet."""
+    """Settings for the tiny model, with short delays."""
     values = {
         "model": {"path": str(tiny_folder), "dtype": "float32", "device": "cpu"},
         "adapter": {"updateDelayMs": 20, "maxDelayMs": 200},
@@ -34,7 +34,7 @@ def settings(tiny_folder: Path) -> Settings:
 
 @pytest.fixture
 def open_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random weights help nobody: let their adapters live all the same."""
+    """Accept every adapter. Adapters for random weights would fail the validation."""
     from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 
     def validate_in_slices(*_: object):

@@ -1,4 +1,7 @@
-"""Adapter work lets a completion in between two layers, and neither changes the other. With the shipped model."""
+"""Cooperative steps of the adapter work: they are short, and completions between them change nothing.
+
+With the shipped model.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from c2l_lsp.model.runtime.kernel_layers import KernelSequence
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Two that share a busy core wait for one another."""
+    """Two threads on one busy core would wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -36,7 +39,7 @@ def shipped() -> Settings:
 
 @pytest.fixture
 def project(tmp_path: Path, sources: list[str]) -> Path:
-    """Five files, enough for a gate that judges."""
+    """Five files, enough for validation."""
     for number, text in enumerate(sorted(sources, key=len)[30:35]):
         (tmp_path / f"m{number}.py").write_text(text, encoding="utf-8")
     return tmp_path.resolve()
@@ -50,7 +53,7 @@ def ask(session: Session, folder: Path) -> wire.Completion:
 
 
 def steps(session: Session, folder: Path):
-    """The engine's slices until nothing is due."""
+    """Run the engine's cooperative steps until no work is due soon; yields after each."""
     workspace = session.engine.workspace(str(folder))
     deadline = time.monotonic() + 120
     while (due := workspace.due_in(time.monotonic())) is not None and (due < 5.0 or workspace.pending):
@@ -68,8 +71,8 @@ def begin(settings: Settings, folder: Path) -> Session:
     return session
 
 
-def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch):
-    """The end of one pass and the beginning of the next may share one."""
+def test_a_step_runs_at_most_two_layers(shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch):
+    """One step may end a forward pass and start the next."""
     passed = [0]
     real = Layer.forward
 
@@ -89,8 +92,10 @@ def test_no_slice_passes_more_than_two_layers(shipped: Settings, project: Path, 
 
 
 @pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
-def test_no_slice_passes_more_than_two_portions(shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch):
-    """As above, by our own kernel."""
+def test_a_step_of_the_kernel_runs_at_most_two_portions(
+    shipped: Settings, project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As above, in tokens."""
     passed = [0]
     real = KernelSequence.__call__
 
@@ -110,9 +115,9 @@ def test_no_slice_passes_more_than_two_portions(shipped: Settings, project: Path
     assert 1 <= most <= 2 * portion
 
 
-def test_completions_between_slices_change_nothing_and_are_not_changed(shipped, project, tmp_path_factory, monkeypatch):
+def test_completions_and_adapter_work_do_not_affect_each_other(shipped, project, tmp_path_factory, monkeypatch):
     with begin(shipped, project) as alone:
-        bare = ask(alone, project).texts
+        base = ask(alone, project).texts
         for _ in steps(alone, project):
             pass
         wanted = alone.engine.workspace(str(project)).live.adapter
@@ -126,10 +131,10 @@ def test_completions_between_slices_change_nothing_and_are_not_changed(shipped, 
                 answers.append((workspace.live.adapter is not None, ask(busy, project).texts))
         assert workspace.live.adapter.digest == wanted.digest
     assert sum(not adapted for adapted, _ in answers) > 3
-    assert all(texts == (adapted if live else bare) for live, texts in answers)
+    assert all(texts == (adapted if live else base) for live, texts in answers)
 
 
-def test_a_generator_drained_gives_its_result_and_its_error():
+def test_drain_returns_the_result_or_raises_the_error_of_a_generator():
     def work(fails: bool):
         yield
         if fails:
@@ -141,8 +146,8 @@ def test_a_generator_drained_gives_its_result_and_its_error():
         drain(work(True))
 
 
-def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_more(session, folder):
-    """Folding comes in slices: what was begun before may not come back into a folder that forgot it."""
+def test_an_update_of_a_folder_that_was_reset_or_closed_meanwhile_is_discarded(session, folder):
+    """A batch update takes several steps. A folder that was reset must not get the result of an earlier one."""
     session.open(folder)
     name = str(folder.resolve())
     engine, workspace = session.engine, session.engine.workspace(name)
@@ -154,13 +159,13 @@ def test_a_folder_that_is_reset_or_closed_while_it_is_folded_waits_for_that_no_m
         while engine._scheduler._updating is None or workspace.pending_update is None:
             assert time.monotonic() < deadline
             engine.idle_step()
-        begun = workspace.pending_update
+        started = workspace.pending_update
         end()
-        assert engine.due_in() <= 0  # what was begun is finished and let go of, whoever is left
+        assert engine.due_in() <= 0  # the update that runs is finished and discarded
         while engine._scheduler._updating is not None:
             engine.idle_step()
         assert workspace.info().generation == before
-        assert workspace.pending_update is None or workspace.pending_update is not begun
+        assert workspace.pending_update is None or workspace.pending_update is not started
         if name in engine._followed:
             session.run_until_idle(name)
     assert name not in engine._followed

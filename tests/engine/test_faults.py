@@ -1,4 +1,4 @@
-"""What nobody foresaw: one folder or one request fails, says where, and nothing else does; its text is not repeated."""
+"""Unexpected errors: one folder or one request fails with a code location, and no message contains source text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import folder_key
 from c2l_lsp.engine.worker import Worker
+from tests.support.engine_loop import run_until
 
 CANARY = "zq_source_line_canary = 'text of a file'"
-UNFORESEEN = [KeyError(CANARY), ValueError(CANARY), OSError(5, CANARY), AssertionError(CANARY), RuntimeError(CANARY)]
+UNEXPECTED = [KeyError(CANARY), ValueError(CANARY), OSError(5, CANARY), AssertionError(CANARY), RuntimeError(CANARY)]
 
 
 def workspace(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdapter:
@@ -42,7 +43,7 @@ def raising(error: Exception):
 
 @pytest.fixture
 def other(folder: Path) -> Path:
-    """A second folder, where nothing is wrong."""
+    """A second folder, without errors."""
     made = folder.with_name("other")
     shutil.copytree(folder, made)
     return made
@@ -51,11 +52,13 @@ def other(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("where", "error"),
     [
-        *(("embed_in_slices", error) for error in UNFORESEEN),
-        *((w, UNFORESEEN[0]) for w in ("update_in_slices", "adapter", "chunks")),
+        *(("embed_in_slices", error) for error in UNEXPECTED),
+        *((w, UNEXPECTED[0]) for w in ("update_in_slices", "generate", "chunks")),
     ],
 )
-def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, other, monkeypatch, where, error):
+def test_an_error_in_one_folder_is_reported_and_does_not_affect_another(
+    session, folder, other, monkeypatch, where, error
+):
     session.open(folder)
     session.open(other)
     one, sound = workspace(session, folder), workspace(session, other)
@@ -63,24 +66,24 @@ def test_a_folder_that_fails_says_so_and_the_other_goes_on(session, folder, othe
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
         workspace(session, root).regenerate()
-    session.run_until(lambda: troubles(session) and sound.info().generation == 2)
-    (told,) = troubles(session)
-    assert (told.folder, told.severity) == (str(folder.resolve()), "error")
-    assert f"({type(error).__name__} at " in told.message
-    assert told.message == one.info().message
+    run_until(session, lambda: troubles(session) and sound.info().generation == 2)
+    (warning,) = troubles(session)
+    assert (warning.folder, warning.severity) == (str(folder.resolve()), "error")
+    assert f"({type(error).__name__} at " in warning.message
+    assert warning.message == one.info().message
     assert "canary" not in repr(session.events)
-    assert one.live.adapter is not None or one.info().scale == 0  # the last one stays
+    assert one.live.adapter is not None or one.info().scale == 0  # the last adapter stays live
     monkeypatch.undo()
     one.regenerate()
-    session.run_until(lambda: one.info().generation == 2)
+    run_until(session, lambda: one.info().generation == 2)
     assert one.info().message == "" or "kept back" in one.info().message
 
 
-def test_of_folders_updated_together_only_the_one_that_fails_fails(session, folder, other, monkeypatch):
+def test_an_error_in_a_batch_update_fails_one_folder_only(session, folder, other, monkeypatch):
     session.open(folder)
     session.open(other)
     one, sound = workspace(session, folder), workspace(session, other)
-    sound._learner.network = one._learner.network  # as with a shipped prior: one call for both
+    sound._learner.network = one._learner.network  # as with a shipped prior, so that one call updates both
     real, bad = one._learner.network.update_in_slices, one._learner
 
     def update(states, changes):
@@ -91,12 +94,12 @@ def test_of_folders_updated_together_only_the_one_that_fails_fails(session, fold
     monkeypatch.setattr(one._learner.network, "update_in_slices", update)
     for root in (folder, other):
         (root / "pkg" / "m0.py").write_text("def changed():\n    return 3\n")
-    session.run_until(lambda: troubles(session) and sound.info().generation == 2)
-    assert {told.folder for told in troubles(session)} == {str(folder.resolve())}
+    run_until(session, lambda: troubles(session) and sound.info().generation == 2)
+    assert {warning.folder for warning in troubles(session)} == {str(folder.resolve())}
 
 
 @pytest.mark.parametrize("where", ["start", "_restore"])
-def test_a_folder_that_cannot_even_begin_does_not_stop_another(session, folder, other, monkeypatch, where):
+def test_a_folder_that_cannot_be_opened_does_not_affect_another(session, folder, other, monkeypatch, where):
     with monkeypatch.context() as patched:
         patched.setattr(workspace_adapter.WorkspaceAdapter, where, raising(KeyError(CANARY)))
         session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings))
@@ -104,8 +107,8 @@ def test_a_folder_that_cannot_even_begin_does_not_stop_another(session, folder, 
     assert session.open(other).generation == 1
 
 
-class Stub:
-    """Stands where an engine does."""
+class FailingEngine:
+    """A stand-in for the engine: adapter work and `status` fail."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -123,19 +126,19 @@ class Stub:
         raise ValueError(CANARY)
 
 
-def said(out: bytes) -> list[wire.Frame]:
+def frames_of(out: bytes) -> list[wire.Frame]:
     stream, frames = io.BytesIO(out), []
     while (frame := wire.read(stream)) is not None:
         frames.append(frame)
     return frames
 
 
-def test_a_request_that_fails_is_answered_and_the_process_goes_on(caplog):
+def test_a_failed_request_is_answered_and_the_process_goes_on(caplog):
     theirs, ours = os.pipe()
     back, out = os.pipe()
     with os.fdopen(theirs, "rb") as stdin, os.fdopen(out, "wb") as stdout, os.fdopen(ours, "wb") as send:
-        worker, stub = Worker(stdin, stdout), Stub()
-        worker._engine = stub
+        worker, engine = Worker(stdin, stdout), FailingEngine()
+        worker._engine = engine
         thread = threading.Thread(target=worker.run)
         thread.start()
         for number, method in enumerate(["status", "ping", "status", "status", "status", "ping", "shutdown"], 1):
@@ -143,20 +146,20 @@ def test_a_request_that_fails_is_answered_and_the_process_goes_on(caplog):
         send.flush()
         thread.join(30)
     with os.fdopen(back, "rb") as reading:
-        frames = said(reading.read())
+        frames = frames_of(reading.read())
     replies = {frame.id: frame.error for frame in frames if isinstance(frame, wire.Reply)}
     assert [replies[number] is None for number in range(1, 8)] == [False, True, False, False, False, True, True]
     assert "The request status failed: ValueError at worker.py" in replies[1][1]
-    assert worker._code == 0
-    assert stub.steps <= 2  # what fails at once is not tried again at once
+    assert worker._exit_code == 0
+    assert engine.steps <= 2  # with a pause after each error
     assert "canary" not in repr(frames) + caplog.text
 
 
-# --- kept state ------------------------------------------------------------------------------------------------------
+# --- saved state -----------------------------------------------------------------------------------------------------
 
 
-def forged(folder: Path, file: str, change) -> None:
-    """Change tensors of the kept state, with checksums that agree."""
+def forge(folder: Path, file: str, change) -> None:
+    """Change tensors of a saved state and correct the checksums."""
     root = state_root() / folder_key(folder)
     generation = root / (root / "CURRENT").read_text()
     tensors = load_file(generation / file)
@@ -177,7 +180,7 @@ def put(name: str, value):
 DEEP = "deep/model.layers.1.mlp.down_proj"
 
 
-def whole_deep(**changes: torch.Tensor):
+def finetuned(**changes: torch.Tensor):
     def change(tensors: dict[str, torch.Tensor]) -> None:
         made = {"A": torch.zeros(4, 128), "B": torch.zeros(64, 4), "scale": torch.tensor(1.0, dtype=torch.float64)}
         for part, tensor in {**made, **changes}.items():
@@ -201,46 +204,49 @@ FORGED = {
     "below zero": ("state", put("n", lambda t: -t)),
     "keys of another width": ("state", put("keys", lambda t: t[:, 1:].clone())),
     "too few keys": ("state", put("keys", lambda t: t[1:].clone())),
-    "a token there is not": ("state", put("ids", lambda t: t + 100_000)),
-    "a cut in a piece": ("state", several_ids),
+    "a token id outside the vocabulary": ("state", put("ids", lambda t: t + 100_000)),
+    "a separator inside a chunk": ("state", several_ids),
     "a prior that is not finite": ("extra", put("P", lambda t: t * float("inf"))),
-    "deep pairs of another shape": ("extra", whole_deep(A=torch.zeros(4, 127))),
-    "deep pairs in a row": ("extra", whole_deep(A=torch.zeros(4))),
-    "deep pairs that are not finite": ("extra", whole_deep(B=torch.full((64, 4), float("nan")))),
-    "a deep recall below zero": ("extra", lambda t: (t.update({"deep/recall": torch.tensor(-1.0)}), whole_deep()(t))),
-    "half a deep pair": ("extra", lambda t: (whole_deep()(t), t.pop(f"{DEEP}/B"))),
-    "deep pairs for nothing": ("extra", lambda t: (whole_deep()(t), t.update({"deep/other": torch.zeros(1)}))),
+    "deep pairs of another shape": ("extra", finetuned(A=torch.zeros(4, 127))),
+    "deep pairs with one dimension": ("extra", finetuned(A=torch.zeros(4))),
+    "deep pairs that are not finite": ("extra", finetuned(B=torch.full((64, 4), float("nan")))),
+    "a negative strength of the memory": (
+        "extra",
+        lambda t: (t.update({"deep/recall": torch.tensor(-1.0)}), finetuned()(t)),
+    ),
+    "half a deep pair": ("extra", lambda t: (finetuned()(t), t.pop(f"{DEEP}/B"))),
+    "deep pairs for nothing": ("extra", lambda t: (finetuned()(t), t.update({"deep/other": torch.zeros(1)}))),
 }
 
 
-def test_a_state_that_is_not_what_the_engine_expects_is_set_aside_and_built_again(open_gate, settings, folder):
+def test_a_state_with_valid_checksums_and_wrong_tensors_is_set_aside_and_rebuilt(open_gate, settings, folder):
     with Session(settings) as first:
         first.open(folder)
-        want = workspace(first, folder)._learner.state.tensors["S"]
-    name, kept = str(folder.resolve()), state_root() / folder_key(folder)
-    sound = kept.with_name("sound")
-    shutil.copytree(kept, sound)
-    for what, (file, change) in FORGED.items():
-        shutil.rmtree(kept)
-        shutil.copytree(sound, kept)
-        forged(folder, f"{file}.safetensors", change)
+        expected = workspace(first, folder)._learner.state.tensors["S"]
+    name, root = str(folder.resolve()), state_root() / folder_key(folder)
+    sound = root.with_name("sound")
+    shutil.copytree(root, sound)
+    for case, (file, change) in FORGED.items():
+        shutil.rmtree(root)
+        shutil.copytree(sound, root)
+        forge(folder, f"{file}.safetensors", change)
         with Session(settings) as second:
             second.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
-            assert workspace(second, folder).live.adapter is None, what  # not used for a moment
-            assert [(told.code, told.severity) for told in troubles(second)] == [("state", "warning")], what
+            assert workspace(second, folder).live.adapter is None, case  # never used
+            assert [(warning.code, warning.severity) for warning in troubles(second)] == [("state", "warning")], case
             assert "set aside" in troubles(second)[0].message
-            assert list(kept.glob("*.bad"))
+            assert list(root.glob("*.bad"))
             assert not workspace(second, folder).adapters.finetuned.pairs
     with Session(settings) as last:
         last.open(folder)
         assert workspace(last, folder).live.adapter is not None
-        assert torch.allclose(workspace(last, folder)._learner.state.tensors["S"], want)
+        assert torch.allclose(workspace(last, folder)._learner.state.tensors["S"], expected)
 
 
-def test_a_prior_that_does_not_fit_is_estimated_again(open_gate, settings, folder):
+def test_a_saved_prior_of_another_shape_is_estimated_again(open_gate, settings, folder):
     with Session(settings) as first:
         first.open(folder)
-    forged(folder, "extra.safetensors", put("P", lambda tensor: tensor[:-1].clone()))
+    forge(folder, "extra.safetensors", put("P", lambda tensor: tensor[:-1].clone()))
     with Session(settings) as second:
         assert second.open(folder).state == "ready"
         assert workspace(second, folder)._learner.prior_tensors["P"].shape == (64, 64)

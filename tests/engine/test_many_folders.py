@@ -1,4 +1,4 @@
-"""More folders than are followed at a time, states that are too many, and one that is in use."""
+"""More open folders than are active at a time, state directories over the size limit, and one that is in use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from c2l_lsp.errors import RequestError, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
 
-def keep(root: Path, age: float) -> Path:
-    """A small state, written that many seconds ago."""
+def write_state(root: Path, age: float) -> Path:
+    """A small saved state, written `age` seconds ago."""
     store = FolderStore(root)
     saved = SavedState(
         schema=SCHEMA, folder=str(root), hypernetwork="", filter_digest="", generation=1, gate=1.0, files={}
@@ -31,7 +31,9 @@ def keep(root: Path, age: float) -> Path:
     return root
 
 
-def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_path: Path, monkeypatch, sources):
+def test_the_least_recently_used_folders_are_suspended_and_resumed(
+    session: Session, tmp_path: Path, monkeypatch, sources
+):
     monkeypatch.setattr(engine_module, "MAX_FOLLOWED", 2)
     names = []
     for number in range(4):
@@ -48,8 +50,8 @@ def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_pa
     assert {e.severity for e in session.events if isinstance(e, wire.Trouble)} == {"info"}
     engine.workspace(names[2]).set_buffer("b.py", "value = 1\n")
     engine.workspace(names[2]).set_enabled(False)
-    woken = engine.workspace(names[0])  # as for a completion
-    assert woken.info().generation == 1  # from disk, not read again
+    woken = engine.workspace(names[0])  # as a completion does
+    assert woken.info().generation == 1  # loaded from disk, not indexed again
     assert list(engine._followed) == [names[2], names[0]]
     engine.workspace(names[1])
     assert woken.info().enabled
@@ -63,8 +65,8 @@ def test_the_least_recently_used_folders_sleep_and_wake(session: Session, tmp_pa
         engine.workspace(names[0])
 
 
-def test_states_learned_longest_ago_go_when_there_are_too_many(tmp_path: Path):
-    roots = [keep(tmp_path / f"s{age}", age) for age in (50, 10, 90, 30)]
+def test_prune_deletes_the_oldest_states_that_are_not_in_use(tmp_path: Path):
+    roots = [write_state(tmp_path / f"s{age}", age) for age in (50, 10, 90, 30)]
     size = sum(path.stat().st_size for path in roots[0].rglob("*") if path.is_file()) / 2**20
     assert inventory.prune(tmp_path, 5 * size) == []
     held = FolderStore(tmp_path / "s90")
@@ -75,10 +77,10 @@ def test_states_learned_longest_ago_go_when_there_are_too_many(tmp_path: Path):
     assert inventory.prune(tmp_path / "nowhere", 0.0) == []
 
 
-def test_forget_does_not_delete_under_a_running_server(tmp_path: Path):
+def test_forget_does_not_delete_the_state_of_a_running_server(tmp_path: Path):
     folder = tmp_path / "work"
     folder.mkdir()
-    root = keep(state_root() / folder_key(folder), 0)
+    root = write_state(state_root() / folder_key(folder), 0)
     held = FolderStore(root)
     assert held.acquire()
     with pytest.raises(StorageError, match="open in a running server"):

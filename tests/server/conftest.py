@@ -1,4 +1,4 @@
-"""The fake engine as a process, and what it was asked."""
+"""The fake engine as a process, and the requests that it received."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def fake_env(tmp_path: Path) -> Callable[..., dict[str, str]]:
 
 @pytest.fixture
 def asked(tmp_path: Path) -> Callable[..., list[dict]]:
-    """What fake engines were asked so far, as their log lines, or those of one method."""
+    """The log of the fake engines so far, or its lines for one method."""
 
     def read(method: str | None = None) -> list[dict]:
         path = tmp_path / "engine.log"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]  # a line may be half written by the process that writes it
+        whole = text[: text.rfind("\n") + 1]  # the last line may be incomplete
         notes = [json.loads(line) for line in whole.splitlines()]
         return notes if method is None else [note for note in notes if note.get("method") == method]
 

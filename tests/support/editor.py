@@ -16,7 +16,7 @@ from lsprotocol import types as t
 __all__ = ["AUTOMATIC", "INVOKED", "SERVER", "Editor", "fake_command", "slack"]
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
-POLICY = "backoff=(0.1, 0.2), settled=0.5, ping_every=0.2, ping_timeout=0.6, load_silence=5.0"
+POLICY = "backoff=(0.1, 0.2), stable_after=0.5, ping_interval=0.2, ping_timeout=0.6, load_silence=5.0"
 WITH_FAKE = f"""
 import sys
 from c2l_lsp.server.app import serve

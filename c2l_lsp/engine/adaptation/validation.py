@@ -100,7 +100,7 @@ class Validator:
     @torch.inference_mode()
     def add_in_slices(self, digest: bytes, text: str) -> Slices[None]:
         """Compute the final hidden states [T − 1, d] and next tokens [T − 1] of the beginning of a text."""
-        ids = [self._model.start, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
+        ids = [self._model.start_id, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
         if digest in self._hidden or len(ids) < 2:
             return
         self._slot.activate(None)

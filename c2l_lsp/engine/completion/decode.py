@@ -70,7 +70,6 @@ class Decoder:
 
     `draft` is the maximum length of a draft; 0 turns drafts off. Drafts are verified, so they change the speed of
     decoding and not its result. With a `clock` (seconds) the cost of drafts is measured, else a default is assumed.
-    The counters `tokens_computed`, `forward_passes`, `drafted` and `accepted` only grow; benchmarks read them.
     """
 
     def __init__(
@@ -86,10 +85,6 @@ class Decoder:
         self._slots: OrderedDict[int, tuple[str, _Slot]] = OrderedDict()  # the least recently used first
         self._next_slot = 0
         self._budgets = DraftBudgets()
-        self.tokens_computed = 0
-        self.forward_passes = 0
-        self.drafted = 0
-        self.accepted = 0
 
     @torch.inference_mode()
     def prefill(
@@ -109,7 +104,7 @@ class Decoder:
                 raise RequestCancelled("The completion was cancelled while its prompt was read.")
             part = ids[start : start + portion]
             hidden = slot.sequence.prefill(part)
-            self._count(slot, part)
+            slot.ids += part
             slot.reusable = len(slot.ids)
         logits = self._adapters.mix_knn(hidden, self._reader.logits(hidden), suffixes(ids, len(ids) - 1, len(ids)))
         return Prefilled(slot, logits[0], len(ids), reused, forced_prefix.encode())
@@ -143,7 +138,6 @@ class Decoder:
             first = None
             forced_prefix = forced_prefix[len(self._bytes_of(tokens[-1])) :] if forced_prefix else b""
             length += len(tokens)
-            self.accepted += len(tokens) - 1
             self._budgets.record(draft, len(tokens) - 1)
             slot.crop(length - 1)  # discards rejected draft tokens; the last token's KV comes with the next step
             draft = self._next_draft(lookup, tokens, wanted=not forced_prefix)
@@ -161,9 +155,7 @@ class Decoder:
         if lookup is None:
             return Draft()
         lookup.extend(tokens)
-        draft = lookup.propose(self._draft, self._budgets.allowed) if wanted else Draft()
-        self.drafted += len(draft.ids)
-        return draft
+        return lookup.propose(self._draft, self._budgets.allowed) if wanted else Draft()
 
     def _bytes_of(self, token: int) -> bytes:
         return self._model.token_bytes[token] if self._model.token_bytes is not None else b""
@@ -184,15 +176,10 @@ class Decoder:
         logits = self._adapters.mix_knn(hidden, logits, suffixes(recent, len(recent) - len(ids), len(recent)))
         if self._clock is not None:
             self._budgets.record_time(len(ids) - 1, self._clock() - started)
-        self._count(slot, ids)
+        slot.ids += ids
         if self._reader.decode_matches_prefill:
             slot.reusable = len(slot.ids)
         return logits
-
-    def _count(self, slot: _Slot, ids: list[int]) -> None:
-        slot.ids += ids
-        self.tokens_computed += len(ids)
-        self.forward_passes += 1
 
     def _best_slot(self, ids: list[int], kv_key: str) -> tuple[_Slot, int]:
         """The slot with the longest common prefix and that prefix' length, or an empty slot instead of the oldest."""

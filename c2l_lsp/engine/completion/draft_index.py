@@ -28,11 +28,6 @@ class DraftIndex:
         self._versions: dict[str, object] = {}
         self._size = 0
 
-    @property
-    def size(self) -> int:
-        """Number of tokens in the index."""
-        return self._size
-
     def next_stale(self, wanted: Iterable[tuple[str, object]]) -> str | None:
         """Return a path whose current version is not in the index, or None if the index is up to date.
 

@@ -45,7 +45,7 @@ def build(model: BaseModel, prefix: str, suffix: str, max_tokens: int, reserve: 
     after = after[: max(min_after, (room - len(before)) // _TOKEN_STEP * _TOKEN_STEP)]
     if fill and model.fim is not None:
         return Prompt(model.fim.prompt(before, after), True, forced_prefix)
-    return Prompt([model.start, *before], False, forced_prefix)
+    return Prompt([model.start_id, *before], False, forced_prefix)
 
 
 def _encode_prefix(model: BaseModel, prefix: str, room: int) -> list[int]:

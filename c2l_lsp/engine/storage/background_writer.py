@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from c2l_lsp.engine.storage.store import FolderStore, SavedState
-from c2l_lsp.errors import StorageError, place
+from c2l_lsp.errors import StorageError, type_and_location
 from c2l_lsp.model.hypernet.protocol import RepoState
 
 
@@ -104,4 +104,4 @@ class BackgroundWriter:
         except StorageError as error:
             return WriteResult(error)
         except Exception as error:
-            return WriteResult(StorageError(f"The state cannot be saved: {place(error)}."))
+            return WriteResult(StorageError(f"The state cannot be saved: {type_and_location(error)}."))

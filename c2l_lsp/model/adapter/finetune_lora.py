@@ -1,9 +1,9 @@
-"""A LoRA of some texts by gradient descent: the expensive way to an adapter, which the cheap ones are measured against.
+"""Fits a LoRA to texts by gradient descent: finetuning on request, and the reference for hypernetworks.
 
-y += (alpha / rank) · (x Aᵀ) Bᵀ on all seven projections of every layer, AdamW on A and B alone, the base frozen and
-shared. Texts are joined (each begins with the start token) and cut into windows; the products run in the base's own
-number format, A and B and their moments are fp32. The same texts and seed give the same adapter, bit for bit, on one
-machine with one number of threads.
+y += (alpha / rank) · (x Aᵀ) Bᵀ on all seven projections of every layer; AdamW trains A and B, the base model is frozen.
+Texts are joined (each begins with the start token) and cut into windows. Products run in the dtype of the base model;
+A, B and the moments of AdamW are fp32. On one machine with one number of threads, equal texts and seeds give the same
+adapter bit for bit.
 """
 
 from __future__ import annotations
@@ -25,25 +25,27 @@ from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 PROJECTIONS = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 KIND = "sgd"
-_WARM_UP = 0.1  # share of the steps in which the rate rises to its height; then it falls to nothing, straight
-_CLIP = 1.0
+"""Name of these adapters in state files and results."""
+
+_WARM_UP = 0.1  # share of the steps in which the learning rate rises linearly; then it falls linearly to 0
+_CLIP = 1.0  # norm to which gradients are clipped
 
 
 @dataclass
 class _Factors:
-    """What is trained of one projection: A [r, in], B [out, r], fp32; ΔW = scale · B A. Without A, ΔW is B itself."""
+    """The trained factors of one projection, fp32: ΔW = scale · B A with A [r, in], B [out, r]; ΔW = B if A is None."""
 
     A: Tensor | None
     B: Tensor
     scale: float
 
     @property
-    def trained(self) -> list[Tensor]:
-        """The tensors that learn."""
+    def parameters(self) -> list[Tensor]:
+        """The tensors that are trained."""
         return [self.B] if self.A is None else [self.A, self.B]
 
     def pair(self) -> LoraPair:
-        """As it stands in an adapter."""
+        """The factors as a LoRA pair of an adapter, on the CPU."""
         A = torch.eye(self.B.shape[1]) if self.A is None else self.A.detach().cpu()
         return LoraPair(A, self.B.detach().cpu(), self.scale)
 
@@ -61,45 +63,56 @@ def fit_lora(
     batch: int = 4,
     start: Adapter | None = None,
     seed: int = 0,
-    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda line: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Adapter:
-    """An adapter of kind "sgd" fitted to `texts`; `steps` of `batch` windows of `length` tokens, or `epochs` over them.
+    """Train an adapter of kind "sgd" on `texts`.
 
-    `start` is an adapter of this base to go on from: its pairs keep their ranks and are trained, its final map stays in
-    place as it is, and what it recalls stays with it. `rank` None trains whole ΔW instead: full fine-tuning of the
-    projections. AdapterError if there is no text or the model has none of the projections; RequestCancelled if
-    `cancelled` says so, at most one step later.
-    The model must not be used for anything else meanwhile.
+    Args:
+        rate: peak learning rate.
+        rank: rank of the pairs; None trains whole ΔW instead, that is, fine-tunes the projections fully.
+        epochs: passes over the texts; ignored if `steps` is given.
+        steps: optimiser steps.
+        length: tokens per window.
+        batch: windows per step.
+        start: adapter to continue from. Its pairs are trained at their own ranks; its final map is applied during
+            training and, like its kNN memory, stays unchanged.
+        progress: called with a line after every step.
+        cancelled: checked before every step.
+
+    Raises AdapterError if there is no text, if the model has none of the projections, or if training diverges, and
+    RequestCancelled if `cancelled` returns True. The model must not run anything else during the call.
     """
     rows = windows(model, texts, length)
-    factors = _whole(model) if rank is None else _initial(model, rank, alpha / rank, start, seed)
-    dice = torch.Generator().manual_seed(seed)
+    factors = _full_factors(model) if rank is None else _low_rank_factors(model, rank, alpha / rank, start, seed)
+    rng = torch.Generator().manual_seed(seed)
     total = steps if steps is not None else max(1, math.ceil(epochs * len(rows) / batch))
-    parameters = [tensor for one in factors.values() for tensor in one.trained]
+    parameters = [tensor for one in factors.values() for tensor in one.parameters]
     optimiser = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
     final = None if start is None or start.final_map is None else start.final_map.to(model.device, model.dtype)
-    order = _order(len(rows), dice)
-    with _plugged(model, factors):
+    order = _shuffled(len(rows), rng)
+    with _applied(model, factors):
         for step in range(total):
             if cancelled():
                 raise RequestCancelled("The training of the adapter was cancelled.")
             for group in optimiser.param_groups:
-                group["lr"] = rate * _share(step, total)
-            loss = _gradients(model, [rows[next(order)] for _ in range(min(batch, len(rows)))], final)
+                group["lr"] = rate * _rate_factor(step, total)
+            loss = _accumulate_gradients(model, [rows[next(order)] for _ in range(min(batch, len(rows)))], final)
             norm = nn.utils.clip_grad_norm_(parameters, _CLIP)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if not math.isfinite(loss) or not math.isfinite(float(norm)):
-                raise AdapterError(f"The adapter's training diverged at step {step + 1}; lower its rate.")
-            say(f"step {step + 1}/{total}: {loss:.3f} nat/token")
+                raise AdapterError(
+                    f"The training of the adapter diverged at step {step + 1}; use a lower learning rate."
+                )
+            progress(f"step {step + 1}/{total}: {loss:.3f} nat/token")
     pairs = {name: one.pair() for name, one in factors.items()}
     return Adapter(model.digest, KIND, pairs=pairs) if start is None else replace(start, kind=KIND, pairs=pairs)
 
 
 def windows(model: BaseModel, texts: Sequence[str], length: int) -> list[list[int]]:
-    """The joined texts as rows of `length` tokens; the last one is shorter. AdapterError without any token to learn."""
-    ids = [token for text in texts if text.strip() for token in (model.start, *model.encode(text))]
+    """The joined texts in windows of `length` tokens, the last one shorter. Raises AdapterError if there are none."""
+    ids = [token for text in texts if text.strip() for token in (model.start_id, *model.encode(text))]
     rows = [ids[begin : begin + length] for begin in range(0, len(ids), length)]
     rows = [row for row in rows if len(row) > 1]
     if not rows:
@@ -108,7 +121,7 @@ def windows(model: BaseModel, texts: Sequence[str], length: int) -> list[list[in
 
 
 def projections(model: BaseModel) -> dict[str, nn.Linear]:
-    """The layers' projections by module name. AdapterError for a model that names them otherwise."""
+    """The projections of all layers by module name. Raises AdapterError if no module has one of these names."""
     found = {
         name: module
         for name, module in model.lm.named_modules()
@@ -116,48 +129,50 @@ def projections(model: BaseModel) -> dict[str, nn.Linear]:
     }
     if not found:
         raise AdapterError(
-            f"{model.id} has none of the projections a LoRA is put on ({', '.join(sorted(PROJECTIONS))})."
+            f"{model.id} has none of the projections that a LoRA needs ({', '.join(sorted(PROJECTIONS))})."
         )
     return found
 
 
-def _initial(model: BaseModel, rank: int, scale: float, start: Adapter | None, seed: int) -> dict[str, _Factors]:
-    """A uniform as in peft, B zero, so that the first step starts from the bare model (or from `start`)."""
+def _low_rank_factors(
+    model: BaseModel, rank: int, scale: float, start: Adapter | None, seed: int
+) -> dict[str, _Factors]:
+    """A uniform as in PEFT and B zero, so ΔW = 0 before the first step; or the factors of `start`."""
     if start is not None:
         start.check(model)
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     factors = {}
     for name, linear in sorted(projections(model).items()):
-        wide, high = linear.in_features, linear.out_features
+        inputs, outputs = linear.in_features, linear.out_features
         given = None if start is None else start.pairs.get(name)
-        A = (torch.rand(rank, wide, generator=dice) * 2 - 1) * wide**-0.5
-        pair = given or LoraPair(A, torch.zeros(high, rank), scale)
+        A = (torch.rand(rank, inputs, generator=rng) * 2 - 1) * inputs**-0.5
+        pair = given or LoraPair(A, torch.zeros(outputs, rank), scale)
         A, B = (tensor.detach().float().to(model.device).clone().requires_grad_() for tensor in (pair.A, pair.B))
         factors[name] = _Factors(A, B, pair.scale)
     return factors
 
 
-def _whole(model: BaseModel) -> dict[str, _Factors]:
+def _full_factors(model: BaseModel) -> dict[str, _Factors]:
     return {
         name: _Factors(None, torch.zeros(linear.weight.shape, device=model.device, requires_grad=True), 1.0)
         for name, linear in sorted(projections(model).items())
     }
 
 
-def _order(count: int, dice: torch.Generator) -> Iterator[int]:
-    """Indices for ever: every row once, in a drawn order, then again in another one."""
+def _shuffled(count: int, rng: torch.Generator) -> Iterator[int]:
+    """Endless row indices: every row once in random order, then all again in another order."""
     while True:
-        yield from torch.randperm(count, generator=dice).tolist()
+        yield from torch.randperm(count, generator=rng).tolist()
 
 
-def _share(step: int, total: int) -> float:
-    """Share of the full rate at a step."""
+def _rate_factor(step: int, total: int) -> float:
+    """Learning rate at a step, as a share of the peak: a linear warm-up, then a linear decay to 0."""
     warm = max(1, round(total * _WARM_UP))
     return (step + 1) / warm if step < warm else (total - step) / max(total - warm, 1)
 
 
-def _gradients(model: BaseModel, rows: Sequence[Sequence[int]], final: Tensor | None) -> float:
-    """Add up the gradients of the mean loss over the rows' tokens, row by row to hold one row's logits; the loss."""
+def _accumulate_gradients(model: BaseModel, rows: Sequence[Sequence[int]], final: Tensor | None) -> float:
+    """Backpropagate the mean loss of all tokens, one row at a time so that one row of logits is in memory; the loss."""
     tokens = sum(len(row) - 1 for row in rows)
     total = 0.0
     for row in rows:
@@ -172,8 +187,8 @@ def _gradients(model: BaseModel, rows: Sequence[Sequence[int]], final: Tensor | 
 
 
 @contextmanager
-def _plugged(model: BaseModel, factors: dict[str, _Factors]) -> Iterator[None]:
-    """Have the projections add their factors' product while the block runs."""
+def _applied(model: BaseModel, factors: dict[str, _Factors]) -> Iterator[None]:
+    """Add the products of the factors to the projections inside the block."""
     named = projections(model)
     handles = [named[name].register_forward_hook(_hook(one)) for name, one in factors.items()]
     try:

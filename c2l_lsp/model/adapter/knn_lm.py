@@ -1,12 +1,17 @@
-"""Recall: what came next in the repository where the base model stood in a like state.
+"""kNN memory: mixes the tokens that followed similar positions in the repository into the model's probabilities.
 
-A nearest-neighbour language model (kNN-LM, Khandelwal et al. 2020, arXiv 1911.00172) whose candidates are narrowed by
-the last token and whose share is decided at every position. After tokens …, x₋₁, x₀ with final hidden state h:
-    candidates  all positions j of the repository whose own last token is x₀
-    s_j = cos(W h, W h_j) / τ + ρ · run_j       run_j: tokens before that agree, x₀ included, up to LONGEST
-    r(y) = Σ_{j: next_j = y} softmax(s)_j       over the NEIGHBOURS best
-    p(y) = (1 − λ) p_LM(y) + λ r(y),            λ = strength · σ(bias + weights · features)
-It reads no text into the prompt, changes no KV, and is a multiset over chunks: what is added can be taken away exactly.
+This is the kNN-LM of Khandelwal et al. 2020 (arXiv 1911.00172) with two changes: only positions with the same last
+token are compared, and the interpolation weight λ is computed at every position by a small logistic model, the mixture
+gate. After tokens …, x₋₁, x₀ with final hidden state h [d]:
+
+    candidates  all positions j of the repository whose last token is x₀
+    s_j = cos(W h, W h_j) / τ + ρ · m_j         m_j: number of equal tokens before both positions, x₀ included
+    r(y) = Σ_{j: next_j = y} softmax(s)_j       over the NEIGHBOURS candidates with the highest s_j
+    p(y) = (1 − λ) p_LM(y) + λ r(y),            λ = min(MAX_KNN_WEIGHT, strength · σ(bias + weights · features))
+
+W [D, d] maps a hidden state to a key, m_j is at most MAX_MATCH. The kNN memory adds no text to the prompt and changes
+no KV cache. Its datastore is a multiset of chunks, so the entries of a chunk that left the repository are removed
+exactly.
 """
 
 from __future__ import annotations
@@ -30,136 +35,171 @@ from c2l_lsp.model.runtime.kernel import MAX_MATCH, Int32Array
 from c2l_lsp.model.runtime.logits import Float32Array, LogitSummary, logaddexp_at, summarize
 
 NEIGHBOURS = 32
-"""Candidates that speak."""
+"""Nearest neighbours that vote: k of the kNN-LM."""
 
-_MOST = 4096  # candidates that are looked at: more share only their last token, a new line for one
-_CUT = -1  # stands before every piece's tokens; equals no token, so no run goes beyond a piece
 MAX_KNN_WEIGHT = 0.95
-"""Of λ: the base model always has a say."""
+"""Upper bound of λ: the base model always keeps 5 % of the probability."""
 
-FEATURES = ("share of the best", "nearest", "longest run", "base's best", "agree", "candidates", "share of the doubt")
+FEATURES = (
+    "highest neighbour probability",  # max r
+    "highest cosine",
+    "longest match",  # max m_j / MAX_MATCH
+    "highest model probability",  # max p_LM
+    "same argmax",  # 1 if r and p_LM have the same most likely token
+    "log candidates",  # log(1 + number of candidates) / 8
+    "neighbours against model",  # max r · (1 − max p_LM)
+)
+"""Inputs of the mixture gate, in the order of its weights."""
+
+_MAX_CANDIDATES = (
+    4096  # candidates compared; of more, every n-th: they share only a frequent token such as a line break
+)
+_BOUNDARY = -1  # first id of every chunk; equals no token, so a match never extends beyond its chunk
 
 
 @dataclass(frozen=True)
 class MixtureGate:
-    """How candidates are weighed and how much they are believed: τ, ρ, and the logistic function of FEATURES."""
+    """Scores the candidates (τ, ρ) and computes λ by logistic regression on FEATURES.
+
+    `temperature` is τ, `match_weight` is ρ. `c2l_lab.train.memory.mixture_gate` fits all ten numbers.
+    """
 
     temperature: float = 0.07
-    run: float = 0.6
+    match_weight: float = 0.6
     bias: float = -6.88
     weights: tuple[float, ...] = (1.31, 4.53, 1.77, -1.04, 0.32, 0.29, 1.23)
 
-    def vote(self, found: Neighbours, top: float, token: int) -> NeighbourVote:
-        """What the candidates say. `top` is the base's highest probability, `token` the one that has it."""
-        score = found.cosine / self.temperature + self.run * found.run
+    def vote(self, neighbours: Neighbours, top_probability: float, top_token: int) -> NeighbourVote:
+        """The distribution r and the features at one position.
+
+        `top_token` is the most likely token of the base model and `top_probability` its probability.
+        """
+        score = neighbours.cosines / self.temperature + self.match_weight * neighbours.match_lengths
         weight = np.exp(score - score.max())
         total = float(weight.sum())
-        shares: dict[int, float] = {}  # for a few dozen candidates quicker than np.unique
-        for said, part in zip(found.next.tolist(), weight.tolist(), strict=True):
-            shares[said] = shares.get(said, 0.0) + part / total
-        best, most = max(shares.items(), key=itemgetter(1))
+        r: dict[int, float] = {}  # for a few dozen neighbours faster than np.unique
+        for token, part in zip(neighbours.next_tokens.tolist(), weight.tolist(), strict=True):
+            r[token] = r.get(token, 0.0) + part / total
+        best, highest = max(r.items(), key=itemgetter(1))
         features = (
-            most, float(found.cosine.max()), float(found.run.max()) / MAX_MATCH, top, float(best == token),
-            math.log1p(found.count) / 8, most * (1 - top),
+            highest, float(neighbours.cosines.max()), float(neighbours.match_lengths.max()) / MAX_MATCH,
+            top_probability, float(best == top_token), math.log1p(neighbours.candidates) / 8,
+            highest * (1 - top_probability),
         )  # fmt: skip
-        return NeighbourVote(np.array([*shares], np.int32), np.array([*shares.values()]), np.array(features))
+        return NeighbourVote(np.array([*r], np.int32), np.array([*r.values()]), np.array(features))
 
-    def weight(self, features: NDArray[np.float64]) -> float:
-        """λ at full strength."""
-        at = self.bias + sum(weight * value for weight, value in zip(self.weights, features.tolist(), strict=True))
-        return 1 / (1 + math.exp(-max(-30.0, min(30.0, at))))
+    def interpolation_weight(self, features: NDArray[np.float64]) -> float:
+        """λ at strength 1, in (0, 1)."""
+        logit = self.bias + sum(weight * value for weight, value in zip(self.weights, features.tolist(), strict=True))
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
 
     def to_list(self) -> list[float]:
-        """All numbers, for a file."""
-        return [self.temperature, self.run, self.bias, *self.weights]
+        """The numbers in the order in which they are stored: τ, ρ, bias, weights."""
+        return [self.temperature, self.match_weight, self.bias, *self.weights]
 
     @classmethod
     def from_list(cls, numbers: Sequence[float]) -> MixtureGate:
-        """The inverse of `plain`. ValueError if there are too few or too many."""
+        """The inverse of `to_list`. Raises ValueError if the count is wrong."""
         if len(numbers) != 3 + len(FEATURES):
-            raise ValueError(f"{len(numbers)} numbers where {3 + len(FEATURES)} are expected")
+            raise ValueError(f"a mixture gate has {3 + len(FEATURES)} numbers, not {len(numbers)}")
         return cls(numbers[0], numbers[1], numbers[2], tuple(numbers[3:]))
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The best candidates of a position: cosine and run [k] fp32, next token [k], and how many there were in all."""
+    """The nearest neighbours of a position: cosines and match lengths [k] fp32, next tokens [k] int32.
 
-    cosine: Float32Array
-    run: Float32Array
-    next: Int32Array
-    count: int
+    `candidates` is the number of positions with the same last token.
+    """
+
+    cosines: Float32Array
+    match_lengths: Float32Array
+    next_tokens: Int32Array
+    candidates: int
 
 
 @dataclass(frozen=True)
 class NeighbourVote:
-    """Tokens the candidates name [m], their masses [m] (sum 1), and the FEATURES that λ is made of."""
+    """The distribution r as tokens [m] and probabilities [m], and the features of the mixture gate."""
 
     tokens: Int32Array
-    mass: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
     features: NDArray[np.float64]
 
     def probability(self, token: int) -> float:
-        """r of a token."""
-        return float(self.mass[self.tokens == token].sum())
+        """r(token); 0 if no neighbour is followed by it."""
+        return float(self.probabilities[self.tokens == token].sum())
 
 
 def compute_keys(basis: Tensor, hidden: Tensor) -> Tensor:
-    """Unit keys W h [N, D] fp32 of final hidden states [N, d]."""
+    """Keys W h / ‖W h‖ [N, D] fp32 of final hidden states [N, d]."""
     return torch.nn.functional.normalize(hidden.float() @ basis.to(hidden.device).T, dim=1)
 
 
 def datastore_entries(basis: Tensor, hidden: Tensor, ids: Sequence[int]) -> dict[str, Tensor]:
-    """What is kept of a piece: ids [n + 2] int32 (a cut, the start token, its tokens) and keys [n, D] int8."""
+    """The datastore entries of one chunk, on the CPU.
+
+    `ids` are the start token and the n tokens of the chunk; `hidden` [n, d] are the states at all of them but the last.
+    Returns ids [n + 2] int32 (a boundary, then `ids`) and keys [n, D] int8: round(127 · key).
+    """
     keys = (compute_keys(basis, hidden) * 127).round().to(torch.int8).cpu()
-    return {"ids": torch.tensor([_CUT, *ids], dtype=torch.int32), "keys": keys}
+    return {"ids": torch.tensor([_BOUNDARY, *ids], dtype=torch.int32), "keys": keys}
 
 
 def empty_datastore(width: int) -> dict[str, Tensor]:
-    """The rows of an empty folder."""
+    """A datastore without entries, for keys of `width` numbers."""
     return {"ids": torch.zeros(0, dtype=torch.int32), "keys": torch.zeros(0, width, dtype=torch.int8)}
 
 
-def check(rows: Mapping[str, Tensor], vocabulary: int) -> None:
-    """StateError unless rows from a disk are pieces of tokens the model has, with a key for every position."""
-    ids, count = rows["ids"], len(rows["keys"])
-    cuts = (ids == _CUT).nonzero()[:, 0]
-    if len(ids) and (int(ids.min()) < _CUT or int(ids.max()) >= vocabulary):
-        raise StateError("ids name tokens that the model does not have")
-    whole = bool((torch.diff(cuts, append=torch.tensor([len(ids)])) >= 2).all())
-    if (len(ids) > 0 and int(ids[0]) != _CUT) or not whole or len(ids) - 2 * len(cuts) != count:
-        raise StateError(f"{count} keys do not belong to its {len(ids)} ids")
+def check(datastore: Mapping[str, Tensor], vocabulary: int) -> None:
+    """Raise StateError unless a loaded datastore is made of whole chunks of known tokens with a key per position."""
+    ids, count = datastore["ids"], len(datastore["keys"])
+    boundaries = (ids == _BOUNDARY).nonzero()[:, 0]
+    if len(ids) and (int(ids.min()) < _BOUNDARY or int(ids.max()) >= vocabulary):
+        raise StateError("the kNN memory has token ids outside the model's vocabulary")
+    whole = bool((torch.diff(boundaries, append=torch.tensor([len(ids)])) >= 2).all())
+    if (len(ids) > 0 and int(ids[0]) != _BOUNDARY) or not whole or len(ids) - 2 * len(boundaries) != count:
+        raise StateError(f"the kNN memory has {count} keys, which does not fit its {len(ids)} token ids")
 
 
 def updated_datastore(
-    rows: Mapping[str, Tensor], added: Iterable[Mapping[str, Tensor]], removed: Iterable[Mapping[str, Tensor]]
+    datastore: Mapping[str, Tensor], added: Iterable[Mapping[str, Tensor]], removed: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The rows with some pieces' added and others' taken away, in an order that depends on their content alone."""
+    """The datastore with the entries of some chunks added and of others removed.
+
+    Chunks are ordered by a hash of their ids, so the result depends on the set of chunks alone, not on the order of
+    updates.
+    """
     chunks, counts = dict[bytes, tuple[Tensor, Tensor]](), Counter[bytes]()
-    for sign, some in ((1, _split(rows)), (1, added), (-1, removed)):
+    for sign, some in ((1, _split(datastore)), (1, added), (-1, removed)):
         for chunk in some:
             name = hashlib.blake2b(chunk["ids"].numpy().tobytes(), digest_size=16).digest()
             chunks.setdefault(name, (chunk["ids"], chunk["keys"]))
             counts[name] += sign
     kept = [chunks[name] for name in sorted(chunks) for _ in range(counts[name])]
     if not kept:
-        return empty_datastore(rows["keys"].shape[1])
+        return empty_datastore(datastore["keys"].shape[1])
     return {"ids": torch.cat([ids for ids, _ in kept]), "keys": torch.cat([keys for _, keys in kept])}
 
 
-def _split(rows: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    ids = rows["ids"]
+def _split(datastore: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The entries of each chunk."""
+    ids = datastore["ids"]
     if not len(ids):
         return []
-    starts = (ids == _CUT).nonzero()[:, 0].tolist()
+    starts = (ids == _BOUNDARY).nonzero()[:, 0].tolist()
     sizes = [end - start for start, end in zip(starts, [*starts[1:], len(ids)], strict=True)]
-    parts = zip(torch.split(ids, sizes), torch.split(rows["keys"], [size - 2 for size in sizes]), strict=True)
+    parts = zip(torch.split(ids, sizes), torch.split(datastore["keys"], [size - 2 for size in sizes]), strict=True)
     return [{"ids": one, "keys": keys} for one, keys in parts]
 
 
 @dataclass(frozen=True, eq=False)
 class KnnMemory:
-    """The rows of a folder, ready to be looked up. `basis` W [D, d] fp32; `strength` multiplies λ."""
+    """The datastore of a folder with an index for searching: the kNN part of an adapter.
+
+    `ids` [all] int32 and `keys` [N, D] int8 are a datastore (see `datastore_entries`), `basis` is W [D, d] fp32.
+    `strength` multiplies λ; validation chooses it. The index is built at the first search.
+    """
 
     ids: Tensor
     keys: Tensor
@@ -169,22 +209,25 @@ class KnnMemory:
 
     @cached_property
     def _index(self) -> tuple[Int32Array, Int32Array, Int32Array, NDArray[np.int8]]:
-        """(ids, then by last token: the last tokens, their places in ids, their keys). AdapterError if keys are missing
-        or left over: a state that was tampered with."""
+        """(ids [all], tokens [N], places [N], keys [N, D]); the last three are sorted by token.
+
+        `places` are indices in `ids`. Raises AdapterError if the number of keys is not the number of positions, as in a
+        state file that was modified.
+        """
         ids = self.ids.numpy()
-        places = np.flatnonzero((ids[:-1] != _CUT) & (ids[1:] != _CUT)).astype(np.int32)
+        places = np.flatnonzero((ids[:-1] != _BOUNDARY) & (ids[1:] != _BOUNDARY)).astype(np.int32)
         order = np.argsort(ids[places], kind="stable")
         if len(order) != len(self.keys):
             raise AdapterError(
-                f"What is recalled holds {len(self.keys)} keys for {len(order)} positions; "
-                "c2l.resetAdapter learns the folder anew."
+                f"The kNN memory is damaged: it holds {len(self.keys)} keys for {len(order)} positions. "
+                "Run c2l.resetAdapter to index the folder again."
             )
         places = places[order]
         return ids, ids[places], places, self.keys.numpy()[order]
 
     @cached_property
-    def _quick(self) -> kernel.KnnMixer | None:
-        """The same in one compiled call; None where that is not to be had."""
+    def _kernel_mixer(self) -> kernel.KnnMixer | None:
+        """The compiled form of `interpolate`; None if the kernel is missing or does not support the shapes."""
         if not kernel.is_available():
             return None
         try:
@@ -195,83 +238,94 @@ class KnnMemory:
 
     @property
     def digest(self) -> bytes:
-        """Names what is recalled and how."""
+        """Sixteen bytes that identify the entries, the gate and the strength."""
         digest = hashlib.blake2b(repr((self.gate.to_list(), self.strength)).encode(), digest_size=16)
         for tensor in (self.ids, self.keys):
             digest.update(tensor.numpy().tobytes())
         return digest.digest()
 
     def scaled(self, factor: float) -> KnnMemory:
-        """The same at another strength; what was prepared for looking up is shared."""
+        """The same memory with `factor` times the strength; both share the index."""
         made = KnnMemory(self.ids, self.keys, self.basis, self.gate, self.strength * factor)
         made.__dict__["_index"] = self._index
         return made
 
-    def find(self, key: Float32Array, before: Sequence[int]) -> Neighbours | None:
-        """The NEIGHBOURS best candidates of a position with this unit key [D] after these tokens; None without any."""
-        ids, last, places, keys = self._index
-        wanted = np.array([before[-1], before[-1] + 1], last.dtype)  # of another type, all of `last` would be converted
-        low, high = (int(at) for at in np.searchsorted(last, wanted))
+    def search(self, key: Float32Array, before: Sequence[int]) -> Neighbours | None:
+        """The nearest neighbours of the position after the tokens `before`, with unit key [D].
+
+        Returns None if no position of the repository has the same last token.
+        """
+        ids, tokens, places, keys = self._index
+        wanted = np.array([before[-1], before[-1] + 1], tokens.dtype)  # another dtype would convert all of `tokens`
+        low, high = (int(at) for at in np.searchsorted(tokens, wanted))
         if low == high:
             return None
-        step = -(-(high - low) // _MOST)
-        at = places[low:high:step]
-        cosine: Float32Array = (keys[low:high:step].astype(np.float32) @ key) / np.float32(127)
-        run, agree = np.ones(len(at), np.float32), np.arange(len(at))
+        stride = -(-(high - low) // _MAX_CANDIDATES)
+        at = places[low:high:stride]
+        cosines: Float32Array = (keys[low:high:stride].astype(np.float32) @ key) / np.float32(127)
+        lengths, matching = np.ones(len(at), np.float32), np.arange(len(at))
         for back in range(1, min(MAX_MATCH, len(before))):
-            agree = agree[ids[at[agree] - back] == before[-1 - back]]
-            if not len(agree):
+            matching = matching[ids[at[matching] - back] == before[-1 - back]]
+            if not len(matching):
                 break
-            run[agree] += 1
+            lengths[matching] += 1
         if len(at) > NEIGHBOURS:
-            score = cosine / self.gate.temperature + self.gate.run * run
+            score = cosines / self.gate.temperature + self.gate.match_weight * lengths
             best = np.argpartition(score, -NEIGHBOURS)[-NEIGHBOURS:]
-            at, cosine, run = at[best], cosine[best], run[best]
-        return Neighbours(cosine, run, ids[at + 1], high - low)
+            at, cosines, lengths = at[best], cosines[best], lengths[best]
+        return Neighbours(cosines, lengths, ids[at + 1], high - low)
 
     @torch.inference_mode()
     def neighbour_votes(
         self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, NeighbourVote] | None]:
-        """(λ, share) of positions with final hidden states [n, d], logits [n, V] fp32, after these tokens each."""
+        """(λ, vote) at each of n positions; None where there is no neighbour.
+
+        `hidden` [n, d] are final hidden states before the final map, `logits` [n, V] fp32 the model's, `before` the
+        tokens up to each position (see `suffixes`).
+        """
         return self._votes(hidden, summarize(logits), before)
 
     def _votes(
-        self, hidden: Tensor, sums: LogitSummary, before: Sequence[Sequence[int]]
+        self, hidden: Tensor, summary: LogitSummary, before: Sequence[Sequence[int]]
     ) -> list[tuple[float, NeighbourVote] | None]:
         keys = compute_keys(self.basis, hidden).cpu().numpy()
-        out: list[tuple[float, NeighbourVote] | None] = []
-        for key, top, token, tail in zip(
-            keys, sums.top_probabilities.tolist(), sums.tokens.tolist(), before, strict=True
-        ):
-            found = self.find(key, tail)
-            if found is None:
-                out.append(None)
+        tops, tokens = summary.top_probabilities.tolist(), summary.tokens.tolist()
+        votes: list[tuple[float, NeighbourVote] | None] = []
+        for key, top, token, context in zip(keys, tops, tokens, before, strict=True):
+            neighbours = self.search(key, context)
+            if neighbours is None:
+                votes.append(None)
                 continue
-            share = self.gate.vote(found, top, token)
-            out.append((min(MAX_KNN_WEIGHT, self.strength * self.gate.weight(share.features)), share))
-        return out
+            vote = self.gate.vote(neighbours, top, token)
+            weight = min(MAX_KNN_WEIGHT, self.strength * self.gate.interpolation_weight(vote.features))
+            votes.append((weight, vote))
+        return votes
 
     @torch.inference_mode()
     def interpolate(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
-        """Logits [n, V] fp32 of the mixture. The base's keep their differences; tokens that are recalled rise."""
+        """Logits [n, V] fp32 of the mixture p, up to a constant per row; arguments as in `neighbour_votes`.
+
+        Dividing p by 1 − λ leaves the logits of tokens without neighbours as they are: y rises to
+        logaddexp(logit_y, log Z + log(r(y) · λ / (1 − λ))), with log Z the log-sum-exp of the row.
+        """
         out = logits.float().clone()
-        if self._quick is not None and out.device.type == "cpu":
-            self._quick.mix(hidden.float().contiguous(), out, before)
+        if self._kernel_mixer is not None and out.device.type == "cpu":
+            self._kernel_mixer.mix(hidden.float().contiguous(), out, before)
             return out
-        sums = summarize(out)
-        rows, tokens, raised = list[int](), list[Int32Array](), list[NDArray[np.float64]]()
-        for row, found in enumerate(self._votes(hidden, sums, before)):
+        summary = summarize(out)
+        rows, tokens, values = list[int](), list[Int32Array](), list[NDArray[np.float64]]()
+        for row, found in enumerate(self._votes(hidden, summary, before)):
             if found is not None and found[0] > 0:
-                part, share = found
-                rows += [row] * len(share.tokens)
-                tokens.append(share.tokens)
-                raised.append(np.log(share.mass * (part / (1 - part))) + sums.log_sum_exp[row])
+                weight, vote = found
+                rows += [row] * len(vote.tokens)
+                tokens.append(vote.tokens)
+                values.append(np.log(vote.probabilities * (weight / (1 - weight))) + summary.log_sum_exp[row])
         if rows:
-            logaddexp_at(out, rows, np.concatenate(tokens), np.concatenate(raised))
+            logaddexp_at(out, rows, np.concatenate(tokens), np.concatenate(values))
         return out
 
 
 def suffixes(ids: Sequence[int], begin: int, end: int) -> list[Sequence[int]]:
-    """The last LONGEST tokens up to each of the positions `begin` ≤ i < `end` of a text, itself included."""
+    """For each position `begin` ≤ i < `end` of a text: its last MAX_MATCH tokens up to and including i."""
     return [ids[max(0, i + 1 - MAX_MATCH) : i + 1] for i in range(begin, end)]

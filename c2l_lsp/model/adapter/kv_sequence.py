@@ -1,4 +1,8 @@
-"""Reading texts into hidden states with their KV kept: our own forward pass where it fits, else transformers'."""
+"""Token sequences with a KV cache, and the reader that runs a model on them.
+
+`sequence_reader` chooses our own forward pass (`forward`) for the architectures it supports, and transformers' for all
+others. Decoding knows only the two protocols below.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from c2l_lsp.model.adapter.forward import ALL, NativeReader
+from c2l_lsp.model.adapter.forward import ALL_TOKENS, NativeReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.lm.llama import LlamaLM
@@ -17,64 +21,67 @@ from c2l_lsp.model.runtime.weights import can_merge, unsupported_reason
 
 
 class KVSequence(Protocol):
-    """One token sequence as a model has read it so far."""
+    """One token sequence and the keys and values of its tokens."""
 
     def prefill(self, ids: list[int], all_positions: bool = False) -> Tensor:
-        """Append ids; final normed hidden states [n, d] of all of them, or [1, d] of the last."""
+        """Append n prompt tokens. Returns final hidden states [n, d] at all of them, or [1, d] at the last."""
 
     def decode(self, ids: list[int]) -> Tensor:
-        """Append a decode step: a token and what was drafted after it; hidden states [n, d] of all of them."""
+        """Append n tokens in one decode step: a token and its draft. Returns final hidden states [n, d] at all."""
 
     def crop(self, length: int) -> None:
-        """Forget everything from position `length` on."""
+        """Drop the tokens from position `length` on."""
 
 
 class SequenceReader(Protocol):
-    """Opens texts on one model, under whatever adapter its slot holds when they are read."""
+    """Runs one model on token sequences, under the adapter that is current in its slot at each call.
+
+    A sequence must be continued under the adapter that it was begun with.
+    """
 
     @property
     def decode_matches_prefill(self) -> bool:
-        """Whether a step leaves the same KV as reading the same ids in a prompt."""
+        """Whether a decode step leaves the same keys and values as a prefill of the same tokens."""
 
     @property
     def prefill_chunk(self) -> int:
-        """Tokens of a prompt to be read at a time, so that nobody has to wait long for the end of a call."""
+        """Tokens of a prompt to prefill per call, so that a cancelled request ends soon."""
 
     def prepare(self) -> None:
-        """Make ready what the current adapter needs."""
+        """Prepare the weights of the current adapter now rather than in the next call."""
 
     def new_sequence(self) -> KVSequence:
-        """An empty text."""
+        """A sequence without tokens."""
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
-        """Logits [n, vocabulary] of final hidden states [n, d], of a decode step or of a prompt."""
+        """Logits [n, V] of final hidden states [n, d]; `step` tells that they come from a decode step."""
 
 
 class TransformersReader:
-    """Any architecture; inner pairs act through the slot's hooks."""
+    """`SequenceReader` for any architecture; LoRA pairs act through the hooks of the adapter slot."""
+
+    decode_matches_prefill, prefill_chunk = True, ALL_TOKENS
 
     def __init__(self, model: BaseModel, adapters: AdapterSlot) -> None:
         self._model, self._adapters = model, adapters
 
-    decode_matches_prefill, prefill_chunk = True, ALL
-
     def prepare(self) -> None:
-        """Nothing: pairs act as they are."""
+        """Do nothing: hooks need no preparation."""
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
-        """Logits [n, vocabulary] of final hidden states [n, d]."""
+        """Logits [n, V] of final hidden states [n, d]."""
         del step
         return self._adapters.logits(hidden)
 
     def new_sequence(self) -> KVSequence:
-        """An empty text."""
+        """A sequence without tokens."""
         return _TransformersSequence(self._model)
 
 
 class _TransformersSequence:
     def __init__(self, model: BaseModel) -> None:
         self._model = model
-        self._cache = _cache_of(model.lm)
+        self._cache = _new_cache(model.lm)
         self._length = 0
 
     @torch.inference_mode()
@@ -90,59 +97,62 @@ class _TransformersSequence:
 
     def crop(self, length: int) -> None:
         if length < self._length:
-            self._cache.crop(length - self._length)  # a negative count is what every version understands
+            self._cache.crop(length - self._length)  # every version of transformers accepts a negative count
             self._length = length
 
 
-def _cache_of(lm: Any) -> Any:  # noqa: ANN401 - a model's own cache, or transformers'
+def _new_cache(lm: Any) -> Any:  # noqa: ANN401 - a model's own cache, or transformers'
     if isinstance(lm, LlamaLM):
         return lm.new_cache()
-    from transformers.cache_utils import DynamicCache  # takes a second, and comes with transformers' models anyway
+    from transformers.cache_utils import DynamicCache  # takes a second; models of transformers have imported it already
 
     return DynamicCache(config=lm.config)
 
 
-class _EitherReader:
-    """Our own pass, stepping aside while an adapter has pairs it cannot merge (outside the layers' projections)."""
+class _NativeOrTransformersReader:
+    """`NativeReader`, and `TransformersReader` while the current adapter has pairs that cannot be merged.
+
+    Such pairs belong to modules other than the projections of the layers, the head for example.
+    """
 
     def __init__(self, model: BaseModel, adapters: AdapterSlot, int8: bool | None) -> None:
         self._adapters = adapters
-        self._native, self._other = (
-            NativeReader(model.lm, adapters, int8, int8_model=model.int8_model),
-            TransformersReader(model, adapters),
-        )
-        self._judged: tuple[Mapping[str, LoraPair], SequenceReader] = ({}, self._native)
+        self._native = NativeReader(model.lm, adapters, int8, int8_model=model.int8_model)
+        self._transformers = TransformersReader(model, adapters)
+        self._chosen: tuple[Mapping[str, LoraPair], SequenceReader] = ({}, self._native)
 
     @property
     def decode_matches_prefill(self) -> bool:
-        """Whether a step leaves the same KV as a prompt."""
+        """See `SequenceReader`."""
         return self._current.decode_matches_prefill
 
     @property
     def prefill_chunk(self) -> int:
-        """Tokens of a prompt to be read at a time."""
+        """See `SequenceReader`."""
         return self._current.prefill_chunk
 
     def prepare(self) -> None:
-        """Merge the current adapter's pairs, if it has any and they can be merged."""
+        """See `SequenceReader`."""
         self._current.prepare()
 
     def new_sequence(self) -> KVSequence:
-        """An empty text."""
+        """See `SequenceReader`."""
         return self._current.new_sequence()
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
-        """Logits [n, vocabulary] of final hidden states [n, d], of a decode step or of a prompt."""
+        """See `SequenceReader`."""
         return self._current.logits(hidden, step)
 
     @property
     def _current(self) -> SequenceReader:
         pairs = self._adapters.pairs
-        if self._judged[0] is not pairs:  # asked at every token: some forty names are not looked at each time
-            self._judged = (pairs, self._native if can_merge(pairs) else self._other)
-        return self._judged[1]
+        if self._chosen[0] is not pairs:  # cached: this runs at every token, and `can_merge` reads about forty names
+            self._chosen = (pairs, self._native if can_merge(pairs) else self._transformers)
+        return self._chosen[1]
 
 
 def sequence_reader(model: BaseModel, adapters: AdapterSlot, int8: bool | None = None) -> SequenceReader:
-    """The fastest reader that fits a model; `int8` as in NativeReader."""
-    return TransformersReader(model, adapters) if unsupported_reason(model.lm) else _EitherReader(model, adapters, int8)
+    """The fastest reader that supports the model; `int8` as in `NativeReader`."""
+    if unsupported_reason(model.lm):
+        return TransformersReader(model, adapters)
+    return _NativeOrTransformersReader(model, adapters, int8)

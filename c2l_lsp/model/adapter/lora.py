@@ -1,9 +1,15 @@
-"""Adapters: what a hypernetwork makes, how it is applied to a base model, and its ordinary PEFT form.
+"""Adapters: what a hypernetwork generates, how it is applied to a base model, and its export to PEFT.
 
-Three parts, any may be absent. The *final map* C [d, d] acts on the final hidden state before the head,
-y = E (h + C h), so ΔW of the head is E·C. *Pairs* are LoRA factors of inner projections, y += s·(x Aᵀ) Bᵀ. *Recall*
-mixes what came next in the repository into the probabilities; it is no matrix and no part of the PEFT form.
-Applying an adapter is one assignment: a running forward pass sees the old one or the new one, never half of each.
+An adapter has three parts, each optional:
+
+| part | effect | shapes |
+|---|---|---|
+| final map C | y = E (h + C h) on the final hidden state h, with head E; ΔW of the head is E·C | C [d, d] |
+| LoRA pairs | y += s · (x Aᵀ) Bᵀ on a projection of a layer (arXiv 2106.09685) | A [r, in], B [out, r] |
+| kNN memory | mixes the tokens that followed similar positions into the probabilities (`knn_lm`) | no matrix |
+
+`AdapterSlot` applies one adapter at a time to a base model. A change of adapter is one assignment between two forward
+passes, so no pass ever runs under parts of two adapters.
 """
 
 from __future__ import annotations
@@ -27,7 +33,11 @@ from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 @dataclass(frozen=True)
 class Adapter:
-    """A repository's weights. `base` is the digest of the model they were made for."""
+    """The adapter of one repository for one base model.
+
+    `base` is the digest of that model, `kind` the name of the hypernetwork (or "sgd" for finetuning). The keys of
+    `pairs` are module names such as `model.layers.0.self_attn.q_proj`.
+    """
 
     base: str
     kind: str
@@ -37,7 +47,7 @@ class Adapter:
 
     @property
     def digest(self) -> str:
-        """Names the weights exactly; equal digests mean bit-equal adapters."""
+        """Hex digest of base, kind and all tensors: adapters with equal digests are equal bit for bit."""
         digest = hashlib.blake2b(f"{self.base}{self.kind}".encode(), digest_size=16)
         for tensor in self._tensors():
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -47,19 +57,19 @@ class Adapter:
 
     @property
     def empty(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether the adapter has no part and so changes nothing."""
         return self.final_map is None and not self.pairs and self.knn is None
 
     @property
     def norm(self) -> float:
-        """Frobenius norm of everything the adapter adds (‖C‖ for the final map, ‖s·B A‖ for pairs)."""
+        """Frobenius norm of all matrices together: sqrt(‖C‖² + Σ ‖s·B A‖²). The kNN memory does not count."""
         total = float(self.final_map.float().square().sum()) if self.final_map is not None else 0.0
         for pair in self.pairs.values():  # ‖BA‖² = tr((BᵀB)(AAᵀ)), without forming BA
             total += float((pair.scale**2) * ((pair.B.T @ pair.B) * (pair.A @ pair.A.T)).sum())
         return total**0.5
 
     def relative_change(self, before: Adapter) -> float:
-        """How far it is from another: the norm of their difference, relative to the larger norm. 0 to 2, exact."""
+        """Norm of the difference of the matrices, divided by the larger of the two norms: from 0 to 2."""
         inner = 0.0
         if self.final_map is not None and before.final_map is not None:
             inner = float((self.final_map.float() * before.final_map.float()).sum())
@@ -72,26 +82,30 @@ class Adapter:
 
     @property
     def rank(self) -> int:
-        """Largest rank of its parts; a final map counts as full."""
+        """The highest rank of any matrix; a final map counts as d."""
         final = 0 if self.final_map is None else int(self.final_map.shape[0])
         return max([final, *(int(pair.A.shape[0]) for pair in self.pairs.values())])
 
     def scaled(self, factor: float, knn_strength: float | None = None) -> Adapter:
-        """The same adapter at another strength; the kNN memory gets `knn_strength` if that is given."""
+        """The adapter with its matrices multiplied by `factor`.
+
+        The strength of the kNN memory is multiplied by `knn_strength`, or by `factor` if that is None; at 0 or below
+        the kNN memory is left out.
+        """
         final = None if self.final_map is None else self.final_map * factor
         pairs = {name: LoraPair(p.A, p.B, p.scale * factor) for name, p in self.pairs.items()}
-        share = factor if knn_strength is None else knn_strength
-        recalled = self.knn.scaled(share) if self.knn is not None and share > 0 else None
-        return Adapter(self.base, self.kind, final, pairs, recalled)
+        strength = factor if knn_strength is None else knn_strength
+        knn = self.knn.scaled(strength) if self.knn is not None and strength > 0 else None
+        return Adapter(self.base, self.kind, final, pairs, knn)
 
     def without_knn(self) -> Adapter:
-        """Its matrices alone."""
+        """The adapter without its kNN memory."""
         return replace(self, knn=None)
 
     def check(self, model: BaseModel) -> None:
-        """AdapterError unless this adapter belongs to the model, has its shapes and is finite."""
+        """Raise AdapterError unless the adapter was made for this model, fits its shapes and is finite."""
         if self.base != model.digest:
-            raise AdapterError("The adapter was made for another base model; regenerate it.")
+            raise AdapterError("The adapter was made for another base model; generate it again.")
         if self.final_map is not None and tuple(self.final_map.shape) != (model.d, model.d):
             raise AdapterError(
                 f"The adapter's final map has shape {tuple(self.final_map.shape)}, not {(model.d,) * 2}."
@@ -99,9 +113,12 @@ class Adapter:
         for name, pair in self.pairs.items():
             _check_pair(name, pair, model)
         if self.knn is not None and self.knn.basis.shape[1] != model.d:
-            raise AdapterError(f"The adapter's keys are of width {self.knn.basis.shape[1]}, not {model.d}.")
+            raise AdapterError(
+                f"The kNN memory of the adapter reads hidden states of width {self.knn.basis.shape[1]}, "
+                f"the model has width {model.d}."
+            )
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self._tensors()):
-            raise AdapterError("The adapter holds numbers that are not finite; it is not used.")
+            raise AdapterError("The adapter contains numbers that are not finite; it is not used.")
 
     def _tensors(self) -> list[Tensor]:
         final = [] if self.final_map is None else [self.final_map]
@@ -112,20 +129,21 @@ def _check_pair(name: str, pair: LoraPair, model: BaseModel) -> None:
     try:
         linear = model.lm.get_submodule(name)
     except AttributeError as error:
-        raise AdapterError(f"The adapter names {name}, which the model does not have.") from error
+        raise AdapterError(f"The adapter changes {name}, which the model does not have.") from error
     if (pair.B.shape[0], pair.A.shape[1]) != tuple(linear.weight.shape) or pair.A.shape[0] != pair.B.shape[1]:
-        raise AdapterError(f"The adapter's factors for {name} do not fit its weight {tuple(linear.weight.shape)}.")
+        raise AdapterError(f"The adapter's LoRA pair for {name} does not fit its weight {tuple(linear.weight.shape)}.")
 
 
-KEPT = 4
-"""Adapters a slot keeps ready: those of the folders one works in, and the one before a swap."""
+CACHED_ADAPTERS = 4
+"""Adapters whose tensors a slot keeps on the device: those of the open folders and the one before a change."""
 
 
 class AdapterSlot:
-    """The place an adapter is plugged into a model. `use` swaps it by one reference; None is the bare model.
+    """Applies the current adapter to a base model; without one the model runs alone.
 
-    Hooks on inner projections are made the first time an adapter has pairs for them; they read the current reference
-    at every call, so one forward pass must run under one `use` (the engine never swaps inside a step).
+    LoRA pairs act through forward hooks on the projections. A hook is registered the first time an adapter has a pair
+    for its projection, and reads the current adapter at every call. So `activate` must not be called during a forward
+    pass; the engine calls it between steps only.
     """
 
     def __init__(self, model: BaseModel) -> None:
@@ -134,30 +152,33 @@ class AdapterSlot:
         self._pairs: Mapping[str, LoraPair] = {}
         self._final: Tensor | None = None
         self._hooked: set[str] = set()
-        self._ready: list[tuple[Adapter, Mapping[str, LoraPair], Tensor | None]] = []
+        self._cache: list[tuple[Adapter, Mapping[str, LoraPair], Tensor | None]] = []
 
     @property
     def pairs(self) -> Mapping[str, LoraPair]:
-        """Inner pairs of the current adapter by module name; the same object for as long as it is current."""
+        """LoRA pairs of the current adapter by module name; the same object as long as the adapter is current."""
         return self._pairs
 
     def activate(self, adapter: Adapter | None) -> None:
-        """Make `adapter` the current one; it must have passed `check`. One used lately is put back as it was."""
+        """Make `adapter` the current one; None selects the base model alone.
+
+        The adapter must have passed `Adapter.check`. The tensors of the last CACHED_ADAPTERS are not copied again.
+        """
         if adapter is self._adapter:
             return
         self._adapter = adapter
         if adapter is None:
             self._pairs, self._final = {}, None
             return
-        for known, pairs, final in self._ready:
+        for known, pairs, final in self._cache:
             if known is adapter:
                 self._pairs, self._final = pairs, final
                 return
-        self._pairs, self._final = self._prepared(adapter)
-        self._ready = [*self._ready[1 - KEPT :], (adapter, self._pairs, self._final)]
+        self._pairs, self._final = self._to_device(adapter)
+        self._cache = [*self._cache[1 - CACHED_ADAPTERS :], (adapter, self._pairs, self._final)]
 
-    def _prepared(self, adapter: Adapter) -> tuple[Mapping[str, LoraPair], Tensor | None]:
-        """Its parts on the model's device, with hooks where it has pairs."""
+    def _to_device(self, adapter: Adapter) -> tuple[Mapping[str, LoraPair], Tensor | None]:
+        """The adapter's pairs and final map on the model's device; registers hooks for the pairs."""
         device, dtype = self._model.device, self._model.dtype
         pairs = {name: LoraPair(p.A.to(device), p.B.to(device), p.scale) for name, p in adapter.pairs.items()}
         for name in pairs.keys() - self._hooked:
@@ -167,34 +188,40 @@ class AdapterSlot:
         return pairs, final
 
     def apply_final_map(self, hidden: Tensor) -> Tensor:
-        """Final hidden states [..., d] as the head sees them: h + C h under an adapter with a final map."""
+        """h + C h for final hidden states [..., d]; h itself if the current adapter has no final map."""
         if self._final is None:
             return hidden
-        quick = kernel.apply_final_map(hidden, self._final) if hidden.dim() == 2 else None
-        return hidden + hidden @ self._final.T if quick is None else quick
+        compiled = kernel.apply_final_map(hidden, self._final) if hidden.dim() == 2 else None
+        return hidden + hidden @ self._final.T if compiled is None else compiled
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits of final hidden states [..., d] under the current adapter's matrices."""
+        """Logits [..., V] of final hidden states [..., d], with the current final map and without the kNN memory."""
         return self._model.logits(self.apply_final_map(hidden))
 
     def mix_knn(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> Tensor:
-        """Logits [n, V] with what the current adapter recalls after these tokens each; `hidden` [n, d] is unmapped."""
-        recall = self._adapter.knn if self._adapter is not None else None
-        return logits if recall is None else recall.interpolate(hidden, logits, before)
+        """Mix the kNN memory of the current adapter into logits [n, V]; returns fp32 logits if there is one.
+
+        `hidden` [n, d] are final hidden states before the final map, `before` the tokens up to each position.
+        """
+        knn = self._adapter.knn if self._adapter is not None else None
+        return logits if knn is None else knn.interpolate(hidden, logits, before)
 
     def _hook(self, name: str) -> Any:  # noqa: ANN401 - torch's hook signature
         def add_delta(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             pair = self._pairs.get(name)
             if pair is None:
                 return output
-            delta = (inputs[0].float() @ pair.A.T) @ pair.B.T  # fp32, as the paper's code does
+            delta = (inputs[0].float() @ pair.A.T) @ pair.B.T  # fp32, as in the code of Code2LoRA
             return output + (pair.scale * delta).to(output.dtype)
 
         return add_delta
 
 
-def factor(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
-    """Best rank-`rank` factors (B [m, r], A [r, n]) of a matrix [m, n], and the relative Frobenius error left."""
+def low_rank_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
+    """The best rank-r factors B [m, r] and A [r, n] of a matrix [m, n], and the relative Frobenius error ‖M − B A‖/‖M‖.
+
+    By truncated SVD, in fp64; the factors are fp32 and share the singular values equally.
+    """
     U, s, Vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     kept = s[:rank]
     total = float(s.square().sum())
@@ -204,10 +231,10 @@ def factor(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:
 
 
 def export_peft(adapter: Adapter, model: BaseModel, out: Path, rank: int = 0) -> tuple[int, float]:
-    """Write a PEFT directory that `peft.PeftModel.from_pretrained` loads; returns its rank and error of ΔW.
+    """Write the adapter as a directory for `peft.PeftModel.from_pretrained`; returns its rank and the error of ΔW.
 
-    The final map becomes a LoRA on the head: ΔW = E·C = (E·B) A with C ≈ B A of `rank` (0: d, which is exact).
-    StorageError if the folder cannot be written.
+    The final map becomes a LoRA pair of the head: ΔW = E·C ≈ (E·B) A, with C ≈ B A of rank `rank`; 0 means d, which is
+    exact. The kNN memory is not exported. Raises StorageError if the directory cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
@@ -215,7 +242,7 @@ def export_peft(adapter: Adapter, model: BaseModel, out: Path, rank: int = 0) ->
     head = _name_of(model.lm, model.lm.get_output_embeddings())
     if adapter.final_map is not None:
         wanted = min(rank or model.d, model.d)
-        B, A, error = factor(adapter.final_map, wanted)
+        B, A, error = low_rank_factors(adapter.final_map, wanted)
         ranks[head] = wanted
         tensors[f"base_model.model.{head}.lora_A.weight"] = A
         tensors[f"base_model.model.{head}.lora_B.weight"] = model.head_weight.detach().float().cpu() @ B
@@ -224,7 +251,7 @@ def export_peft(adapter: Adapter, model: BaseModel, out: Path, rank: int = 0) ->
         tensors[f"base_model.model.{name}.lora_A.weight"] = pair.A.float().cpu().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = (pair.scale * pair.B).float().cpu().contiguous()
     if not ranks:
-        ranks[head] = 1  # an adapter that changes nothing is still a valid directory
+        ranks[head] = 1  # PEFT needs at least one pair
         tensors[f"base_model.model.{head}.lora_A.weight"] = torch.zeros(1, model.d)
         tensors[f"base_model.model.{head}.lora_B.weight"] = torch.zeros(model.vocabulary, 1)
     _write(out, _peft_config(model, ranks), {name: tensor.contiguous() for name, tensor in tensors.items()})

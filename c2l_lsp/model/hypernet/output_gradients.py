@@ -37,7 +37,7 @@ def output_gradients_in_slices(model: BaseModel, texts: Sequence[str], skip: int
 
     `skip` leaves out the first positions of each text.
     """
-    rows = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+    rows = [[model.start_id, *model.encode(text)[:MAX_TOKENS]] for text in texts]
     states = yield from model.hidden_states_in_slices(rows)
     h = torch.cat([state[skip:-1] for state in states])
     targets = torch.tensor([i for row in rows for i in row[skip + 1 :]], dtype=torch.long, device=h.device)

@@ -124,7 +124,7 @@ def whitened(F_h: Tensor, width: int = KEY_WIDTH) -> Tensor:
     return (vectors * sizes).T.flip(0)[:width].float().contiguous()
 
 
-def redamped(prior: MemoryPrior, damping: float) -> MemoryPrior:
+def with_damping(prior: MemoryPrior, damping: float) -> MemoryPrior:
     """The same prior with another λ: P and Q are inverses of curvature + λ I, so the curvature need not be kept."""
     was = prior.scalars.damping
 

@@ -1,7 +1,7 @@
-"""The frozen base LM: loading by name or folder, its tokenizer, its final hidden states and its head.
+"""The frozen base language model: loading by name or folder, tokenizer, hidden states, logits.
 
-A `BaseModel` answers two questions for everybody else: the final, normed hidden states of token ids, and the logits of
-such hidden states. It knows nothing of repositories, prompts or adapters (those hook in from `lora`).
+A `BaseModel` computes the final normed hidden states of token ids, and the logits of such states. Prompts, adapters and
+repositories are handled elsewhere.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from c2l_lsp.model.runtime.int8_model import Int8Model, build_int8_model
 
 AUTO, NANO, SMALL = "auto", "c2l-nano", "c2l-small"
 SHIPPED = (NANO, SMALL)
-"""What needs no download: folders of the package."""
+"""Models inside the package, in subfolders of ASSETS."""
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A causal LM in evaluation mode, never trained here.
+    """A causal LM in evaluation mode, with frozen weights.
 
-    `d` is the width of the final hidden state, `vocabulary` the rows of the head, `max_context` the positions the model
-    was made for, `digest` names the exact weights (adapters and states are bound to it).
+    `digest` identifies the exact weights; adapters and repository states are bound to it. `max_context` is the number
+    of positions the model was trained for.
     """
 
     id: str
@@ -55,44 +55,44 @@ class BaseModel:
 
     @property
     def d(self) -> int:
-        """Width of the final hidden state."""
+        """Width of the final hidden states."""
         return int(self.head_weight.shape[1])
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the head."""
+        """Rows of the head, V."""
         return int(self.head_weight.shape[0])
 
     @property
     def parameters(self) -> int:
-        """Number of weights, tied ones once."""
+        """Number of weights; tied weights count once."""
         return sum(p.numel() for p in self.lm.parameters())
 
     @property
     def body(self) -> Any:  # noqa: ANN401 - a transformers model
-        """The model without its head; its last hidden state is normed."""
+        """The model without its head; its last hidden states are normed."""
         return self.lm.base_model
 
     @property
     def head_weight(self) -> Tensor:
-        """The head E, [vocabulary, d]."""
+        """The head E [V, d]."""
         weight: Tensor = self.lm.get_output_embeddings().weight
         return weight
 
     @property
     def logit_divisor(self) -> float:
-        """Granite divides its logits by a constant; everybody else by 1."""
+        """The constant that logits are divided by: 1, except in Granite models."""
         return float(getattr(self.lm.config, "logits_scaling", None) or 1.0)
 
     @property
     def stops(self) -> frozenset[int]:
-        """Ids that end a completion."""
+        """Token ids that end a completion."""
         eos = self.tokenizer.eos_token_id
         return (self.fim.stops if self.fim else frozenset()) | ({eos} if eos is not None else frozenset())
 
     @property
-    def start(self) -> int:
-        """Id a text read on its own begins with: bos, else eos, else 0."""
+    def start_id(self) -> int:
+        """The token id that begins a text without a FIM prompt: bos, else eos, else 0."""
         for index in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             if index is not None:
                 return int(index)
@@ -100,7 +100,7 @@ class BaseModel:
 
     @cached_property
     def token_bytes(self) -> TokenBytes | None:
-        """The bytes of every token, None where the tokenizer's kind is not known; made at the first use."""
+        """The bytes of every token; None for an unsupported kind of tokenizer."""
         return token_bytes_of(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
@@ -109,20 +109,20 @@ class BaseModel:
         return ids
 
     def encode_cached(self, text: str) -> list[int]:
-        """As `encode`; of the last few texts the ids are kept: what follows the cursor stays while somebody types."""
-        return list(self._kept(text))
+        """As `encode`, with a cache of a few texts: the text after the cursor stays the same during typing."""
+        return list(self._encode_cached(text))
 
     @cached_property
     def encode_incrementally(self) -> IncrementalTokenizer:
-        """As `encode`, for a text that grows: of all but its last lines the ids are kept."""
+        """As `encode`, for a text that grows: the ids of all but the last lines are cached."""
         return IncrementalTokenizer(self.encode)
 
     @cached_property
-    def _kept(self) -> Callable[[str], tuple[int, ...]]:
+    def _encode_cached(self) -> Callable[[str], tuple[int, ...]]:
         return lru_cache(maxsize=8)(lambda text: tuple(self.encode(text)))
 
     def decode(self, ids: list[int]) -> str:
-        """Text of token ids; special tokens are left out, nothing is tidied."""
+        """Text of token ids, without special tokens and without cleaning up spaces."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
@@ -130,8 +130,8 @@ class BaseModel:
     def hidden(self, ids: Tensor) -> Tensor:
         """Final normed hidden states [B, T, d] of ids [B, T].
 
-        Rows may be padded on the right: attention is causal, so no real position sees the padding, and without a mask
-        the fast kernel is used. States at padded positions mean nothing.
+        Rows may be padded on the right: attention is causal, so padding does not affect real positions, and without a
+        mask PyTorch uses its fast attention. States at padded positions are meaningless.
         """
         output = self.body(input_ids=ids, use_cache=False)
         states: Tensor = output.last_hidden_state
@@ -139,17 +139,19 @@ class BaseModel:
 
     @cached_property
     def int8_model(self) -> Int8Model | None:
-        """The int8 form of the bare model, where our own kernel reads it best; made at the first use."""
+        """The int8 form of the model, if it runs in int8 on this machine; built at the first use."""
         return build_int8_model(self.lm)
 
     @torch.inference_mode()
     def hidden_states_in_slices(self, texts: Sequence[Sequence[int]]) -> Slices[list[Tensor]]:
-        """Final normed hidden states [n, d] of texts of n ids each, under no adapter, as a completion would have them:
-        in slices where the model can be stopped in between."""
+        """Final normed hidden states [n, d] of every text of n ids, without an adapter, in cooperative steps.
+
+        They are computed on the weights that completions use (int8 if `int8_model` is not None).
+        """
         if self.int8_model is not None:
             return (yield from self.int8_model.hidden_states_in_slices(texts))
         longest = max(map(len, texts), default=0)
-        ids = torch.tensor([[*text, *[self.start] * (longest - len(text))] for text in texts], device=self.device)
+        ids = torch.tensor([[*text, *[self.start_id] * (longest - len(text))] for text in texts], device=self.device)
         if isinstance(self.lm, LlamaLM):
             states = yield from self.lm.base_model.forward_in_slices(ids, self.lm.new_cache())
         else:
@@ -157,38 +159,40 @@ class BaseModel:
         return [row[: len(text)] for row, text in zip(states, texts, strict=True)]
 
     def inference_logits(self, hidden: Tensor) -> Tensor:
-        """Logits [n, vocabulary] of states that `reading` gave."""
+        """Logits [n, V] of states from `hidden_states_in_slices`, on the same weights."""
         return self.logits(hidden) if self.int8_model is None else self.int8_model.logits(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., vocabulary] of final hidden states [..., d], in the weights' dtype."""
+        """Logits [..., V] of final hidden states [..., d], in the weights' dtype."""
         scores: Tensor = self.lm.get_output_embeddings()(hidden)
         return scores / self.logit_divisor if self.logit_divisor != 1.0 else scores
 
 
-_THREADS = 3
-"""As many read a prompt that `c2l-small` has not seen in about a third of a second on a CPU that is not `quick`.
-One that is takes 0.6 s with one thread (1024 tokens, AVX2), and 2 ms a token."""
+_SMALL_THREADS = 3
+"""Threads with which `c2l-small` reads a new prompt in about a third of a second on a CPU without `has_fast_cores`.
+
+One fast core (AVX2) takes 0.6 s for a prompt of 1024 tokens, and 2 ms for each generated token.
+"""
 
 
 def resolve_auto(settings: ModelSettings) -> ModelSettings:
-    """The same settings with a model's name: auto is `c2l-small` where there is power for it, else `c2l-nano`.
+    """The settings with "auto" replaced: `c2l-small` if the machine is fast enough, else `c2l-nano`.
 
-    The rule looks at the machine alone, never at its load: another model tomorrow would have to learn the folder anew.
-    ModelError if the device is not there.
+    Depends on the hardware only, not on its load: with another model every folder would have to be indexed again.
+    Raises ModelError if the configured device does not exist.
     """
     if settings.path or settings.id != AUTO:
         return settings
-    power = (
+    fast = (
         pick_device(settings.device).type != "cpu"
-        or thread_count() >= _THREADS
+        or thread_count() >= _SMALL_THREADS
         or (has_fast_cores() and core_count() > 1)
     )
-    return msgspec.structs.replace(settings, id=SMALL if power else NANO)
+    return msgspec.structs.replace(settings, id=SMALL if fast else NANO)
 
 
 def load(settings: ModelSettings) -> BaseModel:
-    """Load the model the settings name, frozen. ModelError says what is missing and what to do."""
+    """Load the model that the settings name, by transformers. Raises ModelError with what is missing and what to do."""
     started = time.perf_counter()
     settings = resolve_auto(settings)
     device = pick_device(settings.device)
@@ -217,13 +221,17 @@ def build_base_model(
     device: torch.device,
     dtype: torch.dtype,
     started: float,
-    kind: str = "",
+    architecture: str = "",
 ) -> BaseModel:
-    """A base of its parts, frozen; `kind` is the name of its class, `started` when its loading began (perf_counter)."""
+    """A `BaseModel` of its parts, with the weights frozen.
+
+    `started` is the `time.perf_counter` at which loading began. `architecture` enters the digest; it defaults to the
+    name of the model's class.
+    """
     lm = lm.eval().requires_grad_(False)
     return BaseModel(
         id=settings.path or settings.id,
-        digest=_digest(lm, kind or type(lm).__name__),
+        digest=_digest(lm, architecture or type(lm).__name__),
         lm=lm,
         tokenizer=tokenizer,
         fim=_fim(tokenizer, getattr(lm.config, "c2l_fim", True)),
@@ -234,13 +242,13 @@ def build_base_model(
     )
 
 
-def _fim(tokenizer: transformers.PreTrainedTokenizerBase, says: object) -> FimTokens | None:
-    """A model's config may say that its middle is poor (false), or in which order it learned to fill (a text)."""
-    return resolve_fim(tokenizer, says if isinstance(says, str) else None) if says else None
+def _fim(tokenizer: transformers.PreTrainedTokenizerBase, configured: object) -> FimTokens | None:
+    """The FIM tokens. `c2l_fim` in a model's config may be false (fills poorly: not used) or the name of an order."""
+    return resolve_fim(tokenizer, configured if isinstance(configured, str) else None) if configured else None
 
 
 def locate(settings: ModelSettings) -> tuple[str, str]:
-    """(folder or Hub name, revision) of the model the settings name. ModelError if a folder holds none."""
+    """(folder or Hub name, revision) of the model. Raises ModelError if a folder holds no model."""
     if settings.path:
         folder = Path(settings.path).expanduser()
         if not (folder / "config.json").is_file():
@@ -249,24 +257,31 @@ def locate(settings: ModelSettings) -> tuple[str, str]:
     if settings.id in SHIPPED:
         folder = ASSETS / settings.id
         if not (folder / "model.safetensors").is_file():
-            raise ModelError(f"The embedded model is missing from {folder}; install the package again.")
+            raise ModelError(f"The shipped model is missing from {folder}; reinstall c2l-lsp.")
         return str(folder), ""
     return settings.id, settings.revision
 
 
 def load_error(settings: ModelSettings, where: str, error: Exception) -> ModelError:
-    """What to tell of an error while a model was loaded."""
+    """The ModelError for an exception raised while the model at `where` was loaded."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(where).is_dir():
         return ModelError(f"The model in {where} cannot be loaded: {first}")
-    hint = "c2l.model.offline is on, so it must be on this machine already" if settings.offline else "check the name"
-    return ModelError(f"The model {where} cannot be had ({hint}): {first}")
+    hint = (
+        "c2l.model.offline is on and the model is not on this machine"
+        if settings.offline
+        else "check the name and the network"
+    )
+    return ModelError(f"The model {where} cannot be loaded ({hint}): {first}")
 
 
-def _digest(lm: Any, kind: str) -> str:  # noqa: ANN401 - any causal LM
-    """Names the weights: a hash of the config and of a strided sample of every tensor (a whole 7B would take long)."""
+def _digest(lm: Any, architecture: str) -> str:  # noqa: ANN401 - any causal LM
+    """A hash of the architecture and of every tensor's name, shape and some 4096 evenly spaced elements.
+
+    Hashing all weights of a 7B model would take too long.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(kind.encode())
+    digest.update(architecture.encode())
     for name, tensor in lm.state_dict().items():
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 4096)].float().cpu().contiguous()

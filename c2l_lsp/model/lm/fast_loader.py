@@ -1,8 +1,9 @@
-"""Loads the folders that need no transformers' modelling code: the engine is up in half the time and memory then.
+"""Loads plain Llama models without transformers' modelling code, in half the time and memory.
 
-That is a folder of a Llama model with ordinary rotary positions, full attention, weights in one safetensors file and a
-plain fast tokenizer, as `train base` writes it. Everything else is `base.load`'s (a Qwen2 model too: transformers gives
-it a tokenizer of its own). The digest is the same either way, so states and adapters fit.
+A folder qualifies if it holds a Llama model with ordinary rotary positions and full attention, its weights in one
+safetensors file, and a plain fast tokenizer; `c2l-lab train base` writes such folders. Any other model is loaded by
+`base.load` (Qwen2 too: transformers gives it a tokenizer class of its own). The digest is the same either way, so
+states and adapters remain valid.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from c2l_lsp.model.lm import base
 from c2l_lsp.model.lm.llama import ARCHITECTURE, Config, LlamaLM
 from c2l_lsp.model.runtime import hardware
 
-_TOKENIZER = "PreTrainedTokenizerFast"  # all of it is in tokenizer.json
+_TOKENIZER = "PreTrainedTokenizerFast"  # tokenizer.json holds all of such a tokenizer
 
 
 def load(settings: ModelSettings) -> base.BaseModel:
-    """The model the settings name: ours where its folder allows it, else transformers'. ModelError as there."""
+    """Load the model that the settings name, by the fastest way. Raises ModelError as `base.load` does."""
     started = time.perf_counter()
     settings = base.resolve_auto(settings)
     where = base.locate(settings)[0]
@@ -36,25 +37,25 @@ def load(settings: ModelSettings) -> base.BaseModel:
     dtype = hardware.pick_dtype(settings.dtype, device)
     try:
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(where, local_files_only=True)
-        lm = _filled(config, Path(where) / "model.safetensors", dtype).to(device)
+        lm = _load_weights(config, Path(where) / "model.safetensors", dtype).to(device)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise base.load_error(settings, where, error) from error
     return base.build_base_model(settings, lm, tokenizer, device, dtype, started, ARCHITECTURE)
 
 
 def read_config(folder: Path) -> Config | None:
-    """The configuration of a folder this module can load; None for any other."""
+    """The configuration of a folder that this module can load; None for any other."""
     try:
         config = msgspec.json.decode((folder / "config.json").read_bytes(), type=Config)
         tokenizer = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes())["tokenizer_class"]
     except (OSError, KeyError, TypeError, msgspec.DecodeError):
         return None
-    whole = all((folder / name).is_file() for name in ("model.safetensors", "tokenizer.json"))
-    return config if whole and config.is_supported and tokenizer == _TOKENIZER else None
+    complete = all((folder / name).is_file() for name in ("model.safetensors", "tokenizer.json"))
+    return config if complete and config.is_supported and tokenizer == _TOKENIZER else None
 
 
-def _filled(config: Config, path: Path, dtype: torch.dtype) -> LlamaLM:
-    """The model with its weights copied: a file that is mapped and then cut short would end the process."""
+def _load_weights(config: Config, path: Path, dtype: torch.dtype) -> LlamaLM:
+    """The model with its weights copied: truncating a memory-mapped file would end the process at the next access."""
     with torch.device("meta"):
         lm = LlamaLM(config)
     weights = {name: tensor.to(dtype, copy=True) for name, tensor in load_file(path).items()}

@@ -1,4 +1,9 @@
-"""Fill-in-the-middle by model family: which tokens, in which order. A new family is a new row.
+"""Fill-in-the-middle prompts, by model family.
+
+To add a base-model family, add a row to FAMILIES: the texts of its three FIM tokens, the order of the prompt's parts,
+and the tokens that end a completion. A loaded model belongs to the first family whose three FIM tokens its tokenizer
+has; a model without them gets the text before the cursor only. Nothing else names families. `test_base.py` checks every
+row.
 
 Sources: the tokenizer files and papers of Qwen2.5-Coder, StarCoder2, Code Llama, DeepSeek-Coder, Codestral, Granite.
 """
@@ -9,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 ORDERS = ("psm", "spm", "joined")
+"""Orders of prefix, suffix and middle in a prompt; see `FimTokens.prompt`."""
 
 
 class _Vocabulary(Protocol):
@@ -20,7 +26,7 @@ class _Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class FimFamily:
-    """Token texts of one family, and one of ORDERS."""
+    """FIM tokens of one family, as text; `order` is one of ORDERS, `stops` are the tokens that end a completion."""
 
     name: str
     prefix: str
@@ -69,11 +75,13 @@ class FimTokens:
     stops: frozenset[int]
 
     def prompt(self, before: list[int], after: list[int]) -> list[int]:
-        """Ids of a prompt that asks for what stands between `before` and `after`.
+        """The prompt for the text between `before` and `after`. P, S, M are the prefix, suffix and middle token.
 
-        psm (Qwen, StarCoder, DeepSeek, Code Llama): P before S after M.
-        spm (Codestral): S after P before, no middle token.
-        joined (our own models): P S after M before, so that the answer goes on directly from the text before it.
+        | order | prompt | models |
+        |---|---|---|
+        | psm | P before S after M | Qwen, StarCoder, Granite, DeepSeek, Code Llama |
+        | spm | S after P before | Codestral |
+        | joined | P S after M before | ours; the answer directly continues the text before it |
         """
         if self.order == "joined":
             return [self.prefix, self.suffix, *after, self.middle, *before]
@@ -83,21 +91,21 @@ class FimTokens:
 
 
 def resolve_fim(tokenizer: _Vocabulary, order: str | None = None) -> FimTokens | None:
-    """The family whose three tokens this tokenizer knows; None for a model without fill-in-the-middle.
+    """The first family whose three FIM tokens the tokenizer has, as ids; None if there is none.
 
-    `order`: what the model's own config says it was trained in (one of ORDERS), None for its family's.
+    `order` is the order that the model's config names; an unknown one or None means the family's.
     """
 
-    def known(token: str) -> int | None:
+    def id_of(token: str) -> int | None:
         index = tokenizer.convert_tokens_to_ids(token)
         return None if index is None or index < 0 or index == tokenizer.unk_token_id else int(index)
 
     for family in FAMILIES:
-        ids = [known(token) for token in (family.prefix, family.suffix, family.middle)]
+        ids = [id_of(token) for token in (family.prefix, family.suffix, family.middle)]
         if any(index is None for index in ids):
             continue
-        first, second, third = (int(index) for index in ids if index is not None)
-        stops = frozenset(index for token in family.stops if (index := known(token)) is not None)
+        prefix, suffix, middle = (int(index) for index in ids if index is not None)
+        stops = frozenset(index for token in family.stops if (index := id_of(token)) is not None)
         chosen = order if order in ORDERS else family.order
-        return FimTokens(family.name, first, second, third, chosen, stops)
+        return FimTokens(family.name, prefix, suffix, middle, chosen, stops)
     return None

@@ -1,7 +1,7 @@
-"""Token ids of a text that is asked for again and again while it grows: all but its last lines are encoded once.
+"""Tokenization of a text that is encoded again and again while it grows; only its last lines are encoded anew.
 
-That needs a tokenizer that never joins the end of a line with what stands before it, as ours; others are asked for the
-whole text every time.
+This needs a tokenizer without tokens that span the end of a line and the text before it, as the shipped models have.
+With any other tokenizer the whole text is encoded every time.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from itertools import pairwise
 Encode = Callable[[str], list[int]]
 
 BLOCK_LINES = 16
-"""Lines of a block."""
+"""Lines of a cached block."""
 
-_KEPT = 512  # blocks: as many as are in sight of some documents
+_CACHED_BLOCKS = 512  # enough for the visible context of several documents
 _ENDS = ("x", "x1", "_", ")", "):", '"', "# ?!", "x  ", "x\t", "é", "→", "a = b")
 _BEGINNINGS = ("\n", "\nx", "\n\nx", "\n    x", "\n\t\t)", "\n\n    \n  x", "\r\n", "\r\n  x", '\n"""', "\n1")
 
 
 class IncrementalTokenizer:
-    """Encodes by `encode`, which depends on nothing but the text."""
+    """Encodes texts block by block with a cache; `encode` must be a pure function."""
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
-        self._known = lru_cache(_KEPT)(lambda block: tuple(encode(block)))
+        self._encode_block = lru_cache(_CACHED_BLOCKS)(lambda block: tuple(encode(block)))
         self.can_split = all(encode(a + b) == [*encode(a), *encode(b)] for a in _ENDS for b in _BEGINNINGS)
-        """Whether a text may be cut before the end of a line."""
+        """Whether a text may be divided before the end of a line without changing its ids, judged on samples."""
 
     def __call__(self, text: str) -> list[int]:
-        """The ids of a text, as `encode` gives them."""
+        """The ids of a text, equal to `encode(text)`."""
         if not self.can_split:
             return self._encode(text)
         ids: list[int] = []
-        places = [0, *_cuts(text)]
-        for begin, end in pairwise(places):
-            ids += self._known(text[begin:end])
-        return [*ids, *self._encode(text[places[-1] :])]
+        cuts = [0, *_cuts(text)]
+        for begin, end in pairwise(cuts):
+            ids += self._encode_block(text[begin:end])
+        return [*ids, *self._encode(text[cuts[-1] :])]
 
 
 def _cuts(text: str) -> list[int]:
-    """Where blocks of a text end: before the line ends that precede every LINES-th line, empty lines before it too."""
+    """The ends of the blocks: before every BLOCK_LINES-th line, and before the line ends and blank lines above it."""
     cuts: list[int] = []
     at = 0
     for number, line in enumerate(text.split("\n")):

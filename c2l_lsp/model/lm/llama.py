@@ -1,6 +1,7 @@
-"""Llama models without transformers' modelling code, which takes seconds to import and a hundred megabytes.
+"""Llama models without transformers' modelling code, whose import takes seconds and a hundred megabytes.
 
-Modules have transformers' names, so that weights, adapters and hooks fit either. Which folders it is for: `light`.
+Modules have the names that transformers uses, so that weights, adapters and hooks fit both. `fast_loader` decides which
+models are loaded by this module.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from torch.nn import functional
 from c2l_lsp.model.runtime.cooperative import Slices, drain
 
 ARCHITECTURE = "LlamaForCausalLM"
+"""The class name in config.json; part of the digest."""
 
 
 class Config(msgspec.Struct, frozen=True):
-    """What of a config.json decides the mathematics, with transformers' names and defaults."""
+    """The fields of config.json that decide the computation, with transformers' names and defaults."""
 
     model_type: str
     architectures: list[str]
@@ -47,7 +49,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def is_supported(self) -> bool:
-        """Whether these are the mathematics of this module."""
+        """Whether this module implements the model."""
         rope = self.rope_parameters
         return (
             (self.model_type, self.architectures) == ("llama", [ARCHITECTURE])
@@ -66,27 +68,27 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def head_size(self) -> int:
-        """Numbers a head."""
+        """Width h of an attention head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
 
 @dataclass
 class KVCache:
-    """Keys and values [B, K, T, h] of every layer of one batch of texts."""
+    """Keys and values [B, K, T, h] of every layer, for one batch of texts."""
 
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def append(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values with new ones after them."""
+        """Append new keys and values to a layer; returns all of them."""
         if index in self.layers:
             old = self.layers[index]
             keys, values = torch.cat((old[0], keys), 2), torch.cat((old[1], values), 2)
         self.layers[index] = (keys, values)
         return keys, values
 
-    def crop(self, count: int) -> None:
-        """Forget the last −`count` positions."""
-        self.layers = {i: (k[:, :, :count], v[:, :, :count]) for i, (k, v) in self.layers.items()}
+    def crop(self, end: int) -> None:
+        """Keep the positions before `end`; as in a slice, −n removes the last n."""
+        self.layers = {i: (k[:, :, :end], v[:, :, :end]) for i, (k, v) in self.layers.items()}
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class RMSNorm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Angles of rotary positions: θ^(−2i/h)."""
+    """Rotary position embedding with frequencies θ^(−2i/h) (Su et al. 2021, arXiv 2104.09864)."""
 
     attention_scaling = 1.0
     inv_freq: Tensor
@@ -120,19 +122,19 @@ class Rotary(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         powers = torch.arange(0, config.head_size, 2, dtype=torch.float32, device="cpu") / config.head_size
-        # of the module, so that it goes to the device with the weights; it stays fp32 whatever they are: [h/2]
+        # [h/2], a buffer so that it moves to the device with the weights; always fp32
         self.register_buffer("inv_freq", 1.0 / config.theta**powers, persistent=False)
 
     def forward(self, start: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [T, h] of the positions of x [B, T, d] from `start` on, in its dtype."""
-        places = torch.arange(start, start + x.shape[1], dtype=torch.float32, device=x.device)
-        angles = places[:, None] * self.inv_freq
+        """Cosines and sines [T, h] for x [B, T, d] at positions from `start` on, in the dtype of x."""
+        positions = torch.arange(start, start + x.shape[1], dtype=torch.float32, device=x.device)
+        angles = positions[:, None] * self.inv_freq
         both = torch.cat((angles, angles), -1)
         return both.cos().to(x.dtype), both.sin().to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Grouped queries, causal."""
+    """Causal grouped-query attention."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -147,7 +149,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache, index: int
     ) -> Tensor:
-        """[B, T, d] → [B, T, d]; a mask [T, L] says what each row sees, None: all before it and itself."""
+        """[B, T, d] → [B, T, d]. mask [T, L]: positions that each row attends to; None: all up to itself."""
         projected = (projection(x) for projection in (self.q_proj, self.k_proj, self.v_proj))
         q, k, v = (one.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for one in projected)
         k, v = cache.append(index, _turned(k, turn), v)
@@ -177,7 +179,7 @@ class MLP(nn.Module):
 
 
 class Layer(nn.Module):
-    """One block."""
+    """One transformer layer."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -199,10 +201,8 @@ class LlamaModel(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        shape = (
-            config.vocab_size,
-            config.hidden_size,
-        )  # an empty matrix: to draw one would import torch's compiler, a second and a half
+        shape = (config.vocab_size, config.hidden_size)
+        # An empty matrix: random initialisation would import torch's compiler, which takes 1.5 s.
         self.embed_tokens = nn.Embedding(*shape, _weight=torch.empty(shape))
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -210,7 +210,7 @@ class LlamaModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.embed_tokens.weight.device
 
     def forward(
@@ -220,15 +220,17 @@ class LlamaModel(nn.Module):
         past_key_values: KVCache | None = None,
         use_cache: bool = False,
     ) -> Output:
-        """States of ids [B, T], padded on the right if at all: no real position sees the padding, so that
-        `attention_mask` is not asked; with a cache they stand after what it holds."""
+        """Hidden states of ids [B, T], at the positions after those in the cache.
+
+        Padding must be on the right; causal attention keeps it from real positions, so `attention_mask` is ignored.
+        """
         del attention_mask, use_cache
         return Output(
             drain(self.forward_in_slices(input_ids, KVCache() if past_key_values is None else past_key_values))
         )
 
     def forward_in_slices(self, input_ids: Tensor, cache: KVCache) -> Slices[Tensor]:
-        """States [B, T, d] as `forward` gives them, a layer a slice."""
+        """As `forward`, with one layer per cooperative step: final normed hidden states [B, T, d]."""
         start = cache.layers[0][0].shape[2] if cache.layers else 0
         x = self.embed_tokens(input_ids)
         turn, T = self.rotary_emb(start, x), input_ids.shape[1]
@@ -240,7 +242,7 @@ class LlamaModel(nn.Module):
 
 
 class LlamaLM(nn.Module):
-    """What the engine asks of a transformers causal LM."""
+    """A Llama causal LM with the part of transformers' interface that this package uses."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -255,18 +257,18 @@ class LlamaLM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' number format."""
+        """Dtype of the weights."""
         return self.lm_head.weight.dtype
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The head."""
+        """The head, [V, d]."""
         return self.lm_head
 
     def new_cache(self) -> KVCache:
-        """An empty cache for one text."""
+        """An empty KV cache."""
         return KVCache()

@@ -1,8 +1,8 @@
-"""What the editor shows now and what became of it: typing-through, partial and full acceptance. Pure bookkeeping.
+"""Tracks what happens to a suggestion: typed along, accepted in part, accepted in full. Only counts; shows nothing.
 
-Editors tell a server only a full acceptance; that a suggestion is typed along, or taken word by word, is read off the
-document: as long as it equals prefix + a head of the suggestion + suffix, the suggestion is alive. Some editors collect
-keystrokes before they tell of them: an accepted word is what one edit brings and what ends where a word ends.
+LSP reports full acceptance only. The rest is inferred from the document: while its text equals prefix + a head of the
+suggestion + suffix, the suggestion is still active. Some editors send several keystrokes in one message, so text counts
+as accepted only if one edit inserted it and it ends at a word boundary.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from c2l_lsp.engine.wire import Completion
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.text import splits_word
 
-_KEPT = 200
+_MAX_OUTCOMES = 200
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One result: candidate texts with the ids the editor knows them by, and how they came about."""
+    """The candidate texts of one result, their ids in the editor, and how they were computed.
+
+    `source` is engine, cache or typed. `adapter`: whether the request allowed an adapter.
+    """
 
     uri: str
     prefix: str
@@ -28,172 +31,180 @@ class Suggestion:
     texts: tuple[str, ...]
     ids: tuple[str, ...]
     source: str
-    answer: Completion
+    completion: Completion
     adapter: bool = True
 
     @property
     def adapted(self) -> bool:
-        """Whether an adapter was in force."""
-        return self.answer.generation > 0
+        """Whether an adapter was in effect."""
+        return self.completion.generation > 0
 
 
 @dataclass
 class Outcome:
-    """What became of one candidate: characters of it that were accepted, and that were typed by hand."""
+    """The outcome of one candidate: how many of its characters were accepted, and how many were typed."""
 
-    given: Suggestion
+    suggestion: Suggestion
     text: str
-    accepted: int = 0
-    typed: int = 0
-    partly: bool = False
-    wholly: bool = False
+    accepted_chars: int = 0
+    typed_chars: int = 0
+    partly_accepted: bool = False
+    fully_accepted: bool = False
 
 
 @dataclass
-class _Alive:
-    given: Suggestion
+class _ActiveSuggestion:
+    suggestion: Suggestion
     typed: str = ""
 
 
 @dataclass
 class AcceptanceTracker:
-    """The living suggestion of each document, and the last candidates by id.
+    """The active suggestion of each document, and the outcomes of the last candidates by id.
 
-    `infers` False: the editor says itself what was accepted in part, and edits are not counted.
+    `infer_partial` False: the editor reports partial acceptance itself, so it is not inferred from edits.
     """
 
     statistics: Statistics
-    infers: bool = True
-    _alive: dict[str, _Alive] = field(default_factory=dict)
-    _fates: OrderedDict[str, Outcome] = field(default_factory=OrderedDict)
+    infer_partial: bool = True
+    _active: dict[str, _ActiveSuggestion] = field(default_factory=dict)
+    _outcomes: OrderedDict[str, Outcome] = field(default_factory=OrderedDict)
 
-    def show(self, given: Suggestion) -> None:
-        """A result goes to the editor."""
-        self._alive[given.uri] = _Alive(given)
-        for index, (name, text) in enumerate(zip(given.ids, given.texts, strict=True)):
-            self._fates[name] = Outcome(given, text)
+    def track(self, suggestion: Suggestion) -> None:
+        """Start tracking a suggestion that is sent to the editor; it replaces the document's previous one."""
+        self._active[suggestion.uri] = _ActiveSuggestion(suggestion)
+        for index, (name, text) in enumerate(zip(suggestion.ids, suggestion.texts, strict=True)):
+            self._outcomes[name] = Outcome(suggestion, text)
             if index == 0:
-                self.statistics.shown(given.adapted, len(text))
-        while len(self._fates) > _KEPT:
-            self._fates.popitem(last=False)
+                self.statistics.record_shown(suggestion.adapted, len(text))
+        while len(self._outcomes) > _MAX_OUTCOMES:
+            self._outcomes.popitem(last=False)
 
     def forget(self, uri: str) -> None:
-        """The document was closed."""
-        self._alive.pop(uri, None)
+        """Stop tracking the suggestion of a closed document."""
+        self._active.pop(uri, None)
 
-    def typed_through(self, uri: str, prefix: str, suffix: str, adapter: bool) -> Suggestion | None:
-        """What is left of the living suggestion here, if the text typed since agrees with it."""
-        alive = self._alive.get(uri)
-        if alive is None or alive.given.adapter != adapter:
+    def remainder(self, uri: str, prefix: str, suffix: str, adapter: bool) -> Suggestion | None:
+        """The rest of the active suggestion if the text typed since is the start of it; None otherwise."""
+        active = self._active.get(uri)
+        if active is None or active.suggestion.adapter != adapter:
             return None
-        typed = _between(alive.given, prefix, suffix)
+        suggestion = active.suggestion
+        typed = _typed_since(suggestion, prefix, suffix)
         if typed is None:
             return None
-        given = alive.given
-        pairs = zip(given.ids, given.texts, strict=True)
+        pairs = zip(suggestion.ids, suggestion.texts, strict=True)
         rest = [(name, text[len(typed) :]) for name, text in pairs if text.startswith(typed) and text != typed]
         if not rest:
             return None
         ids, texts = zip(*rest, strict=True)
-        return Suggestion(uri, prefix, suffix, texts, ids, "typed", given.answer, adapter)
+        return Suggestion(uri, prefix, suffix, texts, ids, "typed", suggestion.completion, adapter)
 
-    def changed(self, uri: str, text: str, inserted: Sequence[int] = ()) -> None:
-        """A document has a new text: follow its suggestion, or let it go.
+    def document_changed(self, uri: str, text: str, inserted: Sequence[int] = ()) -> None:
+        """Update the document's suggestion from its new text; it ends if the text no longer matches.
 
-        `inserted`: how many characters each edit brought, in order; empty if nobody knows, then it was one edit.
+        `inserted`: number of characters that each edit inserted, in order. Empty if unknown: it counts as one edit.
         """
-        alive = self._alive.get(uri)
-        if alive is None:
+        active = self._active.get(uri)
+        if active is None:
             return
-        given = alive.given
+        suggestion = active.suggestion
         typed = None
-        if len(text) >= len(given.prefix) + len(given.suffix) and text.endswith(given.suffix):
-            typed = _between(given, text[: len(text) - len(given.suffix)], given.suffix)
+        if len(text) >= len(suggestion.prefix) + len(suggestion.suffix) and text.endswith(suggestion.suffix):
+            typed = _typed_since(suggestion, text[: len(text) - len(suggestion.suffix)], suggestion.suffix)
         if typed is None:
-            del self._alive[uri]
+            del self._active[uri]
             return
-        gained = len(typed) - len(alive.typed)
-        taken = min(gained, sum(size for size in inserted or (gained,) if size > 1))
-        if taken > 1 and not self.infers:
-            pass  # the editor says what it was
-        elif taken > 1 and any(_ends_at_word(text, typed) for text in given.texts):
-            self._took(given, typed, taken)
+        added = len(typed) - len(active.typed)
+        inserted_at_once = min(added, sum(size for size in inserted or (added,) if size > 1))
+        if inserted_at_once > 1 and not self.infer_partial:
+            pass  # the editor reports it
+        elif inserted_at_once > 1 and any(_ends_at_word_boundary(text, typed) for text in suggestion.texts):
+            self._add_accepted(suggestion, typed, inserted_at_once)
         else:
-            self._typed(given, gained, len(typed))
-        alive.typed = typed
+            self._add_typed(suggestion, added, len(typed))
+        active.typed = typed
 
-    def accepted(self, name: str, chars: int = 0, *, partly: bool = False) -> Outcome | None:
-        """The editor says it inserted `chars` characters of a candidate (0: all that was left of it)."""
-        fate = self._fates.get(name)
-        if fate is None or fate.wholly:
-            return fate
-        first, before = not (partly and fate.partly), fate.partly
-        fate.partly, fate.wholly = fate.partly or partly, not partly
-        self._count(fate, chars or len(fate.text) - fate.accepted - fate.typed, partly=partly, first=first, rest=before)
+    def record_accepted(self, name: str, chars: int = 0, *, partly: bool = False) -> Outcome | None:
+        """Record that the editor inserted `chars` characters of a candidate (0: the whole rest).
+
+        Returns the outcome of the candidate; None if its id is unknown.
+        """
+        outcome = self._outcomes.get(name)
+        if outcome is None or outcome.fully_accepted:
+            return outcome
+        first, before = not (partly and outcome.partly_accepted), outcome.partly_accepted
+        outcome.partly_accepted, outcome.fully_accepted = outcome.partly_accepted or partly, not partly
+        chars = chars or len(outcome.text) - outcome.accepted_chars - outcome.typed_chars
+        self._count(outcome, chars, partly=partly, first=first, rest=before)
         if not partly:
-            self._alive.pop(fate.given.uri, None)
-        return fate
+            self._active.pop(outcome.suggestion.uri, None)
+        return outcome
 
     def explain(self, name: str) -> dict[str, object] | None:
-        """How a candidate came about; without any text."""
-        fate = self._fates.get(name)
-        if fate is None:
+        """How a candidate was computed, as plain JSON values without any text; None if its id is unknown."""
+        outcome = self._outcomes.get(name)
+        if outcome is None:
             return None
-        answer, ms = fate.given.answer, fate.given.answer.ms
+        completion, ms = outcome.suggestion.completion, outcome.suggestion.completion.ms
         return {
             "id": name,
-            "uri": fate.given.uri,
-            "source": fate.given.source,
-            "candidates": len(fate.given.ids),
-            "chars": len(fate.text),
-            "acceptedChars": fate.accepted,
-            "generation": answer.generation,
-            "promptTokens": answer.prompt_tokens,
-            "reusedTokens": answer.reused_tokens,
-            "newTokens": answer.new_tokens,
+            "uri": outcome.suggestion.uri,
+            "source": outcome.suggestion.source,
+            "candidates": len(outcome.suggestion.ids),
+            "chars": len(outcome.text),
+            "acceptedChars": outcome.accepted_chars,
+            "generation": completion.generation,
+            "promptTokens": completion.prompt_tokens,
+            "reusedTokens": completion.reused_tokens,
+            "newTokens": completion.new_tokens,
             "ms": {"prefill": ms.prefill, "decode": ms.decode, "total": ms.total},
-            "stop": answer.stop,
-            "reason": answer.reason,
-            "meanLogprob": answer.mean_logprob,
+            "stop": completion.stop,
+            "reason": completion.reason,
+            "meanLogprob": completion.mean_logprob,
         }
 
-    def _typed(self, given: Suggestion, gained: int, length: int) -> None:
-        """By hand: `gained` characters more (negative: fewer) of a suggestion of which `length` are there."""
-        for name in given.ids:
-            if (fate := self._fates.get(name)) is not None:
-                fate.typed = max(0, min(fate.typed + max(0, gained), length))
+    def _add_typed(self, suggestion: Suggestion, added: int, length: int) -> None:
+        """Count `added` typed characters (negative: deleted); `length` characters of the suggestion are there now."""
+        for name in suggestion.ids:
+            if (outcome := self._outcomes.get(name)) is not None:
+                outcome.typed_chars = max(0, min(outcome.typed_chars + max(0, added), length))
 
-    def _took(self, given: Suggestion, typed: str, taken: int) -> None:
-        for name, text in zip(given.ids, given.texts, strict=True):
-            fate = self._fates.get(name)
-            if fate is None or fate.wholly or not text.startswith(typed):
+    def _add_accepted(self, suggestion: Suggestion, typed: str, chars: int) -> None:
+        for name, text in zip(suggestion.ids, suggestion.texts, strict=True):
+            outcome = self._outcomes.get(name)
+            if outcome is None or outcome.fully_accepted or not text.startswith(typed):
                 continue
             if typed == text:
-                fate.wholly = True
-                self._count(fate, taken, partly=False, first=True, rest=fate.partly)
+                outcome.fully_accepted = True
+                self._count(outcome, chars, partly=False, first=True, rest=outcome.partly_accepted)
             else:
-                first, fate.partly = not fate.partly, True
-                self._count(fate, taken, partly=True, first=first, rest=False)
+                first, outcome.partly_accepted = not outcome.partly_accepted, True
+                self._count(outcome, chars, partly=True, first=first, rest=False)
             return
 
-    def _count(self, fate: Outcome, chars: int, *, partly: bool, first: bool, rest: bool) -> None:
-        saved = max(0, min(chars, len(fate.text) - fate.accepted))  # taken back and taken again it is saved once
-        fate.accepted += saved
-        self.statistics.accepted(fate.given.adapted, saved, partly=partly, first=first, rest=rest)
+    def _count(self, outcome: Outcome, chars: int, *, partly: bool, first: bool, rest: bool) -> None:
+        # Text that is accepted, undone and accepted again counts once.
+        new_chars = max(0, min(chars, len(outcome.text) - outcome.accepted_chars))
+        outcome.accepted_chars += new_chars
+        self.statistics.record_accepted(outcome.suggestion.adapted, new_chars, partly=partly, first=first, rest=rest)
 
 
-def _ends_at_word(text: str, typed: str) -> bool:
-    """Whether `typed` is the beginning of `text` and does not end inside a word."""
+def _ends_at_word_boundary(text: str, typed: str) -> bool:
+    """Whether `typed` is the start of `text` and does not end inside a word."""
     return text.startswith(typed) and not splits_word(typed, text[len(typed) :])
 
 
-def _between(given: Suggestion, prefix: str, suffix: str) -> str | None:
-    """What was typed since, if it is a head of a candidate. An editor may have closed a bracket of its own after it."""
-    if not prefix.startswith(given.prefix) or not suffix.endswith(given.suffix):
+def _typed_since(suggestion: Suggestion, prefix: str, suffix: str) -> str | None:
+    """The text typed since the suggestion if it is the start of a candidate; None otherwise.
+
+    Closing brackets that the editor inserted after it are accepted if the candidate ends with them.
+    """
+    if not prefix.startswith(suggestion.prefix) or not suffix.endswith(suggestion.suffix):
         return None
-    typed = prefix[len(given.prefix) :]
-    added = suffix[: len(suffix) - len(given.suffix)]
-    for text in given.texts:
-        if text.startswith(typed) and (not added or text.rstrip().endswith(added)):
+    typed = prefix[len(suggestion.prefix) :]
+    auto_closed = suffix[: len(suffix) - len(suggestion.suffix)]
+    for text in suggestion.texts:
+        if text.startswith(typed) and (not auto_closed or text.rstrip().endswith(auto_closed)):
             return typed
     return None

@@ -1,31 +1,31 @@
-"""How long to wait after a keystroke before work starts: shorter while answers come in time, longer while they do not.
+"""Adaptive debounce: the pause between a keystroke and the computation of a completion.
 
-A request that the next keystroke overtakes was work for nothing, and kept the engine from the next one. Somebody who
-types in bursts is waited for; to somebody who pauses at every word the answer comes sooner.
+A request that the next keystroke supersedes wastes engine time and delays the next request. The pause therefore grows
+while requests are superseded (typing in bursts) and shrinks while they are answered.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHORTEST, LONGEST = 0.5, 2.0
-"""Times the setting `completion.debounceMs`: when no request, and when every request, was overtaken of late. Chosen so
-that the setting stays the middle; what they save with real typing is not measured."""
+MIN_FACTOR, MAX_FACTOR = 0.5, 2.0
+"""Factors of the setting `completion.debounceMs` when no recent request, and when every recent request, was superseded.
+The factor starts at 1. Their benefit with real typing has not been measured."""
 
-_MEMORY = 0.85  # of what came before, at each request
-_START = (1 - SHORTEST) / (LONGEST - SHORTEST)  # the setting itself
+_DECAY = 0.85  # weight of the past at each request
+_INITIAL = (1 - MIN_FACTOR) / (MAX_FACTOR - MIN_FACTOR)  # gives the factor 1
 
 
 @dataclass
 class AdaptiveDebounce:
-    """The share of one document's late requests that were overtaken, newest counted most."""
+    """`superseded` is an exponential moving average: the share of a document's recent requests that were superseded."""
 
-    overtaken: float = _START
+    superseded: float = _INITIAL
 
-    def note(self, overtaken: bool) -> None:
-        """One request has ended: another overtook it, or it was answered."""
-        self.overtaken = _MEMORY * self.overtaken + (1 - _MEMORY) * overtaken
+    def record(self, superseded: bool) -> None:
+        """Record that a request was superseded, or answered."""
+        self.superseded = _DECAY * self.superseded + (1 - _DECAY) * superseded
 
-    def wait(self, debounce_ms: int) -> float:
-        """Seconds to wait at this setting."""
-        return debounce_ms / 1000 * (SHORTEST + (LONGEST - SHORTEST) * self.overtaken)
+    def delay(self, debounce_ms: int) -> float:
+        """The pause in seconds for a value of the setting in milliseconds."""
+        return debounce_ms / 1000 * (MIN_FACTOR + (MAX_FACTOR - MIN_FACTOR) * self.superseded)

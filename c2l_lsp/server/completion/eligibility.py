@@ -1,4 +1,4 @@
-"""Whether a completion may be given at a place, and if not, why. No model, no LSP: settings, switches and one line."""
+"""Decides whether a completion may be shown at a position, from settings, switches and the text of one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from c2l_lsp.config import Settings
 from c2l_lsp.server.transport.protocol import Reason, Switched
 from c2l_lsp.text import CLOSERS
 
-_CLOSERS = frozenset(f" \t{CLOSERS}")
+_IGNORED_IN_SUFFIX = frozenset(f" \t{CLOSERS}")
 _HASH = ("#",)
 _SLASH = ("//",)
 COMMENT_MARKS: dict[str, tuple[str, ...]] = {
@@ -26,24 +26,27 @@ _STRING = re.compile(r"""("(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?)""")
 
 @dataclass
 class Switches:
-    """What the user turned on or off while running; None and absence leave it to the settings."""
+    """What the user turned on or off at run time. Languages and documents that are absent follow the settings.
 
-    everything: bool = True
+    `snoozed_until` is in seconds since the epoch.
+    """
+
+    enabled: bool = True
     languages: dict[str, bool] = field(default_factory=dict)
     documents: dict[str, bool] = field(default_factory=dict)
     snoozed_until: float = 0.0
 
     def restore(self, switched: Switched) -> None:
-        """What the user had turned on and off when a former server of the same editor ended."""
-        self.everything = not switched.off
+        """Restore the switches of the editor's previous server process."""
+        self.enabled = not switched.off
         self.documents.update(switched.documents)
         self.languages.update(switched.languages)
         self.snoozed_until = switched.snoozed_until
 
 
 @dataclass(frozen=True)
-class Spot:
-    """A place in a document, as far as the gate looks."""
+class CursorContext:
+    """The position of a request: document, language, the text of the line around the cursor, kind of request."""
 
     uri: str
     language: str
@@ -53,13 +56,13 @@ class Spot:
 
 
 def language_on(settings: Settings, switches: Switches, language: str) -> bool:
-    """Whether completions are on for a language."""
+    """Whether completions are turned on for a language."""
     return switches.languages.get(language, settings.enabled_for(language))
 
 
-def closed_for_document(settings: Settings, switches: Switches, uri: str, language: str, now: float) -> Reason | None:
-    """Why a document gets no automatic completion anywhere; None if it does."""
-    if not switches.everything:
+def document_ineligible(settings: Settings, switches: Switches, uri: str, language: str, now: float) -> Reason | None:
+    """Why a document gets no automatic completions at any position; None if it gets some."""
+    if not switches.enabled:
         return Reason.OFF
     document = switches.documents.get(uri)
     if document is False:
@@ -71,24 +74,24 @@ def closed_for_document(settings: Settings, switches: Switches, uri: str, langua
     return Reason.MANUAL if settings.completion.trigger == "manual" else None
 
 
-def closed(settings: Settings, switches: Switches, spot: Spot, now: float) -> Reason | None:
-    """Why a request gets no completion; None if it does. An explicit request passes all but the off switches."""
-    reason = closed_for_document(settings, switches, spot.uri, spot.language, now)
-    if spot.invoked:
+def ineligible(settings: Settings, switches: Switches, cursor: CursorContext, now: float) -> Reason | None:
+    """Why a request gets no completion; None if it may get one. Explicit requests are refused only by off switches."""
+    reason = document_ineligible(settings, switches, cursor.uri, cursor.language, now)
+    if cursor.invoked:
         return None if reason in (Reason.SNOOZED, Reason.MANUAL) else reason
     if reason is not None:
         return reason
     completion = settings.completion
-    if sum(char not in _CLOSERS for char in spot.after) > completion.max_line_suffix:
+    if sum(char not in _IGNORED_IN_SUFFIX for char in cursor.after) > completion.max_line_suffix:
         return Reason.LINE_SUFFIX
-    if len(spot.before.strip()) < completion.min_chars:
+    if len(cursor.before.strip()) < completion.min_chars:
         return Reason.MIN_CHARS
-    if not completion.in_comments and in_comment(spot.language, spot.before):
+    if not completion.in_comments and in_comment(cursor.language, cursor.before):
         return Reason.COMMENT
     return None
 
 
 def in_comment(language: str, before: str) -> bool:
-    """Whether a line's text up to the cursor has opened a line comment. Strings over several lines are not seen."""
+    """Whether the text of a line up to the cursor starts a line comment. Multi-line strings are not recognised."""
     code = _STRING.sub(" ", before)
     return any(mark in code for mark in COMMENT_MARKS.get(language, ()))

@@ -1,4 +1,4 @@
-"""What of the text after the cursor a suggestion replaces, and how a selected popup entry enters it. No LSP types."""
+"""The range that a suggestion replaces, with and without a selected popup entry. Uses no LSP types."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ _PAIRS = {")": "(", "]": "[", "}": "{"}
 _QUOTES = "\"'`"
 
 
-def covered(text: str, rest: str) -> int:
-    """How many characters of the rest of the line the text writes again and therefore replaces.
+def overlap(text: str, rest: str) -> int:
+    """Number of characters after the cursor that a suggestion repeats and therefore replaces.
 
-    Only closers that the text does not itself open count: `a, b)` before `)` covers it, `f(a)` before `)` does not.
+    Only closing brackets and quotes that the suggestion does not open count: `a, b)` before `)` replaces it, `f(a)`
+    before `)` does not.
     """
     for size in range(len(leading_closers(rest).rstrip()), 0, -1):
         tail = rest[:size]
-        if tail.strip() and text.endswith(tail) and _closed(text[:-size]):
+        if tail.strip() and text.endswith(tail) and _is_balanced(text[:-size]):
             return size
     return 0
 
 
-def _closed(text: str) -> bool:
-    """Whether nothing stays open at the end of a text that may begin inside brackets or a string."""
+def _is_balanced(text: str) -> bool:
+    """Whether a text closes everything that it opens. It may start inside brackets."""
     open_brackets: list[str] = []
     for char in text:
         if char in _PAIRS.values():
@@ -36,7 +37,7 @@ def _closed(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Selected:
-    """The popup entry under the cursor: the editor's range for it, and its text."""
+    """The selected popup entry: the range that it replaces, in the editor's positions, and its text."""
 
     start: tuple[int, int]
     end: tuple[int, int]
@@ -45,7 +46,10 @@ class Selected:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a suggestion goes: it replaces start..end by `head` + a candidate, which begins with `must_start`."""
+    """The range of a suggestion: it replaces columns start..end with `head` + a candidate.
+
+    The candidate must begin with `must_start`. `fixed`: the range is the popup entry's and does not grow.
+    """
 
     line: int
     start: int
@@ -57,13 +61,13 @@ class Target:
 
 
 def target(document: Document, position: tuple[int, int], selected: Selected | None) -> Target:
-    """The target at the editor's position. With a popup entry selected, the suggestion extends that entry."""
+    """The target at an editor's position. A suggestion continues the selected popup entry if there is one."""
     line, cursor = document.locate(*position)
     if selected is None:
         return Target(line, cursor, cursor, cursor)
     (first, start), (last, end) = document.locate(*selected.start), document.locate(*selected.end)
     if first != line or last != line or start > cursor or end < cursor:
-        return Target(line, cursor, cursor, cursor)  # an entry elsewhere says nothing about this place
+        return Target(line, cursor, cursor, cursor)  # the entry is for another position
     typed = document.lines[line][start:cursor]
     if selected.text.startswith(typed):
         return Target(line, start, end, cursor, typed, selected.text[len(typed) :], fixed=True)

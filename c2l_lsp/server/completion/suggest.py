@@ -1,7 +1,7 @@
-"""From a place in a document to candidate texts: debounce, reuse, ask the engine, compute the next one ahead.
+"""Computes suggestions: debounces, reuses results, asks the engine, and prefetches the next completion.
 
-One request per document is at work; a newer one ends it, and the older is answered with None. Knows the engine by two
-methods and nothing of LSP. Texts here have the document's own line endings; the engine sees \\n only.
+One request per document runs at a time; a newer one cancels it and the older one returns None. Texts here use the
+document's line endings; the engine sees \\n only.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from c2l_lsp.engine.wire import LEFT_OUT, UNSURE, Complete, Completion
 from c2l_lsp.errors import C2LError
 from c2l_lsp.server.completion.acceptance import AcceptanceTracker, Suggestion
 from c2l_lsp.server.completion.debounce import AdaptiveDebounce
-from c2l_lsp.server.completion.items import covered
+from c2l_lsp.server.completion.items import overlap
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.transport.connection import EngineTimeout
 from c2l_lsp.server.transport.protocol import Reason
-from c2l_lsp.server.workspace.documents import sendable
+from c2l_lsp.server.workspace.documents import to_engine_text
 
 log = logging.getLogger("c2l.complete")
-_SLACK = 1.5
-_BLOCK = 1024
-_AHEAD_DELAY = 0.05
-_WHY = {LEFT_OUT: Reason.LEFT_OUT, UNSURE: Reason.UNSURE}
+_TIMEOUT_SLACK = 1.5  # seconds beyond the latency limit that the engine itself keeps
+_CLIP_BLOCK = 1024  # characters
+_PREFETCH_DELAY = 0.05
+_REASONS = {LEFT_OUT: Reason.LEFT_OUT, UNSURE: Reason.UNSURE}
 
 
 class Engine(Protocol):
-    """What this module needs of the engine client."""
+    """The methods of the engine client that are used here."""
 
-    async def ready(self, timeout: float) -> bool: ...  # noqa: D102
+    async def wait_ready(self, timeout: float) -> bool: ...  # noqa: D102
 
     async def complete(self, params: Complete, timeout: float) -> Completion: ...  # noqa: D102
 
@@ -46,7 +46,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Query:
-    """One request: a place, and the settings that hold there. `suffix` starts at the cursor."""
+    """One completion request with its effective settings. `suffix` starts at the cursor."""
 
     uri: str
     language: str
@@ -62,107 +62,107 @@ class Query:
 
     @property
     def rest_of_line(self) -> str:
-        """What follows the cursor on its line."""
+        """The text after the cursor on its line."""
         return self.suffix.split("\n", 1)[0].split("\r", 1)[0]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request gets: a result, or the reason why there is none."""
+    """A suggestion, or the reason why there is none."""
 
-    given: Suggestion | None = None
+    suggestion: Suggestion | None = None
     reason: Reason | None = None
 
 
 class Suggester:
-    """Answers queries. Kept results count for one epoch of a folder: until its adapter changes."""
+    """Answers queries. Cached results are valid until the adapter of their folder changes."""
 
-    def __init__(self, engine: Engine, shown: AcceptanceTracker, statistics: Statistics) -> None:
+    def __init__(self, engine: Engine, acceptance: AcceptanceTracker, statistics: Statistics) -> None:
         self._engine = engine
-        self._epochs: dict[str, int] = {}
-        self._shown = shown
+        self._adapter_versions: dict[str, int] = {}
+        self._acceptance = acceptance
         self._statistics = statistics
         self._ids = itertools.count(1)
-        self._working: dict[str, asyncio.Task[Completion | Reason]] = {}
-        self._ahead: tuple[bytes, asyncio.Task[Completion | Reason]] | None = None
-        self._results: OrderedDict[bytes, Completion] = OrderedDict()
-        self._paces: dict[str, AdaptiveDebounce] = {}
+        self._running: dict[str, asyncio.Task[Completion | Reason]] = {}
+        self._prefetch: tuple[bytes, asyncio.Task[Completion | Reason]] | None = None
+        self._cache: OrderedDict[bytes, Completion] = OrderedDict()
+        self._debounces: dict[str, AdaptiveDebounce] = {}
 
     async def suggest(self, query: Query) -> Answer | None:
-        """The answer, or None if a newer request for the document overtook this one."""
+        """Answer a query; None if a newer query for the same document superseded it."""
         self._supersede(query.uri)
         if not query.invoked and not query.must_start:
-            typed = self._shown.typed_through(query.uri, query.prefix, query.suffix, query.adapter)
-            if typed is not None:
-                self._statistics.requested("typed")
-                return Answer(typed)
-        params = parameters(query)
-        cached = self._results.get(self._key(params))
+            remainder = self._acceptance.remainder(query.uri, query.prefix, query.suffix, query.adapter)
+            if remainder is not None:
+                self._statistics.record_completion("typed")
+                return Answer(remainder)
+        params = to_request(query)
+        cached = self._cache.get(self._key(params))
         if cached is not None:
-            self._results.move_to_end(self._key(params))
+            self._cache.move_to_end(self._key(params))
             return self._answer(query, cached, "cache")
-        outcome = await self._work(query, params)
+        result = await self._run(query, params)
         if not query.invoked:
-            self._pace(query.uri).note(overtaken=outcome is None)
-        if outcome is None:
-            self._statistics.superseded()
+            self._debounce(query.uri).record(superseded=result is None)
+        if result is None:
+            self._statistics.record_superseded()
             return None
-        return self._answer(query, outcome, "engine")
+        return self._answer(query, result, "engine")
 
     def adapter_changed(self, folder: str) -> None:
-        """Another adapter is live: results kept so far are of no use any more. What is shown lives on."""
-        self._epochs[folder] = self._epochs.get(folder, 0) + 1
+        """Invalidate the cached results of a folder. The suggestion on display stays active."""
+        self._adapter_versions[folder] = self._adapter_versions.get(folder, 0) + 1
 
     def forget(self, uri: str) -> None:
-        """The document was closed."""
+        """Cancel and drop everything about a closed document."""
         self._supersede(uri)
-        self._paces.pop(uri, None)
-        self._shown.forget(uri)
+        self._debounces.pop(uri, None)
+        self._acceptance.forget(uri)
 
     def stop(self) -> None:
-        """End all work."""
-        for uri in list(self._working):
+        """Cancel all requests."""
+        for uri in list(self._running):
             self._supersede(uri)
-        if self._ahead is not None:
-            self._ahead[1].cancel()
+        if self._prefetch is not None:
+            self._prefetch[1].cancel()
 
-    def _pace(self, uri: str) -> AdaptiveDebounce:
-        return self._paces.setdefault(uri, AdaptiveDebounce())
+    def _debounce(self, uri: str) -> AdaptiveDebounce:
+        return self._debounces.setdefault(uri, AdaptiveDebounce())
 
     def _supersede(self, uri: str) -> None:
-        work = self._working.pop(uri, None)
-        if work is not None:
-            work.cancel()
+        task = self._running.pop(uri, None)
+        if task is not None:
+            task.cancel()
 
-    async def _work(self, query: Query, params: Complete) -> Completion | Reason | None:
-        work = self._adopt_ahead(params) or asyncio.ensure_future(self._fetch(query, params))
-        self._working[query.uri] = work
+    async def _run(self, query: Query, params: Complete) -> Completion | Reason | None:
+        task = self._take_prefetch(params) or asyncio.ensure_future(self._fetch(query, params))
+        self._running[query.uri] = task
         try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:  # the editor cancelled, as VS Code does at each keystroke
-            work.cancel()
+            await asyncio.wait([task])
+        except asyncio.CancelledError:  # by the editor; VS Code does so at each keystroke
+            task.cancel()
             if not query.invoked:
-                self._pace(query.uri).note(overtaken=True)
+                self._debounce(query.uri).record(superseded=True)
             raise
         finally:
-            if self._working.get(query.uri) is work:
-                del self._working[query.uri]
-        return None if work.cancelled() else work.result()
+            if self._running.get(query.uri) is task:
+                del self._running[query.uri]
+        return None if task.cancelled() else task.result()
 
     async def _fetch(self, query: Query, params: Complete) -> Completion | Reason:
         budget = params.max_latency_ms / 1000
         self._engine.wake()
         if not query.invoked:
-            await asyncio.sleep(self._pace(query.uri).wait(query.settings.completion.debounce_ms))
-        if not await self._engine.ready(budget if query.invoked else 0.0):
+            await asyncio.sleep(self._debounce(query.uri).delay(query.settings.completion.debounce_ms))
+        if not await self._engine.wait_ready(budget if query.invoked else 0.0):
             return Reason.STARTING
-        began, key = asyncio.get_running_loop().time(), self._key(params)
-        outcome = await self._ask(params, budget + _SLACK)
-        if isinstance(outcome, Completion):
-            took = (asyncio.get_running_loop().time() - began) * 1000
-            self._statistics.latency(took, adapted=outcome.generation > 0)
-            self._keep(key, params, outcome, query.settings.completion.cache_size)
-        return outcome
+        started_at, key = asyncio.get_running_loop().time(), self._key(params)
+        result = await self._ask(params, budget + _TIMEOUT_SLACK)
+        if isinstance(result, Completion):
+            elapsed_ms = (asyncio.get_running_loop().time() - started_at) * 1000
+            self._statistics.record_latency(elapsed_ms, adapted=result.generation > 0)
+            self._store(key, params, result, query.settings.completion.cache_size)
+        return result
 
     async def _ask(self, params: Complete, timeout: float) -> Completion | Reason:
         try:
@@ -173,84 +173,84 @@ class Suggester:
             log.warning("A completion failed: %s", error)
             return Reason.ENGINE
 
-    def _answer(self, query: Query, outcome: Completion | Reason, source: str) -> Answer:
-        if isinstance(outcome, Reason):
-            self._statistics.withheld(outcome.value)
-            return Answer(reason=outcome)
-        texts = tuple(dict.fromkeys(text for raw in outcome.texts if (text := _shaped(raw, query))))
+    def _answer(self, query: Query, result: Completion | Reason, source: str) -> Answer:
+        if isinstance(result, Reason):
+            self._statistics.record_no_completion(result.value)
+            return Answer(reason=result)
+        texts = tuple(dict.fromkeys(text for raw in result.texts if (text := _to_document_text(raw, query))))
         if not texts:
-            reason = _WHY.get(outcome.reason, Reason.EMPTY)
-            self._statistics.withheld(reason.value)
+            reason = _REASONS.get(result.reason, Reason.EMPTY)
+            self._statistics.record_no_completion(reason.value)
             return Answer(reason=reason)
         number = next(self._ids)
         ids = tuple(f"{number}-{index}" for index in range(len(texts)))
-        given = Suggestion(query.uri, query.prefix, query.suffix, texts, ids, source, outcome, query.adapter)
-        self._statistics.requested(source)
-        self._shown.show(given)
-        self._look_ahead(query, texts[0])
-        return Answer(given)
+        suggestion = Suggestion(query.uri, query.prefix, query.suffix, texts, ids, source, result, query.adapter)
+        self._statistics.record_completion(source)
+        self._acceptance.track(suggestion)
+        self._start_prefetch(query, texts[0])
+        return Answer(suggestion)
 
-    # --- results kept for later, and computed before they are asked for ---
+    # --- cache and prefetch ---
 
     def _key(self, params: Complete) -> bytes:
-        plain = msgspec.json.encode(params) + str(self._epochs.get(params.folder, 0)).encode()
-        return hashlib.blake2b(plain, digest_size=16).digest()
+        content = msgspec.json.encode(params) + str(self._adapter_versions.get(params.folder, 0)).encode()
+        return hashlib.blake2b(content, digest_size=16).digest()
 
-    def _keep(self, key: bytes, params: Complete, answer: Completion, size: int) -> None:
-        if key != self._key(params) or answer.reason == LEFT_OUT:
-            return  # computed under nobody knows which adapter; or the user may let the file in at any time
-        self._results[key] = answer
-        while len(self._results) > size:
-            self._results.popitem(last=False)
+    def _store(self, key: bytes, params: Complete, completion: Completion, size: int) -> None:
+        if key != self._key(params) or completion.reason == LEFT_OUT:
+            return  # the adapter changed meanwhile; or the file is excluded, which the user may change at any time
+        self._cache[key] = completion
+        while len(self._cache) > size:
+            self._cache.popitem(last=False)
 
-    def _look_ahead(self, query: Query, text: str) -> None:
+    def _start_prefetch(self, query: Query, text: str) -> None:
         completion = query.settings.completion
         if not completion.speculative or not completion.cache_size or query.must_start:
             return
-        taken = covered(text, query.rest_of_line)
-        after = replace(query, prefix=query.prefix + text, suffix=query.suffix[taken:], invoked=False)
-        params = parameters(after)
-        if self._ahead is not None:
-            self._ahead[1].cancel()
-        if self._key(params) not in self._results:
-            self._ahead = self._key(params), asyncio.ensure_future(self._fetch_ahead(after, params))
+        replaced = overlap(text, query.rest_of_line)
+        after = replace(query, prefix=query.prefix + text, suffix=query.suffix[replaced:], invoked=False)
+        params = to_request(after)
+        if self._prefetch is not None:
+            self._prefetch[1].cancel()
+        if self._key(params) not in self._cache:
+            self._prefetch = self._key(params), asyncio.ensure_future(self._fetch_next(after, params))
 
-    async def _fetch_ahead(self, query: Query, params: Complete) -> Completion | Reason:
-        await asyncio.sleep(_AHEAD_DELAY)
-        if not await self._engine.ready(0.0):
+    async def _fetch_next(self, query: Query, params: Complete) -> Completion | Reason:
+        await asyncio.sleep(_PREFETCH_DELAY)
+        if not await self._engine.wait_ready(0.0):
             return Reason.STARTING
         key = self._key(params)
-        outcome = await self._ask(params, params.max_latency_ms / 1000 + _SLACK)
-        if isinstance(outcome, Completion):
-            self._keep(key, params, outcome, query.settings.completion.cache_size)
-        return outcome
+        result = await self._ask(params, params.max_latency_ms / 1000 + _TIMEOUT_SLACK)
+        if isinstance(result, Completion):
+            self._store(key, params, result, query.settings.completion.cache_size)
+        return result
 
-    def _adopt_ahead(self, params: Complete) -> asyncio.Task[Completion | Reason] | None:
-        """The look-ahead that computes just this; any other one makes way."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is None:
+    def _take_prefetch(self, params: Complete) -> asyncio.Task[Completion | Reason] | None:
+        """The running prefetch if it is for this request; otherwise it is cancelled."""
+        prefetch, self._prefetch = self._prefetch, None
+        if prefetch is None:
             return None
-        key, task = ahead
+        key, task = prefetch
         if key == self._key(params) and not task.done():
             return task
         task.cancel()
         return None
 
 
-def parameters(query: Query) -> Complete:
-    """The request to the engine. Text is clipped to what could fit into the prompt, at places that stay put."""
+def to_request(query: Query) -> Complete:
+    """The engine request for a query, with the text clipped to what could fit into the prompt."""
     completion, tokens = query.settings.completion, query.settings.context.max_tokens
     prefix, suffix = clip(query.prefix, query.suffix, tokens)
     return Complete(
         folder=query.folder,
         path=query.path,
         language=query.language,
-        prefix=sendable(prefix),
-        suffix=sendable(suffix),
+        prefix=to_engine_text(prefix),
+        suffix=to_engine_text(suffix),
         invoked=query.invoked,
         adapter=query.adapter,
         candidates=completion.candidates if query.invoked else 1,
-        must_start=sendable(query.must_start),
+        must_start=to_engine_text(query.must_start),
         max_new_tokens=completion.max_new_tokens,
         max_latency_ms=completion.max_latency_invoked_ms if query.invoked else completion.max_latency_ms,
         multiline=completion.multiline,
@@ -260,17 +260,20 @@ def parameters(query: Query) -> Complete:
 
 
 def clip(prefix: str, suffix: str, max_tokens: int) -> tuple[str, str]:
-    """At most 8 characters per token before and 4 after. The start moves in blocks: the engine reuses a same start."""
-    surplus = len(prefix) - max(8 * max_tokens, 2 * _BLOCK)
+    """Clip to 8 characters per token before the cursor and 4 after it.
+
+    The start of the prefix moves in blocks, so that consecutive requests share it and the engine reuses its KV cache.
+    """
+    surplus = len(prefix) - max(8 * max_tokens, 2 * _CLIP_BLOCK)
     if surplus > 0:
-        start = -(-surplus // _BLOCK) * _BLOCK
-        line = prefix.find("\n", start, start + _BLOCK)
+        start = -(-surplus // _CLIP_BLOCK) * _CLIP_BLOCK
+        line = prefix.find("\n", start, start + _CLIP_BLOCK)
         prefix = prefix[line + 1 if line >= 0 else start :]
     return prefix, suffix[: 4 * max_tokens]
 
 
-def _shaped(text: str, query: Query) -> str:
-    """A candidate as the document would have it: its line endings, no blank tail, nothing if only blank."""
+def _to_document_text(text: str, query: Query) -> str:
+    """A candidate with the document's line endings and without trailing newlines; "" if it is blank."""
     text = text.rstrip("\n")
     if not text.strip():
         return ""

@@ -1,4 +1,4 @@
-"""Standard `$/progress` bars for long work, only for editors that can show them. Knows the two messages, no pygls."""
+"""Standard `$/progress` bars for long work, for editors that support them. Builds the messages without pygls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 log = logging.getLogger("c2l.progress")
-_EVERY = 0.1
+_MIN_INTERVAL = 0.1
 
 
 @dataclass
@@ -20,14 +20,17 @@ class _Bar:
     message: str = ""
     percentage: int | None = None
     begun: bool = False
-    over: bool = False
+    ended: bool = False
     cancellable: bool = False
     sent_at: float = 0.0
 
 
 @dataclass
-class Bars:
-    """The running bars by key. `create` asks the editor for a bar and returns when it agreed."""
+class ProgressBars:
+    """The running progress bars by key.
+
+    `create` asks the editor for a bar with this token and returns when the editor has accepted it.
+    """
 
     create: Callable[[str], Awaitable[object]]
     notify: Callable[[str, dict[str, Any]], None]
@@ -36,8 +39,10 @@ class Bars:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def update(self, key: object, title: str, message: str, share: float | None, *, cancellable: bool = False) -> None:
-        """Begin a bar, or move it. `share` 0..1, None unknown."""
+    def update(
+        self, key: object, title: str, message: str, fraction: float | None, *, cancellable: bool = False
+    ) -> None:
+        """Create or update a bar. `fraction` is in 0..1; None if the total is unknown."""
         if not self.supported:
             return
         bar = self._bars.get(key)
@@ -47,26 +52,26 @@ class Bars:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         bar.message = message
-        bar.percentage = None if share is None else max(0, min(100, round(100 * share)))
+        bar.percentage = None if fraction is None else max(0, min(100, round(100 * fraction)))
         now = asyncio.get_running_loop().time()
-        if bar.begun and now - bar.sent_at >= _EVERY:
+        if bar.begun and now - bar.sent_at >= _MIN_INTERVAL:
             bar.sent_at = now
             self._send(bar, "report")
 
     def end(self, key: object, message: str = "") -> None:
-        """Remove a bar."""
+        """Remove a bar, if there is one with this key."""
         bar = self._bars.pop(key, None)
         if bar is not None:
-            bar.over, bar.message = True, message
+            bar.ended, bar.message = True, message
             if bar.begun:
                 self._send(bar, "end")
 
     def key_of(self, token: object) -> object:
-        """The key of a running bar by its token; None if there is none."""
+        """The key of the bar with this token; None if there is none."""
         return next((key for key, bar in self._bars.items() if bar.token == token), None)
 
     def end_all(self) -> None:
-        """Remove every bar: whoever worked is gone."""
+        """Remove all bars: the engine process that reported progress is gone."""
         for key in list(self._bars):
             self.end(key)
 
@@ -76,7 +81,7 @@ class Bars:
         except Exception as error:
             log.info("The editor refused a progress bar (%s).", type(error).__name__)
             return
-        if not bar.over:  # else it was over before the editor answered, and nothing is shown
+        if not bar.ended:  # otherwise the work was done before the editor answered
             bar.begun = True
             self._send(bar, "begin")
 

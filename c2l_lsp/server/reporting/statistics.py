@@ -1,4 +1,4 @@
-"""Local counts of what was shown and accepted, and how fast. Kept in memory, saved as one JSON file, never sent."""
+"""Local statistics: counts of shown and accepted completions, and latencies. Saved as one JSON file, never sent."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from c2l_lsp.errors import StorageError
 
 _WEEKS = 8
 _RECENT = 200
-"""Latencies that are remembered; older ones say little about now."""
+"""Number of latencies kept for the percentiles."""
 
 
 class Counts(Struct, rename="camel"):
-    """Counts of one kind of completion (with or without an adapter).
+    """Counts of completions with, or without, an adapter.
 
-    `accepted` were taken wholly, at once or piece by piece; `partly_accepted` in part and no further. What was shown
-    and is neither was rejected.
+    `accepted`: accepted in full, at once or in parts. `partly_accepted`: accepted in part only. The remaining `shown`
+    ones were rejected.
     """
 
     shown: int = 0
@@ -35,16 +35,16 @@ class Counts(Struct, rename="camel"):
 
 
 class Week(Struct, rename="camel"):
-    """Characters of completions that were accepted in one week: keystrokes saved."""
+    """Accepted characters in one week, which are keystrokes saved."""
 
     with_adapter: int = 0
     without_adapter: int = 0
 
 
 class Totals(Struct, rename="camel"):
-    """Everything that is counted.
+    """All counts, as saved.
 
-    `reasons`: how often which reason gave no completion; `weeks`: the last ones by ISO week, such as 2026-W47.
+    `reasons`: number of requests without completion by reason. `weeks`: the last eight, by ISO week such as 2026-W47.
     """
 
     with_adapter: Counts = field(default_factory=Counts)
@@ -58,7 +58,7 @@ class Totals(Struct, rename="camel"):
 
 
 class Statistics:
-    """The counters of this machine's user. `enabled` False counts nothing but keeps latencies for the status."""
+    """The counters of one user. `enabled` False stops the counting; latencies are still recorded."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,48 +67,49 @@ class Statistics:
         self._latencies: deque[tuple[float, bool]] = deque(maxlen=_RECENT)
         self._dirty = False
 
-    def latency(self, ms: float, *, adapted: bool = False) -> None:
-        """A completion was computed in this time, under an adapter or by the bare model."""
+    def record_latency(self, ms: float, *, adapted: bool = False) -> None:
+        """Record the time of a completion by the engine, with an adapter or by the base model."""
         self._latencies.append((ms, adapted))
 
-    def percentile(self, share: float, adapted: bool | None = None) -> float:
-        """Latency that this share of recent completions stayed within, in ms; 0 without any. None: of both kinds."""
+    def percentile(self, q: float, adapted: bool | None = None) -> float:
+        """The `q` quantile (0..1) of recent latencies in ms; 0 without any. `adapted` None: of all completions."""
         ordered = self._ordered(adapted)
-        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
+        return round(ordered[min(len(ordered) - 1, int(q * len(ordered)))], 1) if ordered else 0.0
 
-    def requested(self, source: str) -> None:
-        """A request was answered with text from `source`: engine, cache or typed."""
+    def record_completion(self, source: str) -> None:
+        """Count a request answered with text from `source`: engine, cache or typed."""
         self._count("requests")
         if source in ("cache", "typed"):
             self._count("from_cache" if source == "cache" else "typed_through")
 
-    def withheld(self, reason: str) -> None:
-        """A request was answered without text."""
+    def record_no_completion(self, reason: str) -> None:
+        """Count a request answered without text."""
         if self.enabled:
             self.totals.reasons[reason] = self.totals.reasons.get(reason, 0) + 1
         self._count("requests")
 
-    def superseded(self) -> None:
-        """A request was overtaken by a newer one."""
+    def record_superseded(self) -> None:
+        """Count a request superseded by a newer one."""
         self._count("superseded")
 
-    def shown(self, adapted: bool, chars: int) -> None:
-        """A new completion was given to the editor."""
+    def record_shown(self, adapted: bool, chars: int) -> None:
+        """Count a completion sent to the editor."""
         if self.enabled:
             counts = self._of(adapted)
             counts.shown += 1
             counts.shown_chars += chars
             self._dirty = True
 
-    def accepted(self, adapted: bool, chars: int, *, partly: bool, first: bool, rest: bool = False) -> None:
-        """`chars` more of a completion were taken over.
+    def record_accepted(self, adapted: bool, chars: int, *, partly: bool, first: bool, rest: bool = False) -> None:
+        """Count `chars` accepted characters of a completion.
 
-        `first` for the first such event of its kind; `rest`: it was counted as partly accepted before, and now wholly.
+        `first`: the first partial acceptance of this completion, or its full acceptance. `rest`: a full acceptance of a
+        completion that was counted as partly accepted.
         """
         if self.enabled:
             counts = self._of(adapted)
             counts.accepted_chars += chars
-            self._saved(adapted, chars)
+            self._add_to_week(adapted, chars)
             if first and partly:
                 counts.partly_accepted += 1
             elif first:
@@ -117,25 +118,25 @@ class Statistics:
             self._dirty = True
 
     def report(self) -> dict[str, Any]:
-        """Everything, for an editor to show."""
-        kinds: dict[str, bool | None] = {"": None, "WithAdapter": True, "WithoutAdapter": False}
-        latencies = {f"latencyMs{kind}": self._latency(adapted) for kind, adapted in kinds.items()}
+        """All counts and latencies as plain JSON values with camelCase keys."""
+        suffixes: dict[str, bool | None] = {"": None, "WithAdapter": True, "WithoutAdapter": False}
+        latencies = {f"latencyMs{suffix}": self._latency(adapted) for suffix, adapted in suffixes.items()}
         return {"enabled": self.enabled, **latencies, **to_builtins(self.totals)}
 
     def reset(self) -> None:
-        """Start counting anew."""
+        """Set all counts to zero."""
         self.totals = Totals()
         self._dirty = True
 
     def save(self) -> None:
-        """Write the file if something changed. StorageError if it cannot be written."""
+        """Write the file if a count changed. StorageError if it cannot be written."""
         if not self._dirty:
             return
-        import tempfile  # slow to import, and start-up does not need it
+        import tempfile  # slow to import, and not needed at start-up
 
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".statistics-")  # 0600 from the start
+            handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=".statistics-")  # created with mode 0600
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(to_builtins(self.totals), file)
             try:
@@ -149,13 +150,13 @@ class Statistics:
         self._dirty = False
 
     def _latency(self, adapted: bool | None) -> dict[str, float]:
-        p50, p95 = (self.percentile(share, adapted) for share in (0.5, 0.95))
+        p50, p95 = (self.percentile(q, adapted) for q in (0.5, 0.95))
         return {"p50": p50, "p95": p95, "count": len(self._ordered(adapted))}
 
     def _ordered(self, adapted: bool | None) -> list[float]:
         return sorted(ms for ms, kind in self._latencies if adapted is None or kind is adapted)
 
-    def _saved(self, adapted: bool, chars: int) -> None:
+    def _add_to_week(self, adapted: bool, chars: int) -> None:
         weeks = self.totals.weeks
         week = weeks.setdefault(datetime.date.today().strftime("%G-W%V"), Week())
         if adapted:
@@ -177,5 +178,5 @@ class Statistics:
 def _load(path: Path) -> Totals:
     try:
         return convert(json.loads(path.read_text(encoding="utf-8")), Totals)
-    except (OSError, ValueError, RecursionError, _Invalid):  # counts are worth no complaint; they start anew
+    except (OSError, ValueError, RecursionError, _Invalid):  # lost counts are not worth a message to the user
         return Totals()

@@ -1,6 +1,6 @@
-"""What the server tells about itself: one state out of the engine's life, its events and the user's switches.
+"""The status of server and engine: one state, computed from the engine's state and events and from the user's switches.
 
-Computes and sends; decides nothing. `notify` is the only way out, so the board is tested without pygls or an engine.
+`notify` is the only output, so the board is tested without pygls and without an engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, structs
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import Severity
 from c2l_lsp.server.reporting.statistics import Statistics
-from c2l_lsp.server.transport.engine_client import Life
+from c2l_lsp.server.transport.engine_client import EngineState
 from c2l_lsp.server.transport.protocol import (
     ADAPTER_DID_CHANGE,
     BUSY,
@@ -30,33 +30,43 @@ from c2l_lsp.server.transport.protocol import (
     plain,
 )
 
-_OF_LIFE = {
-    Life.OFF: State.DISABLED,
-    Life.STARTING: State.STARTING,
-    Life.RESTARTING: State.STARTING,
-    Life.LOADING: State.LOADING,
-    Life.FAILED: State.FAILED,
-    Life.UNLOADED: State.UNLOADED,
+_STATE_OF_ENGINE = {
+    EngineState.OFF: State.DISABLED,
+    EngineState.STARTING: State.STARTING,
+    EngineState.RESTARTING: State.STARTING,
+    EngineState.LOADING: State.LOADING,
+    EngineState.FAILED: State.FAILED,
+    EngineState.UNLOADED: State.UNLOADED,
 }
-_SENTENCE = {
-    State.STARTING: "The engine is starting.",
-    State.LOADING: "The model is loading.",
-    State.INDEXING: "Reading the repository.",
-    State.UPDATING: "Learning the latest changes.",
+_MESSAGES = {
+    State.STARTING: "Starting the engine.",
+    State.LOADING: "Loading the model.",
+    State.INDEXING: "Indexing the repository.",
+    State.UPDATING: "Updating the adapter with the latest changes.",
     State.READY: "Ready.",
     State.FAILED: SENTENCES[Reason.FAILED],
-    State.DISABLED: "Completions are off.",
-    State.UNLOADED: "The model is unloaded; the next completion loads it.",
+    State.DISABLED: "Completions are turned off.",
+    State.UNLOADED: "The model is unloaded to free memory. The next completion loads it again.",
 }
-_QUIET = 0.25
-_BEGUN, _JUDGED = "waiting", "being judged"
-"""Notes of training on request before its first step and after its last."""
+_TASKS = {
+    "scan": "Scanning files",
+    "index": "Indexing",
+    "update": "Updating",
+    "history": "Replaying git history",
+    "prior": "Preparing the hypernetwork",
+    "waiting for git": "Waiting for git to finish",
+}
+"""How the tasks of a wire.Progress are shown."""
+_MIN_INTERVAL = 0.25
+_QUEUED, _VALIDATING = "waiting", "validating"
+"""Notes on fine-tuning before its first step and after its last one. Editors compare them."""
 
 
 class StatusBoard:
-    """The status as last computed and sent. `focus` is the folder the editor works in.
+    """Computes the status and sends it to the editor when it changes.
 
-    `disabled`: folders whose adapter is switched off; an engine that has just started may not know it yet.
+    `active_folder` is the folder in which the user works. `disabled` holds the folders whose adapter is switched off; a
+    newly started engine may not know them yet. `disabled_reason` is why there are no completions at all.
     """
 
     def __init__(
@@ -68,100 +78,103 @@ class StatusBoard:
         self._notify = notify
         self._disabled = disabled
         self._statistics = statistics
-        self._life, self._life_message = Life.STARTING, ""
+        self._engine_state, self._engine_message = EngineState.STARTING, ""
         self._model: str | None = None
         self._device = ""
-        self._running: dict[str, wire.Progress] = {}
-        self._opening: set[str] = set()
-        self._troubles: dict[tuple[str, str], str] = {}
+        self._progress: dict[str, wire.Progress] = {}
+        self._indexing: set[str] = set()
+        self._warnings: dict[tuple[str, str], str] = {}
         self._sent: Status | None = None
         self._sent_at = 0.0
-        self._later: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.adapters: dict[str, wire.AdapterInfo] = {}
-        self.off: Reason | None = None
-        self.focus = ""
+        self.disabled_reason: Reason | None = None
+        self.active_folder = ""
 
-    def life(self, life: Life, message: str, model: str | None, device: str = "") -> None:
-        """The engine process has come to another point of its life."""
-        self._life, self._life_message, self._model, self._device = life, message, model, device
-        if life is not Life.READY:
-            self._running.clear()
-            self._opening.clear()
-            self._troubles.clear()
+    def set_engine_state(self, state: EngineState, message: str, model: str | None, device: str = "") -> None:
+        """Set the state of the engine process, its message, and the name and device of its model."""
+        self._engine_state, self._engine_message, self._model, self._device = state, message, model, device
+        if state is not EngineState.READY:
+            self._progress.clear()
+            self._indexing.clear()
+            self._warnings.clear()
         self.publish()
 
-    def opening(self, folder: str) -> None:
-        """A folder is to be learned; that is over with its adapter, or with the reason why there is none."""
-        self._opening.add(folder)
+    def indexing_started(self, folder: str) -> None:
+        """Show a folder as being indexed, until its adapter or an error arrives."""
+        self._indexing.add(folder)
         self.publish()
 
-    def work(self, folder: str) -> wire.Progress | None:
-        """What the engine is doing for a folder that takes long, as last heard."""
-        return self._running.get(folder)
+    def progress_of(self, folder: str) -> wire.Progress | None:
+        """The latest progress of the engine's work on a folder; None if it is idle."""
+        return self._progress.get(folder)
 
-    def event(self, event: Struct) -> None:
-        """The engine said something."""
+    def handle_event(self, event: Struct) -> None:
+        """Update the status from an event of the engine."""
         if isinstance(event, wire.Progress) and event.task == wire.DEEP:
-            self._deepens(event)
+            self._finetune_progress(event)
         elif isinstance(event, wire.Progress):
             if not event.finished:
-                self._running[event.folder] = event
-            elif event.folder not in self._opening:
-                self._running.pop(event.folder, None)
+                self._progress[event.folder] = event
+            elif event.folder not in self._indexing:
+                self._progress.pop(event.folder, None)
         elif isinstance(event, wire.AdapterChanged):
             self._adapter_changed(event)
         elif isinstance(event, wire.Trouble):
-            self._settled(event.folder)
+            self._work_finished(event.folder)
             info = self.adapters.get(event.folder)
-            if info is not None and info.deep in (_BEGUN, _JUDGED):
+            if info is not None and info.deep in (_QUEUED, _VALIDATING):
                 self.adapters[event.folder] = structs.replace(info, deep=f"failed: {event.message}")
             if event.severity != Severity.INFO.value:
-                self._troubles[event.folder, event.code] = event.message
-            else:  # the same thing is well again, or was never wrong
-                self._troubles.pop((event.folder, event.code), None)
+                self._warnings[event.folder, event.code] = event.message
+            else:  # INFO with the same code withdraws a warning
+                self._warnings.pop((event.folder, event.code), None)
         self.publish()
 
-    def switch(self, off: Reason | None) -> None:
-        """A switch or setting has changed: told in any case, since it may concern one document alone."""
-        self.off = off
+    def set_disabled(self, reason: Reason | None) -> None:
+        """Set why there are no completions at all. Always sends the status: one document may have changed."""
+        self.disabled_reason = reason
         self._send(self.snapshot())
 
-    def focus_on(self, folder: str) -> None:
-        """The user works in this folder ("": in none, which changes nothing)."""
-        if folder and folder != self.focus:
-            self.focus = folder
+    def set_active_folder(self, folder: str) -> None:
+        """Set the folder in which the user works. "" (outside every folder) changes nothing."""
+        if folder and folder != self.active_folder:
+            self.active_folder = folder
             self.publish()
 
-    def adapter(self, info: wire.AdapterInfo) -> None:
-        """An adapter's state was asked for."""
+    def set_adapter(self, info: wire.AdapterInfo) -> None:
+        """Set an adapter's state from the reply to a request."""
         self.adapters[info.folder] = info
         self.publish()
 
-    def forget(self, folder: str) -> None:
-        """A folder was closed."""
+    def remove_folder(self, folder: str) -> None:
+        """Remove everything about a closed folder."""
         self.adapters.pop(folder, None)
-        self.focus = "" if self.focus == folder else self.focus
-        self._settled(folder)
-        self._troubles = {key: value for key, value in self._troubles.items() if key[0] != folder}
+        self.active_folder = "" if self.active_folder == folder else self.active_folder
+        self._work_finished(folder)
+        self._warnings = {key: value for key, value in self._warnings.items() if key[0] != folder}
         self.publish()
 
     def state(self) -> State:
-        """The state of the whole."""
-        if self.off is not None and self._life is not Life.FAILED:
+        """The current state of server and engine as a whole."""
+        if self.disabled_reason is not None and self._engine_state is not EngineState.FAILED:
             return State.DISABLED
-        if self._life is not Life.READY:
-            return _OF_LIFE[self._life]
-        if self._opening:
+        if self._engine_state is not EngineState.READY:
+            return _STATE_OF_ENGINE[self._engine_state]
+        if self._indexing:
             return State.INDEXING
-        if self._running:
+        if self._progress:
             return State.UPDATING
-        return State.DEGRADED if self._troubles else State.READY
+        return State.DEGRADED if self._warnings else State.READY
 
     def snapshot(self, folder: str | None = None, reason: Reason | None = None) -> Status:
-        """The status now, for a folder and with the reason why a document gets nothing."""
+        """The current status with the adapter of `folder` (default: the active one).
+
+        `reason` is why a document gets no completions; the default is the reason that holds everywhere.
+        """
         state = self.state()
-        reason = reason or self.off or (Reason.FAILED if state is State.FAILED else None)
-        info = self.adapters.get((self.focus or next(iter(self.adapters), "")) if folder is None else folder)
+        reason = reason or self.disabled_reason or (Reason.FAILED if state is State.FAILED else None)
+        info = self.adapters.get((self.active_folder or next(iter(self.adapters), "")) if folder is None else folder)
         latency = Latency(p50=self._statistics.percentile(0.5), p95=self._statistics.percentile(0.95))
         return Status(
             kind=KIND.get(state, "Normal"),
@@ -170,28 +183,28 @@ class StatusBoard:
             state=state,
             model=self._model,
             device=self._device,
-            adapter=self.told(info) if info is not None else None,
+            adapter=self.adapter_status(info) if info is not None else None,
             latency_ms=latency,
             disabled_reason=UNSET if reason is None else reason.value,
         )
 
     def publish(self) -> None:
-        """Send the status if it changed; counts that run up are sent at most four times a second."""
+        """Send the status if it changed. A change of progress or adapter alone is sent at most four times a second."""
         status = self.snapshot()
-        before = self._sent
-        if before is not None:
-            status.latency_ms = before.latency_ms
-            if status == before:
+        last = self._sent
+        if last is not None:
+            status.latency_ms = last.latency_ms
+            if status == last:
                 return
-            quiet = _QUIET + self._sent_at - _now()
-            if status.state == before.state and status.disabled_reason == before.disabled_reason and quiet > 0:
-                if self._later is None:
-                    self._later = asyncio.get_running_loop().call_later(quiet, self._publish_late)
+            delay = _MIN_INTERVAL + self._sent_at - _now()
+            if status.state == last.state and status.disabled_reason == last.disabled_reason and delay > 0:
+                if self._timer is None:
+                    self._timer = asyncio.get_running_loop().call_later(delay, self._publish_delayed)
                 return
         self._send(self.snapshot())
 
-    def told(self, info: wire.AdapterInfo) -> AdapterStatus:
-        """An adapter as editors are told of it."""
+    def adapter_status(self, info: wire.AdapterInfo) -> AdapterStatus:
+        """The part of an adapter's state that editors show."""
         return AdapterStatus(
             folder=info.folder,
             generation=info.generation,
@@ -207,65 +220,66 @@ class StatusBoard:
         )
 
     def close(self) -> None:
-        """Send nothing more."""
-        if self._later is not None:
-            self._later.cancel()
+        """Cancel the delayed publication."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _send(self, status: Status) -> None:
         self._sent, self._sent_at = status, _now()
         self._notify(DID_CHANGE_STATUS, plain(status))
 
-    def _publish_late(self) -> None:
-        self._later = None
+    def _publish_delayed(self) -> None:
+        self._timer = None
         self.publish()
 
     def _adapter_changed(self, event: wire.AdapterChanged) -> None:
         folder = event.info.folder
         self.adapters[folder] = event.info
-        self._settled(folder)
-        self._troubles = {key: text for key, text in self._troubles.items() if key[0] != folder or key[1] == "storage"}
+        self._work_finished(folder)
+        self._warnings = {key: text for key, text in self._warnings.items() if key[0] != folder or key[1] == "storage"}
         change = AdapterChange(
             folder=folder,
             generation=event.info.generation,
             trigger=event.trigger,
             changed_files=event.changed_files,
             ms=event.ms,
-            adapter=self.told(event.info),
+            adapter=self.adapter_status(event.info),
             paths=event.paths,
             moved=event.moved,
         )
         self._notify(ADAPTER_DID_CHANGE, plain(change))
 
-    def _deepens(self, event: wire.Progress) -> None:
-        """Training on request: it may take minutes and holds nothing up, so it is no state of its own."""
+    def _finetune_progress(self, event: wire.Progress) -> None:
+        """Note the progress in the adapter. It is no state of its own: completions continue during fine-tuning."""
         info = self.adapters.get(event.folder)
         if info is not None:
-            note = _JUDGED if event.finished else describe(event)
+            note = _VALIDATING if event.finished else describe(event)
             self.adapters[event.folder] = structs.replace(info, deep=note)
 
-    def _settled(self, folder: str) -> None:
-        self._opening.discard(folder)
-        self._running.pop(folder, None)
+    def _work_finished(self, folder: str) -> None:
+        self._indexing.discard(folder)
+        self._progress.pop(folder, None)
 
     def _message(self, state: State) -> str:
-        if self.off is not None and state is State.DISABLED:
-            return SENTENCES[self.off]
-        if state in (State.STARTING, State.FAILED) and self._life_message:
-            return self._life_message
+        if self.disabled_reason is not None and state is State.DISABLED:
+            return SENTENCES[self.disabled_reason]
+        if state in (State.STARTING, State.FAILED) and self._engine_message:
+            return self._engine_message
         if state is State.DEGRADED:
-            return next(iter(self._troubles.values()))
-        if state in (State.INDEXING, State.UPDATING) and self._running:
-            return describe(next(iter(self._running.values())))
-        return _SENTENCE[state]
+            return next(iter(self._warnings.values()))
+        if state in (State.INDEXING, State.UPDATING) and self._progress:
+            return describe(next(iter(self._progress.values())))
+        return _MESSAGES[state]
 
 
 def describe(progress: wire.Progress) -> str:
-    """A progress as a short line: what, how much of how much."""
+    """Progress as a short line, such as "Indexing: 120 of 400 chunks"."""
     if progress.task == wire.DEEP:
-        return f"training, {progress.done} of {progress.total} {progress.unit}"
+        return f"training, {progress.done} of {progress.total} {progress.unit}"  # editors compare the first word
+    task = _TASKS.get(progress.task, progress.task)
     if progress.total:
-        return f"{progress.task}: {progress.done} of {progress.total} {progress.unit}".rstrip()
-    return f"{progress.task}: {progress.done} {progress.unit}".rstrip() if progress.done else progress.task
+        return f"{task}: {progress.done} of {progress.total} {progress.unit}".rstrip()
+    return f"{task}: {progress.done} {progress.unit}".rstrip() if progress.done else task
 
 
 def _now() -> float:

@@ -1,7 +1,7 @@
-"""The engine as the server sees it: wanted or not, up or not. Starts, watches, restarts and unloads its process.
+"""Supervises the engine process: starts it, monitors it, restarts it after a crash and unloads it when idle.
 
-Remembers what the engine was told (settings, folders, buffers) and tells it again after a restart. Knows wire frames,
-no LSP. A start that fails three times within three minutes leaves safe mode: no engine, a reason, and `restart()`.
+Stores settings, folders and buffers, and sends them again after a restart. Three failed starts within three minutes
+lead to EngineState.FAILED: no engine, a message for the user, and no further attempt until `restart()`.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ ENGINE_COMMAND = (
     f"import sys; sys.path = [p for p in sys.path if p]; sys.path.append({_ROOT!r}); "
     "from c2l_lsp.engine.worker import main; sys.exit(main())",
 )
-"""Not `-m`: Python would look for every module in the current folder first, and that is the workspace."""
+"""`-m` is not used: it puts the current directory, which is the workspace, first on the module search path."""
 
-_BACKLOG = 8 * 1024 * 1024
-"""Bytes an engine has not read yet above which texts of buffers wait, the latest of each."""
-_LATE = 0.5
+_MAX_BACKLOG = 8 * 1024 * 1024
+"""Unread bytes in the engine's pipe above which buffer texts are deferred. Only the latest text of each is kept."""
+_DEFER_S = 0.5
 _T = TypeVar("_T", bound=Struct)
 
 
-class Life(str, Enum):
-    """Where the engine process stands. FAILED is safe mode; UNLOADED starts again at the next call."""
+class EngineState(str, Enum):
+    """State of the engine process. FAILED: not restarted automatically. UNLOADED: restarted by the next completion."""
 
     OFF = "off"
     STARTING = "starting"
@@ -54,34 +54,40 @@ class Life(str, Enum):
 
 @dataclass(frozen=True)
 class Policy:
-    """Every number of the engine's life, in seconds unless named otherwise."""
+    """Limits of the supervision. Times are in seconds.
+
+    `backoff`: pauses before the first, second, … restart within `restart_window`. `max_failed_starts`: processes that
+    ended within `stable_after` of being ready. `max_crashes`: ends of any process. `load_silence`: time without a frame
+    while the model loads. `max_starved_pings`: ping timeouts tolerated while the process gets no CPU time.
+    """
 
     backoff: tuple[float, ...] = (0.5, 2.0, 8.0)
-    window: float = 180.0
-    failed_starts: int = 3
-    crashes: int = 6
-    settled: float = 10.0
+    restart_window: float = 180.0
+    max_failed_starts: int = 3
+    max_crashes: int = 6
+    stable_after: float = 10.0
     load_silence: float = 600.0
-    ping_every: float = 5.0
+    ping_interval: float = 5.0
     ping_timeout: float = 20.0
-    starved_pings: int = 6
+    max_starved_pings: int = 6
     call_timeout: float = 30.0
     close_grace: float = 1.0
 
 
 @dataclass
 class EngineClient:
-    """Supervisor of one engine process. `on_life` is told every change, `on_event` every event of the engine.
+    """Supervisor of one engine process.
 
-    `code`: of the error behind `message`, where that tells of one. `disabled`: folders whose adapter is switched off.
+    `on_state` is called with each new state and its message, `on_event` with each event of the engine. `code` is the
+    code of the error in `message`. `disabled` holds the folders whose adapter is switched off.
     """
 
-    on_life: Callable[[Life, str], None]
+    on_state: Callable[[EngineState, str], None]
     on_event: Callable[[Struct], None]
     command: Sequence[str] = ENGINE_COMMAND
     policy: Policy = Policy()
     env: dict[str, str] | None = None
-    life: Life = Life.OFF
+    state: EngineState = EngineState.OFF
     message: str = ""
     code: str = EngineError.code
     model: wire.ModelInfo | None = None
@@ -92,155 +98,158 @@ class EngineClient:
     buffers: dict[tuple[str, str], wire.Buffer] = field(default_factory=dict)
     _connection: Connection | None = None
     _task: asyncio.Task[None] | None = None
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _used: float = 0.0
+    _state_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _last_used: float = 0.0
     _ready_since: float | None = None
     _unloading: asyncio.Task[None] | None = None
-    _late: dict[tuple[str, str], wire.Buffer] = field(default_factory=dict)
-    _later: asyncio.TimerHandle | None = None
+    _deferred: dict[tuple[str, str], wire.Buffer] = field(default_factory=dict)
+    _deferred_timer: asyncio.TimerHandle | None = None
 
-    # --- life ---
+    # --- start and stop ---
 
     def start(self, hello: wire.Hello) -> None:
-        """Want the engine, with these settings. Does nothing if it is wanted already."""
+        """Start the engine with these settings; does nothing if it is running or starting."""
         self.hello = hello
-        self._touch()
+        self._mark_used()
         if self._task is None or self._task.done():
-            self._set(Life.STARTING)
+            self._set_state(EngineState.STARTING)
             self._task = asyncio.ensure_future(self._supervise())
 
-    async def stop(self, life: Life = Life.OFF, message: str = "") -> None:
-        """End the process and do not start it again until asked."""
+    async def stop(self, state: EngineState = EngineState.OFF, message: str = "") -> None:
+        """End the process and its supervision, and enter `state`."""
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+        if self._deferred_timer is not None:
+            self._deferred_timer.cancel()
+            self._deferred_timer = None
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close(self.policy.close_grace)
-        self._set(life, message)
+        self._set_state(state, message)
 
     async def unload(self) -> None:
-        """End the process and give its memory back; the next completion starts it again."""
-        await self.stop(Life.UNLOADED)
+        """End the process to free its memory; the next `wake()` starts it again."""
+        await self.stop(EngineState.UNLOADED)
 
     async def restart(self, hello: wire.Hello | None = None) -> None:
-        """A fresh process at once, also out of safe mode."""
+        """Replace the process at once, also from EngineState.FAILED."""
         hello = hello or self.hello
         await self.stop()
         if hello is not None:
             self.start(hello)
 
     def wake(self) -> None:
-        """Start again after an unload."""
-        self._touch()
-        if self.life is Life.UNLOADED and self.hello is not None:
+        """Start the engine if it was unloaded, and reset the idle timer."""
+        self._mark_used()
+        if self.state is EngineState.UNLOADED and self.hello is not None:
             self.start(self.hello)
 
-    async def ready(self, timeout: float) -> bool:
-        """Wait until the engine can be asked; False if it is not by then or will not be."""
+    async def wait_ready(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds until the engine is ready. False if it is not, or has failed or is off."""
         deadline = _now() + timeout
-        while not self.up and self.life not in (Life.FAILED, Life.OFF):
-            self._changed.clear()
+        while not self.is_ready and self.state not in (EngineState.FAILED, EngineState.OFF):
+            self._state_changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), max(0.0, deadline - _now()))
+                await asyncio.wait_for(self._state_changed.wait(), max(0.0, deadline - _now()))
             except asyncio.TimeoutError:
                 break
-        return self.up
+        return self.is_ready
 
     @property
-    def up(self) -> bool:
-        """Whether the engine can be asked now."""
-        return self.life is Life.READY and self._connection is not None and not self._connection.closed.is_set()
+    def is_ready(self) -> bool:
+        """Whether the engine accepts requests now."""
+        return self.state is EngineState.READY and self._connection is not None and not self._connection.closed.is_set()
 
     @property
     def memory_mb(self) -> float:
-        """Resident memory of the engine's process in MB; 0 without one."""
-        import psutil  # takes a while, and `initialize` need not wait for it
+        """Resident memory of the engine process in MB; 0 without one."""
+        import psutil  # slow to import, and `initialize` must not wait for it
 
         try:
             return float(psutil.Process(self.pid).memory_info().rss / 2**20) if self.pid is not None else 0.0
-        except psutil.Error:  # it has just ended
+        except psutil.Error:  # the process has just ended
             return 0.0
 
     @property
     def pid(self) -> int | None:
-        """Process id of the running engine."""
+        """Process id of the engine; None without one."""
         return self._connection.process.pid if self._connection is not None else None
 
-    # --- what the engine is told, now and after a restart ---
+    # --- folders and buffers: sent now, and again after a restart ---
 
     def open_folder(self, record: wire.OpenFolder) -> bool:
-        """Learn a folder, or learn it under other settings: then the engine begins anew, so its buffers follow.
+        """Open a folder or change its settings; returns False if nothing relevant changed.
 
-        Says whether there was anything new.
+        New settings make the engine open the folder anew, so the folder's buffers are sent again.
         """
         old = self.folders.get(record.folder)
         self.folders[record.folder] = record
-        if old is not None and _learned_under(old) == _learned_under(record):
+        if old is not None and _adapter_settings(old) == _adapter_settings(record):
             return False
-        self._tell("open_folder", record)
+        self._send("open_folder", record)
         if record.folder in self.disabled:
-            self._tell("set_enabled", wire.SetEnabled(folder=record.folder, enabled=False))
+            self._send("set_enabled", wire.SetEnabled(folder=record.folder, enabled=False))
         for buffer in list(self.buffers.values()):
             if buffer.folder == record.folder:
-                self._tell_buffer(buffer)
+                self._send_buffer(buffer)
         return True
 
     def close_folder(self, folder: str) -> None:
-        """Forget a folder until it is opened again."""
+        """Close a folder and drop its buffers."""
         if self.folders.pop(folder, None) is not None:
             self.buffers = {key: value for key, value in self.buffers.items() if key[0] != folder}
-            self._tell("close_folder", wire.Folder(folder=folder))
+            self._send("close_folder", wire.Folder(folder=folder))
 
     def set_buffer(self, record: wire.Buffer) -> None:
-        """Text of an open document; None takes it back."""
+        """Set the text of an open document. None removes it, so that the file on disk counts again."""
         key = (record.folder, record.path)
         if record.text is None:
             if self.buffers.pop(key, None) is None:
                 return
         else:
             self.buffers[key] = record
-        self._tell_buffer(record)
+        self._send_buffer(record)
 
-    def _tell_buffer(self, record: wire.Buffer) -> None:
-        """Send a text; to an engine that does not read just now, later: texts must not pile up without bound."""
-        if self._connection is None or self._connection.backlog <= _BACKLOG:
-            self._late.pop((record.folder, record.path), None)
-            self._tell("buffer", record)
+    def _send_buffer(self, record: wire.Buffer) -> None:
+        """Send a text now, or later if the engine is not reading: texts must not pile up in memory."""
+        if self._connection is None or self._connection.backlog <= _MAX_BACKLOG:
+            self._deferred.pop((record.folder, record.path), None)
+            self._send("buffer", record)
             return
-        self._late[record.folder, record.path] = record
-        if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(_LATE, self._tell_late)
+        self._deferred[record.folder, record.path] = record
+        if self._deferred_timer is None:
+            self._deferred_timer = asyncio.get_running_loop().call_later(_DEFER_S, self._send_deferred)
 
-    def _tell_late(self) -> None:
-        self._later = None
-        late, self._late = self._late, {}
-        for record in late.values():
-            self._tell_buffer(record)
+    def _send_deferred(self) -> None:
+        self._deferred_timer = None
+        deferred, self._deferred = self._deferred, {}
+        for record in deferred.values():
+            self._send_buffer(record)
 
-    # --- questions ---
+    # --- requests ---
 
     async def complete(self, params: wire.Complete, timeout: float) -> wire.Completion:
-        """One completion. Cancelling the caller cancels it in the engine, which still answers."""
-        self._touch()
+        """One completion; see `call` for the errors. `timeout` is in seconds."""
+        self._mark_used()
         return await self._ready_connection().call("complete", params, wire.Completion, timeout)
 
     async def call(self, method: str, params: Struct, result: type[_T], timeout: float | None = None) -> _T:
-        """Any other method."""
+        """Call any method of the engine. `timeout` is in seconds; the default is `Policy.call_timeout`.
+
+        Raises EngineError if the engine is not ready or ends, EngineTimeout, or the engine's own error.
+        """
         return await self._ready_connection().call(method, params, result, timeout or self.policy.call_timeout)
 
     def _ready_connection(self) -> Connection:
-        if self._connection is None or self.life is not Life.READY:
+        if self._connection is None or self.state is not EngineState.READY:
             raise EngineError(self.message or "The engine is not running.")
         return self._connection
 
-    def _tell(self, method: str, record: Struct) -> None:
-        """Send without waiting; while the engine is not ready the replay after `hello` does it."""
-        if self._connection is not None and self.life is Life.READY:
+    def _send(self, method: str, record: Struct) -> None:
+        """Send without waiting for the reply. Before READY it does nothing: `_run_process` sends everything then."""
+        if self._connection is not None and self.state is EngineState.READY:
             try:
                 self._connection.send(method, record)
             except C2LError as error:
@@ -249,44 +258,47 @@ class EngineClient:
     # --- supervision ---
 
     async def _supervise(self) -> None:
-        ends: deque[tuple[float, bool]] = deque()
+        """Run one process after the other until it fails for good or this task is cancelled."""
+        ends: deque[tuple[float, bool]] = deque()  # (time, whether the process had been stable)
         while True:
-            began = _now()
+            started_at = _now()
             try:
-                why = await self._session()
-            except (ModelError, SettingError) as error:  # starting again would not help
-                await self._drop()
-                self._set(Life.FAILED, str(error), error.code)
+                reason = await self._run_process()
+            except (ModelError, SettingError) as error:  # a restart would fail in the same way
+                await self._kill_connection()
+                self._set_state(EngineState.FAILED, str(error), error.code)
                 return
             except C2LError as error:
-                why = str(error)
-            settled = self._settled()
-            await self._drop()
-            ends.append((_now(), settled))
-            while ends and ends[0][0] < _now() - self.policy.window:
+                reason = str(error)
+            stable = self._was_stable()
+            await self._kill_connection()
+            ends.append((_now(), stable))
+            while ends and ends[0][0] < _now() - self.policy.restart_window:
                 ends.popleft()
-            failed = sum(not settled for _at, settled in ends)
-            if failed >= self.policy.failed_starts or len(ends) >= self.policy.crashes:
-                self._set(Life.FAILED, f"{why} It failed {len(ends)} times and is not started again.")
+            failed_starts = sum(not stable for _at, stable in ends)
+            if failed_starts >= self.policy.max_failed_starts or len(ends) >= self.policy.max_crashes:
+                message = f"{reason} It failed {len(ends)} times. Run c2l.restartServer to start it again."
+                self._set_state(EngineState.FAILED, message)
                 return
             pause = self.policy.backoff[min(len(ends), len(self.policy.backoff)) - 1]
-            log.warning("%s It is started again in %g s (it ran %.1f s).", why, pause, _now() - began)
-            self._set(Life.RESTARTING, why)
+            log.warning("%s Restarting in %g s (it ran for %.1f s).", reason, pause, _now() - started_at)
+            self._set_state(EngineState.RESTARTING, reason)
             await asyncio.sleep(pause)
 
-    def _settled(self) -> bool:
-        """Whether the process that ended was heard of long enough after it was ready; one that hung at once was not."""
+    def _was_stable(self) -> bool:
+        """Whether the last frame came long enough after READY. A process that hung at once was not stable."""
         ready, connection = self._ready_since, self._connection
-        return ready is not None and connection is not None and connection.heard - ready >= self.policy.settled
+        stable_after = self.policy.stable_after
+        return ready is not None and connection is not None and connection.last_frame_at - ready >= stable_after
 
-    async def _session(self) -> str:
-        """One process from start to end; why it ended."""
+    async def _run_process(self) -> str:
+        """Run one process until it ends; returns the reason. C2LError if it cannot be started or load its model."""
         self._ready_since = None
-        self._set(Life.STARTING)
+        self._set_state(EngineState.STARTING)
         connection = self._connection = await _spawn(self.command, self.on_event, self.env)
-        self._set(Life.LOADING)
-        self.model = await self._load(connection)
-        self._late.clear()  # everything is told below
+        self._set_state(EngineState.LOADING)
+        self.model = await self._load_model(connection)
+        self._deferred.clear()  # all buffers are sent below
         for folder in list(self.folders.values()):
             connection.send("open_folder", folder)
             if folder.folder in self.disabled:
@@ -294,18 +306,18 @@ class EngineClient:
         for buffer in list(self.buffers.values()):
             connection.send("buffer", buffer)
         self._ready_since = _now()
-        self._set(Life.READY)
-        await self._watch(connection)
-        return connection.epitaph()
+        self._set_state(EngineState.READY)
+        await self._monitor(connection)
+        return connection.exit_reason()
 
-    async def _load(self, connection: Connection) -> wire.ModelInfo:
-        """Say hello. A download may take long, so only silence is limited, not the whole."""
+    async def _load_model(self, connection: Connection) -> wire.ModelInfo:
+        """Send `hello` and wait for the model. A download may take long, so only silence is limited."""
         if self.hello is None:
             raise EngineError("The engine was started without settings.")
         call = asyncio.ensure_future(connection.call("hello", self.hello, wire.ModelInfo))
         try:
             while not call.done():
-                left = connection.heard + self.policy.load_silence - _now()
+                left = connection.last_frame_at + self.policy.load_silence - _now()
                 if left <= 0:
                     await connection.kill("The engine was silent too long while loading the model.")
                     break
@@ -314,58 +326,59 @@ class EngineClient:
         finally:
             call.cancel()
 
-    async def _watch(self, connection: Connection) -> None:
-        """Until the process ends: ping it when it is silent, kill it when it does not answer, unload it when idle."""
+    async def _monitor(self, connection: Connection) -> None:
+        """Return when the process ends. Pings it when it is silent, kills it when it hangs, unloads it when idle."""
         while not connection.closed.is_set():
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(connection.closed.wait(), self.policy.ping_every)
+                await asyncio.wait_for(connection.closed.wait(), self.policy.ping_interval)
                 return
-            if self.idle_minutes and _now() - self._used > self.idle_minutes * 60:
+            if self.idle_minutes and _now() - self._last_used > self.idle_minutes * 60:
                 self._unloading = asyncio.ensure_future(self.unload())
-                await connection.closed.wait()  # `unload` cancels this task, and ends the process in order
-            if _now() - connection.heard >= self.policy.ping_every and not await self._answers(connection):
-                await connection.kill("The engine hung and was ended.")
+                await connection.closed.wait()  # `unload` cancels this task and closes the connection
+            silent = _now() - connection.last_frame_at >= self.policy.ping_interval
+            if silent and not await self._answers_ping(connection):
+                await connection.kill("The engine did not respond and was stopped.")
 
-    async def _answers(self, connection: Connection) -> bool:
-        """Whether the engine answers a ping in its time. One that gets no processor has several times as long."""
-        for _ in range(self.policy.starved_pings):
-            used, pid = liveness.cpu_seconds(connection.process.pid), connection.process.pid
-            began, heard = _now(), connection.heard
+    async def _answers_ping(self, connection: Connection) -> bool:
+        """Whether the engine answers a ping in time. A process that gets no CPU time is given several timeouts."""
+        for _ in range(self.policy.max_starved_pings):
+            cpu_before, pid = liveness.cpu_seconds(connection.process.pid), connection.process.pid
+            sent_at, last_frame_at = _now(), connection.last_frame_at
             try:
                 await connection.call("ping", wire.Nothing(), wire.Nothing, self.policy.ping_timeout)
             except EngineError:
-                if connection.heard > heard:  # it says something, if not this
+                if connection.last_frame_at > last_frame_at:  # it sent another frame
                     return True
-                if connection.closed.is_set() or not liveness.starved(pid, used, _now() - began):
+                if connection.closed.is_set() or not liveness.is_starved(pid, cpu_before, _now() - sent_at):
                     return False
-                log.warning("The engine gets no processor; it is waited for.")
+                log.warning("The engine gets no CPU time; waiting for it.")
             else:
                 return True
         return False
 
-    async def _drop(self) -> None:
+    async def _kill_connection(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.kill(connection.fault)
+            await connection.kill(connection.failure)
 
-    def _touch(self) -> None:
-        self._used = _now()
+    def _mark_used(self) -> None:
+        self._last_used = _now()
 
-    def _set(self, life: Life, message: str = "", code: str = EngineError.code) -> None:
-        if (life, message) != (self.life, self.message):
-            self.life, self.message, self.code = life, message, code
-            if life is not Life.READY:
+    def _set_state(self, state: EngineState, message: str = "", code: str = EngineError.code) -> None:
+        if (state, message) != (self.state, self.message):
+            self.state, self.message, self.code = state, message, code
+            if state is not EngineState.READY:
                 self.model = None
-            self._changed.set()
-            self.on_life(life, message)
+            self._state_changed.set()
+            self.on_state(state, message)
 
 
-def machine(hello: wire.Hello) -> tuple[object, ...]:
-    """What a running engine cannot change about itself."""
+def process_settings(hello: wire.Hello) -> tuple[object, ...]:
+    """The settings that take effect only in a new engine process."""
     return hello.settings.model, hello.settings.remote
 
 
-def _learned_under(record: wire.OpenFolder) -> tuple[object, ...]:
+def _adapter_settings(record: wire.OpenFolder) -> tuple[object, ...]:
     return record.trusted, record.settings.adapter, record.settings.files
 
 
@@ -373,7 +386,7 @@ async def _spawn(command: Sequence[str], on_event: Callable[[Struct], None], env
     spawning = asyncio.ensure_future(Connection.spawn(command, on_event, env))
     try:
         return await asyncio.shield(spawning)
-    except asyncio.CancelledError:  # the process may exist already, and nobody else knows of it
+    except asyncio.CancelledError:  # the process may exist already, and only this coroutine can end it
         await (await spawning).kill("")
         raise
 

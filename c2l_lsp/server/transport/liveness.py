@@ -1,14 +1,14 @@
-"""Telling a process that hangs from one that gets no processor: both are silent, and only the first must be ended."""
+"""Distinguishes a process that hangs from one that gets no CPU time. Neither answers, and only the first is killed."""
 
 from __future__ import annotations
 
-_SHARE = 0.5
-"""A process that got less than this share of a core in a time it needed could not answer in it."""
+_STARVED_SHARE = 0.5
+"""A process that got less than this share of one core is considered starved."""
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """The processor time a process has used; None if it cannot be seen."""
-    import psutil  # takes a while, and start-up does not need it
+    """CPU time that a process has used, in seconds; None if it cannot be read."""
+    import psutil  # slow to import, and not needed at start-up
 
     try:
         times = psutil.Process(pid).cpu_times()
@@ -17,15 +17,16 @@ def cpu_seconds(pid: int) -> float | None:
     return float(times.user + times.system)
 
 
-def starved(pid: int, used: float | None, wall: float) -> bool:
-    """Whether a process wants to run and got little of the last `wall` seconds; `used` was `cpu_seconds` before them.
+def is_starved(pid: int, cpu_before: float | None, elapsed: float) -> bool:
+    """Whether a process is runnable but got little CPU time in the last `elapsed` seconds.
 
-    One that waits for something (a lock, a pipe) or that runs and runs is not.
+    `cpu_before` is its `cpu_seconds` at the start of that time. False for a process that waits for a lock or a pipe,
+    and for one that runs without pause.
     """
     import psutil
 
     now = cpu_seconds(pid)
-    if used is None or now is None or now - used > _SHARE * wall:
+    if cpu_before is None or now is None or now - cpu_before > _STARVED_SHARE * elapsed:
         return False
     try:
         status = psutil.Process(pid).status()

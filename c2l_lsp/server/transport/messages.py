@@ -1,4 +1,4 @@
-"""What pops up in the editor and what only goes to its log. Sentences of errors, never source text."""
+"""Messages to the user: every error is logged, and shown once if its severity is high enough."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from c2l_lsp.errors import C2LError, SettingError, Severity
 from c2l_lsp.server.transport.protocol import PROBLEM, Problem, plain
 
 _TYPE = {Severity.ERROR: 1, Severity.WARNING: 2, Severity.INFO: 3}
-_POPS_UP = {"off": 0, "onError": 1, "onWarning": 2, "always": 3}
+_MAX_TYPE = {"off": 0, "onError": 1, "onWarning": 2, "always": 3}
 
 
 class Messages:
-    """Logs everything; shows each problem once, as far as `c2l.showNotifications` lets it.
+    """Sends errors to the editor's log, and to a popup as `c2l.showNotifications` allows.
 
-    `structured`: the editor shows problems itself, with buttons that fix them.
+    `structured`: the editor takes `c2l/problem` notifications and shows them with buttons that fix the problem.
     """
 
     def __init__(self, notify: Callable[[str, dict[str, Any]], None], level: Callable[[], str]) -> None:
@@ -25,26 +25,26 @@ class Messages:
         self.structured = False
 
     def error(self, error: C2LError, severity: Severity | None = None) -> None:
-        """An error of the closed set, as loud as it is or as said."""
-        severity, sentence = severity or error.severity, str(error)
-        kind = _TYPE[severity]
-        self._notify("window/logMessage", {"type": kind, "message": sentence})
-        if (severity, sentence) in self._shown or not self._pops_up(error, kind):
+        """Log an error, and show it unless the same one was shown before. `severity` overrides the error's own."""
+        severity, message = severity or error.severity, str(error)
+        message_type = _TYPE[severity]
+        self._notify("window/logMessage", {"type": message_type, "message": message})
+        if (severity, message) in self._shown or not self._pops_up(error, message_type):
             return
-        self._shown.add((severity, sentence))
+        self._shown.add((severity, message))
         if self.structured:
-            at = (error.key, error.file) if isinstance(error, SettingError) else ("", "")
-            said = Problem(severity=severity.value, code=error.code, message=sentence, setting=at[0], file=at[1])
-            self._notify(PROBLEM, plain(said))
+            setting, file = (error.key, error.file) if isinstance(error, SettingError) else ("", "")
+            problem = Problem(severity=severity.value, code=error.code, message=message, setting=setting, file=file)
+            self._notify(PROBLEM, plain(problem))
         else:
-            self._notify("window/showMessage", {"type": kind, "message": f"C2L: {sentence}"})
+            self._notify("window/showMessage", {"type": message_type, "message": f"C2L: {message}"})
 
-    def _pops_up(self, error: C2LError, kind: int) -> bool:
-        """A wrong setting harms nothing, but only the user can correct it: shown unless nothing is."""
-        level = _POPS_UP[self._level()]
-        return kind <= level or (isinstance(error, SettingError) and level > 0)
+    def _pops_up(self, error: C2LError, message_type: int) -> bool:
+        """An invalid setting is only a warning, but only the user can fix it: it pops up unless the level is off."""
+        limit = _MAX_TYPE[self._level()]
+        return message_type <= limit or (isinstance(error, SettingError) and limit > 0)
 
 
 def severity(name: str) -> Severity:
-    """The severity of a name on the wire; a warning if it is none."""
+    """The severity with this name on the wire; WARNING if the name is unknown."""
     return next((one for one in Severity if one.value == name), Severity.WARNING)

@@ -1,4 +1,4 @@
-"""Watches the editor's process: a server must not outlive it, even where a pipe stays open. Nothing else."""
+"""Watches the editor's process: the server must not outlive it, even if a pipe stays open."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ POLL = 2.0
 
 
 def watch(pid: int, on_gone: Callable[[], None], poll: float = POLL) -> threading.Thread:
-    """Call `on_gone` in a thread once the process is gone; never if it cannot be seen from here (a container).
+    """Call `on_gone` from a thread when the process has ended; never if it is not visible (in a container).
 
-    A thread, not the loop: it must work while the loop is stuck. The start time guards against a reused pid.
+    A thread works even while the event loop is blocked. psutil compares start times, so a reused pid is not mistaken
+    for the editor. `poll` is in seconds.
     """
-    seen = _exists(pid)
+    existed = _exists(pid)
 
     def run() -> None:
-        import psutil  # takes a while, and `initialize` need not wait for it
+        import psutil  # slow to import, and `initialize` must not wait for it
 
         try:
             editor = psutil.Process(pid)
         except psutil.NoSuchProcess:
-            if seen:  # it ended while psutil was loaded
+            if existed:  # it ended while psutil was imported
                 on_gone()
             return
         except (psutil.Error, ValueError, OverflowError):
             return
-        never = threading.Event()
+        pause = threading.Event()
         while _alive(editor):
-            never.wait(poll)
+            pause.wait(poll)
         on_gone()
 
     thread = threading.Thread(target=run, name="c2l-editor-watch", daemon=True)
@@ -43,7 +44,7 @@ def watch(pid: int, on_gone: Callable[[], None], poll: float = POLL) -> threadin
 
 
 def _exists(pid: int) -> bool:
-    """True only if it is certain at once; on Windows signal 0 would end the process, so there nothing is asked."""
+    """Whether the process certainly exists. Always False on Windows, where os.kill(pid, 0) would end the process."""
     if sys.platform == "win32" or pid <= 0:
         return False
     try:
@@ -62,5 +63,5 @@ def _alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-    except psutil.Error:  # no permission to look is no proof of an end
+    except psutil.Error:  # without permission to look, assume that it runs
         return True

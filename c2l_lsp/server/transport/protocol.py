@@ -1,7 +1,7 @@
-"""The editor contract: every name and payload that is ours and crosses between an editor and this server.
+"""The editor contract: all names and payloads between editor and server that LSP does not define.
 
-Both editor plugins state the same names on their side and a test keeps the three equal. Payload keys are camelCase on
-the wire. Knows nothing of pygls, documents or the engine; standard LSP messages are not repeated here.
+Both editor plugins declare the same names, and tests compare them. Payload keys are camelCase on the wire. This module
+imports nothing of pygls or the engine.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from msgspec import UNSET, Struct, UnsetType
 from c2l_lsp.errors import RequestError
 
 SECTION = "c2l"
-"""Section of `workspace/configuration`, and prefix of every setting and command."""
+"""Section of `workspace/configuration`, and prefix of all settings and commands."""
 
 
 class Command(str, Enum):
-    """Commands of `workspace/executeCommand`. The first group is answered by the server, CLIENT_COMMANDS never are."""
+    """Commands of `workspace/executeCommand` that the server executes."""
 
     DID_ACCEPT = "c2l.didAcceptCompletion"
     TOGGLE = "c2l.toggle"
@@ -38,11 +38,11 @@ class Command(str, Enum):
 
 
 CLIENT_COMMANDS = ("c2l.triggerCompletion", "c2l.showMenu", "c2l.selectModel", "c2l.showLogs")
-"""Commands of the contract that only an editor can carry out."""
+"""Commands of the contract that only an editor can execute."""
 
 
 class Method(str, Enum):
-    """Requests of an editor beyond the standard."""
+    """Requests of an editor beyond LSP."""
 
     STATUS = "c2l/status"
     STATISTICS = "c2l/statistics"
@@ -60,13 +60,13 @@ class Method(str, Enum):
 DID_CHANGE_STATUS = "c2l/didChangeStatus"
 ADAPTER_DID_CHANGE = "c2l/adapter/didChange"
 PROBLEM = "c2l/problem"
-"""Server → editor notification, in place of `window/showMessage` for editors that start us with `showsProblems`."""
+"""Server → editor notification. It replaces `window/showMessage` for editors that initialize with `showsProblems`."""
 DID_CHANGE_TRUST = "c2l/didChangeTrust"
-"""Editor → server notification {trusted}: the user granted or withdrew trust in the workspace."""
+"""Editor → server notification {trusted}: the user granted or revoked trust in the workspace."""
 
 
 class State(str, Enum):
-    """What the whole is doing, in one word."""
+    """State of server and engine as a whole."""
 
     STARTING = "starting"
     LOADING = "loading"
@@ -82,13 +82,13 @@ class State(str, Enum):
 KIND = {
     State.DEGRADED: "Warning", State.FAILED: "Error", State.DISABLED: "Inactive", State.UNLOADED: "Inactive",
 }  # fmt: skip
-"""Kind of a state for the editor's status item; every other state is Normal."""
+"""Kind of the editor's status item for a state; Normal for the states not listed."""
 
 BUSY = frozenset({State.STARTING, State.LOADING, State.INDEXING, State.UPDATING})
 
 
 class Reason(str, Enum):
-    """Why no completion is given. The closed set behind `disabledReason`."""
+    """Why there is no completion: the values of `disabledReason` and `lastReason`."""
 
     OFF = "off"
     SNOOZED = "snoozed"
@@ -109,38 +109,43 @@ class Reason(str, Enum):
 
 
 SENTENCES = {
-    Reason.OFF: "Completions are off in this workspace. c2l.toggle turns them on.",
-    Reason.SNOOZED: "Completions are snoozed.",
-    Reason.LANGUAGE: "Completions are off for this language (c2l.enable, c2l.toggleLanguage).",
-    Reason.BUFFER: "Completions are off in this file (c2l.toggle).",
-    Reason.MANUAL: "Completions are shown only on request (c2l.completion.trigger is manual).",
-    Reason.COMMENT: "Completions are off inside comments (c2l.completion.inComments).",
+    Reason.OFF: "Completions are turned off. Run c2l.toggle to turn them on.",
+    Reason.SNOOZED: "Completions are snoozed. c2l.triggerCompletion still shows one.",
+    Reason.LANGUAGE: "Completions are turned off for this language. Run c2l.toggleLanguage or change c2l.enable.",
+    Reason.BUFFER: "Completions are turned off in this file. Run c2l.toggle to turn them on.",
+    Reason.MANUAL: "Automatic completions are turned off (c2l.completion.trigger). c2l.triggerCompletion shows one.",
+    Reason.COMMENT: "Automatic completions are turned off in comments (c2l.completion.inComments).",
     Reason.LINE_SUFFIX: "Too much text follows the cursor on its line (c2l.completion.maxLineSuffix).",
-    Reason.MIN_CHARS: "Too little text stands before the cursor on its line (c2l.completion.minChars).",
-    Reason.NO_DOCUMENT: "The editor has not opened this document.",
-    Reason.STARTING: "The model is still loading.",
-    Reason.FAILED: "The engine is not running. c2l.restartServer starts it again.",
-    Reason.TIMEOUT: "The engine did not answer in time.",
-    Reason.ENGINE: "The engine refused the request.",
-    Reason.LEFT_OUT: "This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.",
-    Reason.UNSURE: "The model is not sure enough of anything here (c2l.completion.minConfidence). Asked, it guesses.",
-    Reason.EMPTY: "The model had nothing to suggest here.",
+    Reason.MIN_CHARS: "Too little text precedes the cursor on its line (c2l.completion.minChars).",
+    Reason.NO_DOCUMENT: "The editor has not opened this file in the language server.",
+    Reason.STARTING: "The model is still loading. Completions start when it is ready.",
+    Reason.FAILED: "The engine is not running. Run c2l.restartServer to start it again.",
+    Reason.TIMEOUT: "The engine did not answer in time. Try again.",
+    Reason.ENGINE: "The engine could not process the request. c2l.showLogs shows why.",
+    Reason.LEFT_OUT: "This file is excluded by .gitignore, .c2lignore or c2l.files, or its name looks like a secret.",
+    Reason.UNSURE: "The model's best guess is too uncertain to show (c2l.completion.minConfidence). "
+    "c2l.triggerCompletion shows it.",
+    Reason.EMPTY: "The model has no suggestion here.",
 }
 
 
 class _Payload(Struct, rename="camel", kw_only=True):
-    """Base of payloads in both directions; unknown keys of an editor are ignored, as LSP asks."""
+    """Base of payloads in both directions. Unknown keys from an editor are ignored, as LSP requires."""
 
 
 class Latency(_Payload):
-    """Time of recent completions as the editor saw them, in ms."""
+    """Percentiles of the latency of recent completions, in ms."""
 
     p50: float = 0.0
     p95: float = 0.0
 
 
 class Problem(_Payload):
-    """`c2l/problem`. `code` is the error's; `setting` the key to correct, in `file` or in the editor's settings."""
+    """`c2l/problem`: an error for the user.
+
+    `code` is the error's code. `setting` is the setting to correct, in `file` or, if that is empty, in the editor's
+    settings; empty for other errors.
+    """
 
     severity: str
     code: str
@@ -150,9 +155,10 @@ class Problem(_Payload):
 
 
 class AdapterStatus(_Payload):
-    """One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect.
+    """One folder's adapter.
 
-    `deep` says how far training on request is, or what became of it; empty if nobody asked for it.
+    `updatedAt` is in seconds since the epoch, 0 before the first generation. `scale` 0 means that the adapter has no
+    effect. `deep` is the progress or the result of fine-tuning on request; empty without a request.
     """
 
     folder: str
@@ -169,10 +175,11 @@ class AdapterStatus(_Payload):
 
 
 class Status(_Payload):
-    """`c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document).
+    """`c2l/didChangeStatus`, and the result of `c2l/status`.
 
-    `device` is empty until the model is loaded. Only in the answer: `memoryMb`, what the engine's process holds, and
-    `lastReason`, why the last request of the document got nothing, if it got nothing.
+    `device` is empty until the model is loaded. Only the result of `c2l/status` has `folders`, `memoryMb` (resident
+    memory of the engine process) and `lastReason` (why the document's last request got no completion). There,
+    `disabledReason` is about the document of the request.
     """
 
     kind: str
@@ -190,7 +197,11 @@ class Status(_Payload):
 
 
 class AdapterChange(_Payload):
-    """`c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the one before."""
+    """`c2l/adapter/didChange`: a new adapter generation is live.
+
+    `ms` is the time of each stage. `paths` are the largest changed files. `moved` is the relative distance from the
+    previous adapter.
+    """
 
     folder: str
     generation: int
@@ -209,53 +220,56 @@ class DocumentId(_Payload):
 
 
 class FolderParams(_Payload):
-    """Which folder a request is about: a folder's URI or path, else the one of the document, else the first."""
+    """The folder of a request: by URI or path, else the folder of the document, else the first folder."""
 
     folder: str | None = None
     text_document: DocumentId | None = None
 
 
 class SetEnabledParams(FolderParams):
-    """`enabled` None flips."""
+    """Parameters of `c2l/adapter/setEnabled`. `enabled` None toggles."""
 
     enabled: bool | None = None
 
 
 class ExportParams(FolderParams):
-    """`out`: directory to write; `rank` 0 is the smallest exact one."""
+    """Parameters of `c2l/adapter/export`. `out`: directory to write; `rank` 0: the smallest exact rank."""
 
     out: str = ""
     rank: int = 0
 
 
 class DeepenParams(FolderParams):
-    """`cancel`: stop the training that runs; `steps` 0 chooses their number."""
+    """Parameters of `c2l/adapter/deepen`. `cancel`: stop running training; `steps` 0: choose the number."""
 
     cancel: bool = False
     steps: int = 0
 
 
 class ExplainParams(_Payload):
-    """Id of a completion, as in the arguments of its command."""
+    """Parameters of `c2l/explain`. `id`: a completion's id, from the arguments of its command."""
 
     id: str
 
 
 class AcceptParams(ExplainParams):
-    """`chars`: how many characters (code points) were inserted, 0: all that was left; `partly`: some are left still."""
+    """Parameters of `c2l.didAcceptCompletion`.
+
+    `chars`: number of inserted characters (code points), 0 for the whole rest. `partly`: a part of the text is left.
+    """
 
     chars: int = 0
     partly: bool = False
 
 
 class StatisticsParams(_Payload):
-    """`reset` starts counting anew after the answer."""
+    """Parameters of `c2l/statistics`. `reset`: set the counts to zero after this report."""
 
     reset: bool = False
 
 
 class ToggleParams(_Payload):
-    """`uri`: one document; `language`: one language; neither: everything. `enabled` None flips."""
+    """Parameters of the toggle commands: one document, one language or everything. `enabled` None toggles."""
 
     uri: str | None = None
     language: str | None = None
@@ -263,9 +277,10 @@ class ToggleParams(_Payload):
 
 
 class Switched(_Payload):
-    """`initializationOptions.switches`: what the user turned on or off while a former server ran.
+    """`initializationOptions.switches`: what the user had turned on or off in the previous server process.
 
-    `off`: everything; `documents`: by URI; `snoozedUntil`: seconds since the epoch; `adaptersOff`: folders, by path.
+    `off`: everything is off. `documents` is keyed by URI. `snoozedUntil` is in seconds since the epoch. `adaptersOff`
+    holds folder paths.
     """
 
     off: bool = False
@@ -276,7 +291,7 @@ class Switched(_Payload):
 
 
 class TrustParams(_Payload):
-    """Whether the user trusts the workspace's contents."""
+    """Parameters of `c2l/didChangeTrust`."""
 
     trusted: bool
 
@@ -285,15 +300,15 @@ _T = TypeVar("_T", bound=Struct)
 
 
 def parse(plain: object, kind: type[_T]) -> _T:
-    """Typed parameters of an editor's request. RequestError naming the key that is wrong."""
+    """Convert the parameters of an editor's request. RequestError names the invalid key."""
     try:
-        # Lua has one kind of table: without entries it arrives as a list.
+        # Lua encodes an empty map as an empty list.
         return msgspec.convert({} if plain is None or plain == [] else plain, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise RequestError(f"The request's parameters are wrong: {error}.") from error
+        raise RequestError(f"The parameters of the request are invalid: {error}.") from error
 
 
 def plain(payload: Struct) -> dict[str, Any]:
-    """A payload as JSON-ready values."""
+    """A payload as plain JSON values."""
     values: dict[str, Any] = msgspec.to_builtins(payload)
     return values

@@ -1,6 +1,6 @@
-"""The byte stream to the editor: seals stdout, cuts stdin into message bodies, writes without blocking the loop.
+"""The byte stream to the editor: redirects stdout, splits stdin into message bodies, writes without blocking the loop.
 
-Imported before anything that could print. Knows the base protocol's headers and nothing of JSON-RPC.
+Import this module before anything that could print. It implements the base protocol (headers and bodies), not JSON-RPC.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ MAX_HEADER = 8 * 1024
 MAX_UNSENT = 64 * 1024 * 1024
 _CHUNK = 64 * 1024
 _LINE = re.compile(rb"[A-Za-z][A-Za-z-]{0,63}:[\t\x20-\x7e]*")
-_BEGUN = re.compile(rb"(?:[A-Za-z][A-Za-z-]{0,63}(?::[\t\x20-\x7e]*\r?)?)?|\r")
-_INSIDE = re.compile(rb"content-length:[\t ]*\d+\r\n(?:[a-z][a-z-]*:[\t\x20-\x7e]*\r\n)*\r\n", re.IGNORECASE)
+_PARTIAL_LINE = re.compile(rb"(?:[A-Za-z][A-Za-z-]{0,63}(?::[\t\x20-\x7e]*\r?)?)?|\r")
+_HEADER_IN_BODY = re.compile(rb"content-length:[\t ]*\d+\r\n(?:[a-z][a-z-]*:[\t\x20-\x7e]*\r\n)*\r\n", re.IGNORECASE)
 _END = b"\r\n\r\n"
 
 
 class FramingError(Exception):
-    """The stream cannot be cut into messages any more; only ending helps."""
+    """The stream can no longer be split into messages. The server has to end."""
 
 
-def seal() -> tuple[int, int]:
-    """Private descriptors of the protocol's (input, output). Afterwards a print lands in stderr, not in the stream."""
+def isolate() -> tuple[int, int]:
+    """Move the protocol to private descriptors and return them as (input, output).
+
+    Afterwards stdout is stderr, so that a print does not corrupt the stream, and stdin is empty, so that a child
+    process cannot read the editor's messages.
+    """
     sys.stdout.flush()
     source, sink = os.dup(0), os.dup(1)
     if sys.platform == "win32":
@@ -35,81 +39,80 @@ def seal() -> tuple[int, int]:
 
         msvcrt.setmode(source, os.O_BINARY)
         msvcrt.setmode(sink, os.O_BINARY)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # a child process that reads its input must not eat the editor's messages
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     os.dup2(2, 1)
     return source, sink
 
 
 class Framer:
-    """Bytes in, message bodies out. Raises FramingError where the stream can no longer be trusted.
+    """Splits a byte stream into message bodies.
 
-    It does not wait for what cannot come: bytes that no header begins with end the stream at once, and so does a
-    header inside of a body. No JSON text can hold one (a line break in a string is escaped), so the body's announced
-    length was wrong, and whoever sent the next message would wait for its answer in vain.
+    Raises FramingError as early as possible, because the editor would wait for an answer that cannot come: at bytes
+    that cannot start a header, and at a header inside a body. JSON cannot contain a header (line breaks in strings are
+    escaped), so the Content-Length before it was too large.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._need: int | None = None
+        self._expected: int | None = None
         self._searched = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bodies completed by these bytes."""
+        """Yield the bodies that `data` completes."""
         self._buffer += data
         while True:
-            if self._need is None:
+            if self._expected is None:
                 end = self._buffer.find(_END, 0, MAX_HEADER)
                 if end < 0:
-                    _check_begun(bytes(self._buffer[: MAX_HEADER + 1]))
+                    _check_partial_header(bytes(self._buffer[: MAX_HEADER + 1]))
                     return
-                self._need, self._searched = content_length(bytes(self._buffer[:end])), 0
+                self._expected, self._searched = content_length(bytes(self._buffer[:end])), 0
                 del self._buffer[: end + 4]
-            self._check_body(min(self._need, len(self._buffer)))
-            if len(self._buffer) < self._need:
+            self._check_body(min(self._expected, len(self._buffer)))
+            if len(self._buffer) < self._expected:
                 return
-            body = bytes(self._buffer[: self._need])
-            del self._buffer[: self._need]
-            self._need = None
+            body = bytes(self._buffer[: self._expected])
+            del self._buffer[: self._expected]
+            self._expected = None
             yield body
 
-    def _check_body(self, have: int) -> None:
-        """Look for a header in what is new of a body; one may have begun shortly before."""
-        at = self._buffer.find(_END, max(0, self._searched - 3), have)
-        if at >= 0 and _INSIDE.search(self._buffer, max(0, at - MAX_HEADER), have):
-            raise FramingError("A message is shorter than its header announced.")
-        self._searched = have
+    def _check_body(self, length: int) -> None:
+        """Search the new part of a body for a header, which may have started in the part searched before."""
+        at = self._buffer.find(_END, max(0, self._searched - 3), length)
+        if at >= 0 and _HEADER_IN_BODY.search(self._buffer, max(0, at - MAX_HEADER), length):
+            raise FramingError("A message is shorter than its Content-Length.")
+        self._searched = length
 
 
-def _check_begun(header: bytes) -> None:
-    """FramingError if no header can begin like this."""
+def _check_partial_header(header: bytes) -> None:
     *lines, last = header.split(b"\r\n")
     if len(header) > MAX_HEADER:
-        raise FramingError("A message header is too long.")
-    if not (all(map(_LINE.fullmatch, lines)) and _BEGUN.fullmatch(last)):
-        raise FramingError("What should be a message header is none.")
+        raise FramingError(f"A message header is longer than {MAX_HEADER} bytes.")
+    if not (all(map(_LINE.fullmatch, lines)) and _PARTIAL_LINE.fullmatch(last)):
+        raise FramingError("A message header is malformed.")
 
 
 def content_length(header: bytes) -> int:
-    """The length a header announces. FramingError if there is none, or it is over the limit."""
+    """The Content-Length of a header. FramingError if it is missing, ambiguous, invalid or over MAX_MESSAGE."""
     lengths = set()
     for line in header.split(b"\r\n"):
         if not _LINE.fullmatch(line):
-            raise FramingError("What should be a message header is none.")
+            raise FramingError("A message header is malformed.")
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             digits = value.strip()
             if not digits.isdigit() or len(digits) > 12 or int(digits) > MAX_MESSAGE:
-                raise FramingError(f"A message of more than {MAX_MESSAGE} bytes or of no readable length is announced.")
+                raise FramingError(f"A Content-Length is not a number of at most {MAX_MESSAGE} bytes.")
             lengths.add(int(digits))
     if len(lengths) != 1:
         raise FramingError(f"A message header has {'no' if not lengths else 'more than one'} Content-Length.")
     return lengths.pop()
 
 
-def read_in_thread(descriptor: int, on_data: Callable[[bytes], None]) -> threading.Thread:
-    """Call `on_data` (in a thread) with what arrives; b"" at the end. The thread never keeps the process alive."""
+def start_reader(descriptor: int, on_data: Callable[[bytes], None]) -> threading.Thread:
+    """Start a daemon thread that calls `on_data` with each chunk read, and with b"" at the end or on an error."""
 
     def read() -> None:
         while True:
@@ -127,9 +130,9 @@ def read_in_thread(descriptor: int, on_data: Callable[[bytes], None]) -> threadi
 
 
 class Writer:
-    """Writes whole messages in a thread, in order: an editor that stops reading must not stop the loop.
+    """Writes messages in order from a thread, so that an editor that stops reading does not block the loop.
 
-    `on_lost` is called once, in that thread, when the editor is gone or has let too much pile up.
+    `on_lost` is called once, from any thread, if the editor is gone or more than MAX_UNSENT bytes are unsent.
     """
 
     def __init__(self, descriptor: int, on_lost: Callable[[], None]) -> None:
@@ -143,17 +146,17 @@ class Writer:
         self._thread.start()
 
     def write(self, data: bytes) -> None:
-        """Queue one message."""
+        """Queue one message. Discards it if the editor is lost."""
         with self._lock:
             self._unsent += len(data)
-            flooded = self._unsent > MAX_UNSENT
-        if flooded:
+            overflow = self._unsent > MAX_UNSENT
+        if overflow:
             self._lose()
         elif not self._lost:
             self._queue.put(data)
 
     def close(self, timeout: float = 1.0) -> None:
-        """Send what is queued, within the time."""
+        """Send the queued messages, waiting at most `timeout` seconds."""
         self._queue.put(None)
         self._thread.join(timeout)
 

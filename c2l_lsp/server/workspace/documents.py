@@ -1,8 +1,8 @@
-"""Open documents as the editor sees them: text, edits, positions. Knows nothing of pygls or of the engine.
+"""Open documents: text, incremental edits and positions. Independent of pygls and of the engine.
 
-A line ends at \\n, \\r\\n or \\r and nowhere else, as LSP says. `str.splitlines` also splits at form feeds, U+2028 and
-six others, and one of those in a file makes every later incremental edit land in the wrong place; so it is not used.
-Columns inside the server are code points; editors' columns (utf-8, utf-16, utf-32 units) are converted at the edge.
+A line ends at \\n, \\r\\n or \\r only, as LSP specifies. `str.splitlines` is not used: it also splits at form feeds,
+U+2028 and six other characters, after which every incremental edit would be applied in the wrong place. Columns in the
+server count code points; columns of the editor count utf-8, utf-16 or utf-32 code units.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WIDTH: dict[str, Callable[[str], int]] = {
 
 @dataclass(frozen=True)
 class Edit:
-    """One change of a document; `start` None replaces everything. Positions are (line, units) of the editor."""
+    """One change of a document. `start` None replaces the whole text. Positions are the editor's (line, code units)."""
 
     text: str
     start: tuple[int, int] | None = None
@@ -30,7 +30,7 @@ class Edit:
 
 @dataclass
 class Document:
-    """One open document. `lines` keep their endings; the last one has none and may be empty."""
+    """An open document. `lines` include their line endings; the last line has none and may be empty."""
 
     uri: str
     language: str
@@ -40,9 +40,9 @@ class Document:
     _text: str | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, uri: str, language: str, version: int, text: str, encoding: str = "utf-16") -> Document:
+    def from_text(cls, uri: str, language: str, version: int, text: str, encoding: str = "utf-16") -> Document:
         """A document with this text."""
-        return cls(uri, language, version, split_lines(_paired(text)), encoding)
+        return cls(uri, language, version, split_lines(_join_surrogates(text)), encoding)
 
     @property
     def text(self) -> str:
@@ -53,82 +53,82 @@ class Document:
 
     @property
     def eol(self) -> str:
-        """The ending of the first line, which new lines should have too."""
+        """The line ending of the first line, used for new lines."""
         first = self.lines[0]
-        return first[len(_content(first)) :] or "\n"
+        return first[len(_without_ending(first)) :] or "\n"
 
     def apply(self, edits: Sequence[Edit], version: int) -> None:
-        """Apply edits in order, each to the result of the one before."""
+        """Apply edits in order, each to the result of the previous one."""
         for edit in edits:
             if edit.start is None:
-                self.lines = split_lines(_paired(edit.text))
+                self.lines = split_lines(_join_surrogates(edit.text))
             else:
                 self._splice(self.locate(*edit.start), self.locate(*edit.end), edit.text)
         self.version = version
         self._text = None
 
     def locate(self, line: int, units: int) -> tuple[int, int]:
-        """The editor's position as (line, column in code points); past the end of line or text is clamped to it."""
+        """Convert an editor's position to (line, column in code points), clamped to the line and to the text."""
         if line < 0:
             return 0, 0
         if line >= len(self.lines):
             return len(self.lines) - 1, len(self.lines[-1])
-        return line, _column(_content(self.lines[line]), units, self.encoding)
+        return line, _column(_without_ending(self.lines[line]), units, self.encoding)
 
-    def units(self, line: int, column: int) -> int:
-        """The editor's character for a column in code points."""
+    def to_units(self, line: int, column: int) -> int:
+        """Convert a column in code points to the editor's code units."""
         before = self.lines[line][:column]
         return len(before) if before.isascii() else sum(map(_WIDTH[self.encoding], before))
 
-    def around(self, line: int, column: int) -> tuple[str, str]:
-        """The text before and the text after a place."""
+    def split_at(self, line: int, column: int) -> tuple[str, str]:
+        """The document's text before and after a position."""
         here = self.lines[line]
         return "".join(self.lines[:line]) + here[:column], here[column:] + "".join(self.lines[line + 1 :])
 
-    def line_around(self, line: int, column: int) -> tuple[str, str]:
-        """The text of one line before and after a column, without its ending."""
-        content = _content(self.lines[line])
+    def split_line_at(self, line: int, column: int) -> tuple[str, str]:
+        """One line before and after a column, without its line ending."""
+        content = _without_ending(self.lines[line])
         return content[:column], content[column:]
 
     def _splice(self, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
-        if end < start:  # a client's mistake; the protocol leaves it open, and an insertion loses nothing
+        if end < start:  # invalid, and undefined in LSP; an insertion loses no text
             end = start
         first, last = start[0], end[0] + 1
         middle = self.lines[start[0]][: start[1]] + text + self.lines[end[0]][end[1] :]
         if first and middle.startswith("\n") and self.lines[first - 1].endswith("\r"):
-            first -= 1  # the edit has made \r\n of two endings
+            first -= 1  # the edit joins two endings to \r\n
             middle = self.lines[first] + middle
-        chunks = split_lines(_paired(middle))
-        if last < len(self.lines) and not chunks[-1]:
-            chunks.pop()  # the line's own ending was kept, so the lines below follow
-        self.lines[first:last] = chunks
+        new_lines = split_lines(_join_surrogates(middle))
+        if last < len(self.lines) and not new_lines[-1]:
+            new_lines.pop()  # the text ends with a line ending, so the next line follows
+        self.lines[first:last] = new_lines
 
 
 class Documents:
-    """All open documents by URI. A change of a document that is not open is dropped and reported by False."""
+    """All open documents by URI."""
 
     def __init__(self) -> None:
         self.encoding = "utf-16"
         self._open: dict[str, Document] = {}
 
     def open(self, uri: str, language: str, version: int, text: str) -> Document:
-        """A document was opened (or opened again)."""
-        document = self._open[uri] = Document.of(uri, language, version, text, self.encoding)
+        """Open a document, or replace it if it is open."""
+        document = self._open[uri] = Document.from_text(uri, language, version, text, self.encoding)
         return document
 
     def change(self, uri: str, version: int, edits: Sequence[Edit]) -> Document | None:
-        """A document was edited; None if it is not open."""
+        """Edit a document; returns None if it is not open."""
         document = self._open.get(uri)
         if document is not None:
             document.apply(edits, version)
         return document
 
     def close(self, uri: str) -> Document | None:
-        """A document was closed; None if it was not open."""
+        """Close a document; returns None if it was not open."""
         return self._open.pop(uri, None)
 
     def get(self, uri: str) -> Document | None:
-        """The open document of a URI."""
+        """The open document with this URI; None if there is none."""
         return self._open.get(uri)
 
     def __iter__(self) -> Iterator[Document]:
@@ -136,10 +136,10 @@ class Documents:
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines with their endings; the last has none. "" is one empty line."""
+    """Split a text into lines with their endings; the last line has none. "" is one empty line."""
     if "\r" not in text:
-        chunks = text.split("\n")
-        return [chunk + "\n" for chunk in chunks[:-1]] + chunks[-1:]
+        lines = text.split("\n")
+        return [line + "\n" for line in lines[:-1]] + lines[-1:]
     lines, at = [], 0
     for match in _EOL.finditer(text):
         lines.append(text[at : match.end()])
@@ -148,8 +148,8 @@ def split_lines(text: str) -> list[str]:
     return lines
 
 
-def sendable(text: str) -> str:
-    """Text for the engine: \\n endings, and lone surrogates (which no UTF-8 can hold) replaced."""
+def to_engine_text(text: str) -> str:
+    """Convert a text for the engine: \\n line endings, and lone surrogates replaced, which UTF-8 cannot encode."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     try:
@@ -159,7 +159,7 @@ def sendable(text: str) -> str:
     return text
 
 
-def _content(line: str) -> str:
+def _without_ending(line: str) -> str:
     return line.rstrip("\r\n") if line.endswith(("\n", "\r")) else line
 
 
@@ -169,13 +169,13 @@ def _column(content: str, units: int, encoding: str) -> int:
     width, total = _WIDTH[encoding], 0
     for index, char in enumerate(content):
         total += width(char)
-        if total > units:  # past the place, or inside this character: its start
+        if total > units:  # a position inside a character is moved to its start
             return index
     return len(content)
 
 
-def _paired(text: str) -> str:
-    """JSON may carry the halves of one character in two edits; a half that meets its other half becomes one."""
+def _join_surrogates(text: str) -> str:
+    """Join surrogate pairs: JSON may carry the two halves of one character in separate edits."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,8 +1,7 @@
-"""Which settings hold where: the user's file, the editor's start-up options and its workspace settings, merged.
+"""The effective settings of each folder: the user's file, initialization options and workspace settings, merged.
 
-Owns the layers and reports every wrong key once. Asks nobody: the values are handed in. Only the user's file and the
-start-up option `userSettings` may set machine groups; whoever sets that option could set the server's command as well,
-while a workspace's own settings reach us as plain values.
+Reports every invalid key once. Only the user's file and the initialization option `userSettings` may set MACHINE_ONLY
+groups. That option is safe because whoever sets it also chooses the server's command; workspace settings are not.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ import msgspec
 from c2l_lsp.config import MACHINE_ONLY, Settings, load_user, merge
 from c2l_lsp.errors import SettingError
 
-EVERYWHERE = ""
+NO_FOLDER = ""
 
 
 class SettingsLayers:
-    """Settings by workspace folder (EVERYWHERE: outside of all)."""
+    """Settings by workspace folder. NO_FOLDER stands for documents outside every folder."""
 
     def __init__(self, on_error: Callable[[SettingError], None]) -> None:
         self._on_error = on_error
@@ -28,40 +27,40 @@ class SettingsLayers:
         self._initial: Mapping[str, Any] = {}
         self._pulled: dict[str, Mapping[str, Any]] = {}
         self._merged: dict[str, Settings] = {}
-        self._base = Settings()
+        self._user = Settings()
         self.trusted = True
 
     def read_user(self) -> None:
-        """Read the user's file (again)."""
+        """Read the user's file, and merge all layers again."""
         settings, errors = load_user()
         self._report(errors)
         settings, errors = merge(settings, self._machine, source="the editor's user settings", machine=True)
         self._report(errors)
-        self._base = settings
+        self._user = settings
         self._merged.clear()
 
     def set_initial(self, options: object) -> None:
-        """`initializationOptions`: settings, and beside them `trusted`, `userSettings` and some that others heed."""
+        """Set `initializationOptions`: settings, `trusted`, `userSettings`, and options that are handled elsewhere."""
         values = dict(options) if isinstance(options, Mapping) else {}
         self.trusted = values.pop("trusted", True) is not False
         self._machine = _mapping(values.pop("userSettings", None))
-        for name in ("clientCommands", "reportsPartialAccept", "showsProblems", "switches"):  # of others
+        for name in ("clientCommands", "reportsPartialAccept", "showsProblems", "switches"):  # handled elsewhere
             values.pop(name, None)
         self._initial = values
         self.read_user()
 
     def set_pulled(self, values: Mapping[str, object]) -> None:
-        """The answers to `workspace/configuration`, by folder; they replace the former ones."""
+        """Replace the responses to `workspace/configuration`, by folder."""
         self._pulled = {folder: _mapping(value) for folder, value in values.items()}
         self.read_user()
 
-    def of(self, folder: str) -> Settings:
-        """The settings that hold in a folder."""
+    def effective(self, folder: str) -> Settings:
+        """The merged settings of a folder."""
         if folder not in self._merged:
-            settings = self._base
-            pulled = self._pulled.get(folder, self._pulled.get(EVERYWHERE, {}))
+            settings = self._user
+            pulled = self._pulled.get(folder, self._pulled.get(NO_FOLDER, {}))
             for values, source in ((self._initial, "initializationOptions"), (pulled, "the workspace settings")):
-                settings, errors = merge(settings, _without_echo(values, settings), source=source, machine=False)
+                settings, errors = merge(settings, _without_defaults(values, settings), source=source, machine=False)
                 self._report(errors)
             self._merged[folder] = settings
         return self._merged[folder]
@@ -77,13 +76,15 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _without_echo(values: Mapping[str, Any], current: Settings) -> dict[str, Any]:
-    """`values` without machine keys that change nothing: editors answer with every default they know."""
+def _without_defaults(values: Mapping[str, Any], current: Settings) -> dict[str, Any]:
+    """`values` without MACHINE_ONLY keys that change nothing: some editors send every setting, with its default."""
     inner = values.get("c2l")
-    kept = {**_mapping(inner), **{key: value for key, value in values.items() if key != "c2l"}}
+    result = {**_mapping(inner), **{key: value for key, value in values.items() if key != "c2l"}}
     allowed = (msgspec.to_builtins(current), msgspec.to_builtins(Settings()))
-    for group in MACHINE_ONLY & kept.keys():
-        given = kept[group]
+    for group in MACHINE_ONLY & result.keys():
+        given = result[group]
         if isinstance(given, Mapping):
-            kept[group] = {k: v for k, v in given.items() if all(v != known[group].get(k) for known in allowed)} or None
-    return {group: given for group, given in kept.items() if given is not None}
+            result[group] = {
+                k: v for k, v in given.items() if all(v != known[group].get(k) for known in allowed)
+            } or None
+    return {group: given for group, given in result.items() if given is not None}

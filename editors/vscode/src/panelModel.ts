@@ -87,7 +87,7 @@ function facts(status: Status | undefined, info: AdapterInfo | undefined, now: D
   rows.push(["Hypernetwork", info.kind || "–"]);
   rows.push(["Indexed files", count(info.files)]);
   if (info.recalled > 0) rows.push(["Index", `${count(info.recalled)} tokens`]);
-  rows.push(["Waiting", info.pendingFiles === 1 ? "1 changed file" : `${count(info.pendingFiles)} changed files`]);
+  rows.push(["Waiting files", count(info.pendingFiles)]);
   if (info.updatedAt > 0) rows.push(["Last update", ago(info.updatedAt * 1000, now)]);
   rows.push(["Strength", number(info.scale)]);
   rows.push(["Norm", number(info.norm)]);

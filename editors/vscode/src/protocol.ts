@@ -88,22 +88,22 @@ export const Reason = {
 export type Reason = (typeof Reason)[keyof typeof Reason];
 
 export const SENTENCES: Record<Reason, string> = {
-  [Reason.OFF]: "Completions are off in this workspace. c2l.toggle turns them on.",
-  [Reason.SNOOZED]: "Completions are snoozed.",
-  [Reason.LANGUAGE]: "Completions are off for this language (c2l.enable, c2l.toggleLanguage).",
-  [Reason.BUFFER]: "Completions are off in this file (c2l.toggle).",
-  [Reason.MANUAL]: "Completions are shown only on request (c2l.completion.trigger is manual).",
-  [Reason.COMMENT]: "Completions are off inside comments (c2l.completion.inComments).",
+  [Reason.OFF]: "Completions are turned off. Run c2l.toggle to turn them on.",
+  [Reason.SNOOZED]: "Completions are snoozed. c2l.triggerCompletion still shows one.",
+  [Reason.LANGUAGE]: "Completions are turned off for this language. Run c2l.toggleLanguage or change c2l.enable.",
+  [Reason.BUFFER]: "Completions are turned off in this file. Run c2l.toggle to turn them on.",
+  [Reason.MANUAL]: "Automatic completions are turned off (c2l.completion.trigger). c2l.triggerCompletion shows one.",
+  [Reason.COMMENT]: "Automatic completions are turned off in comments (c2l.completion.inComments).",
   [Reason.LINE_SUFFIX]: "Too much text follows the cursor on its line (c2l.completion.maxLineSuffix).",
-  [Reason.MIN_CHARS]: "Too little text stands before the cursor on its line (c2l.completion.minChars).",
-  [Reason.NO_DOCUMENT]: "The editor has not opened this document.",
-  [Reason.STARTING]: "The model is still loading.",
-  [Reason.FAILED]: "The engine is not running. c2l.restartServer starts it again.",
-  [Reason.TIMEOUT]: "The engine did not answer in time.",
-  [Reason.ENGINE]: "The engine refused the request.",
-  [Reason.LEFT_OUT]: "This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.",
-  [Reason.UNSURE]: "The model is not sure enough of anything here (c2l.completion.minConfidence). Asked, it guesses.",
-  [Reason.EMPTY]: "The model had nothing to suggest here.",
+  [Reason.MIN_CHARS]: "Too little text precedes the cursor on its line (c2l.completion.minChars).",
+  [Reason.NO_DOCUMENT]: "The editor has not opened this file in the language server.",
+  [Reason.STARTING]: "The model is still loading. Completions start when it is ready.",
+  [Reason.FAILED]: "The engine is not running. Run c2l.restartServer to start it again.",
+  [Reason.TIMEOUT]: "The engine did not answer in time. Try again.",
+  [Reason.ENGINE]: "The engine could not process the request. c2l.showLogs shows why.",
+  [Reason.LEFT_OUT]: "This file is excluded by .gitignore, .c2lignore or c2l.files, or its name looks like a secret.",
+  [Reason.UNSURE]: "The model's best guess is too uncertain to show (c2l.completion.minConfidence). c2l.triggerCompletion shows it.",
+  [Reason.EMPTY]: "The model has no suggestion here.",
 };
 
 /** Values of a problem's `code`. */

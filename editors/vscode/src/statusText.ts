@@ -20,7 +20,7 @@ export interface StatusDisplay {
 
 /** Returns whether the server's note on fine-tuning describes one that is running. */
 export function isTraining(deep: string): boolean {
-  return /^(waiting|training|being judged)/.test(deep);
+  return /^(waiting|training|validating)/.test(deep);
 }
 
 /** Returns everything that a status item shows. */
@@ -109,7 +109,7 @@ function facts(view: View): [string, string][] {
   if (adapter !== undefined) {
     add("Adapter", adapterFact(adapter));
     add("Indexed files", adapter.files > 0 ? String(adapter.files) : "");
-    add("Waiting", adapter.pendingFiles > 0 ? `${adapter.pendingFiles} changed files` : "");
+    add("Waiting files", adapter.pendingFiles > 0 ? String(adapter.pendingFiles) : "");
     add("Fine-tuning", adapter.deep);
     add("Note", adapter.message);
   }

@@ -101,7 +101,7 @@ test("the status page explains why the last request returned no completion", () 
   const text = (change: Partial<Status>): string => statusPage(view(), { ...STATUS, ...change }, context);
   assert.match(text({ lastReason: Reason.EMPTY }), /Completions are on.\n\nThe last request returned no completion: The model/);
   assert.doesNotMatch(text({}), /last request/);
-  assert.equal(text({ lastReason: Reason.LEFT_OUT, disabledReason: Reason.LEFT_OUT }).match(/left out/g)?.length, 1);
+  assert.equal(text({ lastReason: Reason.LEFT_OUT, disabledReason: Reason.LEFT_OUT }).match(/is excluded/g)?.length, 1);
 });
 
 test("an excluded file is off, and a window without folder or file is inactive", () => {

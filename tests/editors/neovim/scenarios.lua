@@ -580,11 +580,11 @@ function S.explicit_request_without_result()
   d.rest(500)
   d.equal(d.lua('return _G.shown'), '', 'silent while typing')
   d.keys('<M-\\>')
-  d.wait('return _G.shown == "c2l: The model had nothing to suggest here."')
+  d.wait('return _G.shown == "c2l: " .. require("c2l.protocol").SENTENCES.empty')
   d.keys('<Esc>')
   d.lua('vim.cmd("C2L status")')
   d.wait('return vim.bo.filetype == "c2l"')
-  assert(table.concat(d.lines(), '\n'):find('last request The model had nothing'), vim.inspect(d.lines()))
+  assert(table.concat(d.lines(), '\n'):find('last request ' .. d.lua('return require("c2l.protocol").SENTENCES.empty'), 1, true), vim.inspect(d.lines()))
 end
 
 function S.server_problem_is_shown()

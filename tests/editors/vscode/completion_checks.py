@@ -77,7 +77,7 @@ def turning_off_hides_completions_and_shows_the_reason(vscode: Workbench) -> Non
     vscode.choose("Turn completions off", screenshot="menu")
     try:
         vscode.until("the status to show off", lambda: "off" in vscode.status(), 20)
-        assert "Completions are off" in vscode.status_label()
+        assert "Completions are turned off" in vscode.status_label()
         vscode.to_end()
         vscode.type(LINE)
         time.sleep(3)

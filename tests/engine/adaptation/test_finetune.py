@@ -17,6 +17,7 @@ from c2l_lsp.engine.session import Session
 from c2l_lsp.errors import AdapterError, RequestCancelled
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.runtime.lora_pair import LoraPair
+from tests.support.engine_loop import run_until
 
 
 def workspace(session: Session, folder: Path):
@@ -119,7 +120,7 @@ def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
         with (folder / "pkg" / f"m{number}.py").open("a") as file:
             file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(30)))
     one.regenerate()
-    session.run_until(lambda: one.info().generation == 2)
+    run_until(session, lambda: one.info().generation == 2)
     assert [set(adapter.pairs) for adapter in asked] == [set(), set(pairs)]
     assert bool(one.adapters.finetuned.pairs) == bool(one.live.adapter.pairs) == stays
     assert one.info().deep == "live" if stays else one.info().deep.startswith("dropped: by now it is")

@@ -15,6 +15,7 @@ from c2l_lsp.engine.adaptation import persistence
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage.store import folder_key
 from tests.support.engine_driver import changes, live, troubles, wait
+from tests.support.engine_loop import run_until
 
 
 def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
@@ -100,7 +101,8 @@ def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeyp
         time.sleep(0.2)
         (folder / "pkg" / "m0.py").write_text("def other():\n    return 2\n")
         wait(session, folder, 2)
-        session.run_until(lambda: [t.severity for t in troubles(session) if t.code == "storage"] == ["warning", "info"])
+        severities = ["warning", "info"]
+        run_until(session, lambda: [t.severity for t in troubles(session) if t.code == "storage"] == severities)
     with Session(settings) as second:
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         workspace = second.engine.workspace(str(folder.resolve()))

@@ -25,30 +25,37 @@ VOCABULARY = 64
 
 
 class ScriptedReader:
-    """A reader without weights: its model continues token t with `rule[t]`, or t + 1 where there is no rule."""
+    """A reader without weights: its model continues token t with `rule[t]`, or t + 1 where there is no rule.
+
+    Counts forward passes, the tokens computed by them, and those of the tokens that were drafts.
+    """
 
     def __init__(self, rule: dict[int, int] | None = None, exact: bool = True) -> None:
-        self._rule, self.decode_matches_prefill, self.prefill_chunk = rule or {}, exact, 1 << 30
+        self.rule, self.decode_matches_prefill, self.prefill_chunk = rule or {}, exact, 1 << 30
+        self.passes = self.tokens = self.drafted = 0
 
     def new_sequence(self) -> _ScriptedSequence:
-        return _ScriptedSequence(self._rule)
+        return _ScriptedSequence(self)
 
     def logits(self, hidden: Tensor, step: bool = False) -> Tensor:
         return hidden
 
 
 class _ScriptedSequence:
-    def __init__(self, rule: dict[int, int]) -> None:
-        self._rule, self.ids = rule, list[int]()
+    def __init__(self, reader: ScriptedReader) -> None:
+        self._reader, self.ids = reader, list[int]()
 
     def prefill(self, ids: list[int], all_positions: bool = False) -> Tensor:
         self.ids += ids
+        self._reader.passes += 1
+        self._reader.tokens += len(ids)
         rows = torch.zeros(len(ids), VOCABULARY)
         for row, token in enumerate(ids):
-            rows[row, self._rule.get(token, (token + 1) % VOCABULARY)] = 9.0
+            rows[row, self._reader.rule.get(token, (token + 1) % VOCABULARY)] = 9.0
         return rows if all_positions else rows[-1:]
 
     def decode(self, ids: list[int]) -> Tensor:
+        self._reader.drafted += len(ids) - 1
         return self.prefill(ids, all_positions=True)
 
     def crop(self, length: int) -> None:
@@ -58,11 +65,19 @@ class _ScriptedSequence:
 NO_ADAPTER = SimpleNamespace(mix_knn=lambda hidden, logits, before: logits)
 
 
+class ScriptedDecoder(Decoder):
+    """A decoder with a scripted model."""
+
+    def __init__(self, reader: ScriptedReader, draft: int = DRAFT, fim: FimTokens | None = None) -> None:
+        model = SimpleNamespace(fim=fim, token_bytes=None)
+        super().__init__(model, NO_ADAPTER, reader, draft)  # type: ignore[arg-type]
+        self.reader = reader
+
+
 def scripted(
     rule: dict[int, int] | None = None, *, draft: int = DRAFT, fim: FimTokens | None = None, exact: bool = True
-) -> Decoder:
-    model = SimpleNamespace(fim=fim, token_bytes=None)
-    return Decoder(model, NO_ADAPTER, ScriptedReader(rule, exact), draft)  # type: ignore[arg-type]
+) -> ScriptedDecoder:
+    return ScriptedDecoder(ScriptedReader(rule, exact), draft, fim)
 
 
 def decoded(decoder: Decoder, ids: list[int], count: int, draft_source: DraftSource | None = None) -> list[int]:
@@ -75,12 +90,12 @@ def decoded(decoder: Decoder, ids: list[int], count: int, draft_source: DraftSou
 def test_prefill_is_cancelled_between_two_portions_and_keeps_the_portions_read() -> None:
     reader = ScriptedReader()
     reader.prefill_chunk = 10
-    decoder = Decoder(SimpleNamespace(fim=None, token_bytes=None), NO_ADAPTER, reader)  # type: ignore[arg-type]
+    decoder = ScriptedDecoder(reader)
     calls: list[int] = []
 
     def cancelled() -> bool:
-        calls.append(decoder.tokens_computed)
-        return decoder.tokens_computed >= 30
+        calls.append(decoder.reader.tokens)
+        return decoder.reader.tokens >= 30
 
     with pytest.raises(RequestCancelled):
         decoder.prefill(document(1), cancelled=cancelled)
@@ -168,29 +183,29 @@ def test_only_the_changed_end_of_a_prompt_is_computed():
     decoder = scripted(draft=0)
     ids = list(range(50)) * 6
     decoder.prefill(ids)
-    assert (decoder.forward_passes, decoder.tokens_computed) == (1, 300)
+    assert (decoder.reader.passes, decoder.reader.tokens) == (1, 300)
     changed = decoder.prefill([*ids[:280], *([60] * 20)])
-    assert (decoder.forward_passes, decoder.tokens_computed, changed.reused) == (2, 320, 280)
+    assert (decoder.reader.passes, decoder.reader.tokens, changed.reused) == (2, 320, 280)
     assert decoder.prefill([*ids[:280], *([60] * 20)]).reused == 299  # the last token is computed for its logits
-    assert (decoder.forward_passes, decoder.tokens_computed) == (3, 321)
+    assert (decoder.reader.passes, decoder.reader.tokens) == (3, 321)
 
 
 def test_after_an_accepted_answer_only_its_last_token_is_computed():
     decoder = scripted(draft=0)
     answer = decoded(decoder, [1, 2, 3], 5)
-    before = decoder.tokens_computed
+    before = decoder.reader.tokens
     assert decoder.prefill([1, 2, 3, *answer]).reused == 7
-    assert decoder.tokens_computed == before + 1
+    assert decoder.reader.tokens == before + 1
 
 
 def test_kv_of_steps_in_another_precision_is_computed_again_once():
     decoder = scripted(draft=0, exact=False)
     answer = decoded(decoder, [1, 2, 3], 5)
-    before = decoder.tokens_computed
+    before = decoder.reader.tokens
     assert decoder.prefill([1, 2, 3, *answer]).reused == 3
-    assert decoder.tokens_computed == before + 5
+    assert decoder.reader.tokens == before + 5
     assert decoder.prefill([1, 2, 3, *answer, 9]).reused == 8
-    assert decoder.tokens_computed == before + 6
+    assert decoder.reader.tokens == before + 6
 
 
 def test_drafts_from_other_files_save_forward_passes():
@@ -198,40 +213,39 @@ def test_drafts_from_other_files_save_forward_passes():
     index.put("b.py", 1, "".join(map(chr, range(20, 60))))
     decoder = scripted(draft=4)
     assert decoded(decoder, [21, 22, 23], 20, index) == list(range(24, 44))
-    assert decoder.forward_passes == 1 + 4  # the prompt gives 24; each of 4 passes verifies a draft and adds a token
+    assert decoder.reader.passes == 1 + 4  # the prompt gives 24; each of 4 passes verifies a draft and adds a token
     plain = scripted(draft=4)
     assert decoded(plain, [21, 22, 23], 20) == list(range(24, 44))
-    assert plain.forward_passes == 20
+    assert plain.reader.passes == 20
 
 
 def test_without_drafts_each_token_needs_one_forward_pass():
     decoder = scripted(draft=0)
     assert decoded(decoder, [1, 2, 3], 10) == list(range(4, 14))
-    assert (decoder.forward_passes, decoder.tokens_computed) == (10, 12)
+    assert (decoder.reader.passes, decoder.reader.tokens) == (10, 12)
 
 
 def test_accepted_drafts_save_forward_passes():
     decoder = scripted(draft=4)
     assert decoded(decoder, [*range(30), 1, 2, 3], 20) == list(range(4, 24))
     # one pass for the prompt, then four that verify a draft of four tokens and add one; the last one is cut off
-    assert decoder.forward_passes == 5
-    assert (decoder.drafted, decoder.accepted) == (16, 12)  # the consumer stops before the last draft is used
-    assert decoder.tokens_computed == 33 + 4 * 5
+    assert decoder.reader.passes == 5
+    assert decoder.reader.drafted == 16  # the consumer stops before the last draft is used
+    assert decoder.reader.tokens == 33 + 4 * 5
 
 
 def test_rejected_drafts_are_soon_not_tried_any_more():
     decoder = scripted({62: 0, 49: 0}, draft=4)
     ids = [token for k in range(50) for token in (k, (k + 1) % 50, 60)]  # every pair is followed by 60
     assert decoded(decoder, [*ids, 62], 300) == [*range(50)] * 6
-    assert decoder.forward_passes == 300  # no pass is saved
-    assert decoder.drafted <= 4 * 20  # the start balance of 2 steps, then one draft in 25 steps
-    assert decoder.accepted == 0
+    assert decoder.reader.passes == 300  # no pass is saved
+    assert decoder.reader.drafted <= 4 * 20  # the start balance of 2 steps, then one draft in 25 steps
 
 
 def test_without_a_repeated_run_nothing_is_drafted():
     decoder = scripted(draft=4)
     decoded(decoder, [5, 6], 20)
-    assert decoder.drafted == 0
+    assert decoder.reader.drafted == 0
 
 
 def test_in_a_fim_prompt_the_draft_continues_the_text_before_the_cursor():
@@ -240,7 +254,7 @@ def test_in_a_fim_prompt_the_draft_continues_the_text_before_the_cursor():
     decoder = scripted(rule, draft=4, fim=fim)
     ids = fim.prompt([*range(1, 20), 2, 3], [30, 31])
     assert decoded(decoder, ids, 6) == [4, 5, 6, 7, 8, 9]
-    assert decoder.forward_passes == 2  # the prompt, then the draft 5 to 8 after 2, 3, 4
+    assert decoder.reader.passes == 2  # the prompt, then the draft 5 to 8 after 2, 3, 4
 
 
 # --- slots ------------------------------------------------------------------------------------------------------------
@@ -254,11 +268,11 @@ def test_two_alternating_documents_both_keep_their_kv():
     decoder = scripted(draft=0)
     for number in (1, 2):
         decoder.prefill(document(number))
-    before = decoder.tokens_computed
+    before = decoder.reader.tokens
     for round_ in range(3):
         for number in (1, 2):
             assert decoder.prefill([*document(number), *([50] * (round_ + 1))]).reused == 40 + round_
-    assert decoder.tokens_computed == before + 6
+    assert decoder.reader.tokens == before + 6
 
 
 def test_the_least_recently_used_document_is_discarded_first():

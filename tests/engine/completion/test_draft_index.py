@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from c2l_lsp.engine.completion.draft import MATCH_TOKENS
 from c2l_lsp.engine.completion.draft_index import DraftIndex
 from c2l_lsp.engine.session import Session
+from tests.support.engine_loop import run_until
 
 NEW = "\n\nzebra_crossing_light = giraffe_neck_length + zebra_crossing_light\n"
 
@@ -31,7 +31,7 @@ def test_the_index_stays_within_its_limit_and_removes_stale_positions():
     index = DraftIndex(letters, max_tokens=100)
     for number in range(200):
         index.put(f"{number % 7}.py", number, "".join(chr(100 + (number * 31 + i * i) % 900) for i in range(40)))
-        assert index.size <= 100
+        assert index._size <= 100
         assert len(index._positions) <= 200 + 40 - MATCH_TOKENS
 
 
@@ -39,39 +39,26 @@ def test_a_stale_path_is_returned_once_and_a_path_that_is_gone_is_removed():
     index, versions = DraftIndex(letters), {"a": 1, "b": 1}
     while (path := index.next_stale(versions.items())) is not None:
         index.put(path, versions[path], f"{path}bcdef")
-    assert index.size == 12
+    assert index._size == 12
     assert index.next_stale({"b": 2}.items()) == "b"
-    assert index.size == 6
+    assert index._size == 6
     full = DraftIndex(letters, max_tokens=3)
     full.put("a", 1, "abcd")
     assert full.next_stale(versions.items()) is None
 
 
-def work_until(session: Session, folder: Path, holds) -> bool:
-    """Run idle steps until a condition on the folder's draft index holds."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if holds(session.engine._drafts._indexes[str(folder)]):
-            return True
-        due = session.engine.due_in()
-        if due is not None and due <= 0:
-            session.engine.idle_step()
-        else:
-            time.sleep(0.01)
-    return False
-
-
 def test_the_index_follows_files_and_open_buffers_until_the_folder_is_closed(session: Session, folder: Path):
     session.open(folder)
     engine, path = session.engine, folder / "pkg" / "m3.py"
+    index = engine._drafts._indexes[str(folder)]
     run = engine.model.encode(NEW)[-12:]
-    assert work_until(session, folder, lambda index: index.size > 1000)
-    assert engine._drafts._indexes[str(folder)].continuation(run[:3], 4) == []
+    run_until(session, lambda: index._size > 1000)
+    assert index.continuation(run[:3], 4) == []
     path.write_text(path.read_text() + NEW)
     engine.workspace(str(folder)).regenerate()
-    assert work_until(session, folder, lambda index: index.continuation(run[:3], 4) == run[3:7])
+    run_until(session, lambda: index.continuation(run[:3], 4) == run[3:7])
     engine.workspace(str(folder)).set_buffer("pkg/m3.py", "x = 1\n")  # an unsaved buffer replaces the file's text
-    assert work_until(session, folder, lambda index: index.continuation(run[:3], 4) == [])
+    run_until(session, lambda: index.continuation(run[:3], 4) == [])
     engine.close_folder(str(folder))
     assert engine._drafts._indexes == {}
     assert engine.due_in() is None

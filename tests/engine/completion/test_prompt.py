@@ -17,13 +17,13 @@ def test_a_fim_prompt_has_both_sides_in_the_order_of_the_model(tiny):
 def test_with_a_blank_suffix_the_model_continues_the_prefix(tiny):
     built = prompt.build(tiny, "a = 1\n", "  \n", 200, 64)
     assert not built.fim
-    assert built.ids == [tiny.start, *tiny.encode("a = 1\n")]
+    assert built.ids == [tiny.start_id, *tiny.encode("a = 1\n")]
 
 
 def test_a_model_without_fim_continues_the_prefix(tiny):
     plain = dataclasses.replace(tiny, fim=None)
     built = prompt.build(plain, "a = 1\n", "b = 2\n", 200, 64)
-    assert built.ids == [tiny.start, *tiny.encode("a = 1\n")]
+    assert built.ids == [tiny.start_id, *tiny.encode("a = 1\n")]
 
 
 def test_the_prompt_stays_within_its_limit_and_keeps_the_text_nearest_to_the_cursor(tiny, sources):

@@ -11,6 +11,7 @@ import pytest
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage.background_writer import BackgroundWriter, WriteJob
+from tests.support.engine_loop import run_until
 
 
 class SlowDisk:
@@ -47,9 +48,9 @@ def test_completions_and_updates_do_not_wait_for_a_save(open_gate, settings, fol
         workspace = session.engine.workspace(name)
         longest = 0.0
 
-        session.run_until(slow.waits.is_set, 40)
+        run_until(session, slow.waits.is_set, 40)
         for generation in (1, 2, 3):  # updates go on too
-            session.run_until(lambda want=generation: workspace.info().generation == want, 40)
+            run_until(session, lambda want=generation: workspace.info().generation == want, 40)
             started = time.monotonic()
             answer = session.complete(request(folder))
             longest = max(longest, time.monotonic() - started)
@@ -57,7 +58,7 @@ def test_completions_and_updates_do_not_wait_for_a_save(open_gate, settings, fol
             assert (workspace.info().state, workspace.info().message) == ("ready", "")
             assert workspace.pending  # not saved yet
             (folder / "pkg" / "m0.py").write_text(f"def other_{generation}():\n    return {generation}\n" * 3)
-        session.run_until(lambda: workspace.info().generation == 4, 40)
+        run_until(session, lambda: workspace.info().generation == 4, 40)
         assert not slow.may.is_set()
         assert longest < 20  # a save would have taken until the end of the test
         assert workspace._persistence.store.load() is None

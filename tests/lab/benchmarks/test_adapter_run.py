@@ -217,7 +217,7 @@ def test_scored_tokens_do_not_depend_on_what_is_done_to_the_weights(tiny, case):
     assert reader.loss(chosen, scoring.read(tiny, chosen), None) == base  # the weights are back in place
     slot = AdapterSlot(tiny)
     slot.activate(adapter)
-    hooked = scoring.site_loss(tiny, scoring.read(tiny, chosen), None)
+    hooked = scoring.mean_loss(tiny, scoring.read(tiny, chosen), None)
     slot.activate(None)
     assert reader.loss(chosen, bare, adapter) == pytest.approx(hooked, abs=1e-4)
 

@@ -48,7 +48,7 @@ def corpus(sources: list[str]) -> list[Document]:
 @pytest.fixture(scope="module")
 def repositories(tiny, corpus, tmp_path_factory) -> list[data.Repo]:
     make = data.pooled_maker(tiny, EmbeddingEncoder.of_base(tiny), SIZES, described=False, held_out=False)
-    return data.prepared(tmp_path_factory.mktemp("data"), "train", corpus, make, SIZES, lambda _: None)
+    return data.prepare(tmp_path_factory.mktemp("data"), "train", corpus, make, SIZES, lambda _: None)
 
 
 def streams(count: int = 4, T: int = 3, hidden: int = 64) -> list[data.Repo]:
@@ -82,8 +82,8 @@ def test_embeddings_are_made_once(tiny, corpus, repositories, tmp_path):
         calls.append(name)
         return next((r for r in repositories if r.name == name), None)
 
-    first = data.prepared(tmp_path, "train", corpus, make, SIZES, lambda _: None)
-    second = data.prepared(tmp_path, "train", corpus, make, SIZES, lambda _: None)
+    first = data.prepare(tmp_path, "train", corpus, make, SIZES, lambda _: None)
+    second = data.prepare(tmp_path, "train", corpus, make, SIZES, lambda _: None)
     assert len(calls) == 6
     assert [r.name for r in first] == [r.name for r in second] == [r.name for r in repositories]
     assert all(torch.equal(a.files, b.files) and torch.equal(a.ids, b.ids) for a, b in zip(first, second, strict=True))
@@ -403,9 +403,11 @@ def test_from_the_command_line_to_a_folder_the_engine_loads(tiny_folder, corpus,
     assert made.manifest.base_digest == base.load(Model(path=str(tiny_folder), device="cpu")).digest
     assert str(tmp_path) not in (tmp_path / "static" / "checkpoint.json").read_text()
     assert isinstance(call("--kind", "static").exception, TrainingError)
-    assert "--set knows no colour" in str(call("--kind", "static", "--run", tmp_path, "--set", "colour=1").exception)
+    assert "Unknown option of --set: colour" in str(
+        call("--kind", "static", "--run", tmp_path, "--set", "colour=1").exception
+    )
     assert "--mirror" in str(call("--kind", "evo", "--run", tmp_path / "evo").exception)
-    assert "no kind" in str(call("--kind", "magic").exception)
+    assert "Unknown kind" in str(call("--kind", "magic").exception)
 
 
 def test_importing_the_command_loads_no_torch():

@@ -1,4 +1,4 @@
-"""The prior of `memory`: what its scalars are chosen on, and that the choice follows what was measured."""
+"""The prior of `memory`: the cases its scalars are tuned on, and the coordinate search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.memory import estimate_prior
 
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
-from c2l_lsp.model.hypernet.prior import redamped
+from c2l_lsp.model.hypernet.prior import with_damping
 
 torch.set_num_threads(1)
 
@@ -24,16 +24,16 @@ def corpus(sources: list[str]) -> list[Document]:
 
 @pytest.fixture(scope="module")
 def made(tiny, corpus):
-    return estimate_prior.make_prior(tiny, corpus, tokens=600, repositories=2, chars=1200, say=lambda _: None)
+    return estimate_prior.make_prior(tiny, corpus, tokens=600, repositories=2, chars=1200, report=lambda _: None)
 
 
 @pytest.fixture(scope="module")
 def cases(tiny, made, corpus):
     short = [replace(document, text=document.text[:2600]) for document in corpus]
-    return estimate_prior.tune_cases(GradientMemory(tiny, made), short, repositories=1, say=lambda _: None)
+    return estimate_prior.tuning_cases(GradientMemory(tiny, made), short, repositories=1, report=lambda _: None)
 
 
-def test_a_case_has_a_small_state_of_the_same_repository(cases):
+def test_case_has_small_grown_and_edited_states_of_one_repository(cases):
     (case,) = cases
     small, whole = float(case.small.tensors["n"]), float(case.state.tensors["n"])
     assert 0 < small < whole / 4
@@ -43,48 +43,48 @@ def test_a_case_has_a_small_state_of_the_same_repository(cases):
     assert 0 < recent[0] < recent[2]
 
 
-def test_the_mean_is_that_of_the_repositories(tiny, corpus, made):
+def test_mean_is_the_average_of_the_repositories(tiny, corpus, made):
     means = estimate_prior.repository_means(tiny, corpus, 2, 1200, lambda _: None)
     torch.testing.assert_close(made.mean, torch.stack(means).mean(0))
 
 
-def test_each_scalar_is_the_best_of_what_was_measured(tiny, made, cases, monkeypatch):
-    """A planted loss with its optimum inside each grid is found, small states deciding on the shrinkage alone."""
+def test_search_finds_the_optimum_of_each_scalar(tiny, made, cases, monkeypatch):
+    """The planted loss has its optimum inside each grid; shrinkage depends on small states alone."""
 
     def loss(model, scored, C):
         return 0.0 if C is None else C
 
-    wanted = float(redamped(made, 0.2).P.trace())
+    wanted = float(with_damping(made, 0.2).P.trace())
 
-    class Planted:
+    class PlantedMemory:
         def __init__(self, model, prior):
-            self.scalars, self.far = prior.scalars, abs(float(prior.P.trace() / wanted) - 1)
+            self.scalars, self.trace_error = prior.scalars, abs(float(prior.P.trace() / wanted) - 1)
 
         def generate(self, state):
             s = self.scalars
             if state is cases[0].small:
                 value = abs(s.n0 - 500.0) / 1e3
             elif state is cases[0].state:
-                value = abs(s.eta - 0.05) + abs(s.clip - 3.0) / 10 - 1 + self.far
+                value = abs(s.eta - 0.05) + abs(s.clip - 3.0) / 10 - 1 + self.trace_error
             else:
                 value = abs(s.eta_recent - 0.04) + abs(s.n0_recent - 800.0) / 1e4 + abs(s.fade_recent - 1000.0) / 1e10
             return type("Made", (), {"final_map": value})
 
-    monkeypatch.setattr(estimate_prior, "site_loss", loss)
-    monkeypatch.setattr(estimate_prior, "GradientMemory", Planted)
+    monkeypatch.setattr(estimate_prior, "mean_loss", loss)
+    monkeypatch.setattr(estimate_prior, "GradientMemory", PlantedMemory)
     chosen = estimate_prior.tune_scalars(tiny, made, cases, lambda _: None)
-    steps = chosen.scalars
+    scalars = chosen.scalars
     assert float(chosen.P.trace()) == pytest.approx(wanted, rel=1e-3)
-    assert (steps.eta, steps.clip, steps.n0) == (pytest.approx(0.05), 3.0, 500.0)
-    assert (steps.eta_recent, steps.n0_recent, steps.fade_recent) == (0.04, 800.0, 1000.0)
+    assert (scalars.eta, scalars.clip, scalars.n0) == (pytest.approx(0.05), 3.0, 500.0)
+    assert (scalars.eta_recent, scalars.n0_recent, scalars.fade_recent) == (0.04, 800.0, 1000.0)
 
 
-def test_harm_counts_double(tiny, made, cases, monkeypatch):
+def test_harm_counts_twice(tiny, made, cases, monkeypatch):
     """A step that gains 3 here and loses 2 there is worse than one that gains nothing."""
     several = [cases[0], replace(cases[0], state=cases[0].state.clone())]
     values = {0.01: (0.0, 0.0), 0.02: (-3.0, 2.0)}
 
-    class Planted:
+    class PlantedMemory:
         def __init__(self, model, prior):
             self.scalars = prior.scalars
 
@@ -92,7 +92,7 @@ def test_harm_counts_double(tiny, made, cases, monkeypatch):
             found = values.get(self.scalars.eta, (9.0, 9.0))
             return type("Made", (), {"final_map": found[state is several[1].state]})
 
-    monkeypatch.setattr(estimate_prior, "site_loss", lambda model, scored, C: 0.0 if C is None else C)
-    monkeypatch.setattr(estimate_prior, "GradientMemory", Planted)
+    monkeypatch.setattr(estimate_prior, "mean_loss", lambda model, scored, C: 0.0 if C is None else C)
+    monkeypatch.setattr(estimate_prior, "GradientMemory", PlantedMemory)
     monkeypatch.setattr(estimate_prior, "_best_recent", lambda model, prior, *_: prior)
     assert estimate_prior.tune_scalars(tiny, made, several, lambda _: None).scalars.eta == 0.01

@@ -83,7 +83,7 @@ def test_the_keys_and_values_move_once_in_256_tokens():
     rooms = set()
     for _ in range(700):
         text.decode([7])
-        rooms.add(text._kv[0].data_ptr())
+        rooms.add(text._layer_kv[0].data_ptr())
     assert len(rooms) <= 3
 
 

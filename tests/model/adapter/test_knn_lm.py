@@ -1,4 +1,4 @@
-"""What is recalled: exact sets of rows, the right candidates, the mixture as written down, and λ that learns."""
+"""kNN memory: the datastore is an exact multiset, the search finds the right neighbours, the mixture is the formula."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from c2l_lab.train.memory import mixture_gate as fitting
 
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.errors import AdapterError
-from c2l_lsp.model.adapter import knn_lm as module
+from c2l_lsp.model.adapter import knn_lm
 from c2l_lsp.model.adapter.knn_lm import (
     NEIGHBOURS,
     KnnMemory,
@@ -31,15 +31,15 @@ from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.kernel import MAX_MATCH
 
 D = 4
-SURE = MixtureGate(bias=30.0, weights=(0.0,) * 7)  # λ at its ceiling wherever there is a candidate
+ALWAYS = MixtureGate(bias=30.0, weights=(0.0,) * 7)  # λ = MAX_KNN_WEIGHT wherever there is a neighbour
 
 
-def rows(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
+def entries(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
     hidden = torch.randn(len(ids) - 1, D, generator=torch.Generator().manual_seed(seed))
     return datastore_entries(torch.eye(D), hidden, ids)
 
 
-def recall(*chunks: dict[str, torch.Tensor], gate: MixtureGate = SURE) -> KnnMemory:
+def memory_of(*chunks: dict[str, torch.Tensor], gate: MixtureGate = ALWAYS) -> KnnMemory:
     made = updated_datastore(empty_datastore(D), chunks, [])
     return KnnMemory(made["ids"], made["keys"], torch.eye(D), gate)
 
@@ -48,12 +48,12 @@ def key(chunk: dict[str, torch.Tensor], at: int) -> np.ndarray:
     return chunk["keys"][at].numpy().astype(np.float32) / 127
 
 
-def test_rows_are_a_multiset_whatever_the_order_and_the_way() -> None:
-    a, b, c = rows(1, 2, 3), rows(1, 5, 6, 7, seed=1), rows(1, 2, seed=2)
+def test_datastore_is_a_multiset_independent_of_the_order_of_updates() -> None:
+    a, b, c = entries(1, 2, 3), entries(1, 5, 6, 7, seed=1), entries(1, 2, seed=2)
     whole = updated_datastore(empty_datastore(D), [a, b, b, c], [])
     other = updated_datastore(empty_datastore(D), [b, c], [])
-    other = updated_datastore(other, [a, b, rows(1, 9)], [])
-    other = updated_datastore(other, [], [rows(1, 9)])
+    other = updated_datastore(other, [a, b, entries(1, 9)], [])
+    other = updated_datastore(other, [], [entries(1, 9)])
     for name in ("ids", "keys"):
         assert torch.equal(whole[name], other[name])
     gone = updated_datastore(whole, [], [a, b, b, c])
@@ -63,51 +63,51 @@ def test_rows_are_a_multiset_whatever_the_order_and_the_way() -> None:
     )
 
 
-def test_candidates_share_the_last_token_and_runs_end_at_their_piece() -> None:
-    a, b = rows(1, 2, 3, 4), rows(9, 3, 5, seed=1)
-    made = recall(a, b)
-    found = made.find(key(a, 2), [7, 2, 3])
+def test_candidates_share_the_last_token_and_matches_end_at_the_chunk_boundary() -> None:
+    a, b = entries(1, 2, 3, 4), entries(9, 3, 5, seed=1)
+    made = memory_of(a, b)
+    found = made.search(key(a, 2), [7, 2, 3])
     assert found is not None
-    assert dict(zip(found.next.tolist(), found.run.tolist(), strict=True)) == {4: 2.0, 5: 1.0}
-    assert found.cosine[found.next.tolist().index(4)] == pytest.approx(1, abs=0.02)
-    assert made.find(key(a, 0), [4]) is None  # the last token of a piece has nothing after it
-    assert made.find(key(a, 0), [8]) is None
-    deep = recall(rows(*range(1, 30))).find(key(rows(*range(1, 30)), 20), list(range(1, 22)))
-    assert deep is not None and deep.run.tolist() == [MAX_MATCH]
-    beyond = made.find(key(a, 0), [3, 4, 1])  # what stood before the piece in the table is not its context
-    assert beyond is not None and beyond.run.tolist() == [1.0]
+    assert dict(zip(found.next_tokens.tolist(), found.match_lengths.tolist(), strict=True)) == {4: 2.0, 5: 1.0}
+    assert found.cosines[found.next_tokens.tolist().index(4)] == pytest.approx(1, abs=0.02)
+    assert made.search(key(a, 0), [4]) is None  # the last token of a chunk has no next token
+    assert made.search(key(a, 0), [8]) is None
+    deep = memory_of(entries(*range(1, 30))).search(key(entries(*range(1, 30)), 20), list(range(1, 22)))
+    assert deep is not None and deep.match_lengths.tolist() == [MAX_MATCH]
+    beyond = made.search(key(a, 0), [3, 4, 1])  # the chunk before it in the datastore is not its context
+    assert beyond is not None and beyond.match_lengths.tolist() == [1.0]
 
 
-def test_only_the_nearest_speak_and_all_are_counted() -> None:
-    many = [rows(1, 2, 10 + n, seed=n) for n in range(NEIGHBOURS + 8)]
-    made = recall(*many)
-    found = made.find(key(many[3], 1), [1, 2])
+def test_nearest_neighbours_vote_and_all_candidates_are_counted() -> None:
+    many = [entries(1, 2, 10 + n, seed=n) for n in range(NEIGHBOURS + 8)]
+    made = memory_of(*many)
+    found = made.search(key(many[3], 1), [1, 2])
     assert found is not None
-    assert (len(found.next), found.count) == (NEIGHBOURS, NEIGHBOURS + 8)
-    assert 13 in found.next
+    assert (len(found.next_tokens), found.candidates) == (NEIGHBOURS, NEIGHBOURS + 8)
+    assert 13 in found.next_tokens
 
 
-def test_a_token_that_stands_everywhere_costs_no_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST", 50)
-    made = recall(*(rows(1, 2, 10 + n % 3, seed=n) for n in range(120)))
-    looked: list[int] = []
+def test_frequent_token_compares_at_most_the_maximum_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn_lm, "_MAX_CANDIDATES", 50)
+    made = memory_of(*(entries(1, 2, 10 + n % 3, seed=n) for n in range(120)))
+    compared: list[int] = []
 
     class Counted(np.ndarray):
         def __matmul__(self, other: object) -> object:
-            looked.append(len(self))
+            compared.append(len(self))
             return np.asarray(self) @ other
 
     ids, last, places, keys = made._index
     made.__dict__["_index"] = (ids, last, places, keys.view(Counted))
-    found = made.find(key(rows(1, 2, 10), 1), [1, 2])
+    found = made.search(key(entries(1, 2, 10), 1), [1, 2])
     assert found is not None
-    assert (found.count, looked) == (120, [40])  # every third of 120: at most 50
+    assert (found.candidates, compared) == (120, [40])  # every third of 120: at most 50
 
 
-def test_the_mixture_is_what_it_says() -> None:
-    gate = MixtureGate(temperature=0.2, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
-    a, b, c = rows(1, 2, 3), rows(1, 2, 4, seed=1), rows(5, 2, 3, seed=2)
-    made = recall(a, b, c, gate=gate)
+def test_mixture_equals_the_formula() -> None:
+    gate = MixtureGate(temperature=0.2, match_weight=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    a, b, c = entries(1, 2, 3), entries(1, 2, 4, seed=1), entries(5, 2, 3, seed=2)
+    made = memory_of(a, b, c, gate=gate)
     hidden = torch.randn(1, D, generator=torch.Generator().manual_seed(7))
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(8))
     p = torch.softmax(logits[0], 0)
@@ -125,13 +125,13 @@ def test_the_mixture_is_what_it_says() -> None:
     half = torch.softmax(made.scaled(0.5).interpolate(hidden, logits, [[1, 2]])[0], 0)
     torch.testing.assert_close(half, (1 - share / 2) * p + share / 2 * r, rtol=1e-4, atol=1e-6)
     assert torch.equal(made.scaled(0.0).interpolate(hidden, logits, [[1, 2]]), logits)
-    assert torch.equal(made.interpolate(hidden, logits, [[1, 11]]), logits)  # nothing ever stood after this token
+    assert torch.equal(made.interpolate(hidden, logits, [[1, 11]]), logits)  # this token is not in the datastore
 
 
 @pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
 @pytest.mark.parametrize("lanes", [4, 8])
 @pytest.mark.parametrize("width", [16, 64])
-def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None:
+def test_kernel_mixes_as_numpy_does(lanes: int, width: int) -> None:
     if not kernel.select_lanes(lanes):
         pytest.skip(f"this processor has no registers of {lanes} numbers")
     dice = torch.Generator().manual_seed(width)
@@ -140,26 +140,26 @@ def test_one_compiled_call_mixes_as_the_steps_do(lanes: int, width: int) -> None
         datastore_entries(
             basis, torch.randn(700, 96, generator=dice), [9, *torch.randint(0, spread, (700,), generator=dice).tolist()]
         )
-        for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # some 4,600 positions after a token: every second
+        for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # about 4,600 candidates: every second is compared
     ]
     made = updated_datastore(empty_datastore(width), chunks, [])
-    gate = MixtureGate(temperature=0.1, run=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
-    quick = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
-    slow = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
-    slow.__dict__["_quick"] = None
+    gate = MixtureGate(temperature=0.1, match_weight=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    compiled = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
+    plain = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
+    plain.__dict__["_kernel_mixer"] = None
     hidden, logits = torch.randn(64, 96, generator=dice), 3 * torch.randn(64, 50, generator=dice)
     before = [torch.randint(0, 2 + row, (1 + row % 8,), generator=dice).tolist() for row in range(64)]
-    assert max(high - low for low, high in [np.searchsorted(slow._index[1], [0, 1])]) > module._MOST
-    expected = slow.interpolate(hidden, logits, before)
-    got = quick.interpolate(hidden, logits, before)
-    torch.testing.assert_close(got, expected, rtol=5e-4, atol=5e-4)  # keys of 16 bits
+    assert max(high - low for low, high in [np.searchsorted(plain._index[1], [0, 1])]) > knn_lm._MAX_CANDIDATES
+    expected = plain.interpolate(hidden, logits, before)
+    got = compiled.interpolate(hidden, logits, before)
+    torch.testing.assert_close(got, expected, rtol=5e-4, atol=5e-4)  # the kernel's keys have 16 bits
     assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
     logits[3, 7] = torch.nan
-    assert bool(torch.isnan(quick.interpolate(hidden, logits, before)[3, 7]))
+    assert bool(torch.isnan(compiled.interpolate(hidden, logits, before)[3, 7]))
     kernel.select_lanes(8) or kernel.select_lanes(4)
 
 
-def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
+def test_adapter_digest_depends_on_the_memory_and_the_cache_round_trips_it(tiny, tmp_path) -> None:
     basis = torch.randn(8, tiny.d)
     chunk = datastore_entries(basis, torch.randn(2, tiny.d), [1, 2, 3])
     made = KnnMemory(chunk["ids"], chunk["keys"], basis, MixtureGate())
@@ -170,7 +170,7 @@ def test_an_adapter_carries_it_and_its_digest_names_it(tiny, tmp_path) -> None:
     adapter_cache.save_adapter(adapter.scaled(1.0, knn_strength=0.7), tmp_path / "a.safetensors", 1.5)
     back, seconds = adapter_cache.load_adapter(tmp_path / "a.safetensors", tiny.digest)
     assert (back.digest, seconds) == (adapter.scaled(1.0, knn_strength=0.7).digest, 1.5)
-    with pytest.raises(AdapterError, match="keys are of width 3"):
+    with pytest.raises(AdapterError, match="width 3"):
         replace(adapter, knn=KnnMemory(chunk["ids"], chunk["keys"], torch.randn(8, 3), MixtureGate())).check(tiny)
 
 
@@ -182,67 +182,67 @@ def memory(tiny, sources) -> GradientMemory:
     seen = Curvature.zeros(tiny.d)
     found = output_gradients(tiny, [sources[0][:4000]])
     seen.add(found.e, found.h)
-    return GradientMemory(tiny, replace(estimate(seen), mixture_gate=SURE))
+    return GradientMemory(tiny, replace(estimate(seen), mixture_gate=ALWAYS))
 
 
 def state_of(memory: GradientMemory, *texts: str):
-    readings = memory.embed([chunk for text in texts for chunk in memory.chunks(text)])
-    return memory.update([memory.empty_state()], [StateChange(added=readings, first=True)])[0]
+    embeddings = memory.embed([chunk for text in texts for chunk in memory.chunks(text)])
+    return memory.update([memory.empty_state()], [StateChange(added=embeddings, first=True)])[0]
 
 
 SEEN = "def harvest_lantern(copper_meadow, velvet_anchor):\n    return copper_meadow.quarrel(velvet_anchor)\n"
 
 
-def test_what_was_read_is_written_again_and_what_was_taken_away_is_not(tiny, memory) -> None:
+def test_indexed_text_is_completed_and_removed_text_is_not(tiny, memory) -> None:
     state = state_of(memory, SEEN)
-    ids = [tiny.start, *tiny.encode(SEEN)]
+    ids = [tiny.start_id, *tiny.encode(SEEN)]
     cut = ids.index(tiny.encode(" velvet")[-1], 4) if tiny.encode(" velvet")[-1] in ids else len(ids) // 2
     slot = AdapterSlot(tiny)
 
-    def written(adapter: Adapter | None, draft: int = 0) -> list[int]:
+    def completed(adapter: Adapter | None, draft: int = 0) -> list[int]:
         slot.activate(adapter)
         decoder = Decoder(tiny, slot, draft=draft)
         stream = decoder.stream(decoder.prefill(ids[:cut]))
         return [next(stream).token for _ in range(6)]
 
     adapter = memory.generate(state).scaled(0.0, knn_strength=1.0)
-    assert written(adapter) == ids[cut : cut + 6]  # random weights, so all of it is recall
-    assert written(adapter, draft=4) == ids[cut : cut + 6]
-    assert written(None) != ids[cut : cut + 6]
+    assert completed(adapter) == ids[cut : cut + 6]  # random weights: the completion comes from the kNN memory
+    assert completed(adapter, draft=4) == ids[cut : cut + 6]
+    assert completed(None) != ids[cut : cut + 6]
     chunk = memory.chunks(SEEN)
     gone = memory.update([state], [StateChange(removed=memory.embed(chunk))])[0]
     assert memory.generate(gone).knn is None
 
 
-def test_rows_that_do_not_belong_together_are_refused_and_wild_tokens_cost_nothing() -> None:
-    a = rows(1, 2, 3)
+def test_wrong_number_of_keys_is_refused_and_huge_token_ids_need_no_memory() -> None:
+    a = entries(1, 2, 3)
     with pytest.raises(AdapterError, match="1 keys for 2 positions"):
-        KnnMemory(a["ids"], a["keys"][:1], torch.eye(D), SURE).scaled(0.5)
-    wild = KnnMemory(torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32), a["keys"], torch.eye(D), SURE)
-    assert wild.find(key(a, 0), [3]) is None  # and no table as long as the largest token was made
+        KnnMemory(a["ids"], a["keys"][:1], torch.eye(D), ALWAYS).scaled(0.5)
+    wild = KnnMemory(torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32), a["keys"], torch.eye(D), ALWAYS)
+    assert wild.search(key(a, 0), [3]) is None  # no table of the size of the largest id is allocated
 
 
-def test_tails_are_the_last_tokens_up_to_each_position() -> None:
+def test_suffixes_are_the_last_tokens_up_to_each_position() -> None:
     assert suffixes([1, 2, 3, 4], 1, 3) == [[1, 2], [1, 2, 3]]
     assert [len(one) for one in suffixes(list(range(20)), 18, 20)] == [MAX_MATCH, MAX_MATCH]
 
 
 @pytest.mark.parametrize(("right", "least", "most"), [(True, 0.7, 1.0), (False, 0.0, 0.1)])
-def test_trust_learns_whether_to_believe(right: bool, least: float, most: float) -> None:
+def test_fitted_gate_weights_right_neighbours_and_ignores_wrong_ones(right: bool, least: float, most: float) -> None:
     dice = np.random.default_rng(0)
-    sights = []
+    examples = []
     for _ in range(300):
         found = fitting.Neighbours(
             dice.random(5, np.float32), np.ones(5, np.float32), np.array([7, 7, 7, 8, 9], np.int32), 5
         )
-        sights.append(fitting.Sight(found, 0.4, 3, 0.1, 7 if right else 4))
-    gate = fitting.fit([sights, [0.5, *sights]], lambda line: None)
-    share = gate.vote(sights[0].found, 0.4, 3)
-    assert least <= gate.weight(share.features) <= most
+        examples.append(fitting.Example(found, 0.4, 3, 0.1, 7 if right else 4))
+    gate = fitting.fit([examples, [0.5, *examples]], lambda line: None)
+    vote = gate.vote(examples[0].neighbours, 0.4, 3)
+    assert least <= gate.interpolation_weight(vote.features) <= most
 
 
-def test_numbers_of_trust_come_back_and_others_are_refused() -> None:
+def test_gate_round_trips_through_a_list_of_the_right_length() -> None:
     gate = MixtureGate(bias=0.5)
     assert MixtureGate.from_list(gate.to_list()) == gate
-    with pytest.raises(ValueError, match="9 numbers"):
+    with pytest.raises(ValueError, match="not 9"):
         MixtureGate.from_list(gate.to_list()[1:])

@@ -42,7 +42,7 @@ def distance(a, b) -> float:
 
 
 def test_errors_are_the_gradient_of_the_loss(tiny, sources):
-    ids = [tiny.start, *tiny.encode(sources[0][:600])]
+    ids = [tiny.start_id, *tiny.encode(sources[0][:600])]
     (states,) = drain(tiny.hidden_states_in_slices([ids]))
     hidden = states[:-1].clone().requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(tiny.logits(hidden), torch.tensor(ids[1:]), reduction="sum")
@@ -99,7 +99,7 @@ def test_folders_updated_together_equal_folders_updated_alone(memory, readings):
 
 def test_the_adapter_makes_its_own_text_likelier(memory, tiny, readings, sources):
     state = fold(memory, StateChange(added=readings, first=True))
-    ids = torch.tensor([[tiny.start, *tiny.encode(sources[2][:2000])]])[:, :700]
+    ids = torch.tensor([[tiny.start_id, *tiny.encode(sources[2][:2000])]])[:, :700]
     slot = AdapterSlot(tiny)
 
     def loss() -> float:

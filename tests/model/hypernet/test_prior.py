@@ -10,7 +10,7 @@ import torch
 from c2l_lsp.errors import CheckpointError
 from c2l_lsp.model.adapter.knn_lm import MixtureGate
 from c2l_lsp.model.hypernet import prior as priors
-from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior, damped_inverse, estimate, redamped
+from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior, damped_inverse, estimate, with_damping
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_redamping_is_estimating_with_another_damping():
     F = torch.randn(12, 12, generator=dice, dtype=torch.float64)
     F = F @ F.T
     made = MemoryPrior(damped_inverse(F), damped_inverse(2 * F), torch.zeros(12, 12), torch.eye(12))
-    again = redamped(made, 0.4)
+    again = with_damping(made, 0.4)
     torch.testing.assert_close(again.P, damped_inverse(F, 0.4), rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(again.Q, damped_inverse(2 * F, 0.4), rtol=1e-3, atol=1e-6)
     assert not torch.allclose(again.P, made.P, rtol=1e-2)

@@ -76,7 +76,12 @@ def test_the_shipped_models_are_loaded_by_it(name: str):
     settings = Model(id=name, device="cpu", dtype="float32")
     ours, theirs = fast_loader.load(settings), base.load(settings)
     assert isinstance(ours.lm, LlamaLM)
-    assert (ours.digest, ours.fim, ours.stops, ours.start) == (theirs.digest, theirs.fim, theirs.stops, theirs.start)
+    assert (ours.digest, ours.fim, ours.stops, ours.start_id) == (
+        theirs.digest,
+        theirs.fim,
+        theirs.stops,
+        theirs.start_id,
+    )
     text = Path(fast_loader.__file__).read_text(encoding="utf-8")
     ids = ours.encode(text)
     assert ids == theirs.encode(text)

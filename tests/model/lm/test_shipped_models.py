@@ -17,7 +17,7 @@ TEXT = Path(base.__file__).with_name("token_healing.py").read_text(encoding="utf
 @torch.inference_mode()
 def bits_per_byte(name: str) -> float:
     model = base.load(Model(id=name))
-    ids = [model.start, *model.encode(TEXT)][:700]
+    ids = [model.start_id, *model.encode(TEXT)][:700]
     rows = torch.tensor([ids])
     logits = model.logits(model.hidden(rows[:, :-1])[0]).float()
     total = torch.nn.functional.cross_entropy(logits, rows[0, 1:], reduction="sum")

@@ -95,8 +95,8 @@ def test_steps_are_those_of_pytorch(name: str, lanes: int) -> None:
             expected, got = theirs.decode(ids[at : at + count]), ours.decode(ids[at : at + count])
             at += count
             near(got, expected)
-        assert len(ours._kv[0]) == len(theirs._kv[0])
-        for mine, yours in zip(ours._kv, theirs._kv, strict=True):
+        assert len(ours._layer_kv[0]) == len(theirs._layer_kv[0])
+        for mine, yours in zip(ours._layer_kv, theirs._layer_kv, strict=True):
             near(mine[:at], yours[:at])
 
 
@@ -119,7 +119,7 @@ def test_prompts_and_steps_are_one_model(name: str, lanes: int) -> None:
         at += count
     got = torch.cat(parts)
     assert torch.equal(got, expected)
-    assert torch.equal(cut._room[:, :300], whole._room[:, :300])
+    assert torch.equal(cut._cache[:, :300], whole._cache[:, :300])
     assert torch.equal(quick.logits(got), quick.logits(expected, step=True))
     assert torch.equal(quick.new_sequence().prefill(ids), expected[-1:]), "the last layer's last row alone"
     assert 0 < float((lost - expected).norm()) < 0.1 * float(lost.norm()), "int8, and no more than that"
@@ -150,8 +150,8 @@ def test_keys_and_values_are_rounded_to_16_bits_as_pytorch_does(lanes: int) -> N
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
     text = reader.new_sequence()
     text.prefill([5])
-    assert text._room.dtype == torch.float16
-    torch.testing.assert_close(text._room[0, 0, 96:], values.half(), rtol=0, atol=0, equal_nan=True)
+    assert text._cache.dtype == torch.float16
+    torch.testing.assert_close(text._cache[0, 0, 96:], values.half(), rtol=0, atol=0, equal_nan=True)
     attention.v_proj.bias.copy_(torch.where(values.isfinite() & (values.abs() < 1e3), values, 1e-7))  # subnormal too
     quick = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
     seen, twin = quick.new_sequence(), NativeReader(base.lm, AdapterSlot(base), int8=False).new_sequence()
@@ -172,8 +172,8 @@ def test_keys_and_values_of_a_bf16_model_are_bf16(lanes: int) -> None:
     ours, theirs = quick.new_sequence(), torchs.new_sequence()
     ours.prefill(ids[:80]), theirs.prefill(ids[:80])
     got, expected = ours.decode(ids[80:84]), theirs.decode(ids[80:84])
-    assert got.dtype == ours._kv[0].dtype == torch.bfloat16
-    for mine, yours in ((got, expected), (ours._room[:, 80:84], torch.stack(theirs._kv)[:, 80:84])):
+    assert got.dtype == ours._layer_kv[0].dtype == torch.bfloat16
+    for mine, yours in ((got, expected), (ours._cache[:, 80:84], torch.stack(theirs._layer_kv)[:, 80:84])):
         assert float((mine.float() - yours.float()).norm() / yours.float().norm()) < 0.03  # activations of 8 bits each
 
 
@@ -186,7 +186,7 @@ def test_a_step_has_the_same_bits_however_many_tokens_are_drafted(lanes: int, dt
     whole.prefill(ids[:70]), single.prefill(ids[:70])
     together = whole.decode(ids[70:87])
     assert torch.equal(together, torch.cat([single.decode([token]) for token in ids[70:87]]))
-    assert torch.equal(whole._room[:, :87], single._room[:, :87])
+    assert torch.equal(whole._cache[:, :87], single._cache[:, :87])
 
 
 def test_merged_pairs_are_in_the_steps() -> None:
@@ -306,7 +306,7 @@ def test_what_does_not_fit_is_an_error() -> None:
     steps, text = quick.compiled_decode, quick.new_sequence()
     text.prefill([1, 2, 3])
     assert steps is not None
-    room, turns = text._room, quick.rotations(2048)
+    room, turns = text._cache, quick.rotations(2048)
     for kv, rotations in (
         (room.double(), turns),
         (room.bfloat16(), turns),

@@ -1,4 +1,4 @@
-"""Debounce, superseding, reuse, looking ahead, typing through: against an engine that is a few lines of Python."""
+"""Debounce, superseding, caching, prefetching and typing along, against a small fake engine."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from c2l_lsp.config import Settings, merge
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import EngineError
 from c2l_lsp.server.completion.acceptance import AcceptanceTracker
-from c2l_lsp.server.completion.suggest import Answer, Query, Suggester, clip, parameters
+from c2l_lsp.server.completion.suggest import Answer, Query, Suggester, clip, to_request
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.transport.connection import EngineTimeout
 from c2l_lsp.server.transport.protocol import Reason
 
 
-class Engine:
-    """Answers `+n` for the n-th question, after `delay`."""
+class FakeEngine:
+    """Answers the n-th request with `+n` after `delay` seconds."""
 
     def __init__(self) -> None:
-        self.asked: list[wire.Complete] = []
+        self.requests: list[wire.Complete] = []
         self.cancelled = 0
         self.delay = 0.0
-        self.up = True
-        self.woken = 0
-        self.fault: Exception | None = None
+        self.is_ready = True
+        self.wake_calls = 0
+        self.error: Exception | None = None
         self.texts: list[str] | None = None
         self.reason = ""
 
-    async def ready(self, timeout: float) -> bool:
-        if not self.up:
+    async def wait_ready(self, timeout: float) -> bool:
+        if not self.is_ready:
             await asyncio.sleep(timeout)
-        return self.up
+        return self.is_ready
 
     def wake(self) -> None:
-        self.woken += 1
+        self.wake_calls += 1
 
     async def complete(self, params: wire.Complete, timeout: float) -> wire.Completion:
-        self.asked.append(params)
-        number = len(self.asked)
+        self.requests.append(params)
+        number = len(self.requests)
         try:
             await asyncio.sleep(self.delay)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        if self.fault is not None:
-            raise self.fault
+        if self.error is not None:
+            raise self.error
         texts = [f"+{number}"] if self.texts is None else self.texts
         return wire.Completion(
             texts=texts, generation=1, prompt_tokens=1, new_tokens=1, ms=wire.Timing(total=1.0), reason=self.reason
         )
 
 
-def made(**values: object) -> Settings:
+def settings_with(**values: object) -> Settings:
     plain = {"completion.debounceMs": 0, "completion.speculative": False} | values
     settings, errors = merge(Settings(), plain, source="test", machine=True)
     assert not errors
@@ -63,14 +63,14 @@ def made(**values: object) -> Settings:
 
 
 def query(prefix: str = "a", suffix: str = "", *, uri: str = "u", invoked: bool = False, **more: object) -> Query:
-    settings = made(**more.pop("values", {}))
+    settings = settings_with(**more.pop("values", {}))
     base = Query(uri, "python", "/w", "a.py", prefix, suffix, "\n", invoked, adapter=True, settings=settings)
     return dataclasses.replace(base, **more)
 
 
 @pytest.fixture
-def engine() -> Engine:
-    return Engine()
+def engine() -> FakeEngine:
+    return FakeEngine()
 
 
 @pytest.fixture
@@ -79,28 +79,33 @@ def statistics(tmp_path: Path) -> Statistics:
 
 
 @pytest.fixture
-def suggester(engine: Engine, statistics: Statistics) -> Suggester:
+def suggester(engine: FakeEngine, statistics: Statistics) -> Suggester:
     return Suggester(engine, AcceptanceTracker(statistics), statistics)
 
 
 def texts(answer: Answer | None) -> tuple[str, ...]:
-    assert answer is not None and answer.given is not None
-    return answer.given.texts
+    assert answer is not None and answer.suggestion is not None
+    return answer.suggestion.texts
 
 
-async def test_a_question_goes_out_with_the_settings(suggester: Suggester, engine: Engine) -> None:
-    asked = query("x = ", ")", values={"completion.maxNewTokens": 5, "completion.multiline": "never"})
-    assert texts(await suggester.suggest(asked)) == ("+1",)
-    params = engine.asked[0]
+async def test_request_carries_the_settings(suggester: Suggester, engine: FakeEngine) -> None:
+    first = query("x = ", ")", values={"completion.maxNewTokens": 5, "completion.multiline": "never"})
+    assert texts(await suggester.suggest(first)) == ("+1",)
+    params = engine.requests[0]
     assert (params.prefix, params.suffix, params.folder, params.path) == ("x = ", ")", "/w", "a.py")
     assert (params.max_new_tokens, params.multiline, params.candidates) == (5, "never", 1)
     assert params.max_latency_ms == 300
     await suggester.suggest(query(invoked=True))
-    assert [asked.min_confidence for asked in engine.asked[:2]] == [0.1, 0.0]  # asked for, every guess is given
-    assert (engine.asked[1].candidates, engine.asked[1].max_latency_ms) == (3, 2000)
+    assert [request.min_confidence for request in engine.requests[:2]] == [
+        0.1,
+        0.0,
+    ]  # an explicit request shows every guess
+    assert (engine.requests[1].candidates, engine.requests[1].max_latency_ms) == (3, 2000)
 
 
-async def test_a_newer_question_ends_the_older(suggester: Suggester, engine: Engine, statistics: Statistics) -> None:
+async def test_newer_request_cancels_the_older_one_of_its_document(
+    suggester: Suggester, engine: FakeEngine, statistics: Statistics
+) -> None:
     engine.delay = 0.2
     older = asyncio.ensure_future(suggester.suggest(query("a")))
     other = asyncio.ensure_future(suggester.suggest(query("a", uri="other")))
@@ -113,7 +118,7 @@ async def test_a_newer_question_ends_the_older(suggester: Suggester, engine: Eng
     assert statistics.totals.superseded == 1
 
 
-async def test_an_editor_that_cancels_ends_the_work(suggester: Suggester, engine: Engine) -> None:
+async def test_cancelled_request_is_cancelled_in_the_engine(suggester: Suggester, engine: FakeEngine) -> None:
     engine.delay = 5
     asked = asyncio.ensure_future(suggester.suggest(query()))
     await asyncio.sleep(0.05)
@@ -124,7 +129,7 @@ async def test_an_editor_that_cancels_ends_the_work(suggester: Suggester, engine
     assert engine.cancelled == 1
 
 
-async def test_why_nothing_is_shown_is_told(suggester: Suggester, engine: Engine) -> None:
+async def test_empty_answer_gives_the_reason_of_the_engine(suggester: Suggester, engine: FakeEngine) -> None:
     engine.texts = []
     reasons = {"": Reason.EMPTY, wire.UNSURE: Reason.UNSURE, wire.LEFT_OUT: Reason.LEFT_OUT}
     for number, (engine.reason, reason) in enumerate(reasons.items()):
@@ -132,53 +137,55 @@ async def test_why_nothing_is_shown_is_told(suggester: Suggester, engine: Engine
         assert answer is not None and answer.reason is reason
 
 
-async def test_whoever_types_on_is_waited_for_longer(suggester: Suggester, engine: Engine) -> None:
+async def test_debounce_grows_while_requests_are_superseded(suggester: Suggester, engine: FakeEngine) -> None:
     values = {"completion.debounceMs": 50, "completion.cacheSize": 0}
     clock = asyncio.get_running_loop().time
 
-    async def took() -> float:
-        began = clock()
+    async def elapsed() -> float:
+        started_at = clock()
         await suggester.suggest(query("last", values=values))
-        return clock() - began
+        return clock() - started_at
 
-    first = await took()
+    first = await elapsed()
     burst = [asyncio.ensure_future(suggester.suggest(query(str(at), values=values))) for at in range(30)]
     assert [await one for one in burst[:-1]] == [None] * 29
     await burst[-1]
     assert first > 0.045
-    assert await took() > 0.08  # nearly twice the setting; a sleep is never shorter than asked
+    assert await elapsed() > 0.08  # nearly twice the setting
 
 
-async def test_debounce_is_for_automatic_requests_only(suggester: Suggester, engine: Engine) -> None:
+async def test_debounce_is_for_automatic_requests_only(suggester: Suggester, engine: FakeEngine) -> None:
     slow = {"completion.debounceMs": 5000}
     waiting = asyncio.ensure_future(suggester.suggest(query("a", values=slow)))
     await asyncio.sleep(0.05)
-    assert engine.asked == []
+    assert engine.requests == []
     assert texts(await asyncio.wait_for(suggester.suggest(query("a", invoked=True, values=slow)), 2)) == ("+1",)
     assert await waiting is None
 
 
-async def test_the_same_place_is_computed_once(suggester: Suggester, engine: Engine) -> None:
+async def test_result_of_the_same_request_is_cached(suggester: Suggester, engine: FakeEngine) -> None:
     first = await suggester.suggest(query("a", invoked=True))
     again = await suggester.suggest(query("a", invoked=True))
     assert texts(first) == texts(again)
-    assert again.given.source == "cache"
-    assert len(engine.asked) == 1
+    assert again.suggestion.source == "cache"
+    assert len(engine.requests) == 1
     for change in ({"suffix": "x"}, {"language": "go"}, {"adapter": False}, {"must_start": "m"}):
         await suggester.suggest(query("a", invoked=True, **change))
-    assert len(engine.asked) == 5
+    assert len(engine.requests) == 5
 
 
-async def test_another_adapter_makes_kept_results_useless(suggester: Suggester, engine: Engine) -> None:
+async def test_new_adapter_invalidates_the_cache_of_its_folder(suggester: Suggester, engine: FakeEngine) -> None:
     await suggester.suggest(query("a", invoked=True))
     suggester.adapter_changed("/other")
     await suggester.suggest(query("a", invoked=True))
-    assert len(engine.asked) == 1
+    assert len(engine.requests) == 1
     suggester.adapter_changed("/w")
     assert texts(await suggester.suggest(query("a", invoked=True))) == ("+2",)
 
 
-async def test_a_result_across_a_change_of_adapter_is_not_kept(suggester: Suggester, engine: Engine) -> None:
+async def test_result_computed_during_a_change_of_adapter_is_not_cached(
+    suggester: Suggester, engine: FakeEngine
+) -> None:
     engine.delay = 0.1
     asked = asyncio.ensure_future(suggester.suggest(query("a", invoked=True)))
     await asyncio.sleep(0.02)
@@ -187,60 +194,62 @@ async def test_a_result_across_a_change_of_adapter_is_not_kept(suggester: Sugges
     assert texts(await suggester.suggest(query("a", invoked=True))) == ("+2",)
 
 
-async def test_the_oldest_result_makes_room(suggester: Suggester, engine: Engine) -> None:
+async def test_least_recently_used_result_is_evicted(suggester: Suggester, engine: FakeEngine) -> None:
     small = {"completion.cacheSize": 2}
     for prefix in ("a", "b", "a", "c", "a", "b"):
         await suggester.suggest(query(prefix, invoked=True, values=small))
-    assert [params.prefix for params in engine.asked] == ["a", "b", "c", "b"]
+    assert [params.prefix for params in engine.requests] == ["a", "b", "c", "b"]
 
 
-async def test_typing_along_asks_nothing(suggester: Suggester, engine: Engine) -> None:
+async def test_typing_along_sends_no_request(suggester: Suggester, engine: FakeEngine) -> None:
     engine.texts = ["range(10):"]
     first = await suggester.suggest(query("for i in ", "\n"))
     then = await suggester.suggest(query("for i in ra", "\n"))
     closed = await suggester.suggest(query("for i in range(10", "):\n"))
     assert texts(then) == ("nge(10):",)
     assert texts(closed) == ("):",)
-    assert then.given.ids == first.given.ids
-    assert len(engine.asked) == 1
+    assert then.suggestion.ids == first.suggestion.ids
+    assert len(engine.requests) == 1
     await suggester.suggest(query("for i in rb", "\n"))
     await suggester.suggest(query("for i in range(10):", "\n"))
     await suggester.suggest(query("for i in ", "other\n"))
-    assert len(engine.asked) == 4
+    assert len(engine.requests) == 4
 
 
-async def test_switching_the_adapter_is_seen_at_the_same_place(suggester: Suggester, engine: Engine) -> None:
+async def test_request_without_adapter_is_not_answered_from_one_with_adapter(
+    suggester: Suggester, engine: FakeEngine
+) -> None:
     assert texts(await suggester.suggest(query("a"))) == ("+1",)
     assert texts(await suggester.suggest(query("a", adapter=False))) == ("+2",)
 
 
-async def test_the_next_completion_is_computed_ahead(suggester: Suggester, engine: Engine) -> None:
+async def test_next_completion_is_prefetched(suggester: Suggester, engine: FakeEngine) -> None:
     ahead = {"completion.speculative": True}
     engine.texts = ["b)"]
     await suggester.suggest(query("f(a", ")\n", values=ahead))
     for _ in range(100):
         await asyncio.sleep(0.01)
-        if len(engine.asked) == 2:
+        if len(engine.requests) == 2:
             break
-    assert (engine.asked[1].prefix, engine.asked[1].suffix) == ("f(ab)", "\n")
+    assert (engine.requests[1].prefix, engine.requests[1].suffix) == ("f(ab)", "\n")
     await asyncio.sleep(0.02)
     after = await suggester.suggest(query("f(ab)", "\n", values=ahead))
-    assert after.given.source == "cache"
+    assert after.suggestion.source == "cache"
     suggester.stop()
 
 
-async def test_a_look_ahead_at_work_is_taken_over(suggester: Suggester, engine: Engine) -> None:
+async def test_running_prefetch_answers_a_matching_request(suggester: Suggester, engine: FakeEngine) -> None:
     ahead = {"completion.speculative": True}
     await suggester.suggest(query("a", values=ahead))
     engine.delay = 0.2
     await asyncio.sleep(0.1)
-    assert len(engine.asked) == 2
+    assert len(engine.requests) == 2
     assert texts(await suggester.suggest(query("a+1", values=ahead))) == ("+2",)
     assert engine.cancelled == 0
     suggester.stop()
 
 
-async def test_a_look_ahead_makes_way(suggester: Suggester, engine: Engine) -> None:
+async def test_running_prefetch_is_cancelled_by_another_request(suggester: Suggester, engine: FakeEngine) -> None:
     ahead = {"completion.speculative": True}
     await suggester.suggest(query("a", values=ahead))
     engine.delay = 5
@@ -252,20 +261,22 @@ async def test_a_look_ahead_makes_way(suggester: Suggester, engine: Engine) -> N
     suggester.stop()
 
 
-@pytest.mark.parametrize(("fault", "reason"), [(EngineError("x"), Reason.ENGINE), (EngineTimeout("x"), Reason.TIMEOUT)])
-async def test_faults_are_reasons(suggester: Suggester, engine: Engine, fault: Exception, reason: Reason) -> None:
-    engine.fault = fault
+@pytest.mark.parametrize(("error", "reason"), [(EngineError("x"), Reason.ENGINE), (EngineTimeout("x"), Reason.TIMEOUT)])
+async def test_engine_errors_become_reasons(
+    suggester: Suggester, engine: FakeEngine, error: Exception, reason: Reason
+) -> None:
+    engine.error = error
     assert await suggester.suggest(query()) == Answer(reason=reason)
-    engine.fault, engine.texts = None, ["  \n", ""]
+    engine.error, engine.texts = None, ["  \n", ""]
     assert await suggester.suggest(query("b")) == Answer(reason=Reason.EMPTY)
 
 
-async def test_an_engine_that_is_not_up_is_woken_and_waited_for_only_on_request(
-    suggester: Suggester, engine: Engine, statistics: Statistics
+async def test_only_an_explicit_request_waits_for_the_engine_to_start(
+    suggester: Suggester, engine: FakeEngine, statistics: Statistics
 ) -> None:
-    engine.up = False
+    engine.is_ready = False
     assert await suggester.suggest(query()) == Answer(reason=Reason.STARTING)
-    assert engine.woken == 1
+    assert engine.wake_calls == 1
     asked = asyncio.ensure_future(suggester.suggest(query(invoked=True)))
     await asyncio.sleep(0.05)
     assert not asked.done()
@@ -273,12 +284,14 @@ async def test_an_engine_that_is_not_up_is_woken_and_waited_for_only_on_request(
     assert statistics.totals.reasons == {"starting": 1}
 
 
-async def test_the_documents_endings_and_equal_candidates(suggester: Suggester, engine: Engine) -> None:
+async def test_candidates_get_the_line_endings_of_the_document_and_no_duplicates(
+    suggester: Suggester, engine: FakeEngine
+) -> None:
     engine.texts = ["a\n    b\n", "a\n    b", "c"]
     assert texts(await suggester.suggest(query(eol="\r\n"))) == ("a\r\n    b", "c")
 
 
-def test_clipping_keeps_its_start_while_one_types() -> None:
+def test_clipped_prefix_keeps_its_start_while_typing() -> None:
     lines = "".join(f"line {number}\n" for number in range(5000))
     starts = {lines.index(clip(lines + "x" * n, "", 100)[0].split("\n", 1)[0]) for n in range(200)}
     assert len(starts) <= 2
@@ -290,6 +303,6 @@ def test_clipping_keeps_its_start_while_one_types() -> None:
     assert clip("ab", "cd", 100) == ("ab", "cd")
 
 
-def test_the_engine_sees_plain_line_endings() -> None:
-    params = parameters(query("a\r\nb\r", "c\r\n", must_start="d\r\n"))
+def test_engine_receives_newline_endings() -> None:
+    params = to_request(query("a\r\nb\r", "c\r\n", must_start="d\r\n"))
     assert (params.prefix, params.suffix, params.must_start) == ("a\nb\n", "c\n", "d\n")

@@ -1,10 +1,10 @@
-"""Progress bars: asked for first, begun once, ended once, or not at all."""
+"""Progress bars are created, begun once and ended once, or not sent at all."""
 
 from __future__ import annotations
 
 import asyncio
 
-from c2l_lsp.server.reporting.progress import Bars
+from c2l_lsp.server.reporting.progress import ProgressBars
 
 
 class Editor:
@@ -17,14 +17,14 @@ class Editor:
         self.tokens.append(token)
         await self.may_answer.wait()
         if not self.agrees:
-            raise RuntimeError("no bars here")
+            raise RuntimeError("progress refused")
 
     def notify(self, method: str, params: dict) -> None:
         assert method == "$/progress"
         self.sent.append((params["token"], params["value"]))
 
-    def bars(self, *, supported: bool = True) -> Bars:
-        return Bars(self.create, self.notify, supported)
+    def bars(self, *, supported: bool = True) -> ProgressBars:
+        return ProgressBars(self.create, self.notify, supported)
 
 
 async def settle() -> None:
@@ -32,7 +32,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_one_bar_from_begin_to_end() -> None:
+async def test_bar_from_begin_to_end() -> None:
     editor = Editor()
     bars = editor.bars()
     bars.update("w", "C2L: w", "1 of 4", 0.25)
@@ -53,7 +53,7 @@ async def test_one_bar_from_begin_to_end() -> None:
     assert len({token for token, _ in editor.sent}) == 1
 
 
-async def test_nothing_without_the_clients_support() -> None:
+async def test_client_without_support_gets_no_bar() -> None:
     editor = Editor()
     bars = editor.bars(supported=False)
     bars.update("w", "t", "", None)
@@ -62,7 +62,7 @@ async def test_nothing_without_the_clients_support() -> None:
     assert editor.tokens == []
 
 
-async def test_a_refused_bar_is_no_bar() -> None:
+async def test_refused_bar_sends_nothing() -> None:
     editor = Editor(agrees=False)
     bars = editor.bars()
     bars.update("w", "t", "", None)
@@ -72,7 +72,7 @@ async def test_a_refused_bar_is_no_bar() -> None:
     assert editor.sent == []
 
 
-async def test_work_that_is_over_before_the_editor_answers() -> None:
+async def test_work_that_ends_before_the_editor_answers_sends_nothing() -> None:
     editor = Editor()
     editor.may_answer.clear()
     bars = editor.bars()

@@ -1,4 +1,4 @@
-"""Counts: kept, saved privately, never in the way."""
+"""Statistics are counted, saved privately, and never cause a failure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from c2l_lsp.server.reporting import statistics
 from c2l_lsp.server.reporting.statistics import Statistics
 
 
-def test_saved_and_read_again(tmp_path: Path) -> None:
+def test_counts_are_saved_and_loaded(tmp_path: Path) -> None:
     path = tmp_path / "state" / "statistics.json"
     one = Statistics(path)
     one.save()
     assert not path.exists()
-    one.shown(adapted=True, chars=10)
-    one.accepted(adapted=True, chars=10, partly=False, first=True)
-    one.withheld("language")
-    one.requested("cache")
+    one.record_shown(adapted=True, chars=10)
+    one.record_accepted(adapted=True, chars=10, partly=False, first=True)
+    one.record_no_completion("language")
+    one.record_completion("cache")
     one.save()
     two = Statistics(path)
     assert two.totals == one.totals
@@ -35,9 +35,7 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["statistics.json"]
 
 
-def test_weeks_are_counted_by_adapter_and_only_the_last_ones_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_last_eight_weeks_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Day(datetime.date):
         passed = 0
 
@@ -47,56 +45,56 @@ def test_weeks_are_counted_by_adapter_and_only_the_last_ones_kept(
 
     monkeypatch.setattr(statistics.datetime, "date", Day)
     one = Statistics(tmp_path / "s.json")
-    one.accepted(adapted=True, chars=10, partly=True, first=True)
-    one.accepted(adapted=True, chars=3, partly=True, first=False)
-    one.accepted(adapted=False, chars=5, partly=False, first=True)
+    one.record_accepted(adapted=True, chars=10, partly=True, first=True)
+    one.record_accepted(adapted=True, chars=3, partly=True, first=False)
+    one.record_accepted(adapted=False, chars=5, partly=False, first=True)
     assert one.report()["weeks"] == {"2026-W53": {"withAdapter": 13, "withoutAdapter": 5}}
     for Day.passed in range(1, 12):
-        one.accepted(adapted=False, chars=1, partly=False, first=True)
+        one.record_accepted(adapted=False, chars=1, partly=False, first=True)
     assert list(one.totals.weeks) == [f"2027-W{week:02}" for week in range(4, 12)]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"requests": "many"}', "\x00"])
-def test_a_broken_file_starts_anew(tmp_path: Path, content: str) -> None:
+def test_corrupt_file_resets_the_counts(tmp_path: Path, content: str) -> None:
     (tmp_path / "s.json").write_text(content, encoding="utf-8")
     assert Statistics(tmp_path / "s.json").totals.requests == 0
 
 
-def test_a_disk_that_refuses_is_an_error_with_a_sentence(tmp_path: Path) -> None:
+def test_unwritable_directory_raises_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     statistics = Statistics(tmp_path / "file" / "s.json")
-    statistics.shown(adapted=False, chars=1)
+    statistics.record_shown(adapted=False, chars=1)
     with pytest.raises(StorageError, match="cannot be saved"):
         statistics.save()
 
 
-def test_off_counts_nothing_but_knows_how_fast(tmp_path: Path) -> None:
+def test_disabled_statistics_still_record_latencies(tmp_path: Path) -> None:
     statistics = Statistics(tmp_path / "s.json")
     statistics.enabled = False
-    statistics.shown(adapted=True, chars=1)
-    statistics.withheld("off")
-    statistics.requested("engine")
+    statistics.record_shown(adapted=True, chars=1)
+    statistics.record_no_completion("off")
+    statistics.record_completion("engine")
     for ms in range(1, 101):
-        statistics.latency(ms)
+        statistics.record_latency(ms)
     report = statistics.report()
     assert report["latencyMs"] == {"p50": 51, "p95": 96, "count": 100}
     assert (report["requests"], report["reasons"], report["withAdapter"]["shown"]) == (0, {}, 0)
     json.dumps(report)
 
 
-def test_starting_anew(tmp_path: Path) -> None:
+def test_reset_sets_the_counts_to_zero(tmp_path: Path) -> None:
     statistics = Statistics(tmp_path / "s.json")
-    statistics.requested("engine")
+    statistics.record_completion("engine")
     statistics.reset()
     assert statistics.report()["requests"] == 0
 
 
-def test_latencies_with_and_without_the_adapter_are_told_apart(tmp_path: Path) -> None:
+def test_latencies_are_reported_with_and_without_adapter(tmp_path: Path) -> None:
     one = Statistics(tmp_path / "s.json")
     for ms in (10.0, 20.0, 30.0):
-        one.latency(ms, adapted=True)
-    one.latency(5.0, adapted=False)
-    told = one.report()
-    assert told["latencyMsWithAdapter"] == {"p50": 20.0, "p95": 30.0, "count": 3}
-    assert told["latencyMsWithoutAdapter"] == {"p50": 5.0, "p95": 5.0, "count": 1}
-    assert told["latencyMs"] == {"p50": 20.0, "p95": 30.0, "count": 4}
+        one.record_latency(ms, adapted=True)
+    one.record_latency(5.0, adapted=False)
+    report = one.report()
+    assert report["latencyMsWithAdapter"] == {"p50": 20.0, "p95": 30.0, "count": 3}
+    assert report["latencyMsWithoutAdapter"] == {"p50": 5.0, "p95": 5.0, "count": 1}
+    assert report["latencyMs"] == {"p50": 20.0, "p95": 30.0, "count": 4}

@@ -1,4 +1,4 @@
-"""The state of the whole, out of the engine's life and events and the user's switches."""
+"""The status, from the engine's state and events and from the user's switches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from c2l_lsp.engine import wire
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.reporting.status import StatusBoard
-from c2l_lsp.server.transport.engine_client import Life
+from c2l_lsp.server.transport.engine_client import EngineState
 from c2l_lsp.server.transport.protocol import Reason, State
 
 
@@ -41,7 +41,7 @@ def changed(generation: int = 1) -> wire.AdapterChanged:
     )
 
 
-def trouble(code: str = "git", severity: str = "warning") -> wire.Trouble:
+def warning(code: str = "git", severity: str = "warning") -> wire.Trouble:
     return wire.Trouble(folder="/w", code=code, severity=severity, message=f"No {code}.")
 
 
@@ -49,22 +49,22 @@ def states(sent: list) -> list[str]:
     return [params["state"] for method, params in sent if method == "c2l/didChangeStatus"]
 
 
-async def test_a_whole_life(board: StatusBoard, sent: list) -> None:
-    board.focus_on("/w")
-    board.life(Life.STARTING, "", None)
-    board.life(Life.LOADING, "", None)
-    board.opening("/w")
-    board.life(Life.READY, "", "c2l-nano")
-    board.event(progress())
-    board.event(progress(done=4, finished=True))
+async def test_states_from_start_to_failure(board: StatusBoard, sent: list) -> None:
+    board.set_active_folder("/w")
+    board.set_engine_state(EngineState.STARTING, "", None)
+    board.set_engine_state(EngineState.LOADING, "", None)
+    board.indexing_started("/w")
+    board.set_engine_state(EngineState.READY, "", "c2l-nano")
+    board.handle_event(progress())
+    board.handle_event(progress(done=4, finished=True))
     assert board.state().value == "indexing"
-    board.event(changed())
-    board.event(progress("update"))
-    board.event(progress("update", finished=True))
-    board.life(Life.UNLOADED, "", None)
-    board.life(Life.FAILED, "It died.", None)
-    lived = ["starting", "loading", "indexing", "ready", "updating", "ready", "unloaded", "failed"]
-    assert states(sent) == lived
+    board.handle_event(changed())
+    board.handle_event(progress("update"))
+    board.handle_event(progress("update", finished=True))
+    board.set_engine_state(EngineState.UNLOADED, "", None)
+    board.set_engine_state(EngineState.FAILED, "It died.", None)
+    expected = ["starting", "loading", "indexing", "ready", "updating", "ready", "unloaded", "failed"]
+    assert states(sent) == expected
     last = sent[-1][1]
     assert (last["kind"], last["busy"], last["message"], last["disabledReason"]) == (
         "Error",
@@ -80,75 +80,75 @@ async def test_a_whole_life(board: StatusBoard, sent: list) -> None:
     assert "disabledReason" not in ready
 
 
-async def test_a_new_generation_is_told(board: StatusBoard, sent: list) -> None:
-    board.event(changed(7))
+async def test_new_generation_is_sent(board: StatusBoard, sent: list) -> None:
+    board.handle_event(changed(7))
     method, params = sent[0]
     assert method == "c2l/adapter/didChange"
     assert (params["generation"], params["trigger"], params["changedFiles"]) == (7, "diff", 2)
     assert (params["paths"], params["moved"]) == (["a.py"], 0.5)
 
 
-async def test_troubles_degrade_until_the_next_adapter(board: StatusBoard, sent: list) -> None:
-    board.life(Life.READY, "", "m")
-    board.opening("/w")
-    board.event(trouble())
+async def test_warnings_degrade_the_status_until_the_next_adapter(board: StatusBoard, sent: list) -> None:
+    board.set_engine_state(EngineState.READY, "", "m")
+    board.indexing_started("/w")
+    board.handle_event(warning())
     assert board.state().value == "degraded"
     assert sent[-1][1]["kind"] == "Warning"
     assert sent[-1][1]["message"] == "No git."
-    board.event(trouble("storage"))
-    board.event(changed())
+    board.handle_event(warning("storage"))
+    board.handle_event(changed())
     assert board.snapshot().message == "No storage."
-    board.life(Life.RESTARTING, "It died.", None)
-    board.life(Life.READY, "", "m")
-    board.event(trouble("nothing-to-learn", "info"))
+    board.set_engine_state(EngineState.RESTARTING, "It died.", None)
+    board.set_engine_state(EngineState.READY, "", "m")
+    board.handle_event(warning("nothing-to-learn", "info"))
     assert board.state().value == "ready"
 
 
-async def test_off_and_snoozed(board: StatusBoard, sent: list) -> None:
-    board.life(Life.READY, "", "m")
-    board.switch(Reason.SNOOZED)
+async def test_snoozed_status(board: StatusBoard, sent: list) -> None:
+    board.set_engine_state(EngineState.READY, "", "m")
+    board.set_disabled(Reason.SNOOZED)
     assert (sent[-1][1]["state"], sent[-1][1]["kind"], sent[-1][1]["disabledReason"]) == (
         "disabled", "Inactive", "snoozed",
     )  # fmt: skip
-    board.switch(None)
+    board.set_disabled(None)
     assert sent[-1][1]["state"] == "ready"
 
 
-async def test_what_did_not_change_is_not_sent(board: StatusBoard, sent: list) -> None:
+async def test_unchanged_status_is_not_sent(board: StatusBoard, sent: list) -> None:
     for _ in range(5):
-        board.life(Life.READY, "", "m")
-    board.focus_on("")
+        board.set_engine_state(EngineState.READY, "", "m")
+    board.set_active_folder("")
     assert len(sent) == 1
 
 
-async def test_counts_that_run_up_are_not_a_flood(board: StatusBoard, sent: list) -> None:
-    board.life(Life.READY, "", "m")
-    board.opening("/w")
+async def test_progress_is_sent_at_a_limited_rate(board: StatusBoard, sent: list) -> None:
+    board.set_engine_state(EngineState.READY, "", "m")
+    board.indexing_started("/w")
     sent.clear()
     for done in range(1000):
-        board.event(progress(done=done))
+        board.handle_event(progress(done=done))
     assert len(sent) <= 2
     await asyncio.sleep(0.3)
-    assert sent[-1][1]["message"].startswith("index: 999 of 4")
+    assert sent[-1][1]["message"].startswith("Indexing: 999 of 4")
     board.close()
 
 
-async def test_a_closed_folder_is_forgotten(board: StatusBoard) -> None:
-    board.life(Life.READY, "", "m")
-    board.event(changed())
-    board.opening("/w")
-    board.event(trouble("storage"))
-    board.forget("/w")
+async def test_closed_folder_is_removed(board: StatusBoard) -> None:
+    board.set_engine_state(EngineState.READY, "", "m")
+    board.handle_event(changed())
+    board.indexing_started("/w")
+    board.handle_event(warning("storage"))
+    board.remove_folder("/w")
     assert board.state().value == "ready"
     assert board.snapshot("/w").adapter is None
 
 
-async def test_a_trouble_that_is_over_is_taken_back(board: StatusBoard) -> None:
-    board.life(Life.READY, "", "m")
-    trouble = {"folder": "/w", "code": "storage", "message": "No space."}
-    board.event(wire.Trouble(severity="warning", **trouble))
+async def test_info_withdraws_the_warning_with_its_code(board: StatusBoard) -> None:
+    board.set_engine_state(EngineState.READY, "", "m")
+    storage = {"folder": "/w", "code": "storage", "message": "No space."}
+    board.handle_event(wire.Trouble(severity="warning", **storage))
     assert board.state() is State.DEGRADED
-    board.event(wire.Trouble(severity="info", **{**trouble, "code": "git"}))
+    board.handle_event(wire.Trouble(severity="info", **{**storage, "code": "git"}))
     assert board.state() is State.DEGRADED
-    board.event(wire.Trouble(severity="info", **trouble))
+    board.handle_event(wire.Trouble(severity="info", **storage))
     assert board.state() is State.READY

@@ -1,4 +1,4 @@
-"""The engine's life against a real process: start, die, hang, lie, restart, safe mode, unload, end."""
+"""Supervision of a real engine process: start, crash, hang, invalid output, restart, failure, unload, end."""
 
 from __future__ import annotations
 
@@ -15,69 +15,80 @@ from c2l_lsp.config import Settings
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, RequestError, WireError
 from c2l_lsp.server.transport.connection import EngineTimeout
-from c2l_lsp.server.transport.engine_client import EngineClient, Life, Policy
+from c2l_lsp.server.transport.engine_client import EngineClient, EngineState, Policy
 from tests.server.conftest import FAKE
 
-QUICK = Policy(backoff=(0.05, 0.1), settled=0.3, ping_every=0.1, ping_timeout=0.4, load_silence=2.0, close_grace=1.0)
+QUICK = Policy(
+    backoff=(0.05, 0.1), stable_after=0.3, ping_interval=0.1, ping_timeout=0.4, load_silence=2.0, close_grace=1.0
+)
 HELLO = wire.Hello(schema=wire.SCHEMA, settings=Settings())
 
 
 @dataclass
-class Watched:
-    """A client and what it told."""
+class Engine:
+    """A client, and the states and events that it reported."""
 
     client: EngineClient
-    lives: list[tuple[Life, str]] = field(default_factory=list)
+    states: list[tuple[EngineState, str]] = field(default_factory=list)
     events: list[wire.Struct] = field(default_factory=list)
 
     async def until(self, holds: Callable[[], object], timeout: float = 10.0) -> None:
         deadline = time.monotonic() + timeout
         while not holds():
-            assert time.monotonic() < deadline, f"waited in vain; lives: {self.lives}"
+            assert time.monotonic() < deadline, f"timed out; states: {self.states}"
             await asyncio.sleep(0.01)
 
 
-def question(prefix: str, **more: object) -> wire.Complete:
+def request(prefix: str, **more: object) -> wire.Complete:
     return wire.Complete(folder="", path="", language="python", prefix=prefix, suffix="", **more)
 
 
 @pytest.fixture
-async def make(fake_env: Callable[..., dict[str, str]]) -> AsyncIterator[Callable[..., Watched]]:
-    made: list[Watched] = []
+async def make(fake_env: Callable[..., dict[str, str]]) -> AsyncIterator[Callable[..., Engine]]:
+    engines: list[Engine] = []
 
-    def start(policy: Policy = QUICK, command: tuple[str, ...] = FAKE, hello: bool = True, **env: str) -> Watched:
-        watched = Watched(None)  # type: ignore[arg-type]
-        watched.client = EngineClient(
-            lambda life, why: watched.lives.append((life, why)), watched.events.append, command, policy, fake_env(**env)
+    def start(policy: Policy = QUICK, command: tuple[str, ...] = FAKE, hello: bool = True, **env: str) -> Engine:
+        engine = Engine(None)  # type: ignore[arg-type]
+        engine.client = EngineClient(
+            lambda state, message: engine.states.append((state, message)),
+            engine.events.append,
+            command,
+            policy,
+            fake_env(**env),
         )
-        made.append(watched)
+        engines.append(engine)
         if hello:
-            watched.client.start(HELLO)
-        return watched
+            engine.client.start(HELLO)
+        return engine
 
     yield start
-    for watched in made:
-        await watched.client.stop()
+    for engine in engines:
+        await engine.client.stop()
 
 
-async def test_a_start_a_completion_an_end(make: Callable[..., Watched], asked: Callable[..., list]) -> None:
+async def test_start_complete_and_stop(make: Callable[..., Engine], asked: Callable[..., list]) -> None:
     engine = make()
-    assert await engine.client.ready(10)
-    answer = await engine.client.complete(question("foo"), 5)
+    assert await engine.client.wait_ready(10)
+    answer = await engine.client.complete(request("foo"), 5)
     assert answer.texts == ["_foo_0()"]
     pid = engine.client.pid
     await engine.client.stop()
-    assert [life for life, _ in engine.lives] == [Life.STARTING, Life.LOADING, Life.READY, Life.OFF]
+    assert [state for state, _ in engine.states] == [
+        EngineState.STARTING,
+        EngineState.LOADING,
+        EngineState.READY,
+        EngineState.OFF,
+    ]
     assert asked()[-1] == {"pid": pid, "ended": True}
     assert not psutil.pid_exists(pid)
     with pytest.raises(EngineError):
-        await engine.client.complete(question("foo"), 5)
+        await engine.client.complete(request("foo"), 5)
 
 
-async def test_a_cancelled_caller_cancels_in_the_engine(make: Callable[..., Watched], asked: Callable) -> None:
+async def test_cancelled_caller_cancels_the_request_in_the_engine(make: Callable[..., Engine], asked: Callable) -> None:
     engine = make()
-    await engine.client.ready(10)
-    waiting = asyncio.ensure_future(engine.client.complete(question("SLOW:5"), 20))
+    await engine.client.wait_ready(10)
+    waiting = asyncio.ensure_future(engine.client.complete(request("SLOW:5"), 20))
     await engine.until(lambda: asked("complete"))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -87,18 +98,18 @@ async def test_a_cancelled_caller_cancels_in_the_engine(make: Callable[..., Watc
     await engine.until(lambda: not connection.pending, 2)
 
 
-async def test_a_late_answer_is_a_timeout_and_the_next_one_works(make: Callable[..., Watched]) -> None:
+async def test_late_reply_is_a_timeout_and_the_next_request_works(make: Callable[..., Engine]) -> None:
     engine = make()
-    await engine.client.ready(10)
+    await engine.client.wait_ready(10)
     with pytest.raises(EngineTimeout):
-        await engine.client.complete(question("SLOW:5"), 0.1)
-    assert (await engine.client.complete(question("b"), 5)).texts
+        await engine.client.complete(request("SLOW:5"), 0.1)
+    assert (await engine.client.complete(request("b"), 5)).texts
     with pytest.raises(RequestError, match="refuses"):
-        await engine.client.complete(question("REFUSE"), 5)
+        await engine.client.complete(request("REFUSE"), 5)
 
 
-async def test_a_death_fails_what_waits_and_everything_is_told_again(
-    make: Callable[..., Watched], asked: Callable[..., list]
+async def test_crash_fails_pending_requests_and_state_is_sent_again(
+    make: Callable[..., Engine], asked: Callable[..., list]
 ) -> None:
     engine = make()
     folder = wire.OpenFolder(folder="/w", settings=Settings())
@@ -107,99 +118,101 @@ async def test_a_death_fails_what_waits_and_everything_is_told_again(
     engine.client.set_buffer(wire.Buffer(folder="/w", path="a.py", text="x"))
     engine.client.set_buffer(wire.Buffer(folder="/w", path="b.py", text="y"))
     engine.client.set_buffer(wire.Buffer(folder="/w", path="b.py", text=None))
-    await engine.client.ready(10)
+    await engine.client.wait_ready(10)
     await asyncio.sleep(0.35)
     before = time.monotonic()
     with pytest.raises(EngineError, match="ended with code 9"):
-        await engine.client.complete(question("DIE"), 5)
-    assert await engine.client.ready(5)
+        await engine.client.complete(request("DIE"), 5)
+    assert await engine.client.wait_ready(5)
     assert time.monotonic() - before < 5
-    assert (await engine.client.complete(question("a"), 5)).texts
+    assert (await engine.client.complete(request("a"), 5)).texts
     pids = [note["pid"] for note in asked("hello")]
     assert len(pids) == 2
-    told = [(n["method"], n["params"].get("path")) for n in asked() if n["pid"] == pids[1] and "method" in n]
-    assert told[:3] == [("hello", None), ("open_folder", None), ("buffer", "a.py")]
-    assert Life.RESTARTING in [life for life, _ in engine.lives]
+    sent = [(n["method"], n["params"].get("path")) for n in asked() if n["pid"] == pids[1] and "method" in n]
+    assert sent[:3] == [("hello", None), ("open_folder", None), ("buffer", "a.py")]
+    assert EngineState.RESTARTING in [state for state, _ in engine.states]
 
 
 @pytest.mark.parametrize("word", ["HANG", "GARBAGE", "HUGE"])
-async def test_an_engine_that_hangs_or_lies_is_replaced(make: Callable[..., Watched], word: str) -> None:
+async def test_engine_that_hangs_or_sends_garbage_is_replaced(make: Callable[..., Engine], word: str) -> None:
     engine = make()
-    await engine.client.ready(10)
+    await engine.client.wait_ready(10)
     pid = engine.client.pid
     with pytest.raises((EngineError, WireError)):
-        await engine.client.complete(question(word), 8)
-    await engine.until(lambda: engine.client.life is Life.READY and engine.client.pid != pid)
+        await engine.client.complete(request(word), 8)
+    await engine.until(lambda: engine.client.state is EngineState.READY and engine.client.pid != pid)
     assert not psutil.pid_exists(pid)
 
 
-async def test_three_failed_starts_are_enough_and_say_why(make: Callable[..., Watched], asked: Callable) -> None:
+async def test_three_failed_starts_lead_to_failed_state_with_the_reason(
+    make: Callable[..., Engine], asked: Callable
+) -> None:
     engine = make(FAKE_START="die")
-    await engine.until(lambda: engine.client.life is Life.FAILED)
+    await engine.until(lambda: engine.client.state is EngineState.FAILED)
     assert len(asked("hello")) == 3
     assert "No module named 'torch' at worker.py:12" in engine.client.message
-    assert not await engine.client.ready(1)
+    assert not await engine.client.wait_ready(1)
     with pytest.raises(EngineError, match="torch"):
-        await engine.client.complete(question("a"), 5)
+        await engine.client.complete(request("a"), 5)
     engine.client.env["FAKE_START"] = ""
     await engine.client.restart()
-    assert await engine.client.ready(10)
+    assert await engine.client.wait_ready(10)
 
 
-async def test_an_engine_that_hangs_at_every_first_question_is_not_started_for_ever(
-    make: Callable[..., Watched], asked: Callable
-) -> None:
-    """It runs until it is found out, longer than one that dies at once; that is no sign of health."""
+async def test_engine_that_hangs_at_every_first_request_fails(make: Callable[..., Engine], asked: Callable) -> None:
+    """It runs until the ping times out, which must not count as a stable process."""
     engine = make()
     for number in range(1, 4):
-        await engine.until(lambda number=number: len(asked("hello")) == number and engine.client.life is Life.READY)
+        await engine.until(
+            lambda number=number: len(asked("hello")) == number and engine.client.state is EngineState.READY
+        )
         with pytest.raises(EngineError):
-            await engine.client.complete(question("HANG"), 8)
-    await engine.until(lambda: engine.client.life is Life.FAILED)
+            await engine.client.complete(request("HANG"), 8)
+    await engine.until(lambda: engine.client.state is EngineState.FAILED)
     assert len(asked("hello")) == 3
 
 
-async def test_two_failed_starts_are_not_the_end(make: Callable[..., Watched]) -> None:
+async def test_two_failed_starts_are_retried(make: Callable[..., Engine]) -> None:
     engine = make(FAKE_START="die-twice")
-    assert await engine.client.ready(10)
+    assert await engine.client.wait_ready(10)
 
 
-async def test_a_model_that_cannot_be_loaded_is_not_tried_again(make: Callable[..., Watched], asked: Callable) -> None:
+async def test_model_error_is_not_retried(make: Callable[..., Engine], asked: Callable) -> None:
     engine = make(FAKE_START="error")
-    await engine.until(lambda: engine.client.life is Life.FAILED)
+    await engine.until(lambda: engine.client.state is EngineState.FAILED)
     assert engine.client.message == "The model auto cannot be found."
     await asyncio.sleep(0.3)
     assert len(asked("hello")) == 1
     assert engine.client.pid is None
 
 
-async def test_silence_while_loading_has_a_limit(make: Callable[..., Watched]) -> None:
-    engine = make(Policy(backoff=(0.05,), load_silence=0.3, failed_starts=1), FAKE_START="mute")
-    await engine.until(lambda: engine.client.life is Life.FAILED)
+async def test_silence_while_loading_is_limited(make: Callable[..., Engine]) -> None:
+    engine = make(Policy(backoff=(0.05,), load_silence=0.3, max_failed_starts=1), FAKE_START="mute")
+    await engine.until(lambda: engine.client.state is EngineState.FAILED)
     assert "silent too long" in engine.client.message
 
 
-async def test_a_command_that_does_not_exist(make: Callable[..., Watched]) -> None:
+async def test_missing_command_is_reported(make: Callable[..., Engine]) -> None:
     engine = make(command=("/no/such/engine",))
-    await engine.until(lambda: engine.client.life is Life.FAILED)
+    await engine.until(lambda: engine.client.state is EngineState.FAILED)
     assert "cannot be started" in engine.client.message
 
 
-async def test_idle_memory_is_given_back_and_a_question_brings_it_again(make: Callable[..., Watched]) -> None:
+async def test_idle_engine_is_unloaded_and_wake_starts_it(make: Callable[..., Engine]) -> None:
     engine = make(hello=False)
     engine.client.idle_minutes = 0.2 / 60
     engine.client.start(HELLO)
-    await engine.client.ready(10)
+    await engine.client.wait_ready(10)
     pid = engine.client.pid
-    await engine.until(lambda: engine.client.life is Life.UNLOADED)
+    await engine.until(lambda: engine.client.state is EngineState.UNLOADED)
     assert not psutil.pid_exists(pid)
     engine.client.idle_minutes = 0
     engine.client.wake()
-    assert await engine.client.ready(10)
-    assert (await engine.client.complete(question("a"), 5)).texts
+    assert await engine.client.wait_ready(10)
+    assert (await engine.client.complete(request("a"), 5)).texts
 
 
-async def test_stopping_in_any_state_leaves_no_process(make: Callable[..., Watched], asked: Callable) -> None:
+async def test_stop_in_any_state_leaves_no_process(make: Callable[..., Engine], asked: Callable) -> None:
     for pause in (0.0, 0.005, 0.02, 0.05, 0.1, 0.2):
         engine = make()
         await asyncio.sleep(pause)
@@ -209,7 +222,7 @@ async def test_stopping_in_any_state_leaves_no_process(make: Callable[..., Watch
     assert not [note["pid"] for note in asked("hello") if psutil.pid_exists(note["pid"])]
 
 
-async def test_an_engine_that_ignores_the_end_is_killed(make: Callable[..., Watched]) -> None:
+async def test_engine_that_ignores_sigterm_is_killed(make: Callable[..., Engine]) -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     engine = make(Policy(close_grace=0.3), command=(sys.executable, "-c", code))
     await engine.until(lambda: engine.client.pid is not None)
@@ -221,37 +234,37 @@ async def test_an_engine_that_ignores_the_end_is_killed(make: Callable[..., Watc
     assert not psutil.pid_exists(pid)
 
 
-async def test_two_hundred_cancels_have_two_hundred_ends(make: Callable[..., Watched], asked: Callable) -> None:
-    engine = make(Policy(ping_every=30))
-    await engine.client.ready(10)
-    questions = [asyncio.ensure_future(engine.client.complete(question(f"SLOW:3 {n}"), 20)) for n in range(200)]
+async def test_many_cancelled_requests_all_end(make: Callable[..., Engine], asked: Callable) -> None:
+    engine = make(Policy(ping_interval=30))
+    await engine.client.wait_ready(10)
+    tasks = [asyncio.ensure_future(engine.client.complete(request(f"SLOW:3 {n}"), 20)) for n in range(200)]
     await engine.until(lambda: len(asked("complete")) >= 100)
-    for waiting in questions:
+    for waiting in tasks:
         waiting.cancel()
-    ends = await asyncio.gather(*questions, return_exceptions=True)
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(end, asyncio.CancelledError) for end in ends)
     connection = engine.client._connection
     await engine.until(lambda: not connection.pending, 5)
 
 
-async def test_errors_keep_their_kind(make: Callable[..., Watched]) -> None:
+async def test_errors_keep_their_class(make: Callable[..., Engine]) -> None:
     engine = make()
-    await engine.client.ready(10)
+    await engine.client.wait_ready(10)
     connection = engine.client._connection
-    request_id, future = connection.send("complete", question("SLOW:3"))
+    request_id, future = connection.send("complete", request("SLOW:3"))
     connection.cancel(request_id)
     with pytest.raises(RequestCancelled):
         await asyncio.wait_for(future, 5)
     with pytest.raises(C2LError, match="over the limit"):
-        connection.send("complete", question("x" * (wire.MAX_FRAME + 1)))
+        connection.send("complete", request("x" * (wire.MAX_FRAME + 1)))
 
 
-async def test_an_engine_that_does_not_read_gets_the_latest_texts_later(
-    make: Callable[..., Watched], asked: Callable, monkeypatch: pytest.MonkeyPatch
+async def test_engine_that_does_not_read_gets_only_the_latest_buffers(
+    make: Callable[..., Engine], asked: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its process stands still while texts come; they wait by document, not one after the other in memory."""
-    engine = make(Policy(ping_every=60.0))
-    await engine.client.ready(10)
+    """While its process is suspended, only the latest text of each document is kept in memory."""
+    engine = make(Policy(ping_interval=60.0))
+    await engine.client.wait_ready(10)
     process = psutil.Process(engine.client.pid)
     process.suspend()
     try:
@@ -259,10 +272,10 @@ async def test_an_engine_that_does_not_read_gets_the_latest_texts_later(
             text = f"{number:03}" + "x" * 500_000
             engine.client.set_buffer(wire.Buffer(folder="/w", path=f"{number % 3}.py", text=text))
         assert engine.client._connection.backlog < 10_000_000
-        assert {key[1] for key in engine.client._late} == {"0.py", "1.py", "2.py"}
+        assert {key[1] for key in engine.client._deferred} == {"0.py", "1.py", "2.py"}
     finally:
         process.resume()
-    await engine.until(lambda: not engine.client._late, 30)
+    await engine.until(lambda: not engine.client._deferred, 30)
     await engine.until(lambda: len(last := {n["params"]["path"]: n for n in asked("buffer")}) == 3 and all(
         note["params"]["text"][:2] == "05" for note in last.values()
     ), 30)  # fmt: skip

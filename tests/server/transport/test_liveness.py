@@ -1,4 +1,4 @@
-"""Silence has two reasons: a process that hangs, and one that gets no processor."""
+"""Distinguishing a process that hangs from one that gets no CPU time."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def test_one_that_runs_and_runs_is_not_starved(busy: subprocess.Popen[bytes]) -> None:
+def test_busy_process_is_not_starved(busy: subprocess.Popen[bytes]) -> None:
     used = liveness.cpu_seconds(busy.pid)
     deadline = time.monotonic() + 30
     while liveness.cpu_seconds(busy.pid) - used < 0.3:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert not liveness.starved(busy.pid, used, 0.5)
-    assert liveness.starved(busy.pid, used, 1000.0)  # the same work in much more time: it wanted to, and could not
+    assert not liveness.is_starved(busy.pid, used, 0.5)
+    assert liveness.is_starved(busy.pid, used, 1000.0)  # the same CPU time in a much longer interval
 
 
-def test_one_that_waits_is_not_starved() -> None:
+def test_waiting_process_is_not_starved() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         watched = psutil.Process(process.pid)
@@ -40,14 +40,14 @@ def test_one_that_waits_is_not_starved() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         time.sleep(0.1)
-        assert not liveness.starved(process.pid, liveness.cpu_seconds(process.pid), 1000.0)
+        assert not liveness.is_starved(process.pid, liveness.cpu_seconds(process.pid), 1000.0)
     finally:
         process.kill()
         process.wait()
         process.stdin.close()
 
 
-def test_one_that_is_gone_is_not_starved() -> None:
+def test_ended_process_is_not_starved() -> None:
     assert liveness.cpu_seconds(2**22 + 99) is None
-    assert not liveness.starved(2**22 + 99, 0.0, 1.0)
-    assert not liveness.starved(2**22 + 99, None, 1.0)
+    assert not liveness.is_starved(2**22 + 99, 0.0, 1.0)
+    assert not liveness.is_starved(2**22 + 99, None, 1.0)

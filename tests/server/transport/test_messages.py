@@ -1,4 +1,4 @@
-"""What pops up: by level, once per problem."""
+"""Which messages pop up: by level, each problem once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from c2l_lsp.server.transport.messages import Messages
 
 
 @pytest.mark.parametrize(("level", "shown"), [("off", 0), ("onError", 2), ("onWarning", 3), ("always", 4)])
-def test_levels(level: str, shown: int) -> None:
+def test_popups_by_notification_level(level: str, shown: int) -> None:
     sent: list[tuple[str, dict]] = []
     messages = Messages(lambda method, params: sent.append((method, params)), lambda: level)
     for _ in range(3):
         messages.error(ModelError("No model."))
         messages.error(SettingError("No such key."))
         messages.error(FolderError("No such folder."))
-        messages.error(FolderError("By the way."), Severity.INFO)
+        messages.error(FolderError("For information."), Severity.INFO)
     assert [method for method, _ in sent].count("window/showMessage") == shown
     assert [method for method, _ in sent].count("window/logMessage") == 12
 
 
-def test_an_editor_with_buttons_is_told_what_is_wrong_and_where(tmp_path: Path) -> None:
+def test_structured_problem_names_setting_and_file(tmp_path: Path) -> None:
     sent: list[tuple[str, dict]] = []
     messages = Messages(lambda method, params: sent.append((method, params)), lambda: "onError")
     messages.structured = True

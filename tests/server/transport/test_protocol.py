@@ -1,4 +1,4 @@
-"""The contract holds together: every command and request has an operation, every payload its keys."""
+"""The editor contract: every command and request has an operation; payloads and parameters."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ regenerateAdapter, resetAdapter, exportAdapter, deepenAdapter, toggleAdapter, se
 unloadModel, restartServer, showLogs"""
 
 
-def test_the_commands_are_those_of_the_contract() -> None:
+def test_commands_are_those_of_the_contract() -> None:
     named = {f"c2l.{name.strip()}" for name in CONTRACT.split(",")} | {"c2l.didAcceptCompletion"}
     assert {command.value for command in Command} | set(CLIENT_COMMANDS) == named
 
 
-def test_everything_has_an_operation() -> None:
+def test_every_command_and_request_has_an_operation() -> None:
     assert set(commands.REQUESTS) == set(Method)
     assert set(commands.COMMANDS) == set(Command)
 
 
-def test_the_status_on_the_wire() -> None:
+def test_status_payload() -> None:
     status = Status(kind="Normal", busy=False, message="Ready.", state=State.READY, latency_ms=Latency(p50=1.0))
     assert plain(status) == {
         "kind": "Normal",
@@ -52,11 +52,11 @@ def test_the_status_on_the_wire() -> None:
     assert not BUSY & KIND.keys()
 
 
-def test_parameters_are_checked_by_name_and_unknown_ones_are_ignored() -> None:
+def test_parameters_are_validated_and_unknown_ones_ignored() -> None:
     found = parse({"folder": "file:///w", "textDocument": {"uri": "u", "version": 3}, "later": 1}, FolderParams)
     assert (found.folder, found.text_document.uri) == ("file:///w", "u")
     assert parse(None, ToggleParams) == ToggleParams()
-    assert parse([], ToggleParams) == ToggleParams()  # an empty table of Lua
+    assert parse([], ToggleParams) == ToggleParams()  # an empty Lua table
     with pytest.raises(RequestError, match=r"\$\.rank"):
         parse({"rank": "8"}, ExportParams)
     with pytest.raises(RequestError):

@@ -1,4 +1,4 @@
-"""Requests, answers, cancels and nonsense in any order against a model: each request has one reply."""
+"""Requests, responses, cancellations and invalid messages in any order: each request gets one response."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ UNKNOWN, CANCELLED = -32601, -32800
 
 
 class Protocol(RuleBasedStateMachine):
-    """`open`: requests that are not answered yet; `due`: replies that must have come, by id and code (0: a result)."""
+    """`open`: requests without a response. `expected`: counts of the responses so far, by (id, code; 0: a result)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.sent: list[dict] = []
-        self.due: Counter[tuple[object, int]] = Counter()
+        self.expected: Counter[tuple[object, int]] = Counter()
         self.open: dict[object, bool] = {}
         self.waiting: dict[int, asyncio.Future[None]] = {}
         self.tokens: dict[object, int] = {}
         self.token = 0
         self.down = False
-        logging.disable(logging.CRITICAL)  # a line for each refusal is slow, and read by nobody
+        logging.disable(logging.CRITICAL)  # logging every refused message is slow
 
     @initialize()
     def begin(self) -> None:
@@ -56,16 +56,16 @@ class Protocol(RuleBasedStateMachine):
             return 2
 
         params = {"capabilities": {}, "processId": None, "rootUri": None}
-        self.say({"id": "hello", "method": "initialize", "params": params})
-        self.due["hello", 0] += 1
+        self.send({"id": "hello", "method": "initialize", "params": params})
+        self.expected["hello", 0] += 1
 
-    # pygls' view of an editor's end of the pipe
+    # the writer interface of pygls
     def write(self, data: bytes) -> None:
         self.sent.append(json.loads(data.partition(b"\r\n\r\n")[2]))
 
     def close(self) -> None: ...
 
-    def say(self, message: dict) -> None:
+    def send(self, message: dict) -> None:
         async def received() -> None:
             self.server.protocol.receive(json.dumps({"jsonrpc": "2.0", **message}).encode())
             for _ in range(4):
@@ -74,14 +74,14 @@ class Protocol(RuleBasedStateMachine):
         self.loop.run_until_complete(received())
 
     def ask(self, number: object, method: str, code: int, params: object = None) -> bool:
-        """Ask, and expect the reply now; whether the request was taken at all."""
-        taken = not self.down and number not in self.open
-        self.say({"id": number, "method": method, "params": params})
-        if not taken:
-            self.due[number, INVALID_REQUEST] += 1
+        """Send a request and expect its response now; returns whether the server accepted the request."""
+        accepted = not self.down and number not in self.open
+        self.send({"id": number, "method": method, "params": params})
+        if not accepted:
+            self.expected[number, INVALID_REQUEST] += 1
         elif method != "c2l/slow":
-            self.due[number, code] += 1
-        return taken
+            self.expected[number, code] += 1
+        return accepted
 
     @rule(number=IDS)
     def slow_request(self, number: object) -> None:
@@ -109,41 +109,41 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(number=IDS)
     def cancel(self, number: object) -> None:
-        self.say({"method": "$/cancelRequest", "params": {"id": number}})
+        self.send({"method": "$/cancelRequest", "params": {"id": number}})
         if self.open.pop(number, None) and not self.down:
-            self.due[number, CANCELLED] += 1
+            self.expected[number, CANCELLED] += 1
 
     @rule(number=IDS)
     def finish(self, number: object) -> None:
         if self.open.pop(number, None):
             self.waiting[self.tokens[number]].set_result(None)
-            self.say({"method": "nobody/hears"})
-            self.due[number, 0] += 1
+            self.send({"method": "nobody/hears"})
+            self.expected[number, 0] += 1
 
     @rule(number=st.one_of(IDS, st.none()), error=st.booleans())
-    def answer_to_no_question(self, number: object, error: bool) -> None:
-        self.say({"id": number, **({"error": {"code": 1, "message": "x"}} if error else {"result": None})})
+    def response_without_a_request(self, number: object, error: bool) -> None:
+        self.send({"id": number, **({"error": {"code": 1, "message": "x"}} if error else {"result": None})})
 
     @rule(message=st.sampled_from([{}, {"method": 7}, {"method": "nobody/hears"}, {"method": "c2l/slow"}, {"id": []}]))
     def nonsense(self, message: dict) -> None:
         if message.get("method") != "c2l/slow":
-            self.say(message)
+            self.send(message)
 
     @rule(number=IDS, really=st.integers(0, 9))
     def shutdown(self, number: object, really: int) -> None:
         if really or number in self.open or self.down:
             return
-        self.say({"id": number, "method": "shutdown"})
-        self.due[number, 0] += 1
+        self.send({"id": number, "method": "shutdown"})
+        self.expected[number, 0] += 1
         for left in self.open:
-            self.due[left, CANCELLED] += 1
+            self.expected[left, CANCELLED] += 1
         self.open.clear()
         self.down = True
 
     @invariant()
-    def as_many_replies_as_the_model_says(self) -> None:
+    def responses_match_the_model(self) -> None:
         got = Counter((message.get("id"), message.get("error", {}).get("code", 0)) for message in self.sent)
-        assert got == self.due
+        assert got == self.expected
 
     def teardown(self) -> None:
         for future in self.waiting.values():

@@ -1,4 +1,4 @@
-"""Every request is answered, whatever it holds; trigger kinds of old clients are understood."""
+"""Every request gets a response, even if it is malformed; trigger kinds of old clients are recognised."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def kinds(*values: object) -> list[t.InlineCompletionTriggerKind]:
     ]
 
 
-def test_trigger_kinds() -> None:
+def test_trigger_kinds_of_old_and_new_clients() -> None:
     invoked, automatic = t.InlineCompletionTriggerKind.Invoked, t.InlineCompletionTriggerKind.Automatic
     assert kinds(1, 2) == [invoked, automatic]
     assert kinds(0, 1, 0, 2) == [invoked, automatic, invoked, automatic]
@@ -78,7 +78,7 @@ def test_trigger_kinds() -> None:
         (request("initialize", None), -32602),
     ],
 )
-def test_malformed_and_early_messages_are_answered(server: Server, message: object, code: int) -> None:
+def test_malformed_and_early_messages_get_an_error(server: Server, message: object, code: int) -> None:
     answer = ask(server, message)
     assert answer is not None
     assert answer["error"]["code"] == code
@@ -94,7 +94,7 @@ def test_malformed_and_early_messages_are_answered(server: Server, message: obje
         (request("workspace/executeCommand", {"command": "rm"}), -32602),
     ],
 )
-def test_wrong_requests_are_answered(server: Server, message: object, code: int) -> None:
+def test_invalid_requests_get_an_error(server: Server, message: object, code: int) -> None:
     ask(server, request("initialize", INITIALIZE))
     assert ask(server, message)["error"]["code"] == code
 
@@ -111,19 +111,19 @@ def test_wrong_requests_are_answered(server: Server, message: object, code: int)
         {"jsonrpc": "2.0"},
     ],
 )
-def test_odd_notifications_do_no_harm(server: Server, message: object) -> None:
+def test_malformed_notifications_are_ignored(server: Server, message: object) -> None:
     ask(server, request("initialize", INITIALIZE))
     ask(server, message)
     assert ask(server, request("nobody/knows", None))["error"]["code"] == -32601
 
 
-def test_after_shutdown_requests_are_refused(server: Server) -> None:
+def test_requests_after_shutdown_are_refused(server: Server) -> None:
     ask(server, request("initialize", INITIALIZE))
     assert ask(server, request("shutdown", None))["result"] is None
     assert ask(server, request("shutdown", None))["error"]["code"] == -32600
 
 
-async def test_shutdown_while_commands_run(server: Server) -> None:
+async def test_shutdown_cancels_running_commands(server: Server) -> None:
     @server.command("slow")
     async def slow(*_: Any) -> None:
         await asyncio.sleep(60)
@@ -139,7 +139,7 @@ async def test_shutdown_while_commands_run(server: Server) -> None:
     assert [found[number]["error"]["code"] for number in range(5, 8)] == [-32800] * 3
 
 
-def test_plain_parameters_of_our_own_requests(server: Server) -> None:
+def test_custom_requests_get_plain_parameters(server: Server) -> None:
     seen: list[object] = []
 
     @server.feature("c2l/test")
@@ -155,7 +155,7 @@ def test_plain_parameters_of_our_own_requests(server: Server) -> None:
 
 @pytest.fixture
 async def waiting(server: Server) -> Server:
-    """With a request 5 that waits."""
+    """A server with an open request, id 5."""
 
     @server.feature("c2l/slow")
     async def slow(_: Any) -> None:
@@ -175,13 +175,13 @@ async def settled(server: Server) -> list[dict]:
 
 @pytest.mark.parametrize("answer", [{"result": 1}, {"error": {"code": 1, "message": "x"}}, {}])
 @pytest.mark.parametrize("number", [5, "5", None, {}])
-async def test_an_answer_cannot_end_a_request_of_the_editors(waiting: Server, answer: dict, number: object) -> None:
+async def test_response_cannot_end_a_request_of_the_editor(waiting: Server, answer: dict, number: object) -> None:
     assert ask(waiting, {"jsonrpc": "2.0", "id": number, **answer}) is None
     ask(waiting, {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 5}})
     assert [(m["id"], m["error"]["code"]) for m in await settled(waiting)] == [(5, -32800)]
 
 
-async def test_two_requests_of_one_id_have_two_answers(waiting: Server) -> None:
+async def test_two_requests_with_one_id_get_two_responses(waiting: Server) -> None:
     assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32600
     assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32600
     ask(waiting, {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 5}})
@@ -189,8 +189,8 @@ async def test_two_requests_of_one_id_have_two_answers(waiting: Server) -> None:
     assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32601
 
 
-async def test_nothing_is_kept_of_a_message_that_was_handled(waiting: Server) -> None:
-    """Of every edit and every answered request; a week of typing would fill the memory."""
+async def test_handled_messages_are_released(waiting: Server) -> None:
+    """pygls keeps the future of every message, so a week of typing would fill the memory."""
 
     @waiting.feature("c2l/soon")
     async def soon(_: Any) -> None: ...
@@ -207,21 +207,21 @@ async def test_nothing_is_kept_of_a_message_that_was_handled(waiting: Server) ->
     assert set(waiting.protocol._request_futures) == held
 
 
-def test_a_refusal_does_not_send_everything_back(server: Server) -> None:
-    """An answer larger than what may wait to be sent would pass for a lost editor."""
+def test_long_error_messages_are_truncated(server: Server) -> None:
+    """A response larger than MAX_UNSENT would look like a lost editor."""
     ask(server, request("initialize", INITIALIZE))
     assert len(ask(server, request("nobody/" + "x" * 100_000, None))["error"]["message"]) < 1100
 
 
-def test_a_notification_with_an_id_is_answered(server: Server) -> None:
+def test_notification_with_an_id_gets_an_error(server: Server) -> None:
     ask(server, request("initialize", INITIALIZE))
     item = {"uri": "file:///a", "languageId": "python", "version": 1, "text": ""}
     for method, params in (("textDocument/didOpen", {"textDocument": item}), ("$/cancelRequest", {"id": 1})):
         assert ask(server, request(method, params, 7))["error"]["code"] == -32600
 
 
-async def test_an_answer_that_comes_too_late_does_no_harm(server: Server) -> None:
-    """The editor answers a question after nobody waits for it any more."""
+async def test_late_response_of_the_editor_is_ignored(server: Server) -> None:
+    """The editor responds after the request has timed out."""
     ask(server, request("initialize", INITIALIZE))
     asked = server.protocol.send_request_async("workspace/configuration", t.ConfigurationParams(items=[]))
     (question,) = server.protocol.writer.messages[-1:]

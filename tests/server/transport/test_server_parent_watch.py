@@ -1,4 +1,4 @@
-"""The editor's process is watched by pid and start time."""
+"""The watch of the editor's process."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def sleeper() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 
 
-def test_an_editor_that_ends_is_noticed_even_unreaped() -> None:
+def test_ended_editor_is_noticed_even_as_a_zombie() -> None:
     gone = threading.Event()
     editor = sleeper()
     parent_watch.watch(editor.pid, gone.set, poll=0.05)
     assert not gone.wait(0.3)
-    editor.kill()  # a zombie now: nobody has waited for it
+    editor.kill()  # now a zombie, because it has not been waited for
     assert gone.wait(5)
     editor.wait()
 
 
-def test_an_editor_that_ends_while_the_watch_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between `initialize` and the thread's first look the editor may be gone; that is an end, not a container."""
+def test_editor_that_ends_while_the_watch_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor that existed at `initialize` and is gone at the first look has ended; it is not merely invisible."""
     looked = threading.Event()
 
     class Slow(psutil.Process):
@@ -48,14 +48,14 @@ def test_an_editor_that_ends_while_the_watch_begins(monkeypatch: pytest.MonkeyPa
     assert gone.wait(5)
 
 
-def test_a_process_that_cannot_be_seen_is_not_taken_for_dead() -> None:
+def test_invisible_process_is_not_reported_as_ended() -> None:
     gone = threading.Event()
     for pid in (2**22 + 12345, -1, 2**70):
         parent_watch.watch(pid, gone.set, poll=0.05).join(5)
     assert not gone.is_set()
 
 
-def test_our_own_process_is_alive() -> None:
+def test_running_process_is_not_reported_as_ended() -> None:
     gone = threading.Event()
     thread = parent_watch.watch(os.getpid(), gone.set, poll=0.05)
     time.sleep(0.3)
@@ -63,8 +63,8 @@ def test_our_own_process_is_alive() -> None:
     assert not gone.is_set()
 
 
-def test_an_editor_that_ends_as_soon_as_it_is_greeted() -> None:
-    """The answer comes before pygls is loaded; what ends in that second is gone when the full protocol looks."""
+def test_editor_that_ends_right_after_initialize() -> None:
+    """`initialize` is answered before pygls is imported; an editor that ends in between must be noticed."""
     editor = sleeper()
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen([sys.executable, "-m", "c2l_lsp", "serve", "--stdio"], **pipes)
@@ -81,7 +81,7 @@ def test_an_editor_that_ends_as_soon_as_it_is_greeted() -> None:
         assert server.stdout.readline().startswith(b"Content-Length")
         editor.kill()
         editor.wait()
-        server.wait(30)  # its pipe is open still
+        server.wait(30)  # its pipe is still open
     finally:
         for process in (editor, server):
             process.kill()

@@ -1,4 +1,4 @@
-"""The byte stream: framing, limits, a sealed stdout, an editor that does not read."""
+"""The byte stream: framing, limits, redirected stdout, an editor that does not read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from collections.abc import Iterator
 import pytest
 
 from c2l_lsp.server.transport import stdio
-from c2l_lsp.server.transport.stdio import Framer, FramingError, Writer, read_in_thread
+from c2l_lsp.server.transport.stdio import Framer, FramingError, Writer, start_reader
 
 
 def framed(body: bytes, header: bytes = b"Content-Length: %d\r\n\r\n") -> bytes:
     return header % len(body) + body
 
 
-def test_bodies_however_the_bytes_are_cut() -> None:
+def test_bodies_from_chunks_of_any_size() -> None:
     stream = framed(b"{}") + framed(b"", b"content-length:%d\r\nContent-Type: x\r\n\r\n") + framed("é".encode())
     for size in (1, 2, 3, 7, len(stream)):
         framer = Framer()
@@ -52,17 +52,17 @@ def test_bodies_however_the_bytes_are_cut() -> None:
         b"Content-Length : 2\r\n\r\n{}",
         b"\r\nContent-Length: 2\r\n\r\n{}",
         framed(b"{}") + b"}",  # the body was longer than announced
-        b"Content-Length: 3\r\n\r\n{}" + framed(b"{}"),  # or shorter, and so on into the next message
+        b"Content-Length: 3\r\n\r\n{}" + framed(b"{}"),  # the body is shorter than announced
         b"Content-Length: 90000\r\n\r\n{}" + framed(b"{}"),
         b"Content-Length: 90000\r\n\r\n{}" + framed(b"{}", b"content-type: x\r\ncontent-length:%d\r\n\r\n"),
         b"Content-Length: 90000\r\n\r\n" + b"[" * 70_000 + framed(b"{}"),
-        b"Content-Length: 90000\r\n\r\n" + framed(b"{}"),  # nothing at all came of the body
+        b"Content-Length: 90000\r\n\r\n" + framed(b"{}"),  # the body is missing
         b"Content-Length: 90000\r\n\r\n\r\n\r\n" + framed(b"{}"),
-        b"Content-Length: 0000000000002\r\n\r\n{}",  # more digits than any length has
+        b"Content-Length: 0000000000002\r\n\r\n{}",  # too many digits
     ],
 )
-def test_a_stream_that_cannot_be_cut_ends(stream: bytes) -> None:
-    """At once: an editor that waits for an answer must not find the server alive and deaf."""
+def test_malformed_stream_raises_framing_error(stream: bytes) -> None:
+    """Immediately: otherwise the editor would wait for an answer that cannot come."""
     for size in (1, 7, len(stream)) if len(stream) < 1000 else (65536,):
         framer = Framer()
         chunks = (stream[at : at + size] for at in range(0, len(stream), size))
@@ -70,19 +70,19 @@ def test_a_stream_that_cannot_be_cut_ends(stream: bytes) -> None:
             list(itertools.chain.from_iterable(map(framer.feed, chunks)))
 
 
-def test_a_header_may_come_in_pieces_and_a_body_may_talk_of_headers() -> None:
+def test_header_may_arrive_in_pieces_and_body_may_quote_headers() -> None:
     body = json.dumps({"text": "Content-Length: 5\r\n\r\n{}"}).encode() + b"\r\n\r\n \r\n\r\n"
     stream = framed(body, b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\nCONTENT-LENGTH:\t%d \r\n\r\n")
     framer = Framer()
     assert [found for at in range(len(stream)) for found in framer.feed(stream[at : at + 1])] == [body]
-    assert list(framer.feed(stream + framed(b"{}"))) == [body, b"{}"]  # the next one has a header, and is not inside
+    assert list(framer.feed(stream + framed(b"{}"))) == [body, b"{}"]  # a header after a complete body is valid
 
 
-def test_prints_of_any_kind_miss_the_protocol() -> None:
+def test_prints_do_not_reach_the_protocol_stream() -> None:
     code = (
         "import os, sys, ctypes\n"
-        "from c2l_lsp.server.transport.stdio import seal\n"
-        "source, sink = seal()\n"
+        "from c2l_lsp.server.transport.stdio import isolate\n"
+        "source, sink = isolate()\n"
         "print('python'); sys.stdout.flush(); os.write(1, b'descriptor'); os.system('echo child')\n"
         "os.write(sink, os.read(source, 5) + repr(os.read(0, 5)).encode())\n"
     )
@@ -109,27 +109,27 @@ def piped() -> Iterator[tuple[int, int, int]]:
             os.close(end)
 
 
-def test_after_sealing_only_two_descriptors_are_the_protocols() -> None:
+def test_isolated_descriptors_are_the_only_ones_of_the_protocol() -> None:
     with piped() as (feed, said, complained):
         os.write(feed, b"hello")
-        source, sink = stdio.seal()
+        source, sink = stdio.isolate()
         os.write(1, b"printed")
         os.write(2, b" told")
         os.write(sink, b"sent")
         seen = [os.read(end, 99) for end in (0, source, said, complained)]
         with pytest.raises(OSError, match="Bad file descriptor"):
-            os.write(0, b"x")  # it is for reading
+            os.write(0, b"x")  # read-only
         os.close(source)
         os.close(sink)
     assert not {source, sink} & {0, 1, 2}
-    assert seen == [b"", b"hello", b"sent", b"printed told"]  # who reads the input from now on finds its end
+    assert seen == [b"", b"hello", b"sent", b"printed told"]  # stdin is at its end
 
 
-def test_what_was_printed_before_sealing_goes_where_it_was_meant_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_printed_before_isolation_goes_to_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     with piped() as (_, said, complained), open(1, "w", encoding="utf-8", closefd=False) as out:
         monkeypatch.setattr(sys, "stdout", out)
         print("early", end="")
-        for end in stdio.seal():
+        for end in stdio.isolate():
             os.close(end)
         monkeypatch.undo()
         os.write(2, b".")
@@ -137,32 +137,32 @@ def test_what_was_printed_before_sealing_goes_where_it_was_meant_to(monkeypatch:
     assert seen == [b"early", b"."]
 
 
-def test_an_input_that_fails_has_ended() -> None:
+def test_reading_ends_on_an_error() -> None:
     source, sink = os.pipe()
     os.close(sink)
     os.close(source)
     seen: list[bytes] = []
-    thread = read_in_thread(source, seen.append)
+    thread = start_reader(source, seen.append)
     thread.join(5)
     assert not thread.is_alive()
     assert seen == [b""]
 
 
-def test_no_thread_keeps_the_process_alive() -> None:
+def test_threads_are_daemons() -> None:
     source, sink = os.pipe()
-    reading, writing = read_in_thread(source, lambda data: None), Writer(sink, lambda: None)
+    reading, writing = start_reader(source, lambda data: None), Writer(sink, lambda: None)
     assert reading.daemon and writing._thread.daemon
-    assert {reading.name, writing._thread.name} == {"c2l-stdin", "c2l-stdout"}  # what a dump of the threads shows
+    assert {reading.name, writing._thread.name} == {"c2l-stdin", "c2l-stdout"}  # shown in a thread dump
     writing.close()
     os.close(sink)
     reading.join(5)
     os.close(source)
 
 
-def test_reading_ends_with_nothing() -> None:
+def test_reading_ends_with_empty_bytes() -> None:
     source, sink = os.pipe()
     seen: list[bytes] = []
-    thread = read_in_thread(source, seen.append)
+    thread = start_reader(source, seen.append)
     os.write(sink, b"abc")
     os.close(sink)
     thread.join(5)
@@ -171,7 +171,7 @@ def test_reading_ends_with_nothing() -> None:
     assert seen[-1] == b""
 
 
-def test_writing_keeps_order_and_does_not_wait_for_a_slow_reader() -> None:
+def test_writing_keeps_order_and_does_not_block() -> None:
     source, sink = os.pipe()
     writer = Writer(sink, lambda: None)
     messages = [bytes([number]) * 50_000 for number in range(20)]
@@ -186,7 +186,7 @@ def test_writing_keeps_order_and_does_not_wait_for_a_slow_reader() -> None:
     assert read == b"".join(messages)
 
 
-def test_a_lost_editor_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_editor_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = threading.Event()
     source, sink = os.pipe()
     os.close(source)
@@ -208,14 +208,14 @@ def test_a_lost_editor_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     os.close(sink)
 
 
-def test_what_was_sent_makes_room_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit is on what piles up, not on what was ever written."""
+def test_limit_counts_unsent_bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that have been sent no longer count."""
     monkeypatch.setattr(stdio, "MAX_UNSENT", 10)
     lost: list[int] = []
     source, sink = os.pipe()
     writer = Writer(sink, lambda: lost.append(1))
     for _ in range(5):
-        writer.write(b"x" * 10)  # as much as may be unsent, not a byte more
+        writer.write(b"x" * 10)  # exactly the limit
         assert os.read(source, 10) == b"x" * 10
         deadline = time.monotonic() + 5
         while writer._unsent:
@@ -224,17 +224,17 @@ def test_what_was_sent_makes_room_for_more(monkeypatch: pytest.MonkeyPatch) -> N
     assert lost == []
     writer.write(b"y" * 11)
     assert lost == [1]
-    writer.write(b"z")  # there is nobody to write to any more
+    writer.write(b"z")  # the editor is lost
     writer.close()
     os.close(sink)
     assert os.read(source, 99) == b""
     os.close(source)
 
 
-def test_closing_waits_no_longer_than_it_may() -> None:
+def test_close_respects_its_timeout() -> None:
     source, sink = os.pipe()
     writer = Writer(sink, lambda: None)
-    writer.write(b"x" * 1_000_000)  # nobody reads it
+    writer.write(b"x" * 1_000_000)  # not read
     began = time.monotonic()
     writer.close(0.1)
     assert 0.05 < time.monotonic() - began < 5
@@ -249,23 +249,23 @@ def test_closing_waits_no_longer_than_it_may() -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_lengths_up_to_the_limits_and_no_further(more: int) -> None:
+def test_lengths_at_and_above_the_limits(more: int) -> None:
     largest = b"Content-Length: %d" % (stdio.MAX_MESSAGE + more)
     name, empty = b"X-Filling: ", b"Content-Length: 0\r\n"
     header = empty + name + b"x" * (stdio.MAX_HEADER - len(empty) - len(name) - 4 + more) + b"\r\n\r\n"
     assert len(header) == stdio.MAX_HEADER + more
     if more:
-        with pytest.raises(FramingError, match=f"more than {stdio.MAX_MESSAGE} bytes or of no readable length"):
+        with pytest.raises(FramingError, match=f"not a number of at most {stdio.MAX_MESSAGE} bytes"):
             stdio.content_length(largest)
         with pytest.raises(FramingError) as refused:
             list(Framer().feed(header))
-        assert str(refused.value) == "A message header is too long."
-        with pytest.raises(FramingError, match="too long"):
+        assert str(refused.value) == f"A message header is longer than {stdio.MAX_HEADER} bytes."
+        with pytest.raises(FramingError, match="longer than"):
             list(Framer().feed(header[:-4] + b"x" * 4))
     else:
         assert stdio.content_length(largest) == stdio.MAX_MESSAGE
         assert list(Framer().feed(header)) == [b""]
-        assert list(Framer().feed(header[:-4] + b"x" * 4)) == []  # its end may come yet, as far as is known
+        assert list(Framer().feed(header[:-4] + b"x" * 4)) == []  # the rest may still come
 
 
 @pytest.mark.parametrize(
@@ -275,22 +275,22 @@ def test_lengths_up_to_the_limits_and_no_further(more: int) -> None:
         (b"Content-Length: 1\r\nContent-Length: 2", "A message header has more than one Content-Length."),
         (
             b"Content-Length: 1:2",
-            f"A message of more than {stdio.MAX_MESSAGE} bytes or of no readable length is announced.",
+            f"A Content-Length is not a number of at most {stdio.MAX_MESSAGE} bytes.",
         ),
-        (b"nonsense", "What should be a message header is none."),
+        (b"nonsense", "A message header is malformed."),
     ],
 )
-def test_what_is_wrong_with_a_header_is_said(header: bytes, sentence: str) -> None:
+def test_message_of_a_header_error(header: bytes, sentence: str) -> None:
     with pytest.raises(FramingError) as refused:
         stdio.content_length(header)
     assert str(refused.value) == sentence
     assert stdio.content_length(b"Content-Length: 1\r\nContent-Length: 000000000001") == 1
 
 
-def test_a_body_that_is_cut_short_is_said() -> None:
+def test_message_of_a_body_error() -> None:
     with pytest.raises(FramingError) as refused:
         list(Framer().feed(b"Content-Length: 90\r\n\r\n{}" + framed(b"{}")))
-    assert str(refused.value) == "A message is shorter than its header announced."
+    assert str(refused.value) == "A message is shorter than its Content-Length."
     with pytest.raises(FramingError) as refused:
         list(Framer().feed(b"{"))
-    assert str(refused.value) == "What should be a message header is none."
+    assert str(refused.value) == "A message header is malformed."

@@ -1,4 +1,4 @@
-"""Which texts go to the engine, and how often."""
+"""Which buffers are sent to the engine, and how often."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from c2l_lsp.server.workspace.documents import Document, Edit
 from c2l_lsp.server.workspace.folders import Folders
 
 
-class World:
+class Workspace:
     def __init__(self, **values: object) -> None:
         self.sent: list[Buffer] = []
         self.settings, _ = merge(Settings(), values, source="test", machine=True)
         self.folders = Folders()
         self.folders.add("file:///w")
-        self.feed = BufferFeed(self.sent.append, self.folders.place, lambda _: self.settings)
+        self.feed = BufferFeed(self.sent.append, self.folders.resolve, lambda _: self.settings)
 
 
 @pytest.fixture(autouse=True)
@@ -29,37 +29,37 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def document(uri: str = "file:///w/a.py", language: str = "python", text: str = "x\r\n") -> Document:
-    return Document.of(uri, language, 1, text)
+    return Document.from_text(uri, language, 1, text)
 
 
-async def test_many_edits_are_one_buffer() -> None:
-    world, open_document = World(), document()
+async def test_many_edits_send_one_buffer() -> None:
+    workspace, open_document = Workspace(), document()
     for version in range(20):
         open_document.apply([Edit("y", (0, 0), (0, 0))], version)
-        world.feed.changed(open_document)
-    assert world.sent == []
+        workspace.feed.schedule(open_document)
+    assert workspace.sent == []
     await asyncio.sleep(0.1)
-    assert world.sent == [Buffer(folder="/w", path="a.py", text="y" * 20 + "x\n")]
-    world.feed.closed(open_document)
-    assert world.sent[1:] == [Buffer(folder="/w", path="a.py", text=None)]
+    assert workspace.sent == [Buffer(folder="/w", path="a.py", text="y" * 20 + "x\n")]
+    workspace.feed.remove(open_document)
+    assert workspace.sent[1:] == [Buffer(folder="/w", path="a.py", text=None)]
 
 
-async def test_a_closed_document_sends_nothing_more() -> None:
-    world, open_document = World(), document()
-    world.feed.changed(open_document)
-    world.feed.closed(open_document)
+async def test_closed_document_sends_nothing() -> None:
+    workspace, open_document = Workspace(), document()
+    workspace.feed.schedule(open_document)
+    workspace.feed.remove(open_document)
     await asyncio.sleep(0.1)
-    assert world.sent == []
+    assert workspace.sent == []
 
 
-async def test_a_document_whose_folder_changes_leaves_the_old_one() -> None:
-    world, open_document = World(), document("file:///w/inner/a.py")
-    world.feed.changed(open_document)
+async def test_document_is_removed_from_its_old_folder() -> None:
+    workspace, open_document = Workspace(), document("file:///w/inner/a.py")
+    workspace.feed.schedule(open_document)
     await asyncio.sleep(0.1)
-    world.folders.add("file:///w/inner")
-    world.feed.changed(open_document)
+    workspace.folders.add("file:///w/inner")
+    workspace.feed.schedule(open_document)
     await asyncio.sleep(0.1)
-    assert [(one.folder, one.path, one.text) for one in world.sent] == [
+    assert [(one.folder, one.path, one.text) for one in workspace.sent] == [
         ("/w", "inner/a.py", "x\n"),
         ("/w", "inner/a.py", None),
         ("/w/inner", "a.py", "x\n"),
@@ -69,23 +69,23 @@ async def test_a_document_whose_folder_changes_leaves_the_old_one() -> None:
 @pytest.mark.parametrize(
     "odd", [document("file:///elsewhere/a.py"), document("untitled:1"), document(language="markdown")]
 )
-async def test_documents_that_are_not_learned(odd: Document) -> None:
-    world = World()
-    world.feed.changed(odd)
+async def test_documents_that_are_not_indexed_are_not_sent(odd: Document) -> None:
+    workspace = Workspace()
+    workspace.feed.schedule(odd)
     await asyncio.sleep(0.1)
-    assert world.sent == []
+    assert workspace.sent == []
 
 
 @pytest.mark.parametrize("limit", [{"files.maxSizeKb": 1}, {"adapter.includeUnsaved": False}])
-async def test_too_large_or_not_wanted_is_taken_back(limit: dict) -> None:
-    world, open_document = World(), document(text="é" * 600)
-    world.feed.changed(open_document)
+async def test_buffer_that_becomes_ineligible_is_withdrawn(limit: dict) -> None:
+    workspace, open_document = Workspace(), document(text="é" * 600)
+    workspace.feed.schedule(open_document)
     await asyncio.sleep(0.1)
-    world.settings, _ = merge(Settings(), limit, source="test", machine=True)
-    world.feed.changed(open_document)
+    workspace.settings, _ = merge(Settings(), limit, source="test", machine=True)
+    workspace.feed.schedule(open_document)
     await asyncio.sleep(0.1)
-    assert [one.text is None for one in world.sent] == [False, True]
-    world.feed.changed(open_document)
-    world.feed.stop()
+    assert [one.text is None for one in workspace.sent] == [False, True]
+    workspace.feed.schedule(open_document)
+    workspace.feed.stop()
     await asyncio.sleep(0.1)
-    assert len(world.sent) == 2
+    assert len(workspace.sent) == 2

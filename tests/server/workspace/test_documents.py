@@ -1,4 +1,4 @@
-"""Documents against an independent model, in every encoding, over alphabets that break naive line splitting."""
+"""Documents compared with an independent model, in every encoding, with characters that break `str.splitlines`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from c2l_lsp.server.workspace.documents import Document, Documents, Edit, sendable, split_lines
+from c2l_lsp.server.workspace.documents import Document, Documents, Edit, split_lines, to_engine_text
 
 ENCODINGS = {"utf-8": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 UNIT = {"utf-8": 1, "utf-16": 2, "utf-32": 4}
@@ -21,7 +21,7 @@ ALPHABETS = {
 
 
 class Model:
-    """What an editor holds: the whole text, cut into lines by hand, positions counted in bytes of the encoding."""
+    """The editor's view: the whole text, with positions computed from the encoded bytes."""
 
     def __init__(self, text: str, encoding: str) -> None:
         self.text, self.codec, self.unit = text, ENCODINGS[encoding], UNIT[encoding]
@@ -73,8 +73,8 @@ def sequences(draw: st.DrawFn) -> tuple[str, str, list[Edit]]:
     return draw(st.sampled_from(sorted(ENCODINGS))), start, edits
 
 
-def follow(encoding: str, text: str, edits: list[Edit]) -> None:
-    document, model = Document.of("file:///x", "python", 0, text, encoding), Model(text, encoding)
+def compare_with_model(encoding: str, text: str, edits: list[Edit]) -> None:
+    document, model = Document.from_text("file:///x", "python", 0, text, encoding), Model(text, encoding)
     for number, edit in enumerate(edits, 1):
         document.apply([edit], number)
         model.apply(edit)
@@ -84,15 +84,15 @@ def follow(encoding: str, text: str, edits: list[Edit]) -> None:
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sequences())
-def test_edits_equal_the_editors(case: tuple[str, str, list[Edit]]) -> None:
-    follow(*case)
+def test_edits_match_the_model(case: tuple[str, str, list[Edit]]) -> None:
+    compare_with_model(*case)
 
 
 @pytest.mark.slow
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sequences())
-def test_edits_equal_the_editors_at_length(case: tuple[str, str, list[Edit]]) -> None:
-    follow(*case)
+def test_edits_match_the_model_at_length(case: tuple[str, str, list[Edit]]) -> None:
+    compare_with_model(*case)
 
 
 @pytest.mark.parametrize(
@@ -105,43 +105,43 @@ def test_edits_equal_the_editors_at_length(case: tuple[str, str, list[Edit]]) ->
         ("a\x0cb\x0bc\x1cd\x85e\u2028f\u2029", ["a\x0cb\x0bc\x1cd\x85e\u2028f\u2029"]),
     ],
 )
-def test_lines_end_where_the_protocol_says(text: str, lines: list[str]) -> None:
+def test_lines_end_where_lsp_specifies(text: str, lines: list[str]) -> None:
     assert split_lines(text) == lines
     assert "".join(split_lines(text)) == text
 
 
 @pytest.mark.parametrize(("encoding", "units"), [("utf-8", 5), ("utf-16", 3), ("utf-32", 2)])
-def test_columns_in_three_encodings(encoding: str, units: int) -> None:
-    document = Document.of("file:///x", "python", 0, "a𝄞b", encoding)
+def test_columns_in_each_encoding(encoding: str, units: int) -> None:
+    document = Document.from_text("file:///x", "python", 0, "a𝄞b", encoding)
     assert document.locate(0, units) == (0, 2)
-    assert document.units(0, 2) == units
+    assert document.to_units(0, 2) == units
     assert document.locate(0, 99) == (0, 3)
     assert document.locate(7, 0) == (0, 3)
-    assert document.around(0, 2) == ("a𝄞", "b")
+    assert document.split_at(0, 2) == ("a𝄞", "b")
 
 
-def test_a_place_inside_a_character_is_its_start() -> None:
-    assert Document.of("u", "", 0, "a𝄞b", "utf-16").locate(0, 2) == (0, 1)
-    assert Document.of("u", "", 0, "é", "utf-8").locate(0, 1) == (0, 0)
+def test_position_inside_a_character_is_moved_to_its_start() -> None:
+    assert Document.from_text("u", "", 0, "a𝄞b", "utf-16").locate(0, 2) == (0, 1)
+    assert Document.from_text("u", "", 0, "é", "utf-8").locate(0, 1) == (0, 0)
 
 
-def test_halves_of_a_character_in_two_edits_become_one() -> None:
-    document = Document.of("u", "", 0, "ab", "utf-16")
+def test_surrogates_from_two_edits_are_joined() -> None:
+    document = Document.from_text("u", "", 0, "ab", "utf-16")
     document.apply([Edit("\ud834", (0, 1), (0, 1))], 1)
     document.apply([Edit("\udd1e", (0, 2), (0, 2))], 2)
     assert document.text == "a𝄞b"
 
 
-def test_the_engine_gets_text_it_can_encode() -> None:
-    assert sendable("a\r\nb\rc\ud834") == "a\nb\nc\ufffd"
+def test_engine_text_can_be_encoded() -> None:
+    assert to_engine_text("a\r\nb\rc\ud834") == "a\nb\nc\ufffd"
 
 
-def test_a_documents_ending_is_that_of_its_first_line() -> None:
-    assert Document.of("u", "", 0, "a\r\nb\n").eol == "\r\n"
-    assert Document.of("u", "", 0, "a").eol == "\n"
+def test_line_ending_is_that_of_the_first_line() -> None:
+    assert Document.from_text("u", "", 0, "a\r\nb\n").eol == "\r\n"
+    assert Document.from_text("u", "", 0, "a").eol == "\n"
 
 
-def test_an_edit_of_an_unknown_document_is_dropped() -> None:
+def test_edit_of_an_unknown_document_is_dropped() -> None:
     documents = Documents()
     assert documents.change("file:///never", 1, [Edit("x")]) is None
     assert documents.close("file:///never") is None

@@ -1,4 +1,4 @@
-"""URIs to paths, documents to folders."""
+"""Conversion of URIs to paths, and the folder of a document."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from c2l_lsp.server.workspace.folders import Folders, Place, to_path
+from c2l_lsp.server.workspace.folders import Folders, WorkspacePath, to_path
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="paths below are POSIX")
 
@@ -31,26 +31,26 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="paths below are POSIX")
         ("file://[", None),
     ],
 )
-def test_paths(uri: str, path: str | None) -> None:
+def test_uri_to_path(uri: str, path: str | None) -> None:
     assert to_path(uri) == path
 
 
-def test_a_document_belongs_to_its_innermost_folder() -> None:
+def test_document_belongs_to_its_innermost_folder() -> None:
     folders = Folders()
     for path in ("/w", "/w/inner", "/other"):
         assert folders.add(Path(path).as_uri()) == path
-    assert folders.place("file:///w/inner/x/a.py") == Place("/w/inner", "x/a.py")
-    assert folders.place("file:///w/innermost/a.py") == Place("/w", "innermost/a.py")
-    assert folders.place("file:///w/..b/a.py") == Place("/w", "..b/a.py")
-    assert folders.place("file:///elsewhere/a.py") == Place()
-    assert folders.place("file:///w/../etc/passwd") == Place()
-    assert folders.place("untitled:Untitled-1") == Place()
+    assert folders.resolve("file:///w/inner/x/a.py") == WorkspacePath("/w/inner", "x/a.py")
+    assert folders.resolve("file:///w/innermost/a.py") == WorkspacePath("/w", "innermost/a.py")
+    assert folders.resolve("file:///w/..b/a.py") == WorkspacePath("/w", "..b/a.py")
+    assert folders.resolve("file:///elsewhere/a.py") == WorkspacePath()
+    assert folders.resolve("file:///w/../etc/passwd") == WorkspacePath()
+    assert folders.resolve("untitled:Untitled-1") == WorkspacePath()
     assert folders.remove("file:///w/inner") == "/w/inner"
     assert folders.remove("file:///w/inner") is None
-    assert folders.place("file:///w/inner/x/a.py") == Place("/w", "inner/x/a.py")
+    assert folders.resolve("file:///w/inner/x/a.py") == WorkspacePath("/w", "inner/x/a.py")
 
 
-def test_naming_a_folder() -> None:
+def test_find_folder_by_uri_path_or_document() -> None:
     folders = Folders()
     assert folders.find(None, None) == ""
     folders.add("file:///w")

@@ -28,15 +28,15 @@ def lenient(_: str) -> None:
         return found
 
     stdio.content_length = content_length
-    stdio._check_begun = lambda header: None
-    stdio.Framer._check_body = lambda self, have: None  # type: ignore[method-assign]
+    stdio._check_partial_header = lambda header: None
+    stdio.Framer._check_body = lambda self, length: None  # type: ignore[method-assign]
 
 
 def silent(_: str) -> None:
     """What is malformed is not answered."""
     from c2l_lsp.server.transport import rpc
 
-    rpc.Protocol._refuse = lambda *_, **__: None  # type: ignore[method-assign]
+    rpc.Protocol._send_error = lambda *_, **__: None  # type: ignore[method-assign]
 
 
 def _replies(times: Callable[[int], int]) -> None:
@@ -69,7 +69,7 @@ def stays(_: str) -> None:
     from c2l_lsp.server.transport import parent_watch, stdio
 
     parent_watch.watch = lambda *_, **__: threading.current_thread()
-    real = stdio.read_in_thread
+    real = stdio.start_reader
 
     def read(descriptor: int, on_data: Callable[[bytes], None]) -> threading.Thread:
         def heeded(data: bytes) -> None:
@@ -77,7 +77,7 @@ def stays(_: str) -> None:
 
         return real(descriptor, heeded)
 
-    stdio.read_in_thread = read
+    stdio.start_reader = read
 
 
 def given_up(_: str) -> None:
@@ -86,7 +86,7 @@ def given_up(_: str) -> None:
 
     async def supervise(self: Any) -> None:
         try:
-            await self._session()
+            await self._run_process()
         finally:
             await asyncio.Event().wait()
 
@@ -109,17 +109,17 @@ def hoards(_: str) -> None:
 
 def calls_home(_: str) -> None:
     """A connection to another program at the start."""
-    from c2l_lsp.server.transport import greeting
+    from c2l_lsp.server.transport import initialize
 
-    real = greeting.result
+    real = initialize.initialize_result
 
-    def result(params: Any) -> Any:
+    def initialize_result(params: Any) -> Any:
         with socket.socket() as one:
             one.settimeout(1.0)
             one.connect_ex(("127.0.0.1", 9))
         return real(params)
 
-    greeting.result = result
+    initialize.initialize_result = initialize_result
 
 
 def quiet(_: str) -> None:
@@ -140,13 +140,13 @@ def chatty(_: str) -> None:
     """What an editor opens is logged."""
     from c2l_lsp.server.workspace import documents
 
-    real: Any = documents.Document.of
+    real: Any = documents.Document.from_text
 
-    def of(*args: Any, **more: Any) -> Any:
+    def from_text(*args: Any, **more: Any) -> Any:
         logging.getLogger("c2l.server").debug("opened %s", args)
         return real(*args, **more)
 
-    documents.Document.of = of  # type: ignore[method-assign]
+    documents.Document.from_text = from_text  # type: ignore[method-assign]
 
 
 def calls_natively(_: str) -> None:

@@ -77,22 +77,22 @@ M.Reason = {
   EMPTY = 'empty',
 }
 M.SENTENCES = {
-  off = 'Completions are off in this workspace. c2l.toggle turns them on.',
-  snoozed = 'Completions are snoozed.',
-  language = 'Completions are off for this language (c2l.enable, c2l.toggleLanguage).',
-  buffer = 'Completions are off in this file (c2l.toggle).',
-  manual = 'Completions are shown only on request (c2l.completion.trigger is manual).',
-  comment = 'Completions are off inside comments (c2l.completion.inComments).',
+  off = 'Completions are turned off. Run c2l.toggle to turn them on.',
+  snoozed = 'Completions are snoozed. c2l.triggerCompletion still shows one.',
+  language = 'Completions are turned off for this language. Run c2l.toggleLanguage or change c2l.enable.',
+  buffer = 'Completions are turned off in this file. Run c2l.toggle to turn them on.',
+  manual = 'Automatic completions are turned off (c2l.completion.trigger). c2l.triggerCompletion shows one.',
+  comment = 'Automatic completions are turned off in comments (c2l.completion.inComments).',
   ['line-suffix'] = 'Too much text follows the cursor on its line (c2l.completion.maxLineSuffix).',
-  ['min-chars'] = 'Too little text stands before the cursor on its line (c2l.completion.minChars).',
-  ['no-document'] = 'The editor has not opened this document.',
-  starting = 'The model is still loading.',
-  failed = 'The engine is not running. c2l.restartServer starts it again.',
-  timeout = 'The engine did not answer in time.',
-  engine = 'The engine refused the request.',
-  ['left-out'] = 'This file is left out: it is ignored (.gitignore, .c2lignore, c2l.files) or named like a secret.',
-  unsure = 'The model is not sure enough of anything here (c2l.completion.minConfidence). Asked, it guesses.',
-  empty = 'The model had nothing to suggest here.',
+  ['min-chars'] = 'Too little text precedes the cursor on its line (c2l.completion.minChars).',
+  ['no-document'] = 'The editor has not opened this file in the language server.',
+  starting = 'The model is still loading. Completions start when it is ready.',
+  failed = 'The engine is not running. Run c2l.restartServer to start it again.',
+  timeout = 'The engine did not answer in time. Try again.',
+  engine = 'The engine could not process the request. c2l.showLogs shows why.',
+  ['left-out'] = 'This file is excluded by .gitignore, .c2lignore or c2l.files, or its name looks like a secret.',
+  unsure = 'The model\'s best guess is too uncertain to show (c2l.completion.minConfidence). c2l.triggerCompletion shows it.',
+  empty = 'The model has no suggestion here.',
 }
 
 --- Values of a problem's `code`.
@@ -120,12 +120,12 @@ M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
 --- Settings that limit which files are read; a workspace may only make them stricter.
 M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', 'files.maxSizeKb', 'adapter.maxIndexKb' }
 
---- Time of recent completions as the editor saw them, in ms.
+--- Percentiles of the latency of recent completions, in ms.
 ---@class c2l.Latency
 ---@field p50? number
 ---@field p95? number
 
---- One folder's adapter. `updatedAt` is seconds since the epoch, 0 before the first; `scale` 0: it has no effect.
+--- One folder's adapter.
 ---@class c2l.AdapterStatus
 ---@field folder string
 ---@field generation? integer
@@ -139,7 +139,7 @@ M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', '
 ---@field message? string
 ---@field deep? string
 
---- `c2l/didChangeStatus`, and the answer to `c2l/status` (there with `folders`, and a reason for one document).
+--- `c2l/didChangeStatus`, and the result of `c2l/status`.
 ---@class c2l.Status
 ---@field kind string
 ---@field busy boolean
@@ -154,7 +154,7 @@ M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', '
 ---@field folders? c2l.AdapterStatus[]
 ---@field memoryMb? number
 
---- `c2l/adapter/didChange`. `paths`: the largest changed files; `moved`: relative distance from the one before.
+--- `c2l/adapter/didChange`: a new adapter generation is live.
 ---@class c2l.AdapterChange
 ---@field folder string
 ---@field generation integer
@@ -165,52 +165,52 @@ M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', '
 ---@field paths? string[]
 ---@field moved? number
 
---- Which folder a request is about: a folder's URI or path, else the one of the document, else the first.
+--- The folder of a request: by URI or path, else the folder of the document, else the first folder.
 ---@class c2l.FolderParams
 ---@field folder? string
 ---@field textDocument? { uri: string }
 
---- `enabled` None flips.
+--- Parameters of `c2l/adapter/setEnabled`. `enabled` None toggles.
 ---@class c2l.SetEnabledParams
 ---@field folder? string
 ---@field textDocument? { uri: string }
 ---@field enabled? boolean
 
---- `out`: directory to write; `rank` 0 is the smallest exact one.
+--- Parameters of `c2l/adapter/export`. `out`: directory to write; `rank` 0: the smallest exact rank.
 ---@class c2l.ExportParams
 ---@field folder? string
 ---@field textDocument? { uri: string }
 ---@field out? string
 ---@field rank? integer
 
---- `cancel`: stop the training that runs; `steps` 0 chooses their number.
+--- Parameters of `c2l/adapter/deepen`. `cancel`: stop running training; `steps` 0: choose the number.
 ---@class c2l.DeepenParams
 ---@field folder? string
 ---@field textDocument? { uri: string }
 ---@field cancel? boolean
 ---@field steps? integer
 
---- Id of a completion, as in the arguments of its command.
+--- Parameters of `c2l/explain`. `id`: a completion's id, from the arguments of its command.
 ---@class c2l.ExplainParams
 ---@field id string
 
---- `chars`: how many characters (code points) were inserted, 0: all that was left; `partly`: some are left still.
+--- Parameters of `c2l.didAcceptCompletion`.
 ---@class c2l.AcceptParams
 ---@field id string
 ---@field chars? integer
 ---@field partly? boolean
 
---- `reset` starts counting anew after the answer.
+--- Parameters of `c2l/statistics`. `reset`: set the counts to zero after this report.
 ---@class c2l.StatisticsParams
 ---@field reset? boolean
 
---- `uri`: one document; `language`: one language; neither: everything. `enabled` None flips.
+--- Parameters of the toggle commands: one document, one language or everything. `enabled` None toggles.
 ---@class c2l.ToggleParams
 ---@field uri? string
 ---@field language? string
 ---@field enabled? boolean
 
---- `c2l/problem`. `code` is the error's; `setting` the key to correct, in `file` or in the editor's settings.
+--- `c2l/problem`: an error for the user.
 ---@class c2l.Problem
 ---@field severity string
 ---@field code string
@@ -218,7 +218,7 @@ M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', '
 ---@field setting? string
 ---@field file? string
 
---- `initializationOptions.switches`: what the user turned on or off while a former server ran.
+--- `initializationOptions.switches`: what the user had turned on or off in the previous server process.
 ---@class c2l.Switched
 ---@field off? boolean
 ---@field documents? table<string, boolean>

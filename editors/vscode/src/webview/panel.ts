@@ -50,7 +50,7 @@ function controls(data: PanelData): Node {
     ...(data.folders.length > 1 ? [select] : []),
     button("regenerate", "Rebuild", data.folder !== ""),
     button("deepen", data.training ? "Stop fine-tuning" : "Fine-tune", data.hasAdapter),
-    button("toggle", data.adapterOn ? "Turn off" : "Turn on", data.folder !== ""),
+    button("toggle", data.adapterOn ? "Turn adapter off" : "Turn adapter on", data.folder !== ""),
     button("export", "Export…", data.hasAdapter),
     button("reset", "Delete…", data.folder !== ""),
   );
@@ -69,7 +69,8 @@ function generations(data: PanelData): Node[] {
   if (data.generations.length === 0) return [element("p", {}, "There is no adapter yet.")];
   const rows = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Generations" });
   rows.append(table("text", GENERATION_HEAD, data.generations));
-  return data.points.length > 1 ? [element("p", { class: "sentence" }, "Norm of the adapter by generation"), chart(data.points), rows] : [rows];
+  if (data.points.length < 2) return [rows];
+  return [element("p", { class: "sentence" }, "Norm of the adapter by generation"), chart(data.points), rows];
 }
 
 function comparison(data: PanelData): Node[] {

@@ -21,7 +21,7 @@ from c2l_lab.benchmarks.methods.networked import Networked
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Method
 from c2l_lab.benchmarks.repositories.cases import Case
 from c2l_lab.benchmarks.repositories.spans import names_of, spans_of
-from c2l_lab.train.memory.held_out import Scored, site_loss
+from c2l_lab.train.memory.held_out import ScoredText, mean_loss
 from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
@@ -71,7 +71,7 @@ def loss(bench: Bench, case: Case, method: Method) -> Values:
         if fitted.context is None:
             mine = bench.reader.loss(chosen, bare, fitted.adapter)
         elif prefix:
-            mine = site_loss(bench.model, read(bench.model, chosen, fitted.context, fitted.budget), None)
+            mine = mean_loss(bench.model, read(bench.model, chosen, fitted.context, fitted.budget), None)
         else:
             continue  # nothing stands before the cursor that could be searched with
         found[str(prefix)] = {"base": base, "loss": mine, "tokens": len(bare.targets)}
@@ -219,10 +219,10 @@ def _likelihood(model: BaseModel, sites: Sequence[tuple[str, str]], adapter: Ada
     total = 0.0
     with merge.merged(model, adapter):
         for before, name in sites:
-            seen = [model.start, *model.encode(before)[-256:]]
+            seen = [model.start_id, *model.encode(before)[-256:]]
             ids = [*seen, *model.encode(name)]
             rows = torch.tensor([ids], device=model.device)
             hidden, targets = model.hidden(rows[:, :-1])[0, len(seen) - 1 :], rows[0, len(seen) :]
-            scored = Scored(hidden, targets, suffixes(ids, len(seen) - 1, len(ids) - 1))
-            total -= site_loss(model, scored, adapter.final_map, adapter.knn) * len(targets)
+            scored = ScoredText(hidden, targets, suffixes(ids, len(seen) - 1, len(ids) - 1))
+            total -= mean_loss(model, scored, adapter.final_map, adapter.knn) * len(targets)
     return total / len(sites)

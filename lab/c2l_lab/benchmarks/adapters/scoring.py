@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from c2l_lab.benchmarks.adapters.merge import merged
-from c2l_lab.train.memory.held_out import PREFIXES, WINDOW, Scored, site_loss
+from c2l_lab.train.memory.held_out import PREFIXES, WINDOW, ScoredText, mean_loss
 from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
@@ -45,7 +45,7 @@ def windows(model: BaseModel, targets: Mapping[str, str], prefix: int, most: int
     seen = prefix_of(model, prefix)
     queues: list[list[Window]] = []
     for path in sorted(targets):
-        ids = [model.start, *model.encode(targets[path])]
+        ids = [model.start_id, *model.encode(targets[path])]
         cut = [ids[at : at + seen + WINDOW + 1] for at in range(0, max(1, len(ids) - seen - 1), WINDOW)]
         queues.append([Window(path, part, seen) for part in cut if len(part) >= seen + 1 + LEAST])
     chosen: list[Window] = []
@@ -59,7 +59,7 @@ def windows(model: BaseModel, targets: Mapping[str, str], prefix: int, most: int
 
 
 @torch.inference_mode()
-def read(model: BaseModel, chosen: Sequence[Window], context: Context | None = None, budget: int = 0) -> Scored:
+def read(model: BaseModel, chosen: Sequence[Window], context: Context | None = None, budget: int = 0) -> ScoredText:
     """Final hidden states and next tokens of the scored positions, under whatever weights the model has now."""
     hidden: list[Tensor] = []
     targets: list[Tensor] = []
@@ -71,8 +71,8 @@ def read(model: BaseModel, chosen: Sequence[Window], context: Context | None = N
         targets.append(row[0, seen + 1 :])
         before += suffixes(ids, seen, len(ids) - 1)
     if not hidden:
-        return Scored(torch.zeros(0, model.d, dtype=model.dtype), torch.zeros(0, dtype=torch.long))
-    return Scored(torch.cat(hidden), torch.cat(targets), before)
+        return ScoredText(torch.zeros(0, model.d, dtype=model.dtype), torch.zeros(0, dtype=torch.long))
+    return ScoredText(torch.cat(hidden), torch.cat(targets), before)
 
 
 def with_context(model: BaseModel, window: Window, context: Context, budget: int) -> tuple[list[int], int]:
@@ -81,7 +81,7 @@ def with_context(model: BaseModel, window: Window, context: Context, budget: int
     text = context(model.decode(before), window.path) if window.seen else ""
     if not text:
         return window.ids, window.seen
-    given = [model.start, *model.encode(text)[:budget]]
+    given = [model.start_id, *model.encode(text)[:budget]]
     room = max(1, model.max_context - WINDOW - len(given))
     before = before[-room:]
     return [*given, *before, *scored], len(given) + len(before) - 1
@@ -93,9 +93,9 @@ class Reader:
     def __init__(self, model: BaseModel) -> None:
         self.model = model
         self._key = ""
-        self._held: dict[tuple[int, int], tuple[list[Window], Scored]] = {}
+        self._held: dict[tuple[int, int], tuple[list[Window], ScoredText]] = {}
 
-    def bare(self, key: str, targets: Mapping[str, str], prefix: int, most: int) -> tuple[list[Window], Scored]:
+    def bare(self, key: str, targets: Mapping[str, str], prefix: int, most: int) -> tuple[list[Window], ScoredText]:
         """Windows of a case (named by `key`) and their states."""
         if key != self._key:
             self._key, self._held = key, {}
@@ -104,15 +104,15 @@ class Reader:
             self._held[prefix, most] = chosen, read(self.model, chosen)
         return self._held[prefix, most]
 
-    def loss(self, chosen: Sequence[Window], bare: Scored, adapter: Adapter | None) -> float:
+    def loss(self, chosen: Sequence[Window], bare: ScoredText, adapter: Adapter | None) -> float:
         """Mean loss in nat/token under an adapter."""
         if adapter is None:
-            return site_loss(self.model, bare, None)
+            return mean_loss(self.model, bare, None)
         scored = bare
         if adapter.pairs:
             with merged(self.model, adapter):
                 scored = read(self.model, chosen)
-        return site_loss(self.model, scored, adapter.final_map, adapter.knn)
+        return mean_loss(self.model, scored, adapter.final_map, adapter.knn)
 
 
 __all__ = ["PREFIXES", "WINDOW", "Context", "Reader", "Window", "prefix_of", "read", "windows", "with_context"]

@@ -125,7 +125,7 @@ class Model:
     @torch.inference_mode()
     def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
         """See Method."""
-        ids = [self._model.start, *self._model.encode(text)][: most + 1]
+        ids = [self._model.start_id, *self._model.encode(text)][: most + 1]
         total = 0.0
         for begin in range(0, max(1, len(ids) - 1), _STRIDE):
             window = ids[begin : begin + _WINDOW + 1]
@@ -173,7 +173,7 @@ class Grams:
 
     def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
         """See Method; the cache holds all of the file so far."""
-        ids = [self._model.start, *self._model.encode(text)][: most + 1]
+        ids = [self._model.start_id, *self._model.encode(text)][: most + 1]
         return self._grams.nat(ids, 1) / math.log(2), len(self._model.decode(ids[1:]).encode())
 
     def fill(self, hole: Hole, context: int) -> str:

@@ -69,7 +69,7 @@ def _about(writer: Any, model: BaseModel, config: Any) -> None:  # noqa: ANN401 
     writer.add_token_list(_pieces(model))
     writer.add_token_types([1] * model.vocabulary)
     writer.add_token_merges(["a b"])  # llama.cpp wants some; nothing is tokenised there
-    writer.add_bos_token_id(model.start)
+    writer.add_bos_token_id(model.start_id)
     writer.add_eos_token_id(next(iter(sorted(model.stops)), 0))
 
 

@@ -153,10 +153,10 @@ async def _ask(suggester: Suggester, query: Query, felt: Felt) -> None:
     spent = time.perf_counter() - began
     if answer is None:
         felt.overtaken.append(spent)
-    elif answer.given is None:
+    elif answer.suggestion is None:
         felt.empty += 1
         felt.asked.append(spent)
-    elif answer.given.source == "engine":
+    elif answer.suggestion.source == "engine":
         felt.asked.append(spent)
     else:
         felt.saved += 1
@@ -168,7 +168,7 @@ class _Behind:
     def __init__(self, side: Completing, pool: ThreadPoolExecutor) -> None:
         self._side, self._pool = side, pool
 
-    async def ready(self, timeout: float) -> bool:
+    async def wait_ready(self, timeout: float) -> bool:
         """Always."""
         del timeout
         return True

@@ -34,7 +34,7 @@ class Generator:
     def prompt(self, prefix: str) -> list[int]:
         """The ids that are fed."""
         most = min(MOST_INPUT, self._model.max_context - NEW_TOKENS)
-        return [self._model.start, *self._model.encode(prefix)][-most:]
+        return [self._model.start_id, *self._model.encode(prefix)][-most:]
 
     def predict(self, prefix: str) -> str:
         """The text that the model goes on with."""

@@ -75,7 +75,7 @@ Make = Callable[[str, list[Document]], "Repo | None"]
 """(repository, its documents) → what is made of it; None if there is too little."""
 
 
-def prepared(folder: Path, name: str, documents: Iterable[Document], make: Make, sizes: Sizes, say: Say) -> list[Repo]:
+def prepare(folder: Path, name: str, documents: Iterable[Document], make: Make, sizes: Sizes, say: Say) -> list[Repo]:
     """The repositories of a corpus, from the cache `folder/name-….safetensors` as far as it goes, the rest made.
 
     Repositories are taken in the order of a hash of their name, so that more of them is the same and more.
@@ -128,7 +128,7 @@ def pooled_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, *, d
 
 def windows(model: BaseModel, text: str, sizes: Sizes) -> list[list[int]]:
     """The first whole windows of a text, each of `window` + 1 tokens; the first begins with the start token."""
-    ids = [model.start, *model.encode(text)]
+    ids = [model.start_id, *model.encode(text)]
     rows = [ids[begin : begin + sizes.window + 1] for begin in range(0, len(ids) - sizes.window, sizes.window)]
     return rows[: sizes.windows]
 

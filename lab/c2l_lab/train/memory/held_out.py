@@ -1,7 +1,7 @@
-"""Repositories cut in two for measuring adapters: files a state may see, and files it is scored on.
+"""Repositories split in two to measure adapters: files that a state is made from, and files it is scored on.
 
-The final-map adapters of `memory` change only the head's input, so the hidden states of the test text are computed once
-per in-file prefix length and every adapter is scored on them exactly.
+The final map of `memory` acts after the last hidden state, so the hidden states of the test text are computed once per
+prefix length, and every adapter is scored on them exactly.
 """
 
 from __future__ import annotations
@@ -21,33 +21,39 @@ from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
 PREFIXES = (0, 256, 1024)
+"""Lengths of the prefix from the same file, in tokens."""
+
 WINDOW = 256
-"""Tokens scored behind each prefix."""
+"""Tokens scored after each prefix."""
+
+_BATCH = 12  # chunks embedded at once
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A repository cut in two: files its state may see, and files it is scored on."""
+class SplitRepository:
+    """Texts of a repository: `seen` files, which a state may be made from, and `test` files."""
 
     name: str
-    memory: list[str]
+    seen: list[str]
     test: list[str]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Hidden states [N, d] and next tokens [N] of a subject's test text at one prefix length, and the last tokens up
-    to each position."""
+class ScoredText:
+    """Final hidden states [N, d] of test text, the next token at each [N], and the tokens up to each position."""
 
     hidden: Tensor
     targets: Tensor
     before: Sequence[Sequence[int]] = ()
 
 
-def subjects(
-    documents: Iterable[Document], *, memory_chars: int = 100_000, test_chars: int = 40_000, least: int = 20_000
-) -> list[Subject]:
-    """Repositories with enough text. Test files are those of the smallest path hash; the rest is memory."""
+def split_repositories(
+    documents: Iterable[Document], *, state_chars: int = 100_000, test_chars: int = 40_000, min_chars: int = 20_000
+) -> list[SplitRepository]:
+    """The repositories that have at least `min_chars` of seen text and half of that of test text.
+
+    Test files are those with the smallest path hashes, at most a third of the files. Seen text ends at `state_chars`.
+    """
     files: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
         files[document.repo].append(document)
@@ -57,37 +63,37 @@ def subjects(
         test: list[str] = []
         while ordered and sum(map(len, test)) < test_chars and len(test) < max(1, len(files[name]) // 3):
             test.append(ordered.pop(0).text)
-        memory, used = [], 0
+        seen, used = [], 0
         for document in ordered:
-            if used >= memory_chars:
+            if used >= state_chars:
                 break
-            memory.append(document.text[: memory_chars - used])
-            used += len(memory[-1])
-        if used >= least and sum(map(len, test)) >= least // 2:
-            found.append(Subject(name, memory, test))
+            seen.append(document.text[: state_chars - used])
+            used += len(seen[-1])
+        if used >= min_chars and sum(map(len, test)) >= min_chars // 2:
+            found.append(SplitRepository(name, seen, test))
     return found
 
 
 @torch.inference_mode()
 def state_of(memory: GradientMemory, texts: Sequence[str]) -> RepoState:
-    """The state of some files' texts."""
+    """The state of a repository with these files."""
     chunks = [chunk for text in texts for chunk in memory.chunks(text)]
-    chunks.sort(key=lambda chunk: len(chunk.text))
-    readings = []
-    for start in range(0, len(chunks), 12):
-        readings += memory.embed(chunks[start : start + 12])
-    return memory.update([memory.empty_state()], [StateChange(added=readings, first=True)])[0]
+    chunks.sort(key=lambda chunk: len(chunk.text))  # batches of similar length need little padding
+    embeddings = []
+    for start in range(0, len(chunks), _BATCH):
+        embeddings += memory.embed(chunks[start : start + _BATCH])
+    return memory.update([memory.empty_state()], [StateChange(added=embeddings, first=True)])[0]
 
 
 @torch.inference_mode()
-def score_sites(model: BaseModel, subject: Subject, prefix: int, most: int) -> Scored:
-    """Up to `most` positions whose window is preceded by `prefix` tokens of the same file."""
+def score_positions(model: BaseModel, repository: SplitRepository, prefix: int, limit: int) -> ScoredText:
+    """About `limit` positions of the test files, in windows that follow `prefix` tokens of the same file."""
     hidden, targets, before, total = [], [], list[Sequence[int]](), 0
-    for text in subject.test:
-        ids = [model.start, *model.encode(text)]
+    for text in repository.test:
+        ids = [model.start_id, *model.encode(text)]
         for begin in range(0, max(1, len(ids) - prefix - 1), WINDOW):
             window = ids[begin : begin + prefix + WINDOW + 1]
-            if len(window) < prefix + 17 or total >= most:
+            if len(window) < prefix + 17 or total >= limit:
                 break
             rows = torch.tensor([window], device=model.device)
             states = model.hidden(rows[:, :-1])[0, prefix:]
@@ -97,20 +103,20 @@ def score_sites(model: BaseModel, subject: Subject, prefix: int, most: int) -> S
             total += len(states)
     if not hidden:
         empty = torch.zeros(0, dtype=torch.long)
-        return Scored(torch.zeros(0, model.d, dtype=model.dtype), empty)
-    return Scored(torch.cat(hidden), torch.cat(targets), before)
+        return ScoredText(torch.zeros(0, model.d, dtype=model.dtype), empty)
+    return ScoredText(torch.cat(hidden), torch.cat(targets), before)
 
 
 @torch.inference_mode()
-def site_loss(model: BaseModel, scored: Scored, C: Tensor | None, recall: KnnMemory | None = None) -> float:
-    """Mean loss in nat/token under a final map and with what is recalled."""
+def mean_loss(model: BaseModel, scored: ScoredText, C: Tensor | None, knn: KnnMemory | None = None) -> float:
+    """Mean loss in nat/token with a final map C [d, d] and a kNN memory; None leaves either out."""
     total = 0.0
     for start in range(0, len(scored.targets), 1024):
         rows = slice(start, start + 1024)
         h = scored.hidden[rows]
         mapped = h if C is None else h + (h.float() @ C.to(h.device).T).to(h.dtype)
         logits = model.logits(mapped).float()
-        if recall is not None:
-            logits = recall.interpolate(h, logits, scored.before[rows])
+        if knn is not None:
+            logits = knn.interpolate(h, logits, scored.before[rows])
         total += float(torch.nn.functional.cross_entropy(logits, scored.targets[rows], reduction="sum"))
     return total / max(len(scored.targets), 1)

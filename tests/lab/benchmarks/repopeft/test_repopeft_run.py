@@ -68,7 +68,7 @@ class Says:
 def test_a_prediction_is_plain_greedy_continuation(tiny):
     """Against transformers' own generate on the same ids."""
     made = generate.generate(tiny, None, PREFIX)
-    ids = torch.tensor([[tiny.start, *tiny.encode(PREFIX)]])
+    ids = torch.tensor([[tiny.start_id, *tiny.encode(PREFIX)]])
     stops = {"eos_token_id": tiny.tokenizer.eos_token_id, "pad_token_id": tiny.tokenizer.pad_token_id}
     out = tiny.lm.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False, **stops)
     assert made == tiny.decode(out[0, ids.shape[1] :].tolist())
@@ -77,7 +77,7 @@ def test_a_prediction_is_plain_greedy_continuation(tiny):
 
 def test_the_prompt_begins_with_the_start_token_and_keeps_its_end(tiny):
     generator = generate.Generator(tiny)
-    assert generator.prompt("x = 1") == [tiny.start, *tiny.encode("x = 1")]
+    assert generator.prompt("x = 1") == [tiny.start_id, *tiny.encode("x = 1")]
     long = "\n".join(f"value_{i} = {i}" for i in range(2000))
     assert generator.prompt(long) == tiny.encode(long)[-(tiny.max_context - 64) :]
     assert generator.predict(long)  # it fits
@@ -97,7 +97,7 @@ class Ends:
 
 
 def test_at_most_64_tokens_and_eos_ends_it(tiny):
-    fed = torch.tensor([[tiny.start, *tiny.encode(PREFIX)]])
+    fed = torch.tensor([[tiny.start_id, *tiny.encode(PREFIX)]])
     out = tiny.lm.generate(
         fed, attention_mask=torch.ones_like(fed), max_new_tokens=80, do_sample=False, eos_token_id=-1
     )

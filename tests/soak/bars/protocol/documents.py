@@ -71,14 +71,14 @@ def edit(dice: random.Random) -> Edit:
 def run(task: Task) -> Finding:
     """Every document through 50 edits in each encoding; the first difference ends it."""
     finding = Finding()
-    real = documents.split_lines, documents._WIDTH, documents._paired
+    real = documents.split_lines, documents._WIDTH, documents._join_surrogates
     try:
         if task.planted("splitlines"):
             documents.split_lines = lambda text: text.splitlines(keepends=True) or [""]
         if task.planted("codepoints"):
             documents._WIDTH = dict.fromkeys(CODECS, lambda _: 1)
         if task.planted("unpaired"):
-            documents._paired = lambda text: text
+            documents._join_surrogates = lambda text: text
         for number in range(task.count):
             finding.tried += 1
             for encoding in sorted(CODECS):
@@ -86,14 +86,14 @@ def run(task: Task) -> Finding:
             if number % 1000 == 999:
                 task.say(f"  {number + 1} documents")
     finally:
-        documents.split_lines, documents._WIDTH, documents._paired = real
+        documents.split_lines, documents._WIDTH, documents._join_surrogates = real
     finding.figures["edits"] = (float(finding.tried * EDITS * len(CODECS)), "edits")
     return finding
 
 
 def _follow(finding: Finding, encoding: str, dice: random.Random) -> None:
     text = words(dice, 60)
-    document, model = Document.of("file:///x", "python", 0, text, encoding), Model(text, encoding)
+    document, model = Document.from_text("file:///x", "python", 0, text, encoding), Model(text, encoding)
     for number in range(1, EDITS + 1):
         change = edit(dice)
         document.apply([change], number)

@@ -79,7 +79,7 @@ def _uris(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     for uri in URIS:
         finding.expect(to_path(uri) is None, f"URI {uri!r} became a path")
     for uri in OUTSIDE:
-        finding.expect(folders.place(uri).folder == "", f"URI {uri!r} is inside")
+        finding.expect(folders.resolve(uri).folder == "", f"URI {uri!r} is inside")
 
 
 def _checkpoint(task: Task, finding: Finding, work: Path, marker: Path) -> None:

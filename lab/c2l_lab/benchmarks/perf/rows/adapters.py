@@ -187,7 +187,7 @@ class _Watched(GradientMemory):
 @torch.inference_mode()
 def _forward(model: BaseModel, texts: list[str]) -> None:
     """A language model's pass, logits included, padded as the reading pads."""
-    encoded = [[model.start, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+    encoded = [[model.start_id, *model.encode(text)[:MAX_TOKENS]] for text in texts]
     width = max(map(len, encoded))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in encoded], device=model.device)
     hidden = model.hidden(ids)

@@ -104,7 +104,7 @@ def int8_loss(load: Workload) -> list[PerfRow]:
     bits: dict[bool, float] = {False: 0.0, True: 0.0}
     size, same, seen = 0, 0, 0
     for text in load.texts(2 if load.small else 40):
-        ids = [model.start, *model.encode(text)[:400]]
+        ids = [model.start_id, *model.encode(text)[:400]]
         size += len(model.decode(ids[1:]).encode())
         found = {int8: _scores(reader, ids) for int8, reader in ((False, exact), (True, quick))}
         for int8, scores in found.items():

@@ -1,4 +1,4 @@
-"""What is answered to `initialize` at once, and that it is what the server then does."""
+"""The response to `initialize`, and that the server supports what it announces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pygls.protocol import default_converter
 
 from c2l_lsp.server import commands, features
 from c2l_lsp.server.session import Session
-from c2l_lsp.server.transport.greeting import early, encoding, result
+from c2l_lsp.server.transport.initialize import initialize_result, parse_initialize, position_encoding
 from c2l_lsp.server.transport.rpc import Server
 
 INLINE = {"textDocument": {"inlineCompletion": {}}}
@@ -26,10 +26,10 @@ def body(**message: object) -> bytes:
 
 
 @pytest.mark.parametrize("client", [{}, INLINE, {"general": {"positionEncodings": ["utf-8", "utf-16"]}}])
-def test_pygls_would_say_the_same(client: dict) -> None:
-    """Everything claimed is registered, and everything registered is claimed."""
+def test_capabilities_equal_those_that_pygls_computes(client: dict) -> None:
+    """Everything announced is registered, and everything registered is announced."""
     server = Server()
-    session = Session(server.protocol.tell, server.create_bar)
+    session = Session(server.protocol.send_notification, server.create_progress)
     features.register(server, session)
     commands.register(server, session)
     server.protocol.receive(body(id=1, method="initialize", params=params(client)))
@@ -37,18 +37,18 @@ def test_pygls_would_say_the_same(client: dict) -> None:
     theirs["workspace"].pop("fileOperations", None)
     if "textDocument" in client:
         del theirs["completionProvider"]
-    assert result(params(client))["capabilities"] == theirs
+    assert initialize_result(params(client))["capabilities"] == theirs
 
 
-def test_a_client_with_inline_completion_is_offered_no_popup() -> None:
-    assert "completionProvider" not in result(params(INLINE))["capabilities"]
-    assert "completionProvider" in result(params({}))["capabilities"]
-    assert result(params({}))["capabilities"]["inlineCompletionProvider"] == {}
+def test_client_with_inline_completion_is_offered_no_popup_completion() -> None:
+    assert "completionProvider" not in initialize_result(params(INLINE))["capabilities"]
+    assert "completionProvider" in initialize_result(params({}))["capabilities"]
+    assert initialize_result(params({}))["capabilities"]["inlineCompletionProvider"] == {}
 
 
-def test_commands_of_the_client_are_not_advertised() -> None:
+def test_commands_of_the_client_are_not_announced() -> None:
     own = {"clientCommands": ["c2l.toggle"]}
-    listed = result(params({}, own))["capabilities"]["executeCommandProvider"]["commands"]
+    listed = initialize_result(params({}, own))["capabilities"]["executeCommandProvider"]["commands"]
     assert "c2l.toggle" not in listed
     assert "c2l.snooze" in listed
 
@@ -65,8 +65,8 @@ def test_commands_of_the_client_are_not_advertised() -> None:
         ([{}, None, "utf-8"], "utf-8"),
     ],
 )
-def test_encodings(offered: object, chosen: str) -> None:
-    assert encoding(offered) == chosen
+def test_position_encoding(offered: object, chosen: str) -> None:
+    assert position_encoding(offered) == chosen
 
 
 @pytest.mark.parametrize(
@@ -84,16 +84,18 @@ def test_encodings(offered: object, chosen: str) -> None:
         b'{"id": 1, "method": "initialize", "params": {"capabilities": {}}}',
     ],
 )
-def test_what_is_no_sound_initialize_is_left_to_the_protocol(first: bytes) -> None:
-    assert early(first) is None
+def test_other_first_messages_are_left_to_pygls(first: bytes) -> None:
+    assert parse_initialize(first) is None
 
 
-def test_odd_options_do_not_hinder_the_greeting() -> None:
+def test_malformed_options_are_tolerated() -> None:
     for odd in (1, [], "x", {"clientCommands": "c2l.toggle"}, {"clientCommands": [{}]}):
-        assert early(body(id="a", method="initialize", params=params({"general": 3, "textDocument": []}, odd)))
+        assert parse_initialize(
+            body(id="a", method="initialize", params=params({"general": 3, "textDocument": []}, odd))
+        )
 
 
-async def test_an_answer_given_before_is_not_given_again() -> None:
+async def test_initialize_answered_before_is_not_answered_again() -> None:
     class Sink:
         def write(self, data: bytes) -> None:
             raise AssertionError(data)
@@ -102,11 +104,11 @@ async def test_an_answer_given_before_is_not_given_again() -> None:
 
     server = Server(asyncio.Event())
     server.protocol.set_writer(Sink())
-    server.protocol.answered = 1
+    server.protocol.answered_initialize_id = 1
     server.protocol.receive(body(id=1, method="initialize", params=params({})))
     assert not server.protocol.ended.is_set()
     server = Server(asyncio.Event())
-    server.protocol.answered = 1
+    server.protocol.answered_initialize_id = 1
     server.protocol.receive(body(id=1, method="initialize", params=params({"textDocument": 5})))
     assert server.protocol.ended.is_set()
     assert server.protocol.exit_code == 1
