@@ -255,7 +255,7 @@ async def test_errors_keep_their_class(make: Callable[..., Engine]) -> None:
     connection.cancel(request_id)
     with pytest.raises(RequestCancelled):
         await asyncio.wait_for(future, 5)
-    with pytest.raises(C2LError, match="over the limit"):
+    with pytest.raises(C2LError, match="exceeds the limit"):
         connection.send("complete", request("x" * (wire.MAX_FRAME + 1)))
 
 
