@@ -33,13 +33,13 @@ def test_newer_request_supersedes_the_older_which_is_answered(shared: Editor, pl
 
 
 def test_every_keystroke_of_a_burst_is_answered(shared: Editor, place: str) -> None:
-    """As an editor that never cancels: a request for every character typed, nobody waiting for the last one."""
+    """Like an editor that never cancels: one request per typed character, without waiting for the previous one."""
     shared.change(place, "\n")
-    asked = []
+    requests = []
     for at in range(100):
         shared.change(place, ((0, at), (0, at), "ab"[at % 2]))
-        asked.append(shared.send_completion(place, 0, at + 1, AUTOMATIC))
-    answers = [shared.items(number) for number in asked]
+        requests.append(shared.send_completion(place, 0, at + 1, AUTOMATIC))
+    answers = [shared.items(number) for number in requests]
     assert answers[-1][0].insert_text.startswith("_" + "ab" * 50)
     assert sum(answer is not None for answer in answers) < 20
     sent = [note for note in shared.engine_requests("complete") if "ababab" in note["params"]["prefix"]]

@@ -44,9 +44,11 @@ def test_typing_along_sends_no_request_to_the_engine(shared: Editor, place: str)
         item = (shared.complete(place, 0, 4 + at, AUTOMATIC))[0]
         assert item.insert_text == first.insert_text[at + 1 :]
         assert item.command.arguments == first.command.arguments
-    asked = [note["params"]["prefix"] for note in shared.engine_requests("complete") if note["params"]["path"] in place]
-    assert asked[0] == "foo"
-    assert set(asked) <= {"foo", "foo" + first.insert_text}  # the second is the prefetch
+    prefixes = [
+        note["params"]["prefix"] for note in shared.engine_requests("complete") if note["params"]["path"] in place
+    ]
+    assert prefixes[0] == "foo"
+    assert set(prefixes) <= {"foo", "foo" + first.insert_text}  # the second is the prefetch
 
 
 def test_completion_has_the_line_endings_of_the_document(shared: Editor, place: str) -> None:
@@ -56,9 +58,9 @@ def test_completion_has_the_line_endings_of_the_document(shared: Editor, place: 
 
 
 def test_documents_outside_every_folder_use_the_base_model(shared: Editor, tmp_path: Path) -> None:
-    for odd in ((tmp_path / "other.py").as_uri(), "untitled:Untitled-1", "git:/x/a.py?ref"):
-        shared.open(odd, "bar")
-        assert shared.texts(odd, 0, 3, AUTOMATIC) == ["_bar_0()"]
+    for outside in ((tmp_path / "other.py").as_uri(), "untitled:Untitled-1", "git:/x/a.py?ref"):
+        shared.open(outside, "bar")
+        assert shared.texts(outside, 0, 3, AUTOMATIC) == ["_bar_0()"]
         assert shared.engine_requests("complete")[-1]["params"]["folder"] in ("", "/")
 
 

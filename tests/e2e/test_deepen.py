@@ -11,7 +11,7 @@ from tests.e2e.conftest import Start
 from tests.support.editor import AUTOMATIC, Editor
 
 
-def begun(start: Start, folder: Path, uri: str) -> Editor:
+def start_editor(start: Start, folder: Path, uri: str) -> Editor:
     editor = start()
     editor.initialize([folder], progress=True)
     editor.ready()
@@ -27,9 +27,9 @@ def bars(editor: Editor, kind: str) -> list[tuple[object, Plain]]:
 
 
 def test_finetuning_reports_progress_and_goes_live(start: Start, folder: Path, uri: str) -> None:
-    editor = begun(start, folder, uri)
-    told = editor.command("c2l.deepenAdapter", {"steps": 12})
-    assert told["deep"] == "waiting"
+    editor = start_editor(start, folder, uri)
+    adapter = editor.command("c2l.deepenAdapter", {"steps": 12})
+    assert adapter["deep"] == "waiting"
     training = editor.status(lambda status: status["adapter"]["deep"].startswith("training, "))
     assert training["state"] == "ready", "completions continue meanwhile"
     assert editor.texts(uri, 0, 3, AUTOMATIC) == ["_foo_g1_0()"]
@@ -43,7 +43,7 @@ def test_finetuning_reports_progress_and_goes_live(start: Start, folder: Path, u
 
 @pytest.mark.parametrize("how", ["command", "bar"])
 def test_finetuning_can_be_cancelled(start: Start, folder: Path, uri: str, how: str) -> None:
-    editor = begun(start, folder, uri)
+    editor = start_editor(start, folder, uri)
     editor.request("c2l/adapter/deepen", {})
     editor.until(lambda: bars(editor, "begin"))
     if how == "command":

@@ -58,7 +58,7 @@ def test_blocked_engine_ends_with_a_killed_server(does: str, by_kernel: bool, fo
 
 
 def ended(process: psutil.Process) -> bool:
-    """Whether it ends in time. It has no parent here any more, so a first process that reaps nobody shows a zombie."""
+    """Whether the process ends within LIMIT. A zombie counts: process 1 may not reap it."""
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         try:

@@ -100,9 +100,9 @@ def test_completions_with_and_without_the_adapter(real: Editor, main: str) -> No
 
 
 def test_automatic_request_gets_at_most_one_candidate(real: Editor, main: str) -> None:
-    real.change(main, f"# unasked\n{OPEN}")  # nothing was asked for here before: several that fit on would be kept
+    real.change(main, f"# automatic\n{OPEN}")  # a text without a cached explicit result, which has several candidates
     real.complete(main, END[0] + 1, END[1], AUTOMATIC)
-    real.change(main, f"# unasked\n{OPEN}w")
+    real.change(main, f"# automatic\n{OPEN}w")
     items = real.complete(main, END[0] + 1, END[1] + 1, AUTOMATIC)
     assert items is not None
     assert len(items) <= 1
@@ -149,12 +149,12 @@ def test_positions_after_non_bmp_and_separator_characters(real: Editor, main: st
 def test_killed_engine_restarts_with_its_adapter(real: Editor, main: str) -> None:
     generation = real.adapters[-1]["generation"]
     engine = real.engines()[0]
-    told, statuses = len(real.adapters), len(real.statuses)
+    adapters, statuses = len(real.adapters), len(real.statuses)
     engine.kill()
     psutil.wait_procs([engine], timeout=5)
-    real.until(lambda: len(real.adapters) > told, 90)
-    assert real.adapters[told]["trigger"] == "restore"
-    assert real.adapters[told]["generation"] >= generation
+    real.until(lambda: len(real.adapters) > adapters, 90)
+    assert real.adapters[adapters]["trigger"] == "restore"
+    assert real.adapters[adapters]["generation"] >= generation
     assert "starting" in [status["state"] for status in real.statuses[statuses:]]
     real.ready(90)
     assert real.complete(main, *END)
@@ -169,7 +169,7 @@ def test_unload_and_load(real: Editor, main: str) -> None:
 
 
 def test_export_adapter(real: Editor, tmp_path: Path) -> None:
-    """On so little text the engine may find that an adapter does not help; then it says that there is none."""
+    """With so little text, validation may reject the adapter; then there is nothing to export."""
     info = real.request("c2l/adapter/info", {})
     export = real.send("c2l/adapter/export", {"out": str(tmp_path / "adapter"), "rank": 8})
     if info["scale"] == 0:

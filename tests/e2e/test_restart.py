@@ -14,12 +14,12 @@ from tests.support.editor import Editor
 def test_failed_engine_is_replaced(editor: Editor, uri: str) -> None:
     editor.until(lambda: editor.engine_requests("buffer"))
     for word in ("DIE", "HANG", "GARBAGE"):
-        before, told = editor.engines()[0].pid, len(editor.statuses)
+        before, seen = editor.engines()[0].pid, len(editor.statuses)
         editor.change(uri, word)
         assert editor.complete(uri, 0, len(word)) == []
         editor.until(lambda before=before: [engine.pid for engine in editor.engines()] not in ([], [before]))
-        editor.until(lambda told=told: "ready" in [status["state"] for status in editor.statuses[told:]])
-        assert "starting" in [status["state"] for status in editor.statuses[told:]]
+        editor.until(lambda seen=seen: "ready" in [status["state"] for status in editor.statuses[seen:]])
+        assert "starting" in [status["state"] for status in editor.statuses[seen:]]
         editor.change(uri, "foo")
         assert editor.texts(uri, 0, 3) != []
         replacement = editor.engines()[0].pid
@@ -71,8 +71,8 @@ def test_structured_problems_name_code_and_setting(start: Start, folder: Path) -
         editor = start(FAKE_START=how)
         editor.initialize([folder], options={"showsProblems": True, "completion": {"candidates": "many"}})
         editor.until(lambda editor=editor: len(editor.problems) > 1)
-        told = [(one["code"], one["setting"]) for one in editor.problems]
-        assert told == [("setting", "c2l.completion.candidates"), (code, "")]
+        problems = [(one["code"], one["setting"]) for one in editor.problems]
+        assert problems == [("setting", "c2l.completion.candidates"), (code, "")]
         assert editor.shown() == []
 
 
@@ -89,8 +89,8 @@ def test_disabled_adapter_stays_disabled_in_the_next_engine(editor: Editor, uri:
     editor.statuses.clear()
     assert editor.texts(uri, 0, 3) == ["_foo_0()", "_foo_1()", "_foo_2()"]
     assert (editor.ready())["adapter"]["enabled"] is False
-    told = [note["params"] for note in editor.engine_requests("set_enabled")]
-    assert told == [{"folder": str(folder), "enabled": False}] * 3, "sent to each engine"
+    sent = [note["params"] for note in editor.engine_requests("set_enabled")]
+    assert sent == [{"folder": str(folder), "enabled": False}] * 3, "sent to each engine"
 
 
 def test_switches_are_restored_in_the_next_server(start: Start, folder: Path, uri: str) -> None:

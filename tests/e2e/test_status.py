@@ -67,8 +67,8 @@ def test_unloaded_engine_starts_with_the_next_request(start: Start, folder: Path
 
 def test_last_reason_of_a_document(editor: Editor, uri: str) -> None:
     def why() -> tuple[str | None, str | None]:
-        told = editor.request("c2l/status", {"textDocument": {"uri": uri}})
-        return told.get("lastReason"), told.get("disabledReason")
+        status = editor.request("c2l/status", {"textDocument": {"uri": uri}})
+        return status.get("lastReason"), status.get("disabledReason")
 
     assert why() == (None, None)
     editor.change(uri, "NOTHING")
