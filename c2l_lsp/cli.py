@@ -1,4 +1,4 @@
-"""The command line `c2l-lsp`. Commands import what they need when they run: `--help` and `serve` stay quick."""
+"""The command line `c2l-lsp`. Commands import what they need when they run, so `--help` and `serve` start fast."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-ModelOption = Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: your settings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ModelOption = Annotated[
+    str, typer.Option("--model", help="Model name on Hugging Face, or a folder. Default: c2l.model in your settings.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -37,7 +39,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     del version
@@ -45,9 +47,11 @@ def _root(
 
 @app.command()
 def serve(
-    stdio: Annotated[bool, typer.Option("--stdio", help="Speak LSP over stdin and stdout (the only way).")] = True,
+    stdio: Annotated[
+        bool, typer.Option("--stdio", help="Use stdin and stdout. This is the default and the only transport.")
+    ] = True,
 ) -> None:
-    """Run the language server; editors start this."""
+    """Run the language server. Editors start this command."""
     del stdio
     from c2l_lsp.server.app import serve as run
 
@@ -56,16 +60,18 @@ def serve(
 
 @app.command()
 def complete(
-    where: Annotated[str, typer.Argument(metavar="FILE:LINE:COL", help="Cursor; line and column count from 1.")],
-    folder: Annotated[Path | None, typer.Option(help="Workspace folder; default: the file's git repository.")] = None,
+    where: Annotated[str, typer.Argument(metavar="FILE:LINE:COL", help="Cursor position. Line and column start at 1.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Workspace folder. Default: the git repository of the file.")
+    ] = None,
     adapter: Annotated[
-        bool, typer.Option("--adapter/--no-adapter", help="With the repository's adapter or bare.")
+        bool, typer.Option("--adapter/--no-adapter", help="Use the repository's adapter, or the base model alone.")
     ] = True,
     model: ModelOption = "",
-    max_new_tokens: Annotated[int, typer.Option(help="Longest completion in tokens.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum length of the completion, in tokens.")] = 64,
     as_json: Json = False,
 ) -> None:
-    """Complete the code at a cursor, as an editor would ask for it."""
+    """Print the completion at a position, as an editor would request it."""
     from c2l_lsp.engine import wire
     from c2l_lsp.engine.session import Session
 
@@ -94,19 +100,20 @@ def complete(
 
 @app.command()
 def adapt(
-    folder: Annotated[Path, typer.Argument(help="The repository.")],
-    out: Annotated[
-        Path, typer.Option(help="PEFT directory to write (adapter_config.json, adapter_model.safetensors).")
-    ],
-    rank: Annotated[int, typer.Option(help="Rank of the exported LoRA; 0 is the smallest exact one.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder of the repository.")],
+    out: Annotated[Path, typer.Option(help="Directory to write (adapter_config.json, adapter_model.safetensors).")],
+    rank: Annotated[int, typer.Option(help="Rank of the exported LoRA. 0: the smallest rank that is exact.")] = 0,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also train a LoRA by gradient descent; kept only if it wins.")
+        bool,
+        typer.Option(
+            "--deep", help="Also fine-tune a LoRA by gradient descent. It is used only if validation prefers it."
+        ),
     ] = False,
-    deep_steps: Annotated[int, typer.Option(min=0, help="Steps of that training; 0 chooses them.")] = 0,
+    deep_steps: Annotated[int, typer.Option(min=0, help="Number of fine-tuning steps. 0: chosen automatically.")] = 0,
     model: ModelOption = "",
     as_json: Json = False,
 ) -> None:
-    """Make a repository's adapter and export it for `peft.PeftModel.from_pretrained`."""
+    """Generate a repository's adapter and export it for `peft.PeftModel.from_pretrained`."""
     from c2l_lsp.engine import wire
     from c2l_lsp.engine.session import Session
 
@@ -115,7 +122,7 @@ def adapt(
         info = session.open(root)
         if deep:
             info = session.finetune(str(root), deep_steps)
-            typer.echo(f"deep adapter: {info.deep}", err=True)
+            typer.echo(f"Fine-tuning: {info.deep}", err=True)
         done = session.engine.export(wire.Export(folder=str(root), out=str(out), rank=rank))
         base = session.engine.model.id
     _report(
@@ -130,14 +137,14 @@ def adapt(
             "deep": info.deep,
         },
         as_json,
-        f"{out}: rank {done.rank}, relative error of ΔW {done.error:.2e}, from {info.files} files of {root.name}."
-        + (f" What the server recalls beside it ({info.recalled} tokens) is no LoRA." if info.recalled else ""),
+        f"Exported to {out}: rank {done.rank}, relative error of ΔW {done.error:.2e}, {info.files} files."
+        + (f" The kNN memory ({info.recalled:,} tokens) is not part of the export." if info.recalled else ""),
     )
 
 
 @app.command()
 def status(as_json: Json = False) -> None:
-    """Show what has been learned on this machine, folder by folder, and where it is kept."""
+    """List the saved state of all folders on this machine, and where it is stored."""
     from c2l_lsp.engine.storage.inventory import inventory
 
     rows = inventory()
@@ -154,28 +161,29 @@ def status(as_json: Json = False) -> None:
 
 
 @app.command()
-def forget(folder: Annotated[Path, typer.Argument(help="The folder whose state is deleted.")]) -> None:
-    """Delete everything that was learned from a folder."""
+def forget(folder: Annotated[Path, typer.Argument(help="Folder whose state to delete.")]) -> None:
+    """Delete all saved state of a folder."""
     from c2l_lsp.engine.storage.inventory import forget as run
 
     freed = run(folder)
-    typer.echo(f"Forgot {folder}: {freed / 2**20:.1f} MB deleted." if freed else f"Nothing was kept about {folder}.")
+    deleted = f"Deleted the state of {folder}: {freed / 2**20:.1f} MB."
+    typer.echo(deleted if freed else f"There is no saved state of {folder}.")
 
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check what would stop completions from working, and say how to fix it. Exit code 1 if anything would."""
-    from c2l_lsp.doctor import examine
+    """Check the installation and print a fix for each problem. Exit code 1 if there is a problem."""
+    from c2l_lsp.doctor import run_checks
 
-    found = examine()
+    checks = run_checks()
     if as_json:
-        typer.echo(json.dumps([check.plain() for check in found], indent=2))
+        typer.echo(json.dumps([check.to_dict() for check in checks], indent=2))
     else:
-        for check in found:
+        for check in checks:
             typer.echo(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.text}")
             if check.fix:
                 typer.echo(f"     → {check.fix}")
-    raise typer.Exit(0 if all(check.ok for check in found) else 1)
+    raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
 def _settings(model: str) -> Settings:
@@ -191,10 +199,10 @@ def _settings(model: str) -> Settings:
 
 
 def _cursor(where: str) -> tuple[Path, str, str]:
-    """The file and its text before and after FILE:LINE:COL. RequestError if there is no such place."""
+    """The file and its text before and after FILE:LINE:COL. RequestError if the position does not exist."""
     parts = where.rsplit(":", 2)
     if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
-        raise RequestError(f"{where} is not FILE:LINE:COL, such as src/app.py:12:5.")
+        raise RequestError(f"{where} is not of the form FILE:LINE:COL, such as src/app.py:12:5.")
     path, line, column = Path(parts[0]), int(parts[1]), int(parts[2])
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -214,7 +222,7 @@ def _repository(path: Path) -> Path:
 
 
 def _progress(*, quiet: bool) -> Any:  # noqa: ANN401 - a listener for engine events
-    """Prints troubles, and a line that counts while something long goes on (terminals only)."""
+    """A listener that prints warnings and, on a terminal, the progress of long work."""
     from c2l_lsp.engine import wire
 
     def listen(event: wire.Progress | wire.AdapterChanged | wire.Trouble) -> None:
@@ -228,7 +236,7 @@ def _progress(*, quiet: bool) -> Any:  # noqa: ANN401 - a listener for engine ev
 
 
 def _print_completion(answer: wire.Completion, info: wire.AdapterInfo | None, as_json: bool) -> None:
-    plain: dict[str, Any] = {
+    values: dict[str, Any] = {
         "text": answer.texts[0] if answer.texts else "",
         "generation": answer.generation,
         "prompt_tokens": answer.prompt_tokens,
@@ -247,17 +255,17 @@ def _print_completion(answer: wire.Completion, info: wire.AdapterInfo | None, as
         "stop": answer.stop,
         "reason": answer.reason,
     }
-    _report(plain, as_json, plain["text"] or f"({answer.reason})")
+    _report(values, as_json, values["text"] or f"({answer.reason})")
 
 
-def _report(plain: dict[str, Any], as_json: bool, text: str) -> None:
-    typer.echo(json.dumps(plain, indent=2) if as_json else text)
+def _report(values: dict[str, Any], as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(values, indent=2) if as_json else text)
 
 
-def _moved(context: typer.Context) -> None:
-    """Answer a verb that moved to the laboratory with its new name."""
+def _moved_to_lab(context: typer.Context) -> None:
+    """Report the new name of a command that moved to c2l-lab."""
     verb = context.info_name
-    raise RequestError(f"`c2l-lsp {verb}` is `c2l-lab {verb}` now. Install the c2l-lab distribution (lab/) to run it.")
+    raise RequestError(f"`c2l-lsp {verb}` is now `c2l-lab {verb}`. Install the c2l-lab distribution (lab/) to run it.")
 
 
 for _verb in ("bench", "train", "corpus"):
@@ -266,11 +274,11 @@ for _verb in ("bench", "train", "corpus"):
         hidden=True,
         add_help_option=False,
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(_moved)
+    )(_moved_to_lab)
 
 
 def main() -> None:
-    """Run; an error of the closed set is one sentence on stderr and exit code 2."""
+    """Run the command line. A C2LError is printed on stderr as one sentence, with exit code 2."""
     try:
         app()
     except C2LError as error:

@@ -1,4 +1,4 @@
-"""`c2l-lsp doctor`: what would stop completions from working on this machine, and the fix."""
+"""`c2l-lsp doctor`: checks everything that completions need on this machine, and names a fix for each problem."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ from c2l_lsp import __version__
 from c2l_lsp.config import load_user, state_root, user_file
 from c2l_lsp.errors import C2LError
 
-_NEEDED_MB = 700
-_NEEDED = ("pygls", "torch", "transformers", "peft", "watchdog", "safetensors", "msgpack", "msgspec", "pathspec")
+_MIN_FREE_MB = 700
+_PACKAGES = ("pygls", "torch", "transformers", "peft", "watchdog", "safetensors", "msgpack", "msgspec", "pathspec")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: whether it is well, what was seen, and what to do if not."""
+    """The result of one check: whether it passed, what was found, and the fix if it did not pass."""
 
     name: str
     ok: bool
     text: str
     fix: str = ""
 
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
         return asdict(self)
 
 
-def examine() -> list[Check]:
-    """All checks, in the order things are needed; a check that breaks is a finding itself."""
+def run_checks() -> list[Check]:
+    """Run all checks in order. A check that raises an exception is reported as failed."""
     checks: list[Callable[[], Check]] = [_python, _packages, _git, _settings, _state, _memory, _watches, _model]
-    found = []
+    results = []
     for check in checks:
         try:
-            found.append(check())
+            results.append(check())
         except Exception as error:
-            found.append(Check(check.__name__.strip("_"), False, f"{type(error).__name__}: {error}", "Report this."))
-    return found
+            text = f"the check failed with {type(error).__name__}: {error}"
+            results.append(Check(check.__name__.strip("_"), False, text, "This is a bug in c2l-lsp; please report it."))
+    return results
 
 
 def _python() -> Check:
@@ -55,25 +56,27 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        return Check("packages", False, f"missing: {', '.join(missing)}", "pip install c2l-lsp in this environment.")
-    shown = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "pygls"))
-    return Check("packages", True, shown)
+        return Check(
+            "packages", False, f"missing: {', '.join(missing)}", "Run pip install c2l-lsp in this environment."
+        )
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "pygls"))
+    return Check("packages", True, versions)
 
 
 def _git() -> Check:
-    found = shutil.which("git")
-    fix = "" if found else "Install git; without it history and ignore rules of the repository are not used."
-    return Check("git", found is not None, "found" if found else "not on PATH", fix)
+    path = shutil.which("git")
+    fix = "" if path else "Install git. Without it, the history and the ignore rules of repositories are not used."
+    return Check("git", path is not None, "found" if path else "not on PATH", fix)
 
 
 def _settings() -> Check:
     _, errors = load_user()
     if errors:
         return Check("settings", False, "; ".join(map(str, errors)), f"Correct {user_file()}.")
-    there = user_file().is_file()
-    return Check("settings", True, f"{user_file()}" if there else "defaults (no user file)")
+    text = f"{user_file()}" if user_file().is_file() else f"defaults ({user_file()} does not exist)"
+    return Check("settings", True, text)
 
 
 def _state() -> Check:
@@ -84,27 +87,30 @@ def _state() -> Check:
             file.write(b"\0" * 4096)
         free = shutil.disk_usage(root).free / 2**20
     except OSError as error:
-        return Check(
-            "state", False, f"{root} cannot be written ({error.strerror})", "Free it, or set C2L_STATE_DIR to another."
-        )
-    fix = "" if free > _NEEDED_MB else "Free some disk space, or set C2L_STATE_DIR to another disk."
-    return Check("state", free > _NEEDED_MB, f"{root}, {free / 1024:.1f} GB free", fix)
+        text = f"{root} cannot be written ({error.strerror})"
+        return Check("state", False, text, "Make it writable, or set C2L_STATE_DIR to another folder.")
+    fix = "" if free > _MIN_FREE_MB else "Free disk space, or set C2L_STATE_DIR to a folder on another disk."
+    return Check("state", free > _MIN_FREE_MB, f"{root}, {free / 1024:.1f} GB free", fix)
 
 
 def _memory() -> Check:
     free = psutil.virtual_memory().available / 2**20
-    fix = "" if free > _NEEDED_MB else "Close something: the default model and torch need about 0.7 GB."
-    return Check("memory", free > _NEEDED_MB, f"{free / 1024:.1f} GB available, {os.cpu_count()} cores", fix)
+    fix = "" if free > _MIN_FREE_MB else "Close other programs: the default model and torch need about 0.7 GB."
+    return Check("memory", free > _MIN_FREE_MB, f"{free / 1024:.1f} GB available, {os.cpu_count()} cores", fix)
 
 
 def _watches() -> Check:
-    """inotify's limit; elsewhere there is none worth a check."""
+    """Check the limit of inotify watches on Linux. Other systems have no such limit."""
     try:
         with open("/proc/sys/fs/inotify/max_user_watches", encoding="ascii") as file:  # noqa: PTH123 - not a Path's job
             limit = int(file.read())
     except OSError:
         return Check("watching", True, "native file events")
-    fix = "" if limit >= 8192 else "sysctl fs.inotify.max_user_watches=524288; until then changes are polled."
+    fix = (
+        ""
+        if limit >= 8192
+        else "Run sysctl fs.inotify.max_user_watches=524288. Until then, folders are polled for changes."
+    )
     return Check("watching", limit >= 8192, f"{limit} inotify watches allowed", fix)
 
 
@@ -117,10 +123,10 @@ def _model() -> Check:
         model = fast_loader.load(settings.model)
     except C2LError as error:
         return Check("model", False, str(error), "Set c2l.model.id to auto, or c2l.model.offline to false.")
-    steps = (
-        ""
-        if kernel.is_available() or model.device.type != "cpu"
-        else ("; decode steps by PyTorch, several times slower than compiled: there was no C compiler at installation")
-    )
-    text = f"{model.id}: {model.parameters / 1e6:.1f}M parameters on {model.device} in {model.load_ms:.0f} ms{steps}"
-    return Check("model", True, text + ("" if model.fim else "; no fill-in-the-middle: the text after is not used"))
+    text = f"{model.id}: {model.parameters / 1e6:.1f}M parameters on {model.device}, loaded in {model.load_ms:.0f} ms"
+    if model.device.type == "cpu" and not kernel.is_available():
+        text += "; the compiled kernel is missing, so completions are several times slower"
+        text += " (install GCC or Clang and reinstall c2l-lsp)"
+    if not model.fim:
+        text += "; no fill-in-the-middle, so the text after the cursor is not used"
+    return Check("model", True, text)

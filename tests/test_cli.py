@@ -1,7 +1,8 @@
-"""Each command as a user runs it, with the model that ships, on a small repository."""
+"""Each command as a user runs it, with the shipped model, on a small repository."""
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -91,28 +92,53 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return Run(capsys, monkeypatch)
 
 
-# --- what needs no model ---------------------------------------------------------------------------------------------
+# --- without a model -------------------------------------------------------------------------------------------------
 
 
-def test_help_names_every_command_with_a_sentence(run: Run):
+COMMANDS = ("serve", "complete", "adapt", "status", "forget", "doctor")
+MOVED_COMMANDS = ("bench", "train", "corpus")
+
+
+def test_help_lists_every_command(run: Run):
     text = run("--help")
     assert run.code == 0
-    for name in ("serve", "complete", "adapt", "status", "forget", "doctor", "train", "bench", "corpus"):
+    for name in COMMANDS:
         assert f" {name} " in text
+    for name in MOVED_COMMANDS:
+        assert f" {name} " not in text
 
 
-@pytest.mark.parametrize("command", ["serve", "complete", "adapt", "status", "forget", "doctor", "bench", "train"])
-def test_every_command_explains_itself(run: Run, command: str):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run: Run, command: str):
     text = run(command, "--help")
     assert run.code == 0
     assert "Usage" in text
+
+
+@pytest.mark.parametrize("command", MOVED_COMMANDS)
+@pytest.mark.parametrize("arguments", [(), ("lines", "--seed", "1"), ("--help",)])
+def test_command_that_moved_to_the_lab_prints_its_new_name(run: Run, command: str, arguments: tuple[str, ...]):
+    run(command, *arguments)
+    assert run.code == 2
+    assert run.out == ""
+    assert run.err == (
+        f"c2l-lsp: `c2l-lsp {command}` is now `c2l-lab {command}`. Install the c2l-lab distribution (lab/) to run it.\n"
+    )
+
+
+def test_command_line_imports_neither_torch_nor_the_lab():
+    code = "import sys, c2l_lsp.cli; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(ast.literal_eval(done.stdout))
+    assert "c2l_lsp" in loaded
+    assert not loaded & {"torch", "transformers", "c2l_lab"}
 
 
 def test_version(run: Run):
     assert run("--version") == f"c2l-lsp {__version__}\n"
 
 
-def test_python_dash_m_is_the_same_program():
+def test_python_m_runs_the_same_program():
     done = subprocess.run(
         [sys.executable, "-m", "c2l_lsp", "--version"], capture_output=True, text=True, timeout=60, check=True
     )
@@ -122,15 +148,15 @@ def test_python_dash_m_is_the_same_program():
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ("shop/counter.py", "is not FILE:LINE:COL"),
-        ("shop/counter.py:one:two", "is not FILE:LINE:COL"),
+        ("shop/counter.py", "is not of the form FILE:LINE:COL"),
+        ("shop/counter.py:one:two", "is not of the form FILE:LINE:COL"),
         ("shop/none.py:1:1", "cannot be read"),
         ("shop/counter.py:999:1", "has no line 999"),
         ("shop/counter.py:1:0", "has no line 1, column 0"),
         ("shop:1:1", "cannot be read"),
     ],
 )
-def test_a_cursor_that_is_nowhere_is_one_sentence(run: Run, shop: Path, where: str, sentence: str):
+def test_invalid_position_prints_one_sentence(run: Run, shop: Path, where: str, sentence: str):
     run("complete", shop / where)
     assert run.code == 2
     assert sentence in run.err
@@ -138,16 +164,16 @@ def test_a_cursor_that_is_nowhere_is_one_sentence(run: Run, shop: Path, where: s
     assert run.out == ""
 
 
-def test_status_and_forget_of_nothing(run: Run, tmp_path: Path):
+def test_status_and_forget_without_state(run: Run, tmp_path: Path):
     assert run.json("status")["folders"] == []
-    assert "Nothing was kept" in run("forget", tmp_path)
+    assert "There is no saved state" in run("forget", tmp_path)
     assert run.code == 0
 
 
-# --- with the model that ships ---------------------------------------------------------------------------------------
+# --- with the shipped model ------------------------------------------------------------------------------------------
 
 
-def test_complete_prints_what_a_program_can_read(run: Run, shop: Path):
+def test_complete_prints_json(run: Run, shop: Path):
     place = f"{shop / 'shop/counter.py'}:8:15"
     adapted = run.json("complete", place)
     assert (run.code, run.err) == (0, "")
@@ -171,7 +197,7 @@ def test_complete_is_deterministic_and_restores_its_state(run: Run, shop: Path):
         assert first[key] == second[key], key
 
 
-def test_complete_as_text_prints_the_text_alone(run: Run, shop: Path):
+def test_complete_without_json_prints_the_text_only(run: Run, shop: Path):
     place = f"{shop / 'shop/prices.py'}:3:12"
     answer = run.json("complete", place, "--no-adapter", "--max-new-tokens", 8)
     assert run("complete", place, "--no-adapter", "--max-new-tokens", 8).strip() in (
@@ -180,20 +206,20 @@ def test_complete_as_text_prints_the_text_alone(run: Run, shop: Path):
     )
 
 
-def test_status_lists_what_was_learned_and_forget_deletes_it(run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "240")  # so that no path is broken over two lines
+def test_status_lists_the_saved_state_and_forget_deletes_it(run: Run, shop: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "240")  # so that paths are not wrapped
     run.json("complete", f"{shop / 'shop/prices.py'}:3:12")
     (row,) = run.json("status")["folders"]
     assert (row["folder"], row["generation"], row["files"], row["readable"]) == (str(shop), 1, len(FILES), True)
     assert row["mb"] > 0
     assert str(shop) in run("status")
-    assert "MB deleted" in run("forget", shop)
+    assert "Deleted the state of" in run("forget", shop)
     assert run.json("status")["folders"] == []
 
 
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")  # the head is adapted, not the embedding
 @pytest.mark.parametrize("rank", [0, 4])
-def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Path, tmp_path: Path, rank: int):
+def test_peft_loads_the_exported_adapter_with_the_logits_of_the_engine(run: Run, shop: Path, tmp_path: Path, rank: int):
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -204,11 +230,11 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
     from c2l_lsp.model.lm.base import ASSETS, resolve_auto
 
     out = tmp_path / "adapter"
-    told = run.json("adapt", shop, "--out", out, "--rank", rank)
+    report = run.json("adapt", shop, "--out", out, "--rank", rank)
     assert run.code == 0, run.err
     assert {file.name for file in out.iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
-    assert told["generation"] == 1
-    assert told["files"] == len(FILES)
+    assert report["generation"] == 1
+    assert report["files"] == len(FILES)
 
     ids = torch.tensor([list(range(5, 37))])
     plain = AutoModelForCausalLM.from_pretrained(ASSETS / resolve_auto(Model()).id, dtype=torch.float32)
@@ -223,11 +249,11 @@ def test_adapt_writes_what_peft_loads_with_the_engines_logits(run: Run, shop: Pa
             ours = slot.logits(session.engine.model.hidden(ids))
     error = float((with_peft - ours).norm() / (ours - without).norm())
     if rank == 0:
-        assert told["relative_error"] < 1e-4
+        assert report["relative_error"] < 1e-4
         assert error < 1e-3
     else:
-        assert told["rank"] == rank
-        assert 0 < told["relative_error"] < 1
+        assert report["rank"] == rank
+        assert 0 < report["relative_error"] < 1
         assert error < 1
 
 
@@ -239,16 +265,15 @@ def _fp32() -> Any:
     return settings
 
 
-def test_doctor_is_content_with_this_machine(run: Run):
-    found = run.json("doctor")
-    wrong = [check for check in found if not check["ok"]]
-    assert not wrong
+def test_doctor_finds_no_problem(run: Run):
+    checks = run.json("doctor")
+    assert not [check for check in checks if not check["ok"]]
     assert run.code == 0
-    names = {check["name"] for check in found}
+    names = {check["name"] for check in checks}
     assert names == {"python", "packages", "git", "settings", "state", "memory", "watching", "model"}
 
 
-def test_doctor_says_what_is_wrong_and_how_to_mend_it(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_doctor_names_problems_and_fixes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = tmp_path / "config.toml"
     config.write_text(f'[model]\npath = "{tmp_path.as_posix()}"\n[completion]\nfoo = 1\n', encoding="utf-8")
     monkeypatch.setenv("C2L_CONFIG", str(config))

@@ -1,4 +1,4 @@
-"""Settings: what is refused, what is kept, who may set what. Every refusal names its key."""
+"""Settings: validation, precedence and scopes. Every error names its key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from c2l_lsp.errors import Severity
 from docs.settings_table import describe
 
 
-def test_defaults_are_the_documented_ones():
+def test_defaults():
     settings = Settings()
     assert settings.enable == {"*": True, "plaintext": False}
     assert (settings.completion.debounce_ms, settings.completion.max_latency_ms) == (75, 300)
@@ -46,7 +46,7 @@ def test_defaults_are_the_documented_ones():
         ({"c2l": 5}, "c2l.c2l", "is not a setting."),
     ],
 )
-def test_a_wrong_key_is_named_and_skipped_and_the_rest_holds(values: dict[str, Any], key: str, reason: str):
+def test_invalid_key_is_reported_and_the_others_apply(values: dict[str, Any], key: str, reason: str):
     good = {"context": {"maxTokens": 512}}
     settings, errors = merge(Settings(), {**values, **good}, source="a test", machine=True)
     assert len(errors) == 1
@@ -57,13 +57,13 @@ def test_a_wrong_key_is_named_and_skipped_and_the_rest_holds(values: dict[str, A
     assert settings == msgspec.structs.replace(Settings(), context=config.Context(max_tokens=512))
 
 
-def test_several_wrong_keys_are_all_named():
+def test_all_invalid_keys_are_reported():
     _, errors = merge(Settings(), {"a": 1, "completion": {"b": 2, "minChars": -1}}, source="x", machine=True)
     assert [str(error).split(" ")[0] for error in errors] == ["c2l.a", "c2l.completion.b", "c2l.completion.minChars"]
 
 
 @pytest.mark.parametrize("group", sorted(config.MACHINE_ONLY))
-def test_a_workspace_cannot_set_machine_settings(group: str):
+def test_workspace_cannot_set_machine_settings(group: str):
     key, value = {"model": ("id", "x/y"), "server": ("path", "/bin/sh"), "remote": ("url", "https://x")}[group]
     settings, errors = merge(Settings(), {group: {key: value}}, source="the workspace", machine=False)
     assert settings == Settings()
@@ -84,26 +84,26 @@ def test_a_workspace_cannot_set_machine_settings(group: str):
         {"c2l": {"completion.debounceMs": 10}},
     ],
 )
-def test_nested_and_dotted_keys_mean_the_same(values: dict[str, Any]):
+def test_nested_and_dotted_keys_are_equivalent(values: dict[str, Any]):
     settings, errors = merge(Settings(), values, source="x", machine=False)
     assert not errors
     assert settings.completion == config.Completion(debounce_ms=10)
 
 
-def test_languages_are_merged_one_by_one():
+def test_languages_are_merged():
     once, _ = merge(Settings(), {"enable": {"python": False}}, source="x", machine=False)
     twice, errors = merge(once, {"enable.markdown": False}, source="y", machine=False)
     assert not errors
     assert twice.enable == {"*": True, "plaintext": False, "python": False, "markdown": False}
 
 
-def test_null_means_unset():
+def test_none_means_unset():
     settings, errors = merge(Settings(), {"completion": {"debounceMs": None}, "model": None}, source="x", machine=False)
     assert settings == Settings()
     assert not errors
 
 
-def test_later_sources_win():
+def test_later_sources_take_precedence():
     first, _ = merge(Settings(), {"adapter": {"scale": 0.5}, "context.maxTokens": 99}, source="user", machine=True)
     second, _ = merge(first, {"adapter": {"scale": 2.0}}, source="workspace", machine=False)
     assert (second.adapter.scale, second.context.max_tokens) == (2.0, 99)
@@ -113,7 +113,7 @@ def test_no_user_file_means_defaults(tmp_path: Path):
     assert load_user(tmp_path / "none.toml") == (Settings(), [])
 
 
-def test_the_user_file_may_set_everything(tmp_path: Path):
+def test_user_file_may_set_machine_settings(tmp_path: Path):
     file = tmp_path / "config.toml"
     file.write_text('[model]\nid = "Qwen/Qwen2.5-Coder-0.5B"\n[enable]\nlua = false\n', encoding="utf-8")
     settings, errors = load_user(file)
@@ -123,22 +123,22 @@ def test_the_user_file_may_set_everything(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"[model\nid = 1", b"\xff\xfe", b"a = 1\na = 2"])
-def test_a_broken_user_file_is_named_and_defaults_hold(tmp_path: Path, content: bytes):
+def test_malformed_user_file_is_reported_and_defaults_apply(tmp_path: Path, content: bytes):
     file = tmp_path / "config.toml"
     file.write_bytes(content)
     settings, errors = load_user(file)
     assert settings == Settings()
     assert str(file) in str(errors[0])
-    assert "defaults are used" in str(errors[0])
+    assert "the defaults are used" in str(errors[0])
 
 
-def test_a_user_file_that_is_a_folder_is_named(tmp_path: Path):
+def test_user_file_that_is_a_folder_is_reported(tmp_path: Path):
     settings, errors = load_user(tmp_path)
     assert settings == Settings()
     assert str(tmp_path) in str(errors[0])
 
 
-def test_environment_names_the_file_and_the_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_environment_overrides_the_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("C2L_CONFIG", str(tmp_path / "a.toml"))
     monkeypatch.setenv("C2L_STATE_DIR", str(tmp_path / "state"))
     assert config.user_file() == tmp_path / "a.toml"
@@ -158,7 +158,7 @@ def _leaves(kind: type[msgspec.Struct], prefix: str = "c2l.") -> Iterator[tuple[
             yield f"{prefix}{field.encode_name}", default
 
 
-def test_the_description_covers_every_setting_with_its_default():
+def test_description_covers_every_setting_with_its_default():
     rows = {row["key"]: row for row in describe()}
     assert {key: rows[key]["default"] for key in rows} == dict(_leaves(Settings))
     for key, row in rows.items():

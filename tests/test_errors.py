@@ -1,4 +1,4 @@
-"""What a user reads when something is wrong, and that completions go on wherever they can."""
+"""Error messages, and that completions continue after an error wherever possible."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from c2l_lsp.engine import wire
 TEXT = "def net_price(gross, rate):\n    return gross / (1 + rate)\n"
 
 
-# --- the set ---------------------------------------------------------------------------------------------------------
+# --- the classes -----------------------------------------------------------------------------------------------------
 
 
-def test_the_set_is_closed_and_every_code_finds_its_class():
+def test_every_code_maps_to_its_class():
     kinds = errors.C2LError.__subclasses__()
     assert len({kind.code for kind in kinds}) == len(kinds)
     for kind in kinds:
@@ -32,7 +32,7 @@ def test_the_set_is_closed_and_every_code_finds_its_class():
     assert type(errors.from_code("of a newer version", "x")) is errors.EngineError
 
 
-# --- an engine on a folder -------------------------------------------------------------------------------------------
+# --- a folder in the engine ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -40,78 +40,87 @@ def settings(tiny_folder: Path) -> Settings:
     return Settings(model=Model(path=str(tiny_folder), device="cpu"), adapter=Adapter(update_delay_ms=0))
 
 
-def _learn(settings: Settings, folder: Path) -> tuple[list[wire.Trouble], wire.AdapterInfo, wire.Completion]:
-    """The troubles a folder made, its adapter, and a completion in it."""
+def _open_and_complete(
+    settings: Settings, folder: Path
+) -> tuple[list[wire.Trouble], wire.AdapterInfo, wire.Completion]:
+    """Open a folder; returns its warnings, its adapter and a completion in it."""
     from c2l_lsp.engine.session import Session
 
-    heard: list[Any] = []
-    with Session(settings, heard.append) as session:
+    events: list[Any] = []
+    with Session(settings, events.append) as session:
         info = session.open(folder)
         request = wire.Complete(
             folder=str(folder.resolve()), path="a.py", language="python", prefix="def total(", suffix="",
             invoked=True, max_new_tokens=4, max_latency_ms=60000,
         )  # fmt: skip
         answer = session.complete(request)
-    return [event for event in heard if isinstance(event, wire.Trouble)], info, answer
+    return [event for event in events if isinstance(event, wire.Trouble)], info, answer
 
 
+<<<<<<< HEAD
 def test_an_empty_folder_is_a_reason_and_completions_go_on(settings: Settings, tmp_path: Path):
     troubles, info, answer = _learn(settings, tmp_path)
     assert [(t.code, t.severity) for t in troubles] == [("nothing-to-learn", "info")]
     assert "has no readable python file yet; completions use the base model." in troubles[0].message
+=======
+def test_empty_folder_is_reported_and_the_base_model_answers(settings: Settings, tmp_path: Path):
+    warnings, info, answer = _open_and_complete(settings, tmp_path)
+    assert [(t.code, t.severity) for t in warnings] == [("nothing-to-learn", "info")]
+    assert "has no readable python file yet; completions use the bare model." in warnings[0].message
+>>>>>>> main
     assert (info.state, info.generation, answer.generation) == ("ready", 0, 0)
     assert answer.new_tokens > 0
 
 
-def test_a_folder_of_no_python_files_is_the_same_reason(settings: Settings, tmp_path: Path):
+def test_folder_without_python_files_is_reported_in_the_same_way(settings: Settings, tmp_path: Path):
     (tmp_path / "notes.md").write_text("# Notes\n", encoding="utf-8")
     (tmp_path / "main.c").write_text("int main(void) { return 0; }\n", encoding="utf-8")
-    troubles, info, answer = _learn(settings, tmp_path)
-    assert [t.code for t in troubles] == ["nothing-to-learn"]
+    warnings, info, answer = _open_and_complete(settings, tmp_path)
+    assert [t.code for t in warnings] == ["nothing-to-learn"]
     assert info.files == 0
     assert answer.new_tokens > 0
 
 
-def test_a_folder_that_is_not_there_is_named_and_completions_go_on(settings: Settings, tmp_path: Path):
-    troubles, info, answer = _learn(settings, tmp_path / "gone")
-    assert [t.code for t in troubles] == ["folder"]
-    assert str(tmp_path / "gone") in troubles[0].message
+def test_missing_folder_is_named_and_the_base_model_answers(settings: Settings, tmp_path: Path):
+    warnings, info, answer = _open_and_complete(settings, tmp_path / "gone")
+    assert [t.code for t in warnings] == ["folder"]
+    assert str(tmp_path / "gone") in warnings[0].message
     assert info.state == "failed"
     assert answer.new_tokens > 0
 
 
-def test_a_folder_without_git_is_learned_like_any_other(settings: Settings, tmp_path: Path):
+def test_folder_without_git_is_indexed(settings: Settings, tmp_path: Path):
     (tmp_path / "prices.py").write_text(TEXT, encoding="utf-8")
-    troubles, info, answer = _learn(settings, tmp_path)
-    assert not troubles
+    warnings, info, answer = _open_and_complete(settings, tmp_path)
+    assert not warnings
     assert (info.files, info.generation) == (1, 1)
     assert answer.new_tokens > 0
 
 
-def test_git_itself_says_that_a_folder_is_no_repository(tmp_path: Path):
+def test_folder_that_is_no_git_repository_raises_git_error(tmp_path: Path):
     from c2l_lsp.repo.git import git_process
 
     with pytest.raises(errors.GitError, match="is not a git repository; its history cannot be used"):
         git_process.run(tmp_path, "log")
 
 
-def test_an_unreadable_file_is_left_out_and_the_others_are_learned(settings: Settings, tmp_path: Path):
+def test_unreadable_files_are_skipped_and_the_others_indexed(settings: Settings, tmp_path: Path):
     (tmp_path / "good.py").write_text(TEXT, encoding="utf-8")
     (tmp_path / "bytes.py").write_bytes(b"name = '\xff\xfe\x00'\n")
     (tmp_path / "link.py").symlink_to(tmp_path / "nowhere.py")
     (tmp_path / "folder.py").mkdir()
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe.py")
-    if hasattr(os, "geteuid") and os.geteuid() != 0:  # the superuser may read everything
+    if hasattr(os, "geteuid") and os.geteuid() != 0:  # root may read everything
         (tmp_path / "locked.py").write_text(TEXT, encoding="utf-8")
         (tmp_path / "locked.py").chmod(0)
-    troubles, info, answer = _learn(settings, tmp_path)
-    assert not troubles
+    warnings, info, answer = _open_and_complete(settings, tmp_path)
+    assert not warnings
     assert info.files == 1
     assert answer.generation == 1
 
 
-# --- the command line under a fault ----------------------------------------------------------------------------------
+# --- errors on the command line --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -133,7 +142,7 @@ def _complete(folder: Path, tiny_folder: Path, capsys: Any, monkeypatch: pytest.
     return int(ended.value.code or 0), out, err
 
 
-def test_a_wrong_setting_is_named_and_the_completion_is_made(
+def test_invalid_setting_is_reported_and_the_completion_succeeds(
     folder: Path, tiny_folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     config = tmp_path / "config.toml"
@@ -154,7 +163,7 @@ def test_a_wrong_setting_is_named_and_the_completion_is_made(
         ('device = "cuda:9"', "which this machine does not have; use auto or cpu"),
     ],
 )
-def test_a_missing_model_is_one_sentence(
+def test_missing_model_prints_one_sentence(
     folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, values: str, sentence: str
 ):
     config = tmp_path / "config.toml"
@@ -170,14 +179,14 @@ def test_a_missing_model_is_one_sentence(
     assert out == ""
 
 
-def test_a_state_directory_that_may_not_be_written_is_named_and_the_completion_is_made(
+def test_unwritable_state_directory_is_reported_and_the_completion_succeeds(
     folder: Path, tiny_folder: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     if (
         hasattr(os, "geteuid") and os.geteuid() == 0
-    ):  # modes do not bind the superuser; a file where a folder should be does
+    ):  # root ignores modes; a file in place of the folder fails for root too
         locked = tmp_path / "file"
         locked.write_bytes(b"")
     monkeypatch.setenv("C2L_STATE_DIR", str(locked / "state"))
@@ -188,9 +197,9 @@ def test_a_state_directory_that_may_not_be_written_is_named_and_the_completion_i
     assert msgspec.json.decode(out)["generation"] == 1
 
 
-@pytest.mark.skipif(os.name == "nt", reason="file size limits are POSIX's; Windows has no such switch")
-def test_a_full_disk_is_named_and_the_completion_is_made(folder: Path, tiny_folder: Path, tmp_path: Path):
-    """In a process that may not write files beyond 8 kB: every larger write fails in the middle, as on a full disk."""
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file size limit")
+def test_full_disk_is_reported_and_the_completion_succeeds(folder: Path, tiny_folder: Path, tmp_path: Path):
+    """A file size limit of 8 kB makes every larger write fail half-way, as on a full disk."""
     code = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"

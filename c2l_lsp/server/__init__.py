@@ -1,1 +1,1 @@
-"""The LSP edge: protocol, positions, documents, features, the client of the engine process. Never imports torch."""
+"""The language server: transport, workspace, completion requests and reporting. Imports neither torch nor the model."""

@@ -116,7 +116,7 @@ async def _set_enabled(session: Session, params: SetEnabledParams) -> object:
     disabled = session.engine.disabled
     enabled = folder in disabled if params.enabled is None else params.enabled
     (disabled.discard if enabled else disabled.add)(folder)
-    if session.engine.is_ready:  # otherwise the engine is told when it starts
+    if session.engine.is_ready:  # otherwise the client sends it when the engine starts
         request = wire.SetEnabled(folder=folder, enabled=enabled)
         session.board.set_adapter(await session.engine.call("set_enabled", request, wire.AdapterInfo))
     session.board.publish()

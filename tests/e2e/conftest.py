@@ -40,11 +40,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture
 def editor(start: Start, folder: Path) -> Editor:
     """A client with one folder, an engine that is ready, and the open document `a.py` with the text `foo`."""
-    made = start()
-    made.initialize([folder])
-    made.ready()
-    made.open((folder / "a.py").as_uri(), "foo")
-    return made
+    editor = start()
+    editor.initialize([folder])
+    editor.ready()
+    editor.open((folder / "a.py").as_uri(), "foo")
+    return editor
 
 
 @pytest.fixture
@@ -58,19 +58,19 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Editor]:
     """Like `editor`, but one for all tests of a file; they must leave it as it was."""
     home = tmp_path_factory.mktemp("shared")
     (home / "work").mkdir()
-    made = Editor(fake_command(), home / "engine.log", C2L_STATE_DIR=str(home), C2L_CONFIG=str(home / "c"))
-    made.initialize([home / "work"])
-    made.ready()
-    yield made
-    made.end()
+    editor = Editor(fake_command(), home / "engine.log", C2L_STATE_DIR=str(home), C2L_CONFIG=str(home / "c"))
+    editor.initialize([home / "work"])
+    editor.ready()
+    yield editor
+    editor.end()
 
 
 @pytest.fixture
 def place(shared: Editor, request: pytest.FixtureRequest) -> str:
     """The URI of an open document of this test alone, with the text `foo`, in the folder of `shared`."""
-    made = (shared.engine_log.parent / "work" / f"{request.node.name}.py").as_uri()
-    shared.open(made, "foo")
-    return made
+    uri = (shared.engine_log.parent / "work" / f"{request.node.name}.py").as_uri()
+    shared.open(uri, "foo")
+    return uri
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Cancelled and overtaken requests: each is answered, and the engine stops."""
+"""Cancelled and superseded requests: each is answered, and cancelled in the engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lsprotocol import types as t
 from tests.support.editor import AUTOMATIC, INVOKED, Editor
 
 
-def test_a_cancelled_request_is_answered_and_stops_the_engine(shared: Editor, place: str) -> None:
+def test_cancelled_request_is_answered_and_cancelled_in_the_engine(shared: Editor, place: str) -> None:
     shared.change(place, "SLOW:9")
     waiting = shared.send_completion(place, 0, 6)
     shared.until(lambda: any("SLOW:9" in n["params"]["prefix"] for n in shared.engine_requests("complete")))
@@ -22,7 +22,7 @@ def test_a_cancelled_request_is_answered_and_stops_the_engine(shared: Editor, pl
     shared.until(lambda: any("cancelled" in note for note in shared.engine_requests()), 2)
 
 
-def test_a_newer_request_overtakes_and_the_older_is_answered(shared: Editor, place: str) -> None:
+def test_newer_request_supersedes_the_older_which_is_answered(shared: Editor, place: str) -> None:
     shared.change(place, "SLOW:9 a")
     older = shared.send_completion(place, 0, 8)
     shared.until(lambda: any(n["params"]["prefix"] == "SLOW:9 a" for n in shared.engine_requests("complete")))
@@ -32,21 +32,21 @@ def test_a_newer_request_overtakes_and_the_older_is_answered(shared: Editor, pla
     assert shared.items(older, 2) is None
 
 
-def test_a_hundred_keystrokes_with_a_hundred_answers(shared: Editor, place: str) -> None:
-    """As an editor that never cancels: a request for every character typed, nobody waiting for the last one."""
+def test_every_keystroke_of_a_burst_is_answered(shared: Editor, place: str) -> None:
+    """Like an editor that never cancels: one request per typed character, without waiting for the previous one."""
     shared.change(place, "\n")
-    asked = []
+    requests = []
     for at in range(100):
         shared.change(place, ((0, at), (0, at), "ab"[at % 2]))
-        asked.append(shared.send_completion(place, 0, at + 1, AUTOMATIC))
-    answers = [shared.items(number) for number in asked]
+        requests.append(shared.send_completion(place, 0, at + 1, AUTOMATIC))
+    answers = [shared.items(number) for number in requests]
     assert answers[-1][0].insert_text.startswith("_" + "ab" * 50)
     assert sum(answer is not None for answer in answers) < 20
     sent = [note for note in shared.engine_requests("complete") if "ababab" in note["params"]["prefix"]]
     assert len(sent) < 20
 
 
-def test_cancelling_at_random_moments(shared: Editor, place: str) -> None:
+def test_requests_cancelled_at_random_times_are_answered(shared: Editor, place: str) -> None:
     shared.change(place, "SLOW:0.02")
     numbers = []
     for number in range(60):

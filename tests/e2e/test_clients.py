@@ -1,4 +1,4 @@
-"""What a client is offered by its abilities, and what became of what it was given."""
+"""Capabilities offered to different clients, and acceptance of completions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def popup(editor: Editor, uri: str, character: int) -> list[Plain] | None:
 
 
 @pytest.mark.parametrize("inline", [True, False])
-def test_the_popup_gets_the_text_only_without_inline_completion(
+def test_popup_completion_only_for_clients_without_inline_completion(
     start: Start, folder: Path, uri: str, inline: bool
 ) -> None:
     editor = start()
@@ -41,7 +41,7 @@ def test_the_popup_gets_the_text_only_without_inline_completion(
     assert editor.texts(uri, 0, 3)
 
 
-def test_a_client_that_filters_by_the_word_at_the_cursor_keeps_the_entry(start: Start, folder: Path) -> None:
+def test_popup_entry_starts_with_the_word_at_the_cursor(start: Start, folder: Path) -> None:
     """As Helix, eglot and VS Code do: what the edit's range holds up to the cursor must begin the filter text."""
     editor = start()
     editor.initialize([folder], inline=False)
@@ -58,7 +58,7 @@ def test_a_client_that_filters_by_the_word_at_the_cursor_keeps_the_entry(start: 
         assert edit["range"]["end"]["character"] == len(text)
 
 
-def test_acceptance_statistics_and_explanation(editor: Editor, uri: str) -> None:
+def test_acceptance_is_counted_and_explained(editor: Editor, uri: str) -> None:
     item = (editor.complete(uri, 0, 3, AUTOMATIC))[0]
     name = item.command.arguments[0]
     explained = editor.request("c2l/explain", {"id": name})
@@ -74,7 +74,7 @@ def test_acceptance_statistics_and_explanation(editor: Editor, uri: str) -> None
         editor.request("c2l/explain", {"id": "nonsense"})
 
 
-def test_trigger_kinds_of_older_clients(editor: Editor, uri: str) -> None:
+def test_trigger_kinds_of_old_clients(editor: Editor, uri: str) -> None:
     plain = {"textDocument": {"uri": uri}, "position": {"line": 0, "character": 3}}
     for kind in (0, 7, "x"):
         result = editor.request("textDocument/inlineCompletion", {**plain, "context": {"triggerKind": kind}})

@@ -9,7 +9,7 @@ from lsprotocol import types as t
 from tests.support.editor import AUTOMATIC, Editor
 
 
-def test_an_explicit_request_gets_three_an_automatic_one(shared: Editor, place: str) -> None:
+def test_explicit_request_gets_three_candidates_automatic_one(shared: Editor, place: str) -> None:
     items = shared.complete(place, 0, 3)
     assert [item.insert_text for item in items] == ["_foo_g1_0()", "_foo_g1_1()", "_foo_g1_2()"]
     assert items[0].range == t.Range(t.Position(0, 3), t.Position(0, 3))
@@ -18,7 +18,7 @@ def test_an_explicit_request_gets_three_an_automatic_one(shared: Editor, place: 
     assert shared.texts(place, 0, 6, AUTOMATIC) == ["_foobar_g1_0()"]
 
 
-def test_closers_that_are_written_again_are_covered(shared: Editor, place: str) -> None:
+def test_repeated_closing_brackets_are_replaced(shared: Editor, place: str) -> None:
     shared.change(place, "f(CLOSE)  # 𝄞\ng(x)")
     item = (shared.complete(place, 0, 7))[0]
     assert (item.insert_text, item.range.end) == ("CLOSE_arg)", t.Position(0, 8))
@@ -27,7 +27,7 @@ def test_closers_that_are_written_again_are_covered(shared: Editor, place: str) 
     assert (item.insert_text, item.range.end) == ("_foo_g1_0()", t.Position(0, 5))
 
 
-def test_a_selected_popup_entry_is_extended(shared: Editor, place: str) -> None:
+def test_selected_popup_entry_is_continued(shared: Editor, place: str) -> None:
     shared.change(place, "os.pa")
     selected = t.Range(t.Position(0, 3), t.Position(0, 5))
     entry = {"range": {"start": {"line": 0, "character": 3}, "end": {"line": 0, "character": 5}}, "text": "path"}
@@ -37,38 +37,40 @@ def test_a_selected_popup_entry_is_extended(shared: Editor, place: str) -> None:
     assert items[0].range == selected
 
 
-def test_typing_along_asks_the_engine_nothing(shared: Editor, place: str) -> None:
+def test_typing_along_sends_no_request_to_the_engine(shared: Editor, place: str) -> None:
     first = (shared.complete(place, 0, 3, AUTOMATIC))[0]
     for at, char in enumerate(first.insert_text[:4]):
         shared.change(place, ((0, 3 + at), (0, 3 + at), char))
         item = (shared.complete(place, 0, 4 + at, AUTOMATIC))[0]
         assert item.insert_text == first.insert_text[at + 1 :]
         assert item.command.arguments == first.command.arguments
-    asked = [note["params"]["prefix"] for note in shared.engine_requests("complete") if note["params"]["path"] in place]
-    assert asked[0] == "foo"
-    assert set(asked) <= {"foo", "foo" + first.insert_text}  # the second is the look-ahead
+    prefixes = [
+        note["params"]["prefix"] for note in shared.engine_requests("complete") if note["params"]["path"] in place
+    ]
+    assert prefixes[0] == "foo"
+    assert set(prefixes) <= {"foo", "foo" + first.insert_text}  # the second is the prefetch
 
 
-def test_lines_have_the_documents_endings(shared: Editor, place: str) -> None:
+def test_completion_has_the_line_endings_of_the_document(shared: Editor, place: str) -> None:
     shared.change(place, "a\r\nLINES = (\r\n")
     assert (shared.texts(place, 1, 9))[0] == "LINES_one\r\n    two\r\n    three"
     assert shared.engine_requests("complete")[-1]["params"]["prefix"] == "a\nLINES = ("
 
 
-def test_documents_outside_every_folder_use_the_bare_model(shared: Editor, tmp_path: Path) -> None:
-    for odd in ((tmp_path / "other.py").as_uri(), "untitled:Untitled-1", "git:/x/a.py?ref"):
-        shared.open(odd, "bar")
-        assert shared.texts(odd, 0, 3, AUTOMATIC) == ["_bar_0()"]
+def test_documents_outside_every_folder_use_the_base_model(shared: Editor, tmp_path: Path) -> None:
+    for outside in ((tmp_path / "other.py").as_uri(), "untitled:Untitled-1", "git:/x/a.py?ref"):
+        shared.open(outside, "bar")
+        assert shared.texts(outside, 0, 3, AUTOMATIC) == ["_bar_0()"]
         assert shared.engine_requests("complete")[-1]["params"]["folder"] in ("", "/")
 
 
-def test_a_document_that_was_never_opened(shared: Editor) -> None:
+def test_document_that_was_never_opened(shared: Editor) -> None:
     assert shared.complete("file:///never.py", 3, 7) == []
     status = shared.request("c2l/status", {"textDocument": {"uri": "file:///never.py"}})
     assert status["disabledReason"] == "no-document"
 
 
-def test_a_request_that_was_overtaken_gives_no_reason(shared: Editor, place: str) -> None:
+def test_superseded_request_does_not_change_the_last_reason(shared: Editor, place: str) -> None:
     def last() -> str | None:
         report = shared.command("c2l.showReport", {"textDocument": {"uri": place}})
         return report["lastReason"] and report["lastReason"]["code"]
@@ -79,14 +81,14 @@ def test_a_request_that_was_overtaken_gives_no_reason(shared: Editor, place: str
     shared.change(place, "SLOW:5 foo")
     first = shared.send_completion(place, 0, 10)
     shared.until(lambda: "SLOW" in str(shared.engine_requests("complete")[-1]["params"]["prefix"]))
-    assert last() == "empty", "what is under way has not got anything"
+    assert last() == "empty", "a running request does not change the reason"
     shared.change(place, "foo")
     assert shared.texts(place, 0, 3)
     assert shared.items(first) is None
     assert last() is None
 
 
-def test_reasons_are_named(shared: Editor, place: str) -> None:
+def test_reasons_of_switches(shared: Editor, place: str) -> None:
     def reason() -> str | None:
         return (shared.request("c2l/status", {"textDocument": {"uri": place}})).get("disabledReason")
 
@@ -97,7 +99,7 @@ def test_reasons_are_named(shared: Editor, place: str) -> None:
     report = shared.command("c2l.showReport", {"textDocument": {"uri": place}})
     assert report["lastReason"]["code"] == "buffer"
     assert report["status"]["disabledReason"] == "buffer"
-    assert (shared.command("c2l.showReport", []))["lastReason"] is None  # Lua's empty table
+    assert (shared.command("c2l.showReport", []))["lastReason"] is None  # an empty Lua table
     assert shared.command("c2l.toggle", {"uri": place}) == {"enabled": True}
     assert shared.command("c2l.toggleLanguage", "python") == {"language": "python", "enabled": False}
     shared.open("untitled:1", "bar")

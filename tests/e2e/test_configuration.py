@@ -1,4 +1,4 @@
-"""Settings: pulled by folder, changed live, wrong ones named once, machine keys out of a workspace's reach."""
+"""Settings: pulled by folder, changed at run time, invalid ones reported once, machine scope enforced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.e2e.conftest import Start
 from tests.support.editor import AUTOMATIC, Editor, fake_command
 
 
-def test_settings_of_a_folder_are_pulled_and_followed_live(
+def test_settings_of_a_folder_are_pulled_and_updated(
     start: Start, tmp_path: Path, folder: Path, uri: str, user_file: Path
 ) -> None:
     user_file.write_text("[completion]\ncandidates = 2\nmaxNewTokens = 11\n", encoding="utf-8")
@@ -40,10 +40,10 @@ def test_settings_of_a_folder_are_pulled_and_followed_live(
     assert [key for key in ("c2l.completion.colour", "c2l.completion.debounceMs", "c2l.model.path")
             if not any(key in line for line in logged)] == []  # fmt: skip
     shown = [message.removeprefix("C2L: ") for message in editor.shown()]
-    assert shown == logged, "only the user can correct them: each pops up once"
+    assert shown == logged, "only the user can fix them, so each pops up once"
 
 
-def test_a_client_that_pushes_and_starts_with_options(start: Start, folder: Path, uri: str) -> None:
+def test_client_that_pushes_settings_and_sends_options(start: Start, folder: Path, uri: str) -> None:
     editor = start()
     options = {
         "completion": {"candidates": 1},
@@ -73,7 +73,7 @@ def test_a_client_that_pushes_and_starts_with_options(start: Start, folder: Path
     editor.until(lambda: editor.engine_requests("open_folder")[-1]["params"]["trusted"])
 
 
-def test_no_language_on_means_no_engine(start: Start, folder: Path, uri: str) -> None:
+def test_engine_does_not_start_without_an_enabled_language(start: Start, folder: Path, uri: str) -> None:
     editor = start()
     editor.initialize([folder], options={"enable": {"*": False}})
     assert (editor.status(lambda s: s["state"] == "disabled"))["kind"] == "Inactive"
@@ -85,7 +85,7 @@ def test_no_language_on_means_no_engine(start: Start, folder: Path, uri: str) ->
     assert len(editor.texts(uri, 0, 3)) == 3
 
 
-def test_an_editor_that_never_answers_does_not_stop_the_start(start: Start, folder: Path) -> None:
+def test_editor_that_never_sends_settings_does_not_block_the_start(start: Start, folder: Path) -> None:
     editor = start(fake_command())
     editor.handlers["workspace/configuration"] = lambda params: Editor.NO_REPLY
     editor.initialize([folder], configuration={})

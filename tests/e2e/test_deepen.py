@@ -1,4 +1,4 @@
-"""Training on request, from an editor: it is told how far that is, completes meanwhile, and can stop it."""
+"""Fine-tuning on request from an editor: progress, completions meanwhile, cancellation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.conftest import Start
 from tests.support.editor import AUTOMATIC, Editor
 
 
-def begun(start: Start, folder: Path, uri: str) -> Editor:
+def start_editor(start: Start, folder: Path, uri: str) -> Editor:
     editor = start()
     editor.initialize([folder], progress=True)
     editor.ready()
@@ -26,12 +26,12 @@ def bars(editor: Editor, kind: str) -> list[tuple[object, Plain]]:
     return [(token, value) for token, value in reports if token in ours and value["kind"] == kind]
 
 
-def test_it_is_told_and_goes_live(start: Start, folder: Path, uri: str) -> None:
-    editor = begun(start, folder, uri)
-    told = editor.command("c2l.deepenAdapter", {"steps": 12})
-    assert told["deep"] == "waiting"
+def test_finetuning_reports_progress_and_goes_live(start: Start, folder: Path, uri: str) -> None:
+    editor = start_editor(start, folder, uri)
+    adapter = editor.command("c2l.deepenAdapter", {"steps": 12})
+    assert adapter["deep"] == "waiting"
     training = editor.status(lambda status: status["adapter"]["deep"].startswith("training, "))
-    assert training["state"] == "ready", "completions go on meanwhile"
+    assert training["state"] == "ready", "completions continue meanwhile"
     assert editor.texts(uri, 0, 3, AUTOMATIC) == ["_foo_g1_0()"]
     editor.until(lambda: editor.adapters[-1]["trigger"] == "deep")
     assert editor.adapters[-1]["adapter"]["deep"].startswith("live: -0.100")
@@ -42,8 +42,8 @@ def test_it_is_told_and_goes_live(start: Start, folder: Path, uri: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["command", "bar"])
-def test_it_is_stopped(start: Start, folder: Path, uri: str, how: str) -> None:
-    editor = begun(start, folder, uri)
+def test_finetuning_can_be_cancelled(start: Start, folder: Path, uri: str, how: str) -> None:
+    editor = start_editor(start, folder, uri)
     editor.request("c2l/adapter/deepen", {})
     editor.until(lambda: bars(editor, "begin"))
     if how == "command":

@@ -1,4 +1,4 @@
-"""The end, in order and otherwise: neither server nor engine outlives the editor; the stream stays clean."""
+"""The end of a session: neither server nor engine outlives the editor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.e2e.conftest import Start
 from tests.support.editor import Editor, fake_command, slack
 
 LIMIT = 5.0 * slack()
-"""The bar: five seconds, on a machine that has time."""
+"""Required limit: five seconds on an idle machine."""
 
 
 Connect = Callable[[int | None], subprocess.Popen[bytes]]
@@ -32,7 +32,7 @@ def gone(processes: list[psutil.Process], limit: float = LIMIT) -> bool:
     return psutil.wait_procs(processes, timeout=limit)[1] == []
 
 
-def test_shutdown_and_exit(editor: Editor) -> None:
+def test_shutdown_and_exit_end_server_and_engine(editor: Editor) -> None:
     everyone = family(editor.process.pid)
     assert len(everyone) == 2
     before = time.monotonic()
@@ -43,7 +43,7 @@ def test_shutdown_and_exit(editor: Editor) -> None:
     assert gone(everyone[1:])
 
 
-def test_exit_without_shutdown_is_an_error(editor: Editor) -> None:
+def test_exit_without_shutdown_returns_1(editor: Editor) -> None:
     everyone = family(editor.process.pid)
     editor.notify("exit")
     assert editor.process.wait(LIMIT) == 1
@@ -51,7 +51,7 @@ def test_exit_without_shutdown_is_an_error(editor: Editor) -> None:
 
 
 @pytest.mark.parametrize("word", ["foo", "SLOW:60", "HANG"])
-def test_a_closed_pipe_ends_everything(editor: Editor, uri: str, word: str) -> None:
+def test_closed_pipe_ends_server_and_engine(editor: Editor, uri: str, word: str) -> None:
     everyone = family(editor.process.pid)
     editor.change(uri, word)
     editor.send_completion(uri, 0, len(word))
@@ -102,14 +102,14 @@ def _close(server: subprocess.Popen[bytes]) -> None:
     server.stdout.close()
 
 
-def test_an_editor_that_is_gone_while_its_pipe_stays_open(connect: Connect, sleeper: subprocess.Popen[bytes]) -> None:
+def test_ended_editor_with_open_pipe_ends_the_server(connect: Connect, sleeper: subprocess.Popen[bytes]) -> None:
     everyone = family(connect(sleeper.pid).pid)
     sleeper.kill()
     sleeper.wait()
     assert gone(everyone)
 
 
-def test_an_editor_that_is_gone_while_the_server_is_stuck(connect: Connect, sleeper: subprocess.Popen[bytes]) -> None:
+def test_ended_editor_ends_a_blocked_server(connect: Connect, sleeper: subprocess.Popen[bytes]) -> None:
     """Nobody reads the server's output any more and its loop is busy: the watch still ends it."""
     server = connect(sleeper.pid)
     everyone = family(server.pid)
@@ -122,7 +122,7 @@ def test_an_editor_that_is_gone_while_the_server_is_stuck(connect: Connect, slee
     assert gone(everyone, LIMIT + 1)
 
 
-def test_a_process_id_that_cannot_be_seen_changes_nothing(connect: Connect) -> None:
+def test_invisible_process_id_does_not_end_the_server(connect: Connect) -> None:
     server = connect(2**22 + 4321)
     everyone = family(server.pid)
     assert not gone(everyone, 2.5)
@@ -134,7 +134,7 @@ def test_a_process_id_that_cannot_be_seen_changes_nothing(connect: Connect) -> N
     "hostile",
     [b"Content-Length: 67108865\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"],
 )
-def test_a_stream_that_cannot_be_read_ends_the_server(hostile: bytes, connect: Connect) -> None:
+def test_malformed_stream_ends_the_server(hostile: bytes, connect: Connect) -> None:
     server = connect(None)
     everyone = family(server.pid)
     server.stdin.write(hostile)
@@ -144,7 +144,7 @@ def test_a_stream_that_cannot_be_read_ends_the_server(hostile: bytes, connect: C
     assert b'"code": -32700' in server.stdout.read()
 
 
-def test_terminate_is_an_orderly_end(start: Start, folder: Path) -> None:
+def test_sigterm_ends_server_and_engine(start: Start, folder: Path) -> None:
     editor = start()
     editor.initialize([folder])
     editor.ready()

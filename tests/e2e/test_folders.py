@@ -1,4 +1,4 @@
-"""Several workspace folders: one adapter each, innermost first, added and removed while running."""
+"""Several workspace folders: one adapter each, innermost first, added and removed at run time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def event(added: list[Path] = [], removed: list[Path] = []) -> Plain:  # noqa: B
     return {"event": {"added": named(added), "removed": named(removed)}}
 
 
-def test_folders_come_and_go(start: Start, folder: Path, uri: str) -> None:
+def test_folders_are_added_and_removed(start: Start, folder: Path, uri: str) -> None:
     inner = folder / "inner dir"
     inner.mkdir()
     editor = start()
@@ -46,7 +46,7 @@ def test_folders_come_and_go(start: Start, folder: Path, uri: str) -> None:
         editor.request("c2l/adapter/info", {})
 
 
-def test_the_adapters_operations(start: Start, folder: Path, uri: str, tmp_path: Path) -> None:
+def test_adapter_operations(start: Start, folder: Path, uri: str, tmp_path: Path) -> None:
     editor = start()
     editor.initialize([folder])
     editor.ready()

@@ -1,4 +1,4 @@
-"""A server that is killed takes its engine with it, also one that hangs, loads or computes and hears nothing."""
+"""A killed server ends its engine, even if the engine is blocked and reads no input."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel does it o
         pytest.param("ctypes.PyDLL(None).sleep(600)", True, marks=linux, id="native code that holds the lock"),
     ],
 )
-def test_an_engine_that_is_stuck_ends_with_a_killed_server(does: str, by_kernel: bool, folder: Path, tmp_path: Path):
+def test_blocked_engine_ends_with_a_killed_server(does: str, by_kernel: bool, folder: Path, tmp_path: Path):
     mark = tmp_path / "stuck"
     unknown = "" if by_kernel else "parent_watch.exit_with_parent = lambda: None"  # as where no kernel helps
     engine = ENGINE.format(unknown_parent=unknown, mark=str(mark), does=does)
@@ -58,7 +58,7 @@ def test_an_engine_that_is_stuck_ends_with_a_killed_server(does: str, by_kernel:
 
 
 def ended(process: psutil.Process) -> bool:
-    """Whether it ends in time. It has no parent here any more, so a first process that reaps nobody shows a zombie."""
+    """Whether the process ends within LIMIT. A zombie counts: process 1 may not reap it."""
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         try:

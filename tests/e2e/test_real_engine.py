@@ -1,4 +1,4 @@
-"""The whole, with nothing faked: the shipped model, a repository on disk, the command line's own `serve --stdio`.
+"""The complete system without fakes: the shipped model, a repository on disk, `c2l-lsp serve --stdio`.
 
 One server and one repository for the file; the tests run in order and each leaves the editor usable.
 """
@@ -73,7 +73,7 @@ def main(real: Editor) -> str:
     return uri
 
 
-def test_from_start_to_the_first_adapter(real: Editor) -> None:
+def test_start_to_first_adapter(real: Editor) -> None:
     status = real.status(lambda s: s["state"] == "ready" and s["adapter"], 150)
     assert status["model"] in SHIPPED
     assert status["adapter"]["generation"] >= 1
@@ -99,10 +99,10 @@ def test_completions_with_and_without_the_adapter(real: Editor, main: str) -> No
     assert [item.insert_text for item in real.complete(main, *END)] == [item.insert_text for item in items]
 
 
-def test_an_automatic_completion_is_one_and_in_time(real: Editor, main: str) -> None:
-    real.change(main, f"# unasked\n{OPEN}")  # nothing was asked for here before: several that fit on would be kept
+def test_automatic_request_gets_at_most_one_candidate(real: Editor, main: str) -> None:
+    real.change(main, f"# automatic\n{OPEN}")  # a text without a cached explicit result, which has several candidates
     real.complete(main, END[0] + 1, END[1], AUTOMATIC)
-    real.change(main, f"# unasked\n{OPEN}w")
+    real.change(main, f"# automatic\n{OPEN}w")
     items = real.complete(main, END[0] + 1, END[1] + 1, AUTOMATIC)
     assert items is not None
     assert len(items) <= 1
@@ -111,7 +111,7 @@ def test_an_automatic_completion_is_one_and_in_time(real: Editor, main: str) -> 
     assert report["withAdapter"]["shown"] >= 1
 
 
-def test_a_popup_entry_is_extended(real: Editor, main: str) -> None:
+def test_popup_entry_is_continued(real: Editor, main: str) -> None:
     place = t.Range(t.Position(4, 16), t.Position(*END))
     positions = {"start": {"line": 4, "character": 16}, "end": {"line": END[0], "character": END[1]}}
     entry = {"range": positions, "text": "open_warehouse"}
@@ -119,7 +119,7 @@ def test_a_popup_entry_is_extended(real: Editor, main: str) -> None:
     assert all(item.insert_text.startswith("open_warehouse") and item.range == place for item in items)
 
 
-def test_a_cancelled_completion_is_answered_at_once(real: Editor, main: str) -> None:
+def test_cancelled_completion_is_answered(real: Editor, main: str) -> None:
     for number in range(10):
         real.change(main, f"# {number}\n{OPEN}")
         waiting = real.send_completion(main, END[0] + 1, END[1])
@@ -131,7 +131,7 @@ def test_a_cancelled_completion_is_answered_at_once(real: Editor, main: str) -> 
     assert real.complete(main, END[0] + 1, END[1]) is not None
 
 
-def test_a_file_on_disk_becomes_a_generation(real: Editor) -> None:
+def test_new_file_leads_to_a_new_generation(real: Editor) -> None:
     work = real.engine_log.parent / "work"
     before = len(real.adapters)
     (work / "fresh.py").write_text("def close_warehouse(warehouse):\n    warehouse.shelves.clear()\n", encoding="utf-8")
@@ -140,27 +140,27 @@ def test_a_file_on_disk_becomes_a_generation(real: Editor) -> None:
     assert real.adapters[-1]["changedFiles"] >= 1
 
 
-def test_positions_and_text_with_odd_characters(real: Editor, main: str) -> None:
+def test_positions_after_non_bmp_and_separator_characters(real: Editor, main: str) -> None:
     real.change(main, 'x = "𝄞\u2028\x0c"; y = (\r\n')
     items = real.complete(main, 0, 16)
     assert all(item.range.start == t.Position(0, 16) for item in items)
 
 
-def test_an_engine_that_is_killed_comes_back_with_its_adapter(real: Editor, main: str) -> None:
+def test_killed_engine_restarts_with_its_adapter(real: Editor, main: str) -> None:
     generation = real.adapters[-1]["generation"]
     engine = real.engines()[0]
-    told, statuses = len(real.adapters), len(real.statuses)
+    adapters, statuses = len(real.adapters), len(real.statuses)
     engine.kill()
     psutil.wait_procs([engine], timeout=5)
-    real.until(lambda: len(real.adapters) > told, 90)
-    assert real.adapters[told]["trigger"] == "restore"
-    assert real.adapters[told]["generation"] >= generation
+    real.until(lambda: len(real.adapters) > adapters, 90)
+    assert real.adapters[adapters]["trigger"] == "restore"
+    assert real.adapters[adapters]["generation"] >= generation
     assert "starting" in [status["state"] for status in real.statuses[statuses:]]
     real.ready(90)
     assert real.complete(main, *END)
 
 
-def test_unloading_and_loading(real: Editor, main: str) -> None:
+def test_unload_and_load(real: Editor, main: str) -> None:
     real.command("c2l.unloadModel")
     assert real.engines() == []
     real.request("c2l/model/load", {})
@@ -168,8 +168,8 @@ def test_unloading_and_loading(real: Editor, main: str) -> None:
     assert real.complete(main, *END)
 
 
-def test_exporting_the_adapter(real: Editor, tmp_path: Path) -> None:
-    """On so little text the engine may find that an adapter does not help; then it says that there is none."""
+def test_export_adapter(real: Editor, tmp_path: Path) -> None:
+    """With so little text, validation may reject the adapter; then there is nothing to export."""
     info = real.request("c2l/adapter/info", {})
     export = real.send("c2l/adapter/export", {"out": str(tmp_path / "adapter"), "rank": 8})
     if info["scale"] == 0:

@@ -1,4 +1,4 @@
-"""The engine dies, hangs or never starts: the editor sees a status, requests are answered, nothing is left behind."""
+"""The engine crashes, hangs or does not start: status, answers to requests, and no process left behind."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.e2e.conftest import Start
 from tests.support.editor import Editor
 
 
-def test_a_broken_engine_is_replaced(editor: Editor, uri: str) -> None:
+def test_failed_engine_is_replaced(editor: Editor, uri: str) -> None:
     editor.until(lambda: editor.engine_requests("buffer"))
     for word in ("DIE", "HANG", "GARBAGE"):
-        before, told = editor.engines()[0].pid, len(editor.statuses)
+        before, seen = editor.engines()[0].pid, len(editor.statuses)
         editor.change(uri, word)
         assert editor.complete(uri, 0, len(word)) == []
         editor.until(lambda before=before: [engine.pid for engine in editor.engines()] not in ([], [before]))
-        editor.until(lambda told=told: "ready" in [status["state"] for status in editor.statuses[told:]])
-        assert "starting" in [status["state"] for status in editor.statuses[told:]]
+        editor.until(lambda seen=seen: "ready" in [status["state"] for status in editor.statuses[seen:]])
+        assert "starting" in [status["state"] for status in editor.statuses[seen:]]
         editor.change(uri, "foo")
         assert editor.texts(uri, 0, 3) != []
         replacement = editor.engines()[0].pid
@@ -27,10 +27,10 @@ def test_a_broken_engine_is_replaced(editor: Editor, uri: str) -> None:
             note["method"] for note in editor.engine_requests() if note["pid"] == replacement and "method" in note
         ]
         assert methods[:3] == ["hello", "open_folder", "buffer"]
-        time.sleep(0.6)  # it has settled: the next end is no failed start
+        time.sleep(0.6)  # now it is stable: the next end is no failed start
 
 
-def test_an_engine_killed_from_outside(editor: Editor, uri: str) -> None:
+def test_killed_engine_is_replaced(editor: Editor, uri: str) -> None:
     for _ in range(2):
         for engine in editor.engines():
             engine.kill()
@@ -40,7 +40,7 @@ def test_an_engine_killed_from_outside(editor: Editor, uri: str) -> None:
         assert editor.texts(uri, 0, 3) != []
 
 
-def test_safe_mode_says_why_and_can_be_left(start: Start, folder: Path, uri: str) -> None:
+def test_failed_state_names_the_reason_and_restart_leaves_it(start: Start, folder: Path, uri: str) -> None:
     editor = start(FAKE_START="die")
     editor.initialize([folder])
     status = editor.status(lambda status: status["state"] == "failed")
@@ -57,7 +57,7 @@ def test_safe_mode_says_why_and_can_be_left(start: Start, folder: Path, uri: str
     assert len(editor.engine_requests("hello")) == 6
 
 
-def test_a_model_that_cannot_be_found_is_said_at_once(start: Start, folder: Path) -> None:
+def test_missing_model_is_reported_at_once(start: Start, folder: Path) -> None:
     editor = start(FAKE_START="error")
     editor.initialize([folder], progress=True)
     status = editor.status(lambda status: status["state"] == "failed")
@@ -66,17 +66,17 @@ def test_a_model_that_cannot_be_found_is_said_at_once(start: Start, folder: Path
     assert editor.shown() == [f"C2L: {status['message']}"]
 
 
-def test_an_editor_with_buttons_is_told_what_kind_of_problem_it_is(start: Start, folder: Path) -> None:
+def test_structured_problems_name_code_and_setting(start: Start, folder: Path) -> None:
     for how, code in (("error", "model"), ("die", "engine")):
         editor = start(FAKE_START=how)
         editor.initialize([folder], options={"showsProblems": True, "completion": {"candidates": "many"}})
         editor.until(lambda editor=editor: len(editor.problems) > 1)
-        told = [(one["code"], one["setting"]) for one in editor.problems]
-        assert told == [("setting", "c2l.completion.candidates"), (code, "")]
+        problems = [(one["code"], one["setting"]) for one in editor.problems]
+        assert problems == [("setting", "c2l.completion.candidates"), (code, "")]
         assert editor.shown() == []
 
 
-def test_a_switched_off_adapter_stays_off_in_the_next_engine(editor: Editor, uri: str, folder: Path) -> None:
+def test_disabled_adapter_stays_disabled_in_the_next_engine(editor: Editor, uri: str, folder: Path) -> None:
     assert (editor.command("c2l.toggleAdapter"))["enabled"] is False
     for engine in editor.engines():
         engine.kill()
@@ -84,16 +84,16 @@ def test_a_switched_off_adapter_stays_off_in_the_next_engine(editor: Editor, uri
     assert (editor.ready())["adapter"]["enabled"] is False
     editor.command("c2l.unloadModel")
     editor.until(lambda: editor.engines() == [])
-    assert (editor.command("c2l.toggleAdapter"))["enabled"] is True, "also while no engine runs"
+    assert (editor.command("c2l.toggleAdapter"))["enabled"] is True, "also without a running engine"
     assert (editor.command("c2l.toggleAdapter"))["enabled"] is False
     editor.statuses.clear()
     assert editor.texts(uri, 0, 3) == ["_foo_0()", "_foo_1()", "_foo_2()"]
     assert (editor.ready())["adapter"]["enabled"] is False
-    told = [note["params"] for note in editor.engine_requests("set_enabled")]
-    assert told == [{"folder": str(folder), "enabled": False}] * 3, "each engine is told"
+    sent = [note["params"] for note in editor.engine_requests("set_enabled")]
+    assert sent == [{"folder": str(folder), "enabled": False}] * 3, "sent to each engine"
 
 
-def test_what_was_switched_off_survives_the_server(start: Start, folder: Path, uri: str) -> None:
+def test_switches_are_restored_in_the_next_server(start: Start, folder: Path, uri: str) -> None:
     switches = {"off": True, "documents": {uri: False}, "adaptersOff": [str(folder)], "languages": {"lua": False}}
     editor = start()
     editor.initialize([folder], options={"switches": switches})

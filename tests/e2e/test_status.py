@@ -1,4 +1,4 @@
-"""Status, progress and messages on the way from start to ready, in trouble, and unloaded."""
+"""Status, progress and messages: from start to ready, after a warning, and unloaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def bars(editor: Editor) -> dict[object, list[str]]:
     return found
 
 
-def test_from_start_to_ready_with_progress(start: Start, folder: Path) -> None:
+def test_states_and_progress_from_start_to_ready(start: Start, folder: Path) -> None:
     editor = start()
     editor.initialize([folder], progress=True, process_id=None)
     editor.ready()
@@ -33,7 +33,7 @@ def test_from_start_to_ready_with_progress(start: Start, folder: Path) -> None:
     assert editor.shown() == []
 
 
-def test_trouble_is_told_once_and_completions_go_on(start: Start, folder: Path, uri: str) -> None:
+def test_warning_is_shown_once_and_completions_continue(start: Start, folder: Path, uri: str) -> None:
     editor = start(FAKE_FOLDER="trouble")
     editor.initialize([folder], options={"showNotifications": "onWarning"})
     status = editor.status(lambda status: status["state"] == "degraded")
@@ -42,10 +42,10 @@ def test_trouble_is_told_once_and_completions_go_on(start: Start, folder: Path, 
     assert editor.shown() == ["C2L: No space is left."]
     editor.open(uri, "foo")
     assert editor.texts(uri, 0, 3) != []
-    assert editor.progress() == []  # this client cannot show bars
+    assert editor.progress() == []  # this client does not support progress
 
 
-def test_unloading_gives_the_memory_back_until_it_is_needed(start: Start, folder: Path, uri: str) -> None:
+def test_unloaded_engine_starts_with_the_next_request(start: Start, folder: Path, uri: str) -> None:
     editor = start()
     editor.initialize([folder])
     editor.ready()
@@ -54,7 +54,7 @@ def test_unloading_gives_the_memory_back_until_it_is_needed(start: Start, folder
     editor.command("c2l.unloadModel")
     assert (editor.status(lambda s: s["state"] == "unloaded"))["kind"] == "Inactive"
     editor.until(lambda: editor.engines() == [])
-    assert editor.texts(uri, 0, 3) != []  # an explicit request waits for the engine to come back
+    assert editor.texts(uri, 0, 3) != []  # an explicit request waits for the engine
     editor.ready()
     editor.request("c2l/model/unload", {})
     editor.request("c2l/model/load", {})
@@ -65,10 +65,10 @@ def test_unloading_gives_the_memory_back_until_it_is_needed(start: Start, folder
     )
 
 
-def test_why_a_request_was_in_vain(editor: Editor, uri: str) -> None:
+def test_last_reason_of_a_document(editor: Editor, uri: str) -> None:
     def why() -> tuple[str | None, str | None]:
-        told = editor.request("c2l/status", {"textDocument": {"uri": uri}})
-        return told.get("lastReason"), told.get("disabledReason")
+        status = editor.request("c2l/status", {"textDocument": {"uri": uri}})
+        return status.get("lastReason"), status.get("disabledReason")
 
     assert why() == (None, None)
     editor.change(uri, "NOTHING")
@@ -77,14 +77,14 @@ def test_why_a_request_was_in_vain(editor: Editor, uri: str) -> None:
     editor.change(uri, "LEFT_OUT")
     for _ in range(2):
         assert editor.texts(uri, 0, 8) == []
-    assert why() == ("left-out", "left-out"), "an ignored file is no poor guess, and stays ignored"
-    assert len(editor.engine_requests("complete")) == 3, "that it is left out is not kept: it may be let in"
+    assert why() == ("left-out", "left-out"), "an excluded file stays excluded"
+    assert len(editor.engine_requests("complete")) == 3, "exclusion is not cached, because the user may lift it"
     editor.change(uri, "foo")
     assert editor.texts(uri, 0, 3) != []
     assert why() == (None, None)
 
 
-def test_a_switch_of_one_document_is_told_too(editor: Editor, uri: str) -> None:
+def test_toggle_of_one_document_sends_the_status(editor: Editor, uri: str) -> None:
     before = len(editor.statuses)
     editor.command("c2l.toggle", {"uri": uri})
     editor.until(lambda: len(editor.statuses) > before)

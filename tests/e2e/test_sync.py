@@ -1,4 +1,4 @@
-"""Text and positions in the three encodings, as the engine sees them, over characters that break naive splitting."""
+"""Text and positions in the three encodings, with characters that break `str.splitlines`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def offsets(text: str, encoding: str) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("encoding", sorted(UNIT))
-def test_edits_of_every_kind_keep_the_text(start: Start, folder: Path, uri: str, encoding: str) -> None:
+def test_edits_keep_server_and_editor_in_sync(start: Start, folder: Path, uri: str, encoding: str) -> None:
     editor = start()
     result = editor.initialize([folder], encodings=[encoding])
     assert result.capabilities.position_encoding == encoding
@@ -58,7 +58,7 @@ def test_edits_of_every_kind_keep_the_text(start: Start, folder: Path, uri: str,
         assert seen == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def test_positions_past_the_end_are_the_end(editor: Editor, uri: str) -> None:
+def test_positions_past_the_end_are_clamped(editor: Editor, uri: str) -> None:
     items = editor.complete(uri, 99, 99)
     assert (items[0].range.start.line, items[0].range.start.character) == (0, 3)
     editor.change(uri, ((5, 0), (9, 9), "bar"))
@@ -70,7 +70,7 @@ def test_positions_past_the_end_are_the_end(editor: Editor, uri: str) -> None:
     assert (editor.texts(uri, 0, 12))[0].startswith("_again")
 
 
-def test_unsaved_text_reaches_the_engine_and_is_taken_back(editor: Editor, uri: str) -> None:
+def test_unsaved_text_is_sent_to_the_engine_and_withdrawn(editor: Editor, uri: str) -> None:
     def texts() -> list[str | None]:
         return [note["params"]["text"] for note in editor.engine_requests("buffer")]
 

@@ -20,7 +20,7 @@ def fake_env(tmp_path: Path) -> Callable[..., dict[str, str]]:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Callable[..., list[dict]]:
+def engine_requests(tmp_path: Path) -> Callable[..., list[dict]]:
     """The log of the fake engines so far, or its lines for one method."""
 
     def read(method: str | None = None) -> list[dict]:

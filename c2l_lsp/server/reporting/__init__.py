@@ -1,1 +1,1 @@
-"""What the server tells the user: status, statistics, progress bars. Decides nothing."""
+"""Output to the user: status, statistics and progress bars. Reports decisions that are made elsewhere."""

@@ -58,11 +58,11 @@ class ProgressBars:
             bar.sent_at = now
             self._send(bar, "report")
 
-    def end(self, key: object, message: str = "") -> None:
+    def end(self, key: object) -> None:
         """Remove a bar, if there is one with this key."""
         bar = self._bars.pop(key, None)
         if bar is not None:
-            bar.ended, bar.message = True, message
+            bar.ended, bar.message = True, ""
             if bar.begun:
                 self._send(bar, "end")
 

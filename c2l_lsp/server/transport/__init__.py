@@ -1,4 +1,4 @@
-"""Bytes, messages and processes: the stdio stream, JSON-RPC, the editor contract, the engine process.
+"""Connections of the server: the stdio stream, JSON-RPC, the editor contract, the engine process.
 
-Nothing here knows documents or decides what is suggested.
+Independent of documents and of how completions are computed.
 """

@@ -115,7 +115,7 @@ class EngineClient:
             self._set_state(EngineState.STARTING)
             self._task = asyncio.ensure_future(self._supervise())
 
-    async def stop(self, state: EngineState = EngineState.OFF, message: str = "") -> None:
+    async def stop(self, state: EngineState = EngineState.OFF) -> None:
         """End the process and its supervision, and enter `state`."""
         task, self._task = self._task, None
         if task is not None and not task.done():
@@ -127,7 +127,7 @@ class EngineClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close(self.policy.close_grace)
-        self._set_state(state, message)
+        self._set_state(state)
 
     async def unload(self) -> None:
         """End the process to free its memory; the next `wake()` starts it again."""
@@ -182,7 +182,7 @@ class EngineClient:
     def open_folder(self, record: wire.OpenFolder) -> bool:
         """Open a folder or change its settings; returns False if nothing relevant changed.
 
-        New settings make the engine open the folder anew, so the folder's buffers are sent again.
+        New settings make the engine open the folder again, so the folder's buffers are sent again.
         """
         old = self.folders.get(record.folder)
         self.folders[record.folder] = record
@@ -340,7 +340,7 @@ class EngineClient:
                 await connection.kill("The engine did not respond and was stopped.")
 
     async def _answers_ping(self, connection: Connection) -> bool:
-        """Whether the engine answers a ping in time. A process that gets no CPU time is given several timeouts."""
+        """Whether the engine answers a ping in time. A process without CPU time gets several attempts."""
         for _ in range(self.policy.max_starved_pings):
             cpu_before, pid = liveness.cpu_seconds(connection.process.pid), connection.process.pid
             sent_at, last_frame_at = _now(), connection.last_frame_at

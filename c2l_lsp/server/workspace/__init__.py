@@ -1,1 +1,1 @@
-"""What the editor has open: folders, documents, unsaved buffers, layered settings. No requests are answered here."""
+"""What is open in the editor: folders, documents, buffers for the engine, and the settings layers."""

@@ -1,7 +1,7 @@
 """Open documents: text, incremental edits and positions. Independent of pygls and of the engine.
 
 A line ends at \\n, \\r\\n or \\r only, as LSP specifies. `str.splitlines` is not used: it also splits at form feeds,
-U+2028 and six other characters, after which every incremental edit would be applied in the wrong place. Columns in the
+U+2028 and six other characters, after which incremental edits would be applied at wrong positions. Columns in the
 server count code points; columns of the editor count utf-8, utf-16 or utf-32 code units.
 """
 

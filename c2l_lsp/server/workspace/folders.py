@@ -43,9 +43,6 @@ class Folders:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._uris))
 
-    def __len__(self) -> int:
-        return len(self._uris)
-
     def resolve(self, uri: str) -> WorkspacePath:
         """The innermost folder that contains a document, and the path inside it."""
         path = to_path(uri)

@@ -1,7 +1,8 @@
 """The effective settings of each folder: the user's file, initialization options and workspace settings, merged.
 
 Reports every invalid key once. Only the user's file and the initialization option `userSettings` may set MACHINE_ONLY
-groups. That option is safe because whoever sets it also chooses the server's command; workspace settings are not.
+groups. That option comes from the editor's configuration, which also chooses the server's command; workspace settings
+are not trusted.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def _without_defaults(values: Mapping[str, Any], current: Settings) -> dict[str,
     result = {**_mapping(inner), **{key: value for key, value in values.items() if key != "c2l"}}
     allowed = (msgspec.to_builtins(current), msgspec.to_builtins(Settings()))
     for group in MACHINE_ONLY & result.keys():
-        given = result[group]
-        if isinstance(given, Mapping):
+        group_values = result[group]
+        if isinstance(group_values, Mapping):
             result[group] = {
-                k: v for k, v in given.items() if all(v != known[group].get(k) for known in allowed)
+                k: v for k, v in group_values.items() if all(v != known[group].get(k) for known in allowed)
             } or None
-    return {group: given for group, given in result.items() if given is not None}
+    return {group: value for group, value in result.items() if value is not None}

@@ -120,11 +120,11 @@ async def test_newer_request_cancels_the_older_one_of_its_document(
 
 async def test_cancelled_request_is_cancelled_in_the_engine(suggester: Suggester, engine: FakeEngine) -> None:
     engine.delay = 5
-    asked = asyncio.ensure_future(suggester.suggest(query()))
+    task = asyncio.ensure_future(suggester.suggest(query()))
     await asyncio.sleep(0.05)
-    asked.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asked
+        await task
     await asyncio.sleep(0)
     assert engine.cancelled == 1
 
@@ -187,10 +187,10 @@ async def test_result_computed_during_a_change_of_adapter_is_not_cached(
     suggester: Suggester, engine: FakeEngine
 ) -> None:
     engine.delay = 0.1
-    asked = asyncio.ensure_future(suggester.suggest(query("a", invoked=True)))
+    task = asyncio.ensure_future(suggester.suggest(query("a", invoked=True)))
     await asyncio.sleep(0.02)
     suggester.adapter_changed("/w")
-    assert texts(await asked) == ("+1",)
+    assert texts(await task) == ("+1",)
     assert texts(await suggester.suggest(query("a", invoked=True))) == ("+2",)
 
 
@@ -277,10 +277,10 @@ async def test_only_an_explicit_request_waits_for_the_engine_to_start(
     engine.is_ready = False
     assert await suggester.suggest(query()) == Answer(reason=Reason.STARTING)
     assert engine.wake_calls == 1
-    asked = asyncio.ensure_future(suggester.suggest(query(invoked=True)))
+    task = asyncio.ensure_future(suggester.suggest(query(invoked=True)))
     await asyncio.sleep(0.05)
-    assert not asked.done()
-    asked.cancel()
+    assert not task.done()
+    task.cancel()
     assert statistics.totals.reasons == {"starting": 1}
 
 

@@ -40,7 +40,7 @@ async def test_bar_from_begin_to_end() -> None:
     await asyncio.sleep(0.11)
     bars.update("w", "C2L: w", "2 of 4", 0.5)
     bars.update("w", "C2L: w", "3 of 4", 0.75)
-    bars.end("w", "done")
+    bars.end("w")
     bars.end("w")
     assert [value["kind"] for _, value in editor.sent] == ["begin", "report", "end"]
     assert editor.sent[0][1] == {

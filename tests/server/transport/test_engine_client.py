@@ -66,7 +66,7 @@ async def make(fake_env: Callable[..., dict[str, str]]) -> AsyncIterator[Callabl
         await engine.client.stop()
 
 
-async def test_start_complete_and_stop(make: Callable[..., Engine], asked: Callable[..., list]) -> None:
+async def test_start_complete_and_stop(make: Callable[..., Engine], engine_requests: Callable[..., list]) -> None:
     engine = make()
     assert await engine.client.wait_ready(10)
     answer = await engine.client.complete(request("foo"), 5)
@@ -79,21 +79,23 @@ async def test_start_complete_and_stop(make: Callable[..., Engine], asked: Calla
         EngineState.READY,
         EngineState.OFF,
     ]
-    assert asked()[-1] == {"pid": pid, "ended": True}
+    assert engine_requests()[-1] == {"pid": pid, "ended": True}
     assert not psutil.pid_exists(pid)
     with pytest.raises(EngineError):
         await engine.client.complete(request("foo"), 5)
 
 
-async def test_cancelled_caller_cancels_the_request_in_the_engine(make: Callable[..., Engine], asked: Callable) -> None:
+async def test_cancelled_caller_cancels_the_request_in_the_engine(
+    make: Callable[..., Engine], engine_requests: Callable
+) -> None:
     engine = make()
     await engine.client.wait_ready(10)
     waiting = asyncio.ensure_future(engine.client.complete(request("SLOW:5"), 20))
-    await engine.until(lambda: asked("complete"))
+    await engine.until(lambda: engine_requests("complete"))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    await engine.until(lambda: any("cancelled" in note for note in asked()), 2)
+    await engine.until(lambda: any("cancelled" in note for note in engine_requests()), 2)
     connection = engine.client._connection
     await engine.until(lambda: not connection.pending, 2)
 
@@ -109,7 +111,7 @@ async def test_late_reply_is_a_timeout_and_the_next_request_works(make: Callable
 
 
 async def test_crash_fails_pending_requests_and_state_is_sent_again(
-    make: Callable[..., Engine], asked: Callable[..., list]
+    make: Callable[..., Engine], engine_requests: Callable[..., list]
 ) -> None:
     engine = make()
     folder = wire.OpenFolder(folder="/w", settings=Settings())
@@ -126,9 +128,9 @@ async def test_crash_fails_pending_requests_and_state_is_sent_again(
     assert await engine.client.wait_ready(5)
     assert time.monotonic() - before < 5
     assert (await engine.client.complete(request("a"), 5)).texts
-    pids = [note["pid"] for note in asked("hello")]
+    pids = [note["pid"] for note in engine_requests("hello")]
     assert len(pids) == 2
-    sent = [(n["method"], n["params"].get("path")) for n in asked() if n["pid"] == pids[1] and "method" in n]
+    sent = [(n["method"], n["params"].get("path")) for n in engine_requests() if n["pid"] == pids[1] and "method" in n]
     assert sent[:3] == [("hello", None), ("open_folder", None), ("buffer", "a.py")]
     assert EngineState.RESTARTING in [state for state, _ in engine.states]
 
@@ -145,11 +147,11 @@ async def test_engine_that_hangs_or_sends_garbage_is_replaced(make: Callable[...
 
 
 async def test_three_failed_starts_lead_to_failed_state_with_the_reason(
-    make: Callable[..., Engine], asked: Callable
+    make: Callable[..., Engine], engine_requests: Callable
 ) -> None:
     engine = make(FAKE_START="die")
     await engine.until(lambda: engine.client.state is EngineState.FAILED)
-    assert len(asked("hello")) == 3
+    assert len(engine_requests("hello")) == 3
     assert "No module named 'torch' at worker.py:12" in engine.client.message
     assert not await engine.client.wait_ready(1)
     with pytest.raises(EngineError, match="torch"):
@@ -159,17 +161,19 @@ async def test_three_failed_starts_lead_to_failed_state_with_the_reason(
     assert await engine.client.wait_ready(10)
 
 
-async def test_engine_that_hangs_at_every_first_request_fails(make: Callable[..., Engine], asked: Callable) -> None:
+async def test_engine_that_hangs_at_every_first_request_fails(
+    make: Callable[..., Engine], engine_requests: Callable
+) -> None:
     """It runs until the ping times out, which must not count as a stable process."""
     engine = make()
     for number in range(1, 4):
         await engine.until(
-            lambda number=number: len(asked("hello")) == number and engine.client.state is EngineState.READY
+            lambda number=number: len(engine_requests("hello")) == number and engine.client.state is EngineState.READY
         )
         with pytest.raises(EngineError):
             await engine.client.complete(request("HANG"), 8)
     await engine.until(lambda: engine.client.state is EngineState.FAILED)
-    assert len(asked("hello")) == 3
+    assert len(engine_requests("hello")) == 3
 
 
 async def test_two_failed_starts_are_retried(make: Callable[..., Engine]) -> None:
@@ -177,12 +181,12 @@ async def test_two_failed_starts_are_retried(make: Callable[..., Engine]) -> Non
     assert await engine.client.wait_ready(10)
 
 
-async def test_model_error_is_not_retried(make: Callable[..., Engine], asked: Callable) -> None:
+async def test_model_error_is_not_retried(make: Callable[..., Engine], engine_requests: Callable) -> None:
     engine = make(FAKE_START="error")
     await engine.until(lambda: engine.client.state is EngineState.FAILED)
     assert engine.client.message == "The model auto cannot be found."
     await asyncio.sleep(0.3)
-    assert len(asked("hello")) == 1
+    assert len(engine_requests("hello")) == 1
     assert engine.client.pid is None
 
 
@@ -212,14 +216,14 @@ async def test_idle_engine_is_unloaded_and_wake_starts_it(make: Callable[..., En
     assert (await engine.client.complete(request("a"), 5)).texts
 
 
-async def test_stop_in_any_state_leaves_no_process(make: Callable[..., Engine], asked: Callable) -> None:
+async def test_stop_in_any_state_leaves_no_process(make: Callable[..., Engine], engine_requests: Callable) -> None:
     for pause in (0.0, 0.005, 0.02, 0.05, 0.1, 0.2):
         engine = make()
         await asyncio.sleep(pause)
         await engine.client.stop()
         assert engine.client.pid is None
     await asyncio.sleep(0.3)
-    assert not [note["pid"] for note in asked("hello") if psutil.pid_exists(note["pid"])]
+    assert not [note["pid"] for note in engine_requests("hello") if psutil.pid_exists(note["pid"])]
 
 
 async def test_engine_that_ignores_sigterm_is_killed(make: Callable[..., Engine]) -> None:
@@ -234,11 +238,11 @@ async def test_engine_that_ignores_sigterm_is_killed(make: Callable[..., Engine]
     assert not psutil.pid_exists(pid)
 
 
-async def test_many_cancelled_requests_all_end(make: Callable[..., Engine], asked: Callable) -> None:
+async def test_many_cancelled_requests_all_end(make: Callable[..., Engine], engine_requests: Callable) -> None:
     engine = make(Policy(ping_interval=30))
     await engine.client.wait_ready(10)
     tasks = [asyncio.ensure_future(engine.client.complete(request(f"SLOW:3 {n}"), 20)) for n in range(200)]
-    await engine.until(lambda: len(asked("complete")) >= 100)
+    await engine.until(lambda: len(engine_requests("complete")) >= 100)
     for waiting in tasks:
         waiting.cancel()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -255,12 +259,12 @@ async def test_errors_keep_their_class(make: Callable[..., Engine]) -> None:
     connection.cancel(request_id)
     with pytest.raises(RequestCancelled):
         await asyncio.wait_for(future, 5)
-    with pytest.raises(C2LError, match="over the limit"):
+    with pytest.raises(C2LError, match="exceeds the limit"):
         connection.send("complete", request("x" * (wire.MAX_FRAME + 1)))
 
 
 async def test_engine_that_does_not_read_gets_only_the_latest_buffers(
-    make: Callable[..., Engine], asked: Callable, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Engine], engine_requests: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While its process is suspended, only the latest text of each document is kept in memory."""
     engine = make(Policy(ping_interval=60.0))
@@ -276,6 +280,6 @@ async def test_engine_that_does_not_read_gets_only_the_latest_buffers(
     finally:
         process.resume()
     await engine.until(lambda: not engine.client._deferred, 30)
-    await engine.until(lambda: len(last := {n["params"]["path"]: n for n in asked("buffer")}) == 3 and all(
+    await engine.until(lambda: len(last := {n["params"]["path"]: n for n in engine_requests("buffer")}) == 3 and all(
         note["params"]["text"][:2] == "05" for note in last.values()
     ), 30)  # fmt: skip

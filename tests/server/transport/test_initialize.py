@@ -89,9 +89,9 @@ def test_other_first_messages_are_left_to_pygls(first: bytes) -> None:
 
 
 def test_malformed_options_are_tolerated() -> None:
-    for odd in (1, [], "x", {"clientCommands": "c2l.toggle"}, {"clientCommands": [{}]}):
+    for options in (1, [], "x", {"clientCommands": "c2l.toggle"}, {"clientCommands": [{}]}):
         assert parse_initialize(
-            body(id="a", method="initialize", params=params({"general": 3, "textDocument": []}, odd))
+            body(id="a", method="initialize", params=params({"general": 3, "textDocument": []}, options))
         )
 
 

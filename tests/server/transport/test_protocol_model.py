@@ -90,7 +90,7 @@ class Protocol(RuleBasedStateMachine):
             self.open[number] = True
             self.tokens[number] = self.token
 
-    @rule(number=IDS, method=st.sampled_from([("c2l/fast", 0), ("nobody/knows", UNKNOWN), ("exit!", UNKNOWN)]))
+    @rule(number=IDS, method=st.sampled_from([("c2l/fast", 0), ("unknown/request", UNKNOWN), ("exit!", UNKNOWN)]))
     def quick_request(self, number: object, method: tuple[str, int]) -> None:
         self.ask(number, *method, {})
 
@@ -117,14 +117,18 @@ class Protocol(RuleBasedStateMachine):
     def finish(self, number: object) -> None:
         if self.open.pop(number, None):
             self.waiting[self.tokens[number]].set_result(None)
-            self.send({"method": "nobody/hears"})
+            self.send({"method": "unknown/notification"})
             self.expected[number, 0] += 1
 
     @rule(number=st.one_of(IDS, st.none()), error=st.booleans())
     def response_without_a_request(self, number: object, error: bool) -> None:
         self.send({"id": number, **({"error": {"code": 1, "message": "x"}} if error else {"result": None})})
 
-    @rule(message=st.sampled_from([{}, {"method": 7}, {"method": "nobody/hears"}, {"method": "c2l/slow"}, {"id": []}]))
+    @rule(
+        message=st.sampled_from(
+            [{}, {"method": 7}, {"method": "unknown/notification"}, {"method": "c2l/slow"}, {"id": []}]
+        )
+    )
     def nonsense(self, message: dict) -> None:
         if message.get("method") != "c2l/slow":
             self.send(message)

@@ -27,9 +27,9 @@ class Sink:
 
 @pytest.fixture
 def server() -> Server:
-    made = Server()
-    made.protocol.set_writer(Sink())
-    return made
+    server = Server()
+    server.protocol.set_writer(Sink())
+    return server
 
 
 def ask(server: Server, message: Any) -> dict | None:
@@ -44,9 +44,9 @@ def request(method: str, params: object, number: int = 1) -> dict:
 
 
 def kinds(*values: object) -> list[t.InlineCompletionTriggerKind]:
-    made = converter()
+    structure = converter().structure
     return [
-        made.structure(
+        structure(
             request("textDocument/inlineCompletion", {**INLINE, "context": {"triggerKind": value}}),
             t.InlineCompletionRequest,
         ).params.context.trigger_kind
@@ -89,7 +89,7 @@ def test_malformed_and_early_messages_get_an_error(server: Server, message: obje
     ("message", "code"),
     [
         (request("textDocument/inlineCompletion", {"position": 3}), -32602),
-        (request("nobody/knows", None), -32601),
+        (request("unknown/knows", None), -32601),
         (request("initialize", INITIALIZE), -32600),
         (request("workspace/executeCommand", {"command": "rm"}), -32602),
     ],
@@ -103,7 +103,7 @@ def test_invalid_requests_get_an_error(server: Server, message: object, code: in
     "message",
     [
         {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {}},
-        {"jsonrpc": "2.0", "method": "nobody/knows", "params": [1, {"a": 2}]},
+        {"jsonrpc": "2.0", "method": "unknown/knows", "params": [1, {"a": 2}]},
         {"jsonrpc": "2.0", "method": 7},
         {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 99}},
         {"jsonrpc": "2.0", "id": 12, "result": None},
@@ -114,7 +114,7 @@ def test_invalid_requests_get_an_error(server: Server, message: object, code: in
 def test_malformed_notifications_are_ignored(server: Server, message: object) -> None:
     ask(server, request("initialize", INITIALIZE))
     ask(server, message)
-    assert ask(server, request("nobody/knows", None))["error"]["code"] == -32601
+    assert ask(server, request("unknown/knows", None))["error"]["code"] == -32601
 
 
 def test_requests_after_shutdown_are_refused(server: Server) -> None:
@@ -182,11 +182,11 @@ async def test_response_cannot_end_a_request_of_the_editor(waiting: Server, answ
 
 
 async def test_two_requests_with_one_id_get_two_responses(waiting: Server) -> None:
-    assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32600
-    assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32600
+    assert ask(waiting, request("unknown/knows", None, 5))["error"]["code"] == -32600
+    assert ask(waiting, request("unknown/knows", None, 5))["error"]["code"] == -32600
     ask(waiting, {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 5}})
     assert [(m["id"], m["error"]["code"]) for m in await settled(waiting)] == [(5, -32800)]
-    assert ask(waiting, request("nobody/knows", None, 5))["error"]["code"] == -32601
+    assert ask(waiting, request("unknown/knows", None, 5))["error"]["code"] == -32601
 
 
 async def test_handled_messages_are_released(waiting: Server) -> None:
@@ -210,7 +210,7 @@ async def test_handled_messages_are_released(waiting: Server) -> None:
 def test_long_error_messages_are_truncated(server: Server) -> None:
     """A response larger than MAX_UNSENT would look like a lost editor."""
     ask(server, request("initialize", INITIALIZE))
-    assert len(ask(server, request("nobody/" + "x" * 100_000, None))["error"]["message"]) < 1100
+    assert len(ask(server, request("unknown/" + "x" * 100_000, None))["error"]["message"]) < 1100
 
 
 def test_notification_with_an_id_gets_an_error(server: Server) -> None:
@@ -223,10 +223,10 @@ def test_notification_with_an_id_gets_an_error(server: Server) -> None:
 async def test_late_response_of_the_editor_is_ignored(server: Server) -> None:
     """The editor responds after the request has timed out."""
     ask(server, request("initialize", INITIALIZE))
-    asked = server.protocol.send_request_async("workspace/configuration", t.ConfigurationParams(items=[]))
-    (question,) = server.protocol.writer.messages[-1:]
+    response = server.protocol.send_request_async("workspace/configuration", t.ConfigurationParams(items=[]))
+    (sent,) = server.protocol.writer.messages[-1:]
     with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(asked, 0.01)
-    ask(server, {"jsonrpc": "2.0", "id": question["id"], "result": [{}]})
-    assert ask(server, request("nobody/knows", None))["error"]["code"] == -32601
+        await asyncio.wait_for(response, 0.01)
+    ask(server, {"jsonrpc": "2.0", "id": sent["id"], "result": [{}]})
+    assert ask(server, request("unknown/knows", None))["error"]["code"] == -32601
     assert server.protocol._request_futures == {}

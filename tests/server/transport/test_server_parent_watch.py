@@ -20,12 +20,12 @@ def sleeper() -> subprocess.Popen[bytes]:
 
 
 def test_ended_editor_is_noticed_even_as_a_zombie() -> None:
-    gone = threading.Event()
+    ended = threading.Event()
     editor = sleeper()
-    parent_watch.watch(editor.pid, gone.set, poll=0.05)
-    assert not gone.wait(0.3)
+    parent_watch.watch(editor.pid, ended.set, poll=0.05)
+    assert not ended.wait(0.3)
     editor.kill()  # now a zombie, because it has not been waited for
-    assert gone.wait(5)
+    assert ended.wait(5)
     editor.wait()
 
 
@@ -39,28 +39,28 @@ def test_editor_that_ends_while_the_watch_starts(monkeypatch: pytest.MonkeyPatch
             super().__init__(pid)
 
     monkeypatch.setattr(psutil, "Process", Slow)
-    gone = threading.Event()
+    ended = threading.Event()
     editor = sleeper()
-    parent_watch.watch(editor.pid, gone.set, poll=0.05)
+    parent_watch.watch(editor.pid, ended.set, poll=0.05)
     editor.kill()
     editor.wait()
     looked.set()
-    assert gone.wait(5)
+    assert ended.wait(5)
 
 
 def test_invisible_process_is_not_reported_as_ended() -> None:
-    gone = threading.Event()
+    ended = threading.Event()
     for pid in (2**22 + 12345, -1, 2**70):
-        parent_watch.watch(pid, gone.set, poll=0.05).join(5)
-    assert not gone.is_set()
+        parent_watch.watch(pid, ended.set, poll=0.05).join(5)
+    assert not ended.is_set()
 
 
 def test_running_process_is_not_reported_as_ended() -> None:
-    gone = threading.Event()
-    thread = parent_watch.watch(os.getpid(), gone.set, poll=0.05)
+    ended = threading.Event()
+    thread = parent_watch.watch(os.getpid(), ended.set, poll=0.05)
     time.sleep(0.3)
     assert thread.is_alive()
-    assert not gone.is_set()
+    assert not ended.is_set()
 
 
 def test_editor_that_ends_right_after_initialize() -> None:
@@ -69,13 +69,13 @@ def test_editor_that_ends_right_after_initialize() -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen([sys.executable, "-m", "c2l_lsp", "serve", "--stdio"], **pipes)
     try:
-        asked = {
+        message = {
             "jsonrpc": "2.0",
             "id": 1,
             "method": "initialize",
             "params": {"processId": editor.pid, "capabilities": {}},
         }
-        body = json.dumps(asked).encode()
+        body = json.dumps(message).encode()
         server.stdin.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         server.stdin.flush()
         assert server.stdout.readline().startswith(b"Content-Length")

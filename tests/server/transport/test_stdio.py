@@ -95,45 +95,45 @@ def test_prints_do_not_reach_the_protocol_stream() -> None:
 def piped() -> Iterator[tuple[int, int, int]]:
     """Pipes in place of this process's own 0, 1 and 2: the end to write to, and those to read of the two."""
     own = [os.dup(number) for number in range(3)]
-    (source, feed), (said, sink), (complained, errors) = os.pipe(), os.pipe(), os.pipe()
+    (source, feed), (stdout, sink), (stderr, errors) = os.pipe(), os.pipe(), os.pipe()
     for number, end in enumerate((source, sink, errors)):
         os.dup2(end, number)
         os.close(end)
     try:
-        yield feed, said, complained
+        yield feed, stdout, stderr
     finally:
         for number, kept in enumerate(own):
             os.dup2(kept, number)
             os.close(kept)
-        for end in (feed, said, complained):
+        for end in (feed, stdout, stderr):
             os.close(end)
 
 
 def test_isolated_descriptors_are_the_only_ones_of_the_protocol() -> None:
-    with piped() as (feed, said, complained):
+    with piped() as (feed, stdout, stderr):
         os.write(feed, b"hello")
         source, sink = stdio.isolate()
         os.write(1, b"printed")
-        os.write(2, b" told")
+        os.write(2, b" to stderr")
         os.write(sink, b"sent")
-        seen = [os.read(end, 99) for end in (0, source, said, complained)]
+        seen = [os.read(end, 99) for end in (0, source, stdout, stderr)]
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.write(0, b"x")  # read-only
         os.close(source)
         os.close(sink)
     assert not {source, sink} & {0, 1, 2}
-    assert seen == [b"", b"hello", b"sent", b"printed told"]  # stdin is at its end
+    assert seen == [b"", b"hello", b"sent", b"printed to stderr"]  # stdin is at its end
 
 
 def test_output_printed_before_isolation_goes_to_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
-    with piped() as (_, said, complained), open(1, "w", encoding="utf-8", closefd=False) as out:
+    with piped() as (_, stdout, stderr), open(1, "w", encoding="utf-8", closefd=False) as out:
         monkeypatch.setattr(sys, "stdout", out)
         print("early", end="")
         for end in stdio.isolate():
             os.close(end)
         monkeypatch.undo()
         os.write(2, b".")
-        seen = [os.read(said, 99), os.read(complained, 99)]
+        seen = [os.read(stdout, 99), os.read(stderr, 99)]
     assert seen == [b"early", b"."]
 
 

@@ -67,11 +67,11 @@ async def test_document_is_removed_from_its_old_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [document("file:///elsewhere/a.py"), document("untitled:1"), document(language="markdown")]
+    "other", [document("file:///elsewhere/a.py"), document("untitled:1"), document(language="markdown")]
 )
-async def test_documents_that_are_not_indexed_are_not_sent(odd: Document) -> None:
+async def test_documents_that_are_not_indexed_are_not_sent(other: Document) -> None:
     workspace = Workspace()
-    workspace.feed.schedule(odd)
+    workspace.feed.schedule(other)
     await asyncio.sleep(0.1)
     assert workspace.sent == []
 
