@@ -57,17 +57,10 @@ def _open_and_complete(
     return [event for event in events if isinstance(event, wire.Trouble)], info, answer
 
 
-<<<<<<< HEAD
-def test_an_empty_folder_is_a_reason_and_completions_go_on(settings: Settings, tmp_path: Path):
-    troubles, info, answer = _learn(settings, tmp_path)
-    assert [(t.code, t.severity) for t in troubles] == [("nothing-to-learn", "info")]
-    assert "has no readable python file yet; completions use the base model." in troubles[0].message
-=======
 def test_empty_folder_is_reported_and_the_base_model_answers(settings: Settings, tmp_path: Path):
     warnings, info, answer = _open_and_complete(settings, tmp_path)
     assert [(t.code, t.severity) for t in warnings] == [("nothing-to-learn", "info")]
-    assert "has no readable python file yet; completions use the bare model." in warnings[0].message
->>>>>>> main
+    assert "has no readable python file yet; completions use the base model." in warnings[0].message
     assert (info.state, info.generation, answer.generation) == ("ready", 0, 0)
     assert answer.new_tokens > 0
 
