@@ -1,4 +1,4 @@
 """Connections of the server: the stdio stream, JSON-RPC, the editor contract, the engine process.
 
-Independent of documents and of how completions are computed.
+Documents belong in `workspace`, completions in `completion`; neither is known here.
 """
