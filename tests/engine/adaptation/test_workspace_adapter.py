@@ -271,5 +271,5 @@ def test_a_file_that_is_left_out_is_in_no_prompt(session, folder, path, trusted)
     session.engine.open_folder(request)
     answer = session.complete(question(folder, path=path))
     assert (answer.texts, answer.prompt_tokens) == ([], 0)
-    assert "left out" in answer.reason
+    assert "excluded" in answer.reason
     assert session.complete(question(folder, path="pkg/m0.py")).new_tokens == 4
