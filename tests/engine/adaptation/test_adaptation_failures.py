@@ -1,4 +1,4 @@
-"""A folder's adapter in troubles: no files, git at work, a device that fails, numbers that are none."""
+"""Failures while a workspace adapts: no files, git at work, a device that fails, NaN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from c2l_lsp.engine.session import Session
 from tests.support.engine_driver import at_work, changes, live, question, troubles, wait
 
 
-def test_an_empty_folder_says_so_and_starts_when_a_file_comes(session, tmp_path):
+def test_empty_folder_is_reported_and_adapts_once_a_file_appears(session, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     info = session.open(empty)
@@ -26,20 +26,20 @@ def test_an_empty_folder_says_so_and_starts_when_a_file_comes(session, tmp_path)
     assert wait(session, empty, 1).files == 1
 
 
-def test_a_folder_without_python_says_so(session, tmp_path):
+def test_folder_without_python_files_is_reported(session, tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "readme.md").write_text("# hello\n")
     assert "no readable python file" in session.open(tmp_path / "docs").message
     assert troubles(session)[0].code == "nothing-to-learn"
 
 
-def test_a_missing_folder_says_so(session, tmp_path):
+def test_missing_folder_is_reported(session, tmp_path):
     info = session.open(tmp_path / "nowhere")
     assert "not a folder" in info.message
     assert troubles(session)[0].code == "folder"
 
 
-def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(session, folder):
+def test_removed_folder_is_reported_and_adapts_again_when_it_returns(session, folder):
     session.open(folder)
     aside = folder.with_name("aside")
     folder.rename(aside)
@@ -56,7 +56,7 @@ def test_a_folder_that_goes_away_is_told_and_learned_again_when_it_is_back(sessi
     assert wait(session, folder, generation + 1).state == "ready"
 
 
-def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settings):
+def test_hypernetwork_without_weights_names_the_setting(session, folder, settings):
     evo = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, hypernetwork="evo"))
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=evo))
@@ -65,7 +65,7 @@ def test_a_hypernetwork_without_weights_says_what_to_set(session, folder, settin
     assert live(session, folder).adapter is None
 
 
-def test_while_git_is_at_work_nothing_is_read(session, folder):
+def test_nothing_is_read_while_git_writes(session, folder):
     subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
     session.open(folder)
     lock = folder / ".git" / "index.lock"
@@ -81,12 +81,12 @@ def test_while_git_is_at_work_nothing_is_read(session, folder):
         else:
             time.sleep(0.005)
     assert workspace.info().generation == 1
-    assert steps < 100  # it waits, it does not spin
+    assert steps < 100  # it waits without busy looping
     lock.unlink()
     assert wait(session, folder, 2).generation == 2
 
 
-def test_a_checkout_of_minutes_is_waited_for_as_long_as_files_change(session, folder):
+def test_long_checkout_is_waited_for_while_files_change(session, folder):
     subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
@@ -104,11 +104,11 @@ def test_a_checkout_of_minutes_is_waited_for_as_long_as_files_change(session, fo
     assert wait(session, folder, 2).message == ""
 
 
-def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings, folder, monkeypatch):
+def test_first_index_waits_for_git_with_a_message_and_a_limit(settings, folder, monkeypatch):
     subprocess.run(["git", "init", "-q", str(folder)], check=True, timeout=20)
-    lock, name, told = folder / ".git" / "index.lock", str(folder.resolve()), []
+    lock, name, events = folder / ".git" / "index.lock", str(folder.resolve()), []
     lock.write_text("")
-    with Session(settings, told.append) as session:
+    with Session(settings, events.append) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
         workspace = session.engine.workspace(name)
         until = time.monotonic() + 1.5
@@ -116,7 +116,7 @@ def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings
         info = workspace.info()
         assert (info.generation, info.files, info.state) == (0, 0, "indexing")
         assert "git is at work" in info.message
-        tasks = [event.task for event in told if isinstance(event, wire.Progress)]
+        tasks = [event.task for event in events if isinstance(event, wire.Progress)]
         assert tasks == ["waiting for git"]
         monkeypatch.setattr(reconcile_scheduler, "FIRST_WAIT_S", 0.1)
         info = wait(session, folder, 1)
@@ -125,7 +125,7 @@ def test_the_first_index_waits_for_git_too_and_says_so_and_not_for_ever(settings
         assert lock.exists()
 
 
-def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folder, monkeypatch):
+def test_device_failure_is_reported_and_the_last_adapter_stays(session, folder, monkeypatch):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
     adapter = workspace.live.adapter
@@ -147,7 +147,7 @@ def test_a_fault_of_the_device_is_told_and_the_last_adapter_stays(session, folde
     assert wait(session, folder, 2).state == "ready"
 
 
-def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(session, folder, monkeypatch):
+def test_device_failure_in_the_batched_update_does_not_end_the_engine(session, folder, monkeypatch):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
     monkeypatch.setattr(workspace_adapter, "RETRY_S", 0.1)
@@ -165,7 +165,7 @@ def test_a_device_that_fails_at_the_batched_update_does_not_end_the_engine(sessi
     assert "the first time" in troubles(session)[0].message
 
 
-def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
+def test_lost_device_ends_the_work(session, folder, monkeypatch):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
 
@@ -178,7 +178,7 @@ def test_a_lost_device_is_not_worked_on(session, folder, monkeypatch):
         wait(session, folder, 2)
 
 
-def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folder):
+def test_adapter_that_produces_nan_is_withdrawn(open_gate, session, folder):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
     bad = live(session, folder).adapter.scaled(1.0)
@@ -191,7 +191,7 @@ def test_an_adapter_that_makes_no_numbers_is_taken_out(open_gate, session, folde
     assert session.complete(question(folder, adapter=False)).texts == answer.texts
 
 
-def test_a_model_that_computes_no_numbers_says_so(session, monkeypatch, tmp_path):
+def test_model_that_produces_nan_is_reported(session, monkeypatch, tmp_path):
     from c2l_lsp.engine.completion.greedy import GreedySelector
 
     real = GreedySelector.select

@@ -1,4 +1,4 @@
-"""After small changes the last verdict stands until the gate has judged them, behind the new generation."""
+"""Small updates keep the last validation result; validation follows behind the new generation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.engine_driver import at_work, changes, live, wait
 
 
 @pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the gate judged; from the second time on it finds half of the strength."""
+def validations(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The times of each validation; from the second on it returns half of the strength."""
     times: list[float] = []
 
     def validate_in_slices(*_: object) -> Generator[None, None, ValidationResult]:
@@ -34,44 +34,44 @@ def edit(folder: Path, number: int) -> None:
         file.write(f"\n\ndef name_{number}(value):\n    return value * {number}\n")
 
 
-def test_what_small_changes_add_up_to_is_judged_behind_them(session, folder, judged):
+def test_what_small_changes_add_up_to_is_validations_behind_them(session, folder, validations):
     session.open(folder)
     edits = 0
-    while len(judged) == 1 and edits < 30:
+    while len(validations) == 1 and edits < 30:
         edits += 1
         edit(folder, edits)
         wait(session, folder, edits + 1)
-    assert edits > 1, "one small change is not judged"
+    assert edits > 1, "one small change is not validations"
     assert [event.trigger for event in changes(session)] == ["index", *["diff"] * edits, "gate"]
     before, after = changes(session)[-2:]
     assert after.info.generation == before.info.generation + 1
     assert session.engine.workspace(str(folder.resolve())).adapters.validation.strength == 0.5
 
 
-def test_a_large_change_is_judged_before_it_is_live(session, folder, judged, sources):
+def test_a_large_change_is_validations_before_it_is_live(session, folder, validations, sources):
     session.open(folder)
     for number in range(4):
         (folder / "pkg" / f"more{number}.py").write_text(sources[20 + number])
     wait(session, folder, 2)
     assert [event.trigger for event in changes(session)] == ["index", "diff"]
-    assert len(judged) == 2
+    assert len(validations) == 2
     assert changes(session)[-1].info.scale == 1.0
     assert session.engine.workspace(str(folder.resolve())).adapters.validation.strength == 0.5
 
 
-def test_a_new_change_ends_the_judging_and_nothing_is_other(session, folder, judged, monkeypatch):
+def test_new_change_interrupts_validation_and_keeps_the_result(session, folder, validations, monkeypatch):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
     workspace.adapters._changed_chunks = 10**6
     learner, adapter = workspace._learner, workspace.adapters.adapter
     assert drain(workspace.adapters.revalidate(adapter, learner, lambda: True)) is None
-    assert len(judged) == 1
-    assert workspace.adapters._changed_chunks == 10**6, "it is begun anew after the next change"
+    assert len(validations) == 1
+    assert workspace.adapters._changed_chunks == 10**6, "it starts again after the next update"
     assert workspace.adapters.validation.strength == 1.0
 
 
-def test_a_verdict_against_it_takes_an_adapter_out(session, folder, monkeypatch):
-    verdicts = [
+def test_negative_result_withdraws_a_live_adapter(session, folder, monkeypatch):
+    results = [
         ValidationResult(1.0, 0.0, 100),
         ValidationResult(0.0, 0.1, 100, "it is worse", knn_strength=0.0),
         ValidationResult(1.0, 0.0, 100),
@@ -79,7 +79,7 @@ def test_a_verdict_against_it_takes_an_adapter_out(session, folder, monkeypatch)
 
     def validate_in_slices(*_: object) -> Generator[None, None, ValidationResult]:
         yield
-        return verdicts.pop(0)
+        return results.pop(0)
 
     monkeypatch.setattr(Validator, "validate_in_slices", validate_in_slices)
     monkeypatch.setattr(adapter_state, "_REVALIDATE_SHARE", 0.1)

@@ -1,4 +1,4 @@
-"""Training on request: one step a slice on a copy, kept only if it wins, and the gate for adapters made of pairs."""
+"""Finetuning on request: one step a slice on a copy, published only if it helps; validation of LoRA pairs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def workspace(session: Session, folder: Path):
 
 
 def run(generator):
-    """The value of a generator of slices, and how many there were."""
+    """Return the value of a generator, and its number of slices."""
     slices = 0
     while True:
         try:
@@ -43,7 +43,7 @@ def request(folder: Path) -> wire.Complete:
 
 
 @pytest.fixture
-def trial(tiny, sources):
+def validator(tiny, sources):
     made = Validator(tiny, AdapterSlot(tiny))
     for n in range(3):
         made.add(bytes([n]), sources[n])
@@ -57,43 +57,43 @@ def pairs_of(tiny, factor: float, seed: int = 3) -> Adapter:
     return Adapter(tiny.digest, "sgd", pairs={name: pair})
 
 
-def test_pairs_that_harm_are_kept_back_and_those_that_help_are_not(tiny, trial):
+def test_harmful_pairs_are_rejected_and_helpful_ones_accepted(tiny, validator):
     digests = [bytes([n]) for n in range(3)]
-    bare, slices = run(trial.loss(None, digests))
+    bare, slices = run(validator.loss(None, digests))
     assert slices == 3
 
     def losses(adapter: Adapter) -> list[float]:
-        return [run(trial.loss(adapter.scaled(s), digests))[0] for s in (1.0, 0.7, 0.4, 0.2)]
+        return [run(validator.loss(adapter.scaled(s), digests))[0] for s in (1.0, 0.7, 0.4, 0.2)]
 
-    # of random directions some harm at every strength and some help
+    # some random directions are harmful at every strength, some are helpful
     tried = [pairs_of(tiny, factor, seed) for seed in range(12) for factor in (0.1, -0.1)]
     harmful = next(adapter for adapter in tried if min(losses(adapter)) > bare)
     helpful = next(adapter for adapter in tried if losses(adapter)[0] < bare)
-    verdict = trial.validate(harmful, digests)
+    verdict = validator.validate(harmful, digests)
     assert verdict.strength == 0.0 and "worse than the base model" in verdict.reason and verdict.tokens > 100
-    assert trial.validate(helpful, digests).strength > 0
+    assert validator.validate(helpful, digests).strength > 0
 
 
-def test_pairs_that_are_no_numbers_are_kept_back(tiny, trial):
+def test_pairs_with_nan_are_rejected(tiny, validator):
     broken = pairs_of(tiny, float("nan"))
-    verdict = trial.validate(broken, [bytes([n]) for n in range(3)])
+    verdict = validator.validate(broken, [bytes([n]) for n in range(3)])
     assert verdict.strength == 0.0
 
 
-def test_the_trial_leaves_nothing_plugged_in(tiny, trial, sources):
+def test_validation_leaves_no_hooks_in_the_model(tiny, validator, sources):
     ids = torch.tensor([tiny.encode(sources[0])[:50]])
     before = tiny.hidden(ids)
-    generator = trial.validate_in_slices(pairs_of(tiny, 3.0), [bytes([n]) for n in range(3)])
+    generator = validator.validate_in_slices(pairs_of(tiny, 3.0), [bytes([n]) for n in range(3)])
     for _ in range(6):
         next(generator)
         assert torch.equal(tiny.hidden(ids), before)
 
 
-def test_files_are_read_by_the_bare_model_whatever_the_last_completion_ran_under(session, folder):
+def test_chunks_are_embedded_by_the_base_model_after_an_adapted_completion(session, folder):
     session.open(folder)
-    one = workspace(session, folder)
-    one.adapters.set_finetuned(finetune.FinetuneResult(pairs_of(session.engine.model, 5.0).pairs, "live"))
-    one._make_live()
+    adapting = workspace(session, folder)
+    adapting.adapters.set_finetuned(finetune.FinetuneResult(pairs_of(session.engine.model, 5.0).pairs, "live"))
+    adapting._make_live()
     session.complete(request(folder))
     assert session.engine._slot.pairs
     session.engine.idle_step()
@@ -101,13 +101,11 @@ def test_files_are_read_by_the_bare_model_whatever_the_last_completion_ran_under
 
 
 @pytest.mark.parametrize(("with_pairs", "stays"), [(1.9, True), (2.0, False), (2.5, False), (float("nan"), False)])
-def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
-    open_gate, session, folder, monkeypatch, with_pairs, stays
-):
+def test_pairs_are_dropped_once_they_stop_helping(open_gate, session, folder, monkeypatch, with_pairs, stays):
     session.open(folder)
-    one = workspace(session, folder)
+    adapting = workspace(session, folder)
     pairs = pairs_of(session.engine.model, 0.01).pairs
-    one.adapters.set_finetuned(finetune.FinetuneResult(pairs, "live", 0.5))
+    adapting.adapters.set_finetuned(finetune.FinetuneResult(pairs, "live", 0.5))
     asked = []
 
     def loss(self, adapter, digests):
@@ -119,14 +117,14 @@ def test_pairs_stay_only_while_they_win_on_files_as_they_are_now(
     for number in range(4):
         with (folder / "pkg" / f"m{number}.py").open("a") as file:
             file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(30)))
-    one.regenerate()
-    run_until(session, lambda: one.info().generation == 2)
+    adapting.regenerate()
+    run_until(session, lambda: adapting.info().generation == 2)
     assert [set(adapter.pairs) for adapter in asked] == [set(), set(pairs)]
-    assert bool(one.adapters.finetuned.pairs) == bool(one.live.adapter.pairs) == stays
-    assert one.info().deep == "live" if stays else one.info().deep.startswith("dropped: by now it is")
+    assert bool(adapting.adapters.finetuned.pairs) == bool(adapting.live.adapter.pairs) == stays
+    assert adapting.info().deep == "live" if stays else adapting.info().deep.startswith("dropped: by now it is")
 
 
-def test_a_stepper_stands_still_between_steps():
+def test_training_thread_is_blocked_between_steps():
     seen = []
 
     def work(pause):
@@ -136,15 +134,15 @@ def test_a_stepper_stands_still_between_steps():
             seen.append(n)
         return Adapter("b", "k")
 
-    stepper = finetune.FinetuneLoop(work)
+    loop = finetune.FinetuneLoop(work)
     time.sleep(0.05)
     assert seen == []
-    assert not stepper.step()
+    assert not loop.step()
     time.sleep(0.05)
     assert seen == []
-    assert [stepper.step() for _ in range(3)] == [False, False, True]
+    assert [loop.step() for _ in range(3)] == [False, False, True]
     assert seen == [0, 1, 2]
-    assert stepper.adapter.kind == "k"
+    assert loop.adapter.kind == "k"
 
     stopped = finetune.FinetuneLoop(work)
     stopped.step()
@@ -159,80 +157,80 @@ def test_a_stepper_stands_still_between_steps():
         finetune.FinetuneLoop(failing).step()
 
 
-def test_a_deep_adapter_wins_on_held_out_files_and_outlives_a_restart(settings, folder, monkeypatch):
-    monkeypatch.setattr(finetune, "RATE", 3e-3)  # with 40 steps it wins by 0.07; at 1e-2 by 12 the text decided
+def test_finetuned_adapter_helps_on_held_out_files_and_survives_a_restart(settings, folder, monkeypatch):
+    monkeypatch.setattr(finetune, "RATE", 3e-3)  # 40 steps lower the loss by 0.07; a rate of 1e-2 depends on the text
     with Session(settings) as session:
         session.open(folder)
-        one = workspace(session, folder)
-        one.adapters.validation = replace(
-            one.adapters.validation, knn_strength=0.0
-        )  # random weights recall better than 40 steps could teach
-        generation = one.info().generation
-        one.finetune(steps=40)
+        adapting = workspace(session, folder)
+        adapting.adapters.validation = replace(
+            adapting.adapters.validation, knn_strength=0.0
+        )  # the kNN memory of random weights is better than 40 steps
+        generation = adapting.info().generation
+        adapting.finetune(steps=40)
         info = session.run_until_idle(str(folder.resolve()))
         assert info.deep.startswith("live: -"), info.deep
         assert info.generation == generation + 1
         assert [e.trigger for e in session.events if isinstance(e, wire.AdapterChanged)][-1] == "deep"
-        live = one.live
+        live = adapting.live
         assert live.adapter.pairs
-        assert live.adapter.final_map is not None  # the hypernetwork's map still counts
+        assert live.adapter.final_map is not None  # the generated final map is still applied
         assert live.kv_key
         digest = live.adapter.digest
         assert not session.engine.model.lm.get_submodule("model.layers.0.mlp.down_proj").weight.requires_grad
     with Session(settings) as again:
         assert again.open(folder).deep.startswith("live")
-        one = workspace(again, folder)
-        assert one.live.adapter.digest == digest
-        one.reset()
+        adapting = workspace(again, folder)
+        assert adapting.live.adapter.digest == digest
+        adapting.reset()
         assert again.run_until_idle(str(folder.resolve())).deep == ""
-        assert not one.live.adapter.pairs
+        assert not adapting.live.adapter.pairs
 
 
-def test_one_that_does_not_win_is_dropped(session, folder, monkeypatch):
+def test_finetuned_adapter_that_does_not_help_is_dropped(session, folder, monkeypatch):
     session.open(folder)
-    one = workspace(session, folder)
-    digest = one.live.adapter.digest
+    adapting = workspace(session, folder)
+    digest = adapting.live.adapter.digest
     monkeypatch.setattr(finetune, "fit_lora", lambda model, texts, **_: pairs_of(model, 1.0).scaled(0.0))
-    one.finetune(steps=1)
+    adapting.finetune(steps=1)
     info = session.run_until_idle(str(folder.resolve()))
     assert info.deep.startswith("dropped: on held-out files")
-    assert one.live.adapter.digest == digest
+    assert adapting.live.adapter.digest == digest
     monkeypatch.setattr(finetune, "fit_lora", lambda model, texts, **_: pairs_of(model, 1e6))
-    one.finetune(steps=1)
+    adapting.finetune(steps=1)
     assert "norm" in session.run_until_idle(str(folder.resolve())).deep
 
 
-def test_training_stands_still_while_completions_are_asked_for(session, folder):
+def test_training_pauses_while_completions_are_requested(session, folder):
     session.open(folder)
-    one = workspace(session, folder)
-    one.finetune(steps=50)
-    while not one.info().deep.startswith("training"):
+    adapting = workspace(session, folder)
+    adapting.finetune(steps=50)
+    while not adapting.info().deep.startswith("training"):
         session.engine.idle_step()
     asked = time.monotonic()
     session.complete(request(folder))
     now = time.monotonic()
-    due = one.due_in(now)
+    due = adapting.due_in(now)
     assert FINETUNING_PAUSE_S - (now - asked) <= due <= FINETUNING_PAUSE_S
 
 
-def test_an_edit_goes_before_a_training_step_and_cancel_ends_it(session, folder):
+def test_edit_precedes_a_training_step_and_cancel_ends_training(session, folder):
     session.open(folder)
-    one = workspace(session, folder)
-    one.finetune(steps=5000)
-    while not one.info().deep.startswith("training"):
+    adapting = workspace(session, folder)
+    adapting.finetune(steps=5000)
+    while not adapting.info().deep.startswith("training"):
         session.engine.idle_step()
     (folder / "pkg" / "m0.py").write_text("def changed():\n    return 1\n", encoding="utf-8")
     deadline = time.monotonic() + 20
-    while one.info().generation < 2:
+    while adapting.info().generation < 2:
         assert time.monotonic() < deadline
         session.engine.idle_step()
-    assert one.info().deep.startswith("training")
-    one.cancel_finetuning()
-    assert one.info().deep == ""
-    assert not one.pending or session.run_until_idle(str(folder.resolve()))
+    assert adapting.info().deep.startswith("training")
+    adapting.cancel_finetuning()
+    assert adapting.info().deep == ""
+    assert not adapting.pending or session.run_until_idle(str(folder.resolve()))
 
 
-def test_a_folder_that_is_not_learned_or_too_small_says_so(session, tmp_path):
+def test_finetuning_needs_a_state_and_enough_files(session, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     (small / "a.py").write_text("def hello(name):\n    return 'hello ' + name\n" * 5)
@@ -244,7 +242,7 @@ def test_a_folder_that_is_not_learned_or_too_small_says_so(session, tmp_path):
     assert "hold some out" in session.run_until_idle(str(small.resolve())).deep
 
 
-def test_a_copy_has_nothing_plugged_in_and_room_is_asked_for(tiny, monkeypatch):
+def test_private_copy_has_no_hooks_and_checks_free_memory(tiny, monkeypatch):
     slot = AdapterSlot(tiny)
     slot.activate(pairs_of(tiny, 5.0))
     made = finetune.private_copy(tiny)
@@ -261,12 +259,12 @@ def test_a_copy_has_nothing_plugged_in_and_room_is_asked_for(tiny, monkeypatch):
         finetune.private_copy(tiny)
 
 
-def test_kept_tensors_are_split_again(tiny):
+def test_saved_pairs_are_restored_from_tensors(tiny):
     pairs = pairs_of(tiny, 2.0).pairs
-    kept = {"P": torch.ones(1), **finetune.to_tensors(finetune.FinetuneResult(pairs, "live", knn_strength=0.4))}
-    rest, outcome = finetune.split(kept)
-    found = outcome.pairs
-    assert (list(rest), outcome.knn_strength) == (["P"], 0.4)
+    saved = {"P": torch.ones(1), **finetune.to_tensors(finetune.FinetuneResult(pairs, "live", knn_strength=0.4))}
+    rest, result = finetune.split(saved)
+    found = result.pairs
+    assert (list(rest), result.knn_strength) == (["P"], 0.4)
     assert (
         finetune.split({"P": torch.ones(1), **finetune.to_tensors(finetune.FinetuneResult())})[1]
         == finetune.FinetuneResult()

@@ -1,4 +1,4 @@
-"""Evo in a folder with git history: h0 from the older snapshot, a step a commit, then the working tree's diffs."""
+"""`evo` with git history: h0 from the older snapshot, one step a commit, then the diffs of the working tree."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def commit(root: Path) -> None:
 
 @pytest.fixture
 def evo(open_gate: None, settings: Settings, tiny_folder: Path, tmp_path: Path) -> Settings:
-    """Settings for a base with random evo weights beside it."""
+    """Settings for a base model with random `evo` weights beside it."""
     model = tmp_path / "model"
     shutil.copytree(tiny_folder, model)
     torch.manual_seed(1)
@@ -54,7 +54,7 @@ def evo(open_gate: None, settings: Settings, tiny_folder: Path, tmp_path: Path) 
 
 @pytest.fixture
 def repository(folder: Path, sources: list[str]) -> Path:
-    """Five commits over the folder's files."""
+    """A repository with five commits."""
     git(folder, "init", "-q")
     for n in range(5):
         (folder / "pkg" / f"m{n}.py").write_text(sources[20 + n][:1500], encoding="utf-8")
@@ -77,8 +77,8 @@ def wait(session: Session, folder: Path, generation: int) -> wire.AdapterInfo:
     return one.info()
 
 
-def by_hand(session: Session, folder: Path, commits: int) -> torch.Tensor:
-    """h from the git history alone."""
+def state_from_git(session: Session, folder: Path, commits: int) -> torch.Tensor:
+    """The state h computed from the git history alone."""
     network = workspace(session, folder)._learner.network
     shas = [one.sha for one in git_history.first_parent_commits(folder, commits + 1)]
     blobs = git_history.blobs(folder, git_history.tree(folder, shas[0]).values())
@@ -91,22 +91,22 @@ def by_hand(session: Session, folder: Path, commits: int) -> torch.Tensor:
     return h
 
 
-def test_the_state_is_the_older_snapshot_and_a_step_for_each_commit(evo, repository):
+def test_state_is_the_older_snapshot_and_one_step_per_commit(evo, repository):
     with Session(evo) as session:
         info = session.open(repository)
         assert (info.generation, info.files, info.state) == (1, 12, "ready")
         h = workspace(session, repository)._learner.state.tensors["h"]
-        torch.testing.assert_close(h, by_hand(session, repository, 3), rtol=1e-4, atol=1e-5)
-        assert not torch.allclose(h, by_hand(session, repository, 2), atol=1e-3)
+        torch.testing.assert_close(h, state_from_git(session, repository, 3), rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(h, state_from_git(session, repository, 2), atol=1e-3)
         assert workspace(session, repository).live.adapter is not None
 
 
-def test_what_is_not_committed_is_one_more_step(evo, repository, sources):
+def test_uncommitted_changes_are_one_more_step(evo, repository, sources):
     (repository / "pkg" / "m0.py").write_text(sources[30][:1500], encoding="utf-8")
     with Session(evo) as session:
         assert session.open(repository).generation == 2
         mine = workspace(session, repository)._learner
-        h = by_hand(session, repository, 3)
+        h = state_from_git(session, repository, 3)
         text = subprocess.run(
             [*GIT, "diff", "--no-color", "-U3"], cwd=repository, check=True, capture_output=True, timeout=20
         ).stdout.decode()
@@ -120,12 +120,12 @@ def test_what_is_not_committed_is_one_more_step(evo, repository, sources):
         assert not torch.equal(mine.state.tensors["h"], before)
 
 
-def test_a_kept_commit_is_not_replayed(evo, repository, monkeypatch):
+def test_cached_commit_is_not_replayed(evo, repository, monkeypatch):
     with Session(evo) as first:
         first.open(repository)
         h = workspace(first, repository)._learner.state.tensors["h"]
     for old in (state_root() / folder_key(repository)).glob("gen-*"):
-        shutil.rmtree(old)  # the state is lost, what was read is not
+        shutil.rmtree(old)  # the state is lost, the cached embeddings are not
     (state_root() / folder_key(repository) / "CURRENT").unlink()
     asked = []
     real = git_history.diff_text
@@ -136,7 +136,7 @@ def test_a_kept_commit_is_not_replayed(evo, repository, monkeypatch):
         assert asked == []
 
 
-def test_other_rules_do_not_use_a_kept_commit(evo, repository):
+def test_changed_ignore_rules_do_not_use_a_cached_commit(evo, repository):
     with Session(evo) as first:
         first.open(repository)
         h = workspace(first, repository)._learner.state.tensors["h"]
@@ -148,7 +148,7 @@ def test_other_rules_do_not_use_a_kept_commit(evo, repository):
 
 
 @pytest.mark.parametrize("how", ["setting", "none", "no git"])
-def test_without_history_the_snapshot_alone_counts(evo, repository, how):
+def test_state_is_the_snapshot_without_history(evo, repository, how):
     adapter = {"setting": {"use_git_history": False}, "none": {"history_commits": 0}, "no git": {}}[how]
     if how == "no git":
         shutil.rmtree(repository / ".git")
@@ -160,7 +160,7 @@ def test_without_history_the_snapshot_alone_counts(evo, repository, how):
         assert not [event for event in session.events if isinstance(event, wire.Trouble)]
 
 
-def test_a_secret_that_was_removed_reaches_no_state(evo, repository, monkeypatch):
+def test_removed_secret_reaches_no_state(evo, repository, monkeypatch):
     secret = "AKIA" + "ABCDEFGH12345678"
     (repository / "pkg" / "keys.py").write_text(f"KEY = '{secret}'\n" * 30)
     commit(repository)
@@ -182,8 +182,8 @@ def test_a_secret_that_was_removed_reaches_no_state(evo, repository, monkeypatch
     assert not any(secret in text for text in seen)
 
 
-def test_one_step_costs_the_same_whatever_the_folder_holds(evo, repository, sources):
-    """An edit is read as its diff: no file is read again by the encoder."""
+def test_cost_of_a_step_does_not_depend_on_the_folder(evo, repository, sources):
+    """An edit is embedded as its diff: the encoder embeds no file again."""
     with Session(evo) as session:
         session.open(repository)
         network, read = workspace(session, repository)._learner.network, []

@@ -1,4 +1,4 @@
-"""What a folder's adapter recalls: behind the gate, following the files, and through a restart."""
+"""The kNN memory of a workspace: validated, up to date with the files, restored after a restart."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def workspace(session, folder):
 
 
 def wait(session, folder, generation: int) -> None:
-    """Work until the folder has come to a generation."""
+    """Run until a generation is live."""
     deadline = time.monotonic() + 60
     while workspace(session, folder).info().generation < generation:
         assert time.monotonic() < deadline, workspace(session, folder).info()
         session.engine.idle_step()
 
 
-def recalled(session, folder) -> list[int]:
+def memory_ids(session, folder) -> list[int]:
     return workspace(session, folder).live.adapter.knn.ids.tolist()
 
 
 @pytest.fixture
 def adapter(tiny, sources) -> Adapter:
-    """What the first files recall, and nothing else."""
+    """An adapter with the kNN memory of the first files only."""
     seen = Curvature.zeros(tiny.d)
     found = output_gradients(tiny, [sources[0][:4000]])
     seen.add(found.e, found.h)
@@ -47,7 +47,7 @@ def adapter(tiny, sources) -> Adapter:
 
 
 def scrambled(adapter: Adapter) -> Adapter:
-    """The same keys with tokens that never came next."""
+    """The same keys with wrong next tokens."""
     recall = adapter.knn
     ids = recall.ids.clone()
     inside = (ids >= 0).nonzero()[:, 0]
@@ -55,56 +55,56 @@ def scrambled(adapter: Adapter) -> Adapter:
     return replace(adapter, knn=KnnMemory(ids, recall.keys, recall.basis, recall.gate))
 
 
-def trial_on(tiny, texts) -> tuple[Validator, list[bytes]]:
-    trial, digests = Validator(tiny, AdapterSlot(tiny)), [bytes([n]) for n in range(len(texts))]
+def validator_on(tiny, texts) -> tuple[Validator, list[bytes]]:
+    validator, digests = Validator(tiny, AdapterSlot(tiny)), [bytes([n]) for n in range(len(texts))]
     for digest, text in zip(digests, texts, strict=True):
-        trial.add(digest, text)
-    return trial, digests
+        validator.add(digest, text)
+    return validator, digests
 
 
-def test_what_helps_passes_and_what_misleads_is_kept_back(tiny, sources, adapter):
-    trial, digests = trial_on(tiny, sources[:3])
-    verdict = trial.validate(adapter, digests)
-    assert verdict.knn_strength > 0 > verdict.delta and verdict.rejection == ""
+def test_helpful_memory_is_accepted_and_misleading_memory_rejected(tiny, sources, adapter):
+    validator, digests = validator_on(tiny, sources[:3])
+    result = validator.validate(adapter, digests)
+    assert result.knn_strength > 0 > result.delta and result.rejection == ""
     wrong = scrambled(adapter)
-    gate = replace(wrong.knn.gate, bias=6.0)  # believed whatever it says
+    gate = replace(wrong.knn.gate, bias=6.0)  # a mixture weight near 1 everywhere
     wrong = replace(wrong, knn=replace(wrong.knn, gate=gate))
-    assert trial.validate(wrong, digests).knn_strength == 0.0
+    assert validator.validate(wrong, digests).knn_strength == 0.0
     harmful = Adapter(tiny.digest, "memory", 50 * torch.eye(tiny.d).roll(1, 0), knn=adapter.knn)
-    verdict = trial.validate(harmful, digests)
+    result = validator.validate(harmful, digests)
     assert (
-        verdict.strength == 0.0 < verdict.knn_strength and verdict.rejection == ""
-    )  # one half may live without the other
-    verdict = trial.validate(replace(harmful, knn=wrong.knn), digests)
-    assert "worse than the base model" in verdict.rejection
+        result.strength == 0.0 < result.knn_strength and result.rejection == ""
+    )  # the kNN memory can be used without the weights
+    result = validator.validate(replace(harmful, knn=wrong.knn), digests)
+    assert "worse than the base model" in result.rejection
 
 
-def test_the_verdict_is_the_loss_that_a_completion_has(tiny, sources, adapter):
-    trial, digests = trial_on(tiny, sources[:3])
-    verdict = trial.validate(adapter, digests)
+def test_validation_loss_equals_the_loss_of_a_completion(tiny, sources, adapter):
+    validator, digests = validator_on(tiny, sources[:3])
+    result = validator.validate(adapter, digests)
 
     def loss(one: Adapter | None) -> float:
-        work = trial.loss(one, digests)
+        work = validator.loss(one, digests)
         while True:
             try:
                 next(work)
             except StopIteration as end:
                 return end.value
 
-    mixed = loss(adapter.scaled(1.0, verdict.knn_strength))
-    assert mixed - loss(None) == pytest.approx(verdict.delta, abs=2e-3)
+    mixed = loss(adapter.scaled(1.0, result.knn_strength))
+    assert mixed - loss(None) == pytest.approx(result.delta, abs=2e-3)
 
 
-def test_it_follows_the_files_and_outlives_a_restart(settings, folder, open_gate):
+def test_memory_follows_the_files_and_survives_a_restart(settings, folder, open_gate):
     with Session(settings) as session:
         session.open(folder)
         model = session.engine.model
         new = model.encode("velvet_anchor = 'harvest'")
-        ids = recalled(session, folder)
+        ids = memory_ids(session, folder)
         assert not any(ids[i : i + len(new)] == new for i in range(len(ids)))
         (folder / "pkg" / "new.py").write_text("velvet_anchor = 'harvest'\n" * 3, encoding="utf-8")
         wait(session, folder, 2)
-        ids = recalled(session, folder)
+        ids = memory_ids(session, folder)
         assert any(ids[i : i + len(new)] == new for i in range(len(ids)))
         digest = workspace(session, folder).live.adapter.digest
     with Session(settings) as again:
@@ -112,5 +112,5 @@ def test_it_follows_the_files_and_outlives_a_restart(settings, folder, open_gate
         assert workspace(again, folder).live.adapter.digest == digest
         (folder / "pkg" / "new.py").unlink()
         wait(again, folder, 3)
-        ids = recalled(again, folder)
+        ids = memory_ids(again, folder)
         assert not any(ids[i : i + len(new)] == new for i in range(len(ids)))

@@ -1,4 +1,4 @@
-"""What a folder does about keeping: told once, tried again after a while, told when it works again. No model."""
+"""When state is saved: one warning for a failure, a later retry, a message when it works again. No model."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ class Owner:
 
 
 @pytest.fixture
-def told():
+def events():
     return []
 
 
 @pytest.fixture
-def made(tmp_path, told):
-    one = Persistence("project", FolderStore(tmp_path / "state"), FolderEvents(tmp_path / "project", told.append))
+def made(tmp_path, events):
+    one = Persistence("project", FolderStore(tmp_path / "state"), FolderEvents(tmp_path / "project", events.append))
     yield one
     one.close()
 
 
-def said(told: list[wire.Trouble]) -> list[tuple[str, str]]:
-    return [(trouble.severity, trouble.message) for trouble in told]
+def said(events: list[wire.Trouble]) -> list[tuple[str, str]]:
+    return [(trouble.severity, trouble.message) for trouble in events]
 
 
 def written(one: Persistence, owner: Owner, generation: int) -> None:
-    """Keep a generation and wait for it."""
+    """Save a generation and wait for the write."""
     one.save(saved(generation), state(generation), {}, owner)
     deadline = time.monotonic() + 20
     while one.busy or not one.done:
@@ -60,19 +60,19 @@ def written(one: Persistence, owner: Owner, generation: int) -> None:
     assert not one.done
 
 
-def test_what_is_kept_can_be_read_and_readings_are_pruned_now_and_then(made, told):
+def test_saved_state_can_be_loaded_and_the_cache_is_pruned_regularly(made, events):
     made.open()
     owner = Owner()
     for generation in (15, 16, 17):
         written(made, owner, generation)
     assert made.store.load()[0].generation == 17
     assert owner.prunes == 1
-    assert (told, made.works, made.allowed) == ([], True, True)
-    made.finish(owner)  # nothing was written since
-    assert (owner.resumed, told) == (0, [])
+    assert (events, made.works, made.allowed) == ([], True, True)
+    made.finish(owner)  # no write has ended since
+    assert (owner.resumed, events) == (0, [])
 
 
-def test_a_purge_ends_with_the_generation_that_takes_the_place_of_what_went(made):
+def test_purge_ends_with_the_generation_that_replaces_the_deleted_ones(made):
     owner = Owner()
     written(made, owner, 1)
     made.purge()
@@ -82,7 +82,7 @@ def test_a_purge_ends_with_the_generation_that_takes_the_place_of_what_went(made
     assert (made.purge_pending, owner.prunes, made.store.purge_pending) == (False, 1, False)
 
 
-def test_a_purge_that_cannot_prune_goes_on(made):
+def test_purge_stays_pending_if_the_cache_cannot_be_pruned(made):
     owner = Owner(pruned=False)
     made.purge()
     written(made, owner, 1)
@@ -90,7 +90,7 @@ def test_a_purge_that_cannot_prune_goes_on(made):
     assert made.store.purge_pending
 
 
-def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
+def test_rules_that_exclude_every_file_leave_nothing_on_disk(made):
     made.store.cache.put({b"a": embedding(1)}, "rule")
     owner = Owner()
     written(made, owner, 1)
@@ -102,42 +102,42 @@ def test_rules_that_leave_nothing_leave_nothing_on_the_disk(made):
     assert made.store.cache.get([b"a"], "rule") == {}
 
 
-def test_what_cannot_be_kept_is_told_once_and_tried_again_later(made, told, monkeypatch):
+def test_failed_write_is_reported_once_and_retried_later(made, events, monkeypatch):
     made.store.root.write_text("a file where the folder should be")
     owner = Owner()
     made.open()
-    ((severity, message),) = said(told)
+    ((severity, message),) = said(events)
     assert severity == "warning"
     assert "cannot be saved" in message
-    assert not made.allowed  # not at once
+    assert not made.allowed  # not immediately
     made.purge()
     made.purge_all()
     written(made, owner, 1)
     assert made.purge_pending
-    assert len(told) == 1
+    assert len(events) == 1
     monkeypatch.setattr(persistence, "RETRY_S", 0.05)
     made.failed(StorageError("once more"))
     time.sleep(0.1)
     assert made.allowed
     made.store.root.unlink()
     written(made, owner, 2)
-    assert said(told)[1:] == [("info", "The state of project is saved again.")]
+    assert said(events)[1:] == [("info", "The state of project is saved again.")]
     assert (made.works, owner.resumed) == (True, 1)
 
 
-def test_beside_another_server_nothing_is_kept(made, told):
+def test_nothing_is_saved_beside_another_server(made, events):
     other = FolderStore(made.store.root)
     assert other.acquire()
     try:
         made.open()
-        assert said(told) == [("info", "Another server saves the state of project; this one does not.")]
+        assert said(events) == [("info", "Another server saves the state of project; this one does not.")]
         assert not made.allowed
     finally:
         other.close()
 
 
 @pytest.mark.parametrize("how", ["clear", "purge"])
-def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
+def test_waiting_write_is_discarded_too(made, monkeypatch, how):
     real, begun, may = disk.sync_directory, threading.Event(), threading.Event()
 
     def slow(directory: Path) -> None:
@@ -160,14 +160,14 @@ def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
     assert not list(made.store.root.glob("gen-*"))
 
 
-def test_the_same_trouble_is_told_again_after_all_was_well(tmp_path: Path, told):
-    telling = FolderEvents(tmp_path, told.append)
+def test_same_warning_is_reported_again_after_success(tmp_path: Path, events):
+    telling = FolderEvents(tmp_path, events.append)
     for _ in range(2):
         telling.warn_once(StorageError("full"))
     telling.warn_once(StorageError("fuller"))
     telling.clear_warnings()
     telling.warn_once(StorageError("full"))
-    assert [trouble.message for trouble in told] == ["full", "fuller", "full"]
-    assert {(trouble.folder, trouble.code, trouble.severity) for trouble in told} == {
+    assert [trouble.message for trouble in events] == ["full", "fuller", "full"]
+    assert {(trouble.folder, trouble.code, trouble.severity) for trouble in events} == {
         (str(tmp_path), "storage", "warning")
     }

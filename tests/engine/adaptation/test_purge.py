@@ -1,4 +1,4 @@
-"""Rules that become stricter: nothing of what they leave out by now is used, comes back, or stays on the disk."""
+"""Stricter ignore rules: newly excluded text is not used, does not come back, and does not stay on disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAYS = [".gitignore", ".c2lignore", "files.exclude"]
 
 
 def tighten(root: Path, settings, way: str, pattern: str):
-    """The settings under which a pattern is left out, or the rule file that says it written."""
+    """Exclude a pattern: return changed settings, or write a rule file and return the same settings."""
     if way == "files.exclude":
         return msgspec.structs.replace(settings, files=msgspec.structs.replace(settings.files, exclude=[pattern]))
     (root / way).write_text(f"{pattern}\n")
@@ -35,7 +35,7 @@ def tighten(root: Path, settings, way: str, pattern: str):
 
 
 def forms(session: Session) -> list[bytes]:
-    """The canary as it could be kept: raw, as base64 at each place, as token ids of each width."""
+    """The forms in which the canary could be saved: raw, base64 at each offset, token ids of each width."""
     raw = CANARY.encode()
     ids = session.engine.model.encode(f"def {CANARY}(")[2:-2]
     assert len(ids) > 5
@@ -43,8 +43,8 @@ def forms(session: Session) -> list[bytes]:
     return [raw, b"later.py", *coded, *(struct.pack(f"<{len(ids)}{width}", *ids) for width in "Hiq")]
 
 
-def kept(wanted: list[bytes], folder: Path) -> list[str]:
-    """Files below the state directory that hold one of the forms."""
+def saved_in(wanted: list[bytes], folder: Path) -> list[str]:
+    """The files below the state directory that contain one of the forms."""
     files = [path for path in (state_root() / folder_key(folder)).rglob("*") if path.is_file()]
     return [path.name for path in files if any(form in path.read_bytes() for form in wanted)]
 
@@ -53,19 +53,21 @@ def workspace(session: Session, folder: Path) -> workspace_adapter.WorkspaceAdap
     return session.engine.workspace(str(folder.resolve()))
 
 
-def go_deep(session: Session, folder: Path) -> None:
-    """Pairs as training on request leaves them, live and kept."""
-    one = workspace(session, folder)
+def publish_pairs(session: Session, folder: Path) -> None:
+    """Publish and save LoRA pairs as finetuning does."""
+    adapting = workspace(session, folder)
     pair = LoraPair(torch.randn(4, 128) * 0.01, torch.randn(64, 4) * 0.01, 0.1)
-    one.adapters.set_finetuned(finetune.FinetuneResult({"model.layers.1.mlp.down_proj": pair}, "live: for this test"))
-    one._make_live()
-    one._persist(one._learner.network, one._learner.state)
+    adapting.adapters.set_finetuned(
+        finetune.FinetuneResult({"model.layers.1.mlp.down_proj": pair}, "live: for this test")
+    )
+    adapting._make_live()
+    adapting._persist(adapting._learner.network, adapting._learner.state)
     session.run_until_idle(str(folder.resolve()))
 
 
 @pytest.mark.parametrize("only", [False, True], ids=["one of many", "the only one"])
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, folder, way, only):
+def test_nothing_of_a_newly_excluded_file_remains(open_gate, settings, folder, way, only):
     if only:
         for path in (folder / "pkg").iterdir():
             path.unlink()
@@ -73,9 +75,9 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
     with Session(settings) as session:
         session.open(folder)
         wanted = forms(session)
-        assert kept(wanted, folder), "the canary must be kept before, or this test shows nothing"
+        assert saved_in(wanted, folder), "the canary must be saved first, or this test proves nothing"
         prior = workspace(session, folder)._learner.prior_tensors["P"]
-        go_deep(session, folder)  # a generation beside the first one
+        publish_pairs(session, folder)  # a generation beside the first one
         store = state_root() / folder_key(folder)
         (store / "gen-00000000-0.bad").mkdir()
         (store / "gen-00000000-0.bad" / "saved.msgpack").write_bytes(CANARY.encode())
@@ -86,56 +88,58 @@ def test_nothing_of_a_file_that_is_left_out_by_now_stays(open_gate, settings, fo
             session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
         info = session.run_until_idle(str(folder.resolve()))
         assert "dropped" in info.deep
-        one = workspace(session, folder)
-        assert not (one.adapters.finetuned.pairs or (one.live.adapter is not None and one.live.adapter.pairs))
-        assert CANARY not in "".join(one.text(path) for path in one.text_digests())
-        assert (one.live.adapter is None) == only
-        assert only or not torch.equal(one._learner.prior_tensors["P"], prior)  # sums over the text: estimated again
-        assert kept(wanted, folder) == []
-        assert not one._persistence.store.purge_pending
-    assert kept(wanted, folder) == []
+        adapting = workspace(session, folder)
+        assert not (
+            adapting.adapters.finetuned.pairs or (adapting.live.adapter is not None and adapting.live.adapter.pairs)
+        )
+        assert CANARY not in "".join(adapting.text(path) for path in adapting.text_digests())
+        assert (adapting.live.adapter is None) == only
+        assert only or not torch.equal(adapting._learner.prior_tensors["P"], prior)  # sums over the text
+        assert saved_in(wanted, folder) == []
+        assert not adapting._persistence.store.purge_pending
+    assert saved_in(wanted, folder) == []
     with Session(tightened) as again:
         again.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=tightened))
-        assert (workspace(again, folder).live.adapter is None) == only  # before any look at the files
+        assert (workspace(again, folder).live.adapter is None) == only  # before any file is compared
         again.run_until_idle(str(folder.resolve()))
         assert not workspace(again, folder).adapters.finetuned.pairs
         assert (workspace(again, folder).live.adapter is None) == only
-    assert kept(wanted, folder) == []
+    assert saved_in(wanted, folder) == []
 
 
-def test_rules_that_became_stricter_while_it_was_off_are_seen_at_the_next_start(open_gate, settings, folder):
+def test_rules_tightened_while_the_engine_was_off_apply_at_the_next_start(open_gate, settings, folder):
     (folder / "pkg" / "later.py").write_text(SECRET)
     with Session(settings) as session:
         session.open(folder)
         wanted = forms(session)
-        go_deep(session, folder)
+        publish_pairs(session, folder)
     (folder / ".c2lignore").write_text("later.py\n")
     with Session(settings) as again:
         again.open(folder)
         assert not workspace(again, folder).adapters.finetuned.pairs
-    assert kept(wanted, folder) == []
+    assert saved_in(wanted, folder) == []
 
 
-def test_a_purge_that_was_interrupted_is_ended_by_the_next_start(open_gate, settings, folder, monkeypatch):
-    """Killed after the generations went and before readings were pruned."""
+def test_interrupted_purge_is_completed_by_the_next_start(open_gate, settings, folder, monkeypatch):
+    """Killed after the generations were deleted and before the cache was pruned."""
     (folder / "pkg" / "later.py").write_text(SECRET)
     with Session(settings) as session:
         session.open(folder)
         wanted = forms(session)
         (folder / ".c2lignore").write_text("later.py\n")
-        one = workspace(session, folder)
-        one.regenerate()
-        while not one._persistence.store.purge_pending:
-            one.step(time.monotonic())
-        one._drop_stages()
-        monkeypatch.setattr(one._persistence._writer, "submit", lambda job: None)
-    assert kept(wanted, folder) != []
+        adapting = workspace(session, folder)
+        adapting.regenerate()
+        while not adapting._persistence.store.purge_pending:
+            adapting.step(time.monotonic())
+        adapting._drop_stages()
+        monkeypatch.setattr(adapting._persistence._writer, "submit", lambda job: None)
+    assert saved_in(wanted, folder) != []
     with Session(settings) as again:
         again.open(folder)
-    assert kept(wanted, folder) == []
+    assert saved_in(wanted, folder) == []
 
 
-def test_texts_of_files_go_from_the_database_and_its_log(tmp_path):
+def test_purged_texts_leave_the_database_and_its_log(tmp_path):
     store = FolderStore(tmp_path / "state")
     text = "".join(f"{CANARY}{number * 7919}\n" for number in range(400))
     store.cache.put_texts({b"a": text, b"b": "other"}, {b"a", b"b"})
@@ -157,7 +161,7 @@ def test_texts_of_files_go_from_the_database_and_its_log(tmp_path):
     store.close()
 
 
-def test_a_save_that_is_under_way_does_not_outlive_a_purge(tmp_path, monkeypatch):
+def test_save_in_progress_does_not_survive_a_purge(tmp_path, monkeypatch):
     def save(generation: int) -> bool:
         about = {"folder": "/f", "hypernetwork": "h", "filter_digest": "f", "gate": 1.0, "files": {}}
         return store.save(SavedState(schema=SCHEMA, generation=generation, **about), RepoState(), {})

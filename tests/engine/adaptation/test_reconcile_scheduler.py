@@ -1,4 +1,4 @@
-"""When a folder is looked at: hints, the comparison now and then, and git's quiet. Real files; no model."""
+"""When a folder is compared with the disk: hints, regular comparisons, and waiting for git. Real files, no model."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from c2l_lsp.repo.filter.files import FileFilter
 
 
 @pytest.fixture
-def told():
+def events():
     return []
 
 
 @pytest.fixture
-def made(folder, settings, told):
-    attending = ReconcileScheduler(folder, settings, told.append)
-    yield attending
-    attending.stop()
+def made(folder, settings, events):
+    scheduler = ReconcileScheduler(folder, settings, events.append)
+    yield scheduler
+    scheduler.stop()
 
 
-def now(attending: ReconcileScheduler, timeout_s: float = 20.0) -> float:
-    """Wait until a look is due."""
+def now(scheduler: ReconcileScheduler, timeout_s: float = 20.0) -> float:
+    """Wait until a comparison is due."""
     deadline = time.monotonic() + timeout_s
-    while attending.due_in(time.monotonic()) > 0:
+    while scheduler.due_in(time.monotonic()) > 0:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return time.monotonic()
 
 
-def test_the_first_look_is_at_everything_and_the_next_at_what_was_hinted(made):
+def test_first_request_is_for_all_files_and_the_next_for_hinted_ones(made):
     assert made.next_request(now(made), first=True) == ReconcileRequest(None)
     assert reconcile_scheduler.RECONCILE_S - 5 < made.due_in(time.monotonic()) <= reconcile_scheduler.RECONCILE_S
     made.hint("pkg/m1.py")
@@ -44,7 +44,7 @@ def test_the_first_look_is_at_everything_and_the_next_at_what_was_hinted(made):
     assert made.hinted == 0
 
 
-def test_everything_is_compared_when_that_is_due_whatever_was_hinted(made, monkeypatch):
+def test_full_comparison_takes_precedence_over_hints(made, monkeypatch):
     monkeypatch.setattr(reconcile_scheduler, "RECONCILE_S", 0.1)
     made.next_request(now(made), first=True)
     made.hint("pkg/m1.py")
@@ -52,7 +52,7 @@ def test_everything_is_compared_when_that_is_due_whatever_was_hinted(made, monke
     assert made.next_request(time.monotonic(), first=False) == ReconcileRequest(None)
 
 
-def test_a_look_can_be_asked_for_and_is_never_put_off_by_that(made):
+def test_comparison_can_be_requested_earlier_but_not_later(made):
     made.next_request(now(made), first=True)
     made.soon(60)
     assert 55 < made.due_in(time.monotonic()) <= 60
@@ -64,7 +64,7 @@ def test_a_look_can_be_asked_for_and_is_never_put_off_by_that(made):
 
 @pytest.fixture
 def lock(folder: Path) -> Path:
-    """Git's lock, as it takes it before it writes files."""
+    """The lock that git takes before it writes files."""
     (folder / ".git").mkdir()
     (folder / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
     path = folder / ".git" / "index.lock"
@@ -72,20 +72,20 @@ def lock(folder: Path) -> Path:
     return path
 
 
-def test_while_git_is_at_work_hints_wait(made, lock):
+def test_hints_wait_while_git_writes(made, lock):
     made.hint("pkg/m1.py")
     due = now(made)
     assert made.next_request(due, first=False) is None
     assert made.waits
     assert made.hinted == 1
-    assert 0.4 < made._next_full - due < 0.6  # it is looked again soon, not at once
+    assert 0.4 < made._next_full - due < 0.6  # soon, but not at once
     lock.unlink()
     time.sleep(0.5)
     assert made.next_request(now(made), first=False) == ReconcileRequest(None)
     assert not made.waits
 
 
-def test_only_the_first_index_does_not_wait_for_ever(made, lock, monkeypatch):
+def test_only_the_first_index_has_a_limit_for_waiting(made, lock, monkeypatch):
     assert made.next_request(now(made), first=True) is None
     monkeypatch.setattr(reconcile_scheduler, "FIRST_WAIT_S", 0.1)
     due = now(made)
@@ -94,15 +94,15 @@ def test_only_the_first_index_does_not_wait_for_ever(made, lock, monkeypatch):
     assert lock.exists()
 
 
-def test_changes_on_disk_are_hints_and_a_folder_that_came_back_is_watched_again(made, folder, settings, told):
+def test_changes_become_hints_and_a_restored_folder_is_watched_again(made, folder, settings, events):
     assert made.filter is None
     made.start(FileFilter(folder, settings.files))
     assert not made.filter.is_ignored("pkg/m1.py")
     made.next_request(now(made), first=True)
     (folder / "pkg" / "m1.py").write_text("a = 1\n")
-    look = made.next_request(now(made), first=False)
-    assert look is not None
-    assert look.paths is None or "pkg/m1.py" in look.paths
+    due_request = made.next_request(now(made), first=False)
+    assert due_request is not None
+    assert due_request.paths is None or "pkg/m1.py" in due_request.paths
     aside = folder.with_name("aside")
     folder.rename(aside)
     deadline = time.monotonic() + 20
@@ -110,8 +110,8 @@ def test_changes_on_disk_are_hints_and_a_folder_that_came_back_is_watched_again(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     made._watch()
-    assert "not there any more" in str(told[-1])
+    assert "not there any more" in str(events[-1])
     aside.rename(folder)
     made.soon()
-    made.next_request(now(made), first=False)  # a look at everything begins to watch again
+    made.next_request(now(made), first=False)  # a full comparison restarts the watcher
     assert made._watcher.alive

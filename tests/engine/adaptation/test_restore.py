@@ -1,4 +1,4 @@
-"""A folder's adapter over restarts: what was kept is gone on with, what was damaged or lost is made again."""
+"""Restarts: a saved state is restored, a damaged or lost one is built again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.engine_driver import changes, live, troubles, wait
 from tests.support.engine_loop import run_until
 
 
-def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
+def test_second_start_reads_nothing_and_is_bit_identical(settings, folder):
     with Session(settings) as first:
         first.open(folder)
         digest = live(first, folder).adapter.digest
@@ -27,7 +27,7 @@ def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         network = second.engine.workspace(str(folder.resolve()))._learner.network
         network.embed_in_slices = lambda chunks: reads.append(chunks)  # type: ignore[method-assign]
-        assert live(second, folder).adapter.digest == digest  # before any look at the files
+        assert live(second, folder).adapter.digest == digest  # before any file is compared
         info = second.run_until_idle(str(folder.resolve()))
         assert info.generation == 1
         assert live(second, folder).adapter.digest == digest
@@ -35,7 +35,7 @@ def test_a_second_start_reads_nothing_and_is_bit_equal(settings, folder):
         assert changes(second)[0].trigger == "restore"
 
 
-def test_changes_made_while_it_was_off_are_folded_at_the_next_start(settings, folder):
+def test_changes_made_while_the_engine_was_off_are_applied_at_the_next_start(settings, folder):
     with Session(settings) as first:
         first.open(folder)
     (folder / "pkg" / "m5.py").write_text("def made_while_off():\n    return 1\n")
@@ -45,7 +45,7 @@ def test_changes_made_while_it_was_off_are_folded_at_the_next_start(settings, fo
         assert (info.generation, info.files) == (2, 11)
 
 
-def test_a_damaged_state_is_set_aside_and_built_again(settings, folder):
+def test_damaged_state_is_moved_aside_and_rebuilt(settings, folder):
     with Session(settings) as first:
         first.open(folder)
     for path in (state_root() / folder_key(folder)).glob("gen-*/state.safetensors"):
@@ -57,7 +57,7 @@ def test_a_damaged_state_is_set_aside_and_built_again(settings, folder):
         assert any(trouble.code == "state" for trouble in troubles(second))
 
 
-def test_lost_readings_are_made_again(settings, folder):
+def test_lost_embeddings_are_computed_again(settings, folder):
     with Session(settings) as first:
         first.open(folder)
     (state_root() / folder_key(folder) / "readings.sqlite").unlink()
@@ -67,8 +67,8 @@ def test_lost_readings_are_made_again(settings, folder):
         assert live(second, folder).adapter is not None
 
 
-def test_a_state_of_the_first_version_is_gone_on_with(settings, folder):
-    """Made by another hypernetwork: built anew, and the counter of generations goes on from there."""
+def test_state_of_the_first_version_is_accepted(settings, folder):
+    """It belongs to another hypernetwork: the state is rebuilt, and the generation counter continues."""
     kept = Path(__file__).parent / "kept_state_1"
     shutil.copytree(kept, state_root() / folder_key(folder))
     with Session(settings) as session:
@@ -78,7 +78,7 @@ def test_a_state_of_the_first_version_is_gone_on_with(settings, folder):
 
 
 @pytest.mark.skipif(os.name == "nt" or (os.geteuid() == 0 and not shutil.which("true")), reason="needs a plain file")
-def test_state_that_cannot_be_kept_is_told_once_and_learning_goes_on(settings, folder):
+def test_failed_save_is_reported_once_and_adaptation_continues(settings, folder):
     state_root().parent.mkdir(parents=True, exist_ok=True)
     state_root().write_text("a file where the folder should be")
     with Session(settings) as session:
@@ -90,8 +90,8 @@ def test_state_that_cannot_be_kept_is_told_once_and_learning_goes_on(settings, f
         assert wait(session, folder, 2).state == "ready"
 
 
-def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeypatch):
-    """A full disk once must not cost everything that is learned afterwards."""
+def test_state_is_saved_as_soon_as_the_disk_allows(settings, folder, monkeypatch):
+    """One full disk must not lose everything learned afterwards."""
     monkeypatch.setattr(persistence, "RETRY_S", 0.2)
     state_root().parent.mkdir(parents=True, exist_ok=True)
     state_root().write_text("a file where the folder should be")
@@ -111,10 +111,10 @@ def test_what_could_not_be_kept_is_kept_once_it_can_be(settings, folder, monkeyp
         workspace._learner._embeddings = None
         assert len(workspace._persistence.store.cache.get(keys, workspace._learner.network.digest)) == len(
             set(keys)
-        )  # held in memory meanwhile
+        )  # they were in memory meanwhile
 
 
-def test_the_second_server_on_a_folder_learns_and_writes_nothing(settings, folder):
+def test_second_server_on_a_folder_adapts_but_writes_nothing(settings, folder):
     with Session(settings) as first, Session(settings) as second:
         first.open(folder)
         kept = sorted((p.name, p.stat().st_mtime_ns) for p in (state_root() / folder_key(folder)).glob("gen-*/*"))
@@ -128,7 +128,7 @@ def test_the_second_server_on_a_folder_learns_and_writes_nothing(settings, folde
         assert after == kept
 
 
-def test_reset_forgets_and_learns_again(session, folder):
+def test_reset_discards_the_state_and_builds_it_again(session, folder):
     session.open(folder)
     session.engine.workspace(str(folder.resolve())).reset()
     info = wait(session, folder, 2)

@@ -1,4 +1,4 @@
-"""A folder's adapter through its life: first index, edits, buffers, rules, samples. Real files, a real watcher."""
+"""A workspace's adapter: first index, edits, buffers, rules, samples. Real files, a real watcher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from c2l_lsp.errors import AdapterError
 from tests.support.engine_driver import changes, live, question, wait
 
 
-def test_a_folder_is_indexed_into_generation_1(session, folder):
+def test_folder_is_indexed_into_generation_1(session, folder):
     info = session.open(folder)
     assert (info.generation, info.state, info.files) == (1, "ready", 12)
     assert info.chunks >= 12
@@ -27,7 +27,7 @@ def test_a_folder_is_indexed_into_generation_1(session, folder):
     assert {"scan", "read", "update", "adapter", "gate"} <= event.ms.keys()
 
 
-def test_an_edit_on_disk_becomes_the_next_generation(session, folder):
+def test_edit_on_disk_becomes_the_next_generation(session, folder):
     session.open(folder)
     before = live(session, folder).adapter
     with (folder / "pkg" / "m3.py").open("a") as file:
@@ -41,7 +41,7 @@ def test_an_edit_on_disk_becomes_the_next_generation(session, folder):
     assert live(session, folder).adapter.digest != before.digest
 
 
-def test_a_deleted_and_a_renamed_file_follow(session, folder):
+def test_deleted_and_renamed_files_are_followed(session, folder):
     session.open(folder)
     (folder / "pkg" / "m1.py").unlink()
     assert wait(session, folder, 2).files == 11
@@ -54,10 +54,10 @@ def test_a_deleted_and_a_renamed_file_follow(session, folder):
         if (due := workspace.due_in(time.monotonic())) is not None and due <= 0:
             session.engine.idle_step()
     assert workspace.info().files == 11
-    assert workspace.info().generation == 2  # the same content under another name changes nothing in the sum
+    assert workspace.info().generation == 2  # the same content under another path does not change the state
 
 
-def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, sources):
+def test_state_after_edits_equals_the_state_of_the_final_files(settings, folder, sources):
     with Session(settings) as first:
         first.open(folder)
         for step in range(4):
@@ -67,7 +67,7 @@ def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, 
         network = first.engine.workspace(str(folder.resolve()))._learner.network
     shutil.rmtree(state_root())
     with Session(settings) as second:
-        # the prior of a foreign base comes from the folder's first text, so it is handed over for this comparison
+        # without a shipped prior it is estimated from the first text, so both sessions share it here
         second.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=settings))
         second.engine.workspace(str(folder.resolve()))._learner.network = network
         second.run_until_idle(str(folder.resolve()))
@@ -77,7 +77,7 @@ def test_after_edits_the_state_equals_that_of_the_final_files(settings, folder, 
     assert float(edited.tensors["n"]) == float(fresh.tensors["n"])
 
 
-def test_an_unsaved_buffer_counts_and_is_taken_back(session, folder):
+def test_unsaved_buffer_counts_until_it_is_closed(session, folder):
     session.open(folder)
     before = session.engine.workspace(str(folder.resolve()))._learner.state.tensors["S"].clone()
     workspace = session.engine.workspace(str(folder.resolve()))
@@ -88,7 +88,7 @@ def test_an_unsaved_buffer_counts_and_is_taken_back(session, folder):
     assert float((workspace._learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
 
 
-def test_a_buffer_of_an_ignored_file_is_not_learned(session, folder):
+def test_buffer_of_an_ignored_file_is_not_learned(session, folder):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
     workspace.set_buffer(".env", "TOKEN = 'abc'\n")
@@ -96,7 +96,7 @@ def test_a_buffer_of_an_ignored_file_is_not_learned(session, folder):
     assert not workspace.pending
 
 
-def test_tightened_rules_purge_what_was_learned(session, folder):
+def test_stricter_rules_discard_the_state(session, folder):
     session.open(folder)
     (folder / ".c2lignore").write_text("pkg/m1*.py\n")
     workspace = session.engine.workspace(str(folder.resolve()))
@@ -106,10 +106,10 @@ def test_tightened_rules_purge_what_was_learned(session, folder):
         due = workspace.due_in(time.monotonic())
         if due is not None and due <= 0:
             session.engine.idle_step()
-    assert float(workspace._learner.state.tensors["recent"].abs().max()) == 0  # built anew, not subtracted from
+    assert float(workspace._learner.state.tensors["recent"].abs().max()) == 0  # built from nothing, not by subtraction
 
 
-def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
+def test_untrusted_folder_is_not_read_and_nothing_is_saved(session, folder):
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings, trusted=False))
     info = session.run_until_idle(name)
@@ -117,7 +117,7 @@ def test_an_untrusted_folder_is_not_read_and_nothing_is_kept(session, folder):
     assert not (state_root() / folder_key(folder)).exists()
 
 
-def test_switched_off_and_on_again(session, folder):
+def test_adapter_can_be_switched_off_and_on(session, folder):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
     adapter = workspace.live.adapter
@@ -127,7 +127,7 @@ def test_switched_off_and_on_again(session, folder):
     assert workspace.live.adapter.digest == adapter.digest
 
 
-def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
+def test_sample_of_a_large_folder_is_a_pure_function_of_its_files(session, folder, settings):
     small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=small))
@@ -136,7 +136,7 @@ def test_a_large_folder_is_sampled_by_a_pure_rule(session, folder, settings):
     assert 0 < info.learned_bytes <= 24 * 1024
 
 
-def test_in_a_sampled_folder_what_is_worked_on_is_learned_all_the_same(folder, settings):
+def test_edited_files_outside_the_sample_are_learned(folder, settings):
     small = msgspec.structs.replace(settings, adapter=msgspec.structs.replace(settings.adapter, max_index_kb=24))
     with Session(small) as session:
         info = session.open(folder)
@@ -146,15 +146,15 @@ def test_in_a_sampled_folder_what_is_worked_on_is_learned_all_the_same(folder, s
         outside.write_text("def worked_on(value):\n    return value + 1\n")
         assert wait(session, folder, info.generation + 1).files == info.files + 1
         digest = live(session, folder).adapter.digest
-    with Session(small) as again:  # it stays learned after a restart, and what was never touched stays out
+    with Session(small) as again:  # also after a restart; files never edited stay out
         assert again.open(folder).generation == info.generation + 1
         assert live(again, folder).adapter.digest == digest
         outside.write_text(text)
-    with Session(small) as later:  # a change made while it was off is one too
+    with Session(small) as later:  # an edit made while the engine was off counts too
         assert later.open(folder).generation == info.generation + 2
 
 
-def test_of_a_file_outside_the_sample_only_what_changed_is_learned(folder, settings, sources):
+def test_only_changed_chunks_of_a_file_outside_the_sample_are_learned(folder, settings, sources):
     adapter = msgspec.structs.replace(settings.adapter, max_index_kb=64)
     large = "\n\n".join(sources[40:44])[:24000]
     for number in range(12, 16):
@@ -172,21 +172,21 @@ def test_of_a_file_outside_the_sample_only_what_changed_is_learned(folder, setti
         wait(session, folder, info.generation + 1)
         assert 0 < len(learner.records[path].keys) <= 2
         generation = info.generation + 1
-    with Session(msgspec.structs.replace(settings, adapter=adapter)) as again:  # what it held at first is remembered
+    with Session(msgspec.structs.replace(settings, adapter=adapter)) as again:  # its first chunks are remembered
         assert again.open(folder).generation == generation
         learner = again.engine.workspace(str(folder.resolve()))._learner
-        file.write_text(text, encoding="utf-8")  # the revert takes out what the edit brought
+        file.write_text(text, encoding="utf-8")  # the revert removes what the edit added
         wait(again, folder, generation + 1)
         assert learner.records[path].keys == ()
         assert float((learner.state.tensors["S"] - before).norm() / before.norm()) < 1e-9
 
 
-def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch):
+def test_workspaces_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch):
     other = tmp_path / "other"
     shutil.copytree(folder, other)
     session.open(folder)
     session.open(other)
-    # a hypernetwork of its own for each folder of a foreign base: give both the same, as the shipped base has
+    # without a shipped prior each folder has its own hypernetwork: share one, as with a shipped model
     workspaces = [session.engine.workspace(str(path.resolve())) for path in (folder, other)]
     workspaces[1]._learner.network = workspaces[0]._learner.network
     sizes = []
@@ -201,7 +201,7 @@ def test_folders_are_updated_in_one_batch(session, folder, tmp_path, monkeypatch
     assert 2 in sizes
 
 
-def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch):
+def test_adapter_that_does_not_help_is_rejected(session, folder, monkeypatch):
     from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 
     def judge(*_):
@@ -214,7 +214,7 @@ def test_an_adapter_that_does_not_help_is_kept_back(session, folder, monkeypatch
     assert live(session, folder).adapter is None
 
 
-def test_export_gives_the_live_logits_and_refuses_when_there_is_none(session, folder, tmp_path):
+def test_export_reproduces_the_live_logits_and_fails_without_an_adapter(session, folder, tmp_path):
     name = str(folder.resolve())
     session.engine.open_folder(wire.OpenFolder(folder=name, settings=session.settings))
     with pytest.raises(AdapterError, match="no adapter"):
@@ -226,14 +226,14 @@ def test_export_gives_the_live_logits_and_refuses_when_there_is_none(session, fo
 
 
 @pytest.mark.parametrize("kind", ["static", "evo"])
-def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folder, tiny_folder, tmp_path, kind):
+def test_hypernetworks_of_the_paper_follow_a_folder(open_gate, settings, folder, tiny_folder, tmp_path, kind):
     import torch
 
     from c2l_lsp.model.hypernet import checkpoint
     from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
     from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, HeadConfig
 
-    model = tmp_path / "model"  # weights trained for a model stand in its own folder
+    model = tmp_path / "model"  # weights trained for a model are in the model's folder
     shutil.copytree(tiny_folder, model)
     torch.manual_seed(1)
     head = HeadConfig(input_dim=128, hidden_dim=16, rank=4, type_dims={"q_proj": (64, 64), "v_proj": (64, 32)})
@@ -259,12 +259,12 @@ def test_the_papers_hypernetworks_follow_a_folder_too(open_gate, settings, folde
         digest = after.adapter.digest
     with Session(chosen) as again:
         again.open(folder)
-        assert live(again, folder).adapter.digest == digest  # evo after a restart goes on bit-equal
+        assert live(again, folder).adapter.digest == digest  # evo is bit-identical after a restart
 
 
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize("path", [".env", "deploy/id_rsa", "hidden/a.py", "own.py", "node_modules/x.js", "../up.py"])
-def test_a_file_that_is_left_out_is_in_no_prompt(session, folder, path, trusted):
+def test_excluded_file_is_in_no_prompt(session, folder, path, trusted):
     (folder / ".gitignore").write_text("hidden/\n")
     (folder / ".c2lignore").write_text("own.py\n")
     request = wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings, trusted=trusted)
