@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from c2l_lab.benchmarks.lines import holes
-from c2l_lab.benchmarks.result_cache import Kept, Values
+from c2l_lab.benchmarks.result_cache import ResultCache, Values
 from c2l_lab.benchmarks.stats import Row, row
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.completion.complete import Completer
@@ -26,10 +26,10 @@ _UNHURRIED = 60_000  # ms: what is measured does not depend on the machine
 
 def measure(
     model: BaseModel, repos: dict[str, list[str]], leasts: Sequence[float], *, tasks: int, context: int = 1024,
-    kept: Kept | None = None, say: Callable[[str], None] = lambda line: None,
+    cache: ResultCache | None = None, say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:  # fmt: skip
-    """Rows of each `minConfidence` among `leasts`; the unit of statistics is the repository. `kept` as in `holes`."""
-    kept = kept or Kept()
+    """Rows of each `minConfidence` among `leasts`; the unit of statistics is the repository. `cache` as in `holes`."""
+    cache = cache or ResultCache()
     completer = Completer(model, Decoder(model, AdapterSlot(model)))
     found: dict[tuple[float, str], list[float]] = defaultdict(list)
     for at, (repo, texts) in enumerate(repos.items(), start=1):
@@ -38,7 +38,7 @@ def measure(
             def measured(repo: str = repo, texts: list[str] = texts, least: float = least) -> Values:
                 return _means(_scores(completer, repo, texts, least, tasks, context))
 
-            for name, value in kept.of(("unasked", least, tasks, context, repo), texts, measured).items():
+            for name, value in cache.get_or_compute(("unasked", least, tasks, context, repo), texts, measured).items():
                 found[least, name].append(value)
         say(f"unasked: {at} of {len(repos)} repositories")
     return [

@@ -42,7 +42,7 @@ def bench_lines(
 
     from c2l_lab.benchmarks import stats
     from c2l_lab.benchmarks.lines import automatic, holes
-    from c2l_lab.benchmarks.result_cache import Kept, share
+    from c2l_lab.benchmarks.result_cache import ResultCache, share
     from c2l_lab.corpus import corpus as corpora
     from c2l_lsp.config import Model, Settings
     from c2l_lsp.model.lm import base
@@ -55,28 +55,28 @@ def bench_lines(
     repos = holes.repositories(corpora.documents(corpus), repositories)
     mine = dict(list(repos.items())[number::of])
 
-    def kept_as(kind: str) -> Kept:
-        return Kept(work / f"{kind}-{loaded.digest}.jsonl" if work is not None else None)
+    def cache_for(kind: str) -> ResultCache:
+        return ResultCache(work / f"{kind}-{loaded.digest}.jsonl" if work is not None else None)
 
-    kept = kept_as("lines")
+    cache = cache_for("lines")
 
-    rows = holes.measure(holes.Model(loaded), loaded.id, mine, tasks=tasks, tokens=tokens, kept=kept, say=_say)
+    rows = holes.measure(holes.Model(loaded), loaded.id, mine, tasks=tasks, tokens=tokens, cache=cache, say=_say)
     if loaded.fim is not None:  # what the text after the cursor gives
         before = holes.Model(loaded, fills=False)
         rows += holes.measure(
-            before, f"{loaded.id}, prefix only", mine, tasks=tasks, contexts=(256,), tokens=0, kept=kept, say=_say
+            before, f"{loaded.id}, prefix only", mine, tasks=tasks, contexts=(256,), tokens=0, cache=cache, say=_say
         )
         told = holes.Model(loaded, told=True)  # as the 5-gram is: where an answer ends is half of several lines
         rows += holes.measure(
             told, f"{loaded.id}, told the number of lines", mine, tasks=tasks, spans=("lines_3_to_5",), tokens=0,
-            kept=kept, say=_say,
+            cache=cache, say=_say,
         )  # fmt: skip
     confidence = Settings().completion.min_confidence
-    rows += automatic.measure(loaded, mine, (0.0, confidence), tasks=tasks, kept=kept, say=_say)
+    rows += automatic.measure(loaded, mine, (0.0, confidence), tasks=tasks, cache=cache, say=_say)
     if train is not None:
         grams = _grams(loaded, train, gram_tokens, cache_share)
-        seen = kept_as(f"grams-{gram_tokens}-{cache_share:g}")
-        rows += holes.measure(grams, "5-gram + cache", mine, tasks=tasks, tokens=tokens, kept=seen, say=_say)
+        seen = cache_for(f"grams-{gram_tokens}-{cache_share:g}")
+        rows += holes.measure(grams, "5-gram + cache", mine, tasks=tasks, tokens=tokens, cache=seen, say=_say)
     if shard:
         return
     stats.show(rows, f"lines: {len(repos)} repositories, base {loaded.id}")

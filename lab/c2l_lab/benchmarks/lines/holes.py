@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 
 from c2l_lab.benchmarks.lines.ngram import CachedNGram
-from c2l_lab.benchmarks.result_cache import Kept, Values
+from c2l_lab.benchmarks.result_cache import ResultCache, Values
 from c2l_lab.benchmarks.stats import Row, row
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.base import fim_spans
@@ -32,7 +32,7 @@ from c2l_lsp.model.lm.token_healing import forced_prefix_of
 CONTEXTS = (256, 1024)
 SPANS = ("rest_of_line", "whole_line", "lines_3_to_5")
 RESERVE = {"rest_of_line": 48, "whole_line": 64, "lines_3_to_5": 160}
-"""Tokens an answer may have; positions of the model kept free for it."""
+"""Tokens an answer may have; positions of the model cache free for it."""
 
 _WINDOW, _STRIDE = 1024, 512
 Say = Callable[[str], None]
@@ -208,13 +208,13 @@ def repositories(documents: Iterable[Document], most: int) -> dict[str, list[str
 
 def measure(
     method: Method, name: str, repos: dict[str, list[str]], *, tasks: int, contexts: Sequence[int] = CONTEXTS,
-    spans: Sequence[str] = SPANS, tokens: int = 6000, kept: Kept | None = None, say: Say = lambda line: None,
+    spans: Sequence[str] = SPANS, tokens: int = 6000, cache: ResultCache | None = None, say: Say = lambda line: None,
 ) -> list[Row]:  # fmt: skip
     """All rows of one method: bits per byte over about `tokens` tokens and `tasks` holes of each kind a repository.
 
-    `kept` holds what an earlier run measured; its file must be of the same weights.
+    `cache` holds what an earlier run measured; its file must be of the same weights.
     """
-    kept = kept or Kept()
+    cache = cache or ResultCache()
     key = (name, tasks, "+".join(map(str, contexts)), "+".join(spans), tokens)
     found: dict[str, list[float]] = defaultdict(list)
     for at, (repo, texts) in enumerate(repos.items(), start=1):
@@ -222,7 +222,7 @@ def measure(
         def measured(repo: str = repo, texts: list[str] = texts) -> Values:
             return _repository(method, repo, texts, tasks, contexts, spans, tokens)
 
-        for row_name, value in kept.of((*key, repo), texts, measured).items():
+        for row_name, value in cache.get_or_compute((*key, repo), texts, measured).items():
             found[row_name].append(value)
         say(f"{name}: {at} of {len(repos)} repositories")
     ordered = sorted(found, key=lambda row_name: _ORDER.index(row_name.split("/")[0]))
