@@ -95,7 +95,9 @@ class Reader:
         self._key = ""
         self._cached: dict[tuple[int, int], tuple[list[Window], ScoredText]] = {}
 
-    def base_states(self, key: str, targets: Mapping[str, str], prefix: int, most: int) -> tuple[list[Window], ScoredText]:
+    def base_states(
+        self, key: str, targets: Mapping[str, str], prefix: int, most: int
+    ) -> tuple[list[Window], ScoredText]:
         """The windows of a case (named by `key`) and their hidden states."""
         if key != self._key:
             self._key, self._cached = key, {}

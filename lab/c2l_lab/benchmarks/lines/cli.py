@@ -190,7 +190,7 @@ def _grams(loaded: BaseModel, train: Path, tokens: int, share: float) -> Method:
 
     streams, read = [], 0
     for document in sorted(corpora.documents(train), key=lambda d: d.id):  # ids are digests, so this is a random sample
-        streams.append([loaded.start, *loaded.encode(document.text)])
+        streams.append([loaded.start_id, *loaded.encode(document.text)])
         read += len(streams[-1])
         if read >= tokens:
             break

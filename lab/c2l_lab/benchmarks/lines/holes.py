@@ -174,7 +174,7 @@ class Grams:
 
     def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
         """See Method. The cache contains the file so far."""
-        ids = [self._model.start, *self._model.encode(text)][: most + 1]
+        ids = [self._model.start_id, *self._model.encode(text)][: most + 1]
         return self._grams.nat(ids, 1) / math.log(2), len(self._model.decode(ids[1:]).encode())
 
     def fill(self, hole: Hole, context: int) -> str:

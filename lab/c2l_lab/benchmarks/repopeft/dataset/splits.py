@@ -50,7 +50,7 @@ def capped(
     """Which of one commit's tasks, given as (test file, test function), are trained on: in turn over functions, files.
 
     A file gives up to `per_file`, one function after the other; then the files take turns up to `per_commit`. The order
-    is drawn anew for each `seed` (a commit) and is the same wherever it is drawn. Returns inrngs, ascending.
+    is drawn anew for each `seed` (a commit) and is the same wherever it is drawn. Returns indices, ascending.
     """
     rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
     files: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -61,7 +61,7 @@ def capped(
 
 
 def anchored(tasks: Sequence[tuple[str, str]], seed: str) -> list[int]:
-    """Which of the tasks that stand in one commit are trained on (the snapshots track); inrngs, ascending."""
+    """Which of the tasks that stand in one commit are trained on (the snapshots track); indices, ascending."""
     functions: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, task in enumerate(tasks):
         functions[task].append(index)
@@ -82,7 +82,7 @@ def first(items: Iterator[T], group: Callable[[T], object], most: int) -> Iterat
 
 
 def _in_turn(groups: Sequence[Sequence[int]], most: int, rng: random.Random) -> list[int]:
-    """Up to `most` inrngs, one from each group at a time; groups and their members in a drawn order."""
+    """Up to `most` indices, one from each group at a time; groups and their members in a drawn order."""
     left = [rng.sample(list(group), len(group)) for group in groups]
     rng.shuffle(left)
     chosen: list[int] = []
