@@ -62,7 +62,7 @@ def test_state_and_targets_are_disjoint_and_unknown_texts_are_not_scored():
     assert case.newest[0] not in cases.build(source, SMALL, allowed).targets
     assert cases.build(Snapshot("a/b", "c", {}), SMALL) == "too little text to score"
     one = {"a.py": module("ledger", 0, 20)}
-    assert cases.build(Snapshot("a/b", "c", one), SMALL) == "too little text to learn from"
+    assert cases.build(Snapshot("a/b", "c", one), SMALL) == "too little text for a state"
 
 
 def test_history_follows_renames_and_lists_recently_changed_files(tmp_path):

@@ -73,7 +73,7 @@ def test_shards_and_resumed_runs_equal_single_run(tiny, world, whole, tmp_path):
         for unit in run.share(shard)[: count // 2]:  # a leg that ends in the middle
             run.do(unit)
         run, _ = _run(tiny, world, tmp_path, methods)  # and another process that goes on
-        with pytest.raises(CorpusError, match="not measured yet"):
+        with pytest.raises(CorpusError, match="have not run"):
             run.results()
         assert assemble.work(run, shard, 0.0, _tick)
     mine, all_of_it = _scores(tmp_path), _scores(whole[2])

@@ -32,7 +32,7 @@ def test_shipped_shape_matches_its_vocabulary_size():
 
 
 def test_vocabulary_larger_than_weight_budget_is_rejected():
-    with pytest.raises(TrainingError, match="leaves nothing"):
+    with pytest.raises(TrainingError, match="use all of"):
         vocabulary.shape_for(32768, 1e6)
 
 

@@ -70,7 +70,7 @@ def test_unknown_row_is_rejected():
     }  # fmt: skip
     assert named <= set(run.ROWS)
     assert list(run.chosen(["decode"], run.ROWS)) == ["decode"]
-    with pytest.raises(SettingError, match="no row speed"):
+    with pytest.raises(SettingError, match="Unknown row speed"):
         run.chosen(["speed"], run.ROWS)
 
 

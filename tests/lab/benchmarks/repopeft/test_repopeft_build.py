@@ -256,7 +256,7 @@ def test_parent_repository_is_not_used_for_missing_one(tmp_path):
 def test_error_explains_why_no_repository_is_usable(tmp_path, mirror):
     with pytest.raises(CorpusError, match=r"None of the 1 listed .* can be used: \{'not found': 1\}"):
         build.build(["no/where"], mirror, tmp_path / "out", workers=1)
-    with pytest.raises(CorpusError, match="is on the list and on the OOD list"):
+    with pytest.raises(CorpusError, match="is on both lists"):
         build.build(["a/b"], mirror, tmp_path / "out", ood=["a/b"], workers=1)
 
 

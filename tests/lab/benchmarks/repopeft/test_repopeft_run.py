@@ -191,7 +191,7 @@ def test_stopped_run_continues(benchmark, tmp_path):
 def test_predictions_of_another_method_are_not_continued(benchmark, tmp_path):
     data, out = open_dataset(benchmark, "commits"), tmp_path / "p.jsonl"
     out.write_text('{"id": "x", "method": "memory", "prediction": ""}\n')
-    with pytest.raises(CorpusError, match="holds predictions of memory"):
+    with pytest.raises(CorpusError, match="contains predictions of memory"):
         run.predict(run.selected(data, "cr_test"), Fixed(), Says(), out)
 
 
@@ -300,12 +300,12 @@ def test_assert_command_builds_runs_scores_and_continues(tmp_path, mirror, tiny_
     assert found["manifest"]["tasks"] == 4 and sorted(found["manifest"]["repositories"]) == ["own/a", "own/b"]
     monkeypatch.setattr(Generator, "predict", None)  # would fail if a task were predicted again
     assert made("again")["rows"] == found["rows"]
-    with pytest.raises(CorpusError, match="no method magic"):
+    with pytest.raises(CorpusError, match="Unknown method magic"):
         made("magic")
 
 
 def test_unknown_method_is_reported(benchmark, tmp_path):
-    with pytest.raises(CorpusError, match="There is no method magic: choose one of base, memory"):
+    with pytest.raises(CorpusError, match=r"Unknown method magic\. Known methods: base, memory"):
         call("run", "--data", benchmark, "--split", "cr_test", "--method", "magic", "--json", tmp_path / "x.json")
 
 

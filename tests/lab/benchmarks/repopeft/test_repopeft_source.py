@@ -188,12 +188,12 @@ def test_reading_streams(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: None, "holds no RepoPeftBench data"),
+        (lambda root: None, "has no RepoPeftBench data"),
         (
             lambda root: write(root / "qna" / "cr_test.parquet", pa.table({"a": [1]})),
             "has no column commit_sha, prefix",
         ),
-        (lambda root: (root / "qna").mkdir(), "holds no qna of the split cr_test"),
+        (lambda root: (root / "qna").mkdir(), "has no qna of the split cr_test"),
     ],
 )
 def test_wrong_folder_is_reported(tmp_path, make, words):
@@ -212,7 +212,7 @@ def test_truncated_file_is_reported(tmp_path):
 
 def test_unknown_split_is_reported(tmp_path):
     (tmp_path / "qna").mkdir()
-    with pytest.raises(CorpusError, match="There is no split dev: choose one of train, ir_val"):
+    with pytest.raises(CorpusError, match=r"Unknown split dev\. Known splits: train, ir_val"):
         list(open_dataset(tmp_path, "snapshots").tasks("dev"))
 
 
