@@ -79,10 +79,10 @@ class GatedMemory:
         held_out = validation.held_out(files)
         validator = validation.Validator(self._model)
         for path in held_out:
-            validator.see(files[path].entry.digest, case.state[path])
+            validator.add(files[path].entry.digest, case.state[path])
         rest = {path: text for path, text in case.state.items() if path not in held_out}
         adapter = builder.adapter(builder.snapshot(rest))
-        result = validator.judge(adapter, [files[path].entry.digest for path in held_out])
+        result = validator.validate(adapter, [files[path].entry.digest for path in held_out])
         scaled = None if whole.adapter is None else whole.adapter.scaled(result.strength, result.knn_strength)
         return Fitted(scaled, seconds=whole.seconds + time.perf_counter() - started)
 
