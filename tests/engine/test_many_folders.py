@@ -45,18 +45,18 @@ def test_the_least_recently_used_folders_are_suspended_and_resumed(
     engine = session.engine
     assert list(engine._followed) == names[2:]
     assert [info.folder for info in engine.status().folders] == [*names[2:], *names[:2]]
-    asleep = [e.folder for e in session.events if isinstance(e, wire.Trouble)]
-    assert asleep == names[:2]
+    suspended = [e.folder for e in session.events if isinstance(e, wire.Trouble)]
+    assert suspended == names[:2]
     assert {e.severity for e in session.events if isinstance(e, wire.Trouble)} == {"info"}
     engine.workspace(names[2]).set_buffer("b.py", "value = 1\n")
     engine.workspace(names[2]).set_enabled(False)
-    woken = engine.workspace(names[0])  # as a completion does
-    assert woken.info().generation == 1  # loaded from disk, not indexed again
+    resumed = engine.workspace(names[0])  # as a completion does
+    assert resumed.info().generation == 1  # loaded from disk, not indexed again
     assert list(engine._followed) == [names[2], names[0]]
     engine.workspace(names[1])
-    assert woken.info().enabled
+    assert resumed.info().enabled
     assert engine.workspace(names[2]).buffers == {"b.py": "value = 1\n"}
-    assert not engine.workspace(names[2]).info().enabled, "a folder whose adapter was switched off woke with it on"
+    assert not engine.workspace(names[2]).info().enabled, "a resumed folder must keep its adapter off"
     for name in names:
         engine.close_folder(name)
     assert not engine._followed
