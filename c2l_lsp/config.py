@@ -159,7 +159,7 @@ class Model(_Group, frozen=True, kw_only=True):
         str,
         Meta(
             description="Base model: a shipped one (c2l-nano or c2l-small), or the name of a causal language model on "
-            "Hugging Face. auto: c2l-small on a GPU, on 2 or more CPU cores that have AVX2 and bf16, and on 4 or more "
+            "Hugging Face. auto: c2l-small on a GPU, on 2 or more CPU cores that have AVX2 or bf16, and on 4 or more "
             "other cores; otherwise c2l-nano."
         ),
     ] = "auto"
