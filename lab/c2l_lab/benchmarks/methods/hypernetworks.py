@@ -8,7 +8,9 @@ from pathlib import Path
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, NotTrained, Setup
 from c2l_lab.benchmarks.repositories.cases import Case
 from c2l_lab.benchmarks.repositories.state_builder import StateBuilder
+from c2l_lab.train.hypernet.text2lora import Text2LoRA
 from c2l_lsp.model.hypernet import checkpoint
+from c2l_lsp.model.hypernet.code2lora import Static
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
 from c2l_lsp.model.lm.base import ASSETS, BaseModel
@@ -74,4 +76,6 @@ def published(setup: Setup, kind: str) -> tuple[Hypernetwork, str]:
     if not (folder / checkpoint.MANIFEST).is_file():
         raise NotTrained(f"there is no folder {kind} with {checkpoint.MANIFEST} beside the model")
     found = checkpoint.load(folder)
-    return found.hypernetwork(setup.model, EmbeddingEncoder.of_base(setup.model)), found.manifest.sha256[:16]
+    encoder = EmbeddingEncoder.of_base(setup.model)
+    network = found.hypernetwork(setup.model, encoder, Text2LoRA if kind == Text2LoRA.kind else Static)
+    return network, found.manifest.sha256[:16]
