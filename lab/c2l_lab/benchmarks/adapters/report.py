@@ -49,7 +49,7 @@ def _about(manifest: dict[str, Any]) -> list[str]:
     notes = manifest.get("notes", {})
     base = f"{manifest['model']} (`{manifest['weights'].get('base', '')}`)"
     return [
-        f"Base model {base}, {len(manifest['data'])} held-out repositories. 95 % bootstrap over repositories.",
+        f"Base model {base}, {len(manifest['data'])} held-out repositories. Intervals: 95 %, bootstrap over them.",
         *(f"- {key}: {value}" for key, value in notes.items()),
     ]
 
