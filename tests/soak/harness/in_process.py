@@ -49,7 +49,7 @@ def drive(session: Session, seconds: float) -> None:
             time.sleep(0.005)
 
 
-def question(root: Path | None, path: str, prefix: str, **more: Any) -> wire.Complete:
+def completion_request(root: Path | None, path: str, prefix: str, **more: Any) -> wire.Complete:
     """A completion request with a long time limit."""
     plain: dict[str, Any] = {
         "folder": str(root) if root is not None else "",

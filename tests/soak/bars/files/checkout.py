@@ -137,7 +137,9 @@ def _follow(
 def _complete(engine: EngineProcess, root: Path, number: int) -> float:
     prefix = f"# {number}\n" + sources()[number % 5][:300]
     began = time.monotonic()
-    engine.call("complete", in_process.question(root, "pkg0/m0.py", prefix, max_new_tokens=8), wire.Completion)
+    engine.call(
+        "complete", in_process.completion_request(root, "pkg0/m0.py", prefix, max_new_tokens=8), wire.Completion
+    )
     took = time.monotonic() - began
     time.sleep(max(0.0, REQUEST_INTERVAL_S - took))
     return took

@@ -94,7 +94,7 @@ def _steps(notes: Path) -> list[tuple[str, float, float]]:
 
 
 def _long(prefix: str, tokens: int) -> wire.Complete:
-    return in_process.question(
+    return in_process.completion_request(
         None, "a.py", prefix, max_new_tokens=tokens, multiline="always", invoked=True, candidates=8
     )
 

@@ -60,7 +60,7 @@ def _swap(
         which, prompt = rng.randrange(len(adapters)), rng.randrange(len(prompts))
         other = adapters[rng.randrange(len(adapters))]
         workspace.live = LiveAdapter(number, adapters[which], f"soak#{number}")
-        asked = in_process.question(root, "pkg0/m0.py", prompts[prompt], max_new_tokens=3)
+        asked = in_process.completion_request(root, "pkg0/m0.py", prompts[prompt], max_new_tokens=3)
 
         def swapped(other: Any = other, number: int = number) -> bool:
             workspace.live = LiveAdapter(-number, other, "elsewhere")  # a swap during the completion

@@ -111,8 +111,8 @@ def _tighten(finding: Finding, session: Any, root: Path) -> None:
 def _complete(session: Any, root: Path, held: dict[str, str]) -> list[Any]:
     """Request a completion in each excluded file, with its text before the cursor, as an editor would."""
     asked = {path: text for path, text in held.items() if path != "pkg0/unsaved.py"}
-    answers = [session.complete(in_process.question(root, path, text)) for path, text in asked.items()]
-    answers.append(session.complete(in_process.question(root, "pkg0/m0.py", _PROMPT)))
+    answers = [session.complete(in_process.completion_request(root, path, text)) for path, text in asked.items()]
+    answers.append(session.complete(in_process.completion_request(root, "pkg0/m0.py", _PROMPT)))
     return answers
 
 
