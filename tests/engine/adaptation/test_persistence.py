@@ -158,16 +158,3 @@ def test_what_waits_to_be_written_is_forgotten_too(made, monkeypatch, how):
         time.sleep(0.005)
     assert made.store.load() is None
     assert not list(made.store.root.glob("gen-*"))
-
-
-def test_the_same_trouble_is_told_again_after_all_was_well(tmp_path: Path, told):
-    telling = FolderEvents(tmp_path, told.append)
-    for _ in range(2):
-        telling.warn_once(StorageError("full"))
-    telling.warn_once(StorageError("fuller"))
-    telling.clear_warnings()
-    telling.warn_once(StorageError("full"))
-    assert [trouble.message for trouble in told] == ["full", "fuller", "full"]
-    assert {(trouble.folder, trouble.code, trouble.severity) for trouble in told} == {
-        (str(tmp_path), "storage", "warning")
-    }
