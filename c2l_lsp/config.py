@@ -87,8 +87,8 @@ class Completion(_Group, frozen=True, kw_only=True):
         Meta(
             ge=0.0,
             le=1.0,
-            description="Minimum estimated probability that an automatically shown line is right. A line below it is "
-            "cut to the part above it. 0 shows everything.",
+            description="Minimum estimated probability that an automatically shown line is right. A less probable line "
+            "is shortened to its confident beginning, or not shown. 0: show everything.",
         ),
     ] = 0.1
 
@@ -108,8 +108,8 @@ class Adapter(_Group, frozen=True, kw_only=True):
     hypernetwork: Annotated[
         Literal["auto", "memory", "evo", "static", "none"],
         Meta(
-            description="Hypernetwork that generates the adapter. auto: the one that measured best for the model. "
-            "none: no adapter."
+            description="Hypernetwork that generates the adapter: memory (for any model), static or evo (Code2LoRA, "
+            "for models with trained weights), or none for no adapter. auto: the one that measured best for the model."
         ),
     ] = "auto"
     update_delay_ms: Annotated[
@@ -158,9 +158,9 @@ class Model(_Group, frozen=True, kw_only=True):
     id: Annotated[
         str,
         Meta(
-            description="Base model: a shipped one (c2l-nano or c2l-small) or the name of a causal language model on "
-            "Hugging Face. auto: c2l-small on a GPU, or on at least 2 CPU cores with AVX2 and bf16 (otherwise 4 "
-            "cores); c2l-nano on other machines."
+            description="Base model: a shipped one (c2l-nano or c2l-small), or the name of a causal language model on "
+            "Hugging Face. auto: c2l-small on a GPU, on 2 or more CPU cores that have AVX2 or bf16, and on 4 or more "
+            "other cores; otherwise c2l-nano."
         ),
     ] = "auto"
     path: Annotated[str, Meta(description="Folder of a local model. Takes precedence over c2l.model.id.")] = ""

@@ -41,7 +41,7 @@ def missing_paths(text: str) -> list[str]:
 
 
 def missing_names(text: str) -> list[str]:
-    """`file.py` → `Name` pairs whose file does not define the name at its top level."""
+    """`file.py` → `Name` pairs whose file does not define the name (a module's, or `Class.method`)."""
     return [f"{path}: {name}" for path, name in NAME.findall(text) if name not in _defined(ROOT / path)]
 
 
@@ -52,6 +52,9 @@ def _defined(path: Path) -> set[str]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             found.add(node.name)
+            inner = node.body if isinstance(node, ast.ClassDef) else []
+            functions = ast.FunctionDef | ast.AsyncFunctionDef
+            found |= {f"{node.name}.{one.name}" for one in inner if isinstance(one, functions)}
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             found |= {target.id for target in targets if isinstance(target, ast.Name)}
@@ -186,6 +189,7 @@ def test_broken_references_are_found() -> None:
     assert broken_links("[a](nowhere.md) [b](glossary.md#x) [c](https://x.y)", ROOT / "docs") == ["nowhere.md"]
     assert missing_paths("`c2l_lsp/nowhere.py` `docs/glossary.md` `lab/results`") == ["c2l_lsp/nowhere.py"]
     assert missing_names("`c2l_lsp/config.py` → `Nothing`") == ["c2l_lsp/config.py: Nothing"]
-    assert missing_names("`c2l_lsp/config.py` → `Settings`") == []
+    assert missing_names("`c2l_lsp/config.py` → `Settings.nothing`") == ["c2l_lsp/config.py: Settings.nothing"]
+    assert missing_names("`c2l_lsp/config.py` → `Settings.enabled_for`") == []
     assert unmeasured_claims("13.0 % [11.4, 14.7], 13.0 % [11.4, 99.9]") == ["13.0 % [11.4, 99.9]"]
     assert unknown_messages("\n## Messages\n| *c2l.… is no message of ours* | x |") == ["is no message of ours"]

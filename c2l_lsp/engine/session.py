@@ -44,9 +44,10 @@ class Session:
         """Work until an open folder has no work left. Raises EngineError after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         workspace = self.engine.workspace(folder)
-        while (due := workspace.due_in(time.monotonic())) is not None and (due < 5.0 or workspace.pending):
+        while (due := workspace.due_in(time.monotonic())) is not None and (due < _SOON_S or workspace.pending):
             if time.monotonic() > deadline:
-                raise EngineError(f"{folder} was not learned within {timeout_s:.0f} s ({workspace.info().state}).")
+                state = workspace.info().state
+                raise EngineError(f"{folder} was not up to date after {timeout_s:.0f} s (state: {state}).")
             if due > 0:
                 time.sleep(min(due, 0.05))
                 continue
@@ -54,7 +55,7 @@ class Session:
         return workspace.info()
 
     def finetune(self, folder: str, steps: int = 0, timeout_s: float = 3600.0) -> wire.AdapterInfo:
-        """Train LoRA pairs of an open folder by gradient descent, to the end."""
+        """Train LoRA pairs of an open folder by gradient descent, to the end. `steps` 0: the engine chooses."""
         self.engine.workspace(folder).finetune(steps)
         return self.run_until_idle(folder, timeout_s)
 

@@ -15,13 +15,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
 from c2l_lsp.engine import allocator, device, parent_watch, wire
 from c2l_lsp.engine.inbox import Inbox
 from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, type_and_location
+
+if TYPE_CHECKING:
+    from c2l_lsp.engine.engine import Engine
 
 log = logging.getLogger("c2l.engine")
 
@@ -59,12 +62,12 @@ class Worker:
         self._stdin, self._stdout, self._on_end = stdin, stdout, on_end
         self._inbox = Inbox()
         self._write_lock = threading.Lock()
-        self._engine: Any = None  # engine.Engine, imported by `hello`: other frames are answered without torch
+        self._engine: Engine | None = None  # imported by `hello`: other requests are answered without torch
         self._running = True
         self._faults = 0
         self._exit_code = 0
         self._pause_until = 0.0
-        self._owed_s = 0.0  # adapter work to do before the next completion
+        self._work_due_s = 0.0  # adapter work to do before the next completion
 
     def run(self) -> int:
         """Serve until `shutdown` or the end of stdin. Returns the exit code of the process."""
@@ -79,17 +82,16 @@ class Worker:
         """Serve a request, do one step of adapter work, or wait. Returns whether the loop continues."""
         engine = self._engine
         due = engine.due_in() if engine is not None else None
-        if due is not None:
-            due = max(due, self._pause_until - time.monotonic())
-        if due is not None and due <= 0 < self._owed_s and not self._inbox.closed:
+        wait_s = _MAX_WAIT_S if due is None else max(due, self._pause_until - time.monotonic())
+        if engine is not None and wait_s <= 0 < self._work_due_s and not self._inbox.closed:
             self._work(engine)
             return self._running
-        request = self._inbox.take(_MAX_WAIT_S if due is None else max(0.0, min(due, _MAX_WAIT_S)))
+        request = self._inbox.take(max(0.0, min(wait_s, _MAX_WAIT_S)))
         if request is not None:
             self._serve(request)
         elif self._inbox.closed:
             self._running = False
-        elif due is not None and due <= 0:
+        elif engine is not None and wait_s <= 0:
             self._work(engine)
         return self._running
 
@@ -105,18 +107,18 @@ class Worker:
             self._inbox.close()
             self._on_end()
 
-    def _work(self, engine: Any) -> None:  # noqa: ANN401 - engine.Engine, imported late
+    def _work(self, engine: Engine) -> None:
         started = time.monotonic()
         try:
             engine.idle_step()
         except C2LError as error:
             self._emit(wire.Trouble(folder="", code=error.code, severity=error.severity.value, message=str(error)))
-        except _MODEL_FAULTS as error:  # the folder reports its own faults, so the device is lost
+        except _MODEL_FAULTS as error:  # a folder handles its own faults, so this one is about the device
             self._model_failed(error)
         except Exception as error:
             self._pause_until = time.monotonic() + _ERROR_PAUSE_S
             self._notify(Severity.WARNING, _unexpected("Adapter work", error))
-        self._owed_s -= time.monotonic() - started
+        self._work_due_s -= time.monotonic() - started
 
     def _serve(self, request: wire.Request) -> None:
         started = time.monotonic()
@@ -133,7 +135,7 @@ class Worker:
             reply = wire.Reply(id=request.id, error=("engine", _unexpected(f"The request {request.method}", error)))
         self._inbox.finish(request.id)
         if request.method == "complete":
-            self._owed_s = min(_MAX_WORK_S, max(self._owed_s, 0.0) + _WORK_SHARE * (time.monotonic() - started))
+            self._work_due_s = min(_MAX_WORK_S, max(self._work_due_s, 0.0) + _WORK_SHARE * (time.monotonic() - started))
         try:
             self._send(reply)
         except WireError as error:
@@ -158,12 +160,14 @@ class Worker:
         if request.method not in wire.METHODS:
             raise WireError(f"There is no method {request.method}.")
         params = wire.from_params(request.params, wire.METHODS[request.method][0])
-        if request.method not in ("hello", "ping", "shutdown", "cancel") and self._engine is None:
-            raise EngineError("The engine has no model yet: `hello` must be the first request.")
-        if request.method == "complete" and self._inbox.is_cancelled(request.id):
-            raise RequestCancelled("The completion was cancelled before it started.")
         handler: Callable[[Any, int], msgspec.Struct | None] = getattr(self, f"_on_{request.method}")
         return handler(params, request.id) or wire.Nothing()
+
+    @property
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise EngineError("The engine has no model yet: `hello` must be the first request.")
+        return self._engine
 
     # --- methods -----------------------------------------------------------------------------------------------------
 
@@ -178,62 +182,57 @@ class Worker:
         if self._engine is not None:
             self._engine.close()
         self._engine = Engine(params.settings, self._emit)
-        info: wire.ModelInfo = self._engine.model_info()
-        return info
+        return self._engine.model_info()
 
     def _on_open_folder(self, params: wire.OpenFolder, _id: int) -> None:
-        self._engine.open_folder(params)
+        self._loaded.open_folder(params)
 
     def _on_close_folder(self, params: wire.Folder, _id: int) -> None:
-        self._engine.close_folder(params.folder)
+        self._loaded.close_folder(params.folder)
 
     def _on_buffer(self, params: wire.Buffer, _id: int) -> None:
-        self._engine.workspace(params.folder).set_buffer(params.path, params.text)
+        self._loaded.workspace(params.folder).set_buffer(params.path, params.text)
 
-    def _on_complete(self, params: wire.Complete, request_id: int) -> msgspec.Struct:
-        answer: wire.Completion = self._engine.complete(params, lambda: self._inbox.is_cancelled(request_id))
-        return answer
+    def _on_complete(self, params: wire.Complete, request_id: int) -> wire.Completion:
+        engine = self._loaded
+        if self._inbox.is_cancelled(request_id):
+            raise RequestCancelled("The completion was cancelled before it started.")
+        return engine.complete(params, lambda: self._inbox.is_cancelled(request_id))
 
-    def _on_score(self, params: wire.Score, _id: int) -> msgspec.Struct:
-        scored: wire.Scored = self._engine.score(params)
-        return scored
+    def _on_score(self, params: wire.Score, _id: int) -> wire.Scored:
+        return self._loaded.score(params)
 
     def _on_cancel(self, params: wire.Cancel, _id: int) -> None:
         del params  # the reader thread has marked the request
 
-    def _on_adapter_info(self, params: wire.Folder, _id: int) -> msgspec.Struct:
-        info: wire.AdapterInfo = self._engine.workspace(params.folder).info()
-        return info
+    def _on_adapter_info(self, params: wire.Folder, _id: int) -> wire.AdapterInfo:
+        return self._loaded.workspace(params.folder).info()
 
     def _on_regenerate(self, params: wire.Folder, _id: int) -> None:
-        self._engine.workspace(params.folder).regenerate()
+        self._loaded.workspace(params.folder).regenerate()
 
     def _on_reset(self, params: wire.Folder, _id: int) -> None:
-        self._engine.workspace(params.folder).reset()
+        self._loaded.workspace(params.folder).reset()
 
-    def _on_deepen(self, params: wire.Deepen, _id: int) -> msgspec.Struct:
-        workspace = self._engine.workspace(params.folder)
+    def _on_deepen(self, params: wire.Deepen, _id: int) -> wire.AdapterInfo:
+        workspace = self._loaded.workspace(params.folder)
         if params.cancel:
             workspace.cancel_finetuning()
         else:
             workspace.finetune(params.steps)
-        info: wire.AdapterInfo = workspace.info()
-        return info
+        return workspace.info()
 
-    def _on_export(self, params: wire.Export, _id: int) -> msgspec.Struct:
-        exported: wire.Exported = self._engine.export(params)
-        return exported
+    def _on_export(self, params: wire.Export, _id: int) -> wire.Exported:
+        return self._loaded.export(params)
 
-    def _on_set_enabled(self, params: wire.SetEnabled, _id: int) -> msgspec.Struct:
-        workspace = self._engine.workspace(params.folder)
+    def _on_set_enabled(self, params: wire.SetEnabled, _id: int) -> wire.AdapterInfo:
+        workspace = self._loaded.workspace(params.folder)
         workspace.set_enabled(params.enabled)
-        info: wire.AdapterInfo = workspace.info()
-        return info
+        return workspace.info()
 
-    def _on_status(self, params: wire.Nothing, _id: int) -> msgspec.Struct:
+    def _on_status(self, params: wire.Nothing, _id: int) -> wire.Status:
         del params
-        status: wire.Status = self._engine.status()
-        return status
+        return self._loaded.status()
 
     def _on_ping(self, params: wire.Nothing, _id: int) -> None:
         del params

@@ -29,10 +29,10 @@ log = logging.getLogger("c2l.server")
 _EXIT_GRACE = 2.0
 
 
-def serve(command: Sequence[str] | None = None, policy: Policy | None = None, log_level: str = "WARNING") -> int:
+def serve(command: Sequence[str] | None = None, policy: Policy | None = None) -> int:
     """Serve one editor over stdin and stdout; returns the exit code. `command` starts the engine process."""
     source, sink = stdio.isolate()
-    logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("pygls").setLevel(logging.CRITICAL)  # pygls logs whole messages, which contain source text
     return asyncio.run(_serve(source, sink, command, policy))
 

@@ -1,4 +1,4 @@
-"""The engine process: order of requests, cancellation, errors and exit."""
+"""The engine process: requests, cancellation, errors and exit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from c2l_lsp.engine import wire, worker
-from c2l_lsp.engine.inbox import Inbox
 from c2l_lsp.engine.worker import DEVICE_LOST, Worker
 
 WAIT = 90.0
@@ -163,29 +162,6 @@ def test_prints_go_to_stderr_and_not_between_frames():
     done = subprocess.run([sys.executable, "-c", code], input=ping, capture_output=True, timeout=WAIT, check=True)
     assert wire.unpack(done.stdout[4:]) == wire.Reply(id=1, result={})
     assert b"noise" in done.stderr
-
-
-def test_cancelling_finished_requests_uses_no_memory():
-    inbox = Inbox()
-    for number in range(1000):
-        inbox.add(wire.Request(id=2 * number, method="cancel", params={"id": 2 * number - 1}))
-        inbox.finish(inbox.take(0).id)
-    assert not inbox._cancelled
-    assert not inbox._pending
-
-
-def test_only_the_latest_text_of_a_document_waits_and_every_request_is_answered():
-    inbox = Inbox()
-    for number in range(1, 1001):
-        params = {"folder": "/w", "path": f"{number % 2}.py", "text": str(number) * 100}
-        inbox.add(wire.Request(id=number, method="buffer", params=params))
-    inbox.add(wire.Request(id=1001, method="close_folder", params={"folder": "/w"}))
-    inbox.add(wire.Request(id=1002, method="buffer", params={"folder": "/w", "path": "0.py", "text": "after"}))
-    taken = [inbox.take(0) for _ in range(1002)]
-    assert [request.id for request in taken] == list(range(1, 1003))
-    texts = [(request.id, request.params["text"]) for request in taken if request.method == "buffer"]
-    assert texts == [(999, "999" * 100), (1002, "after")]
-    assert inbox._buffers == {}
 
 
 class FailingEngine:

@@ -1,1 +1,1 @@
-"""The long tests of reliability and security: one bar per fault, each with a count and planted faults it must find."""
+"""Fault bars: tests of reliability and security with counts, and planted faults that each bar must detect."""

@@ -1,4 +1,4 @@
-"""Every bar in its short form, and every planted fault: a bar that holds under its fault measures nothing."""
+"""Every bar in its short form, and every planted fault: a bar that passes with its fault planted tests nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from c2l_lsp.repo.history import snapshot
 from tests.soak.bars import table
 from tests.soak.harness.run import measure
 
-pytestmark = pytest.mark.timeout(900)  # real processes, and a machine that may be busy
+pytestmark = pytest.mark.timeout(900)  # real processes, perhaps on a busy machine
 BARS = {bar.name: bar for bar in table.BARS}
 LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout"}
 PLANTED_COUNT = {
@@ -25,8 +25,8 @@ QUICK = {
     "secrets-peeks", "secrets-remembers", "secrets-prompts", "secrets-quotes", "hostile-trusting", "hostile-unpickles",
     "hostile-trusts_code", "replies-twice",
 }  # fmt: skip
-"""Planted faults that are found with every test. Those of the others take more processes and minutes: -m slow runs
-them, and `bench soak --bars NAME --plant FAULT` at any time."""
+"""Planted faults that run by default. The others take minutes: `-m slow` runs them, and so does
+`python -m tests.soak --bars NAME --plant FAULT`."""
 
 PLANTED = [
     pytest.param(bar, plant, marks=() if f"{bar.name}-{plant}" in QUICK else pytest.mark.slow, id=f"{bar.name}-{plant}")
@@ -35,28 +35,29 @@ PLANTED = [
 ]
 
 
-SAYS = {
+EXPECTED = {
     "secrets-peeks": "opened", "secrets-remembers": "in the state", "secrets-prompts": "seen by the model",
-    "secrets-quotes": "on the wire", "secrets-chatty": "in the log", "secrets-open_filter": "still learned",
-    "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not whole",
+    "secrets-quotes": "in a message", "secrets-chatty": "in the log", "secrets-open_filter": "still embedded",
+    "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not complete",
     "hostile-unpickles": "executed", "hostile-trusts_code": "executed", "hostile-obeys_git": "executed",
-    "edit_storm-piles": "stood in the queue",
-    "edit_storm-drops": "not the editor's", "checkout-shrugs": "never seen", "full_disk-resigned": "not kept again",
-    "no_network-calls_natively": "OutNoRoutes", "damaged_state-believing": "workspaces on",
-    "cancels-deaf": "steps began", "cancels-forget": "no reply",
+    "edit_storm-piles": "were queued",
+    "edit_storm-drops": "differ from the editor's",
+    "checkout-shrugs": "never seen", "full_disk-resigned": "not saved again",
+    "no_network-calls_natively": "OutNoRoutes", "damaged_state-believing": "still contains",
+    "cancels-deaf": "steps started", "cancels-forget": "no reply",
 }  # fmt: skip
-"""What a bar says of a fault: the check that is meant found it, and not another beside it."""
+"""Text in the failure of a planted fault: it shows that the intended check failed, not another one."""
 
 
 @pytest.fixture(autouse=True)
 def small_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real processes with the tiny model; one thread each."""
+    """All processes use the tiny model, with one thread each."""
     Path(os.environ["C2L_CONFIG"]).write_text(f'[model]\npath = "{tiny_folder}"\ndtype = "float32"\n')
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.mark.parametrize("name", BARS)
-def test_the_bar_holds(name: str):
+def test_bar_holds(name: str):
     if name in LINUX and sys.platform != "linux":
         pytest.skip("fork, inotify, resource limits")
     finding = measure(BARS[name], BARS[name].short)
@@ -64,16 +65,16 @@ def test_the_bar_holds(name: str):
 
 
 @pytest.mark.parametrize(("bar", "plant"), PLANTED)
-def test_the_planted_fault_is_found(bar: table.Bar, plant: str):
+def test_planted_fault_is_detected(bar: table.Bar, plant: str):
     if bar.name in LINUX and sys.platform != "linux":
         pytest.skip("fork, inotify, resource limits")
     finding = measure(bar, PLANTED_COUNT.get(bar.name, bar.short), plant)
     assert not finding.holds
-    assert any(SAYS.get(f"{bar.name}-{plant}", "") in failure for failure in finding.failures), finding.failures
+    assert any(EXPECTED.get(f"{bar.name}-{plant}", "") in failure for failure in finding.failures), finding.failures
 
 
-def test_times_that_settle_meanwhile_are_no_violation(monkeypatch: pytest.MonkeyPatch):
-    """A run of more than two seconds took every later save for a wrong one."""
+def test_settled_modification_times_are_no_violation(monkeypatch: pytest.MonkeyPatch):
+    """Regression: after two seconds, the bar reported every save as wrong."""
     monkeypatch.setattr(snapshot, "RACY_NS", 300_000_000)
     finding = measure(table.select("save_styles")[0], 14)
     assert finding.holds, finding.failures

@@ -1,4 +1,4 @@
-"""The soak's own eyes: what it searches for is found in every form, and opened files are seen whoever opens them."""
+"""The detectors of the soak: the canary search finds every encoding, and file opens are seen from every process."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ WAYS: dict[str, Callable[[Path, list[int]], object]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_form_is_found(way: str, tiny, tmp_path: Path):
+def test_every_encoding_is_found(way: str, tiny, tmp_path: Path):
     wanted = canary_search.forms(NAME, tiny.encode, tiny.decode)
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "other").write_bytes(TEXT.replace(NAME, NAME[::-1]).encode() * 9)
-    assert canary_search.places(list(canary_search.kept(tmp_path)), wanted) == []
+    assert canary_search.places(list(canary_search.stored(tmp_path)), wanted) == []
     WAYS[way](tmp_path / "deep" / "file", tiny.encode(TEXT))
-    assert canary_search.places(list(canary_search.kept(tmp_path)), wanted)[0].startswith("deep/file")
+    assert canary_search.places(list(canary_search.stored(tmp_path)), wanted)[0].startswith("deep/file")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify")
-def test_an_open_is_seen_whoever_opens_and_by_whatever_name(tmp_path: Path):
+def test_opens_are_seen_from_any_process_and_by_any_path(tmp_path: Path):
     names = ("a.py", "b.py", "c.py")
     for name in names:
         (tmp_path / name).write_text("x = 1\n")

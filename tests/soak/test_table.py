@@ -1,4 +1,4 @@
-"""The soak's table, its choice of bars, and that it goes on where it was interrupted."""
+"""The table of bars, the selection of bars, and continuation of an interrupted run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
-def test_every_bar_has_counts_a_function_and_planted_faults():
+def test_every_bar_has_counts_function_and_planted_faults():
     assert len({bar.name for bar in table.BARS}) == len(table.BARS) >= 18
     for bar in table.BARS:
         module, _, name = bar.run.partition(":")
@@ -50,18 +50,18 @@ def test_every_bar_has_counts_a_function_and_planted_faults():
         assert bar.plants
 
 
-def test_bars_are_chosen_by_name():
+def test_bars_are_selected_by_name():
     assert [bar.name for bar in table.select("secrets, documents")] == ["secrets", "documents"]
     assert table.select("") == list(table.BARS)
-    with pytest.raises(RequestError, match="no bar nothing; there are frames"):
+    with pytest.raises(RequestError, match=r"Unknown bar nothing\. Known bars: frames"):
         table.select("nothing")
 
 
-def test_rows_are_kept_and_gone_on_with(calls: list[int], tmp_path: Path):
+def test_finished_rows_are_reused(calls: list[int], tmp_path: Path):
     out = tmp_path / "soak.json"
     rows = runner.soak([BAR], runner.Choice(short=True), out)
     assert [(row.name, row.value, row.holds) for row in rows] == [("made_up", 0.0, True), ("made_up/tries", 3.0, None)]
-    assert runner.soak([BAR], runner.Choice(count=2), out) == rows  # more is there already
+    assert runner.soak([BAR], runner.Choice(count=2), out) == rows  # the file already has a larger count
     assert calls == [3]
     runner.soak([BAR], runner.Choice(), out)
     runner.soak([BAR], runner.Choice(again=True), out)
@@ -70,7 +70,7 @@ def test_rows_are_kept_and_gone_on_with(calls: list[int], tmp_path: Path):
     assert plain["manifest"]["bars"]["made_up"]["count"] == 100
     assert plain["rows"][0]["bar"] == "nothing happens"
     out.write_text("{}")
-    with pytest.raises(RequestError, match="not a result"):
+    with pytest.raises(RequestError, match="is not a result file"):
         runner.soak([BAR], runner.Choice(), out)
 
 
@@ -82,13 +82,13 @@ def test_rows_of_other_code_are_measured_again(calls: list[int], tmp_path: Path,
     runner.soak([BAR], runner.Choice(short=True), out)
     assert calls == [3, 3]
     old = json.loads(out.read_text())
-    del old["manifest"]["bars"]["made_up"]["code"]  # written before rows knew their code
+    del old["manifest"]["bars"]["made_up"]["code"]  # a file of an older version
     out.write_text(json.dumps(old))
     runner.soak([BAR], runner.Choice(short=True), out)
     assert calls == [3, 3, 3]
 
 
-def test_the_code_is_named_by_its_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_code_digest_depends_on_source_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.py").write_text("x = 1\n")
     monkeypatch.setattr(runner, "CODE", (tmp_path,))
     digest = runner.code_digest.__wrapped__
@@ -98,7 +98,7 @@ def test_the_code_is_named_by_its_text(tmp_path: Path, monkeypatch: pytest.Monke
     assert digest() != before
 
 
-def test_a_row_says_which_limits_were_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_row_states_stretched_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.getloadavg", lambda: (10.0 * (os.cpu_count() or 1), 0.0, 0.0))
 
     def waiting(task: Task) -> Finding:
@@ -114,7 +114,7 @@ def test_a_row_says_which_limits_were_applied(tmp_path: Path, monkeypatch: pytes
     assert json.loads(out.read_text())["manifest"]["bars"]["made_up"]["patience"] >= 10.0
 
 
-def test_a_planted_fault_is_a_bar_that_does_not_hold(calls: list[int], tmp_path: Path):
+def test_bar_with_planted_fault_fails(calls: list[int], tmp_path: Path):
     rows = runner.soak([BAR], runner.Choice(count=2, plant="broken"), tmp_path / "x.json")
     assert (rows[0].value, rows[0].holds) == (50.0, False)
     about = json.loads((tmp_path / "x.json").read_text())["manifest"]["bars"]["made_up"]
@@ -123,16 +123,16 @@ def test_a_planted_fault_is_a_bar_that_does_not_hold(calls: list[int], tmp_path:
         runner.soak([BAR], runner.Choice(plant="other"), None)
 
 
-def test_a_bar_that_breaks_does_not_hold(monkeypatch: pytest.MonkeyPatch):
+def test_bar_that_raises_fails(monkeypatch: pytest.MonkeyPatch):
     def measure(self: Bar, task: Task) -> Finding:
-        raise TimeoutError("nobody answers")
+        raise TimeoutError("no answer")
 
     monkeypatch.setattr(Bar, "measure", measure)
     (row,) = runner.soak([BAR], runner.Choice(), None)
     assert row.holds is False
 
 
-def test_the_command_lists_and_measures(tmp_path: Path):
+def test_command_lists_and_runs_bars(tmp_path: Path):
     listed = CliRunner().invoke(app, ["--list"])
     assert listed.exit_code == 0
     assert all(bar.name in listed.output for bar in table.BARS)

@@ -1,4 +1,4 @@
-"""Text and repositories that the benchmark's tests are made of."""
+"""Texts and repositories for the tests of the benchmarks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def module(name: str, salt: int = 0, count: int = 6) -> str:
-    """A little Python module that is unlike those of other names."""
+    """A small Python module; modules of different names share little text."""
     lines = [f'"""The {name} of number {salt}."""', "", "import os", ""]
     for i in range(count):
         lines += [
@@ -25,7 +25,7 @@ MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any perso
 
 
 def program(topic: str, salt: int) -> dict[str, str]:
-    """The files of a little project about a topic: modules that call one another."""
+    """The files of a small project about a topic, with modules that call each other."""
     files = {"LICENSE": MIT, "README.md": f"# {topic}\n"}
     for i in range(8):
         call = f"\nfrom {topic}.part_{(i + 1) % 8} import {topic}_part_{(i + 1) % 8}_1\n\n"
@@ -35,7 +35,7 @@ def program(topic: str, salt: int) -> dict[str, str]:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """git with a fixed author in a folder."""
+    """Run git with a fixed author."""
     who = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
     done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout

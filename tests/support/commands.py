@@ -1,4 +1,4 @@
-"""Commands that run a module of the tests in a process of its own."""
+"""Commands that run a module of the tests in a child process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Driving an engine by hand, and what it said meanwhile."""
+"""Drives an in-process engine step by step and reads its events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def live(session: Session, folder: Path):
 
 
 def wait(session: Session, folder: Path, generation: int, timeout_s: float = 30.0) -> wire.AdapterInfo:
-    """Drive the engine until a generation is live."""
+    """Run the engine until a generation is live."""
     workspace = session.engine.workspace(str(folder.resolve()))
     deadline = time.monotonic() + timeout_s
     while workspace.info().generation < generation or workspace.pending:
@@ -36,7 +36,7 @@ def wait(session: Session, folder: Path, generation: int, timeout_s: float = 30.
 
 
 def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> int:
-    """Drive the engine until something holds; how many steps that took."""
+    """Run the engine until `holds()` is true; the number of steps."""
     steps, deadline = 0, time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline

@@ -1,12 +1,23 @@
-"""A real process that speaks the frames and obeys words in the text: no torch, no model, ready in 0.1 s.
+"""A fake engine process with the real wire protocol, without torch and model. It starts in 0.1 s.
 
-Completions derive from the prefix alone: `word` → `word_done()`. Words found anywhere in the prefix steer it:
-`SLOW:0.4` waits that long (cancellable), `DIE` ends the process, `HANG` stops answering anything, `MUTE` never answers
-this request, `CLOSE` closes brackets, `LINES` gives three lines, `NOTHING` gives none, `LEFT_OUT` says that the file
-is left out, `REFUSE` is an error,
-`GARBAGE` writes bytes that are no frame, `HUGE` announces a frame over the limit.
-Environment: FAKE_LOG (a file that gets one JSON line per request), FAKE_START (die | error | slow | mute | die-twice),
-FAKE_FOLDER (trouble | silent).
+A completion depends only on the prefix. Words in the prefix control it:
+
+| word       | effect                                   |
+|------------|------------------------------------------|
+| `SLOW:0.4` | waits that long; can be cancelled        |
+| `DIE`      | exits                                    |
+| `HANG`     | answers nothing any more                 |
+| `MUTE`     | does not answer this request             |
+| `CLOSE`    | closes brackets                          |
+| `LINES`    | returns three lines                      |
+| `NOTHING`  | returns no text                          |
+| `LEFT_OUT` | returns the reason "left out"            |
+| `REFUSE`   | returns an error                         |
+| `GARBAGE`  | writes bytes that are no frame           |
+| `HUGE`     | announces a frame over the limit         |
+
+Environment: FAKE_LOG, a file for one JSON line per request; FAKE_START: die, error, slow, mute or die-twice;
+FAKE_FOLDER: trouble or silent.
 """
 
 from __future__ import annotations
@@ -28,7 +39,7 @@ ENABLED: dict[str, bool] = {}
 BUFFERS: dict[tuple[str, str], str] = {}
 CANCELLED: set[int] = set()
 DEEP: dict[str, str] = {}
-WISHES = threading.Lock()
+FINETUNE_LOCK = threading.Lock()
 OUT = threading.Lock()
 HUNG = threading.Event()
 
@@ -52,7 +63,7 @@ def note(**fields: object) -> None:
 
 
 def traceback(line: int, last: str) -> None:
-    """As Python prints one that nobody caught."""
+    """Print a traceback as Python does for an uncaught exception."""
     frame = f'  File "/opt/c2l_lsp/engine/worker.py", line {line}, in main\n    import torch\n'
     print(f"Traceback (most recent call last):\n{frame}{last}", file=sys.stderr, flush=True)
 
@@ -77,9 +88,9 @@ def learn(folder: str, trigger: str) -> None:
 
 
 def deepen(folder: str, steps: int) -> None:
-    """Training of `steps` steps of 50 ms, until somebody empties the folder's note."""
+    """Report `steps` training steps of 50 ms each, unless the training is cancelled."""
     for done in range(steps):
-        with WISHES:
+        with FINETUNE_LOCK:
             if not DEEP[folder]:
                 break
             DEEP[folder] = f"training, {done} of {steps} steps"
@@ -182,9 +193,9 @@ def answer(request: wire.Request) -> wire.Struct | tuple[str, str]:
     elif request.method in ("regenerate", "reset"):
         learn(params.folder, request.method)
     elif isinstance(params, wire.Deepen):
-        with WISHES:
+        with FINETUNE_LOCK:
             DEEP[params.folder] = "" if params.cancel else "waiting"
-        told = info(params.folder)  # as it is now: the thread says at once that it trains
+        told = info(params.folder)  # before the thread changes it
         if not params.cancel:
             threading.Thread(target=deepen, args=(params.folder, params.steps or 4000), daemon=True).start()
         return told

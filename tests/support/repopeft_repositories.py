@@ -1,4 +1,4 @@
-"""Throw-away git repositories with tests in them, and a whole toy benchmark in the published columns."""
+"""Temporary git repositories with tests, and a small benchmark with the published columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any perso
 
 
 def golden(name: str) -> Any:
-    """A golden file: inputs and what must come of them."""
+    """A golden file: inputs and expected outputs."""
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -60,7 +60,7 @@ def suite(*asserts: str, name: str = "test_it") -> str:
 
 
 def grow(repo: Repo, commits: int, start: int = 0) -> list[str]:
-    """Commits of which each adds one assertion and changes the module under test."""
+    """Commits that each add one assertion and change the module under test."""
     made = []
     for i in range(start, start + commits):
         lines = [f"assert f({j}) == value_{j}" for j in range(i + 1)]

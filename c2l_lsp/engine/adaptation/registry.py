@@ -18,7 +18,7 @@ from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
-from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, Kind
+from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, PublishedKind
 from c2l_lsp.model.lm.base import ASSETS, BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices
 
@@ -73,7 +73,7 @@ def estimate_prior(
     return priors.estimate(seen) if seen.n else None
 
 
-def published(kind: Kind) -> Builder:
+def published(kind: PublishedKind) -> Builder:
     """Return the builder of `static` or `evo`: from weights beside a shipped model, or for Qwen from the Hub."""
 
     def build(model: BaseModel, extra: Mapping[str, Tensor], offline: bool) -> Hypernetwork:

@@ -199,11 +199,7 @@ class NativeReader:
 
     def span(self, start: int, end: int) -> _Span:
         """The positions from `start` to `end` with their rotary factors."""
-        w = self._base.prefill
-        factors = self.rotations(end)[start:end]  # [T, 3, h/2]
-        counts = (w.heads, w.kv_heads, w.kv_heads)
-        parts = [factors[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)]
-        return _Span(start, end, torch.cat(parts, 1))
+        return _Span(start, end, self._base.prefill.expand_rotations(self.rotations(end)[start:end]))
 
 
 class NativeSequence:
@@ -262,12 +258,12 @@ class NativeSequence:
         x = functional.embedding(torch.tensor(ids, device=w.embedding.device), w.embedding)  # [T, d]
         for layer, kv in zip(w.layers[:-1], self._layer_kv, strict=False):
             q = self._project(x, layer, kv, span)
-            x = _mlp(x + layer.output(reader.attention(q, kv, span.start, span.end)), layer)
+            x = layer.mlp(x + layer.output(reader.attention(q, kv, span.start, span.end)))
         layer, kv = w.layers[-1], self._layer_kv[-1]
         q = self._project(x, layer, kv, span)
         if not all_positions and len(ids) > 1:  # the last layer computes the last row only
             q, x, span = q[-1:], x[-1:], reader.span(span.end - 1, span.end)
-        x = _mlp(x + layer.output(reader.attention(q, kv, span.start, span.end)), layer)
+        x = layer.mlp(x + layer.output(reader.attention(q, kv, span.start, span.end)))
         self.length += len(ids)
         return w.norm(x)
 
@@ -278,9 +274,7 @@ class NativeSequence:
     def _project(self, x: Tensor, layer: Layer, kv: Tensor, span: _Span) -> Tensor:
         """Queries [T, H, h] of x [T, d]; writes its keys and values to kv [capacity, 2·K·h]."""
         w = self._reader.shape
-        projected = layer.qkv(layer.attention_norm(x)).float()
-        rotated = torch.view_as_complex(projected.view(len(x), -1, w.head_dim // 2, 2)) * span.rotation
-        heads = torch.view_as_real(rotated).flatten(2)  # [T, H + 2K, h]
+        heads = w.rotated_heads(layer, x, span.rotation)  # [T, H + 2K, h]
         kv[span.start : span.end] = heads[:, w.heads :].flatten(1)
         return heads[:, : w.heads].to(x.dtype)
 
@@ -296,9 +290,3 @@ class NativeSequence:
             new[: self.length] = old[: self.length]
         self._cache, self._layer_kv = grown, list(grown)
         self._fixed_steps, self._bound = {}, []  # they hold addresses of the old cache
-
-
-def _mlp(x: Tensor, layer: Layer) -> Tensor:
-    """x + down(silu(gate) ∘ up) with RMSNorm before, for x [T, d]."""
-    gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
-    return x + layer.down(functional.silu(gate) * up)

@@ -1,4 +1,4 @@
 """Hypernetworks, from a repository's text to an adapter: `memory` (ours), `static` and `evo` (Code2LoRA).
 
-Training them belongs in the laboratory; choosing one for a folder belongs into `engine.adaptation.registry`.
+Start with `protocol`. `engine.adaptation.registry` chooses the hypernetwork of a folder; the laboratory trains them.
 """

@@ -1,10 +1,14 @@
-"""The paper's checkpoints: read the published pickles without running anything, convert them once, load the copy.
+"""Checkpoints of Code2LoRA: converts the published files once, then loads the converted copy.
 
-`code2lora_direct.pt` (static) holds `state_dict`, `config`, `type_dims`, `args`; `code2lora_gru.pt` (evo) holds
-`gru_state`, `head_state`, `head_config`, `gru_config`, `type_dims`, `args`, `per_step_input`. Keys that older writers
-leave out have defaults; the LoRA alpha stands only in `args`. A converted folder holds `weights.safetensors` (fp32,
-names prefixed `head.` and `gru.`) and, written last, `checkpoint.json`. Everything wrong is a CheckpointError that
-names the file and what is wrong with it. Source: Code2LoRA, arXiv 2606.06492, and its published files.
+| published file | kind | keys |
+|---|---|---|
+| `code2lora_direct.pt` | `static` | `state_dict`, `config`, `type_dims`, `args` |
+| `code2lora_gru.pt` | `evo` | `{gru,head}_state`, `{gru,head}_config`, `type_dims`, `args`, `per_step_input` |
+
+Keys that older files lack have defaults; the LoRA alpha is in `args` only. Loading a published file runs no code from
+it (`published`). A converted folder holds `weights.safetensors` (fp32, names with the prefix `head.` or `gru.`) and
+`checkpoint.json`, which is written last. Every defect raises CheckpointError with the name of the file. Source:
+Code2LoRA, arXiv 2606.06492, and its published files.
 """
 
 from __future__ import annotations
@@ -29,23 +33,25 @@ from c2l_lsp.errors import CheckpointError, StorageError
 from c2l_lsp.model.hypernet.code2lora import Binding, Evo, Static
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
 from c2l_lsp.model.hypernet.gru import CommitGRU, GRUConfig
-from c2l_lsp.model.hypernet.lora_head import BLOCK_OF, Code2LoRAHead, HeadConfig
-from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, Kind, download, file_sha256, safe_unpickle
-from c2l_lsp.model.hypernet.text2lora import Text2LoRA
+from c2l_lsp.model.hypernet.lora_head import PARENT_MODULE, Code2LoRAHead, HeadConfig
+from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, PublishedKind, download, file_sha256, safe_unpickle
 from c2l_lsp.model.lm.base import BaseModel
 
-Trained: TypeAlias = Literal["static", "evo", "text2lora"]
-"""Kinds that are trained here; of them the authors published `static` and `evo`."""
+CheckpointKind: TypeAlias = Literal["static", "evo", "text2lora"]
+"""`static` and `evo` as in Code2LoRA; `text2lora` has the weights of `static` and exists in the laboratory only."""
+
 WEIGHTS, MANIFEST = "weights.safetensors", "checkpoint.json"
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a checkpoint is: kind, shapes, alpha, base (its digest where known), and the digest of its source.
+    """The content of `checkpoint.json`; the field names are stored.
 
-    `training` says how ours were made and what they scored on the tuning repositories.
+    `base` is the name of the base model and `base_digest` its digest, "" if unknown. `sha256` is the digest of the
+    published file or, for checkpoints trained by this project, of the weights. `training` holds the recipe of the
+    latter and their scores on the tuning repositories.
     """
 
-    kind: Trained
+    kind: CheckpointKind
     head: HeadConfig
     gru: GRUConfig | None = None
     alpha: float = 32.0
@@ -56,14 +62,14 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Checkpoint(Struct, frozen=True):
-    """A checkpoint in memory: what it is, and its fp32 tensors by prefixed name."""
+    """A checkpoint in memory: its manifest, and its fp32 tensors by prefixed name."""
 
     manifest: Manifest
     tensors: dict[str, Tensor]
 
     @classmethod
     def from_modules(cls, manifest: Manifest, head: Code2LoRAHead, gru: CommitGRU | None = None) -> Checkpoint:
-        """A copy of trained modules; `manifest.sha256` becomes the digest of the weights themselves."""
+        """A checkpoint with copies of the weights of trained modules; `manifest.sha256` becomes their digest."""
         states = {"head.": head.state_dict()} | ({"gru.": gru.state_dict()} if gru else {})
         tensors = {p + n: t.detach().float().cpu().clone() for p, state in states.items() for n, t in state.items()}
         digest = hashlib.sha256()
@@ -72,43 +78,56 @@ class Checkpoint(Struct, frozen=True):
         return cls(msgspec.structs.replace(manifest, sha256=digest.hexdigest()), _checked(manifest, tensors))
 
     def head(self) -> Code2LoRAHead:
-        """The head with these weights (the tensors are taken over, not copied)."""
+        """The head with these weights, which are not copied."""
         return cast(Code2LoRAHead, self._fill(Code2LoRAHead, self.manifest.head, "head."))
 
     def gru(self) -> CommitGRU:
-        """The GRU with these weights; CheckpointError for a static checkpoint."""
+        """The GRU with these weights, which are not copied. Raises CheckpointError for a static checkpoint."""
         if self.manifest.gru is None:
-            raise CheckpointError("A static checkpoint has no GRU; choose the static hypernetwork for it.")
+            raise CheckpointError("A static checkpoint has no GRU; set c2l.adapter.hypernetwork to static.")
         return cast(CommitGRU, self._fill(CommitGRU, self.manifest.gru, "gru."))
 
-    def hypernetwork(self, base: BaseModel, encoder: EmbeddingEncoder) -> Static | Evo:
-        """The hypernetwork for a base and the encoder it was trained with; CheckpointError if either does not fit."""
-        layers = fit(self.manifest, base.lm, base.id, base.digest)
+    def hypernetwork(
+        self, base: BaseModel, encoder: EmbeddingEncoder, static_class: type[Static] = Static
+    ) -> Static | Evo:
+        """The hypernetwork for a base model, with the encoder that it was trained with.
+
+        A checkpoint without GRU becomes a `static_class`. Raises CheckpointError if the base, the encoder or the class
+        is not the one the checkpoint was made for.
+        """
+        layers = matching_layers(self.manifest, base.lm, base.id, base.digest)
         wanted = self.manifest.gru.repo_state_dim if self.manifest.gru else self.manifest.head.input_dim
         if wanted != 2 * encoder.hidden:
             raise CheckpointError(
-                f"The {self.manifest.kind} checkpoint reads embeddings of {wanted} numbers, the text encoder gives "
-                f"{2 * encoder.hidden}; use the encoder it was trained with."
+                f"The {self.manifest.kind} checkpoint needs embeddings of width {wanted}, the text encoder has width "
+                f"{2 * encoder.hidden}; use the encoder that it was trained with."
             )
         binding = Binding(base=base.digest, layers=layers, alpha=self.manifest.alpha, weights=self.manifest.sha256)
         head = self.head().to(base.device)
         if self.manifest.gru is None:
-            return (Text2LoRA if self.manifest.kind == "text2lora" else Static)(head, encoder, binding)
+            if self.manifest.kind != static_class.kind:
+                raise CheckpointError(
+                    f"This is a {self.manifest.kind} checkpoint; it cannot be used as {static_class.kind}."
+                )
+            return static_class(head, encoder, binding)
         return Evo(head, self.gru().to(base.device), encoder, binding)
 
-    def _fill(self, kind: type[nn.Module], config: Struct, prefix: str) -> nn.Module:
+    def _fill(self, module_class: type[nn.Module], config: Struct, prefix: str) -> nn.Module:
         with torch.device("meta"):
-            module = kind(config)
+            module = module_class(config)
         weights = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
         module.load_state_dict(weights, strict=True, assign=True)
         return module.eval()
 
 
-def fit(manifest: Manifest, lm: nn.Module, name: str, digest: str = "") -> int:
-    """The number of layers of a base LM whose projections are those the checkpoint was made for, or CheckpointError."""
+def matching_layers(manifest: Manifest, lm: nn.Module, name: str, digest: str = "") -> int:
+    """The number of layers of a base model.
+
+    Raises CheckpointError unless its projections, and its digest if the manifest has one, are those of the checkpoint.
+    """
     if manifest.base_digest and manifest.base_digest != digest:
         raise CheckpointError(
-            f"The {manifest.kind} checkpoint was trained for other weights of {manifest.base} than {name} has."
+            f"The {manifest.kind} checkpoint was trained for {manifest.base} with other weights than those of {name}."
         )
     linears = {path: m for path, m in lm.named_modules() if isinstance(m, nn.Linear)}
     layers = {int(m[1]) for path in linears if (m := re.match(r"model\.layers\.(\d+)\.", path))}
@@ -129,9 +148,10 @@ def fit(manifest: Manifest, lm: nn.Module, name: str, digest: str = "") -> int:
 
 
 def read_published(path: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
-    """Read a published `.pt` file; its pickle can build tensors and plain values and nothing else.
+    """Load a published `.pt` file without running code from it.
 
-    `base` is the model the file was made for, which the file itself does not say.
+    `base` is the name of the model that the file was made for; the file does not contain it. Raises CheckpointError if
+    the file is missing, damaged, hostile or incomplete.
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}.")
@@ -141,18 +161,18 @@ def read_published(path: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
         manifest, tensors = _interpret(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
-    return _made(path, msgspec.structs.replace(manifest, base=base, sha256=sha256), tensors)
+    return _validated(path, msgspec.structs.replace(manifest, base=base, sha256=sha256), tensors)
 
 
 def convert(path: Path, out: Path, base: str = PUBLISHED_BASE) -> Checkpoint:
-    """Read the published file at `path` and save it to folder `out` in the converted form."""
+    """Load the published file at `path` and save it to the folder `out` in the converted form."""
     checkpoint = read_published(path, base)
     save(checkpoint, out)
     return checkpoint
 
 
 def save(checkpoint: Checkpoint, out: Path) -> None:
-    """Write the converted form to folder `out`; a failure leaves no half-written one. StorageError if it fails."""
+    """Write the converted form to the folder `out`. Raises StorageError on failure; no incomplete file remains."""
     weights, manifest, partial = out / WEIGHTS, out / MANIFEST, out / "partial"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -168,7 +188,10 @@ def save(checkpoint: Checkpoint, out: Path) -> None:
 
 
 def load(folder: Path) -> Checkpoint:
-    """Load a converted checkpoint into private memory: no pickle, and nothing stays mapped to the file."""
+    """Load a converted checkpoint. Tensors are copied, so the files may change later.
+
+    Raises CheckpointError if a file is missing or damaged, or if the weights do not belong to the manifest.
+    """
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
         with safe_open(folder / WEIGHTS, framework="pt") as file:
@@ -177,14 +200,15 @@ def load(folder: Path) -> Checkpoint:
     except (OSError, SafetensorError, msgspec.DecodeError) as error:
         raise CheckpointError(f"The converted checkpoint in {folder} cannot be read ({error}); delete it.") from error
     if not same:
-        raise CheckpointError(f"The weights in {folder} are not those its {MANIFEST} names; delete the folder.")
-    return _made(folder, manifest, tensors)
+        raise CheckpointError(f"The weights in {folder} do not belong to its {MANIFEST}; delete the folder.")
+    return _validated(folder, manifest, tensors)
 
 
-def load_published(kind: Kind, store: Path, *, offline: bool = False, **hub: Any) -> Checkpoint:  # noqa: ANN401 - passed on
-    """The published checkpoint of a kind: from `store` if it was converted before, else from the Hub, converted there.
+def load_published(kind: PublishedKind, store: Path, *, offline: bool = False, **hub: Any) -> Checkpoint:  # noqa: ANN401 - passed on
+    """The published checkpoint of a kind: the converted copy in `store`, else downloaded from the Hub and converted.
 
-    The download shows progress (`tqdm_class`) and goes on where it stopped. AdapterError if it cannot be had.
+    `hub` is passed to `huggingface_hub.hf_hub_download`, which resumes interrupted downloads. Raises AdapterError if
+    the file is not available.
     """
     folder = store / f"code2lora-{kind}"
     if (folder / MANIFEST).is_file():
@@ -194,10 +218,10 @@ def load_published(kind: Kind, store: Path, *, offline: bool = False, **hub: Any
 
 def _interpret(content: object) -> tuple[Manifest, dict[str, object]]:
     if not isinstance(content, dict):
-        raise CheckpointError("it holds no dictionary.")
+        raise CheckpointError("it does not contain a dictionary.")
     head_state = content.get("head_state", content.get("state_dict"))
     if head_state is None:
-        raise CheckpointError("it has neither state_dict nor head_state, so it is no Code2LoRA checkpoint.")
+        raise CheckpointError("it has neither state_dict nor head_state, so it is not a Code2LoRA checkpoint.")
     args = content.get("args") or {}
     args = vars(args) if isinstance(args, argparse.Namespace) else args
     step_input = content.get("per_step_input") or _get(args, "per_step_input") or "diff"
@@ -234,11 +258,11 @@ def _head_values(content: Mapping[str, object], gru: GRUConfig | None) -> dict[s
 
 def _prefixed(state: object, prefix: str) -> dict[str, object]:
     if not isinstance(state, Mapping):
-        raise CheckpointError(f"its {prefix[:-1]} weights are no dictionary.")
+        raise CheckpointError(f"its {prefix[:-1]} weights are not a dictionary.")
     return {f"{prefix}{name}": tensor for name, tensor in state.items()}
 
 
-def _made(path: Path, manifest: Manifest, tensors: Mapping[str, object]) -> Checkpoint:
+def _validated(path: Path, manifest: Manifest, tensors: Mapping[str, object]) -> Checkpoint:
     try:
         return Checkpoint(manifest, _checked(manifest, tensors))
     except CheckpointError as error:
@@ -246,10 +270,10 @@ def _made(path: Path, manifest: Manifest, tensors: Mapping[str, object]) -> Chec
 
 
 def _checked(manifest: Manifest, tensors: Mapping[str, object]) -> dict[str, Tensor]:
-    """The tensors as private fp32, if they are exactly those of the configuration and finite; else CheckpointError."""
-    unknown = sorted(manifest.head.type_dims.keys() - BLOCK_OF.keys())
+    """The tensors as fp32, without shared memory. Raises CheckpointError unless they are those of the configuration."""
+    unknown = sorted(manifest.head.type_dims.keys() - PARENT_MODULE.keys())
     if unknown:
-        raise CheckpointError(f"it makes weights for {', '.join(unknown)}, which no supported model has.")
+        raise CheckpointError(f"it generates weights for {', '.join(unknown)}, which no supported model has.")
     if manifest.gru and manifest.gru.hidden_dim != manifest.head.input_dim:
         raise CheckpointError(
             f"its GRU gives {manifest.gru.hidden_dim} numbers, its head reads {manifest.head.input_dim}."
@@ -257,19 +281,19 @@ def _checked(manifest: Manifest, tensors: Mapping[str, object]) -> dict[str, Ten
     if not (math.isfinite(manifest.alpha) and manifest.alpha > 0):
         raise CheckpointError(f"its alpha is {manifest.alpha}.")
     expected = _shapes(manifest)
-    _same_names(expected, tensors)
-    made: dict[str, Tensor] = {}
+    _require_names(expected, tensors)
+    checked: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, shape in expected.items():
-        tensor = _plain(name, tensors[name], shape)
+        tensor = _as_fp32(name, tensors[name], shape)
         if (place := tensor.untyped_storage().data_ptr()) in storages:
             tensor = tensor.clone()
         storages.add(place)
-        made[name] = tensor
-    return made
+        checked[name] = tensor
+    return checked
 
 
-def _same_names(expected: Mapping[str, object], tensors: Mapping[str, object]) -> None:
+def _require_names(expected: Mapping[str, object], tensors: Mapping[str, object]) -> None:
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or extra:
         names = missing or extra
@@ -285,19 +309,17 @@ def _shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     return {prefix + n: tuple(t.shape) for prefix, part in parts.items() for n, t in part.state_dict().items()}
 
 
-def _plain(name: str, tensor: object, shape: tuple[int, ...]) -> Tensor:
+def _as_fp32(name: str, tensor: object, shape: tuple[int, ...]) -> Tensor:
     if not isinstance(tensor, Tensor) or type(tensor) not in (Tensor, nn.Parameter):
-        raise CheckpointError(f"{name} is no tensor.")
+        raise CheckpointError(f"{name} is not a tensor.")
     if tensor.layout is not torch.strided or tensor.device.type != "cpu":
-        raise CheckpointError(f"{name} is no plain tensor.")
+        raise CheckpointError(f"{name} is not a dense CPU tensor.")
     if tuple(tensor.shape) != shape:
         raise CheckpointError(f"{name} has shape {tuple(tensor.shape)}, its configuration says {shape}.")
     stored = tensor.untyped_storage().nbytes() // tensor.element_size()
     if not tensor.is_floating_point() or stored < tensor.numel():
-        raise CheckpointError(f"{name} is no array of real numbers.")
+        raise CheckpointError(f"{name} is not a tensor of real numbers.")
     if not bool(torch.isfinite(tensor).all()):
-        raise CheckpointError(f"{name} holds numbers that are not finite.")
+        raise CheckpointError(f"{name} contains numbers that are not finite.")
     real = tensor.detach().to(torch.float32)
-    return (
-        real.contiguous() if stored == tensor.numel() else real.clone()
-    )  # GRU weights of a GPU are views of one storage
+    return real.contiguous() if stored == tensor.numel() else real.clone()  # GRU weights saved on a GPU share a storage

@@ -1,7 +1,7 @@
-"""Cutting a file's text into chunks that are learned, and unlearned, on their own.
+"""Cuts the text of a file into chunks, which are added to and removed from a state one by one.
 
-A chunk is one or more whole top-level blocks (a function, a class, a run of statements), or a part of a long one. Cuts
-depend only on the text near them, so an edit changes the chunks it touches and no others.
+A chunk consists of whole top-level blocks (functions, classes, runs of statements), or is a part of a long block. Cuts
+depend only on the text near them, so an edit changes few chunks besides those it is in.
 """
 
 from __future__ import annotations
@@ -11,58 +11,59 @@ import itertools
 import re
 
 TARGET_CHARS = 1500
-"""A chunk closes at the first block that reaches this many characters (about 400–500 tokens of code)."""
+"""A chunk ends with the first block that brings it to this many characters (400 to 500 tokens of code)."""
 MAX_CHARS = 3000
-"""A longer block is cut at its next inner line of least indentation."""
+"""A longer block is cut before one of its least indented inner lines."""
 
-_TOP = re.compile(r"^(?![ \t\r\n#)\]}'\"])", re.MULTILINE)
+_TOP_LEVEL = re.compile(r"^(?![ \t\r\n#)\]}'\"])", re.MULTILINE)
 
 
 def blocks(text: str) -> list[str]:
-    """The text as consecutive top-level blocks; a block starts at an unindented line after an indented or blank one."""
+    """The top-level blocks of a text, in order. A block starts at an unindented line after an indented or blank one."""
     lines = text.splitlines(keepends=True)
     starts = [0]
     for number in range(1, len(lines)):
         before = lines[number - 1]
-        if _TOP.match(lines[number]) and (not before.strip() or before[0] in " \t"):
+        if _TOP_LEVEL.match(lines[number]) and (not before.strip() or before[0] in " \t"):
             starts.append(number)
     bounds = [*starts, len(lines)]
     return ["".join(lines[a:b]) for a, b in itertools.pairwise(bounds) if b > a]
 
 
 def split(text: str) -> list[str]:
-    """The text cut into chunks, in order; joined they are the text again.
+    """The chunks of a text, in order; joined they are the text.
 
-    Blocks are gathered until TARGET_CHARS. A chunk also closes where a block's own hash says so (one in four), so that
-    an inserted block shifts the cuts behind it only as far as the next such block.
+    Blocks are collected up to TARGET_CHARS. One block in four, chosen by its hash, also ends a chunk if that has at
+    least a third of TARGET_CHARS. So an inserted block shifts the cuts after it only up to the next such block
+    (content-defined chunking).
     """
     out: list[str] = []
-    gathered = ""
+    collected = ""
     for block in blocks(text):
         for part in _parts(block):
-            if gathered and len(gathered) + len(part) > MAX_CHARS:
-                out.append(gathered)
-                gathered = ""
-            gathered += part
-            if len(gathered) >= TARGET_CHARS or (len(gathered) >= TARGET_CHARS // 3 and _closes(part)):
-                out.append(gathered)
-                gathered = ""
-    if gathered:
-        out.append(gathered)
+            if collected and len(collected) + len(part) > MAX_CHARS:
+                out.append(collected)
+                collected = ""
+            collected += part
+            if len(collected) >= TARGET_CHARS or (len(collected) >= TARGET_CHARS // 3 and _ends_chunk(part)):
+                out.append(collected)
+                collected = ""
+    if collected:
+        out.append(collected)
     return out
 
 
 def key(chunk: str, rule: str = "") -> bytes:
-    """Sixteen bytes that name a chunk's content under a reading rule."""
+    """Sixteen bytes that identify a chunk's text and the rule (at most 64 bytes) under which it is embedded."""
     return hashlib.blake2b(chunk.encode("utf-8", "surrogatepass"), digest_size=16, key=rule.encode()[:64]).digest()
 
 
-def _closes(block: str) -> bool:
+def _ends_chunk(block: str) -> bool:
     return hashlib.blake2b(block.encode("utf-8", "surrogatepass"), digest_size=1).digest()[0] < 64
 
 
 def _parts(block: str) -> list[str]:
-    """A long block cut at inner lines: greedily, before a line of the least indentation within reach."""
+    """The block in parts of at most MAX_CHARS, cut before the least indented lines; a longer line stays whole."""
     if len(block) <= MAX_CHARS:
         return [block]
     lines = block.splitlines(keepends=True)
@@ -79,7 +80,7 @@ def _parts(block: str) -> list[str]:
 
 
 def _shallowest(lines: list[str], low: int, high: int) -> int:
-    """Index in [low, high] of the last line with the least indentation among non-blank lines."""
+    """Index in [low, high] of the last non-blank line with the least indentation."""
     best, depth = high, 10**9
     for number in range(low, min(high, len(lines) - 1) + 1):
         line = lines[number]

@@ -1,4 +1,7 @@
-"""The GRU of `evo`: it carries a repository's state from commit to commit."""
+"""The GRU of `evo`: it updates the state of a repository with every commit.
+
+Source: Code2LoRA, arXiv 2606.06492. Parameter names and arithmetic are those of its published checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from c2l_lsp.model.hypernet.lora_head import Size
 
 
 class GRUConfig(Struct, frozen=True, kw_only=True):
-    """Shape of the GRU: width of a diff embedding, of a repository embedding and of the state."""
+    """Widths of a diff embedding, of a repository embedding and of the state. Stored in checkpoints by these names."""
 
     diff_input_dim: Size = 2048
     repo_state_dim: Size = 2048
@@ -17,9 +20,10 @@ class GRUConfig(Struct, frozen=True, kw_only=True):
 
 
 class CommitGRU(nn.Module):
-    """State of a repository over its commits: h0 from its embedding, one GRU step per diff embedding.
+    """States h [H]: h_0 from a repository embedding, then one GRU step per diff embedding.
 
-    Gates in torch's order r, z, n: h' = (1 − z)·n + z·h with n = tanh(W_n x + b_n + r·(U_n h + c_n)).
+    A step is h' = (1 − z) ∘ n + z ∘ h, n = tanh(W_n x + b_n + r ∘ (U_n h + c_n)); x is the projected diff embedding.
+    The gates r and z, and the order r, z, n of the weights, are those of `torch.nn.GRU`.
     """
 
     def __init__(self, config: GRUConfig) -> None:
@@ -31,21 +35,21 @@ class CommitGRU(nn.Module):
         self.gru = nn.GRU(width, width, batch_first=True)
         self.output_norm = nn.LayerNorm(width)
 
-    def start(self, repository: Tensor) -> Tensor:
-        """h0 [N, H] of repository embeddings [N, repo_state_dim]."""
+    def initial_state(self, repository: Tensor) -> Tensor:
+        """h_0 [N, H] of repository embeddings [N, repo_state_dim]."""
         h0: Tensor = self.repo_init_proj(repository)
         return h0
 
     def step(self, diff: Tensor, h: Tensor) -> Tensor:
-        """The states [N, H] after diff embeddings [N, diff_input_dim]; rows are folders and do not touch each other."""
-        return self.roll(diff[:, None], h)[:, 0]
+        """The states [N, H] after diff embeddings [N, diff_input_dim], from states h [N, H]."""
+        return self.unroll(diff[:, None], h)[:, 0]
 
-    def roll(self, diffs: Tensor, h: Tensor) -> Tensor:
-        """All states [N, T, H] while T diffs [N, T, diff_input_dim] are folded one after the other, from h [N, H]."""
+    def unroll(self, diffs: Tensor, h: Tensor) -> Tensor:
+        """The states [N, T, H] after each of T diff embeddings [N, T, diff_input_dim], from states h [N, H]."""
         states: Tensor = self.gru(self.diff_proj(diffs), h[None].contiguous())[0]
         return states
 
     def context(self, h: Tensor) -> Tensor:
-        """What the head sees of states h [..., H]."""
+        """The context vectors [..., H] that the head gets for states h [..., H]."""
         ctx: Tensor = self.output_norm(h)
         return ctx

@@ -1,8 +1,8 @@
-"""The paper's modules: a head that turns a context vector into LoRA pairs, and the GRU that carries a repository.
+"""The head of Code2LoRA: a network from a context vector to LoRA pairs.
 
-Source: Code2LoRA, arXiv 2606.06492. Parameter names and arithmetic are those of its released checkpoints, so that they
-load unchanged. What those did not have is off unless a configuration turns it on: a residual around the mean repository
-and coefficients for each layer, two ways against adapters that are all alike. The modules know tensors only.
+Source: Code2LoRA, arXiv 2606.06492. Parameter names and arithmetic are those of its published checkpoints, which load
+unchanged. Two options are ours and off by default; both keep the adapters of different repositories from becoming
+alike: a residual around the mean repository, and coefficients for each layer.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ from c2l_lsp.errors import AdapterError
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
-BLOCK_OF = {
+PARENT_MODULE = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), "self_attn"),
     **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
 }
-"""Which part of a decoder layer holds a projection type."""
+"""The submodule of a decoder layer that contains a projection type."""
 LOG_SCALE = -3.5
+"""Initial logarithm of the scales of A and B."""
+
 SCALE_RANGE = (1e-5, 0.3)
+"""Bounds of those scales."""
 
 
 class HeadConfig(Struct, frozen=True, kw_only=True):
-    """Shape of a head. `type_dims` maps a projection type to (in, out); without tasks `task_dim` means nothing.
+    """Shape of a head. Stored in checkpoints by these names.
 
-    `residual`: the mean repository gets no weights, every other what sets it apart. `layers`: this many layers of the
-    base have coefficients of their own; 0 as published, the same pair in every layer.
+    `type_dims` maps a projection type to (in, out). `task_dim` is the width of a task embedding, unused if `num_tasks`
+    is 0. With `residual` the mean repository gets B = 0. `layers` is the number of layers that have their own
+    coefficients; 0 means one pair for all layers, as published.
     """
 
     type_dims: Annotated[dict[str, tuple[Size, Size]], Meta(min_length=1)]
@@ -47,12 +51,15 @@ class HeadConfig(Struct, frozen=True, kw_only=True):
 
 
 class Code2LoRAHead(nn.Module):
-    """Context vector → one LoRA pair per projection type.
+    """A context vector [D] → one LoRA pair per projection type t.
 
-    h = trunk(ctx), h ← h/‖h‖₂·√hidden; A_t = tanh(heads_A_t h)·clamp(exp(s), 1e-5, 0.3) viewed as [rank, in], B_t
-    likewise as [out, rank]. The trunk is Linear, GELU, Linear, GELU (exact erf). With tasks, a learned vector of the
-    task is appended to the context. With `residual`, B_t is less its value at the buffer `context_mean`, so that there
-    is no constant path; with `layers`, layer l has B_t·diag(1 + tanh(layer_gain_t h)_l).
+        h   = √hidden · normalize(trunk(ctx))               trunk: Linear, GELU, Linear, GELU (exact erf)
+        A_t = tanh(heads_A_t h) · clamp(exp(s_A), 1e-5, 0.3)   as [rank, in]
+        B_t = tanh(heads_B_t h) · clamp(exp(s_B), 1e-5, 0.3)   as [out, rank]
+
+    With tasks, a trained embedding of the task is appended to ctx. With `residual`, tanh(heads_B_t h) is reduced by its
+    value at the buffer `context_mean`, so no part of B is constant. With `layers`, layer l has
+    B_t · diag(1 + tanh(layer_gain_t h)_l).
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -84,8 +91,8 @@ class Code2LoRAHead(nn.Module):
     def forward(self, ctx: Tensor, task: Tensor | None = None) -> dict[str, tuple[Tensor, Tensor]]:
         """Pairs {t: (A [N, rank, in], B [N, out, rank])} of contexts [N, D]; [N, K, D] is max-pooled over K.
 
-        With coefficients for each layer B is [N, layers, out, rank]. `task` [N] holds task indices; absent, every row
-        is task 0. A head without tasks ignores it.
+        With `layers` B is [N, layers, out, rank]. `task` [N] holds task indices, 0 by default; a head without tasks
+        ignores it.
         """
         if ctx.dim() == 3:
             ctx = ctx.amax(dim=1)  # [N, D]
@@ -108,7 +115,7 @@ class Code2LoRAHead(nn.Module):
         return pairs
 
     def _trunk(self, ctx: Tensor, task: Tensor | None) -> Tensor:
-        """Features [N, hidden] of contexts [N, D], each of length √hidden."""
+        """h [N, hidden] of contexts [N, D]; each row has norm √hidden."""
         ctx = ctx.to(self.log_scale_A[next(iter(self.heads_A))].dtype)
         if self.task_embedding is not None:
             index = torch.zeros(len(ctx), dtype=torch.long, device=ctx.device) if task is None else task
@@ -121,16 +128,17 @@ def _scale(log_scale: Tensor) -> Tensor:
 
 
 def expand_to_layers(pairs: Mapping[str, tuple[Tensor, Tensor]], layers: int, scale: float) -> dict[str, LoraPair]:
-    """Pairs {t: (A [rank, in], B [out, rank] or [layers, out, rank])} under the name of every layer's projection.
+    """Pairs {t: (A [rank, in], B [out, rank] or [layers, out, rank])} as pairs of every layer, by module name.
 
-    `scale` is alpha/rank. A is copied for each layer (a safetensors file holds no tensor under two names; an export
-    makes its own B), B is shared unless it is each layer's own. AdapterError for a type no decoder layer has.
+    `scale` is alpha/rank. A is copied for each layer, because safetensors files cannot share a tensor between names; a
+    B [out, rank] is shared, because the export multiplies it by the scale anyway. Raises AdapterError for a projection
+    type that no decoder layer has.
     """
-    unknown = sorted(pairs.keys() - BLOCK_OF.keys())
+    unknown = sorted(pairs.keys() - PARENT_MODULE.keys())
     if unknown:
-        raise AdapterError(f"The hypernetwork makes weights for {', '.join(unknown)}, which no supported model has.")
+        raise AdapterError(f"The head generates weights for {', '.join(unknown)}, which no supported model has.")
     return {
-        f"model.layers.{i}.{BLOCK_OF[t]}.{t}": LoraPair(A.clone(), B[i].clone() if B.dim() == 3 else B, scale)
+        f"model.layers.{i}.{PARENT_MODULE[t]}.{t}": LoraPair(A.clone(), B[i].clone() if B.dim() == 3 else B, scale)
         for i in range(layers)
         for t, (A, B) in pairs.items()
     }

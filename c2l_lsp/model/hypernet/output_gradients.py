@@ -1,4 +1,4 @@
-"""The base model's own error on a text: at every position the descent direction of the loss at the head's input."""
+"""Negative gradients of the base model's loss with respect to its final hidden states, in closed form."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from c2l_lsp.model.hypernet.prior import MAX_TOKENS
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices, drain
 
-_ROWS = 512  # positions whose logits are held at once: 2048 of them took 200 MB with their softmax
-_WORK = 1 << 28  # elements of the head that a slice on a CPU multiplies: some 10 ms
+_MAX_ROWS = 512  # tokens whose logits are held at once; 2048 took 200 MB with their softmax
+_STEP_WORK = 1 << 28  # multiplications with head weights per cooperative step on a CPU: about 10 ms
 
 
 @dataclass(frozen=True)
 class OutputGradients:
-    """Per-position quantities of a batch: e and h [N, d] fp32, and the piece each position belongs to [N]; the token
-    ids of each piece, start token first."""
+    """Gradients e and hidden states h [N, d] fp32 of the N predicted tokens of a batch of texts.
+
+    `chunk` [N] is the index of the text that a token belongs to; `ids` are the token ids of each text, start token
+    first.
+    """
 
     e: Tensor
     h: Tensor
@@ -27,30 +30,30 @@ class OutputGradients:
     ids: list[list[int]]
 
 
-def output_gradients(model: BaseModel, texts: Sequence[str], skip: int = 0) -> OutputGradients:
-    """As `erring`, in one go."""
-    return drain(output_gradients_in_slices(model, texts, skip))
+def output_gradients(model: BaseModel, texts: Sequence[str]) -> OutputGradients:
+    """`output_gradients_in_slices` without pauses."""
+    return drain(output_gradients_in_slices(model, texts))
 
 
-def output_gradients_in_slices(model: BaseModel, texts: Sequence[str], skip: int = 0) -> Slices[OutputGradients]:
-    """e_i and h_i of every predicted position of some texts (each on its own, ≤ MAX_TOKENS tokens, start token first).
+def output_gradients_in_slices(model: BaseModel, texts: Sequence[str]) -> Slices[OutputGradients]:
+    """e_i and h_i at every predicted token of some texts, in cooperative steps.
 
-    `skip` leaves out the first positions of each text.
+    Each text is a sequence of its own: the start token and at most MAX_TOKENS tokens.
     """
     rows = [[model.start_id, *model.encode(text)[:MAX_TOKENS]] for text in texts]
     states = yield from model.hidden_states_in_slices(rows)
-    h = torch.cat([state[skip:-1] for state in states])
-    targets = torch.tensor([i for row in rows for i in row[skip + 1 :]], dtype=torch.long, device=h.device)
-    e = yield from _head_errors(model, h, targets)
-    counts = torch.tensor([max(0, len(row) - 1 - skip) for row in rows], device=h.device)
+    h = torch.cat([state[:-1] for state in states])
+    targets = torch.tensor([i for row in rows for i in row[1:]], dtype=torch.long, device=h.device)
+    e = yield from _head_gradients(model, h, targets)
+    counts = torch.tensor([len(row) - 1 for row in rows], device=h.device)
     return OutputGradients(e, h.float(), torch.arange(len(rows), device=h.device).repeat_interleave(counts), rows)
 
 
-def _head_errors(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Tensor]:
-    """e = Eᵀ(onehot(y) − softmax(E h)) for hidden [N, d] and targets [N]; [N, d] fp32."""
+def _head_gradients(model: BaseModel, hidden: Tensor, targets: Tensor) -> Slices[Tensor]:
+    """e = Eᵀ (onehot(y) − softmax(E h)) [N, d] fp32, of hidden states [N, d] and targets y [N]."""
     E = model.head_weight
     out = torch.empty(hidden.shape, dtype=torch.float32, device=hidden.device)
-    step = _ROWS if hidden.device.type != "cpu" else min(_ROWS, max(8, _WORK // E.numel()))
+    step = _MAX_ROWS if hidden.device.type != "cpu" else min(_MAX_ROWS, max(8, _STEP_WORK // E.numel()))
     for start in range(0, len(hidden), step):
         rows = slice(start, start + step)
         p = torch.softmax(model.inference_logits(hidden[rows]).float(), dim=-1)

@@ -1,7 +1,8 @@
-"""What `memory` knows before it sees a repository: preconditioners, bases, step sizes, gates.
+"""The prior of `memory`: what it knows of a base model before it reads a repository.
 
-A prior belongs to one base model. The shipped model has one estimated from its training repositories; for any other
-model `estimate` makes one from the user's own text (P, Q from K-FAC, mean 0), which needs no training at all.
+A prior belongs to one base model. The shipped models have priors that were estimated from their training repositories
+(`c2l-lab train hypernet`). For any other model `estimate` computes one from the user's own text: P and Q from its
+curvature, mean 0, default scalars.
 """
 
 from __future__ import annotations
@@ -19,43 +20,52 @@ from c2l_lsp.errors import CheckpointError
 from c2l_lsp.model.adapter.knn_lm import MixtureGate
 
 MAX_TOKENS = 768
-"""Longest piece that is read, in tokens; the rest of a longer one is left unread."""
+"""Tokens of a chunk that are embedded; the rest of a longer one is ignored."""
 
 FULL_RANK_UP_TO = 512
-"""Widest final state for which the map is kept at full rank; wider models get bases of rank BASIS_RANK."""
+"""Width of the final hidden state up to which the final map has full rank. Wider models get bases of BASIS_RANK."""
 
 BASIS_RANK = 128
 
 KEY_WIDTH = 64
-"""Width of the keys that recall compares: whitened, as good as all 256 of the shipped model's (−0.154 nat each)."""
+"""Width of kNN keys. Whitened, 64 dimensions gain as much as all 256 of c2l-nano (−0.154 nat/token either way)."""
+
+RECENCY_FEATURES = 5
+"""Inputs of the recency gate."""
 
 _FORMAT = "c2l-memory-prior-2"
-_GATE_HIDDEN = 16
-_FEATURES = 5
+_RECENCY_WIDTH = 16
 
 
 @dataclass(frozen=True)
 class PriorScalars:
-    """Scalars of the prior: step sizes, spectrum clip, shrinkage (in tokens), tokens of change above which the recent
-    memory counts less than half, tokens of a repository at which its own curvature counts as much as the prior's, the
-    damping λ of both as a share of the mean eigenvalue, and ‖e hᵀ‖² of an average token."""
+    """The scalars of a prior; `gradient_memory` has the formulas.
 
-    eta: float = 0.05
-    eta_recent: float = 0.05
-    clip: float = 5.0
-    n0: float = 2000.0
-    n0_recent: float = 200.0
-    fade_recent: float = 300.0
-    n0_curvature: float = 4000.0
-    damping: float = 0.05
-    token_energy: float = 1.0
+    The field names are stored in files, in the metadata `steps`.
+    """
+
+    eta: float = 0.05  # η: step size
+    eta_recent: float = 0.05  # η_rec: step size of the recent memory
+    clip: float = 5.0  # largest singular value of a step, as a multiple of the median
+    n0: float = 2000.0  # tokens of a repository at which the step has half its size
+    n0_recent: float = 200.0  # tokens of change at which the step of the recent memory has half its size
+    fade_recent: float = 300.0  # tokens of change above which the recent memory fades to less than half
+    n0_curvature: float = 4000.0  # tokens of a repository at which its curvature has half the weight
+    damping: float = 0.05  # λ, as a share of the mean eigenvalue of the curvature
+    token_energy: float = 1.0  # mean of ‖e_i h_iᵀ‖² over tokens
 
 
 @dataclass(frozen=True)
 class MemoryPrior:
-    """P, Q, mean: [R, R] fp32. A [R, d], B [d, R] bases, or None for identity. `gate`: weights of the RecencyGate.
+    """The tensors and scalars of a prior, all fp32 on the CPU.
 
-    `keys` [D, d] fp32 turns a final hidden state into a key of recall, `trust` says how far recall is believed.
+    | field | shape | meaning |
+    |---|---|---|
+    | P, Q | [R, R] | damped inverses of the curvature: preconditioners |
+    | mean | [R, R] | S̄, the mean of S/n over training repositories |
+    | keys | [D, d] | W of the kNN memory: final hidden state → key |
+    | A, B | [R, d], [d, R] | bases of a wide model; None for the identity (R = d) |
+    | recency_gate | | weights of `gradient_memory.RecencyGate`, by their names in files |
     """
 
     P: Tensor
@@ -70,17 +80,17 @@ class MemoryPrior:
 
     @property
     def R(self) -> int:
-        """Rank of the map."""
+        """Rank of the final map."""
         return int(self.P.shape[0])
 
     @property
     def recency_width(self) -> int:
-        """Width of the gate's GRU."""
+        """Width of the GRU in the recency gate."""
         return int(self.recency_gate["gate.cell.weight_hh"].shape[1])
 
     @property
     def digest(self) -> str:
-        """Names what readings depend on: bases and keys. Step sizes may change without making readings stale."""
+        """Identifies what embeddings depend on: A, B and keys. All else may change without discarding embeddings."""
         digest = hashlib.blake2b(digest_size=8)
         for tensor in (self.A, self.B, self.keys):
             digest.update(b"-" if tensor is None else tensor.float().contiguous().numpy().tobytes())
@@ -88,58 +98,48 @@ class MemoryPrior:
 
 
 def constant_recency_gate(decay: float = 0.95, write: float = 0.999) -> dict[str, Tensor]:
-    """Weights of a gate that does not look at its input: γ = decay, β = write."""
+    """Weights of a recency gate that ignores its input: γ = `decay`, β = `write`."""
     bias = torch.logit(torch.tensor([decay, write]))
     zeros = torch.zeros
     return {
-        "gate.cell.weight_ih": zeros(3 * _GATE_HIDDEN, _FEATURES),
-        "gate.cell.weight_hh": zeros(3 * _GATE_HIDDEN, _GATE_HIDDEN),
-        "gate.cell.bias_ih": zeros(3 * _GATE_HIDDEN),
-        "gate.cell.bias_hh": zeros(3 * _GATE_HIDDEN),
-        "gate.head.weight": zeros(2, _GATE_HIDDEN),
+        "gate.cell.weight_ih": zeros(3 * _RECENCY_WIDTH, RECENCY_FEATURES),
+        "gate.cell.weight_hh": zeros(3 * _RECENCY_WIDTH, _RECENCY_WIDTH),
+        "gate.cell.bias_ih": zeros(3 * _RECENCY_WIDTH),
+        "gate.cell.bias_hh": zeros(3 * _RECENCY_WIDTH),
+        "gate.head.weight": zeros(2, _RECENCY_WIDTH),
         "gate.head.bias": bias,
     }
 
 
 DAMPING = 0.05
-"""λ of an estimated prior, as a share of the mean eigenvalue of its curvature."""
+"""λ of an estimated prior, as a share of the mean eigenvalue of the curvature."""
 
 
 def damped_inverse(matrix: Tensor, damping: float = DAMPING) -> Tensor:
-    """(M + λ I)⁻¹ with λ = damping · trace(M) / d, in fp64; fp32 out."""
+    """(M + λI)⁻¹ fp32 of M [d, d], with λ = damping · trace(M) / d; computed in fp64."""
     d = matrix.shape[0]
     M = matrix.double()
     M = M + (damping * M.trace() / d).clamp(min=1e-12) * torch.eye(d, dtype=torch.float64, device=M.device)
     return torch.linalg.inv(M).float()
 
 
-def whitened(F_h: Tensor, width: int = KEY_WIDTH) -> Tensor:
-    """The `width` strongest directions of hidden states with second moment F_h [d, d], each divided by its size.
+def whitening_basis(F_h: Tensor, width: int = KEY_WIDTH) -> Tensor:
+    """W [width, d] fp32 of the kNN keys: the leading eigenvectors of F_h [d, d], scaled to unit variance.
 
-    Without that the few directions that every state shares would decide which states are alike. A quarter of the mean
-    eigenvalue is added to each, so that directions of noise are not blown up.
+    Without whitening, the few directions that all hidden states share would dominate the cosine. A quarter of the mean
+    eigenvalue is added to each eigenvalue, so that directions of noise are not amplified.
     """
     values, vectors = torch.linalg.eigh(F_h.double())
-    sizes = (values.clamp(min=0) + 0.25 * values.mean().clamp(min=1e-12)).rsqrt()
-    return (vectors * sizes).T.flip(0)[:width].float().contiguous()
-
-
-def with_damping(prior: MemoryPrior, damping: float) -> MemoryPrior:
-    """The same prior with another λ: P and Q are inverses of curvature + λ I, so the curvature need not be kept."""
-    was = prior.scalars.damping
-
-    def anew(inverse: Tensor) -> Tensor:
-        whole = torch.linalg.inv(inverse.double())
-        mean = whole.trace() / len(whole) / (1 + was)  # eigenvalue of the curvature alone
-        whole = whole + (damping - was) * mean * torch.eye(len(whole), dtype=torch.float64, device=whole.device)
-        return torch.linalg.inv(whole).float()
-
-    return replace(prior, P=anew(prior.P), Q=anew(prior.Q), scalars=replace(prior.scalars, damping=damping))
+    scale = (values.clamp(min=0) + 0.25 * values.mean().clamp(min=1e-12)).rsqrt()
+    return (vectors * scale).T.flip(0)[:width].float().contiguous()
 
 
 @dataclass
 class Curvature:
-    """Running K-FAC factors of a text: F_e = Σ e eᵀ, F_h = Σ h hᵀ, S = Σ e hᵀ, all [d, d] fp64, and the count."""
+    """Running sums over the n tokens of a text, [d, d] fp64: F_e = Σ e eᵀ, F_h = Σ h hᵀ, S = Σ e hᵀ.
+
+    `energy` is Σ ‖e hᵀ‖². F_e/n and F_h/n are the factors of K-FAC (arXiv 1503.05671).
+    """
 
     F_e: Tensor
     F_h: Tensor
@@ -149,12 +149,12 @@ class Curvature:
 
     @classmethod
     def zeros(cls, d: int) -> Curvature:
-        """Nothing seen yet."""
+        """The sums of no text, for hidden states of width d."""
         F_e, F_h, S = torch.zeros(3, d, d, dtype=torch.float64)
         return cls(F_e, F_h, S)
 
     def add(self, e: Tensor, h: Tensor) -> None:
-        """Take in a batch of positions: e, h [N, d]."""
+        """Add a batch of tokens with gradients e and hidden states h [N, d]."""
         self.F_e += (e.T @ e).double().cpu()
         self.F_h += (h.T @ h).double().cpu()
         self.S += (e.T @ h).double().cpu()
@@ -162,29 +162,34 @@ class Curvature:
         self.n += len(e)
 
 
-def estimate(seen: Curvature, *, scalars: PriorScalars | None = None, means: Iterable[Tensor] = ()) -> MemoryPrior:
-    """A prior from curvature. `means` are S/n [d, d] of training repositories; without any the mean is 0.
+def estimate(curvature: Curvature, *, scalars: PriorScalars | None = None, means: Iterable[Tensor] = ()) -> MemoryPrior:
+    """A prior from the curvature of some text, with the given or default scalars.
 
-    Wider models than FULL_RANK_UP_TO get bases: the leading singular directions of the preconditioned gradient.
+    `means` are S/n [d, d] of training repositories; without any the mean is 0. Models wider than FULL_RANK_UP_TO get
+    bases: the leading singular vectors of the preconditioned gradient P (S/n) Q. Raises CheckpointError if the
+    curvature has no token.
     """
-    if seen.n == 0:
-        raise CheckpointError("A prior needs at least one position of text.")
-    scalars = replace(scalars or PriorScalars(), token_energy=max(seen.energy / seen.n, 1e-12))
-    P, Q = damped_inverse(seen.F_e / seen.n), damped_inverse(seen.F_h / seen.n)
-    keys = whitened(seen.F_h / seen.n)
-    gathered = list(means)
-    mean = torch.stack(gathered).mean(0).float() if gathered else torch.zeros_like(P)
+    if curvature.n == 0:
+        raise CheckpointError("A prior needs at least one token of text.")
+    scalars = replace(scalars or PriorScalars(), token_energy=max(curvature.energy / curvature.n, 1e-12))
+    P, Q = damped_inverse(curvature.F_e / curvature.n), damped_inverse(curvature.F_h / curvature.n)
+    keys = whitening_basis(curvature.F_h / curvature.n)
+    all_means = list(means)
+    mean = torch.stack(all_means).mean(0).float() if all_means else torch.zeros_like(P)
     d = P.shape[0]
     if d <= FULL_RANK_UP_TO:
         return MemoryPrior(P, Q, mean, keys, scalars=scalars)
-    U, _, Vh = torch.linalg.svd(P @ (seen.S / seen.n).float() @ Q, full_matrices=False)
+    U, _, Vh = torch.linalg.svd(P @ (curvature.S / curvature.n).float() @ Q, full_matrices=False)
     B, A = U[:, :BASIS_RANK].contiguous(), Vh[:BASIS_RANK].contiguous()
-    F_e, F_h = B.double().T @ (seen.F_e / seen.n) @ B.double(), A.double() @ (seen.F_h / seen.n) @ A.double().T
+    F_e, F_h = (
+        B.double().T @ (curvature.F_e / curvature.n) @ B.double(),
+        A.double() @ (curvature.F_h / curvature.n) @ A.double().T,
+    )
     return MemoryPrior(damped_inverse(F_e), damped_inverse(F_h), B.T @ mean @ A.T, keys, A, B, scalars)
 
 
 def save(prior: MemoryPrior, path: Path, base: str, note: str = "") -> None:
-    """Write a prior as safetensors; scalars, the base's digest and a note on its data go into the metadata."""
+    """Write a prior as safetensors. The metadata holds the scalars, the digest of the base model and a note."""
     from safetensors.torch import save_file
 
     scalars = {"steps": json.dumps(asdict(prior.scalars)), "trust": json.dumps(prior.mixture_gate.to_list())}
@@ -193,7 +198,11 @@ def save(prior: MemoryPrior, path: Path, base: str, note: str = "") -> None:
 
 
 def load(path: Path, base: str) -> MemoryPrior:
-    """Read a prior. CheckpointError if it is of another base or format, incomplete, or not finite."""
+    """Load the prior of the base model with digest `base`.
+
+    Raises CheckpointError if the file cannot be read, is incomplete, has another format or base, or has numbers that
+    are not finite.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -207,27 +216,27 @@ def load(path: Path, base: str) -> MemoryPrior:
     if metadata.get("base") != base:
         raise CheckpointError(f"The memory prior {path.name} belongs to another base model.")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-        raise CheckpointError(f"The memory prior {path.name} holds numbers that are not finite.")
-    return from_tensors(tensors, _steps_in(metadata), _trust_in(metadata))
+        raise CheckpointError(f"The memory prior {path.name} contains numbers that are not finite.")
+    return from_tensors(tensors, _scalars_in(metadata), _mixture_gate_in(metadata))
 
 
-def _steps_in(metadata: Mapping[str, str]) -> PriorScalars:
-    """The scalars by their names, so that a file from before one of them existed is read with its default."""
+def _scalars_in(metadata: Mapping[str, str]) -> PriorScalars:
+    """The scalars by name; one that an older file lacks gets its default."""
     try:
         return PriorScalars(**json.loads(metadata["steps"]))
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"The memory prior's step sizes cannot be read: {error}.") from error
+        raise CheckpointError(f"The scalars of the memory prior cannot be read: {error}.") from error
 
 
-def _trust_in(metadata: Mapping[str, str]) -> MixtureGate:
+def _mixture_gate_in(metadata: Mapping[str, str]) -> MixtureGate:
     try:
         return MixtureGate.from_list(json.loads(metadata["trust"]))
     except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"The memory prior's trust cannot be read: {error}.") from error
+        raise CheckpointError(f"The mixture gate of the memory prior cannot be read: {error}.") from error
 
 
 def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
-    """A prior as named tensors alone, for a state that must carry its own."""
+    """The prior as named tensors, scalars included: for saving with a state whose base model has no shipped prior."""
     tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, "keys": prior.keys, **prior.recency_gate}
     tensors["trust"] = torch.tensor(prior.mixture_gate.to_list(), dtype=torch.float64)
     tensors |= {name: t for name, t in (("A", prior.A), ("B", prior.B)) if t is not None}
@@ -236,21 +245,26 @@ def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
 
 
 def from_tensors(
-    tensors: Mapping[str, Tensor], steps: PriorScalars | None = None, trust: MixtureGate | None = None
+    tensors: Mapping[str, Tensor], scalars: PriorScalars | None = None, mixture_gate: MixtureGate | None = None
 ) -> MemoryPrior:
-    """The prior of `to_tensors`, its scalars from `steps` and `trust` if given. CheckpointError if any is missing."""
+    """The inverse of `to_tensors`; `scalars` and `mixture_gate` replace those in the tensors.
+
+    Raises CheckpointError if a tensor is missing or has a wrong length.
+    """
     try:
-        if steps is None:
-            steps = PriorScalars(**dict(zip(sorted(asdict(PriorScalars())), tensors["steps"].tolist(), strict=True)))
-        gate = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
+        if scalars is None:
+            names = sorted(asdict(PriorScalars()))
+            scalars = PriorScalars(**dict(zip(names, tensors["steps"].tolist(), strict=True)))
+        recency = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         matrices = (tensors["P"], tensors["Q"], tensors["mean"], tensors["keys"], tensors.get("A"), tensors.get("B"))
-        return MemoryPrior(*matrices, steps, gate, trust or MixtureGate.from_list(tensors["trust"].tolist()))
+        gate = mixture_gate or MixtureGate.from_list(tensors["trust"].tolist())
+        return MemoryPrior(*matrices, scalars, recency, gate)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error
 
 
 def check(prior: MemoryPrior, d: int) -> None:
-    """CheckpointError unless a prior that was kept with a state fits a model of width `d` and is finite."""
+    """Raise CheckpointError unless a prior saved with a state fits a model of width `d` and is finite."""
     R, found = prior.R, to_tensors(prior)
     wanted: dict[str, tuple[int, ...]] = dict.fromkeys(("P", "Q", "mean"), (R, R))
     wanted |= {name: tuple(tensor.shape) for name, tensor in constant_recency_gate().items()}
@@ -261,6 +275,6 @@ def check(prior: MemoryPrior, d: int) -> None:
         if name not in found or found[name].dtype != torch.float32 or tuple(found[name].shape) != shape:
             raise CheckpointError(f"A stored memory prior's {name} does not fit the model.")
     if found.keys() != {*wanted, "steps", "trust"}:
-        raise CheckpointError("A stored memory prior holds what does not belong to it.")
+        raise CheckpointError("A stored memory prior contains unknown tensors.")
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
-        raise CheckpointError("A stored memory prior holds numbers that are not finite.")
+        raise CheckpointError("A stored memory prior contains numbers that are not finite.")

@@ -1,10 +1,30 @@
-"""What every hypernetwork is to the rest: a map from a repository's text to an adapter, updated by differences.
+"""What a hypernetwork is: read this page first.
 
-Work comes in three steps so that the engine can slice, cache and batch it:
-`pieces` cuts a text (cheap), `reading` turns pieces into readings on the device (the expensive step, one batch a call,
-pieces of any folders together; it yields where a completion may come in between), `update` folds readings into states
-(one batched call for all folders that changed).
-A reading depends on its piece alone, so it is cached by the piece's key and subtracted exactly when the piece goes.
+A hypernetwork turns the text of a repository into an adapter: weights for the base model that fit this repository. The
+engine holds one `RepoState` per folder and calls a hypernetwork in four steps:
+
+    text ──chunks──▶ chunks ──embed──▶ embeddings ──update──▶ state ──generate──▶ adapter
+
+| step | method | cost | result |
+|---|---|---|---|
+| chunk | `chunks`, `diff_chunks` | microseconds | parts of a file, each with a key that names its content |
+| embed | `embed_in_slices` | a forward pass of the model per chunk | named tensors, cached under the chunk's key |
+| update | `update_in_slices` | matrix sums, one call for all changed folders | the new state |
+| generate | `generate` | one pass | the adapter, which the engine validates and publishes |
+
+An embedding depends on its chunk alone. This has three consequences:
+
+1. A changed file costs the embedding of its changed chunks; all other embeddings come from the cache.
+2. When a chunk leaves the repository, its embedding is loaded from the cache and subtracted. For `memory` and `static`
+   the result is the state of a repository that never had the chunk (for `memory` up to fp64 rounding of its sums).
+3. A batch may mix chunks of several folders.
+
+`embed_in_slices` and `update_in_slices` are cooperative: they yield about every 20 ms, and the engine runs completions
+there.
+
+To add a hypernetwork, write a class with the members of `Hypernetwork` in a new file of this folder, and add a row to
+`KINDS` in `c2l_lsp/engine/adaptation/registry.py`. The name of the row becomes a value of the setting
+`c2l.adapter.hypernetwork`.
 """
 
 from __future__ import annotations
@@ -22,22 +42,24 @@ from c2l_lsp.model.runtime.cooperative import Slices
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a text that is read on its own. `key` names its content (and the rule that cut it)."""
+    """A part of a text that is embedded on its own. `key` is a hash of the text and of the rule that cut it."""
 
     key: bytes
     text: str
 
 
 ChunkEmbedding = Mapping[str, Tensor]
-"""Named tensors on the CPU that a piece was turned into; what is stored is exactly what is folded."""
+"""Named tensors on the CPU, computed from one chunk. The cache stores them without loss."""
 
 
 @dataclass(frozen=True)
 class StateChange:
-    """What one update folds into one state: readings that came, readings that went, and the diffs' own readings.
+    """The difference between two versions of a repository, as embeddings.
 
-    `history` is what happened between the snapshot `added` and now, one entry of diff readings a commit, oldest first.
-    `first` marks the initial snapshot: it is what the repository is, not something that just happened.
+    `added` and `removed` belong to the chunks that differ, `diffs` to the text of the unified diff (empty unless the
+    hypernetwork has `reads_diffs`). `history` holds the diff embeddings of commits between the snapshot `added` and the
+    present, one entry per commit, oldest first. `first` marks a change that is not a recent event, such as the initial
+    snapshot: it must not affect the recent memory.
     """
 
     added: Sequence[ChunkEmbedding] = ()
@@ -49,19 +71,22 @@ class StateChange:
 
 @dataclass
 class RepoState:
-    """The recurrent state of one folder: named tensors. A plain value; a new one is made at each update."""
+    """The state of one repository: named tensors on the CPU. An update returns a new state and keeps the old one."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
     def clone(self) -> RepoState:
-        """A copy that shares nothing."""
+        """A copy that shares no memory."""
         return RepoState({name: tensor.clone() for name, tensor in self.tensors.items()})
 
 
-def require(found: Mapping[str, Tensor], like: Mapping[str, Tensor], rows: Collection[str] = ()) -> None:
-    """StateError unless `found` has the names, shapes and dtypes of `like` (of `rows` any number) and is finite."""
+def require_tensors(found: Mapping[str, Tensor], like: Mapping[str, Tensor], rows: Collection[str] = ()) -> None:
+    """Raise StateError unless `found` has the names, dtypes and shapes of `like` and all its numbers are finite.
+
+    Tensors named in `rows` may have any number of rows.
+    """
     if found.keys() != like.keys():
-        raise StateError(f"it holds {', '.join(sorted(found))} where {', '.join(sorted(like))} are expected")
+        raise StateError(f"expected the tensors {', '.join(sorted(like))}, found {', '.join(sorted(found))}")
     for name, wanted in like.items():
         tensor = found[name]
         shape, expected = tuple(tensor.shape), tuple(wanted.shape)
@@ -69,51 +94,52 @@ def require(found: Mapping[str, Tensor], like: Mapping[str, Tensor], rows: Colle
             shape, expected = shape[1:], expected[1:]
         if tensor.dtype != wanted.dtype or tensor.dim() != wanted.dim() or shape != expected:
             raise StateError(
-                f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {wanted.dtype} {tuple(wanted.shape)}"
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
             )
         if not bool(tensor.isfinite().all()):
-            raise StateError(f"{name} holds numbers that are not finite")
+            raise StateError(f"{name} contains numbers that are not finite")
 
 
 class Hypernetwork(Protocol):
-    """One way of turning a repository into an adapter. A new way is a new file and a row in `engine.kinds.KINDS`.
-
-    `kind` is its name in settings. `digest` names its weights and rules: readings and states of another digest are not
-    compatible. `reads_diffs` says whether `Change.diffs` (unified diffs of production files) must be read too.
-    """
+    """A function from a repository's text to an adapter, computed incrementally. See the module's page."""
 
     kind: str
+    """Name in the settings and in adapters."""
+
     digest: str
+    """Identifies weights and rules. Embeddings and states of another digest are discarded."""
+
     reads_diffs: bool
+    """Whether `StateChange.diffs` and `history` are needed: unified diffs of production files."""
 
     def chunks(self, text: str) -> list[Chunk]:
-        """The parts of a file's text that are read."""
+        """The chunks of a file; may be empty."""
         ...
 
     def diff_chunks(self, text: str) -> list[Chunk]:
-        """The parts of a unified diff that are read; empty when `reads_diffs` is false."""
+        """The chunks of a unified diff; empty if `reads_diffs` is False."""
         ...
 
     def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
-        """Readings of some pieces, in their order: one batch on the device, in slices."""
+        """The embeddings of some chunks, in their order: one batch on the device, in cooperative steps."""
         ...
 
     def empty_state(self) -> RepoState:
-        """The state of a folder without any text; its adapter changes nothing."""
+        """The state of a repository without text. Its adapter changes nothing."""
         ...
 
     def check(self, state: RepoState) -> None:
-        """StateError unless a state that was read from a disk is one of this hypernetwork, whole and finite."""
+        """Raise StateError unless a loaded state has the tensors of this hypernetwork and only finite numbers."""
         ...
 
     def update_in_slices(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> Slices[list[RepoState]]:
-        """The states after their changes: one batched step on the device for all folders, in slices."""
+        """The states after their changes: one batch for all folders, in cooperative steps."""
         ...
 
     def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
-        """As `updating`, in one go."""
+        """`update_in_slices` without pauses."""
         ...
 
     def generate(self, state: RepoState) -> Adapter:
-        """The adapter of a state, in one pass."""
+        """The adapter of a state."""
         ...

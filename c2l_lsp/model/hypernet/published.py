@@ -1,7 +1,7 @@
-"""The paper's files as published: where they are on the Hub, and how one is opened without running anything in it.
+"""The published Code2LoRA files: where they are on the Hugging Face Hub, and how they are loaded safely.
 
-The files are pickles. Reading one can build tensors, plain values and the inert stand-ins below, and nothing else.
-What the dictionaries in them mean is `checkpoint`'s.
+The files are pickles. Loading one can construct tensors, plain values and the inert stand-ins below, and nothing else.
+`checkpoint` interprets the dictionaries in them.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ import torch
 
 from c2l_lsp.errors import AdapterError, CheckpointError
 
-Kind: TypeAlias = Literal["static", "evo"]
-PUBLISHED: Mapping[Kind, tuple[str, str]] = {
+PublishedKind: TypeAlias = Literal["static", "evo"]
+PUBLISHED: Mapping[PublishedKind, tuple[str, str]] = {
     "static": ("code2lora/code2lora-direct", "code2lora_direct.pt"),
     "evo": ("code2lora/code2lora-gru", "code2lora_gru.pt"),
 }
-"""Hub repository and file of each kind."""
+"""Hub repository and file name of each kind."""
+
 PUBLISHED_BASE = "Qwen/Qwen2.5-Coder-1.5B"
-"""The base LM these files were made for; they do not say so themselves."""
+"""The base model of these files, which do not name it."""
 
 
-def download(kind: Kind, *, offline: bool = False, **hub: Any) -> Path:  # noqa: ANN401 - passed on to hf_hub_download
-    """Path of the published `.pt` of a kind, downloaded unless `offline`. AdapterError says why it cannot be had."""
+def download(kind: PublishedKind, *, offline: bool = False, **hub: Any) -> Path:  # noqa: ANN401 - passed on to hf_hub_download
+    """Path of the published `.pt` file of a kind, downloaded unless it is in the Hub cache.
+
+    Raises AdapterError with the reason if the file is not available. With `offline` nothing is downloaded.
+    """
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -43,17 +47,17 @@ def download(kind: Kind, *, offline: bool = False, **hub: Any) -> Path:  # noqa:
     except errors.GatedRepoError as error:
         raise AdapterError(f"{what} needs permission: accept its terms on the Hub, then `hf auth login`.") from error
     except (errors.RepositoryNotFoundError, errors.RemoteEntryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise AdapterError(f"{what} is not on the Hub; choose another c2l.adapter.hypernetwork.") from error
+        raise AdapterError(f"{what} is not on the Hub; set c2l.adapter.hypernetwork to another value.") from error
     except errors.LocalEntryNotFoundError as error:
         why = "c2l.model.offline is on; turn it off once to download it" if offline else "the Hub does not answer"
         raise AdapterError(f"{what} is not on this machine and {why}.") from error
-    except Exception as error:  # the Hub client's transport raises kinds of its own
+    except Exception as error:  # the Hub client also raises the exceptions of its transport
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise AdapterError(f"{what} cannot be fetched: {first}") from error
+        raise AdapterError(f"{what} cannot be downloaded: {first}") from error
 
 
 class _Dtype:
-    """Stands for numpy.dtype in a pickle: a letter, a size and a byte order, nothing that runs."""
+    """Replaces numpy.dtype in a pickle: it holds a letter, a size and a byte order, and runs no code."""
 
     def __init__(self, code: str, *_flags: bool) -> None:
         self.dtype = np.dtype(code)
@@ -63,7 +67,7 @@ class _Dtype:
 
 
 def _number(kind: _Dtype, data: bytes) -> object:
-    """A pickled numpy scalar as a plain number; objects cannot be made this way."""
+    """A pickled numpy scalar as a plain number; it cannot construct objects."""
     return np.frombuffer(data, dtype=kind.dtype, count=1)[0].item()
 
 
@@ -74,26 +78,26 @@ _SAFE: list[Any] = [
     *((PurePosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
     *((PureWindowsPath, f"{module}.WindowsPath") for module in ("pathlib", "pathlib._local")),
 ]
-"""What `args` may hold besides plain values: only inert stand-ins are ever built."""
+"""Types that a file may contain besides tensors and plain values, each with its inert replacement."""
 
 
 def safe_unpickle(path: Path) -> object:
-    """The content of a `.pt` file on the CPU; CheckpointError if it is damaged or asks for anything to be run."""
+    """The content of a `.pt` file, on the CPU. Raises CheckpointError if it is damaged or would run code."""
     if damaged := _bad_entry(path):
         raise CheckpointError(f"{path} is damaged in {damaged}; download it again.")
     try:
         with torch.serialization.safe_globals(_SAFE):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or hostile file makes the reader raise is a refusal
+    except Exception as error:  # a damaged or hostile file can make the loader raise anything
         named = re.search(r"GLOBAL (\S+)|unrecognized function (.+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and named:
             what = named[1] or named[2]
-            raise CheckpointError(f"{path} asks for {what} while it is read; it was refused and nothing ran.") from None
-        raise CheckpointError(f"{path} is truncated or damaged, or no PyTorch file.") from error
+            raise CheckpointError(f"{path} tries to run {what} when loaded; it was refused and nothing ran.") from None
+        raise CheckpointError(f"{path} is truncated, damaged or not a PyTorch file.") from error
 
 
 def _bad_entry(path: Path) -> str | None:
-    """The first entry of a zip whose checksum does not hold (torch itself does not look); None if all do, or no zip."""
+    """The first entry of a zip file with a wrong checksum, which torch does not verify; None for any other file."""
     try:
         if not zipfile.is_zipfile(path):
             return None
@@ -104,7 +108,7 @@ def _bad_entry(path: Path) -> str | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The digest of a file, read in parts; CheckpointError if it cannot be read."""
+    """Hex SHA-256 of a file. Raises CheckpointError if it cannot be read."""
     try:
         with path.open("rb") as file:
             digest = hashlib.sha256()

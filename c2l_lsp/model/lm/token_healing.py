@@ -1,9 +1,9 @@
 """Token healing: a prompt never ends inside a word, so that the model sees text tokenized as in training.
 
-`foo(self, na` is tokenized `(self`, `,`, ` na`, and its likely continuation `me` is a token that hardly ever followed `
-na` in training, where ` name` was one token. So the last word, with one character before it, is removed from the prompt
-and becomes the forced prefix of the answer: the first tokens are chosen among those that are compatible with it. The
-method is that of guidance (Lundberg 2023).
+`foo(self, na` is tokenized `(self`, `,`, ` na`. Its likely continuation `me` hardly ever followed the token ` na` in
+training, where ` name` was one token. So the last word, with one character before it, is removed from the prompt and
+becomes the forced prefix of the answer: the first tokens are chosen among those that are compatible with it. The method
+is that of guidance (Lundberg 2023).
 """
 
 from __future__ import annotations

@@ -74,22 +74,16 @@ class FixedStep:
     def _run(self) -> None:
         w = self._weights
         x = functional.embedding(self._tokens, w.embedding)  # [n, d]
-        turn = self._rotations.index_select(0, self._positions)  # [n, 3, h/2]
-        counts = (w.heads, w.kv_heads, w.kv_heads)
-        rotation = torch.cat([turn[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)], 1)
+        rotation = w.expand_rotations(self._rotations.index_select(0, self._positions))  # [n, H + 2K, h/2]
         mask = self._all_positions <= self._positions[:, None]  # [n, capacity]
         for layer, kv in zip(w.layers, self._kv, strict=True):
-            x = x + layer.output(self._attend(x, layer, kv, rotation, mask))
-            gate, up = layer.gate_up(layer.mlp_norm(x)).chunk(2, -1)
-            x = x + layer.down(functional.silu(gate) * up)
+            x = layer.mlp(x + layer.output(self._attend(x, layer, kv, rotation, mask)))
         self._out = w.norm(x)
 
     def _attend(self, x: Tensor, layer: Layer, kv: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
         """Attention output [n, H·h] of x [n, d]; writes the keys and values of x into kv."""
-        w, n = self._weights, len(x)
-        projected = layer.qkv(layer.attention_norm(x)).float()
-        turned = torch.view_as_complex(projected.view(n, -1, w.head_dim // 2, 2)) * rotation
-        heads = torch.view_as_real(turned).flatten(2)  # [n, H + 2K, h]
+        w = self._weights
+        heads = w.rotated_heads(layer, x, rotation)  # [n, H + 2K, h]
         kv.index_copy_(0, self._positions, heads[:, w.heads :].flatten(1).to(kv.dtype))
         q = heads[:, : w.heads].to(x.dtype).transpose(0, 1)[None]  # [1, H, n, h]
         k, v = kv.view(len(kv), 2, 1, w.kv_heads, w.head_dim).permute(1, 2, 3, 0, 4)  # each [1, K, capacity, h]

@@ -51,12 +51,6 @@ def extension() -> ModuleType:
     return _extension
 
 
-def select_lanes(lanes: int) -> int:
-    """Use registers of 4 or 8 numbers (the default is the widest). Returns 0 if the processor has no such registers."""
-    selected: int = extension().select_lanes(lanes)
-    return selected
-
-
 @dataclass(frozen=True)
 class Int8Matrix:
     """A quantised matrix W ≈ s·Q in the kernel's memory layout, with an optional LoRA term.
@@ -81,11 +75,6 @@ class Int8Matrix:
         padded = torch.nn.functional.pad(weight, (0, 0, 0, -out % PANEL_ROWS))
         panels = padded.view(-1, PANEL_ROWS, inside // ALIGNMENT, ALIGNMENT).transpose(1, 2)
         return cls(panels.contiguous(), scale.contiguous(), bias)
-
-    def dequantize(self) -> Tensor:
-        """s·Q, fp32 [out, in], without the LoRA term."""
-        rows = self.weight.transpose(1, 2).flatten(2).flatten(0, 1)[: len(self.scale)]
-        return rows.float() * self.scale[:, None]
 
     @property
     def rank(self) -> int:

@@ -138,7 +138,7 @@ class KernelSequence:
         self._addresses, self._threads, self._alive = addresses, threads, alive
         self._vocabulary, self._d, self._row_scratch, self._score_scratch, self._capacity = sizes
 
-    def __call__(self, ids: Sequence[int], start: int, all_rows: bool = True) -> Tensor:
+    def __call__(self, ids: Sequence[int], start: int, all_positions: bool = True) -> Tensor:
         """Final normed hidden states fp32 [n, d] of ids at positions from `start` on, or [1, d] of the last one.
 
         Writes their keys and values into the KV cache, which must hold those of all positions before `start`. Raises
@@ -149,13 +149,15 @@ class KernelSequence:
             raise ValueError(
                 f"{n} ids from position {start} on do not fit {self._capacity} positions of {self._vocabulary} tokens"
             )
-        parts = [self._append(ids[i : i + MAX_CALL_TOKENS], start + i, all_rows) for i in range(0, n, MAX_CALL_TOKENS)]
+        parts = [
+            self._append(ids[i : i + MAX_CALL_TOKENS], start + i, all_positions) for i in range(0, n, MAX_CALL_TOKENS)
+        ]
         out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return out if all_rows else out[-1:]
+        return out if all_positions else out[-1:]
 
-    def _append(self, ids: Sequence[int], start: int, all_rows: bool) -> Tensor:
+    def _append(self, ids: Sequence[int], start: int, all_positions: bool) -> Tensor:
         n, threads = len(ids), self._threads[len(ids) >= MULTITHREAD_TOKENS]
-        tokens, wanted = array("i", ids), n if all_rows else 1
+        tokens, wanted = array("i", ids), n if all_positions else 1
         out = torch.empty(n, self._d)
         # A worker that the previous call acquired may still join this one: scratch memory for all that can exist.
         workers = 1 if threads == 1 else _MAX_THREADS

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
-_FAMILIES = frozenset({"qwen2", "llama", "mistral"})
+_ARCHITECTURES = frozenset({"qwen2", "llama", "mistral"})
 _ROPE_TYPES = frozenset({"default", "linear", "llama3"})  # their angles do not depend on the length of the text
 PROJECTIONS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -84,6 +84,11 @@ class Layer:
     gate_up: Linear
     down: Linear
 
+    def mlp(self, x: Tensor) -> Tensor:
+        """x + down(silu(gate) ∘ up), with gate and up from the normed x [n, d]."""
+        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, -1)
+        return x + self.down(functional.silu(gate) * up)
+
     def map_linears(self, change: Callable[[DenseLinear], Linear]) -> Layer:
         """The layer with `change` applied to every `DenseLinear`."""
         linears = {name: getattr(self, name) for name in ("qkv", "output", "gate_up", "down")}
@@ -108,6 +113,17 @@ class Weights:
     head_dim: int
     frequencies: Tensor  # [h/2], fp32
     rope_scale: float  # factor of cos and sin
+
+    def expand_rotations(self, factors: Tensor) -> Tensor:
+        """RoPE factors of every head, complex64 [n, H + 2K, h/2], from those of q, k and v [n, 3, h/2]."""
+        counts = (self.heads, self.kv_heads, self.kv_heads)
+        return torch.cat([factors[:, i : i + 1].expand(-1, count, -1) for i, count in enumerate(counts)], 1)
+
+    def rotated_heads(self, layer: Layer, x: Tensor, rotation: Tensor) -> Tensor:
+        """Queries, keys and values of x [n, d], rotated, fp32 [n, H + 2K, h]."""
+        projected = layer.qkv(layer.attention_norm(x)).float()
+        rotated = torch.view_as_complex(projected.view(len(x), -1, self.head_dim // 2, 2)) * rotation
+        return torch.view_as_real(rotated).flatten(2)
 
     def map_linears(self, change: Callable[[DenseLinear], Linear]) -> Weights:
         """The weights with `change` applied to every `DenseLinear`, the head included."""
@@ -143,7 +159,7 @@ def unsupported_reason(lm: Any) -> str:  # noqa: ANN401 - any transformers model
     """Why our forward pass does not support a model; "" if it does."""
     config = lm.config
     rope = getattr(config, "rope_parameters", None) or {}
-    if config.model_type not in _FAMILIES:
+    if config.model_type not in _ARCHITECTURES:
         return f"the architecture {config.model_type}"
     if lm.device.type not in ("cpu", "cuda"):
         return f"the device {lm.device.type}"

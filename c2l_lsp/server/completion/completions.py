@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from c2l_lsp.config import Settings
 from c2l_lsp.server.completion import eligibility
-from c2l_lsp.server.completion.items import Selected, Target, overlap, target
+from c2l_lsp.server.completion.items import Selected, Target, find_target, overlap
 from c2l_lsp.server.completion.suggest import Answer, Query, Suggester
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.transport.engine_client import EngineClient, EngineState
@@ -59,18 +59,18 @@ class Completions:
         if document is None:
             self.statistics.record_no_completion(Reason.NO_DOCUMENT.value)
             return []
-        goal = target(document, position, selected)
-        reason = self._ineligible(document, goal, invoked)
+        target = find_target(document, position, selected)
+        reason = self._ineligibility(document, target, invoked)
         if reason is not None:
             self.last_reasons[uri] = reason
             self.statistics.record_no_completion(reason.value)
             return []
         version = document.version
-        answer = await self.suggester.suggest(self._query(document, goal, invoked))
+        answer = await self.suggester.suggest(self._query(document, target, invoked))
         if answer is None or document.version != version:
             return None  # the document changed meanwhile; the editor asks again
         self.last_reasons[uri] = answer.reason
-        return _insertions(document, goal, answer)
+        return _insertions(document, target, answer)
 
     def forget(self, uri: str) -> None:
         """Drop everything about a closed document."""
@@ -83,21 +83,21 @@ class Completions:
         if document is None:
             return Reason.NO_DOCUMENT
         settings = self.settings(self.folders.resolve(uri).folder)
-        reason = eligibility.document_ineligible(settings, self.switches, uri, document.language, time.time())
+        reason = eligibility.document_ineligibility(settings, self.switches, uri, document.language, time.time())
         if reason is None and self.last_reasons.get(uri) is Reason.LEFT_OUT:
             return Reason.LEFT_OUT  # true for the whole file, and known to the engine only
         if reason is not None or self.engine.state is EngineState.READY:
             return reason
         return Reason.FAILED if self.engine.state is EngineState.FAILED else Reason.STARTING
 
-    def _ineligible(self, document: Document, goal: Target, invoked: bool) -> Reason | None:
+    def _ineligibility(self, document: Document, target: Target, invoked: bool) -> Reason | None:
         settings = self.settings(self.folders.resolve(document.uri).folder)
-        before, after = document.split_line_at(goal.line, goal.cursor)
+        before, after = document.split_line_at(target.line, target.cursor)
         cursor = eligibility.CursorContext(document.uri, document.language, before, after, invoked)
-        reason = eligibility.ineligible(settings, self.switches, cursor, time.time())
+        reason = eligibility.ineligibility(settings, self.switches, cursor, time.time())
         return reason or (Reason.FAILED if self.engine.state is EngineState.FAILED else None)
 
-    def _query(self, document: Document, goal: Target, invoked: bool) -> Query:
+    def _query(self, document: Document, target: Target, invoked: bool) -> Query:
         location = self.folders.resolve(document.uri)
         settings = self.settings(location.folder)
         return Query(
@@ -105,27 +105,27 @@ class Completions:
             language=document.language,
             folder=location.folder,
             path=location.path,
-            prefix=document.split_at(goal.line, goal.cursor)[0],
-            suffix=document.split_at(goal.line, max(goal.cursor, goal.end))[1],
+            prefix=document.split_at(target.line, target.cursor)[0],
+            suffix=document.split_at(target.line, max(target.cursor, target.end))[1],
             eol=document.eol,
             invoked=invoked,
             adapter=settings.adapter.enable and location.folder not in self.engine.disabled,
             settings=settings,
-            must_start=goal.must_start,
+            must_start=target.must_start,
         )
 
 
-def _insertions(document: Document, goal: Target, answer: Answer) -> list[Insertion]:
+def _insertions(document: Document, target: Target, answer: Answer) -> list[Insertion]:
     if answer.suggestion is None:
         return []
-    rest = document.split_line_at(goal.line, goal.cursor)[1]
+    rest = document.split_line_at(target.line, target.cursor)[1]
     insertions = []
-    word = word_at_end(document.lines[goal.line][: goal.start])
-    word_start = document.to_units(goal.line, goal.start - len(word))
+    word = word_at_end(document.lines[target.line][: target.start])
+    word_start = document.to_units(target.line, target.start - len(word))
     for name, text in zip(answer.suggestion.ids, answer.suggestion.texts, strict=True):
-        if not text.startswith(goal.must_start):
+        if not text.startswith(target.must_start):
             continue
-        end = goal.end if goal.fixed else goal.cursor + overlap(text, rest)
-        start, stop = document.to_units(goal.line, goal.start), document.to_units(goal.line, end)
-        insertions.append(Insertion(name, goal.head + text, goal.line, start, stop, word, word_start))
+        end = target.end if target.fixed else target.cursor + overlap(text, rest)
+        start, stop = document.to_units(target.line, target.start), document.to_units(target.line, end)
+        insertions.append(Insertion(name, target.head + text, target.line, start, stop, word, word_start))
     return insertions

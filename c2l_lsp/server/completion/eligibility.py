@@ -60,7 +60,9 @@ def language_on(settings: Settings, switches: Switches, language: str) -> bool:
     return switches.languages.get(language, settings.enabled_for(language))
 
 
-def document_ineligible(settings: Settings, switches: Switches, uri: str, language: str, now: float) -> Reason | None:
+def document_ineligibility(
+    settings: Settings, switches: Switches, uri: str, language: str, now: float
+) -> Reason | None:
     """Why a document gets no automatic completions at any position; None if it gets some."""
     if not switches.enabled:
         return Reason.OFF
@@ -74,9 +76,9 @@ def document_ineligible(settings: Settings, switches: Switches, uri: str, langua
     return Reason.MANUAL if settings.completion.trigger == "manual" else None
 
 
-def ineligible(settings: Settings, switches: Switches, cursor: CursorContext, now: float) -> Reason | None:
+def ineligibility(settings: Settings, switches: Switches, cursor: CursorContext, now: float) -> Reason | None:
     """Why a request gets no completion; None if it may get one. Explicit requests are refused only by off switches."""
-    reason = document_ineligible(settings, switches, cursor.uri, cursor.language, now)
+    reason = document_ineligibility(settings, switches, cursor.uri, cursor.language, now)
     if cursor.invoked:
         return None if reason in (Reason.SNOOZED, Reason.MANUAL) else reason
     if reason is not None:

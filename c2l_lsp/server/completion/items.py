@@ -60,7 +60,7 @@ class Target:
     fixed: bool = False
 
 
-def target(document: Document, position: tuple[int, int], selected: Selected | None) -> Target:
+def find_target(document: Document, position: tuple[int, int], selected: Selected | None) -> Target:
     """The target at an editor's position. A suggestion continues the selected popup entry if there is one."""
     line, cursor = document.locate(*position)
     if selected is None:

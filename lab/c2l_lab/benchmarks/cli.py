@@ -1,4 +1,4 @@
-"""The commands `c2l-lsp bench …`. Importing this module loads no torch."""
+"""The commands `c2l-lab bench …`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from c2l_lab.benchmarks.perf.cli import bench_perf
 from c2l_lab.benchmarks.repopeft.assert_cli import bench_assert
 from c2l_lab.benchmarks.repopeft.cli import repopeft_app
 
-bench_app = typer.Typer(help="Measure what the adapters give and what they cost.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure the gain and the cost of adapters.", no_args_is_help=True)
 
 
 @bench_app.callback()
 def _group() -> None:
-    """Measure what the adapters give and what they cost."""
+    """Measure the gain and the cost of adapters."""
 
 
 bench_app.command("adapt")(bench_adapt)

@@ -1,4 +1,4 @@
-"""What was measured of a repository already: one JSON line each, so that a long run goes on after a stop, in shares."""
+"""A cache of results, one JSON object a line, so that a long run can be stopped, continued and sharded."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from c2l_lsp.errors import SettingError, StorageError
 Values = dict[str, float]
 
 
-class Kept:
-    """Values by key, in a file that several processes append to; without a file it computes and forgets."""
+class ResultCache:
+    """Values by key, in a file to which several processes may append; without a file nothing is cached."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
@@ -27,10 +27,10 @@ class Kept:
             found = json.loads(line)
             self._known[found["key"]] = {str(name): float(value) for name, value in found["values"].items()}
         except (ValueError, KeyError, TypeError, AttributeError):
-            return  # the torn last line of a run that was ended
+            return  # the incomplete last line of a run that was stopped
 
-    def of(self, key: Sequence[object], texts: Sequence[str], compute: Callable[[], Values]) -> Values:
-        """The values of a key and the texts they are of, computed at most once. StorageError if they cannot be kept."""
+    def get_or_compute(self, key: Sequence[object], texts: Sequence[str], compute: Callable[[], Values]) -> Values:
+        """The values for a key and the texts they depend on, computed if absent. StorageError if the write fails."""
         name = "/".join([*map(str, key), hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()])
         if name not in self._known:
             self._known[name] = compute()
@@ -40,7 +40,7 @@ class Kept:
     def _append(self, name: str) -> None:
         if self._path is None:
             return
-        line = "\n" + json.dumps({"key": name, "values": self._known[name]}) + "\n"  # the line before may be torn
+        line = "\n" + json.dumps({"key": name, "values": self._known[name]}) + "\n"  # the line before may be incomplete
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:
@@ -50,10 +50,10 @@ class Kept:
 
 
 def share(text: str) -> tuple[int, int]:
-    """0-based (i, n) of "i/n", where i counts from 1."""
+    """The pair (i − 1, n) of "i/n"; (0, 1) for ""."""
     if not text:
         return 0, 1
     first, _, count = text.partition("/")
     if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
-        raise SettingError(f"--shard {text} is not i/n with 1 ≤ i ≤ n.")
+        raise SettingError(f"--shard {text} is not of the form i/n with 1 ≤ i ≤ n.")
     return int(first) - 1, int(count)

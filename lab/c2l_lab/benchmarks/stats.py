@@ -1,4 +1,4 @@
-"""Statistics whose unit is the repository: bootstrap intervals over repositories, and the rows every bench prints."""
+"""Result rows and 95 % bootstrap intervals over repositories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `low`/`high`: 95 % interval or spread; `bar` and `holds` are None where nothing is demanded."""
+    """One value with its 95 % interval (`low`, `high`). `bar` and `holds` are None for a row without a threshold."""
 
     name: str
     method: str
@@ -28,7 +28,7 @@ class Row:
 
 
 def clustered(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over repositories and its 95 % percentile bootstrap interval (resampling repositories)."""
+    """The mean over repositories and its 95 % percentile bootstrap interval."""
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0:
         return float("nan"), float("nan"), float("nan")
@@ -43,14 +43,14 @@ def row(name: str, method: str, values: Sequence[float], unit: str) -> Row:
 
 
 def write(path: Path, manifest: dict[str, Any], rows: Sequence[Row]) -> None:
-    """The shared result file: {"manifest", "rows"}."""
+    """Write a result file: a JSON object with "manifest" and "rows"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"manifest": manifest, "rows": [asdict(item) for item in rows]}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 
 
 def show(rows: Sequence[Row], title: str) -> None:
-    """Print rows as a table, failed bars last and in red."""
+    """Print rows as a table; rows that miss their bar come last, in red."""
     from rich.console import Console
     from rich.table import Table
 
@@ -62,5 +62,5 @@ def show(rows: Sequence[Row], title: str) -> None:
         style = "red" if item.holds is False else None
         table.add_row(item.name, item.method, f"{item.value:+.4f}", spread, item.unit, item.bar or "", style=style)
     console = Console()
-    console.width = max(console.width, 0 if console.is_terminal else 180)  # in a log there is room
+    console.width = max(console.width, 0 if console.is_terminal else 180)  # a log has no width
     console.print(table)

@@ -27,6 +27,8 @@ _PLACES_TIMEOUT_S = 25.0
 _SETTLED_POLLS = 6
 _PROBES = ("import", "call", "started call")
 """What the probes of `places.plan_edit` ask for, in their order."""
+_STAGES = {"read": "embed", "adapter": "generate", "gate": "validate"}
+"""Wire names of stages → names to display; the others are the same."""
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Story:
             messages = client.shown()
             raise EngineError(messages[-1] if messages else f"No adapter within {INDEX_TIMEOUT_S:.0f} s.")
         change = _last_change(client)
-        stages = ", ".join(f"{name} {duration(ms / 1e3)}" for name, ms in change.ms.items() if ms >= 50)
+        stages = ", ".join(f"{_STAGES.get(k, k)} {duration(ms / 1e3)}" for k, ms in change.ms.items() if ms >= 50)
         message = f"; {change.adapter.message}" if change.adapter.message else ""
         outcome = f"adapter generation {change.generation} from {change.adapter.files} files ({stages}){message}"
         self.display.step("index the repository", time.perf_counter() - began, outcome)
@@ -190,7 +192,7 @@ class Story:
         self.display.step("detect the change", max(spent - sum(ms.values()) / 1e3, 0.0), "file watcher and quiet time")
         sampled = "" if change.changed_files >= edited else "; the others are outside the sample"
         outcome = f"{change.changed_files} of {edited} files{sampled}"
-        self.display.step("read the diff", (ms.get("scan", 0) + ms.get("read", 0)) / 1e3, outcome)
+        self.display.step("embed the diff", (ms.get("scan", 0) + ms.get("read", 0)) / 1e3, outcome)
         self.display.step("update the state", ms.get("update", 0) / 1e3, "the diff is added to the repository's state")
         outcome = f"generation {change.generation} is live, {spent:.1f} s after the edit"
         self.display.step("new adapter", (ms.get("adapter", 0) + ms.get("gate", 0)) / 1e3, outcome)

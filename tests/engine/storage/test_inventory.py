@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from c2l_lsp.config import state_root
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
-from c2l_lsp.engine.storage import disk, inventory
+from c2l_lsp.engine.storage import inventory
 from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
@@ -23,19 +24,17 @@ def save(store: FolderStore, generation: int) -> None:
     store.save(SavedState(schema=SCHEMA, generation=generation, **about), RepoState(), {})
 
 
-@pytest.fixture
-def undeletable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of files for which unlink fails."""
-    names: list[str] = []
-    real = os.unlink
-
-    def unlink(path, *args: object, **more: object) -> None:
-        if Path(path).name in names:
-            raise PermissionError(13, "Permission denied", str(path))
-        real(path, *args, **more)
-
-    monkeypatch.setattr(os, "unlink", unlink)
-    return names
+def write_state(root: Path, age: float) -> Path:
+    """A small saved state, written `age` seconds ago."""
+    store = FolderStore(root)
+    saved = SavedState(
+        schema=SCHEMA, folder=str(root), hypernetwork="", filter_digest="", generation=1, gate=1.0, files={}
+    )  # fmt: skip
+    store.save(saved, RepoState({"S": torch.zeros(64, 64)}), {})
+    store.close()
+    when = (root / "CURRENT").stat().st_mtime - age
+    os.utime(root / "CURRENT", (when, when))
+    return root
 
 
 def test_a_state_without_a_complete_generation_is_listed_and_pruned():
@@ -133,15 +132,27 @@ def test_reset_names_the_file_that_cannot_be_deleted_and_indexes_again(session: 
     assert session.run_until_idle(str(folder.resolve())).files == 12
 
 
-def test_delete_goes_on_after_a_file_that_cannot_be_deleted(tmp_path, undeletable):
-    for name in ("a", "b", "c"):
-        (tmp_path / "d" / name).mkdir(parents=True)
-        (tmp_path / "d" / name / name).write_text("x")
-    (tmp_path / "outside").write_text("stays")
-    (tmp_path / "d" / "a" / "link").symlink_to(tmp_path / "outside")
-    (tmp_path / "d" / "linked").symlink_to(tmp_path)
-    undeletable.append("b")
-    with pytest.raises(StorageError, match="b cannot be deleted"):
-        disk.delete(tmp_path / "d", tmp_path / "not there")
-    assert [path.name for path in (tmp_path / "d").rglob("*")] == ["b", "b"]
-    assert (tmp_path / "outside").exists()
+def test_prune_deletes_the_oldest_states_that_are_not_in_use(tmp_path: Path):
+    roots = [write_state(tmp_path / f"s{age}", age) for age in (50, 10, 90, 30)]
+    size = sum(path.stat().st_size for path in roots[0].rglob("*") if path.is_file()) / 2**20
+    assert inventory.prune(tmp_path, 5 * size) == []
+    held = FolderStore(tmp_path / "s90")
+    assert held.acquire()
+    assert [path.name for path in inventory.prune(tmp_path, 2.5 * size)] == ["s50", "s30"]  # the oldest is in use
+    held.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if (path / "CURRENT").exists()) == ["s10", "s90"]
+    assert inventory.prune(tmp_path / "nowhere", 0.0) == []
+
+
+def test_forget_does_not_delete_the_state_of_a_running_server(tmp_path: Path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    root = write_state(state_root() / folder_key(folder), 0)
+    held = FolderStore(root)
+    assert held.acquire()
+    with pytest.raises(StorageError, match="open in a running server"):
+        inventory.forget(folder)
+    held.close()
+    assert inventory.forget(folder) > 0
+    assert not root.exists()
+    assert inventory.forget(folder) == 0

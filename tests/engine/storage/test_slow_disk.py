@@ -10,7 +10,6 @@ import pytest
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
-from c2l_lsp.engine.storage.background_writer import BackgroundWriter, WriteJob
 from tests.support.engine_loop import run_until
 
 
@@ -104,30 +103,3 @@ def test_a_failed_save_is_reported_once(open_gate, settings, folder, monkeypatch
         warnings = [event for event in session.events if isinstance(event, wire.Trouble)]
         assert [(warning.code, warning.severity) for warning in warnings] == [("storage", "warning")]
         assert "No space left" in warnings[0].message
-
-
-def test_a_discarded_job_is_not_written(tmp_path):
-    class Store:
-        epoch = 0
-
-        def __init__(self) -> None:
-            self.written: list[object] = []
-            self.started, self.may = threading.Event(), threading.Event()
-
-        def save(self, saved: object, *_: object) -> bool:
-            self.started.set()
-            self.may.wait(30)
-            self.written.append(saved)
-            return True
-
-        def close(self) -> None: ...
-
-    store = Store()
-    writer = BackgroundWriter(store)
-    writer.submit(WriteJob("first", None, {}))
-    assert store.started.wait(30)
-    writer.submit(WriteJob("second", None, {}))
-    writer.discard_pending()
-    store.may.set()
-    writer.close(30)
-    assert store.written == ["first"]

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 from c2l_lab.benchmarks.adapters import table
-from c2l_lab.benchmarks.adapters.run import Unit, rivals
-from c2l_lab.benchmarks.adapters.table import Results, conditioning, rank_of, ratio, shuffled
+from c2l_lab.benchmarks.adapters.run import Unit, controls
+from c2l_lab.benchmarks.adapters.table import Results, conditioning, rank_of, ratio
 
 
 def _others(own: float, spread: float, seed: int) -> dict:
@@ -30,7 +30,7 @@ def _row(rows, name):
     return next(row for row in rows if row.name == name)
 
 
-def test_an_adapter_of_its_own_passes_and_a_constant_one_fails():
+def test_repository_specific_adapter_passes_and_constant_one_fails():
     good = conditioning({f"a{i}": _others(0.1, 0.1, i) for i in range(12)}, "memory")
     assert _row(good, "own_minus_mean/prefix1024").holds and _row(good, "top1/prefix1024").holds
     assert _row(good, "mean_rank/prefix1024").value == 1.0
@@ -42,7 +42,24 @@ def test_an_adapter_of_its_own_passes_and_a_constant_one_fails():
     assert _row(rows, "own_minus_mean/prefix0").bar is None  # only the longest prefix decides
 
 
-def test_shuffled_labels_score_chance():
+def shuffled(values, seed):
+    """The same values with the label "own" on a random adapter: the result of chance."""
+    rng = np.random.default_rng(seed)
+    out = {}
+    for name, value in values.items():
+        cells = {}
+        for prefix in ("0", "256", "1024"):
+            if prefix in value:
+                cell = value[prefix]
+                losses = [cell["own"], *cell["others"].values()]
+                own = int(rng.integers(len(losses)))
+                rest = [loss for i, loss in enumerate(losses) if i != own]
+                cells[prefix] = {**cell, "own": losses[own], "others": dict(zip(cell["others"], rest, strict=True))}
+        out[name] = {**value, **cells}
+    return out
+
+
+def test_shuffled_labels_score_at_chance():
     values = {f"a{i}": _others(0.1, 0.1, i) for i in range(24)}
     firsts = [_row(conditioning(shuffled(values, seed), "m"), "top1/prefix1024").value for seed in range(40)]
     assert np.mean(firsts) == pytest.approx(1 / 16, abs=0.02)
@@ -50,13 +67,13 @@ def test_shuffled_labels_score_chance():
     assert np.mean(ranks) == pytest.approx(8.5, abs=0.5)
 
 
-def test_rank_counts_better_ones_and_halves_ties():
+def test_rank_halves_ties():
     assert rank_of({"own": 1.0, "others": {"a": 2.0, "b": 3.0}}) == 1
     assert rank_of({"own": 2.5, "others": {"a": 2.0, "b": 3.0}}) == 2
     assert rank_of({"own": 2.0, "others": {"a": 2.0, "b": 1.0}}) == 2.5
 
 
-def test_the_share_of_the_ceiling_is_a_ratio_of_means():
+def test_ceiling_fraction_is_ratio_of_means():
     value, low, high = ratio([-0.2, -0.1, -0.3], [-0.1, -0.1, -0.2])
     assert value == pytest.approx(1.5) and low <= value <= high
     assert ratio([-0.2], [0.1])[0] is None
@@ -97,7 +114,7 @@ def _results() -> Results:
     return Results(values)
 
 
-def test_rows_hold_gains_worst_repository_ceiling_and_costs():
+def test_rows_contain_gains_worst_repository_ceiling_and_costs():
     by = {(row.name, row.method): row for row in table.rows(_results())}
     assert by["delta_ce/prefix1024", "memory"].value == pytest.approx(-0.04)
     worst = by["worst_repository/prefix1024", "memory"]
@@ -114,14 +131,14 @@ def test_rows_hold_gains_worst_repository_ceiling_and_costs():
     )
 
 
-def test_a_gain_is_weighed_against_the_time_a_request_takes():
+def test_gain_is_divided_by_request_time():
     by = {(row.name, row.method): row for row in table.rows(_results())}
     assert by["gain_per_ms/prefix1024", "memory"].value == pytest.approx(0.004)
     assert by["gain_per_ms/prefix1024", "memory"].holds and "0.0015" in by["gain_per_ms/prefix1024", "memory"].bar
     assert by["gain_per_ms/prefix1024", "retrieval"].bar is None and ("gain_per_ms/prefix1024", "base") not in by
 
 
-def test_staleness_compares_updated_with_twenty_commits_old():
+def test_staleness_compares_updated_state_with_twenty_commits_old_one():
     values = {}
     for name in ("a/x", "b/y", "c/z"):
         loss = {"0": 2.90, "20": 2.95, "followed20": 2.88, "followed": 2.89}
@@ -133,14 +150,14 @@ def test_staleness_compares_updated_with_twenty_commits_old():
     assert by["stale_exact_match/0"].value == 0.5 and not math.isnan(by["stale_ce/20"].value)
 
 
-def test_rivals_are_the_nearest_by_names_then_others_and_never_oneself():
+def test_controls_are_nearest_repositories_then_random_ones():
     from c2l_lab.benchmarks.repositories.cases import Case
 
     def case(name: str, words: str) -> Case:
         return Case(name, "", {}, [], {0: {"a.py": words}}, {0: {}}, {})
 
     found = {f"r{i}": case(f"r{i}", f"word{i // 6} shared own{i}") for i in range(24)}
-    chosen = rivals(found)
+    chosen = controls(found)
     assert all(len(set(names)) == 15 and name not in names for name, names in chosen.items())
     assert set(chosen["r0"][:5]) == {"r1", "r2", "r3", "r4", "r5"}
-    assert chosen == rivals(found)
+    assert chosen == controls(found)

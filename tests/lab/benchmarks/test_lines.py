@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from c2l_lab.benchmarks.lines import automatic, holes, scaling
 from c2l_lab.benchmarks.lines.ngram import Cache, CachedNGram, NGram
-from c2l_lab.benchmarks.result_cache import Kept, share
+from c2l_lab.benchmarks.result_cache import ResultCache, share
 from c2l_lab.benchmarks.stats import Row
 from c2l_lab.corpus.corpus import Document
 
@@ -35,7 +35,7 @@ def by_hand(before: list[int], token: int, streams: list[list[int]], vocabulary:
     return p
 
 
-def test_the_grams_are_witten_bells() -> None:
+def test_ngram_probabilities_are_witten_bell() -> None:
     streams = [SPOKEN, [4, 4, 1, 2, 0]]
     grams = NGram(streams, 6)
     for before in ([], [1], [1, 2], [3, 1, 2], [0, 1, 2, 3], [5, 5]):
@@ -45,7 +45,7 @@ def test_the_grams_are_witten_bells() -> None:
             assert likely[token] == pytest.approx(by_hand(before, token, streams, 6))
 
 
-def test_the_cache_knows_what_was_shown_and_grows() -> None:
+def test_ngram_cache_contains_seen_text() -> None:
     cache = Cache()
     assert cache.next([], 6) is None
     for token in SPOKEN:
@@ -55,14 +55,14 @@ def test_the_cache_knows_what_was_shown_and_grows() -> None:
     assert likely[3] > likely[4] > likely[0] > 0 == likely[5]
 
 
-def test_a_cache_makes_repeated_text_cheap_and_greedy_repeats_it() -> None:
+def test_ngram_cache_lowers_loss_of_repeated_text() -> None:
     grams = CachedNGram(NGram([list(range(6)) * 3], 8), 8)
     known, unknown = [7, 6, 2] * 6, [7, 6, 2, 1, 3, 0, 4, 6, 1, 7, 5, 2, 0, 3, 4, 1, 6, 5]
     assert grams.nat(known, 9) < 0.5 * grams.nat(unknown, 9)
     assert list(grams.greedy([7, 6], [known], 4, None)) == [2, 7, 6, 2]
 
 
-def test_holes_are_the_same_in_every_run_and_close_again(sources: list[str]) -> None:
+def test_holes_are_deterministic_and_reconstruct_text(sources: list[str]) -> None:
     texts = sources[:8]
     for span in holes.SPANS:
         made = holes.holes("a/b", texts, span, 6)
@@ -88,7 +88,7 @@ class Oracle:
         return hole.target + "  " if self.right >= 0 else "zzz"
 
 
-def test_the_score_of_an_oracle_is_its_share(sources: list[str]) -> None:
+def test_score_of_oracle_is_its_share_of_right_answers(sources: list[str]) -> None:
     repos = {"a/a": sources[:5], "b/b": sources[5:10]}
     made = holes.measure(Oracle(4), "oracle", repos, tasks=4, contexts=(256,), spans=("rest_of_line",))
     found = {row.name: row.value for row in made}
@@ -97,13 +97,19 @@ def test_the_score_of_an_oracle_is_its_share(sources: list[str]) -> None:
     assert 0.5 <= found["edit_similarity/rest_of_line/256"] < 0.75
 
 
-def test_what_was_measured_is_kept_and_not_measured_again(sources: list[str], tmp_path: Path) -> None:
+def test_cached_results_are_not_measured_again(sources: list[str], tmp_path: Path) -> None:
     repos = {"a/a": sources[:5], "b/b": sources[5:10]}
     file = tmp_path / "work" / "lines.jsonl"
 
     def measured(which: dict[str, list[str]], right: int, tasks: int = 4) -> list[Row]:
         return holes.measure(
-            Oracle(right), "oracle", which, tasks=tasks, contexts=(256,), spans=("rest_of_line",), kept=Kept(file)
+            Oracle(right),
+            "oracle",
+            which,
+            tasks=tasks,
+            contexts=(256,),
+            spans=("rest_of_line",),
+            cache=ResultCache(file),
         )
 
     measured({"b/b": repos["b/b"]}, 1)  # one share
@@ -115,17 +121,17 @@ def test_what_was_measured_is_kept_and_not_measured_again(sources: list[str], tm
     assert changed["exact_match/rest_of_line/256"] == pytest.approx((0 / 4 + 1 / 4) / 2)
     assert measured(repos, 0, tasks=3)[1].value == 0.0
     with pytest.raises(StorageError):
-        Kept(tmp_path).of(("x",), [], dict)
+        ResultCache(tmp_path).get_or_compute(("x",), [], dict)
 
 
-def test_shares_are_counted_from_one() -> None:
+def test_shards_are_counted_from_one() -> None:
     assert (share(""), share("1/1"), share("2/3")) == ((0, 1), (0, 1), (1, 3))
     for text in ("0/2", "3/2", "2", "a/b", "1/"):
         with pytest.raises(SettingError):
             share(text)
 
 
-def test_a_model_is_asked_within_its_budget_and_measured_in_windows(tiny: BaseModel, sources: list[str]) -> None:
+def test_model_stays_within_token_budget_and_windows(tiny: BaseModel, sources: list[str]) -> None:
     method = holes.Model(tiny)
     bits, size = method.bits_per_byte(sources[3], 1500)
     assert size == len(tiny.decode(tiny.encode(sources[3])[:1500]).encode())
@@ -134,7 +140,7 @@ def test_a_model_is_asked_within_its_budget_and_measured_in_windows(tiny: BaseMo
     assert method.fill(hole, 256) == method.fill(hole, 256)
 
 
-def test_a_model_that_is_told_how_many_lines_are_missing_does_not_end_before(sources: list[str]) -> None:
+def test_model_with_known_line_count_writes_all_lines(sources: list[str]) -> None:
     shipped = base.load(Model())
     repos = {"a/a": sources[:8]}
     reached = 0
@@ -148,7 +154,7 @@ def test_a_model_that_is_told_how_many_lines_are_missing_does_not_end_before(sou
     assert reached >= 4
 
 
-def test_what_is_shown_unasked_is_weighed_by_characters(tiny: BaseModel, sources: list[str]) -> None:
+def test_automatic_completions_are_weighted_by_characters(tiny: BaseModel, sources: list[str]) -> None:
     scores = [automatic._score("return x", text) for text in ("return", "", "return y", "return x\n")]
     assert [right for _, right, _ in scores] == [True, True, False, False]
     found = automatic._means(scores)
@@ -159,12 +165,12 @@ def test_what_is_shown_unasked_is_weighed_by_characters(tiny: BaseModel, sources
     assert ("unasked/right", "0.1") not in values
 
 
-def test_too_little_text_is_an_error() -> None:
+def test_too_little_text_raises_error() -> None:
     with pytest.raises(CorpusError):
         holes.repositories([Document("0" * 16, "a/b", "x.py", "x = 1\n")], 4)
 
 
-def test_the_law_is_found_again_and_needs_both_sizes() -> None:
+def test_scaling_law_is_recovered_and_needs_two_sizes() -> None:
     law = scaling.Law(0.45, 20.0, 260.0, 0.42)
     made = ((1e6, 2e6), (1e6, 8e6), (1e6, 16e6), (5e6, 4e6), (5e6, 9e6), (5e6, 40e6))
     points = [scaling.Point(f"{n}/{d}", n, d, law.bits(n, d)) for n, d in made]
@@ -182,7 +188,7 @@ def test_the_law_is_found_again_and_needs_both_sizes() -> None:
         scaling.fit([p for p in points if p.weights == 1e6])
 
 
-def test_the_command_writes_its_rows(tmp_path: Path, tiny_folder: Path) -> None:
+def test_command_writes_rows(tmp_path: Path, tiny_folder: Path) -> None:
     """Importing the command's module loads no torch: the command line stays quick."""
     import subprocess
     import sys

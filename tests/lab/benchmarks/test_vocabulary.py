@@ -26,17 +26,17 @@ def test_models_of_all_sizes_have_the_same_number_of_weights(entries):
     assert weights == entries * shape.hidden + shape.layers * vocabulary.per_layer(shape.hidden) + shape.hidden
 
 
-def test_the_shipped_shape_is_what_its_own_size_asks_for():
+def test_shipped_shape_matches_its_vocabulary_size():
     shape = vocabulary.shape_for(8192, 6.8e6)
     assert (shape.hidden, shape.layers) == (256, 6)
 
 
-def test_a_table_that_takes_everything_is_refused():
-    with pytest.raises(TrainingError, match="leaves nothing"):
+def test_vocabulary_larger_than_weight_budget_is_rejected():
+    with pytest.raises(TrainingError, match="use all of"):
         vocabulary.shape_for(32768, 1e6)
 
 
-def test_two_tokenizers_are_trained_measured_and_taken_up_again(tmp_path):
+def test_tokenizers_are_trained_measured_and_reused(tmp_path):
     texts = [inspect.getsource(one)[:9000] for one in (shutil, textwrap, bisect, heapq, calendar, csv)]
     documents = [Document(f"{i:08x}", f"owner/{i}", "m.py", text) for i, text in enumerate(texts)]
     amounts = vocabulary.Amounts(weights=150e3, text=40e3, length=64, rows=4, compiled=False)

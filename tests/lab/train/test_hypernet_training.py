@@ -18,6 +18,7 @@ from c2l_lab.train.hypernet.cli import train_hypernet
 from c2l_lab.train.hypernet.evaluation import Judge, Judgement
 from c2l_lab.train.hypernet.network import Network, State, state
 from c2l_lab.train.hypernet.recipe import Recipe
+from c2l_lab.train.hypernet.text2lora import describe
 from c2l_lab.train.hypernet.trainer import BEST, Leg, Trainer, rate_factor
 from torch import Tensor
 from typer.testing import CliRunner
@@ -29,7 +30,6 @@ from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
 from c2l_lsp.model.hypernet.lora_head import expand_to_layers
 from c2l_lsp.model.hypernet.protocol import StateChange
-from c2l_lsp.model.hypernet.text2lora import describe
 from c2l_lsp.model.lm import base
 
 torch.set_num_threads(1)
@@ -222,7 +222,7 @@ def test_states_of_different_ages_are_rolled_in_one_batch(tiny):
     every = torch.ones(4, dtype=torch.bool)
     with torch.no_grad():
         together = network.contexts([state(repo, every, age) for age in (0, 3, 1)])
-        h = network.gru.start(state(repo, every, 0).repository[None])
+        h = network.gru.initial_state(state(repo, every, 0).repository[None])
         alone = [network.gru.context(h)]
         for diff in repo.diffs:
             h = network.gru.step(diff[None], h)

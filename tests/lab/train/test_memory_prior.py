@@ -10,7 +10,7 @@ from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.memory import estimate_prior
 
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
-from c2l_lsp.model.hypernet.prior import with_damping
+from c2l_lsp.model.hypernet.prior import MemoryPrior, damped_inverse
 
 torch.set_num_threads(1)
 
@@ -54,7 +54,7 @@ def test_search_finds_the_optimum_of_each_scalar(tiny, made, cases, monkeypatch)
     def loss(model, scored, C):
         return 0.0 if C is None else C
 
-    wanted = float(with_damping(made, 0.2).P.trace())
+    wanted = float(estimate_prior.with_damping(made, 0.2).P.trace())
 
     class PlantedMemory:
         def __init__(self, model, prior):
@@ -96,3 +96,14 @@ def test_harm_counts_twice(tiny, made, cases, monkeypatch):
     monkeypatch.setattr(estimate_prior, "GradientMemory", PlantedMemory)
     monkeypatch.setattr(estimate_prior, "_best_recent", lambda model, prior, *_: prior)
     assert estimate_prior.tune_scalars(tiny, made, several, lambda _: None).scalars.eta == 0.01
+
+
+def test_with_damping_equals_an_estimate_with_that_damping():
+    rng = torch.Generator().manual_seed(3)
+    F = torch.randn(12, 12, generator=rng, dtype=torch.float64)
+    F = F @ F.T
+    made = MemoryPrior(damped_inverse(F), damped_inverse(2 * F), torch.zeros(12, 12), torch.eye(12))
+    again = estimate_prior.with_damping(made, 0.4)
+    torch.testing.assert_close(again.P, damped_inverse(F, 0.4), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(again.Q, damped_inverse(2 * F, 0.4), rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(again.P, made.P, rtol=1e-2)

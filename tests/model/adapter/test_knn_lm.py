@@ -132,7 +132,7 @@ def test_mixture_equals_the_formula() -> None:
 @pytest.mark.parametrize("lanes", [4, 8])
 @pytest.mark.parametrize("width", [16, 64])
 def test_kernel_mixes_as_numpy_does(lanes: int, width: int) -> None:
-    if not kernel.select_lanes(lanes):
+    if not kernel.extension().select_lanes(lanes):
         pytest.skip(f"this processor has no registers of {lanes} numbers")
     dice = torch.Generator().manual_seed(width)
     basis = torch.randn(width, 96, generator=dice)
@@ -156,7 +156,7 @@ def test_kernel_mixes_as_numpy_does(lanes: int, width: int) -> None:
     assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
     logits[3, 7] = torch.nan
     assert bool(torch.isnan(compiled.interpolate(hidden, logits, before)[3, 7]))
-    kernel.select_lanes(8) or kernel.select_lanes(4)
+    kernel.extension().select_lanes(8) or kernel.extension().select_lanes(4)
 
 
 def test_adapter_digest_depends_on_the_memory_and_the_cache_round_trips_it(tiny, tmp_path) -> None:

@@ -23,9 +23,9 @@ from c2l_lsp.model.hypernet.checkpoint import (
     Checkpoint,
     Manifest,
     convert,
-    fit,
     load,
     load_published,
+    matching_layers,
     read_published,
     save,
 )
@@ -103,7 +103,8 @@ def test_gru_gives_an_evo_head_and_gru(pt) -> None:
     assert (read.manifest.kind, read.manifest.gru, read.manifest.alpha) == ("evo", GRU, 32.0)
     h, e = torch.randn(2, 8), torch.randn(2, 8)
     made, want = read.gru(), gru()
-    assert torch.equal(made.context(made.step(e, made.start(h))), want.context(want.step(e, want.start(h))))
+    made_h, want_h = made.initial_state(h), want.initial_state(h)
+    assert torch.equal(made.context(made.step(e, made_h)), want.context(want.step(e, want_h)))
     assert torch.equal(read.head()(h)["q_proj"][0], head()(h)["q_proj"][0])
 
 
@@ -206,7 +207,7 @@ class Payload:
 
 @pytest.mark.parametrize("where", ["args", "state_dict", "alone"])
 @pytest.mark.parametrize("call", ["system", "eval", "mkdir", "touch"])
-def test_a_hostile_pickle_runs_nothing(pt, tmp_path: Path, call: str, where: str) -> None:
+def test_hostile_pickle_runs_nothing(pt, tmp_path: Path, call: str, where: str) -> None:
     marker = tmp_path / "marker"
     payload = {
         "system": Payload(os.system, f"touch {marker}"),
@@ -215,7 +216,7 @@ def test_a_hostile_pickle_runs_nothing(pt, tmp_path: Path, call: str, where: str
         "touch": Payload(Path.touch, marker),
     }[call]
     path = pt(payload if where == "alone" else direct(**{where: {"x": payload}}))
-    with pytest.raises(CheckpointError, match=r"file\.pt asks for \S+.* refused and nothing ran") as caught:
+    with pytest.raises(CheckpointError, match=r"file\.pt tries to run \S+.* refused and nothing ran") as caught:
         read_published(path)
     assert not marker.exists()
     assert "weights_only" not in str(caught.value)
@@ -223,7 +224,7 @@ def test_a_hostile_pickle_runs_nothing(pt, tmp_path: Path, call: str, where: str
     assert marker.exists(), "the payload is harmless, so the test shows nothing"
 
 
-def test_numpy_stand_ins_cannot_make_objects(pt) -> None:
+def test_numpy_stand_ins_cannot_construct_objects(pt) -> None:
     scalar = np.float64(1).__reduce__()[0]
     payload = Payload(scalar, np.dtype("O"), pickle.dumps(Payload(os.system, "false")))
     with pytest.raises(CheckpointError, match=r"damaged|refused"):
@@ -231,15 +232,15 @@ def test_numpy_stand_ins_cannot_make_objects(pt) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.3, 0.7, -1])
-def test_a_truncated_file_is_refused(pt, keep: float) -> None:
+def test_truncated_file_is_refused(pt, keep: float) -> None:
     path = pt(direct())
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(CheckpointError, match=r"file\.pt is truncated or damaged"):
+    with pytest.raises(CheckpointError, match=r"file\.pt is truncated, damaged"):
         read_published(path)
 
 
-def test_a_changed_bit_is_found(pt) -> None:
+def test_flipped_bit_is_detected(pt) -> None:
     """torch.load does not check the checksums of the archive."""
     path = pt(direct())
     content = bytearray(path.read_bytes())
@@ -253,11 +254,14 @@ def test_a_changed_bit_is_found(pt) -> None:
 def test_other_files_are_refused(tmp_path: Path, pt) -> None:
     path = tmp_path / "file.pt"
     path.write_bytes(b"not a checkpoint at all" * 100)
-    with pytest.raises(CheckpointError, match="truncated or damaged, or no PyTorch file"):
+    with pytest.raises(CheckpointError, match="truncated, damaged or not a PyTorch file"):
         read_published(path)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         read_published(tmp_path / "nowhere.pt")
-    for content, sentence in (([1], "no dictionary"), ({"model_state_dict": {}}, "no Code2LoRA checkpoint")):
+    for content, sentence in (
+        ([1], "not contain a dictionary"),
+        ({"model_state_dict": {}}, "not a Code2LoRA checkpoint"),
+    ):
         with pytest.raises(CheckpointError, match=sentence):
             read_published(pt(content))
 
@@ -271,19 +275,19 @@ def changed(name: str, tensor: Any, what: str = "head") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (changed("trunk.0.bias", torch.full((12,), float("nan"))), r"head\.trunk\.0\.bias holds .* not finite"),
+        (changed("trunk.0.bias", torch.full((12,), float("nan"))), r"head\.trunk\.0\.bias contains .* not finite"),
         (changed("gru.bias_hh_l0", torch.full((24,), float("inf")), "gru"), r"gru\.gru\.bias_hh_l0 .* not finite"),
         (changed("trunk.0.bias", torch.zeros(11)), r"head\.trunk\.0\.bias has shape \(11,\), .* \(12,\)"),
         (changed("log_scale_A.q_proj", torch.zeros(1)), r"log_scale_A\.q_proj has shape \(1,\)"),
-        (changed("trunk.0.bias", torch.zeros(12, dtype=torch.long)), "no array of real numbers"),
-        (changed("trunk.0.bias", [0.0] * 12), "no tensor"),
-        (changed("trunk.0.bias", torch.zeros(1).expand(12)), "no array of real numbers"),
-        (changed("trunk.0.bias", torch.zeros(12).to_sparse()), "no plain tensor"),
-        (changed("trunk.0.bias", torch.zeros(12, device="meta")), "no plain tensor"),
+        (changed("trunk.0.bias", torch.zeros(12, dtype=torch.long)), "not a tensor of real numbers"),
+        (changed("trunk.0.bias", [0.0] * 12), "bias is not a tensor"),
+        (changed("trunk.0.bias", torch.zeros(1).expand(12)), "not a tensor of real numbers"),
+        (changed("trunk.0.bias", torch.zeros(12).to_sparse()), "not a dense CPU tensor"),
+        (changed("trunk.0.bias", torch.zeros(12, device="meta")), "not a dense CPU tensor"),
         (changed("trunk.9.bias", torch.zeros(1)), r"should not have head\.trunk\.9\.bias\."),
         (recurrent(head_state={}), r"lacks head\.heads_A\.q_proj\.bias and \d+ more"),
         (recurrent(gru_state=without(gru().state_dict(), "output_norm.bias")), r"lacks gru\.output_norm\.bias\."),
-        (recurrent(head_state=[1]), "head weights are no dictionary"),
+        (recurrent(head_state=[1]), "head weights are not a dictionary"),
         (direct(config=config(rank=4)), "its configuration says"),
         (direct(config=config(type_dims={"q_proj": [6, 10], "v_proj": [6, 4]})), r"heads_B\.v_proj\.weight has shape"),
         (direct(config=config(rank="16")), r"configuration is wrong: Expected `int`, got `str` - at `\$.rank`"),
@@ -297,17 +301,17 @@ def changed(name: str, tensor: Any, what: str = "head") -> dict[str, Any]:
         (recurrent(head_config=config(input_dim=9)), "GRU gives 8 numbers, its head reads 9"),
     ],
 )
-def test_what_is_wrong_is_named(pt, content: dict[str, Any], sentence: str) -> None:
+def test_error_names_the_defect(pt, content: dict[str, Any], sentence: str) -> None:
     with pytest.raises(CheckpointError, match=rf"file\.pt (cannot be used|is truncated).*{sentence}"):
         read_published(pt(content))
 
 
-def test_a_huge_shape_in_the_configuration_costs_no_memory(pt) -> None:
+def test_huge_shape_in_the_configuration_allocates_no_memory(pt) -> None:
     with pytest.raises(CheckpointError, match="has shape"):
         read_published(pt(direct(config=config(hidden_dim=1 << 20, rank=4096))))
 
 
-def test_damage_to_the_converted_form_is_refused(pt, tmp_path: Path) -> None:
+def test_damaged_converted_form_is_refused(pt, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def fresh() -> None:
@@ -323,7 +327,7 @@ def test_damage_to_the_converted_form_is_refused(pt, tmp_path: Path) -> None:
         load(out)
     fresh()
     save_file(load_file(out / WEIGHTS), out / WEIGHTS, metadata={"sha256": "another"})
-    with pytest.raises(CheckpointError, match="not those its"):
+    with pytest.raises(CheckpointError, match="do not belong"):
         load(out)
     fresh()
     tensors = load_file(out / WEIGHTS)
@@ -335,7 +339,7 @@ def test_damage_to_the_converted_form_is_refused(pt, tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
-def test_a_failed_conversion_leaves_no_half_written_one(pt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_conversion_leaves_no_incomplete_file(pt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_tensors: Any, path: Path, **_: Any) -> None:
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
@@ -360,28 +364,28 @@ def lm(hidden: int = 6) -> Qwen2ForCausalLM:
     )  # fmt: skip
 
 
-def test_a_fitting_base_tells_its_layers() -> None:
-    assert fit(Manifest(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)})), lm(), "tiny") == 3
+def test_matching_base_returns_its_number_of_layers() -> None:
+    assert matching_layers(Manifest(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)})), lm(), "tiny") == 3
 
 
-def test_a_checkpoint_of_another_base_is_refused_with_both_shapes() -> None:
+def test_checkpoint_of_another_base_is_refused_with_both_shapes() -> None:
     manifest = Manifest(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)}))
     with pytest.raises(
         CheckpointError, match=r"made for Qwen/Qwen2\.5-Coder-1\.5B, where q_proj is 6→10; in tiny it is 8→10"
     ):
-        fit(manifest, lm(8), "tiny")
+        matching_layers(manifest, lm(8), "tiny")
     with pytest.raises(CheckpointError, match="in plain it is missing"):
-        fit(manifest, torch.nn.Sequential(torch.nn.Linear(6, 10)), "plain")
+        matching_layers(manifest, torch.nn.Sequential(torch.nn.Linear(6, 10)), "plain")
     bound = Manifest(kind="static", head=HeadConfig(type_dims={"q_proj": (6, 10)}), base_digest="one")
-    assert fit(bound, lm(), "tiny", "one") == 3
+    assert matching_layers(bound, lm(), "tiny", "one") == 3
     with pytest.raises(CheckpointError, match="other weights"):
-        fit(bound, lm(), "tiny", "two")
+        matching_layers(bound, lm(), "tiny", "two")
 
 
 # ---- the Hub ----------------------------------------------------------------------------------------------------
 
 
-def test_obtain_downloads_and_converts_once(pt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_file_is_downloaded_and_converted_once(pt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def download(repository: str, name: str, **options: Any) -> str:
@@ -422,8 +426,8 @@ def test_hub_failures_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
         (errors.RepositoryNotFoundError("no", response=response), "is not on the Hub"),
         (errors.RemoteEntryNotFoundError("no", response=response), "is not on the Hub"),
         (errors.LocalEntryNotFoundError("no"), "the Hub does not answer"),
-        (OSError(28, "No space left on device"), "cannot be fetched: .*No space left"),
-        (httpx2.ReadTimeout(""), "cannot be fetched: ReadTimeout"),
+        (OSError(28, "No space left on device"), "cannot be downloaded: .*No space left"),
+        (httpx2.ReadTimeout(""), "cannot be downloaded: ReadTimeout"),
     ]
     for error, sentence in cases:
         monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, e=error, **__: (_ for _ in ()).throw(e))

@@ -164,11 +164,11 @@ def test_gru_rollout_and_one_gradient_step_equal_the_formulas(seed: int) -> None
     made, repository, diffs = gru(seed), torch.randn(2, 8), torch.randn(2, 4, 8)
     p = doubles(made)
     h = layer_norm(gelu(linear(repository.double(), p, "repo_init_proj.0")), p, "repo_init_proj.2")
-    torch.testing.assert_close(made.start(repository), h.float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(made.initial_state(repository), h.float(), atol=1e-5, rtol=1e-5)
     for t in range(4):
         h = reference_step(p, diffs[:, t].double(), h)
     ctx = layer_norm(h, p, "output_norm")
-    states = made.roll(diffs, made.start(repository))
+    states = made.unroll(diffs, made.initial_state(repository))
     torch.testing.assert_close(made.context(states[:, -1]), ctx.float(), atol=1e-5, rtol=1e-5)
     ctx.pow(3).mean().backward()
     made.context(states[:, -1]).pow(3).mean().backward()
@@ -180,7 +180,7 @@ def test_gru_rollout_and_one_gradient_step_equal_the_formulas(seed: int) -> None
 def test_one_step_is_the_rollout_and_folders_in_a_batch_do_not_touch_each_other() -> None:
     made, h, diffs = gru(), torch.randn(3, 8), torch.randn(3, 2, 8)
     stepped = made.step(diffs[:, 1], made.step(diffs[:, 0], h))
-    torch.testing.assert_close(stepped, made.roll(diffs, h)[:, -1])
+    torch.testing.assert_close(stepped, made.unroll(diffs, h)[:, -1])
     alone = torch.cat([made.step(diffs[i : i + 1, 0], h[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(alone, made.step(diffs[:, 0], h))
 
@@ -297,14 +297,14 @@ def test_an_empty_state_changes_nothing() -> None:
 
 def test_removing_an_unknown_file_is_refused() -> None:
     net = static()
-    with pytest.raises(StateError, match="not in it"):
+    with pytest.raises(StateError, match="not in the adapter's state"):
         net.update([net.empty_state()], [change(net, removed="a")])
 
 
 def test_evo_starts_from_the_snapshot_and_makes_one_step_per_change() -> None:
     net = evo()
     (state,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
-    h0 = net.gru.start(pool_files(net.encoder.files(["a", "b"]))[None])
+    h0 = net.gru.initial_state(pool_files(net.encoder.files(["a", "b"]))[None])
     torch.testing.assert_close(state.tensors["h"], h0[0])
     (state,) = net.update([state], [change(net, "c", removed="a", diffs=["x\ny", "z"])])
     e = pool_diff(torch.cat(net.encoder.diff_chunks(["x\ny", "z"])))
@@ -327,7 +327,7 @@ def test_evo_follows_the_files_until_the_first_diff() -> None:
     assert torch.equal(part.tensors["h"], whole.tensors["h"])
     (gone,) = net.update([whole], [change(net, removed="a b c", first=True)])
     assert gone.tensors == {}
-    with pytest.raises(StateError, match="not in it"):
+    with pytest.raises(StateError, match="not in the adapter's state"):
         net.update([whole], [change(net, removed="x")])
 
 
@@ -340,7 +340,7 @@ def test_evo_steps_on_the_first_commits_diff_with_its_snapshot() -> None:
     (ignored,) = net.update([once], [change(net, "d", removed="x", first=True)])
     assert torch.equal(ignored.tensors["h"], once.tensors["h"])
     (bare,) = net.update([net.empty_state()], [change(net, diffs=["x"])])
-    h0 = net.gru.start(torch.zeros(1, 8))
+    h0 = net.gru.initial_state(torch.zeros(1, 8))
     torch.testing.assert_close(bare.tensors["h"], net.gru.step(pool_diff(net.encoder.files(["x"]))[None], h0)[0])
 
 

@@ -17,7 +17,7 @@ from c2l_lsp.model.hypernet.encoder import (
     PUBLISHED_ENCODER,
     REPOSITORY,
     EmbeddingEncoder,
-    Recipe,
+    Windows,
     in_diff,
     in_repository,
     load_encoder,
@@ -102,8 +102,8 @@ def near(one: Tensor, other: Tensor) -> None:
 
 
 def test_the_published_recipes() -> None:
-    assert Recipe(512, 64, 16) == DIFF
-    assert Recipe(2048, 256, 8) == REPOSITORY
+    assert Windows(512, 64, 16) == DIFF
+    assert Windows(2048, 256, 8) == REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_windows_of_a_file() -> None:
 
 
 def test_an_encoder_with_short_contexts_gets_proportional_windows() -> None:
-    assert REPOSITORY.within(512) == Recipe(512, 64, 8)
-    assert DIFF.within(512) is DIFF
-    assert DIFF.within(10) == Recipe(10, 1, 10)
+    assert REPOSITORY.limited_to(512) == Windows(512, 64, 8)
+    assert DIFF.limited_to(512) is DIFF
+    assert DIFF.limited_to(10) == Windows(10, 1, 10)
     assert len(EmbeddingEncoder(model(), tokenizer(), digest="", longest=64).diff_chunks([of_length(100)])[0]) == 2
 
 
@@ -296,7 +296,7 @@ def test_a_folder_loads_and_reads_the_same(tmp_path: Path, encoder: EmbeddingEnc
     near(loaded.diffs([of_length(600)]), encoder.diffs([of_length(600)]))
 
 
-def test_a_missing_encoder_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"text encoder .*nowhere cannot be had \(it must be on this machine"):
+def test_missing_encoder_raises_model_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"text encoder .*nowhere cannot be loaded \(offline: "):
         load_encoder(str(tmp_path / "nowhere"), offline=True)
     assert PUBLISHED_ENCODER == "Qwen/Qwen3-Embedding-0.6B"

@@ -148,7 +148,7 @@ def test_evo_goes_on_bit_equal_from_a_stored_state(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         (lambda model: (base(inner=20), EmbeddingEncoder.of_base(model)), "down_proj is 24→16; in tiny it is 20→16"),
-        (lambda model: (model, _wide(model)), "reads embeddings of 32 numbers, the text encoder gives 64"),
+        (lambda model: (model, _wide(model)), "needs embeddings of width 32, the text encoder has width 64"),
     ],
 )
 def test_another_base_or_encoder_is_refused(

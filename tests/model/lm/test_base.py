@@ -1,4 +1,4 @@
-"""Loading a base model, and the sentences when it cannot be had."""
+"""Loading a base model, the errors when it cannot be loaded, and the FIM families."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from c2l_lsp.model.lm import base
 from c2l_lsp.model.lm.fim import FAMILIES, resolve_fim
 
 
-def test_hidden_and_head_make_the_models_own_logits(tiny, sources):
+def test_logits_of_hidden_states_equal_the_models_own(tiny, sources):
     ids = torch.tensor([tiny.encode(sources[0])[:100]])
     with torch.inference_mode():
         torch.testing.assert_close(tiny.logits(tiny.hidden(ids)), tiny.lm(ids).logits)
 
 
-def test_the_digest_names_the_weights(tiny, tiny_folder):
+def test_digest_changes_with_the_weights(tiny, tiny_folder):
     again = base.load(Model(path=str(tiny_folder), dtype="float32"))
     assert again.digest == tiny.digest
     with torch.no_grad():
@@ -25,24 +25,24 @@ def test_the_digest_names_the_weights(tiny, tiny_folder):
     assert base._digest(again.lm, type(again.lm).__name__) != tiny.digest
 
 
-def test_a_missing_folder_names_the_setting(tmp_path):
+def test_missing_folder_is_an_error_that_names_the_setting(tmp_path):
     with pytest.raises(ModelError, match=r"c2l\.model\.path"):
         base.load(Model(path=str(tmp_path / "nowhere")))
 
 
-def test_a_hub_name_that_is_not_here_says_so():
+def test_unavailable_hub_model_is_an_error_that_names_offline_mode():
     with pytest.raises(ModelError, match="offline is on"):
         base.load(Model(id="nobody/nothing", offline=True))
 
 
-def test_a_device_that_is_not_there():
+def test_missing_device_is_an_error():
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.raises(ModelError, match="device"):
         base.load(Model(device="cuda"))
 
 
-def test_a_folder_of_pickles_is_not_opened(tiny_folder, tmp_path):
+def test_folder_of_pickles_is_refused(tiny_folder, tmp_path):
     for path in tiny_folder.iterdir():
         if path.suffix != ".safetensors":
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -62,7 +62,7 @@ class Vocabulary:
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_every_family_resolves_and_orders_its_prompt(family):
+def test_family_resolves_and_orders_its_prompt(family):
     found = resolve_fim(Vocabulary(family.prefix, family.suffix, family.middle, *family.stops))
     assert found.family == family.name
     prompt = found.prompt([70, 71], [80])
@@ -72,5 +72,5 @@ def test_every_family_resolves_and_orders_its_prompt(family):
         assert prompt == [found.suffix, 80, found.prefix, 70, 71]
 
 
-def test_no_fim_tokens_no_fim():
+def test_tokenizer_without_fim_tokens_has_no_family():
     assert resolve_fim(Vocabulary("<s>", "</s>")) is None

@@ -1,4 +1,4 @@
-"""Our own modelling code of plain folders: the same numbers as transformers', and nobody else's folders."""
+"""Our own Llama code gives the same numbers as transformers and leaves other models to it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def folder_of(tmp_path: Path, tiny_folder: Path, name: str) -> Path:
-    """The tiny tokenizer with a model of this shape, random in every weight."""
+    """A folder with the tiny tokenizer and a random model of this shape."""
     folder = tmp_path / "model"
     shutil.copytree(tiny_folder, folder)
     about = json.loads((folder / "tokenizer_config.json").read_text())
@@ -58,7 +58,7 @@ def both(folder: Path, dtype: str = "float32") -> tuple[base.BaseModel, base.Bas
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_it_is_the_model_that_transformers_loads(name: str, tmp_path: Path, tiny_folder: Path):
+def test_model_equals_that_of_transformers(name: str, tmp_path: Path, tiny_folder: Path):
     ours, theirs = both(folder_of(tmp_path, tiny_folder, name))
     ids = torch.randint(0, ours.vocabulary, (3, 70), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(ours.hidden(ids), theirs.hidden(ids), atol=2e-5, rtol=1e-4)
@@ -72,7 +72,7 @@ def test_it_is_the_model_that_transformers_loads(name: str, tmp_path: Path, tiny
 
 
 @pytest.mark.parametrize("name", base.SHIPPED)
-def test_the_shipped_models_are_loaded_by_it(name: str):
+def test_shipped_models_qualify_for_the_fast_loader(name: str):
     settings = Model(id=name, device="cpu", dtype="float32")
     ours, theirs = fast_loader.load(settings), base.load(settings)
     assert isinstance(ours.lm, LlamaLM)
@@ -99,7 +99,7 @@ def test_bf16_is_as_close_to_fp32_as_transformers_bf16(tmp_path: Path, tiny_fold
 
 
 @torch.inference_mode()
-def test_a_text_read_in_pieces_and_cut_is_read_as_a_whole(tmp_path: Path, tiny_folder: Path):
+def test_text_read_in_parts_with_a_crop_equals_one_pass(tmp_path: Path, tiny_folder: Path):
     ours, _ = both(folder_of(tmp_path, tiny_folder, "biases"))
     ids = torch.randint(0, ours.vocabulary, (60,), generator=torch.Generator().manual_seed(1)).tolist()
     whole = ours.hidden(torch.tensor([ids]))[0]
@@ -115,7 +115,7 @@ def test_a_text_read_in_pieces_and_cut_is_read_as_a_whole(tmp_path: Path, tiny_f
     torch.testing.assert_close(torch.cat(rest), whole[20:], atol=2e-5, rtol=1e-4)
 
 
-def test_a_lora_is_trained_through_it(tmp_path: Path, tiny_folder: Path, sources: list[str]):
+def test_lora_finetuning_equals_that_on_transformers(tmp_path: Path, tiny_folder: Path, sources: list[str]):
     ours, theirs = both(folder_of(tmp_path, tiny_folder, "plain"))
     kind = {"rate": 1e-3, "rank": 2, "alpha": 4.0, "steps": 3, "length": 64, "batch": 1}
     made = [fit_lora(model, sources[:2], **kind) for model in (ours, theirs)]
@@ -140,7 +140,9 @@ def test_a_lora_is_trained_through_it(tmp_path: Path, tiny_folder: Path, sources
     ],
     ids=lambda changes: ", ".join(changes),
 )
-def test_other_mathematics_are_left_to_transformers(changes: dict[str, Any], tmp_path: Path, tiny_folder: Path):
+def test_unsupported_configurations_are_left_to_transformers(
+    changes: dict[str, Any], tmp_path: Path, tiny_folder: Path
+):
     folder = folder_of(tmp_path, tiny_folder, "plain")
     assert fast_loader.read_config(folder) is not None
     plain = json.loads((folder / "config.json").read_text())
@@ -148,7 +150,7 @@ def test_other_mathematics_are_left_to_transformers(changes: dict[str, Any], tmp
     assert fast_loader.read_config(folder) is None
 
 
-def test_another_tokenizer_and_weights_in_parts_are_left_to_transformers(tmp_path: Path, tiny_folder: Path):
+def test_other_tokenizers_and_sharded_weights_are_left_to_transformers(tmp_path: Path, tiny_folder: Path):
     folder = folder_of(tmp_path, tiny_folder, "plain")
     about = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(about | {"tokenizer_class": "Qwen2Tokenizer"}))
@@ -160,7 +162,7 @@ def test_another_tokenizer_and_weights_in_parts_are_left_to_transformers(tmp_pat
 
 
 @pytest.mark.parametrize("fault", ["cut short", "a weight missing", "another shape", "no tokenizer in it"])
-def test_a_broken_folder_is_refused_and_no_weight_is_random(fault: str, tmp_path: Path, tiny_folder: Path):
+def test_broken_folder_is_refused(fault: str, tmp_path: Path, tiny_folder: Path):
     from safetensors.torch import load_file, save_file
 
     folder = folder_of(tmp_path, tiny_folder, "plain")
@@ -180,8 +182,8 @@ def test_a_broken_folder_is_refused_and_no_weight_is_random(fault: str, tmp_path
         fast_loader.load(Model(path=str(folder)))
 
 
-def test_weights_do_not_hang_on_the_file(tmp_path: Path, tiny_folder: Path):
-    """A mapped file that is cut short ends the process at the next look."""
+def test_weights_do_not_depend_on_the_file_after_loading(tmp_path: Path, tiny_folder: Path):
+    """Truncating a memory-mapped file would end the process at the next access."""
     folder = folder_of(tmp_path, tiny_folder, "plain")
     ours = fast_loader.load(Model(path=str(folder), device="cpu", dtype="float32"))
     before = ours.head_weight.clone()
@@ -192,8 +194,8 @@ def test_weights_do_not_hang_on_the_file(tmp_path: Path, tiny_folder: Path):
 HEAVY = ("transformers.modeling_utils", "torch._dynamo", "torch.distributed.tensor", "scipy", "sympy", "peft")
 
 
-def test_an_engine_with_a_shipped_model_imports_no_modelling_library(tmp_path: Path):
-    """They were two thirds of its start and a third of its memory."""
+def test_engine_with_a_shipped_model_imports_no_modelling_library(tmp_path: Path):
+    """Those libraries took two thirds of the start-up time and a third of the memory."""
     program = f"""
 import sys
 from c2l_lsp.config import Settings
@@ -208,8 +210,8 @@ print([name for name in {HEAVY!r} if name in sys.modules])
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_all_of_it_goes_to_another_device(tmp_path: Path, tiny_folder: Path):
-    """The angles too: on a GPU they were left behind, and our own forward pass takes them from here."""
+def test_all_tensors_move_to_another_device(tmp_path: Path, tiny_folder: Path):
+    """The rotary frequencies too: they once stayed on the CPU, where our own forward pass read them."""
     lm = both(folder_of(tmp_path, tiny_folder, "plain"))[0].lm.to("meta")
     assert lm.base_model.rotary_emb.inv_freq.device.type == "meta"
     assert {tensor.device.type for tensor in (*lm.parameters(), *lm.buffers())} == {"meta"}

@@ -1,4 +1,4 @@
-"""Text that grows is encoded as if it had been encoded whole."""
+"""Incremental tokenization gives the ids of the whole text and encodes only its last lines anew."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def nano() -> BaseModel:
     return base.load(Model(id="c2l-nano", device="cpu"))
 
 
-def test_ids_are_those_of_the_whole_text(nano: BaseModel, sources: list[str]) -> None:
+def test_ids_equal_those_of_the_whole_text(nano: BaseModel, sources: list[str]) -> None:
     blocks = nano.encode_incrementally
     assert blocks.can_split
     odd = "\n" * 40 + "x = 1\n" + " \n\t\n" * 30 + "\r\n" * 33 + "é\u2028b\x0c\n" * 40 + "    "
@@ -26,7 +26,7 @@ def test_ids_are_those_of_the_whole_text(nano: BaseModel, sources: list[str]) ->
             assert blocks(text[:end]) == nano.encode(text[:end])
 
 
-def test_random_text_too(nano: BaseModel) -> None:
+def test_ids_of_random_text_equal_those_of_the_whole_text(nano: BaseModel) -> None:
     dice = random.Random(0)
     parts = ["\n", "\n", "\r\n", " ", "    ", "\t", "def f", "(x)", ":", "1", "é", '"""', "\r", "\x0b", "return"]
     for _ in range(60):
@@ -34,7 +34,7 @@ def test_random_text_too(nano: BaseModel) -> None:
         assert nano.encode_incrementally(text) == nano.encode(text)
 
 
-def test_only_the_last_lines_are_encoded_again(nano: BaseModel) -> None:
+def test_only_the_last_lines_are_encoded_anew(nano: BaseModel) -> None:
     asked: list[str] = []
 
     def encode(text: str) -> list[int]:
@@ -49,11 +49,11 @@ def test_only_the_last_lines_are_encoded_again(nano: BaseModel) -> None:
         blocks(text + "more"[:end])
     assert sum(map(len, asked)) < 3 * 2 * BLOCK_LINES * 16
     asked.clear()
-    blocks("".join(text.splitlines(keepends=True)[BLOCK_LINES:]))  # what is in sight begins a block later
+    blocks("".join(text.splitlines(keepends=True)[BLOCK_LINES:]))  # the visible context begins one block later
     assert sum(map(len, asked)) < 2 * 2 * BLOCK_LINES * 16
 
 
-def test_a_tokenizer_that_joins_line_ends_is_asked_for_the_whole() -> None:
+def test_tokenizer_with_tokens_across_line_ends_encodes_the_whole_text() -> None:
     asked: list[str] = []
 
     def encode(text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""What ships inside: every model loads offline, speaks Python, and the larger one speaks it better."""
+"""The shipped models load offline and predict Python, the larger one better; `auto` chooses by the hardware."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def bits_per_byte(name: str) -> float:
     return float(total) / 0.6931 / len(model.decode(ids[1:]).encode())
 
 
-def test_the_larger_model_knows_more_of_text_that_neither_saw() -> None:
+def test_larger_model_predicts_unseen_text_better() -> None:
     found = {name: bits_per_byte(name) for name in base.SHIPPED}
     assert found["c2l-nano"] < 1.5
     assert found["c2l-small"] < found["c2l-nano"] - 0.05, found
 
 
 @pytest.mark.parametrize("name", base.SHIPPED)
-def test_a_shipped_model_has_its_card_and_knows_how_to_fill(name: str) -> None:
+def test_shipped_model_has_a_card_and_fim_tokens(name: str) -> None:
     assert base.load(Model(id=name)).fim is not None
     card = (base.ASSETS / name / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlicense: apache-2.0")
@@ -41,7 +41,7 @@ def test_a_shipped_model_has_its_card_and_knows_how_to_fill(name: str) -> None:
 @pytest.mark.parametrize(
     ("quick", "cores", "told", "name"),
     [
-        (True, 1, "", base.NANO),  # one for the editor and the model
+        (True, 1, "", base.NANO),  # one core for both the editor and the model
         (True, 2, "", base.SMALL),
         (True, 8, "1", base.SMALL),
         (False, 2, "", base.NANO),
@@ -52,7 +52,7 @@ def test_a_shipped_model_has_its_card_and_knows_how_to_fill(name: str) -> None:
         (False, 2, "3", base.SMALL),
     ],
 )
-def test_auto_takes_the_larger_model_where_there_is_power_for_it(
+def test_auto_chooses_the_larger_model_on_fast_hardware(
     quick: bool, cores: int, told: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(base, "has_fast_cores", lambda: quick)
@@ -62,7 +62,7 @@ def test_auto_takes_the_larger_model_where_there_is_power_for_it(
     assert base.resolve_auto(Model(device="cpu")).id == name
 
 
-def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hardware_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 4 if logical else 2)
@@ -80,7 +80,7 @@ def test_two_threads_of_one_core_count_once(monkeypatch: pytest.MonkeyPatch) -> 
         (False, True, "DEFAULT", False),
     ],
 )
-def test_a_core_is_quick_that_multiplies_bf16_or_whole_numbers(
+def test_fast_cores_multiply_bf16_or_int8(
     bf16: bool, built: bool, capability: str, found: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
@@ -89,19 +89,19 @@ def test_a_core_is_quick_that_multiplies_bf16_or_whole_numbers(
     assert hardware.has_fast_cores() is found
 
 
-def test_what_is_named_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_model_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert base.resolve_auto(Model(id=base.SMALL)).id == base.SMALL
-    assert base.resolve_auto(Model(path="/somewhere")).id == base.AUTO  # a folder wins
+    assert base.resolve_auto(Model(path="/somewhere")).id == base.AUTO  # a path takes precedence
 
 
-def test_auto_with_a_gpu_is_the_larger_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_the_larger_model_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert base.resolve_auto(Model()).id == base.SMALL
 
 
-def test_a_model_is_loaded_by_either_way_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_loaders_resolve_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert base.load(Model()).id == fast_loader.load(Model()).id == base.NANO

@@ -1,3 +1,5 @@
+"""Which end of a text becomes the forced prefix, and which tokens are compatible with it."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,7 +11,7 @@ from c2l_lsp.model.lm.token_healing import TokenBytes, forced_prefix_of, token_b
 
 
 @pytest.mark.parametrize(
-    ("before", "debt"),
+    ("before", "forced_prefix"),
     [
         ("def f(self, na", " na"),
         ("value = gri", " gri"),
@@ -27,11 +29,11 @@ from c2l_lsp.model.lm.token_healing import TokenBytes, forced_prefix_of, token_b
         ("x = " + "a" * 60, ""),
     ],
 )
-def test_the_last_word_is_owed_with_one_sign_before_it(before: str, debt: str) -> None:
-    assert forced_prefix_of(before) == debt
+def test_forced_prefix_is_the_last_word_with_one_character_before_it(before: str, forced_prefix: str) -> None:
+    assert forced_prefix_of(before) == forced_prefix
 
 
-def test_tokens_agree_that_begin_with_the_debt_or_pay_a_part_of_it() -> None:
+def test_compatible_tokens_extend_the_prefix_or_begin_it() -> None:
     token_bytes = TokenBytes([None, b" n", b" na", b" name", b" x", b"", b" namely", b"n"])
     assert sorted(token_bytes.compatible_tokens(b" na")) == [1, 2, 3, 6]
     assert token_bytes.compatible_tokens(b"?") == []
@@ -39,9 +41,9 @@ def test_tokens_agree_that_begin_with_the_debt_or_pay_a_part_of_it() -> None:
 
 
 @given(text=st.text(min_size=1, max_size=60))
-@example(text="\uf900")  # Qwen's tokenizer composes what it reads (NFC)
+@example(text="\uf900")  # Qwen's tokenizer normalises its input (NFC)
 @settings(max_examples=60, deadline=None)
-def test_pieces_are_the_bytes_that_tokens_stand_for(tiny: BaseModel, text: str) -> None:
+def test_token_bytes_join_to_the_encoded_text(tiny: BaseModel, text: str) -> None:
     token_bytes = token_bytes_of(tiny.tokenizer)
     assert token_bytes is not None
     normaliser = tiny.tokenizer.backend_tokenizer.normalizer
@@ -49,14 +51,14 @@ def test_pieces_are_the_bytes_that_tokens_stand_for(tiny: BaseModel, text: str) 
     assert b"".join(token_bytes[token] for token in tiny.encode(text)) == read.encode()
 
 
-def test_special_tokens_pay_nothing(tiny: BaseModel) -> None:
+def test_special_tokens_have_no_bytes(tiny: BaseModel) -> None:
     token_bytes = token_bytes_of(tiny.tokenizer)
     assert token_bytes is not None
     assert all(token_bytes[token] == b"" for token in tiny.stops)
     assert not tiny.stops & set(token_bytes.compatible_tokens(b"<"))
 
 
-def test_a_sentencepiece_vocabulary_has_spaces_and_bytes() -> None:
+def test_sentencepiece_tokens_map_to_spaces_and_bytes() -> None:
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""Reading many texts on int8 weights: the same bits as alone, close to the model's own, in slices."""
+"""The int8 form of a base model: close to the model, the same bits in every batch, in cooperative steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> BaseModel:
-    monkeypatch.setattr(int8_model, "int8_is_faster", lambda lm: True)  # on a CPU without AVX2 too
+    monkeypatch.setattr(int8_model, "int8_is_faster", lambda lm: True)  # also on a CPU without AVX2
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
@@ -41,7 +41,7 @@ def texts(*lengths: int) -> list[list[int]]:
     return [torch.randint(0, 300, (n,), generator=dice).tolist() for n in lengths]
 
 
-def test_a_text_has_the_same_bits_alone_among_others_and_in_a_completion(base: BaseModel) -> None:
+def test_text_has_the_same_bits_alone_in_a_batch_and_in_a_completion(base: BaseModel) -> None:
     assert isinstance(base.int8_model, Int8Model)
     rows = texts(7, 300, 1, 0, 65)
     together = drain(base.hidden_states_in_slices(rows))
@@ -52,7 +52,7 @@ def test_a_text_has_the_same_bits_alone_among_others_and_in_a_completion(base: B
     assert torch.equal(reader.logits(together[1]), base.inference_logits(together[1]))
 
 
-def test_it_is_the_model_but_for_int8(base: BaseModel) -> None:
+def test_int8_model_is_close_to_the_model(base: BaseModel) -> None:
     (row,) = texts(200)
     (states,) = drain(base.hidden_states_in_slices([row]))
     own = base.hidden(torch.tensor([row]))[0]
@@ -61,7 +61,7 @@ def test_it_is_the_model_but_for_int8(base: BaseModel) -> None:
     assert float((base.inference_logits(own) - logits).norm() / logits.norm()) < 0.01
 
 
-def test_it_comes_in_slices_of_bounded_work(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_per_cooperative_step_is_bounded(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert base.int8_model is not None
     monkeypatch.setattr(kernel_layers, "_SLICE_WORK", base.int8_model.layers.weight_count * 16)
     rows = texts(45, 3, 16)
@@ -72,7 +72,7 @@ def test_it_comes_in_slices_of_bounded_work(base: BaseModel, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("change", [{"dtype": torch.bfloat16}, {"kernel": False}, {"large": True}])
-def test_other_models_and_machines_read_as_they_did(
+def test_other_models_and_machines_use_the_original_weights(
     base: BaseModel, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert runs_in_int8(base.lm)
@@ -90,10 +90,10 @@ def test_other_models_and_machines_read_as_they_did(
     assert torch.equal(base.inference_logits(states[0]), base.logits(states[0]))
 
 
-def test_a_reader_takes_the_weights_that_are_there_once(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reader_reuses_the_int8_weights_of_the_base_model(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     assert base.int8_model is not None
     monkeypatch.setattr(
-        "c2l_lsp.model.adapter.forward.fuse_projections", Mock(side_effect=AssertionError("made a second time"))
+        "c2l_lsp.model.adapter.forward.fuse_projections", Mock(side_effect=AssertionError("fused a second time"))
     )
     monkeypatch.setattr("c2l_lsp.model.adapter.forward.int8_is_faster", lambda lm: True)
     reader = sequence_reader(replace(base), AdapterSlot(base))

@@ -1,4 +1,4 @@
-"""The kernel's helpers: the same bits whoever computes them, for several callers at once, and quiet when none calls."""
+"""The kernel's thread pool: the same bits on any number of threads and callers, and no CPU time when idle."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def rows_of(out: int, inside: int, seed: int) -> Int8Matrix:
+def make_matrix(out: int, inside: int, seed: int) -> Int8Matrix:
     dice = torch.Generator().manual_seed(seed)
     Q = torch.randint(-127, 128, (out, inside), generator=dice, dtype=torch.int8)
     return Int8Matrix.pack(Q, torch.rand(out, generator=dice), torch.randn(out, generator=dice))
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8, 30])
-def test_products_have_the_bits_of_one_thread(threads: int) -> None:
-    """Thousands of jobs in a row, of many and of few parts: who is late must not take a part of the next."""
+def test_products_have_the_same_bits_on_any_number_of_threads(threads: int) -> None:
+    """Thousands of jobs in a row, of many and of few parts: a late worker must not run a part of the wrong job."""
     cases = []
     for number, (out, inside, n) in enumerate(
         [(4096, 64, 1), (700, 512, 3), (8, 16, 2), (1024, 1024, 5), (640, 256, 1)]
     ):
-        rows, x = rows_of(out, inside, number), torch.randn(n, inside, generator=torch.Generator().manual_seed(number))
-        cases.append((x, rows, kernel.multiply(x, rows)))
+        matrix, x = (
+            make_matrix(out, inside, number),
+            torch.randn(n, inside, generator=torch.Generator().manual_seed(number)),
+        )
+        cases.append((x, matrix, kernel.multiply(x, matrix)))
     for _ in range(400):
-        for x, rows, expected in cases:
-            assert torch.equal(kernel.multiply(x, rows, threads), expected)
+        for x, matrix, expected in cases:
+            assert torch.equal(kernel.multiply(x, matrix, threads), expected)
 
 
 def model() -> BaseModel:
@@ -60,23 +63,23 @@ def states(base: BaseModel, ids: list[int]) -> Tensor:
     return torch.cat([text.decode(ids[at : at + 1 + at % 3]) for at in range(600, 640)])
 
 
-def test_steps_have_the_bits_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_have_the_same_bits_on_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     base, ids = model(), torch.randint(0, 300, (700,), generator=torch.Generator().manual_seed(1)).tolist()
     alone = states(base, ids)
     monkeypatch.setattr(quantized_linear, "_threads", lambda count: 3)
-    assert torch.equal(states(base, ids), alone)  # attention too: beyond FAR positions
+    assert torch.equal(states(base, ids), alone)  # attention is parallel from 256 positions on
 
 
-def test_several_callers_at_once_get_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One has the helpers, the others compute alone meanwhile."""
-    rows = [rows_of(2048, 256, seed) for seed in range(4)]
+def test_concurrent_callers_get_their_own_results() -> None:
+    """One caller holds the workers; the others compute on their own threads."""
+    matrices = [make_matrix(2048, 256, seed) for seed in range(4)]
     x = torch.randn(2, 256)
-    expected = [kernel.multiply(x, one) for one in rows]
+    expected = [kernel.multiply(x, matrix) for matrix in matrices]
     wrong: list[int] = []
 
     def call(number: int) -> None:
         for _ in range(300):
-            if not torch.equal(kernel.multiply(x, rows[number], 3), expected[number]):
+            if not torch.equal(kernel.multiply(x, matrices[number], 3), expected[number]):
                 wrong.append(number)
 
     callers = [threading.Thread(target=call, args=(number,)) for number in range(4)]
@@ -87,14 +90,14 @@ def test_several_callers_at_once_get_their_own(monkeypatch: pytest.MonkeyPatch) 
     assert not wrong and not any(caller.is_alive() for caller in callers)
 
 
-def test_helpers_sleep_when_there_is_nothing_to_do() -> None:
+def test_idle_workers_use_no_cpu_time() -> None:
     code = """
 import time, torch
 from c2l_lsp.model.runtime import kernel
 torch.set_num_threads(1)
-rows = kernel.Int8Matrix.pack(torch.ones(4096, 256, dtype=torch.int8), torch.ones(4096))
-for _ in range(50): kernel.multiply(torch.ones(1, 256), rows, 4)
-time.sleep(0.05)  # they look for more for 0.2 ms
+matrix = kernel.Int8Matrix.pack(torch.ones(4096, 256, dtype=torch.int8), torch.ones(4096))
+for _ in range(50): kernel.multiply(torch.ones(1, 256), matrix, 4)
+time.sleep(0.05)  # workers poll for 0.2 ms
 before = time.process_time()
 time.sleep(0.5)
 print(time.process_time() - before)
@@ -102,4 +105,4 @@ print(time.process_time() - before)
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert float(done.stdout) < 0.02
-    assert time.monotonic() - began < 60, "and do not keep a process from ending"
+    assert time.monotonic() - began < 60, "workers must not keep the process alive"

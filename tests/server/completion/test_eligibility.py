@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from c2l_lsp.config import Settings, merge
-from c2l_lsp.server.completion.eligibility import CursorContext, Switches, in_comment, ineligible
+from c2l_lsp.server.completion.eligibility import CursorContext, Switches, in_comment, ineligibility
 from c2l_lsp.server.transport.protocol import SENTENCES, Reason
 
 
@@ -45,9 +45,9 @@ def cursor(before: str = "x = ", after: str = "", language: str = "python", *, i
 def test_reasons(
     settings: dict, switches: Switches, context: CursorContext, reason: Reason | None, when_invoked: Reason | None
 ) -> None:
-    assert ineligible(settings_with(**settings), switches, context, now=100.0) is reason
+    assert ineligibility(settings_with(**settings), switches, context, now=100.0) is reason
     invoked = CursorContext(context.uri, context.language, context.before, context.after, invoked=True)
-    assert ineligible(settings_with(**settings), switches, invoked, now=100.0) is when_invoked
+    assert ineligibility(settings_with(**settings), switches, invoked, now=100.0) is when_invoked
 
 
 def test_line_comments_of_other_languages() -> None:

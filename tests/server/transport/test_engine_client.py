@@ -39,7 +39,7 @@ class Engine:
             await asyncio.sleep(0.01)
 
 
-def request(prefix: str, **more: object) -> wire.Complete:
+def completion_request(prefix: str, **more: object) -> wire.Complete:
     return wire.Complete(folder="", path="", language="python", prefix=prefix, suffix="", **more)
 
 
@@ -69,7 +69,7 @@ async def make(fake_env: Callable[..., dict[str, str]]) -> AsyncIterator[Callabl
 async def test_start_complete_and_stop(make: Callable[..., Engine], engine_requests: Callable[..., list]) -> None:
     engine = make()
     assert await engine.client.wait_ready(10)
-    answer = await engine.client.complete(request("foo"), 5)
+    answer = await engine.client.complete(completion_request("foo"), 5)
     assert answer.texts == ["_foo_0()"]
     pid = engine.client.pid
     await engine.client.stop()
@@ -82,7 +82,7 @@ async def test_start_complete_and_stop(make: Callable[..., Engine], engine_reque
     assert engine_requests()[-1] == {"pid": pid, "ended": True}
     assert not psutil.pid_exists(pid)
     with pytest.raises(EngineError):
-        await engine.client.complete(request("foo"), 5)
+        await engine.client.complete(completion_request("foo"), 5)
 
 
 async def test_cancelled_caller_cancels_the_request_in_the_engine(
@@ -90,7 +90,7 @@ async def test_cancelled_caller_cancels_the_request_in_the_engine(
 ) -> None:
     engine = make()
     await engine.client.wait_ready(10)
-    waiting = asyncio.ensure_future(engine.client.complete(request("SLOW:5"), 20))
+    waiting = asyncio.ensure_future(engine.client.complete(completion_request("SLOW:5"), 20))
     await engine.until(lambda: engine_requests("complete"))
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -104,10 +104,10 @@ async def test_late_reply_is_a_timeout_and_the_next_request_works(make: Callable
     engine = make()
     await engine.client.wait_ready(10)
     with pytest.raises(EngineTimeout):
-        await engine.client.complete(request("SLOW:5"), 0.1)
-    assert (await engine.client.complete(request("b"), 5)).texts
+        await engine.client.complete(completion_request("SLOW:5"), 0.1)
+    assert (await engine.client.complete(completion_request("b"), 5)).texts
     with pytest.raises(RequestError, match="refuses"):
-        await engine.client.complete(request("REFUSE"), 5)
+        await engine.client.complete(completion_request("REFUSE"), 5)
 
 
 async def test_crash_fails_pending_requests_and_state_is_sent_again(
@@ -124,10 +124,10 @@ async def test_crash_fails_pending_requests_and_state_is_sent_again(
     await asyncio.sleep(0.35)
     before = time.monotonic()
     with pytest.raises(EngineError, match="ended with code 9"):
-        await engine.client.complete(request("DIE"), 5)
+        await engine.client.complete(completion_request("DIE"), 5)
     assert await engine.client.wait_ready(5)
     assert time.monotonic() - before < 5
-    assert (await engine.client.complete(request("a"), 5)).texts
+    assert (await engine.client.complete(completion_request("a"), 5)).texts
     pids = [note["pid"] for note in engine_requests("hello")]
     assert len(pids) == 2
     sent = [(n["method"], n["params"].get("path")) for n in engine_requests() if n["pid"] == pids[1] and "method" in n]
@@ -141,7 +141,7 @@ async def test_engine_that_hangs_or_sends_garbage_is_replaced(make: Callable[...
     await engine.client.wait_ready(10)
     pid = engine.client.pid
     with pytest.raises((EngineError, WireError)):
-        await engine.client.complete(request(word), 8)
+        await engine.client.complete(completion_request(word), 8)
     await engine.until(lambda: engine.client.state is EngineState.READY and engine.client.pid != pid)
     assert not psutil.pid_exists(pid)
 
@@ -155,7 +155,7 @@ async def test_three_failed_starts_lead_to_failed_state_with_the_reason(
     assert "No module named 'torch' at worker.py:12" in engine.client.message
     assert not await engine.client.wait_ready(1)
     with pytest.raises(EngineError, match="torch"):
-        await engine.client.complete(request("a"), 5)
+        await engine.client.complete(completion_request("a"), 5)
     engine.client.env["FAKE_START"] = ""
     await engine.client.restart()
     assert await engine.client.wait_ready(10)
@@ -171,7 +171,7 @@ async def test_engine_that_hangs_at_every_first_request_fails(
             lambda number=number: len(engine_requests("hello")) == number and engine.client.state is EngineState.READY
         )
         with pytest.raises(EngineError):
-            await engine.client.complete(request("HANG"), 8)
+            await engine.client.complete(completion_request("HANG"), 8)
     await engine.until(lambda: engine.client.state is EngineState.FAILED)
     assert len(engine_requests("hello")) == 3
 
@@ -213,7 +213,7 @@ async def test_idle_engine_is_unloaded_and_wake_starts_it(make: Callable[..., En
     engine.client.idle_minutes = 0
     engine.client.wake()
     assert await engine.client.wait_ready(10)
-    assert (await engine.client.complete(request("a"), 5)).texts
+    assert (await engine.client.complete(completion_request("a"), 5)).texts
 
 
 async def test_stop_in_any_state_leaves_no_process(make: Callable[..., Engine], engine_requests: Callable) -> None:
@@ -241,7 +241,7 @@ async def test_engine_that_ignores_sigterm_is_killed(make: Callable[..., Engine]
 async def test_many_cancelled_requests_all_end(make: Callable[..., Engine], engine_requests: Callable) -> None:
     engine = make(Policy(ping_interval=30))
     await engine.client.wait_ready(10)
-    tasks = [asyncio.ensure_future(engine.client.complete(request(f"SLOW:3 {n}"), 20)) for n in range(200)]
+    tasks = [asyncio.ensure_future(engine.client.complete(completion_request(f"SLOW:3 {n}"), 20)) for n in range(200)]
     await engine.until(lambda: len(engine_requests("complete")) >= 100)
     for waiting in tasks:
         waiting.cancel()
@@ -255,12 +255,12 @@ async def test_errors_keep_their_class(make: Callable[..., Engine]) -> None:
     engine = make()
     await engine.client.wait_ready(10)
     connection = engine.client._connection
-    request_id, future = connection.send("complete", request("SLOW:3"))
+    request_id, future = connection.send("complete", completion_request("SLOW:3"))
     connection.cancel(request_id)
     with pytest.raises(RequestCancelled):
         await asyncio.wait_for(future, 5)
     with pytest.raises(C2LError, match="exceeds the limit"):
-        connection.send("complete", request("x" * (wire.MAX_FRAME + 1)))
+        connection.send("complete", completion_request("x" * (wire.MAX_FRAME + 1)))
 
 
 async def test_engine_that_does_not_read_gets_only_the_latest_buffers(

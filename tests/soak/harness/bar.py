@@ -1,4 +1,4 @@
-"""What a bar of the soak is: a fault, what passes, how often it is tried, and the faults that can be planted."""
+"""The types of the soak: a bar, one run of it (`Task`), and its result (`Finding`)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-MOST_FAILURES = 20
-"""So many are written down; the rest are counted."""
+MAX_FAILURES = 20
+"""Failures that are stored as text; the others are only counted."""
 
 
 @dataclass
 class Task:
-    """One run of one bar. `work` is an empty folder of its own; `plant` names the fault to plant, "" none."""
+    """One run of one bar. `work` is its own empty folder; `plant` is the fault to plant, "" for none."""
 
     count: int
     work: Path
     plant: str = ""
     say: Callable[[str], None] = lambda line: None
     stretched: float = 1.0
-    """The most that a limit of this run was multiplied with; it stands beside the bar in every row."""
+    """The largest factor by which a limit of this run was extended; reported in every row."""
 
     @property
     def patience(self) -> float:
-        """What limits in seconds are multiplied with: how much longer than its own time this process takes just now.
+        """The factor by which limits in seconds are extended on a busy machine, at least 1.
 
-        The load per core, or the wall time of some 20 ms of work against its CPU time, whichever is more; at least 1.
+        It is the larger of the load per core and the ratio of wall time to CPU time over 20 ms of work.
         """
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 1.0
         wall, own = time.perf_counter(), time.thread_time()
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass
 class Finding:
-    """What came out: how many were tried, every violation in words, and measured figures with their units."""
+    """The result of a bar: the number of tries, the violations as text, and measured values with their units."""
 
     tried: int = 0
     failures: list[str] = field(default_factory=list)
@@ -55,29 +55,29 @@ class Finding:
     figures: dict[str, tuple[float, str]] = field(default_factory=dict)
     note: str = ""
     stretched: float = 1.0
-    """What the limits in seconds were multiplied with at most, for the machine was busy."""
+    """The largest factor by which limits in seconds were extended."""
 
     def fail(self, sentence: str) -> None:
-        """One violation."""
+        """Record a violation."""
         self.failed += 1
-        if len(self.failures) < MOST_FAILURES:
+        if len(self.failures) < MAX_FAILURES:
             self.failures.append(sentence[:300])
 
     def expect(self, holds: object, sentence: str) -> bool:
-        """A violation unless it holds; whether it does."""
+        """Record a violation unless `holds` is true; returns whether it is."""
         if not holds:
             self.fail(sentence)
         return bool(holds)
 
     @property
     def holds(self) -> bool:
-        """Whether the bar is passed: something was tried and nothing failed."""
+        """Whether the bar is met: at least one try and no violation."""
         return self.tried > 0 and self.failed == 0
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of the table of bars. `run` is "module:function" in this package; `plants` name faults it must find."""
+    """A row of the table of bars. `run` is "module:function" in tests.soak.bars; `plants` are faults it must detect."""
 
     name: str
     fault: str
@@ -89,7 +89,7 @@ class Bar:
     plants: tuple[str, ...]
 
     def measure(self, task: Task) -> Finding:
-        """Run it. An error of the bar itself is a violation too."""
+        """Run the bar."""
         module, _, name = self.run.partition(":")
         function: Any = getattr(importlib.import_module(f"tests.soak.bars.{module}"), name)
         finding: Finding = function(task)
@@ -97,11 +97,11 @@ class Bar:
         return finding
 
     def applied(self, stretched: float) -> str:
-        """What passes, as it was held: on a busy machine limits in seconds are longer than they are written."""
+        """The criterion as it was applied: on a busy machine limits in seconds are extended."""
         return self.passes if stretched < 1.05 else f"{self.passes} (limits in seconds × {stretched:.1f}: busy machine)"
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that this share of `values` stays within; 0 without any."""
+    """The percentile of `values` at `share`; 0 without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

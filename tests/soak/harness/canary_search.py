@@ -1,4 +1,4 @@
-"""Searches whatever is kept on disk for a string, in every form in which it could be kept."""
+"""Searches files for a string (a canary) in every encoding in which it could be stored."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 import msgspec
 
 CONTEXTS = (("", ""), ("'", "'"), ('"', '"\n'), (" ", " "), (" = '", "'\n"), ("\n", "\n"), ("_", "."), ("# ", ","))
-"""What may stand around a name: tokens at its edges depend on it."""
+"""Texts around a name; they determine the tokens at its edges."""
 
-SHORTEST, LONGEST = 4, 10
-"""Fewer tokens in a row than this say nothing; more are not needed."""
+MIN_TOKENS, MAX_TOKENS = 4, 10
+"""Length of the token sequences that are searched; shorter ones occur by chance."""
 
 
 def forms(name: str, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str]) -> list[bytes]:
-    """A name raw, in UTF-16, as hex, as base64 at each of three places, and as token ids in every usual packing."""
+    """The encodings of a name: raw, UTF-16, hex, base64 at three offsets, and token ids in every usual packing."""
     raw = name.encode()
     made = [raw, name.encode("utf-16-le"), raw.hex().encode()]
     made += [base64.b64encode(b"x" * shift + raw)[4:-4] for shift in range(3)]
@@ -35,9 +35,9 @@ def forms(name: str, encode: Callable[[str], list[int]], decode: Callable[[list[
 def inner_tokens(
     name: str, encode: Callable[[str], list[int]], decode: Callable[[list[int]], str]
 ) -> set[tuple[int, ...]]:
-    """Runs of tokens that stand for the middle of a name, as it is cut in each of the contexts.
+    """The token sequences of the middle of a name, for each of the contexts.
 
-    How its edges are cut depends on what stands beside them, in a file as here; the middle is the same everywhere.
+    Tokens at the edges depend on the surrounding text; those of the middle do not.
     """
     found = set()
     for before, after in CONTEXTS:
@@ -45,17 +45,18 @@ def inner_tokens(
         ends = [len(decode(ids[:count])) for count in range(len(ids) + 1)]
         first = next(count for count, end in enumerate(ends) if end >= len(before))
         last = max(count for count, end in enumerate(ends) if end <= len(before) + len(name))
-        spare = max(0, last - first - LONGEST)
+        spare = max(0, last - first - MAX_TOKENS)
         run = tuple(ids[first + 1 + spare // 2 : last - 1 - spare // 2])
-        if len(run) >= SHORTEST:
+        if len(run) >= MIN_TOKENS:
             found.add(run)
     return found
 
 
-def kept(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Everything below a folder: files as they are, and the values of databases whole, and unpacked if packed.
+def stored(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Path and content of every file below a folder, and every value in its databases, also decompressed.
 
-    A file of a database holds large values in parts, and what was deleted until it is written over: both are looked at.
+    A database splits large values over pages and keeps deleted ones until they are overwritten. Therefore both the
+    file and the values are searched.
     """
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -78,5 +79,5 @@ def _values(path: Path, shown: str) -> Iterator[tuple[str, bytes]]:
 
 
 def places(blobs: list[tuple[str, bytes]], wanted: list[bytes]) -> list[str]:
-    """Where any of the forms stands."""
+    """The places that contain any of the forms."""
     return sorted({where for where, data in blobs if any(form in data for form in wanted)})

@@ -1,4 +1,4 @@
-"""Who opens a file is told by the kernel, whatever way it is opened: by a relative name, by native code, by git."""
+"""Detects opens of files with inotify, by any process and any path: relative names, native code, git."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEADER = 16
 
 
 class Opens:
-    """Watches some files from its making on; `seen` are those that were opened by anybody. Linux; elsewhere blind."""
+    """Watches files; `seen` returns those that were opened. Linux only; elsewhere `blind` is true."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.blind = sys.platform != "linux"
@@ -34,7 +34,7 @@ class Opens:
                 self._names[watch] = path
 
     def seen(self) -> set[Path]:
-        """What was opened since it was last asked. OSError if the kernel lost events."""
+        """The files opened since the last call. OSError if the kernel lost events."""
         found: set[Path] = set()
         if self.blind:
             return found
@@ -43,7 +43,7 @@ class Opens:
                 while data:
                     watch, mask = (int.from_bytes(data[at : at + 4], sys.byteorder, signed=True) for at in (0, 4))
                     if mask & 0x4000:
-                        raise OSError(errno.EOVERFLOW, "more files were opened than the kernel could tell of")
+                        raise OSError(errno.EOVERFLOW, "the inotify queue overflowed")
                     size = int.from_bytes(data[12:16], sys.byteorder)
                     if watch in self._names and mask & _IN_OPEN:
                         found.add(self._names[watch])
@@ -51,6 +51,6 @@ class Opens:
         return found
 
     def close(self) -> None:
-        """No more."""
+        """Stop watching."""
         if not self.blind:
             os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""An engine in this very process, with state of its own, for bars that must look inside."""
+"""An engine in this process, for bars that inspect its state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from c2l_lsp.engine.session import Session
 
 @contextlib.contextmanager
 def state_in(folder: Path) -> Iterator[None]:
-    """State goes there meanwhile."""
+    """Use this state folder within the block."""
     before = os.environ.get("C2L_STATE_DIR")
     os.environ["C2L_STATE_DIR"] = str(folder)
     try:
@@ -29,7 +29,7 @@ def state_in(folder: Path) -> Iterator[None]:
 
 
 def settings(**groups: dict[str, Any]) -> Settings:
-    """The user's settings with no waiting for quiet, and some groups on top."""
+    """The user's settings with short delays, and with these groups on top."""
     quick = {"adapter": {"updateDelayMs": 20, "maxDelayMs": 200}}
     made, errors = merge(load_user()[0], quick, source="soak", machine=True)
     made, more = merge(made, groups, source="soak", machine=True)
@@ -39,7 +39,7 @@ def settings(**groups: dict[str, Any]) -> Settings:
 
 
 def drive(session: Session, seconds: float) -> None:
-    """Let the engine do whatever is due for a while."""
+    """Run the engine's due work for some seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         due = session.engine.due_in()
@@ -49,8 +49,8 @@ def drive(session: Session, seconds: float) -> None:
             time.sleep(0.005)
 
 
-def question(root: Path | None, path: str, prefix: str, **more: Any) -> wire.Complete:
-    """A completion with time enough."""
+def completion_request(root: Path | None, path: str, prefix: str, **more: Any) -> wire.Complete:
+    """A completion request with a long time limit."""
     plain: dict[str, Any] = {
         "folder": str(root) if root is not None else "",
         "path": path,

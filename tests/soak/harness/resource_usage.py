@@ -1,4 +1,4 @@
-"""What a process holds of the system: memory, descriptors, threads, file watches."""
+"""The resources of a process: memory, descriptors, threads, file watches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 
 
 def usage(process: psutil.Process) -> dict[str, float]:
-    """RSS in MB and counts; watches are known on Linux only. Empty if the process is gone."""
+    """RSS in MB, and counts. Watches are 0 except on Linux. Empty if the process is gone."""
     try:
         held = {
             "mb": process.memory_info().rss / 2**20,

@@ -1,4 +1,4 @@
-"""Runs bars one after the other and keeps every row as soon as it is there: an interrupted soak can go on."""
+"""Runs bars one after the other and saves rows after each, so that an interrupted run can be continued."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CODE = (PACKAGE, _ROOT / "tests/soak", _ROOT / "tests/support", _ROOT / "lab/c2l
 
 @dataclass(frozen=True)
 class Choice:
-    """How a soak is run: `count` 0 takes each bar's own; `again` measures what is there already once more."""
+    """The options of a run. `count` 0: each bar's own. `again`: run bars again that the result file has."""
 
     short: bool = False
     count: int = 0
@@ -39,20 +39,22 @@ class Choice:
     again: bool = False
 
     def count_of(self, bar: Bar) -> int:
-        """How often a bar is tried."""
+        """The count of a bar."""
         return self.count or (bar.short if self.short else bar.full)
 
 
 def soak(bars: Sequence[Bar], choice: Choice, out: Path | None, say: Say = lambda line: None) -> list[stats.Row]:
-    """Every bar's rows, also written to `out` after each bar; bars of this very code that stand there
-    with as many tries are kept."""
+    """The rows of all bars, also written to `out` after each bar.
+
+    A bar that `out` has with this code and at least this count is not run again.
+    """
     results = _Results(out)
     for bar in bars:
         count = choice.count_of(bar)
         if not choice.again and results.has(bar, count, choice.plant):
-            say(f"{bar.name}: kept from {out}")
+            say(f"{bar.name}: already in {out}")
             continue
-        say(f"{bar.name}: {count} {bar.unit}{f', planted: {choice.plant}' if choice.plant else ''}")
+        say(f"{bar.name}: {count} {bar.unit}{f', planted fault: {choice.plant}' if choice.plant else ''}")
         started, began = dt.datetime.now(dt.timezone.utc), time.monotonic()
         finding = measure(bar, count, choice.plant, say)
         about = {
@@ -74,13 +76,13 @@ def soak(bars: Sequence[Bar], choice: Choice, out: Path | None, say: Say = lambd
 
 
 def measure(bar: Bar, count: int, plant: str = "", say: Say = lambda line: None) -> Finding:
-    """One bar in a folder of its own, which is gone afterwards. RequestError if it has no such fault to plant."""
+    """Run one bar in a temporary folder. RequestError if it has no such planted fault."""
     if plant and plant not in bar.plants:
-        raise RequestError(f"{bar.name} has no planted fault {plant}; it has {', '.join(bar.plants)}.")
+        raise RequestError(f"{bar.name} has no planted fault {plant}. It has: {', '.join(bar.plants)}.")
     work = Path(tempfile.mkdtemp(prefix=f"c2l-soak-{bar.name}-")).resolve()
     try:
         return bar.measure(Task(count, work, plant, say))
-    except Exception as error:  # a bar that breaks does not hold, and the hours of the others are kept
+    except Exception as error:  # an error is a violation; the results of the other bars must survive it
         finding = Finding(tried=1)
         finding.fail(f"{type(error).__name__}: {error}")
         return finding
@@ -100,7 +102,7 @@ def code_digest() -> str:
 
 
 def rows(bar: Bar, finding: Finding) -> list[stats.Row]:
-    """The bar's row (its value counts violations) and one for every figure that was measured."""
+    """The row of the bar, whose value is the number of violations, and one for each measured value."""
     of = f"violations in {finding.tried} {bar.unit}"
     held = bar.applied(finding.stretched)
     made = [stats.Row(bar.name, "soak", float(finding.failed), unit=of, bar=held, holds=finding.holds)]

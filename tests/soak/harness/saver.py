@@ -1,8 +1,12 @@
-"""A process that saves states and is killed at it: `python -m tests.soak.harness.saver [FAULT]`, commands on stdin.
+"""A process that saves states and is interrupted: `python -m tests.soak.harness.saver [FAULT]`.
 
-`loop ROOT`: a child saves generation after generation, readings and state, until it is killed. `point N ROOT`: a child
-saves one generation and kills itself at the Nth system call of it that changes the disk. `error N ERRNO ROOT`: that
-call fails instead, once. Every line of output is `PID WORD [NUMBER]`.
+| command on stdin     | a child process                                                                        |
+|----------------------|----------------------------------------------------------------------------------------|
+| `loop ROOT`          | saves embeddings and states, one generation after the other, until it is killed        |
+| `point N ROOT`       | saves a generation and kills itself before the Nth system call that changes the disk   |
+| `error N ERRNO ROOT` | lets that call fail once                                                               |
+
+Every line of output is `PID WORD [NUMBER]`.
 """
 
 from __future__ import annotations
@@ -23,15 +27,15 @@ from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, RepoState
 
 CALLS = ("write", "fsync", "rename", "replace", "mkdir", "open", "unlink", "rmdir", "chmod", "close")
-"""What of `os` a save goes through; a kill comes before the call."""
+"""The functions of `os` that a save calls; a kill comes before the call."""
 
-PIECE = 16384
+BLOCK = 16384
 RULE = "soak"
 _say = os.write
 
 
 def content(generation: int) -> tuple[SavedState, RepoState, dict[str, torch.Tensor]]:
-    """A state that says everywhere which generation it is of."""
+    """A state whose parts all contain the number of its generation."""
     saved = SavedState(
         schema=SCHEMA,
         folder="/soak",
@@ -46,7 +50,7 @@ def content(generation: int) -> tuple[SavedState, RepoState, dict[str, torch.Ten
 
 
 def whole(loaded: tuple[SavedState, RepoState, dict[str, torch.Tensor]]) -> bool:
-    """Whether all parts are of one generation."""
+    """Whether all parts belong to one generation."""
     saved, state, extra = loaded
     number = float(saved.generation)
     same = bool((state.tensors["S"] == number).all()) and bool((extra["P"] == number).all())
@@ -54,7 +58,7 @@ def whole(loaded: tuple[SavedState, RepoState, dict[str, torch.Tensor]]) -> bool
 
 
 def in_place(self: FolderStore, saved: SavedState, state: RepoState, extra: Any) -> bool:
-    """The planted fault: files are written over one another."""
+    """The planted fault: files are overwritten in place."""
     import msgspec
     from safetensors.torch import save as tensors_to
 
@@ -80,31 +84,31 @@ def in_place(self: FolderStore, saved: SavedState, state: RepoState, extra: Any)
 
 
 def reading(generation: int) -> tuple[bytes, ChunkEmbedding]:
-    """What is kept in the database of a generation: key and value, larger than a page."""
+    """The cache entry of a generation: key and value, larger than a database page."""
     return b"%08d" % generation, {"q": torch.full((64, 64), generation, dtype=torch.int32)}
 
 
-class Pieces:
-    """A file as `os.fdopen` gives it, that hands its bytes on piece by piece: so a kill can come between two."""
+class BlockFile:
+    """A file like that of `os.fdopen` that writes in small blocks, so that a kill can come between two."""
 
     def __init__(self, descriptor: int, mode: str) -> None:
         assert mode == "wb"
         self._descriptor = descriptor
 
-    def __enter__(self) -> Pieces:
+    def __enter__(self) -> BlockFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
     def write(self, data: bytes) -> int:
-        """All of it."""
-        for start in range(0, len(data), PIECE):
-            os.write(self._descriptor, data[start : start + PIECE])
+        """Write all data in blocks."""
+        for start in range(0, len(data), BLOCK):
+            os.write(self._descriptor, data[start : start + BLOCK])
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -112,7 +116,7 @@ class Pieces:
 
 
 def tell(word: str, number: int | str = "") -> None:
-    """A line, at once and whole."""
+    """Write a line at once."""
     _say(1, f"{os.getpid()} {word} {number}\n".encode())
 
 
@@ -132,7 +136,7 @@ def loop(root: Path) -> None:
 
 
 def at_call(number: int, happens: Callable[[str], None]) -> Callable[[], int]:
-    """Something happens before the Nth call that changes the disk; the answer tells how many are left to come."""
+    """Call `happens` before the Nth call that changes the disk. Returns a function that gives the calls left."""
     left = [number]
 
     def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,13 +150,13 @@ def at_call(number: int, happens: Callable[[str], None]) -> Callable[[], int]:
 
     for name in CALLS:
         setattr(os, name, counted(name, getattr(os, name)))
-    opened: Callable[[int, str], Any] = Pieces
+    opened: Callable[[int, str], Any] = BlockFile
     os.fdopen = opened  # type: ignore[assignment]
     return lambda: left[0]
 
 
 def point(number: int, root: Path) -> None:
-    """Save generation 1 in peace, then generation 2 with a kill at a system call."""
+    """Save generation 1, then generation 2 with a kill at a system call."""
     store = FolderStore(root)
     store.save(*content(1))
     tell("saved", 1)
@@ -168,7 +172,7 @@ def point(number: int, root: Path) -> None:
 
 
 def error(number: int, code: int, root: Path) -> None:
-    """Save generation 1 in peace, generation 2 with an error at a system call, and generation 3 in peace again."""
+    """Save generation 1, generation 2 with an error at a system call, and generation 3."""
     store = FolderStore(root)
     store.save(*content(1))
     tell("saved", 1)
@@ -197,7 +201,7 @@ ACTS: dict[str, Callable[..., None]] = {"loop": loop, "point": point, "error": e
 
 
 def swallows(self: FolderStore, saved: SavedState, state: RepoState, extra: Any) -> bool:
-    """The planted fault: an error while saving is not told."""
+    """The planted fault: an error while saving is not reported."""
     with contextlib.suppress(StorageError):
         saves(self, saved, state, extra)
     return True
@@ -207,7 +211,7 @@ saves = FolderStore.save
 
 
 def main(fault: str = "") -> None:
-    """Fork a child for every command: torch is loaded once."""
+    """Fork a child for every command, so that torch is imported once."""
     torch.set_num_threads(1)
     if fault == "in_place":
         FolderStore.save = in_place  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Forty kinds of places where secrets lie about: each writes some canaries into a repository and says how."""
+"""Writes canaries (unique strings that stand for secrets) into 40 kinds of places of a repository."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ LANGUAGES = ["python", "javascript", "json", "toml", "yaml", "shellscript", "mar
 
 @dataclass
 class Planted:
-    """What was planted: canaries by kind, files that must not be opened, buffers that an editor holds unsaved."""
+    """The canaries by kind, the files that must not be opened, and the unsaved buffers of an editor."""
 
     canaries: dict[str, list[str]] = field(default_factory=dict)
     shut: list[Path] = field(default_factory=list)
     buffers: dict[str, str] = field(default_factory=dict)
 
 
-def canary(dice: random.Random, length: int = 24) -> str:
-    """A string found nowhere else."""
-    return "zq" + "".join(dice.choice(_LETTERS) for _ in range(length - 2))
+def canary(rng: random.Random, length: int = 24) -> str:
+    """A string that occurs nowhere else."""
+    return "zq" + "".join(rng.choice(_LETTERS) for _ in range(length - 2))
 
 
 EXCLUDED: dict[str, str] = {
@@ -57,7 +57,7 @@ EXCLUDED: dict[str, str] = {
     "another repository": "vendored/a.py",
     "compiled": "pkg0/__pycache__/a.py",
 }
-"""Kind → a path that the rules leave out; the canary stands in it in plain text."""
+"""Kind → an excluded path; the file contains the canary as plain text."""
 
 HELD: dict[str, Callable[[str], str]] = {
     "private key in code": lambda c: (
@@ -71,17 +71,17 @@ HELD: dict[str, Callable[[str], str]] = {
     "too large a file": lambda c: f"# {c}\n" + "x = 1\n" * 120_000,
     "binary file": lambda c: f"# {c}\n\0",
 }
-"""Kind → text of a Python file whose content keeps it out."""
+"""Kind → text of a Python file that is excluded because of its content."""
 
 
 def _mixed(text: str) -> str:
-    """Looks drawn at random: letters and digits well mixed."""
+    """The text with letters and digits mixed, so that it looks random."""
     return "".join(a + b for a, b in zip(text[:12].upper(), "7392841650", strict=False)) + "xK9"
 
 
 def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
-    """Spread `count` canaries over all kinds of places of a git repository at `root`."""
-    dice = random.Random(seed)
+    """Write `count` canaries into all kinds of places of a git repository at `root`."""
+    rng = random.Random(seed)
     planted = Planted()
     _git(root, "init", "-q")
     (root / ".gitignore").write_text("ignored_by_name.py\nhidden/\n")
@@ -94,16 +94,16 @@ def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
     _write(root / "vendored" / ".git" / "HEAD", "ref: x\n")
     each = max(1, count // 40)
     for kind, path in EXCLUDED.items():
-        made = planted.canaries[kind] = [canary(dice) for _ in range(each)]
+        made = planted.canaries[kind] = [canary(rng) for _ in range(each)]
         _write(root / path, "".join(f"{name} = '{name}'\n" for name in made))
         planted.shut.append(root / path)
     for number, (kind, text) in enumerate(HELD.items()):
-        made = planted.canaries[kind] = [canary(dice) for _ in range(each)]
+        made = planted.canaries[kind] = [canary(rng) for _ in range(each)]
         for index, name in enumerate(made):
             _write(root / "held" / f"h{number}_{index}.py", text(name))
-    _links(root, aside, planted, [canary(dice) for _ in range(each)])
-    _unsaved(planted, dice, each)
-    _removed(root, planted, [canary(dice) for _ in range(each)])
+    _links(root, aside, planted, [canary(rng) for _ in range(each)])
+    _unsaved(planted, rng, each)
+    _removed(root, planted, [canary(rng) for _ in range(each)])
     return planted
 
 
@@ -117,16 +117,16 @@ def _links(root: Path, aside: Path, planted: Planted, made: list[str]) -> None:
     planted.shut.append(aside / "outside.py")
 
 
-def _unsaved(planted: Planted, dice: random.Random, each: int) -> None:
-    made = planted.canaries["unsaved buffer of an excluded file"] = [canary(dice) for _ in range(each)]
+def _unsaved(planted: Planted, rng: random.Random, each: int) -> None:
+    made = planted.canaries["unsaved buffer of an excluded file"] = [canary(rng) for _ in range(each)]
     for path in (".env", "hidden/deep/new.py", "own_ignored.py", "../outside.py"):
         planted.buffers[path] = "".join(f"{name} = '{name}'\n" for name in made)
-    held = planted.canaries["unsaved buffer with a token"] = [canary(dice) for _ in range(each)]
+    held = planted.canaries["unsaved buffer with a token"] = [canary(rng) for _ in range(each)]
     planted.buffers["pkg0/unsaved.py"] = "".join(HELD["slack token in code"](name) for name in held)
 
 
 def _removed(root: Path, planted: Planted, made: list[str]) -> None:
-    """Committed once, then taken out: it stands in git's history only."""
+    """Committed and then removed, so that only the history contains it."""
     planted.canaries["removed lines"] = made
     kept = root / "pkg0" / "once.py"
     _write(kept, "".join(f"{name} = 'ghp_{(name * 2)[:36]}'\n" for name in made) + "x = 1\n")

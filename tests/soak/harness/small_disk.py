@@ -1,7 +1,7 @@
-"""A state directory on a disk of its own, small and full, or read-only: seen by one process and its children only.
+"""A state folder on a small disk that can be filled or made read-only.
 
-It is a file system in memory in a mount namespace of the process, so nobody needs to be root (Linux with unprivileged
-user namespaces). Where that is forbidden a limit of size on every file stands for it.
+The disk is a tmpfs in a mount namespace of the process, which needs Linux with unprivileged user namespaces.
+Where that is forbidden, a limit on the size of files replaces it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 import psutil
 
 SIZE_MB = 48
-_ROOM = 4096
-"""Bytes that a file may have at most where only a limit can be set: every larger write fails in the middle."""
+_MAX_FILE = 4096
+"""Maximum bytes of a file if only a limit can be set; larger writes fail in the middle."""
 
 _MOUNT = f'mount -t tmpfs -o size={SIZE_MB}m,mode=0700 soak "$0" && exec "$@"'
 
 
 @cache
 def mountable() -> str:
-    """Why no small disk can be mounted here; "" if one can."""
+    """The reason why no disk can be mounted here; "" if it can."""
     if sys.platform != "linux":
         return "not Linux"
     command = [*_unshare(), "sh", "-c", _MOUNT, "/mnt", "true"]
@@ -42,25 +42,25 @@ def _unshare() -> list[str]:
 
 
 class Disk:
-    """What a full disk is made with. `close` takes the room, `open` gives it back."""
+    """A disk that can be made unusable (`close`) and usable again (`open`)."""
 
     def __init__(self, state: Path, kind: str) -> None:
         self.state, self.kind = state, kind
 
     def command(self, server: Sequence[str]) -> Sequence[str]:
-        """The server's command on that disk."""
+        """The server's command, with its state on the disk."""
         return server
 
     def close(self, pid: int) -> None:
-        """Take the room."""
+        """Make the disk unusable."""
         raise NotImplementedError
 
     def open(self, pid: int) -> None:
-        """Give it back."""
+        """Make the disk usable again."""
         raise NotImplementedError
 
-    def kept(self, pid: int) -> int:
-        """Of how many folders a whole generation is on the disk."""
+    def saved(self, pid: int) -> int:
+        """The number of folders with a complete generation on the disk."""
         from c2l_lsp.engine.storage.store import FolderStore
 
         pointers = list(self._seen_by(pid).glob("*/CURRENT"))
@@ -72,10 +72,10 @@ class Disk:
 
 
 class SmallDisk(Disk):
-    """A disk of some megabytes, filled to the last byte, or mounted read-only."""
+    """A disk of SIZE_MB, filled completely or mounted read-only."""
 
     def command(self, server: Sequence[str]) -> Sequence[str]:
-        """The server in a mount namespace of its own."""
+        """The server in its own mount namespace."""
         self.state.mkdir(parents=True)
         return [*_unshare(), "sh", "-c", _MOUNT, str(self.state), *server]
 
@@ -83,7 +83,7 @@ class SmallDisk(Disk):
         return Path(f"/proc/{pid}/root") / str(self.state).lstrip("/")
 
     def close(self, pid: int) -> None:
-        """Take the room, once the disk is there."""
+        """Fill the disk or remount it, once it is mounted."""
         here, until = self._seen_by(pid), time.monotonic() + 30
         outside = self.state.stat().st_dev
         while here.stat().st_dev == outside:
@@ -98,7 +98,7 @@ class SmallDisk(Disk):
                 filler.write(b"x" * 4096)
 
     def open(self, pid: int) -> None:
-        """Give it back."""
+        """Make the disk usable again."""
         if self.kind == "read-only":
             self._remount(pid, "rw")
         else:
@@ -111,22 +111,22 @@ class SmallDisk(Disk):
 
 
 class Limited(Disk):
-    """No disk of its own: files may have a page, or there is a file where the folder should be."""
+    """Without a disk: a limit on the size of files, or a file in place of the folder."""
 
     def command(self, server: Sequence[str]) -> Sequence[str]:
-        """The server as it is."""
+        """The unchanged command of the server."""
         if self.kind == "read-only":
             self.state.parent.mkdir(parents=True, exist_ok=True)
             self.state.write_text("a file where the folder should be")
         return server
 
     def close(self, pid: int) -> None:
-        """Take the room."""
+        """Make the disk unusable."""
         if self.kind != "read-only":
-            psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (_ROOM, -1))  # children inherit it
+            psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (_MAX_FILE, -1))  # children inherit it
 
     def open(self, pid: int) -> None:
-        """Give it back."""
+        """Make the disk usable again."""
         if self.kind == "read-only":
             self.state.unlink()
             return

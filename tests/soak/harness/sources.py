@@ -1,4 +1,4 @@
-"""Folders of real Python text to work on: this package's own."""
+"""Folders of real Python files: the sources of c2l_lsp."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ PACKAGE = Path(__file__).resolve().parents[3] / "c2l_lsp"
 
 @cache
 def sources() -> tuple[str, ...]:
-    """The texts of this package's modules, by name."""
+    """The texts of the modules of c2l_lsp, by name."""
     root = PACKAGE
     return tuple(path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.py")) if path.stat().st_size > 800)
 
 
 def project(root: Path, files: int, folders: int = 1) -> Path:
-    """A folder with so many files of real text, spread over so many folders; resolved."""
+    """A folder with `files` Python files in `folders` folders; its resolved path."""
     texts = sources()
     for number in range(files):
         path = root / f"pkg{number % folders}" / f"m{number}.py"

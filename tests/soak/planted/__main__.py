@@ -1,6 +1,6 @@
-"""A server or an engine with a fault planted: `python -m tests.soak.planted FAULTS server|engine`.
+"""A server or an engine with planted faults: `python -m tests.soak.planted FAULTS server|engine`.
 
-FAULTS are names joined by "+", some with a number (`oom:3`). A server hands them on to its engine.
+FAULTS are names joined by "+", some with a number (`oom:3`). A server starts its engine with the same faults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PLACES = {"server": (server, probes), "engine": (engine, probes)}
 
 
 def main(faults: str, what: str) -> int:
-    """Plant what belongs here and run."""
+    """Plant the faults of this kind of process and run it."""
     for name in filter(None, faults.split("+")):
         name, _, number = name.partition(":")
         for module in PLACES[what]:

@@ -1,4 +1,4 @@
-"""Faults of an engine: each function plants one in this process, for good. The number after its name is handed in."""
+"""Faults of an engine. Each function plants one in this process; its argument is the number after the name."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 
 def kept_open(_: str) -> None:
-    """A closed folder goes on being watched."""
+    """A closed folder is still watched."""
     from c2l_lsp.engine.adaptation import workspace_adapter
 
     workspace_adapter.WorkspaceAdapter.stop = lambda self: None  # type: ignore[method-assign]
 
 
 def deaf(_: str) -> None:
-    """An engine that does not heed a cancel."""
+    """The engine ignores cancellation."""
     from c2l_lsp.engine import inbox
 
     inbox.Inbox.is_cancelled = lambda self, request_id: False  # type: ignore[method-assign]
 
 
 def piles(_: str) -> None:
-    """A newer text of a buffer does not take the older one's place, in an engine that takes its time for each."""
+    """A newer text of a buffer does not replace the queued one, and the engine is slow."""
     from c2l_lsp.engine import inbox, worker
 
     def box(self: Any, request: Any) -> list[Any]:
@@ -41,7 +41,7 @@ def piles(_: str) -> None:
 
 
 def unseen(_: str) -> None:
-    """Events of the watcher are lost, and nobody is told."""
+    """Events of the watcher are lost without notice."""
     from c2l_lsp.engine.adaptation import reconcile_scheduler
     from c2l_lsp.repo.watching import watch
 
@@ -51,7 +51,7 @@ def unseen(_: str) -> None:
 
 
 def shrugs(_: str) -> None:
-    """That events were lost is heard and not heeded."""
+    """Lost events are noticed but ignored."""
     from c2l_lsp.engine.adaptation import reconcile_scheduler
     from c2l_lsp.repo.watching import watch
 
@@ -60,7 +60,7 @@ def shrugs(_: str) -> None:
 
 
 def leaks(_: str) -> None:
-    """A descriptor is left open by every look at a folder."""
+    """Every scan of a folder leaks a file descriptor."""
     from c2l_lsp.engine.adaptation import workspace_adapter
 
     real = workspace_adapter.WorkspaceAdapter._generation_stages
@@ -73,7 +73,7 @@ def leaks(_: str) -> None:
 
 
 def _at_call(number: str, happens: Callable[[], None]) -> None:
-    """Something happens at the nth completion of this process."""
+    """Call `happens` at the nth completion of this process."""
     from c2l_lsp.engine.completion import complete
 
     real = complete.Completer.complete
@@ -89,7 +89,7 @@ def _at_call(number: str, happens: Callable[[], None]) -> None:
 
 
 def oom(number: str) -> None:
-    """The device has no memory left at the nth completion."""
+    """The device runs out of memory at the nth completion."""
 
     def happens() -> None:
         import torch
@@ -100,7 +100,7 @@ def oom(number: str) -> None:
 
 
 def cuda(number: str) -> None:
-    """The device is lost at the nth completion, and for good: every later call of this process fails too."""
+    """The device fails at the nth completion and at every later one."""
     from c2l_lsp.engine.completion import complete
 
     def happens() -> None:
@@ -114,7 +114,7 @@ def cuda(number: str) -> None:
 
 
 def nan(number: str) -> None:
-    """From the nth completion on the model computes no numbers."""
+    """From the nth completion on the model computes NaN."""
 
     def happens() -> None:
         from c2l_lsp.engine.completion import greedy
@@ -130,18 +130,18 @@ def nan(number: str) -> None:
 
 
 def die(number: str) -> None:
-    """The process is gone at the nth completion."""
+    """The process exits at the nth completion."""
     _at_call(number, lambda: os._exit(9))
 
 
 def hang(number: str) -> None:
-    """The engine's loop stands still for good at the nth completion."""
+    """The engine's loop hangs at the nth completion."""
 
     _at_call(number, lambda: time.sleep(1e6))
 
 
 def resigned(_: str) -> None:
-    """What could not be kept once is never tried again."""
+    """A failed save is never tried again."""
     from c2l_lsp.engine.adaptation import persistence
 
     persistence.RETRY_S = 1e9

@@ -1,4 +1,4 @@
-"""The planted faults of `bench soak hostile`: what the product must never do, done here on purpose, and only there."""
+"""The planted faults of the bar `hostile`: unsafe loading, planted into this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from c2l_lsp.errors import CheckpointError
 
 @contextlib.contextmanager
 def executing(plant: str) -> Iterator[None]:
-    """The planted executions: pickles are unpickled, a model's code is trusted, git obeys its configuration."""
+    """Within the block, pickles are loaded, a model's code is trusted, or git uses the repository's configuration."""
     import transformers
 
     from c2l_lsp.model.hypernet import checkpoint

@@ -1,4 +1,4 @@
-"""Leaks of canaries, one for each detector of the bar `secrets`: planted into this process and taken out again."""
+"""Leaks of canaries, one for each detector of the bar `secrets`, planted into this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def open_filter(patch: Callable[[Any, str, Any], None]) -> None:
-    """Everything is learned: no ignore file, no name and no content is heeded."""
+    """Every file is embedded: ignore files, names and content are not checked."""
     from c2l_lsp.repo.filter import content, rules
     from c2l_lsp.repo.filter.ignore import IgnoreRules
 
@@ -20,7 +20,7 @@ def open_filter(patch: Callable[[Any, str, Any], None]) -> None:
 
 
 def peeks(patch: Callable[[Any, str, Any], None]) -> None:
-    """A file is opened before the rules are asked: by its name alone, below an open directory, and nothing is kept."""
+    """A file is opened before the rules are checked, by its name relative to an open directory."""
     from c2l_lsp.repo.filter.files import FileFilter
 
     real: Any = FileFilter.includes
@@ -38,7 +38,7 @@ def peeks(patch: Callable[[Any, str, Any], None]) -> None:
 
 
 def remembers(patch: Callable[[Any, str, Any], None]) -> None:
-    """The token ids of buffers that the rules leave out are kept beside the state, cut as they stand in their text."""
+    """The token ids of excluded buffers are stored beside the state."""
     import torch
 
     from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
@@ -62,14 +62,14 @@ def remembers(patch: Callable[[Any, str, Any], None]) -> None:
 
 
 def prompts(patch: Callable[[Any, str, Any], None]) -> None:
-    """Completions are given in every file."""
+    """Completions are allowed in every file."""
     from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 
     patch(WorkspaceAdapter, "permits", lambda self, path: True)
 
 
 def quotes(patch: Callable[[Any, str, Any], None]) -> None:
-    """The answer says for which text there is none."""
+    """A completion reply contains the prompt text."""
     import msgspec
 
     from c2l_lsp.engine.engine import Engine
@@ -84,7 +84,7 @@ def quotes(patch: Callable[[Any, str, Any], None]) -> None:
 
 @contextlib.contextmanager
 def planted(name: str) -> Iterator[None]:
-    """The leak of a name, meanwhile; names that are none of these plant nothing here."""
+    """Plant the leak of this name within the block; other names plant nothing."""
     undo: list[tuple[Any, str, Any]] = []
 
     def patch(owner: Any, attribute: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""No faults, but what a bar must be able to see or do inside of a server or an engine: planted as faults are."""
+"""Probes: no faults, but access to the inside of a server or an engine. They are planted like faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def noted(_: str) -> None:
-    """No fault: every network address that is connected to goes into the file named by C2L_SOAK_NOTES."""
+    """Write every network address that is used to the file C2L_SOAK_NOTES."""
     out = os.environ["C2L_SOAK_NOTES"]
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -29,10 +29,10 @@ def noted(_: str) -> None:
 
 
 def stalls(lossy: str) -> None:
-    """SIGUSR1 stops the thread that reads the watcher's events for 5 s; nothing else stands still.
+    """On SIGUSR1, stop the thread that reads the watcher's events for 5 s.
 
-    `stalls:1`: what came meanwhile is lost, and the kernel's word for that is all that is read of it, as if its queue
-    had been too short. Every overflow that reaches the watcher is noted in the file named by C2L_SOAK_NOTES.
+    `stalls:1`: replace the events of that time by an overflow event, as if the kernel's queue had been too short.
+    Every overflow that reaches the watcher is written to the file C2L_SOAK_NOTES.
     """
     from watchdog.observers.inotify_c import InotifyConstants, InotifyFD
 
@@ -67,9 +67,9 @@ def stalls(lossy: str) -> None:
 
 
 def steps(least_ms: str) -> None:
-    """When each prompt was read and each decode step was made goes into the file named by C2L_SOAK_NOTES.
+    """Write start and end of each prefill and decode step to the file C2L_SOAK_NOTES.
 
-    A step lasts at least so long: the answer of a tiny model would be there before it can be cancelled.
+    A step takes at least `least_ms`; otherwise a tiny model would finish before it can be cancelled.
     """
     from c2l_lsp.engine.completion import decode
 
@@ -93,20 +93,23 @@ def steps(least_ms: str) -> None:
 
 
 def loud(_: str) -> None:
-    """Everything that is logged goes to stderr; pygls keeps the silence that the server asks of it."""
+    """Log everything to stderr, except pygls, which the server silences."""
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(name)s %(message)s")
 
 
 def eager(_: str) -> None:
-    """What could not be kept is tried again after two seconds, not after a minute."""
+    """Retry a failed save after 2 s instead of a minute."""
     from c2l_lsp.engine.adaptation import persistence
 
     persistence.RETRY_S = 2.0
 
 
 def census(_: str) -> None:
-    """SIGUSR1 has a server write the sums of its documents' texts into the file named by C2L_SOAK_NOTES; an engine
-    writes there every length of its queue, and number of texts in it, that is the largest so far."""
+    """Write counts to the file C2L_SOAK_NOTES.
+
+    A server writes the digests of its documents on SIGUSR1. An engine writes every new maximum of its queue length and
+    of the number of texts in the queue.
+    """
     from c2l_lsp.engine import inbox
     from c2l_lsp.server.workspace import documents
 

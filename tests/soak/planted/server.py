@@ -1,4 +1,4 @@
-"""Faults of a server: each function plants one in this process, for good. The number after its name is handed in."""
+"""Faults of a server. Each function plants one in this process; its argument is the number after the name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def lenient(_: str) -> None:
-    """Framing that takes anything for a header and waits for more."""
+    """The framing accepts any header and waits for more data."""
     from c2l_lsp.server.transport import stdio
 
     strict: Any = stdio.content_length
@@ -33,7 +33,7 @@ def lenient(_: str) -> None:
 
 
 def silent(_: str) -> None:
-    """What is malformed is not answered."""
+    """Malformed messages get no answer."""
     from c2l_lsp.server.transport import rpc
 
     rpc.Protocol._send_error = lambda *_, **__: None  # type: ignore[method-assign]
@@ -65,7 +65,7 @@ def twice(_: str) -> None:
 
 
 def stays(_: str) -> None:
-    """A server that heeds neither the end of its stream nor the editor's process."""
+    """The server ignores the end of its input and of the editor's process."""
     from c2l_lsp.server.transport import parent_watch, stdio
 
     parent_watch.watch = lambda *_, **__: threading.current_thread()
@@ -81,7 +81,7 @@ def stays(_: str) -> None:
 
 
 def given_up(_: str) -> None:
-    """An engine that ended is not started again, and nobody is told."""
+    """An engine that has ended is not restarted, without a status."""
     from c2l_lsp.server.transport import engine_client
 
     async def supervise(self: Any) -> None:
@@ -108,7 +108,7 @@ def hoards(_: str) -> None:
 
 
 def calls_home(_: str) -> None:
-    """A connection to another program at the start."""
+    """The server connects to another program at the start."""
     from c2l_lsp.server.transport import initialize
 
     real = initialize.initialize_result
@@ -123,7 +123,7 @@ def calls_home(_: str) -> None:
 
 
 def quiet(_: str) -> None:
-    """No trouble is told."""
+    """Warnings of the engine are dropped."""
     from c2l_lsp.engine import wire
     from c2l_lsp.server import session
 
@@ -137,7 +137,7 @@ def quiet(_: str) -> None:
 
 
 def chatty(_: str) -> None:
-    """What an editor opens is logged."""
+    """Opened documents are logged."""
     from c2l_lsp.server.workspace import documents
 
     real: Any = documents.Document.from_text
@@ -150,7 +150,7 @@ def chatty(_: str) -> None:
 
 
 def calls_natively(_: str) -> None:
-    """Native code, which no hook of Python sees, asks another program again and again."""
+    """Native code, invisible to Python hooks, sends to another program repeatedly."""
     libc = ctypes.CDLL(None)
     address = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", 9, b"\x7f\0\0\x01")
 

@@ -28,7 +28,7 @@
 ---@field cacheSize? integer
 --- Show automatic completions inside line comments. Default: `true`.
 ---@field inComments? boolean
---- Minimum estimated probability that an automatically shown line is right. A line below it is cut to the part above it. 0 shows everything. Default: `0.1`.
+--- Minimum estimated probability that an automatically shown line is right. A less probable line is shortened to its confident beginning, or not shown. 0: show everything. Default: `0.1`.
 ---@field minConfidence? number
 
 --- `context`.
@@ -40,7 +40,7 @@
 ---@class c2l.settings.adapter
 --- Adapt the model to the repository. Default: `true`.
 ---@field enable? boolean
---- Hypernetwork that generates the adapter. auto: the one that measured best for the model. none: no adapter. Default: `'auto'`.
+--- Hypernetwork that generates the adapter: memory (for any model), static or evo (Code2LoRA, for models with trained weights), or none for no adapter. auto: the one that measured best for the model. Default: `'auto'`.
 ---@field hypernetwork? 'auto'|'evo'|'memory'|'none'|'static'
 --- Pause after a file change before the adapter is updated, in ms. Default: `500`.
 ---@field updateDelayMs? integer
@@ -72,7 +72,7 @@
 
 --- `model`. A change restarts the server.
 ---@class c2l.settings.model
---- Base model: a shipped one (c2l-nano or c2l-small) or the name of a causal language model on Hugging Face. auto: c2l-small on a GPU, or on at least 2 CPU cores with AVX2 and bf16 (otherwise 4 cores); c2l-nano on other machines. Default: `'auto'`.
+--- Base model: a shipped one (c2l-nano or c2l-small), or the name of a causal language model on Hugging Face. auto: c2l-small on a GPU, on 2 or more CPU cores that have AVX2 or bf16, and on 4 or more other cores; otherwise c2l-nano. Default: `'auto'`.
 ---@field id? string
 --- Folder of a local model. Takes precedence over c2l.model.id. Default: `''`.
 ---@field path? string

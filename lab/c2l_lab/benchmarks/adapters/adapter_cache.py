@@ -1,4 +1,4 @@
-"""Adapters on disk for one run: exactly what was made, with the seconds it took. No format for anybody else."""
+"""Adapters in the work folder of a run, with the seconds each took. The format is private to `bench adapt`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 
 def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
-    """Write an adapter aside, then in place. StorageError if the disk refuses."""
+    """Write an adapter atomically. StorageError if that fails."""
     tensors: dict[str, Tensor] = {}
     if adapter.final_map is not None:
         tensors["final"] = adapter.final_map.contiguous()
     for name, pair in adapter.pairs.items():
         tensors[f"A.{name}"], tensors[f"B.{name}"] = pair.A.clone(), pair.B.clone()
     if adapter.knn is not None:
-        r = adapter.knn
-        numbers = torch.tensor([*r.gate.to_list(), r.strength], dtype=torch.float64)
-        tensors |= {"recall.ids": r.ids, "recall.keys": r.keys, "recall.basis": r.basis, "recall.trust": numbers}
+        memory = adapter.knn
+        numbers = torch.tensor([*memory.gate.to_list(), memory.strength], dtype=torch.float64)
+        tensors |= {
+            "recall.ids": memory.ids,
+            "recall.keys": memory.keys,
+            "recall.basis": memory.basis,
+            "recall.trust": numbers,
+        }
     scales = {name: pair.scale for name, pair in adapter.pairs.items()}
     about = {"base": adapter.base, "kind": adapter.kind, "scales": json.dumps(scales), "seconds": repr(seconds)}
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # shards may make the same adapter at the same time
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # several shards may write the same adapter
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, part, metadata=about)
@@ -40,23 +45,23 @@ def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
 
 
 def load_adapter(path: Path, base: str) -> tuple[Adapter, float]:
-    """The adapter of a file and the seconds it took. AdapterError if it is of another base or cannot be read."""
+    """The adapter in a file and the seconds it took. AdapterError if it is damaged or for another base model."""
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata()
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
         scales: dict[str, float] = json.loads(about["scales"])
         pairs = {name: LoraPair(tensors[f"A.{name}"], tensors[f"B.{name}"], scale) for name, scale in scales.items()}
-        found = Adapter(about["base"], about["kind"], tensors.get("final"), pairs, _recall(tensors))
+        found = Adapter(about["base"], about["kind"], tensors.get("final"), pairs, _knn_memory(tensors))
         seconds = float(about["seconds"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise AdapterError(f"The adapter {path.name} cannot be read ({error}); delete it.") from error
+        raise AdapterError(f"{path.name} is no adapter ({error}). Delete the file and run again.") from error
     if found.base != base:
-        raise AdapterError(f"The adapter {path.name} was made for another base model.")
+        raise AdapterError(f"The adapter {path.name} belongs to another base model.")
     return found, seconds
 
 
-def _recall(tensors: dict[str, Tensor]) -> KnnMemory | None:
+def _knn_memory(tensors: dict[str, Tensor]) -> KnnMemory | None:
     if "recall.ids" not in tensors:
         return None
     ids, keys, basis, numbers = (tensors[f"recall.{name}"] for name in ("ids", "keys", "basis", "trust"))

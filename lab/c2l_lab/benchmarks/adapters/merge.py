@@ -1,6 +1,6 @@
-"""Adapters as the engine runs them, for scoring: pairs merged into the weights, the final map on the hidden states.
+"""Adapters merged into the weights for scoring, and linear combinations of adapters.
 
-Sums of adapters (a mean, a point between two) are dense: ΔW itself, since the ranks of many pairs add up.
+A combination is dense: it stores ΔW itself, because the ranks of many pairs add up.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 @contextmanager
 def merged(model: BaseModel, adapter: Adapter | None) -> Iterator[None]:
-    """Put W + s·B A in place of every W that has a pair, rounded as the engine rounds it, while the block runs."""
-    kept: dict[str, Tensor] = {}
+    """Within the block, every W that has a pair is W + s·B A, rounded as in the engine."""
+    original: dict[str, Tensor] = {}
     try:
         for name, pair in (adapter.pairs if adapter else {}).items():
             linear = model.lm.get_submodule(name)
-            kept[name] = linear.weight.data
+            original[name] = linear.weight.data
             delta = (pair.scale * (pair.B.float() @ pair.A.float())).to(model.device)
-            linear.weight.data = (kept[name].float() + delta).to(kept[name].dtype)
+            linear.weight.data = (original[name].float() + delta).to(original[name].dtype)
         yield
     finally:
-        for name, weight in kept.items():
+        for name, weight in original.items():
             model.lm.get_submodule(name).weight.data = weight
 
 
@@ -41,7 +41,7 @@ def dense(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def total(adapters: Sequence[Adapter]) -> dict[str, Tensor]:
-    """The sum of their ΔW, in their order; an adapter that lacks a part adds nothing to it."""
+    """The sum of the adapters' ΔW, added in order."""
     sums: dict[str, Tensor] = {}
     for adapter in adapters:
         for name, delta in dense(adapter).items():
@@ -60,7 +60,7 @@ def combine(parts: Sequence[tuple[float, dict[str, Tensor]]], base: str, kind: s
 
 
 def cosine(a: Adapter, b: Adapter) -> float:
-    """Cosine of two adapters' ΔW (the final map's C counted as it is); 0 where one changes nothing."""
+    """The cosine of two adapters' ΔW, the final map included; 0 if one of them is zero."""
     product = 0.0
     if a.final_map is not None and b.final_map is not None:
         product += float((a.final_map.float() * b.final_map.float()).sum())

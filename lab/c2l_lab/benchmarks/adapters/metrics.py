@@ -1,7 +1,7 @@
-"""The parts of the table: each measures one method on one repository and gives plain values for a file.
+"""The metrics. Each function measures one method on one repository and returns values for a JSON file.
 
-Nothing here depends on what ran before: readings, decoders and windows are made anew or kept by content, so a unit
-gives the same figures in whatever leg or shard it runs. Times are the exception.
+Results do not depend on what ran before: embeddings, decoders and windows are made anew or cached by content, so a unit
+gives the same values in every run and shard. Times are the exception.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from c2l_lab.benchmarks.adapters import merge
 from c2l_lab.benchmarks.adapters.rest_of_line import Lines
 from c2l_lab.benchmarks.adapters.scoring import PREFIXES, Reader, read, windows
-from c2l_lab.benchmarks.methods.mean import mean_without
-from c2l_lab.benchmarks.methods.networked import Networked
+from c2l_lab.benchmarks.methods.hypernetworks import HypernetworkMethod
+from c2l_lab.benchmarks.methods.memory import mean_without
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Method
 from c2l_lab.benchmarks.repositories.cases import Case
 from c2l_lab.benchmarks.repositories.spans import names_of, spans_of
@@ -33,9 +33,14 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much is measured of a repository: tokens scored at the longest prefix and at each shorter one, of adapters
-    with pairs against others', for staleness; spans to be written at the longest prefix, at each shorter one, and under
-    states of every age."""
+    """Sample sizes in one repository.
+
+    scored, short_scored: tokens scored at the longest prefix and at each shorter one.
+    pair_scored: tokens scored to compare adapters that have LoRA pairs with those of other repositories.
+    aged: tokens scored for staleness.
+    spans, short_spans: spans completed at the longest prefix and at each shorter one.
+    aged_spans: spans completed under states of every age.
+    """
 
     scored: int = 4096
     short_scored: int = 1024
@@ -46,13 +51,13 @@ class Amounts:
     aged_spans: int = 12
 
     def at(self, prefix: int) -> int:
-        """Tokens scored at a prefix."""
+        """Tokens to score at a prefix."""
         return self.scored if prefix == LAST else self.short_scored
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the parts measure with."""
+    """The arguments that all metrics share."""
 
     model: BaseModel
     reader: Reader
@@ -62,24 +67,24 @@ class Bench:
 
 
 def loss(bench: Bench, case: Case, method: Method) -> Values:
-    """Loss with and without the method at each prefix, in nat/token."""
+    """Loss in nat/token with and without the method, at each prefix."""
     fitted = bench.adapters.fitted(method, case.name)
     found: Values = {"seconds": fitted.seconds, "norm": fitted.adapter.norm if fitted.adapter else 0.0}
     for prefix in PREFIXES:
-        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, bench.amounts.at(prefix))
-        base = bench.reader.loss(chosen, bare, None)
+        chosen, states = bench.reader.base_states(case.name, case.targets, prefix, bench.amounts.at(prefix))
+        base = bench.reader.loss(chosen, states, None)
         if fitted.context is None:
-            mine = bench.reader.loss(chosen, bare, fitted.adapter)
+            mine = bench.reader.loss(chosen, states, fitted.adapter)
         elif prefix:
             mine = mean_loss(bench.model, read(bench.model, chosen, fitted.context, fitted.budget), None)
         else:
-            continue  # nothing stands before the cursor that could be searched with
-        found[str(prefix)] = {"base": base, "loss": mine, "tokens": len(bare.targets)}
+            continue  # without a prefix there is no query
+        found[str(prefix)] = {"base": base, "loss": mine, "tokens": len(states.targets)}
     return found
 
 
 def line(bench: Bench, case: Case, method: Method) -> Values:
-    """Rests of lines under the method; by prefix, "1024" being as much of the file as fits."""
+    """Completions of the rest of a line, by prefix; prefix "1024" is as much of the file as fits."""
     fitted = bench.adapters.fitted(method, case.name)
     known = names_of(case.state.values())
     found: Values = {}
@@ -91,21 +96,24 @@ def line(bench: Bench, case: Case, method: Method) -> Values:
     return found
 
 
-def others(bench: Bench, case: Case, method: Method, rivals: Sequence[str]) -> Values:
-    """Own adapter against `rivals`' and against the others' mean; the way from the mean through the own one."""
+def others(bench: Bench, case: Case, method: Method, controls: Sequence[str]) -> Values:
+    """The repository's adapter against those of `controls` and against the mean of all others.
+
+    Also the losses along the line from the mean through the repository's adapter.
+    """
     own, mean = _adapter(bench.adapters.fitted(method, case.name)), mean_without(method, case.name, bench.adapters)
-    theirs = {name: _adapter(bench.adapters.fitted(method, name)) for name in rivals}
+    theirs = {name: _adapter(bench.adapters.fitted(method, name)) for name in controls}
     pairs = bool(own.pairs)
     found: Values = {"cosine": {name: merge.cosine(own, adapter) for name, adapter in theirs.items()}}
     for prefix in [LAST] if pairs else PREFIXES:
         most = bench.amounts.pair_scored if pairs else bench.amounts.at(prefix)
-        chosen, bare = bench.reader.bare(case.name, case.targets, prefix, most)
-        score = _scorer(bench, chosen, bare)
+        chosen, states = bench.reader.base_states(case.name, case.targets, prefix, most)
+        score = _scorer(bench, chosen, states)
         cell: Values = {"base": score(None), "own": score(own), "mean": score(mean)}
         cell["others"] = {name: score(adapter) for name, adapter in theirs.items()}
         found[str(prefix)] = cell
         if prefix == LAST:
-            control = rivals[-1]
+            control = controls[-1]
             ends = {"own": (own, cell["own"]), "other": (theirs[control], cell["others"][control])}
             found["lambda"] = {
                 side: [
@@ -118,17 +126,17 @@ def others(bench: Bench, case: Case, method: Method, rivals: Sequence[str]) -> V
 
 
 def ages(bench: Bench, case: Case, method: Method) -> Values:
-    """Loss and rests of lines in the newest targets under states of all ages, and under one that followed them."""
-    if not isinstance(method, Networked):
+    """Loss and completions in the newest targets, under states of every age and under a state updated through all."""
+    if not isinstance(method, HypernetworkMethod):
         return {}
-    follower = method.follower(case)
-    follower.meet([*case.states.values(), *case.trails.values()])
+    builder = method.builder(case)
+    builder.embed_all([*case.states.values(), *case.trails.values()])
     scored = {path: case.targets[path] for path in case.newest}
     oldest_first = [case.trails[age] for age in sorted(case.trails, reverse=True)]
-    made = {str(age): follower.adapter(follower.snapshot(texts)) for age, texts in sorted(case.trails.items())}
-    made["followed"] = follower.adapter(follower.followed(oldest_first))
+    made = {str(age): builder.adapter(builder.snapshot(texts)) for age, texts in sorted(case.trails.items())}
+    made["followed"] = builder.adapter(builder.replayed(oldest_first))
     since = [case.trails[age] for age in sorted(case.trails, reverse=True) if age <= 20]
-    made["followed20"] = follower.adapter(follower.followed(since))
+    made["followed20"] = builder.adapter(builder.replayed(since))
     chosen = windows(bench.model, scored, 256, bench.amounts.aged)
     score = _scorer(bench, chosen, read(bench.model, chosen))
     found: Values = {"base": score(None), "loss": {age: score(adapter) for age, adapter in made.items()}}
@@ -136,7 +144,7 @@ def ages(bench: Bench, case: Case, method: Method) -> Values:
     found["changed"] = {
         str(age): sum(now.get(path) != text for path, text in texts.items()) for age, texts in case.trails.items()
     }
-    if not made["0"].pairs:  # pairs would need the prompt read anew for each
+    if not made["0"].pairs:  # LoRA pairs would need a new forward pass of the prompt for each
         spans = spans_of(scored, names_of(case.trails[0].values()), bench.amounts.aged_spans)
         found["exact"] = {
             age: [answer.exact for answer in bench.lines.ask(scored, spans, adapter)] for age, adapter in made.items()
@@ -145,26 +153,26 @@ def ages(bench: Bench, case: Case, method: Method) -> Values:
 
 
 def rename(bench: Bench, case: Case, method: Method) -> Values:
-    """Log-likelihood, in its callers, of a new name for something the state defines: before, after, and reverted."""
+    """Log-likelihood at its callers of a new name for a definition: before the rename, after it, and reverted."""
     chosen = renamed(case)
-    if not isinstance(method, Networked) or chosen is None:
+    if not isinstance(method, HypernetworkMethod) or chosen is None:
         return {}
     old, new = chosen
-    follower = method.follower(case)
-    follower.meet([*case.states.values(), *case.trails.values()])
+    builder = method.builder(case)
+    builder.embed_all([*case.states.values(), *case.trails.values()])
     there = {path: _replaced(text, old, new) for path, text in case.state.items()}
-    before = follower.snapshot(case.state)
-    after = follower.changed(before, case.state, there)
-    back = follower.changed(after, there, case.state)
+    before = builder.snapshot(case.state)
+    after = builder.changed(before, case.state, there)
+    back = builder.changed(after, there, case.state)
     sites = [(_without(text[: m.start()], old), new) for text in case.targets.values() for m in _first(text, old)]
     found: Values = {"old": old, "new": new, "sites": len(sites)}
     for name, state in (("before", before), ("after", after), ("reverted", back)):
-        found[name] = _likelihood(bench.model, sites, follower.adapter(state))
+        found[name] = _likelihood(bench.model, sites, builder.adapter(state))
     return found
 
 
 def renamed(case: Case) -> tuple[str, str] | None:
-    """The name that the state defines and most targets use, and one that the repository does not know."""
+    """The name defined in the state that most targets use, and a new name that does not occur in the repository."""
     known = names_of([*case.state.values(), *case.targets.values()])
     counts: dict[str, int] = {}
     for text in case.state.values():
@@ -185,8 +193,8 @@ def _adapter(fitted: Fitted) -> Adapter:
     return fitted.adapter
 
 
-def _scorer(bench: Bench, chosen: Any, bare: Any) -> Any:  # noqa: ANN401 - a closure over windows and their states
-    return lambda adapter: bench.reader.loss(chosen, bare, adapter)
+def _scorer(bench: Bench, chosen: Any, states: Any) -> Any:  # noqa: ANN401 - a closure over windows and their states
+    return lambda adapter: bench.reader.loss(chosen, states, adapter)
 
 
 def _between(mean: Adapter, one: Adapter, step: float) -> Adapter:
@@ -194,13 +202,13 @@ def _between(mean: Adapter, one: Adapter, step: float) -> Adapter:
 
 
 def _first(text: str, name: str) -> list[re.Match[str]]:
-    """Where a file calls a name for the first time."""
+    """The first call of a name in a file, as a list of at most one match."""
     called = re.search(rf"(?<!\w)(?<!def )(?<!class ){re.escape(name)}(?=\()", text)
     return [] if called is None else [called]
 
 
 def _without(text: str, name: str) -> str:
-    """A text without the lines that say a name: neither the old one nor the new one stands before the call."""
+    """A text without the lines that contain a name; the last line, with the call, stays."""
     lines = text.splitlines(keepends=True)
     return "".join(part for part in lines[:-1] if not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", part)) + (
         lines[-1] if lines else ""
@@ -213,7 +221,7 @@ def _replaced(text: str, old: str, new: str) -> str:
 
 @torch.inference_mode()
 def _likelihood(model: BaseModel, sites: Sequence[tuple[str, str]], adapter: Adapter) -> float:
-    """Mean over the sites of the name's log-probability after up to 256 tokens of the text before it."""
+    """The mean log-probability of the name over the sites, each after up to 256 tokens of the text before it."""
     if not sites:
         return float("nan")
     total = 0.0

@@ -1,4 +1,4 @@
-"""The line track: the rest of a line, written by the engine's own prompt builder, decoder and stop rules."""
+"""Completes the rest of a line with the prompt, decoder and stop rules of the engine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 
 NEW_TOKENS = 32
-_PATIENCE_MS = 600_000  # no answer is cut short by the clock: figures must not depend on the machine
+_PATIENCE_MS = 600_000  # results must not depend on the speed of the machine
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion against what stands there."""
+    """One completion compared with the text in the file."""
 
     stratum: str
     exact: bool
@@ -32,12 +32,12 @@ class Answer:
     text: str
 
     def plain(self) -> dict[str, Any]:
-        """As it is written to a file."""
+        """The fields, for JSON."""
         return dict(vars(self))
 
 
 class Lines:
-    """Asks for spans under adapters and contexts; one decoder, whose KV is dropped between methods."""
+    """Completes spans with adapters and contexts. The decoder's KV cache is cleared between methods."""
 
     def __init__(self, model: BaseModel, max_tokens: int = 1536) -> None:
         self._model, self._max_tokens = model, max_tokens
@@ -54,9 +54,10 @@ class Lines:
         budget: int = 0,
         seen: int | None = None,
     ) -> list[Answer]:
-        """The answers at some spans, in order; a context of at most `budget` tokens goes before the file's text.
+        """The completions of some spans, in order.
 
-        `seen`: tokens of the file before the span's line that are shown (None: as many as fit).
+        context, budget: text to put before the prompt, and its maximum in tokens.
+        seen: tokens of the file above the span's line that are in the prompt; None: as many as fit.
         """
         if adapter is not None:
             adapter.check(self._model)
@@ -67,8 +68,8 @@ class Lines:
         finally:
             self._slot.activate(None)
 
-    def _one(self, text: str, span: Span, context: Context | None, budget: int, seen: int | None) -> Answer:
-        prefix, suffix = text[: span.start], text[span.end :]
+    def _one(self, document: str, span: Span, context: Context | None, budget: int, seen: int | None) -> Answer:
+        prefix, suffix = document[: span.start], document[span.end :]
         if seen is not None:
             above = prefix.rfind("\n") + 1
             ids = self._model.encode(prefix[:above])
@@ -80,20 +81,20 @@ class Lines:
             max_new_tokens=NEW_TOKENS, max_latency_ms=_PATIENCE_MS, max_context_tokens=self._max_tokens,
         )  # fmt: skip
         found = self._completer.complete(request, generation=0, kv_key="", cancelled=lambda: False)
-        said = found.texts[0].partition("\n")[0].rstrip() if found.texts else ""
-        truth = text[span.start : span.end].rstrip()
-        similarity = difflib.SequenceMatcher(None, said, truth, autojunk=False).ratio()
-        return Answer(span.stratum, said == truth, similarity, found.ms.total, found.prompt_tokens, said)
+        text = found.texts[0].partition("\n")[0].rstrip() if found.texts else ""
+        truth = document[span.start : span.end].rstrip()
+        similarity = difflib.SequenceMatcher(None, text, truth, autojunk=False).ratio()
+        return Answer(span.stratum, text == truth, similarity, found.ms.total, found.prompt_tokens, text)
 
-    def _before(self, given: str, prefix: str, suffix: str, budget: int) -> str:
-        """A context and as much of the prefix as still fits beside it: the context takes its room from the prefix."""
-        if not given:
+    def _before(self, context: str, prefix: str, suffix: str, budget: int) -> str:
+        """A context followed by the end of the prefix that still fits the prompt."""
+        if not context:
             return prefix
         model = self._model
         room = max(16, min(self._max_tokens, model.max_context - NEW_TOKENS) - 4)
         if model.fim is not None and suffix.strip():
             room -= max(int(room * (1 - PREFIX_SHARE)), 1)
-        ids = model.encode(given)[:budget]
-        given = model.decode(ids).rstrip("\n") + "\n"
-        kept = model.encode(prefix)[-max(16, room - len(ids) - 8) :]
-        return given + model.decode(kept)
+        ids = model.encode(context)[:budget]
+        context = model.decode(ids).rstrip("\n") + "\n"
+        rest = model.encode(prefix)[-max(16, room - len(ids) - 8) :]
+        return context + model.decode(rest)

@@ -1,11 +1,12 @@
-"""The run of the adapter table: small units of work, each a file, in any legs and shards.
+"""The units of `bench adapt`. Each unit is one file, so a run can be stopped, continued and sharded.
 
-    WORK/cases/NAME-….json          a repository's case          WORK/adapters/METHOD/NAME-….safetensors
-    WORK/units/NAME/METHOD.PART-….json   one method, one repository, one part of the table
+    WORK/cases/NAME-….json                   the case of a repository
+    WORK/adapters/METHOD/NAME-….safetensors  an adapter
+    WORK/units/NAME/METHOD.PART-….json       one metric of one method on one repository
 
-A file's name holds a digest of everything its content depends on, so a changed model, method or size never meets an old
-result. Files are written aside and renamed. A shard does its share of the units; whatever a unit needs of another
-repository (its case, its adapter) it takes from the folder, or makes again.
+A file name contains a digest of everything that the content depends on, so results of another model, method or size are
+never used. Files are written under a temporary name and renamed. A shard runs its share of the units. What a unit needs
+of another repository (its case, its adapter) is taken from the folder or made.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ from c2l_lab.corpus import corpus
 from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.lm.base import BaseModel
 
-RULES = 2  # part of every unit's name: raise when a measurement changes its meaning
+RULES = 2  # part of every unit's file name; increase it when a metric changes
 OTHERS, NEAREST = 15, 5
 PARTS = ("loss", "line", "ages", "rename", "others")
-"""What can be measured of a method; the last compares repositories."""
+"""The metrics, as they appear in file names. `others` compares repositories."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One method, one repository, one part."""
+    """One metric (part) of one method on one repository."""
 
     repository: str
     method: str
@@ -53,7 +54,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. `mirror` None: the corpus' files, without a past. `without`: parts left out, as METHOD.PART."""
+    """What to run. Without `mirror`, the files of the corpus are used and there is no history.
+
+    without: parts to skip, as METHOD.PART.
+    """
 
     corpus: Path
     mirror: Path | None
@@ -65,7 +69,7 @@ class Plan:
 
 
 class Repositories:
-    """The cases of the compared repositories: the first of the corpus that have enough text."""
+    """The cases of the compared repositories: the first ones of the corpus with enough text."""
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
         self._plan, self._held = plan, dict[str, Case]()
@@ -76,10 +80,10 @@ class Repositories:
         self.refused: dict[str, str] = {}
         self.names = list(self._choose(say))
         if len(self.names) < 2:
-            raise CorpusError(f"At least two repositories with enough text are needed: {self.refused}.")
+            raise CorpusError(f"At least two repositories with enough text are needed. Skipped: {self.refused}.")
 
     def __getitem__(self, name: str) -> Case:
-        """A repository's case, from the folder or made."""
+        """The case of a repository, from its file or built now."""
         if name not in self._held:
             found = self._made(name)
             if isinstance(found, str):
@@ -95,7 +99,7 @@ class Repositories:
             found = self._made(name)
             if isinstance(found, str):
                 self.refused[name] = found
-                say(f"{name}: left out, {found}")
+                say(f"{name}: skipped, {found}")
                 continue
             self._held[name] = found
             chosen += 1
@@ -105,7 +109,11 @@ class Repositories:
         commit = self._commits[name]
         past = "past" if self._plan.mirror else "now"
         about = f"{cases.RULES} {self._data} {commit} {past} {asdict(self._plan.sizes)}"
-        folder, stem = self._plan.work / "cases", f"{plain(name)}-{short(about)}"  # a name may hold dots: no suffixes
+        folder, stem = (
+            self._plan.work / "cases",
+            f"{plain(name)}-{short(about)}",
+        )
+        # No with_suffix: a name may contain dots.
         made, refused = folder / f"{stem}.json", folder / f"{stem}.txt"
         if made.is_file():
             return cases.load(made)
@@ -133,8 +141,8 @@ class Repositories:
         return self._texts
 
 
-class Shelf:
-    """`Adapters` in the work folder."""
+class AdapterStore:
+    """The adapters in the work folder; implements `Adapters`."""
 
     def __init__(self, model: BaseModel, plan: Plan, repositories: Repositories) -> None:
         self._model, self._plan, self._repositories = model, plan, repositories
@@ -142,7 +150,7 @@ class Shelf:
         self.names: Sequence[str] = repositories.names
 
     def fitted(self, method: Method, name: str) -> Fitted:
-        """From the folder, or made and put there; contexts and what changes nothing are made again each time."""
+        """The result of a method, from its file or made now. Only adapters are stored."""
         case = self._repositories[name]
         pool = "".join(self._repositories[other].digest for other in self.names) if method.name == "mean" else ""
         key = short(f"{RULES} {self._model.digest} {method.digest} {case.digest} {pool}")
@@ -167,23 +175,23 @@ class Run:
         self.model, self.plan = model, plan
         self.methods = {method.name: method for method in methods}
         self.repositories = Repositories(plan, say)
-        shelf = Shelf(model, plan, self.repositories)
-        self._bench = Bench(model, Reader(model), Lines(model), shelf, plan.amounts)
-        self._rivals: dict[str, list[str]] = {}
+        store = AdapterStore(model, plan, self.repositories)
+        self._bench = Bench(model, Reader(model), Lines(model), store, plan.amounts)
+        self._controls: dict[str, list[str]] = {}
 
     def units(self) -> list[Unit]:
-        """All of them: first what needs a repository alone, then what compares repositories."""
+        """All units: first those of one repository alone, then those that compare repositories."""
         names, found = self.repositories.names, list[Unit]()
         for part in PARTS[:-1]:
             found += [Unit(name, m.name, part) for name in names for m in self.methods.values() if _has(m, part)]
         order = {name: index for index, name in enumerate(names)}
         pooled = [unit for unit in found if unit.method == "mean"]
         found = sorted((unit for unit in found if unit.method != "mean"), key=lambda unit: order[unit.repository])
-        compared = [Unit(name, m.name, "others") for m in self.methods.values() if m.own for name in names]
+        compared = [Unit(name, m.name, "others") for m in self.methods.values() if m.per_repository for name in names]
         return [u for u in (*found, *pooled, *compared) if f"{u.method}.{u.part}" not in self.plan.without]
 
     def file(self, unit: Unit) -> Path:
-        """Where a unit's result is."""
+        """The result file of a unit."""
         method, case = self.methods[unit.method], self.repositories[unit.repository]
         pool = "".join(self.repositories[name].digest for name in self.repositories.names)
         about = f"{RULES} {self.model.digest} {method.digest} {case.digest} {asdict(self.plan.amounts)} "
@@ -191,7 +199,7 @@ class Run:
         return self.plan.work / "units" / plain(unit.repository) / f"{unit.method}.{unit.part}-{short(about)}.json"
 
     def share(self, shard: tuple[int, int]) -> list[Unit]:
-        """The units of shard (i, n), 0 ≤ i < n: whole repositories, so that what is read of one is read once."""
+        """The units of shard (i, n), 0 ≤ i < n. A shard has whole repositories, so that each is embedded once."""
         place = {name: index for index, name in enumerate(self.repositories.names)}
         return [unit for unit in self.units() if place[unit.repository] % shard[1] == shard[0]]
 
@@ -207,22 +215,22 @@ class Run:
         return values
 
     def results(self) -> dict[Unit, Values]:
-        """All results. CorpusError if some are not there yet."""
+        """All results. CorpusError if some are missing."""
         missing = [unit for unit in self.units() if not self.file(unit).is_file()]
         if missing:
-            raise CorpusError(f"{len(missing)} units are not measured yet, e.g. {missing[0]}; run the other shards.")
+            raise CorpusError(f"{len(missing)} units have not run, e.g. {missing[0]}. Run the other shards first.")
         return {unit: self.do(unit) for unit in self.units()}
 
-    def rivals(self, name: str) -> list[str]:
-        """The repositories whose adapters are the control: the nearest by the names they use, then some at random."""
-        if not self._rivals:
-            self._rivals = rivals({other: self.repositories[other] for other in self.repositories.names})
-        return self._rivals[name]
+    def controls(self, name: str) -> list[str]:
+        """The repositories whose adapters are the controls: the nearest by the names they use, then random ones."""
+        if not self._controls:
+            self._controls = controls({other: self.repositories[other] for other in self.repositories.names})
+        return self._controls[name]
 
     def _measure(self, unit: Unit) -> Values:
         case, method = self.repositories[unit.repository], self.methods[unit.method]
         if unit.part == "others":
-            return metrics.others(self._bench, case, method, self.rivals(unit.repository))
+            return metrics.others(self._bench, case, method, self.controls(unit.repository))
         measures: dict[str, Callable[[Bench, Case, Method], Values]] = {
             "loss": metrics.loss, "line": metrics.line, "ages": metrics.ages, "rename": metrics.rename,
         }  # fmt: skip
@@ -230,11 +238,11 @@ class Run:
 
 
 def _has(method: Method, part: str) -> bool:
-    return part in ("loss", "line") or (method.network is not None and method.own)
+    return part in ("loss", "line") or (method.network is not None and method.per_repository)
 
 
-def rivals(found: Mapping[str, Case], seed: int = 0) -> dict[str, list[str]]:
-    """For each repository the NEAREST others by tf-idf of their states' names, and random ones up to OTHERS."""
+def controls(found: Mapping[str, Case], seed: int = 0) -> dict[str, list[str]]:
+    """For each repository, the NEAREST others by tf-idf of the names in their states, and random ones up to OTHERS."""
     counts = {
         name: Counter(w for text in case.state.values() for w in names_of([text])) for name, case in found.items()
     }
@@ -255,17 +263,17 @@ def rivals(found: Mapping[str, Case], seed: int = 0) -> dict[str, list[str]]:
 
 
 def plain(name: str) -> str:
-    """A repository's name as a file's."""
+    """A repository name as a file name."""
     return name.replace("/", "+")
 
 
 def short(text: str) -> str:
-    """A digest for a file's name."""
+    """A digest for a file name."""
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 def write(file: Path, text: str) -> None:
-    """Write aside, then in place. CorpusError if the disk refuses."""
+    """Write a file atomically. CorpusError if that fails."""
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

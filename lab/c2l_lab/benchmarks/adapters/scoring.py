@@ -1,7 +1,7 @@
-"""Loss of held-out text: windows of WINDOW tokens behind a prefix of the same file, under an adapter or a context.
+"""The loss of held-out text, in windows of WINDOW tokens after a prefix of the same file.
 
-The prefixes are named 0, 256 and 1024; one that does not fit the model's positions beside the window is cut to what
-fits (768 of a model of 1024). A context takes its room from the prefix, so no method sees more tokens than another.
+The prefixes are named 0, 256 and 1024. A prefix that does not fit the model beside the window is cut: 1024 becomes 768
+for a model of 1,024 positions. A context replaces part of the prefix, so every method has the same number of tokens.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
 
-LEAST = 16
-"""Scored tokens below which a window is left out."""
+MIN_SCORED = 16
+"""Windows with fewer scored tokens are skipped."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Token ids of a file's part: `seen` that are read only, then those that are scored."""
+    """Token ids of an excerpt of a file: `seen` unscored tokens, then the scored ones."""
 
     path: str
     ids: list[int]
@@ -32,22 +32,22 @@ class Window:
 
 
 Context = Callable[[str, str], str]
-"""(text before, path) → text put in front of a prompt; may be empty."""
+"""(text before the cursor, path) → text to put before the prompt; may be empty."""
 
 
 def prefix_of(model: BaseModel, prefix: int) -> int:
-    """The tokens that a prefix of this name really has."""
+    """The number of tokens of the prefix with this name."""
     return max(0, min(prefix, model.max_context - WINDOW))
 
 
 def windows(model: BaseModel, targets: Mapping[str, str], prefix: int, most: int) -> list[Window]:
-    """Windows from all files in turn, together at most `most` scored tokens."""
+    """Windows taken from all files in turn, with about `most` scored tokens in total."""
     seen = prefix_of(model, prefix)
     queues: list[list[Window]] = []
     for path in sorted(targets):
         ids = [model.start_id, *model.encode(targets[path])]
         cut = [ids[at : at + seen + WINDOW + 1] for at in range(0, max(1, len(ids) - seen - 1), WINDOW)]
-        queues.append([Window(path, part, seen) for part in cut if len(part) >= seen + 1 + LEAST])
+        queues.append([Window(path, part, seen) for part in cut if len(part) >= seen + 1 + MIN_SCORED])
     chosen: list[Window] = []
     total = 0
     for turn in range(max(map(len, queues), default=0)):
@@ -60,7 +60,7 @@ def windows(model: BaseModel, targets: Mapping[str, str], prefix: int, most: int
 
 @torch.inference_mode()
 def read(model: BaseModel, chosen: Sequence[Window], context: Context | None = None, budget: int = 0) -> ScoredText:
-    """Final hidden states and next tokens of the scored positions, under whatever weights the model has now."""
+    """Final hidden states and next tokens at the scored positions, with the model's current weights."""
     hidden: list[Tensor] = []
     targets: list[Tensor] = []
     before: list[Sequence[int]] = []
@@ -76,39 +76,41 @@ def read(model: BaseModel, chosen: Sequence[Window], context: Context | None = N
 
 
 def with_context(model: BaseModel, window: Window, context: Context, budget: int) -> tuple[list[int], int]:
-    """A window's ids behind a context of at most `budget` tokens, and how many of them are read only."""
+    """The ids of a window after a context of at most `budget` tokens, and the number of unscored ids."""
     before, scored = window.ids[: window.seen + 1], window.ids[window.seen + 1 :]
     text = context(model.decode(before), window.path) if window.seen else ""
     if not text:
         return window.ids, window.seen
-    given = [model.start_id, *model.encode(text)[:budget]]
-    room = max(1, model.max_context - WINDOW - len(given))
+    head = [model.start_id, *model.encode(text)[:budget]]
+    room = max(1, model.max_context - WINDOW - len(head))
     before = before[-room:]
-    return [*given, *before, *scored], len(given) + len(before) - 1
+    return [*head, *before, *scored], len(head) + len(before) - 1
 
 
 class Reader:
-    """Hidden states of the bare model by case and prefix, kept for the case in work: final maps need no more."""
+    """Hidden states of the base model by prefix, cached for one case. A final map needs nothing else."""
 
     def __init__(self, model: BaseModel) -> None:
         self.model = model
         self._key = ""
-        self._held: dict[tuple[int, int], tuple[list[Window], ScoredText]] = {}
+        self._cached: dict[tuple[int, int], tuple[list[Window], ScoredText]] = {}
 
-    def bare(self, key: str, targets: Mapping[str, str], prefix: int, most: int) -> tuple[list[Window], ScoredText]:
-        """Windows of a case (named by `key`) and their states."""
+    def base_states(
+        self, key: str, targets: Mapping[str, str], prefix: int, most: int
+    ) -> tuple[list[Window], ScoredText]:
+        """The windows of a case (named by `key`) and their hidden states."""
         if key != self._key:
-            self._key, self._held = key, {}
-        if (prefix, most) not in self._held:
+            self._key, self._cached = key, {}
+        if (prefix, most) not in self._cached:
             chosen = windows(self.model, targets, prefix, most)
-            self._held[prefix, most] = chosen, read(self.model, chosen)
-        return self._held[prefix, most]
+            self._cached[prefix, most] = chosen, read(self.model, chosen)
+        return self._cached[prefix, most]
 
-    def loss(self, chosen: Sequence[Window], bare: ScoredText, adapter: Adapter | None) -> float:
+    def loss(self, chosen: Sequence[Window], states: ScoredText, adapter: Adapter | None) -> float:
         """Mean loss in nat/token under an adapter."""
         if adapter is None:
-            return mean_loss(self.model, bare, None)
-        scored = bare
+            return mean_loss(self.model, states, None)
+        scored = states
         if adapter.pairs:
             with merged(self.model, adapter):
                 scored = read(self.model, chosen)

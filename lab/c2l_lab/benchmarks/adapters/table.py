@@ -1,4 +1,4 @@
-"""From the units' values to the rows of the table. Unit of statistics: the repository."""
+"""Turns the results of the units into rows. Intervals are bootstrap intervals over repositories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COST_BAR = 1 / 50
 
 
 class Results:
-    """The values by part, method and repository."""
+    """The results, by part, method and repository."""
 
     def __init__(self, values: Mapping[Unit, Values]) -> None:
         self._values = values
@@ -28,11 +28,11 @@ class Results:
         self.repositories = list(dict.fromkeys(unit.repository for unit in values))
 
     def of(self, part: str, method: str) -> dict[str, Values]:
-        """Repository → values of a part."""
+        """Repository → result of a part."""
         return {u.repository: v for u, v in self._values.items() if (u.part, u.method) == (part, method)}
 
     def gains(self, method: str, prefix: int) -> dict[str, float]:
-        """Repository → loss change against the bare model at a prefix."""
+        """Repository → change of the loss against the base model, at a prefix."""
         found = self.of("loss", method)
         return {
             name: value[str(prefix)]["loss"] - value[str(prefix)]["base"]
@@ -41,17 +41,17 @@ class Results:
         }
 
     def lines(self, method: str, key: str, stratum: str = "", prefix: int = LAST) -> dict[str, float]:
-        """Repository → mean of a key of its answers at a prefix, of one stratum or all."""
+        """Repository → mean of a field of its completions at a prefix, over one stratum or all."""
         means = {}
         for name, value in self.of("line", method).items():
-            kept = [float(a[key]) for a in value[str(prefix)] if not stratum or a["stratum"] == stratum]
-            if kept:
-                means[name] = float(np.mean(kept))
+            chosen = [float(a[key]) for a in value[str(prefix)] if not stratum or a["stratum"] == stratum]
+            if chosen:
+                means[name] = float(np.mean(chosen))
         return means
 
 
 def rows(results: Results) -> list[Row]:
-    """All rows, in the order of the methods."""
+    """All rows, by method."""
     found: list[Row] = []
     for method in results.methods:
         found += _loss(results, method)
@@ -79,22 +79,22 @@ def _loss(results: Results, method: str) -> list[Row]:
 
 
 def _ceiling(results: Results, method: str) -> list[Row]:
-    """The method's gain as a share of the per-repository LoRA's: ratio of the means over the same repositories."""
+    """The gain of a method divided by the gain of the per-repository LoRA, both means over the same repositories."""
     mine, top = results.gains(method, LAST), results.gains(CEILING, LAST)
     names = [name for name in mine if name in top]
     if method == CEILING or not names:
         return []
     value, low, high = ratio([mine[name] for name in names], [top[name] for name in names])
     if value is None:
-        reason = f"{CEILING} gains nothing to compare with"
+        reason = f"{CEILING} has no gain"
         return [Row(f"ceiling_fraction/prefix{LAST}", method, float("nan"), unit=reason, bar="≥ 1", holds=None)]
     return [Row(f"ceiling_fraction/prefix{LAST}", method, value, low, high, "of 1", bar="≥ 1", holds=value >= 1.0)]
 
 
 def ratio(above: Sequence[float], below: Sequence[float], seed: int = 0) -> tuple[float | None, float, float]:
-    """Mean of `above` over mean of `below` and its 95 % bootstrap interval over repositories; None if `below` is ≥ 0.
+    """The mean of `above` divided by the mean of `below`, and its 95 % bootstrap interval over repositories.
 
-    Both are loss changes: less than nothing is a gain.
+    Both are changes of the loss, so a gain is negative. The value is None if the mean of `below` is not negative.
     """
     a, b = np.asarray(above), np.asarray(below)
     if b.mean() >= 0:
@@ -117,7 +117,7 @@ def _lines(results: Results, method: str) -> list[Row]:
 
 
 def _written(results: Results, method: str, measure: tuple[str, str], tag: str, stratum: str, prefix: int) -> list[Row]:
-    """A measure of the answers, and what it is above the bare model's on the same spans."""
+    """A metric of the completions, and its difference to the base model on the same spans."""
     name, key = measure
     mine, base = results.lines(method, key, stratum, prefix), results.lines("base", key, stratum, prefix)
     if not mine:
@@ -132,7 +132,7 @@ def _written(results: Results, method: str, measure: tuple[str, str], tag: str, 
 
 
 def conditioning(values: Mapping[str, Values], method: str) -> list[Row]:
-    """Own adapter against the others' and their mean."""
+    """The repository's adapter against those of other repositories and their mean."""
     found: list[Row] = []
     for prefix in PREFIXES:
         cells = [value[str(prefix)] for value in values.values() if str(prefix) in value]
@@ -154,27 +154,10 @@ def conditioning(values: Mapping[str, Values], method: str) -> list[Row]:
 
 
 def rank_of(cell: Mapping[str, Any]) -> float:
-    """Place of the own adapter among all, 1 is best; ties share the mean of their places."""
+    """The rank of the repository's adapter, 1 is best; ties share the mean rank."""
     others = list(cell["others"].values())
     better, same = sum(o < cell["own"] for o in others), sum(o == cell["own"] for o in others)
     return 1 + better + same / 2
-
-
-def shuffled(values: Mapping[str, Values], seed: int) -> dict[str, Values]:
-    """The same values with the label "own" given to any of the compared adapters: what chance gives."""
-    dice = np.random.default_rng(seed)
-    out: dict[str, Values] = {}
-    for name, value in values.items():
-        cells = {}
-        for prefix in map(str, PREFIXES):
-            if prefix in value:
-                cell = value[prefix]
-                losses = [cell["own"], *cell["others"].values()]
-                own = int(dice.integers(len(losses)))
-                rest = [loss for i, loss in enumerate(losses) if i != own]
-                cells[prefix] = {**cell, "own": losses[own], "others": dict(zip(cell["others"], rest, strict=True))}
-        out[name] = {**value, **cells}
-    return out
 
 
 def _tracking(results: Results, method: str) -> list[Row]:
@@ -229,7 +212,7 @@ def _costs(results: Results, method: str) -> list[Row]:
 
 
 def _worth(results: Results, method: str) -> list[Row]:
-    """Gain for each millisecond of a request: nat/token below the bare model, over what the request takes."""
+    """The gain per millisecond of a request: nat/token below the base model, divided by the time of a request."""
     worth = {}
     for one in (method, RETRIEVAL):
         gains, times = results.gains(one, LAST), results.lines(one, "ms")

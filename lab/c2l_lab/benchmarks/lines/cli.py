@@ -1,4 +1,4 @@
-"""The commands `c2l-lsp bench lines` and `bench scaling`. Importing this module loads no torch."""
+"""The commands `c2l-lab bench lines`, `scaling` and `vocabulary`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ if TYPE_CHECKING:
     from c2l_lsp.model.lm.base import BaseModel
 
 PLANNED = (("nano", 4.72e6, 60e6), ("nano", 4.72e6, 250e6), ("small", 25.2e6, 500e6), ("small", 25.2e6, 1000e6))
-"""Runs whose loss is predicted: size, weights without embeddings, tokens."""
+"""Planned runs to predict: size, parameters without embeddings, tokens."""
 
 
 def bench_lines(
-    corpus: Annotated[Path, typer.Option("--corpus", help="A built corpus of repositories never trained on.")],
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: c2l-nano.")] = "",
+    corpus: Annotated[Path, typer.Option("--corpus", help="Corpus of held-out repositories.")],
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder. Default: c2l-nano.")] = "",
     train: Annotated[
-        Path | None, typer.Option("--train", help="The training corpus: adds the 5-gram with a cache.")
+        Path | None, typer.Option("--train", help="Training corpus; adds the cached 5-gram as a baseline.")
     ] = None,
-    repositories: Annotated[int, typer.Option("--repos", help="How many repositories.")] = 32,
-    tasks: Annotated[int, typer.Option(help="Holes of each kind in a repository.")] = 16,
-    tokens: Annotated[int, typer.Option(help="Tokens of a repository scored for bits per byte.")] = 6000,
-    gram_tokens: Annotated[int, typer.Option(help="Tokens the 5-gram counts.")] = 20_000_000,
-    cache_share: Annotated[float, typer.Option(help="Share of its cache (0.5 was best on tuning text).")] = 0.5,
+    repositories: Annotated[int, typer.Option("--repos", help="Number of repositories.")] = 32,
+    tasks: Annotated[int, typer.Option(help="Holes of each kind per repository.")] = 16,
+    tokens: Annotated[int, typer.Option(help="Tokens per repository for bits per byte.")] = 6000,
+    gram_tokens: Annotated[int, typer.Option(help="Training tokens of the 5-gram.")] = 20_000_000,
+    cache_share: Annotated[
+        float, typer.Option(help="Weight of the 5-gram's cache (0.5 was best on tuning text).")
+    ] = 0.5,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     work: Annotated[
-        Path | None, typer.Option("--work", help="Folder of what was measured: the same command goes on from there.")
+        Path | None, typer.Option("--work", help="Folder for intermediate results; the same command continues.")
     ] = None,
-    shard: Annotated[str, typer.Option(help="i/n: measure the i-th of n shares into --work, and tell nothing.")] = "",
-    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
+    shard: Annotated[str, typer.Option(help="i/n: run the i-th of n shards into --work, without a report.")] = "",
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write rows and manifest to this file.")] = None,
 ) -> None:
-    """A base model without adapter: bits per byte and holes filled exactly, against a cached 5-gram."""
+    """Measure a base model without adapter: bits per byte and completion of holes, against a cached 5-gram."""
     import datetime as dt
 
     from c2l_lab.benchmarks import stats
     from c2l_lab.benchmarks.lines import automatic, holes
-    from c2l_lab.benchmarks.result_cache import Kept, share
+    from c2l_lab.benchmarks.result_cache import ResultCache, share
     from c2l_lab.corpus import corpus as corpora
     from c2l_lsp.config import Model, Settings
     from c2l_lsp.model.lm import base
@@ -55,28 +57,28 @@ def bench_lines(
     repos = holes.repositories(corpora.documents(corpus), repositories)
     mine = dict(list(repos.items())[number::of])
 
-    def kept_as(kind: str) -> Kept:
-        return Kept(work / f"{kind}-{loaded.digest}.jsonl" if work is not None else None)
+    def cache_for(kind: str) -> ResultCache:
+        return ResultCache(work / f"{kind}-{loaded.digest}.jsonl" if work is not None else None)
 
-    kept = kept_as("lines")
+    cache = cache_for("lines")
 
-    rows = holes.measure(holes.Model(loaded), loaded.id, mine, tasks=tasks, tokens=tokens, kept=kept, say=_say)
-    if loaded.fim is not None:  # what the text after the cursor gives
+    rows = holes.measure(holes.Model(loaded), loaded.id, mine, tasks=tasks, tokens=tokens, cache=cache, say=_say)
+    if loaded.fim is not None:  # the baseline without the text after the cursor
         before = holes.Model(loaded, fills=False)
         rows += holes.measure(
-            before, f"{loaded.id}, prefix only", mine, tasks=tasks, contexts=(256,), tokens=0, kept=kept, say=_say
+            before, f"{loaded.id}, prefix only", mine, tasks=tasks, contexts=(256,), tokens=0, cache=cache, say=_say
         )
-        told = holes.Model(loaded, told=True)  # as the 5-gram is: where an answer ends is half of several lines
+        told = holes.Model(loaded, told=True)  # like the 5-gram, which cannot know the number of missing lines
         rows += holes.measure(
             told, f"{loaded.id}, told the number of lines", mine, tasks=tasks, spans=("lines_3_to_5",), tokens=0,
-            kept=kept, say=_say,
+            cache=cache, say=_say,
         )  # fmt: skip
     confidence = Settings().completion.min_confidence
-    rows += automatic.measure(loaded, mine, (0.0, confidence), tasks=tasks, kept=kept, say=_say)
+    rows += automatic.measure(loaded, mine, (0.0, confidence), tasks=tasks, cache=cache, say=_say)
     if train is not None:
         grams = _grams(loaded, train, gram_tokens, cache_share)
-        seen = kept_as(f"grams-{gram_tokens}-{cache_share:g}")
-        rows += holes.measure(grams, "5-gram + cache", mine, tasks=tasks, tokens=tokens, kept=seen, say=_say)
+        seen = cache_for(f"grams-{gram_tokens}-{cache_share:g}")
+        rows += holes.measure(grams, "5-gram + cache", mine, tasks=tasks, tokens=tokens, cache=seen, say=_say)
     if shard:
         return
     stats.show(rows, f"lines: {len(repos)} repositories, base {loaded.id}")
@@ -85,17 +87,17 @@ def bench_lines(
 
 
 def bench_scaling(
-    corpus: Annotated[Path, typer.Option("--corpus", help="A built corpus of repositories never trained on.")],
+    corpus: Annotated[Path, typer.Option("--corpus", help="Corpus of held-out repositories.")],
     point: Annotated[
-        list[Path], typer.Option("--point", help="A trained model folder with its manifest; four or more.")
+        list[Path], typer.Option("--point", help="Folder of a trained model with its manifest; at least four.")
     ],
-    repositories: Annotated[int, typer.Option("--repos", help="How many repositories.")] = 32,
-    tasks: Annotated[int, typer.Option(help="Holes in a repository.")] = 8,
-    tokens: Annotated[int, typer.Option(help="Tokens of a repository scored for bits per byte.")] = 4000,
+    repositories: Annotated[int, typer.Option("--repos", help="Number of repositories.")] = 32,
+    tasks: Annotated[int, typer.Option(help="Holes per repository.")] = 8,
+    tokens: Annotated[int, typer.Option(help="Tokens per repository for bits per byte.")] = 4000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write rows and manifest to this file.")] = None,
 ) -> None:
-    """Loss against size and tokens of several trained models, and what the law through them predicts."""
+    """Fit a scaling law to trained models and predict the loss of planned runs."""
     import datetime as dt
 
     from c2l_lab.benchmarks import stats
@@ -125,16 +127,16 @@ def bench_scaling(
 
 
 def bench_vocabulary(
-    train: Annotated[Path, typer.Option("--train", help="A built corpus to learn from.")],
-    tune: Annotated[Path, typer.Option("--tune", help="A built corpus to measure on.")],
-    work: Annotated[Path, typer.Option("--work", help="Folder of tokenizers and runs: the same command goes on.")],
+    train: Annotated[Path, typer.Option("--train", help="Training corpus.")],
+    tune: Annotated[Path, typer.Option("--tune", help="Corpus for the measurement.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder of tokenizers and runs; the same command continues.")],
     entries: Annotated[str, typer.Option(help="Vocabulary sizes, comma-separated.")] = "8192,16384,32768",
-    weights: Annotated[float, typer.Option(help="Million weights of each model, its table included.")] = 6.8,
-    megabytes: Annotated[float, typer.Option(help="Text each model learns from.")] = 4.0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 = what torch chooses.")] = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
+    weights: Annotated[float, typer.Option(help="Parameters of each model in millions, embeddings included.")] = 6.8,
+    megabytes: Annotated[float, typer.Option(help="Training text of each model, in MB.")] = 4.0,
+    threads: Annotated[int, typer.Option(help="CPU threads. 0: torch's default.")] = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write rows and manifest to this file.")] = None,
 ) -> None:
-    """Bits per byte of tokenizers of several sizes, at equal weights after equal text."""
+    """Compare vocabulary sizes by bits per byte, with equal parameters and equal training text."""
     import datetime as dt
 
     import torch
@@ -187,7 +189,7 @@ def _grams(loaded: BaseModel, train: Path, tokens: int, share: float) -> Method:
     from c2l_lab.corpus import corpus as corpora
 
     streams, read = [], 0
-    for document in sorted(corpora.documents(train), key=lambda d: d.id):  # ids are digests: an even sample
+    for document in sorted(corpora.documents(train), key=lambda d: d.id):  # ids are digests, so this is a random sample
         streams.append([loaded.start_id, *loaded.encode(document.text)])
         read += len(streams[-1])
         if read >= tokens:

@@ -1,7 +1,7 @@
-"""`bench lines`: how good is a base LM at what an editor asks, on repositories that were never trained on?
+"""`bench lines`: a base LM on held-out repositories, without adapter.
 
-Bits per byte of whole files, and greedy answers to three kinds of holes (rest of a line, a line, three to five lines)
-with 256 and 1024 tokens of the file shown. No adapter. Unit of statistics: the repository.
+Metrics: bits per byte of whole files, and exact match and edit similarity of greedy completions of three kinds of holes
+(rest of a line, a line, three to five lines) with 256 and 1,024 tokens of context. Means are over repositories.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 
 from c2l_lab.benchmarks.lines.ngram import CachedNGram
-from c2l_lab.benchmarks.result_cache import Kept, Values
+from c2l_lab.benchmarks.result_cache import ResultCache, Values
 from c2l_lab.benchmarks.stats import Row, row
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.base import fim_spans
@@ -32,7 +32,7 @@ from c2l_lsp.model.lm.token_healing import forced_prefix_of
 CONTEXTS = (256, 1024)
 SPANS = ("rest_of_line", "whole_line", "lines_3_to_5")
 RESERVE = {"rest_of_line": 48, "whole_line": 64, "lines_3_to_5": 160}
-"""Tokens an answer may have; positions of the model kept free for it."""
+"""Maximum tokens of a completion; so many positions of the model are reserved for it."""
 
 _WINDOW, _STRIDE = 1024, 512
 Say = Callable[[str], None]
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Hole:
-    """A place in a file of `repo`: what stands before and after, and the text that belongs between."""
+    """A hole in a file of `repo`: the text before it, the text after it, and the text that was cut out."""
 
     repo: str
     span: str
@@ -50,20 +50,20 @@ class Hole:
 
 
 class Method(Protocol):
-    """Something that reads and writes code."""
+    """A language model."""
 
     def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
-        """(bits, bytes) of about the first `most` tokens of a file's text, at most 1024 tokens seen at a time."""
+        """(bits, bytes) of about the first `most` tokens of a text, in windows of at most 1,024 tokens."""
         ...
 
     def fill(self, hole: Hole, context: int) -> str:
-        """What would stand in the hole, `context` tokens of the file being shown."""
+        """The completion of a hole, from `context` tokens of the file."""
         ...
 
 
-def _lines_3_to_5(text: str, dice: random.Random) -> tuple[int, int]:
-    begin, end = fim_spans.whole_line(text, dice)
-    for _ in range(dice.randint(2, 4)):
+def _lines_3_to_5(text: str, rng: random.Random) -> tuple[int, int]:
+    begin, end = fim_spans.whole_line(text, rng)
+    for _ in range(rng.randint(2, 4)):
         after = text.find("\n", end + 1)
         if after < 0:
             break
@@ -75,17 +75,17 @@ _CUTS = {"rest_of_line": fim_spans.rest_of_line, "whole_line": fim_spans.whole_l
 
 
 def holes(repo: str, texts: Sequence[str], span: str, count: int) -> list[Hole]:
-    """`count` holes of a kind at places drawn evenly over the text of a repository, the same ones in every run.
+    """`count` holes of a kind, drawn uniformly over the text of a repository, the same in every run.
 
-    A rest of a line begins at any character of it; single characters and holes of white space are not asked for, and
-    at least 200 characters stand before.
+    The rest of a line may start at any character. Single characters and white space are no holes, and at least 200
+    characters precede a hole.
     """
-    dice = random.Random(zlib.crc32(f"{repo}/{span}".encode()))  # noqa: S311 - the same sample in every run
+    rng = random.Random(zlib.crc32(f"{repo}/{span}".encode()))  # noqa: S311 - the same sample in every run
     long = [text for text in texts if len(text) > 1000]
     made: list[Hole] = []
     for _ in range(50 * count if long else 0):
-        (text,) = dice.choices(long, weights=[len(text) for text in long])
-        begin, end = _CUTS[span](text, dice)
+        (text,) = rng.choices(long, weights=[len(text) for text in long])
+        begin, end = _CUTS[span](text, rng)
         target = text[begin:end]
         if begin < 200 or len(target.strip()) < 2 or (span == "lines_3_to_5" and target.count("\n") < 2):
             continue
@@ -96,26 +96,27 @@ def holes(repo: str, texts: Sequence[str], span: str, count: int) -> list[Hole]:
 
 
 def counted(answer: str, span: str) -> str:
-    """What of an answer counts: one line for single lines, all of it otherwise; spaces at line ends do not."""
+    """The part of a completion that is scored: the first line for single lines, else all; without trailing spaces."""
     lines = answer.split("\n")
     return "\n".join(line.rstrip() for line in (lines if span == "lines_3_to_5" else lines[:1])).rstrip()
 
 
 def first_lines(text: str, hole: Hole) -> str:
-    """As many lines as are missing: told to what was only shown the text before, and so can't know where to end."""
+    """As many lines as the hole has, for methods that do not see the text after it."""
     return "\n".join(text.split("\n")[: hole.target.count("\n") + 1])
 
 
 def answer(model: BaseModel, ids: Sequence[int], forced_prefix: str) -> str:
-    """The text of an answer without what it owed."""
+    """The text of a completion without the forced prefix."""
     text = model.token_bytes.text(ids) if model.token_bytes is not None else model.decode(list(ids))
     return text[len(forced_prefix) :] if text.startswith(forced_prefix) else ""
 
 
 class Model:
-    """A base LM behind the engine's own prompts and decoder; `fills` = False shows it only what stands before.
+    """A base LM with the engine's prompts and decoder.
 
-    `told` = True tells it how many lines are missing, as whoever can't see what follows is told: it may not end before.
+    fills: use the text after the hole (fill in the middle).
+    told: give the number of missing lines; the completion does not stop before.
     """
 
     def __init__(self, model: BaseModel, fills: bool = True, told: bool = False) -> None:
@@ -149,7 +150,7 @@ class Model:
         return text if asked.fim and not self._told else first_lines(text, hole)
 
     def _answer(self, prompt: list[int], forced_prefix: str, hole: Hole, most: int, goes_on: bool = False) -> list[int]:
-        """Greedy tokens up to a stop, at most `most`; an answer that `goes_on` does not begin with one."""
+        """Greedy tokens up to a stop token, at most `most`. With `goes_on` the first token is no stop token."""
         start = self._decoder.prefill(prompt, forced_prefix=forced_prefix)
         first = next(token for token in self._decoder.top_tokens(start, 8) if token not in self._model.stops)
         ids: list[int] = []
@@ -166,13 +167,13 @@ class Model:
 
 
 class Grams:
-    """The cached 5-gram over the tokens of `model`. Its cache is shown both sides of the hole."""
+    """The cached 5-gram over the tokens of `model`. Its cache contains both sides of the hole."""
 
     def __init__(self, model: BaseModel, grams: CachedNGram) -> None:
         self._model, self._grams = model, grams
 
     def bits_per_byte(self, text: str, most: int) -> tuple[float, int]:
-        """See Method; the cache holds all of the file so far."""
+        """See Method. The cache contains the file so far."""
         ids = [self._model.start_id, *self._model.encode(text)][: most + 1]
         return self._grams.nat(ids, 1) / math.log(2), len(self._model.decode(ids[1:]).encode())
 
@@ -196,7 +197,7 @@ class Grams:
 
 
 def repositories(documents: Iterable[Document], most: int) -> dict[str, list[str]]:
-    """Texts by repository, the first `most` by name among those with at least 20,000 characters."""
+    """Texts by repository, for the first `most` repositories by name with at least 20,000 characters."""
     files: dict[str, list[str]] = defaultdict(list)
     for document in sorted(documents, key=lambda d: (d.repo, d.path)):
         files[document.repo].append(document.text)
@@ -208,13 +209,13 @@ def repositories(documents: Iterable[Document], most: int) -> dict[str, list[str
 
 def measure(
     method: Method, name: str, repos: dict[str, list[str]], *, tasks: int, contexts: Sequence[int] = CONTEXTS,
-    spans: Sequence[str] = SPANS, tokens: int = 6000, kept: Kept | None = None, say: Say = lambda line: None,
+    spans: Sequence[str] = SPANS, tokens: int = 6000, cache: ResultCache | None = None, say: Say = lambda line: None,
 ) -> list[Row]:  # fmt: skip
-    """All rows of one method: bits per byte over about `tokens` tokens and `tasks` holes of each kind a repository.
+    """All rows of one method: bits per byte over about `tokens` tokens, and `tasks` holes of each kind per repository.
 
-    `kept` holds what an earlier run measured; its file must be of the same weights.
+    cache: results of earlier runs with the same weights.
     """
-    kept = kept or Kept()
+    cache = cache or ResultCache()
     key = (name, tasks, "+".join(map(str, contexts)), "+".join(spans), tokens)
     found: dict[str, list[float]] = defaultdict(list)
     for at, (repo, texts) in enumerate(repos.items(), start=1):
@@ -222,7 +223,7 @@ def measure(
         def measured(repo: str = repo, texts: list[str] = texts) -> Values:
             return _repository(method, repo, texts, tasks, contexts, spans, tokens)
 
-        for row_name, value in kept.of((*key, repo), texts, measured).items():
+        for row_name, value in cache.get_or_compute((*key, repo), texts, measured).items():
             found[row_name].append(value)
         say(f"{name}: {at} of {len(repos)} repositories")
     ordered = sorted(found, key=lambda row_name: _ORDER.index(row_name.split("/")[0]))
@@ -248,7 +249,7 @@ def _repository(
 
 
 def _repository_bits(method: Method, texts: Sequence[str], tokens: int) -> float:
-    """Bits per byte over files in the order of their check sums, so that no part of the tree is preferred."""
+    """Bits per byte over files in the order of their checksums, so that no folder is preferred."""
     bits, size, left = 0.0, 0, tokens
     for text in sorted(texts, key=lambda t: zlib.crc32(t.encode())):
         if left < 64:
@@ -259,6 +260,6 @@ def _repository_bits(method: Method, texts: Sequence[str], tokens: int) -> float
 
 
 def _score(method: Method, hole: Hole, context: int) -> tuple[float, float]:
-    """(exact match, edit similarity as difflib's ratio) of one answer."""
-    said, right = counted(method.fill(hole, context), hole.span), counted(hole.target, hole.span)
-    return float(said == right), difflib.SequenceMatcher(None, said, right, autojunk=False).ratio()
+    """(exact match, edit similarity by difflib) of one completion."""
+    text, truth = counted(method.fill(hole, context), hole.span), counted(hole.target, hole.span)
+    return float(text == truth), difflib.SequenceMatcher(None, text, truth, autojunk=False).ratio()

@@ -1,7 +1,7 @@
-"""The yardstick a neural model has to beat: an interpolated 5-gram over the same tokens, with a cache of the open file.
+"""The baseline of `bench lines`: an interpolated 5-gram over the same tokens, with a cache of the open file.
 
-Witten–Bell interpolation (Bell, Cleary & Witten 1990) from order 1 to 5; the cache is the same model over the tokens
-that are shown of the file, mixed in by a fixed share (Kuhn & De Mori 1990). Numpy only, a few bytes a n-gram.
+Witten–Bell interpolation (Bell, Cleary & Witten 1990) from order 1 to 5; the cache is the same model over the
+tokens of the file, mixed in with a fixed weight (Kuhn & De Mori 1990).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from c2l_lsp.model.lm.token_healing import TokenBytes
 
 ORDER = 5
-_BITS = 16  # of a token in a key; what is left of 64 is the hash of the history
+_BITS = 16  # of a token in a key; the other 48 bits are the hash of the history
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 Floats = NDArray[np.float64]
 
 
 def _keys(ids: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
-    """One key per position from `order - 1` on: hash of the `order - 1` tokens before, then the token itself."""
+    """One key per position from `order - 1` on: the hash of the `order - 1` tokens before it, and the token."""
     history = np.zeros(len(ids) - order + 1, np.uint64)
     for back in range(order - 1):
         history = (history + ids[back : back + len(history)] + np.uint64(1)) * _MIX
@@ -32,13 +32,13 @@ def _keys(ids: NDArray[np.uint64], order: int) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class _Order:
-    """Sorted keys of one order and how often each was seen."""
+    """The sorted keys of one order and their counts."""
 
     keys: NDArray[np.uint64]
     counts: NDArray[np.int32]
 
     def after(self, history: np.uint64) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(tokens, counts) seen after a history of which `history` is the key of token 0."""
+        """(tokens, counts) after a history; `history` is its key with token 0."""
         begin, end = np.searchsorted(self.keys, [history, history | np.uint64((1 << _BITS) - 1)], side="left")
         end += int(end < len(self.keys) and self.keys[end] == history | np.uint64((1 << _BITS) - 1))
         tokens = (self.keys[begin:end] & np.uint64((1 << _BITS) - 1)).astype(np.int64)
@@ -68,24 +68,24 @@ class NGram:
             tail = np.asarray([*before[len(before) - order + 1 :], 0], np.uint64)
             tokens, counts = table.after(_keys(tail, order)[0])
             if not len(tokens):
-                break  # a longer history was seen even less
+                break  # longer histories were not seen either
             made *= len(tokens) / (counts.sum() + len(tokens))
             made[tokens] += counts / (counts.sum() + len(tokens))
         return made
 
 
 class Cache:
-    """The same interpolation over the tokens of one file, growing token by token. It knows only tokens it has seen."""
+    """The same interpolation over the tokens of one file, which is extended token by token."""
 
     def __init__(self, shown: Sequence[int] = ()) -> None:
-        """Begin with what is shown of the file."""
+        """Start with the given parts of the file."""
         self._after: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
         self._ids: list[int] = []
         for token in shown:
             self.add(token)
 
     def add(self, token: int) -> None:
-        """Count one more token after those added before."""
+        """Append a token."""
         for order in range(1, ORDER + 1):
             if len(self._ids) >= order - 1:
                 self._after[tuple(self._ids[len(self._ids) - order + 1 :])][token] += 1
@@ -111,7 +111,7 @@ class Cache:
 
 
 class CachedNGram:
-    """`share` of the cache, the rest of the corpus' n-grams."""
+    """A mixture: weight `share` for the cache, the rest for the n-grams of the corpus."""
 
     def __init__(self, corpus: NGram, vocabulary: int, share: float = 0.5) -> None:
         self._corpus, self._vocabulary, self._share = corpus, vocabulary, share
@@ -122,7 +122,7 @@ class CachedNGram:
         return far if near is None else (1 - self._share) * far + self._share * near
 
     def nat(self, ids: Sequence[int], skip: int) -> float:
-        """Summed loss of `ids[skip:]` given all before, the cache growing as it reads."""
+        """The summed loss, in nat, of `ids[skip:]`; the cache grows along the text."""
         cache, total = Cache(), 0.0
         for at, token in enumerate(ids):
             if at >= skip:
@@ -138,7 +138,7 @@ class CachedNGram:
         chunks: TokenBytes | None,
         forced_prefix: bytes = b"",
     ) -> Iterable[int]:
-        """Likeliest tokens after `before` one by one, at most `most`; the cache holds the texts that are `shown`.
+        """Greedy tokens after `before`, at most `most`; the cache contains the texts `shown`.
 
         The first tokens agree with the bytes `forced_prefix`, as the engine's do.
         """

@@ -1,4 +1,4 @@
-"""Loss against size and tokens of the models trained so far, and what the next run should reach."""
+"""A scaling law for loss against parameters and tokens, and its predictions for planned runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from c2l_lab.benchmarks.stats import Row
 from c2l_lsp.errors import TrainingError
 
 TRUSTED = 0.05
-"""Relative miss up to which a law may be asked for runs that have not been made."""
+"""The largest relative error of a law that may predict new runs."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One trained model: weights without embeddings, tokens read, bits per byte on the same text as the others'."""
+    """One trained model: parameters without embeddings, training tokens, bits per byte on the common text."""
 
     name: str
     weights: float
@@ -44,21 +44,23 @@ class Law:
 
 
 ALPHA = 0.34
-"""The exponent of size is taken from there: two sizes cannot tell it from the floor."""
+"""The exponent of size from that paper: with two sizes it cannot be separated from the floor."""
 
 _BETAS = np.arange(0.1, 1.01, 0.01)
 
 
 def fit(points: Sequence[Point]) -> Law:
-    """Least squares of the relative errors. TrainingError for fewer than four points, of two sizes and three counts of
-    tokens at least."""
+    """Fit by least squares of the relative errors. TrainingError for fewer than four points, two sizes or three counts
+    of tokens."""
     if len({p.weights for p in points}) < 2 or len({p.tokens for p in points}) < 3 or len(points) < 4:
-        raise TrainingError("The models do not tell size from tokens: add one of another size, and one of more tokens.")
+        raise TrainingError(
+            "The models cannot separate size from tokens. Add one of another size and one with more tokens."
+        )
     return min((_fit_at(points, float(beta)) for beta in _BETAS), key=lambda one: one[0])[1]
 
 
 def _fit_at(points: Sequence[Point], beta: float) -> tuple[float, Law]:
-    """(squared error, law) at one exponent: of every choice of terms, the best whose coefficients are not negative."""
+    """(squared error, law) for one exponent: the best choice of terms without negative coefficients."""
     bits = np.array([p.bits for p in points])
     columns = np.array([[1.0, p.weights**-ALPHA, p.tokens**-beta] for p in points]) / bits[:, None]
     best: tuple[float, Law] = (math.inf, Law(0.0, 0.0, 0.0, beta))
@@ -74,7 +76,7 @@ def _fit_at(points: Sequence[Point], beta: float) -> tuple[float, Law]:
 
 
 def rows(points: Sequence[Point], planned: Sequence[tuple[str, float, float]]) -> list[Row]:
-    """Each point, what the law through the *others* says of it, and the planned runs if that came true for all.
+    """A row for each point with its leave-one-out prediction, and the planned runs if all those were good.
 
     A law that misses a point it has not seen by more than TRUSTED says nothing of runs farther away.
     """

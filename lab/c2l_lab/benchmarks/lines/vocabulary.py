@@ -1,4 +1,4 @@
-"""Tokenizers compared by what a model makes of them: bits per byte at equal weights after equal text.
+"""Compares vocabulary sizes: bits per byte of models with equal parameters after equal training text.
 
 A larger vocabulary reads fewer tokens and spends weights on its table. So every model gets the same number of weights
 in all, and learns from the same number of bytes by the same recipe. A run is a folder; a second call goes on from it.
@@ -22,15 +22,15 @@ from c2l_lsp.errors import TrainingError
 
 HEAD = 64
 DECAY = 0.25
-"""Share of the steps in which the rate falls to nothing."""
+"""Share of the steps in which the learning rate decays to 0."""
 
 _ASPECT = 43.0  # width per layer of the shipped model
-_SAMPLE = 8e6  # characters a tokenizer learns from
+_SAMPLE = 8e6  # characters of training text of a tokenizer
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """Weights of every model in all, bytes of text each learns from, tokens of a row, rows of a step, the rate."""
+    """Parameters of each model, bytes of training text, tokens per row, rows per step, and learning rate."""
 
     weights: float = 6.8e6
     text: float = 4e6
@@ -41,14 +41,16 @@ class Amounts:
 
 
 def per_layer(hidden: int) -> int:
-    """Weights of one layer of width `hidden`, as shape_for makes them: projections, biases and norms."""
+    """Parameters of one layer of width `hidden` in `shape_for`: projections, biases and norms."""
     kv = HEAD * _kv_heads(hidden)
     ffn = 3 * hidden
     return hidden * (2 * hidden + 2 * kv + 3 * ffn) + (hidden + 2 * kv) + 2 * hidden
 
 
 def shape_for(vocabulary: int, weights: float) -> Shape:
-    """The shape whose weights, table included, are nearest to `weights`; of equals, the one of the usual proportions.
+    """The shape whose number of parameters, embeddings included, is nearest to `weights`.
+
+    On ties, the one with the usual proportions.
 
     TrainingError if the table alone takes more.
     """
@@ -62,7 +64,7 @@ def shape_for(vocabulary: int, weights: float) -> Shape:
         shape = Shape(hidden, layers, hidden // HEAD, _kv_heads(hidden), 3 * hidden)
         found.append((0.5 * abs(math.log(hidden / layers / _ASPECT)) + 10 * miss, shape))
     if not found:
-        raise TrainingError(f"A table of {vocabulary} entries leaves nothing of {weights / 1e6:.1f}M weights.")
+        raise TrainingError(f"The embeddings of {vocabulary} entries use all of {weights / 1e6:.1f}M parameters.")
     return min(found, key=lambda one: one[0])[1]
 
 
@@ -79,7 +81,7 @@ def measure(
     amounts: Amounts,
     say: Callable[[str], None],
 ) -> list[Row]:
-    """Rows of one tokenizer: bytes per token, weights, and bits per byte of a model that was trained with it."""
+    """The rows of one tokenizer: bytes per token, parameters, and bits per byte of a model trained with it."""
     folder = work / f"tokenizer-{entries}"
     if not (folder / "tokenizer.json").is_file():
         step = max(1, round(sum(len(document.text) for document in train) / _SAMPLE))

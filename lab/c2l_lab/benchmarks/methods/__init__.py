@@ -1,60 +1,57 @@
-"""The methods of the adapter table. A new method is a file here and a row of TABLE.
+"""The methods that `bench adapt` compares. To add a method, add a class here and a row to TABLE.
 
-How methods are scored and reported belongs in `adapters`.
+Scoring and reports belong in `adapters`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from c2l_lab.benchmarks.methods.bare import Bare
+from c2l_lab.benchmarks.methods.base import Base
 from c2l_lab.benchmarks.methods.dependencies import Dependencies
-from c2l_lab.benchmarks.methods.evo import evo
-from c2l_lab.benchmarks.methods.full import FullTuning
-from c2l_lab.benchmarks.methods.halves import Half
-from c2l_lab.benchmarks.methods.mean import Mean
-from c2l_lab.benchmarks.methods.memory import Memorised
-from c2l_lab.benchmarks.methods.protocol import Kit, Method, NotTrained
+from c2l_lab.benchmarks.methods.gradient_descent import FullTuning, RepositoryLora
+from c2l_lab.benchmarks.methods.hypernetworks import EvoMethod, HypernetworkMethod, published
+from c2l_lab.benchmarks.methods.memory import GatedMemory, MeanMemory, MemoryPart, memory_method
+from c2l_lab.benchmarks.methods.protocol import Method, NotTrained, Setup
 from c2l_lab.benchmarks.methods.retrieval import Retrieval
-from c2l_lab.benchmarks.methods.sgd import RepositoryLora
 from c2l_lab.benchmarks.methods.shared import SharedLora
-from c2l_lab.benchmarks.methods.static import static
-from c2l_lab.benchmarks.methods.text2lora import text2lora
-from c2l_lab.benchmarks.methods.validated import Gated
 from c2l_lsp.errors import AdapterError
 
-TABLE: dict[str, Callable[[Kit], Method]] = {
-    "base": Bare,
-    "memory": lambda kit: kit.once("memory", lambda: Memorised(kit)),
-    "gated": Gated,
-    "map": lambda kit: Half(kit, "map"),
-    "recall": lambda kit: Half(kit, "recall"),
-    "mean": Mean,
+TABLE: dict[str, Callable[[Setup], Method]] = {
+    "base": Base,
+    "memory": memory_method,
+    "gated": GatedMemory,
+    "map": lambda setup: MemoryPart(setup, "map"),
+    "recall": lambda setup: MemoryPart(setup, "recall"),
+    "mean": MeanMemory,
     "retrieval": Retrieval,
     "dependencies": Dependencies,
-    "static": static,
-    "evo": evo,
-    "text2lora": text2lora,
+    "static": lambda setup: HypernetworkMethod(*published(setup, "static")),
+    "evo": lambda setup: EvoMethod(*published(setup, "evo")),
+    "text2lora": lambda setup: HypernetworkMethod(*published(setup, "text2lora")),
     "shared": SharedLora,
     "sgd": RepositoryLora,
     "full": FullTuning,
 }
-"""Name → how it is built. `sgd` is the ceiling: a LoRA of the repository's own by gradient descent."""
+"""Name of a method → its constructor. Committed results use these names."""
 
-__all__ = ["TABLE", "Kit", "Method", "NotTrained", "build"]
+__all__ = ["TABLE", "Method", "NotTrained", "Setup", "build"]
 
 
-def build(names: Sequence[str], kit: Kit) -> tuple[list[Method], dict[str, str]]:
-    """The methods of these names, base first, and why others cannot run here. AdapterError for an unknown name."""
+def build(names: Sequence[str], setup: Setup) -> tuple[list[Method], dict[str, str]]:
+    """The methods of these names, the base model first, and the reasons why others cannot run.
+
+    AdapterError for an unknown name.
+    """
     unknown = sorted(set(names) - set(TABLE))
     if unknown:
-        raise AdapterError(f"There is no method {', '.join(unknown)}; there are {', '.join(TABLE)}.")
+        raise AdapterError(f"Unknown method {', '.join(unknown)}. Known methods: {', '.join(TABLE)}.")
     found: list[Method] = []
     missing: dict[str, str] = {}
     for name in TABLE:
         if name == "base" or name in names:
             try:
-                found.append(TABLE[name](kit))
-            except NotTrained as why:
-                missing[name] = str(why)
+                found.append(TABLE[name](setup))
+            except NotTrained as reason:
+                missing[name] = str(reason)
     return found, missing

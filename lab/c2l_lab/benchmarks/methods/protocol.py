@@ -1,4 +1,4 @@
-"""What every method of the adapter table is: from a repository's state to weights, or to text before the prompt."""
+"""The interface of a method: it turns the state of a repository into an adapter, or into text before the prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method on a repository: an adapter, a context of at most `budget` tokens, or neither; seconds it took."""
+    """The result of a method: an adapter, a context of at most `budget` tokens, or neither; and the seconds it took."""
 
     adapter: Adapter | None = None
     context: Context | None = None
@@ -27,50 +27,46 @@ class Fitted:
 
 
 class Adapters(Protocol):
-    """The adapters of all compared repositories, made once."""
+    """The adapters of all compared repositories, each made once."""
 
     names: Sequence[str]
 
     def fitted(self, method: Method, name: str) -> Fitted:
-        """A method's result for the repository of this name."""
+        """The result of a method for the repository of this name."""
         ...
 
 
 class Method(Protocol):
-    """One row of the table. `digest` names weights and settings: results of another digest are not used again.
-
-    `own` says whether its adapter is the repository's own, so that others' can be compared with it. `network` is its
-    hypernetwork, for methods that have one.
-    """
+    """A method: one row of the table."""
 
     @property
     def name(self) -> str:
-        """Its name in the table."""
+        """The name in the table."""
         ...
 
     @property
     def digest(self) -> str:
-        """Names its weights and settings."""
+        """A digest of weights and settings. Cached results with another digest are not used."""
         ...
 
     @property
-    def own(self) -> bool:
-        """Whether its adapter is the repository's own."""
+    def per_repository(self) -> bool:
+        """Whether the adapters of several repositories are compared with each other."""
         ...
 
     @property
     def network(self) -> Hypernetwork | None:
-        """Its hypernetwork, if it has one."""
+        """The hypernetwork behind the method, or None."""
         ...
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
-        """Its adapter or context for a repository."""
+        """The adapter or context for a repository."""
         ...
 
 
 @dataclass(frozen=True)
 class Options:
-    """What methods can be told: weight files by kind, the training corpus, a folder for what is made once, settings."""
+    """Options of the methods: weight files by kind, the training corpus, the work folder, and training settings."""
 
     weights: dict[str, Path] = field(default_factory=dict)
     train: Path | None = None
@@ -83,15 +79,15 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Kit:
-    """What methods are built from."""
+class Setup:
+    """The arguments of every method's constructor."""
 
     model: BaseModel
     options: Options
     _made: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What several methods share, made by the first that asks."""
+        """An object that several methods share; the first call makes it."""
         if name not in self._made:
             self._made[name] = make()
         made: T = self._made[name]
@@ -99,4 +95,4 @@ class Kit:
 
 
 class NotTrained(Exception):
-    """A method that cannot run here, with the reason."""
+    """A method cannot run because weights or data are missing; the message is the reason."""

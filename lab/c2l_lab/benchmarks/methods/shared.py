@@ -1,4 +1,4 @@
-"""`shared`: one LoRA by gradient descent on many training repositories, the same for everybody."""
+"""`shared`: one LoRA, trained by gradient descent on many repositories and used for all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from c2l_lab.benchmarks.adapters.adapter_cache import load_adapter, save_adapter
-from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Kit, NotTrained, Options
+from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, NotTrained, Options, Setup
 from c2l_lab.benchmarks.repositories.cases import Case
 from c2l_lab.corpus import corpus
 from c2l_lsp.errors import AdapterError
@@ -17,32 +17,32 @@ from c2l_lsp.model.adapter.finetune_lora import fit_lora
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
 
-_PIECE = 6000  # characters taken of a training file: many files rather than whole ones
+_EXCERPT = 6000  # characters of a training file, so that many files fit the token budget
 
 
 class SharedLora:
-    """One LoRA for everybody."""
+    """One LoRA for all repositories."""
 
-    name, own, network = "shared", False, None
+    name, per_repository, network = "shared", False, None
 
-    def __init__(self, kit: Kit) -> None:
-        self._kit = kit
-        file = shared_file(kit.model, kit.options)
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        file = shared_file(setup.model, setup.options)
         if file is None:
-            raise NotTrained("give its file (--weights shared=FILE) or a training corpus (--train)")
-        self._file, self._adapter = file, None if not file.is_file() else load_adapter(file, kit.model.digest)[0]
+            raise NotTrained("pass its file (--weights shared=FILE) or a training corpus (--train)")
+        self._file, self._adapter = file, None if not file.is_file() else load_adapter(file, setup.model.digest)[0]
         self.digest = f"1/{file.stem}"
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
-        """The same for every repository; trained now if it was not before."""
+        """The shared LoRA, trained now if its file does not exist."""
         del case, adapters
         if self._adapter is None:
-            self._adapter = train_shared(self._kit.model, self._kit.options, self._file)
+            self._adapter = train_shared(self._setup.model, self._setup.options, self._file)
         return Fitted(self._adapter)
 
 
 def shared_file(model: BaseModel, options: Options) -> Path | None:
-    """Where the shared LoRA is, or will be: named by what decides its weights."""
+    """The file of the shared LoRA; its name depends on everything that determines the weights. None without --train."""
     if "shared" in options.weights:
         return options.weights["shared"]
     if options.train is None:
@@ -53,20 +53,20 @@ def shared_file(model: BaseModel, options: Options) -> Path | None:
 
 
 def train_shared(model: BaseModel, options: Options, file: Path) -> Adapter:
-    """Train the shared LoRA on about `shared_tokens` tokens, files of all training repositories in turn, once over."""
+    """Train the shared LoRA for one epoch on about `shared_tokens` tokens drawn from all training repositories."""
     if file.is_file():
         return load_adapter(file, model.digest)[0]
     if options.train is None:
-        raise AdapterError("The shared LoRA is trained on a training corpus; name it with --train.")
+        raise AdapterError("Training the shared LoRA needs a training corpus: --train.")
     by_repository: dict[str, list[str]] = defaultdict(list)
     for document in corpus.documents(options.train):
         by_repository[document.repo].append(document.text)
-    dice = random.Random(0)  # noqa: S311 - a sample, not a secret
+    rng = random.Random(0)  # noqa: S311 - a sample, not a secret
     names, texts, read = sorted(by_repository), list[str](), 0
     while read < options.shared_tokens:
-        text = dice.choice(by_repository[dice.choice(names)])
-        begin = dice.randrange(max(1, len(text) - _PIECE))
-        texts.append(text[text.rfind("\n", 0, begin) + 1 : begin + _PIECE])
+        text = rng.choice(by_repository[rng.choice(names)])
+        begin = rng.randrange(max(1, len(text) - _EXCERPT))
+        texts.append(text[text.rfind("\n", 0, begin) + 1 : begin + _EXCERPT])
         read += len(model.encode(texts[-1]))
     started = time.perf_counter()
     adapter = fit_lora(model, texts, rank=options.rank, rate=options.rate, epochs=1.0)

@@ -1,4 +1,4 @@
-"""The command `c2l-lsp bench perf`. Importing this module loads no torch."""
+"""The command `c2l-lab bench perf`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ import typer
 
 
 def bench_perf(
-    rows: Annotated[str, typer.Option("--rows", help="Rows to measure, by comma; default: all.")] = "",
-    listed: Annotated[Path | None, typer.Option("--list", help="File of repositories, one owner/name a line.")] = None,
-    mirror: Annotated[Path | None, typer.Option("--mirror", help="Folder that holds their git folders.")] = None,
-    repositories: Annotated[int, typer.Option("--repos", help="How many of the list.")] = 16,
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: as c2l.model.id.")] = "",
-    device: Annotated[str, typer.Option("--device", help="cpu, or cuda for the rows of a GPU.")] = "cpu",
-    threads: Annotated[
-        int, typer.Option(help="Threads of the model, ours and the peers'; 0: as many as an engine takes.")
-    ] = 0,
-    repeats: Annotated[int, typer.Option(help="Repeats of a measurement; at least 15 for a figure that counts.")] = 15,
-    places: Annotated[int, typer.Option(help="Places typed again.")] = 40,
-    speed: Annotated[float, typer.Option(help="How many times as fast as a human the keys come.")] = 1.0,
+    rows: Annotated[str, typer.Option("--rows", help="Rows to measure, separated by commas. Default: all.")] = "",
+    listed: Annotated[Path | None, typer.Option("--list", help="File with one repository, owner/name, a line.")] = None,
+    mirror: Annotated[Path | None, typer.Option("--mirror", help="Folder of their git repositories.")] = None,
+    repositories: Annotated[int, typer.Option("--repos", help="Number of repositories of the list.")] = 16,
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder. Default: c2l.model.id.")] = "",
+    device: Annotated[str, typer.Option("--device", help="cpu, or cuda for the GPU rows.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads, also of the peers. 0: the default of the engine.")] = 0,
+    repeats: Annotated[
+        int, typer.Option(help="Repeats of a measurement; use at least 15 for results to publish.")
+    ] = 15,
+    places: Annotated[int, typer.Option(help="Number of places where typing is replayed.")] = 40,
+    speed: Annotated[float, typer.Option(help="Typing speed, as a multiple of human speed.")] = 1.0,
     miniature: Annotated[
-        bool, typer.Option("--miniature", help="As little as can be: tries out, measures nothing.")
+        bool, typer.Option("--miniature", help="Smallest sizes: tests that the rows run; the values mean nothing.")
     ] = False,
-    work: Annotated[Path | None, typer.Option("--work", help="Folder for exported weights and made folders.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
-    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows; a run goes on from it.")] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder for exported weights and generated folders.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ignore the rows that the file already has.")] = False,
+    json_out: Annotated[
+        Path | None, typer.Option("--json", help="Result file; rows that it already has are not measured again.")
+    ] = None,
 ) -> None:
-    """Speed, as ratios in one run against real peers on the same weights; FAIL where a bar is missed (exit code 1)."""
+    """Measure speed, as ratios to peers with the same weights in the same run. Exit code 1 if a row misses its bar."""
     import tempfile
 
     import torch
@@ -58,11 +62,11 @@ def bench_perf(
     table = run.ROWS if device == "cpu" else run.GPU_ROWS
     wanted = run.chosen([name for name in rows.split(",") if name], table)
     about = {**machine(threads), "model": model or base.resolve_auto(settings.model).id, "miniature": miniature}
-    kept = measure.load(json_out, about) if json_out is not None else []
+    earlier = measure.load(json_out, about) if json_out is not None else []
     if not fresh and not rows:
-        wanted = {name: action for name, action in wanted.items() if name not in run.done(kept, wanted)}
+        wanted = {name: action for name, action in wanted.items() if name not in run.done(earlier, wanted)}
     manifest = {**about, **_origin(names, repeats)}
-    found = run.run(load, wanted, json_out, manifest, kept, lambda line: typer.echo(line, err=True))
+    found = run.run(load, wanted, json_out, manifest, earlier, lambda line: typer.echo(line, err=True))
     title = f"perf: {about['cpu']}, {threads} threads of {about['cores']} cores, {repeats} repeats, quartiles as spread"
     measure.show(found, title + (" – MINIATURE, figures mean nothing" if miniature else ""))
     raise typer.Exit(1 if any(item.holds is False for item in found) else 0)

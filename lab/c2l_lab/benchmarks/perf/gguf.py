@@ -1,4 +1,4 @@
-"""A base model as a GGUF file for llama.cpp: the same weights in BF16 or Q8_0, tokens as the ids they are.
+"""Exports a base model to a GGUF file for llama.cpp: the same weights in BF16 or Q8_0, with token ids as tokens.
 
 llama.cpp is fed token ids, so the vocabulary is written without merges that matter: only its size and its pieces.
 Needs the package `gguf` (extra `perf`).
@@ -33,7 +33,7 @@ def export(model: BaseModel, path: Path, kind: str) -> None:
 
     config = model.lm.config
     if config.model_type not in _KINDS:
-        raise ModelError(f"A model of the kind {config.model_type} is not exported to GGUF.")
+        raise ModelError(f"GGUF export does not support the model type {config.model_type}.")
     writer = gguf.GGUFWriter(path, config.model_type)
     _about(writer, model, config)
     to = gguf.GGMLQuantizationType[kind]
@@ -68,13 +68,13 @@ def _about(writer: Any, model: BaseModel, config: Any) -> None:  # noqa: ANN401 
     writer.add_tokenizer_pre("default")
     writer.add_token_list(_pieces(model))
     writer.add_token_types([1] * model.vocabulary)
-    writer.add_token_merges(["a b"])  # llama.cpp wants some; nothing is tokenised there
+    writer.add_token_merges(["a b"])  # llama.cpp requires one; it tokenises nothing here
     writer.add_bos_token_id(model.start_id)
     writer.add_eos_token_id(next(iter(sorted(model.stops)), 0))
 
 
 def _pieces(model: BaseModel) -> list[str]:
-    """The vocabulary by id; ids without a piece get a name of their own."""
+    """The vocabulary by id; ids without a token string get a placeholder."""
     named = {index: text for text, index in model.tokenizer.get_vocab().items()}
     return [named.get(index, f"<unused{index}>") for index in range(model.vocabulary)]
 

@@ -1,4 +1,4 @@
-"""Timings and the rows they become: medians, spread, a ratio, a bar and whether it holds. No model here."""
+"""Timings and result rows: median, quartiles, ratio, bar, and whether the bar is met. Knows no models."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ ABSENT = "peer not installed"
 
 @dataclass(frozen=True)
 class Bar:
-    """What is demanded of a figure: at most, or at least, `limit`."""
+    """A threshold: the value must be at most, or at least, `limit`."""
 
     limit: float
     least: bool = False
 
     def holds(self, figure: float) -> bool:
-        """Whether a figure meets it; one that is not a number does not."""
+        """Whether a value meets the bar; NaN does not."""
         return figure >= self.limit if self.least else figure <= self.limit
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class PerfRow:
-    """One figure: `value` in `unit`; what is judged is `ratio` where there is one, else `value`.
+    """One result: `value` in `unit`. The bar applies to `ratio` if there is one, else to `value`.
 
     `low` and `high` are the quartiles of the repeats of `value`. `holds` is None where nothing is demanded.
     """
@@ -50,14 +50,14 @@ class PerfRow:
 
     @property
     def verdict(self) -> str:
-        """PASS, FAIL, or nothing where nothing is demanded or nothing could be measured."""
+        """PASS, FAIL, or "" without a bar or without a value."""
         return "" if self.holds is None else ("PASS" if self.holds else "FAIL")
 
 
 def row(
     name: str, values: Sequence[float], unit: str, *, ratio: float | None = None, bar: Bar | None = None, note: str = ""
 ) -> PerfRow:
-    """A row from repeated measurements of one thing; its value is their median."""
+    """A row from repeated measurements; its value is their median."""
     middle = statistics.median(values)
     low, high = quartiles(values)
     judged = middle if ratio is None else ratio
@@ -66,12 +66,12 @@ def row(
 
 
 def absent(name: str, unit: str, bar: Bar | None, why: str = ABSENT) -> PerfRow:
-    """A row that could not be measured: neither passed nor failed."""
+    """A row without a value, which neither passes nor fails."""
     return PerfRow(name, None, unit, None, str(bar or ""), None, 0, None, None, why)
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
-    """Lower and upper quartile; of a single value itself."""
+    """The lower and the upper quartile; a single value is both."""
     if len(values) < 2:
         return values[0], values[0]
     first, _, third = statistics.quantiles(values, n=4, method="inclusive")
@@ -79,20 +79,20 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie (nearest rank)."""
+    """The percentile at `share`, by the nearest-rank method."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long an action took."""
+    """The seconds that an action takes."""
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
 
 
 def alternate(actions: Mapping[str, Callable[[], float]], repeats: int, warm: int = 1) -> dict[str, list[float]]:
-    """What each action returns, in turns, so that a change of the machine's mood meets all of them."""
+    """The results of each action. The actions alternate, so that a change of the machine's load affects all of them."""
     found: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(warm + repeats):
         for name, action in actions.items():
@@ -103,7 +103,7 @@ def alternate(actions: Mapping[str, Callable[[], float]], repeats: int, warm: in
 
 
 def ratio(of: Sequence[float], to: Sequence[float]) -> float:
-    """Ratio of two medians."""
+    """The ratio of two medians."""
     return statistics.median(of) / max(statistics.median(to), 1e-12)
 
 
@@ -111,26 +111,26 @@ def ratio(of: Sequence[float], to: Sequence[float]) -> float:
 
 
 def load(path: Path, machine: Mapping[str, Any]) -> list[PerfRow]:
-    """Rows of an earlier run on the same machine with the same weights, to go on from; else none."""
+    """The rows of an earlier run on the same machine with the same weights; [] if there are none."""
     if not path.is_file():
         return []
     try:
-        kept = json.loads(path.read_text("utf-8"))
-        same = all(kept["manifest"].get(name) == value for name, value in machine.items())
-        return [PerfRow(**plain) for plain in kept["rows"]] if same else []
+        found = json.loads(path.read_text("utf-8"))
+        same = all(found["manifest"].get(name) == value for name, value in machine.items())
+        return [PerfRow(**plain) for plain in found["rows"]] if same else []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{path} is no result of bench perf ({error}); name another file.") from error
+        raise StorageError(f"{path} is not a result file of bench perf ({error}). Name another file.") from error
 
 
 def save(path: Path, manifest: Mapping[str, Any], rows: Sequence[PerfRow]) -> None:
-    """Write the result file: {"manifest", "rows"}."""
+    """Write a result file: a JSON object with "manifest" and "rows"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {"manifest": dict(manifest), "rows": [asdict(item) for item in rows]}
     path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def show(rows: Sequence[PerfRow], title: str) -> None:
-    """Print rows as a table, missed bars in red."""
+    """Print rows as a table; missed bars are red."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Who we are compared with: transformers and llama.cpp, greedy, on the same weights and the same token ids."""
+"""The peers: transformers and llama.cpp, with greedy decoding, the same weights and the same token ids."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from c2l_lsp.model.adapter.kv_sequence import sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 
-_PORTION = 256  # tokens of a prompt that llama.cpp reads before it is asked whether it is cancelled
+_PORTION = 256  # tokens of a prompt between two checks for cancellation
 
 
 class Peer(Protocol):
-    """Writes on after a prompt."""
+    """A greedy decoder."""
 
     def decode(self, ids: list[int], count: int) -> tuple[list[int], float]:
-        """The next `count` greedy tokens, and the seconds a token took after the prompt was read."""
+        """The next `count` greedy tokens, and the seconds per token after prefill."""
 
 
 class Ours:
@@ -56,7 +56,7 @@ class Transformers:
         self._device = model.device
 
     def decode(self, ids: list[int], count: int) -> tuple[list[int], float]:
-        """See Peer; the time of the prompt and first token is taken off."""
+        """See Peer. The time of prefill and first token is subtracted."""
         first, short = self._generate(ids, 1)
         found, long = self._generate(ids, count)
         del first
@@ -73,12 +73,12 @@ class Transformers:
 
 
 def has_llama() -> bool:
-    """Whether llama.cpp and the writer of its files are installed (extra `perf`)."""
+    """Whether llama.cpp and its file writer are installed (extra `perf`)."""
     return all(importlib.util.find_spec(name) is not None for name in ("llama_cpp", "gguf"))
 
 
 class Llama:
-    """llama.cpp on the exported weights; keeps the KV of the longest common prefix between prompts."""
+    """llama.cpp with the exported weights. It reuses the KV cache of the longest common prefix."""
 
     def __init__(self, model: BaseModel, kind: str, folder: Path, threads: int) -> None:
         import llama_cpp
@@ -95,13 +95,13 @@ class Llama:
         self._ids: list[int] = []
 
     def read(self, ids: list[int], cancelled: Callable[[], bool] = lambda: False) -> int:
-        """Read a prompt; the tokens that were reused. RequestCancelled between two portions, as our decoder has it."""
+        """Prefill a prompt; the number of reused tokens. RequestCancelled between two portions, as in our decoder."""
         shared = 0
         for mine, yours in zip(self._ids, ids[:-1], strict=False):
             if mine != yours:
                 break
             shared += 1
-        self._llama.n_tokens = shared  # its KV from here on is dropped by the next eval
+        self._llama.n_tokens = shared  # the next eval overwrites the KV cache from here on
         self._ids = ids[:shared]
         for start in range(shared, len(ids), _PORTION):
             if start > shared and cancelled():
@@ -117,7 +117,7 @@ class Llama:
         self._ids.append(token)
 
     def scores(self) -> Any:  # noqa: ANN401 - a numpy array
-        """Logits [vocabulary] after the last token; a view that the next step overwrites."""
+        """The logits [vocabulary] after the last token; a view that the next step overwrites."""
         import numpy as np
 
         context = self._llama._ctx
@@ -135,7 +135,7 @@ class Llama:
 
 
 def made(model: BaseModel, folder: Path, threads: int) -> dict[str, Callable[[], Peer]]:
-    """The peers that are installed, by name; made when they are called."""
+    """The installed peers: name → constructor."""
     found: dict[str, Callable[[], Peer]] = {}
     found["transformers/fp32"] = lambda: Transformers(model, torch.float32)
     found["transformers/bf16"] = lambda: Transformers(model, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Keystroke → ghost text: places typed again in real time through the server's own suggester, on ours or on a peer.
+"""Keystroke to ghost text: replays typing in real time through the server's suggester, with our engine or a peer.
 
 Both sides get the same prompts, the same stop rules, the same reuse of the KV, of results and of what is shown, and no
 pause before work starts (a debounce would be the same on both sides and only flatter the ratio). Nothing is accepted.
@@ -37,14 +37,14 @@ Cancelled = Callable[[], bool]
 
 
 class Completing(Protocol):
-    """Answers a request."""
+    """A completer."""
 
     def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
-        """The completion; RequestCancelled as soon as `cancelled` says so."""
+        """The completion. RequestCancelled as soon as `cancelled` returns true."""
 
 
 class OurSide:
-    """The engine's completer on a model, without adapter."""
+    """The engine's completer, without an adapter."""
 
     def __init__(self, model: BaseModel) -> None:
         self._completer = Completer(model, Decoder(model, AdapterSlot(model), clock=time.perf_counter))
@@ -55,7 +55,7 @@ class OurSide:
 
 
 class LlamaSide:
-    """llama.cpp as the decoder of the same completer: same prompts, same rules for what is shown and when to stop."""
+    """The same completer with llama.cpp as its decoder: same prompts, same confidence and stop rules."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
         self._completer = Completer(model, _Llamas(model, llama))
@@ -66,7 +66,7 @@ class LlamaSide:
 
 
 class _Llamas:
-    """Greedy decoding by llama.cpp, as `engine.decode.Decoder` does it, without drafts."""
+    """Greedy decoding by llama.cpp with the interface of `Decoder`, without drafts."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
         self._model, self._llama, self._greedy = model, llama, GreedySelector(model.token_bytes)
@@ -74,13 +74,13 @@ class _Llamas:
     def prefill(
         self, ids: list[int], kv_key: str = "", forced_prefix: str = "", cancelled: Cancelled = lambda: False
     ) -> Prefilled:
-        """Read a prompt; llama.cpp keeps one text, whatever `kv_key` says."""
+        """Prefill a prompt. llama.cpp has one KV cache and ignores `kv_key`."""
         del kv_key
         reused = self._llama.read(ids, cancelled)
         return Prefilled(None, self._logits(), len(ids), reused, forced_prefix.encode())
 
     def top_tokens(self, start: Prefilled, count: int) -> list[int]:
-        """The likeliest first tokens of an answer."""
+        """The most likely first tokens of a completion."""
         return self._greedy.top_tokens(start.logits, start.forced_prefix, count)
 
     def stream(
@@ -103,7 +103,7 @@ class _Llamas:
 
 @dataclass
 class Felt:
-    """What a typist saw: seconds from a key to its ghost text, by where it came from, and keys that saw none.
+    """The latencies of a replay: seconds from a key to its ghost text, by source, and the keys without ghost text.
 
     `overtaken` are keys whose work the next key ended: how long they had been waiting.
     """
@@ -115,12 +115,12 @@ class Felt:
 
     @property
     def waits(self) -> list[float]:
-        """Waits for an answer of the engine, given up or not: what the engine's speed decides."""
+        """The latencies that depend on the engine: answered and cancelled requests."""
         return [*self.asked, *self.overtaken]
 
 
 def replay(side: Completing, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Felt:
-    """Type all places, one after the other."""
+    """Replay all places, one after the other."""
     return asyncio.run(_replay(side, places, settings, folder, speed))
 
 
@@ -163,21 +163,21 @@ async def _ask(suggester: Suggester, query: Query, felt: Felt) -> None:
 
 
 class _Behind:
-    """A side as the suggester's engine: one request at a time on a thread of its own, cancelled by a flag."""
+    """Adapts a side to the interface of the engine client: one request at a time, in a thread, cancelled by a flag."""
 
     def __init__(self, side: Completing, pool: ThreadPoolExecutor) -> None:
         self._side, self._pool = side, pool
 
     async def wait_ready(self, timeout: float) -> bool:
-        """Always."""
+        """Always ready."""
         del timeout
         return True
 
     def wake(self) -> None:
-        """It does not sleep."""
+        """Does nothing."""
 
     async def complete(self, params: wire.Complete, timeout: float) -> wire.Completion:
-        """Run it on the thread."""
+        """Run the request in the thread."""
         del timeout
         gone = False
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Which rows there are, and a run through them: one after the other, each saved as soon as it is measured."""
+"""The table of rows, and a run through it that saves each row as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ ROWS: dict[str, Measurement] = {
     "busy_vs_idle": updates.busy_vs_idle,
     "int8_loss": decoding.int8_loss,
 }
-"""Name → measurement. A measurement may give several rows, all named after it."""
+"""Name → measurement. A measurement gives one or more rows, whose names start with its name."""
 
 GPU_ROWS: dict[str, Measurement] = {"gpu_decode": gpu.decode, "gpu_swap": gpu.swap, "gpu_embedding": gpu.embedding}
-"""Rows of a GPU: Qwen2.5-Coder-1.5B's shape with random weights; nothing is downloaded, no editor is played."""
+"""GPU rows: the shape of Qwen2.5-Coder-1.5B with random weights, so nothing is downloaded."""
 
 
 def chosen(names: Sequence[str], rows: dict[str, Measurement]) -> dict[str, Measurement]:
-    """The measurements to make; all if none is named. SettingError names one that does not exist."""
+    """The measurements with these names; all for "". SettingError for an unknown name."""
     for name in names:
         if name not in rows:
-            raise SettingError(f"There is no row {name}; there are {', '.join(rows)}.")
+            raise SettingError(f"Unknown row {name}. Known rows: {', '.join(rows)}.")
     return {name: rows[name] for name in (names or rows)}
 
 
@@ -48,11 +48,11 @@ def run(
     wanted: dict[str, Measurement],
     out: Path | None,
     manifest: dict[str, Any],
-    kept: list[PerfRow],
+    earlier: list[PerfRow],
     say: Callable[[str], None],
 ) -> list[PerfRow]:
-    """Measure what is wanted; rows in `kept` stay unless measured again. `out` is written after every measurement."""
-    rows = list(kept)
+    """Run measurements and write `out` after each. Rows in `earlier` stay unless they are measured again."""
+    rows = list(earlier)
     loads = manifest.setdefault("busy", {})
     for name, action in wanted.items():
         say(f"{name} …")
@@ -68,8 +68,8 @@ def run(
     return rows
 
 
-def done(kept: Sequence[PerfRow], rows: dict[str, Measurement]) -> set[str]:
-    """Measurements an earlier run has made; one without a figure is tried again."""
-    made = {item.name.partition("/")[0] for item in kept}
-    missing = {item.name.partition("/")[0] for item in kept if item.value is None}
+def done(earlier: Sequence[PerfRow], rows: dict[str, Measurement]) -> set[str]:
+    """The measurements of an earlier run that need not run again; one with a missing value must."""
+    made = {item.name.partition("/")[0] for item in earlier}
+    missing = {item.name.partition("/")[0] for item in earlier if item.value is None}
     return {name for name in rows if name in made - missing}

@@ -1,4 +1,4 @@
-"""Models of known shapes with random weights: what a step costs does not depend on what it says."""
+"""Models of known shapes with random weights: the cost of a step does not depend on the values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGE: Shape = {
 
 MEDIUM: Shape = {**LARGE, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
                  "num_attention_heads": 14}  # fmt: skip
-"""Qwen2.5-Coder-0.5B: the smallest that adapters are not merged into."""
+"""Qwen2.5-Coder-0.5B: the smallest model whose adapters are not merged into the weights."""
 
 MINIATURE: Shape = {**LARGE, "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
                     "num_attention_heads": 4}  # fmt: skip
@@ -41,5 +41,5 @@ def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> Base
 
 
 def random_ids(count: int) -> list[int]:
-    """Token ids that every shape has."""
+    """Random token ids that every shape has."""
     return torch.randint(10, 500, (count,), generator=torch.Generator().manual_seed(1)).tolist()

@@ -1,4 +1,4 @@
-"""Real typing without a typist: what commits inserted, as keystrokes at human speed.
+"""Typing for the replay: blocks of code that commits inserted, as keystrokes at human speed.
 
 A place is a block of lines, or a part of one, that a commit put into a Python file; before it stands what stands before
 it in the new text, after it what follows. The block is typed letter by letter; an editor's automatic indentation comes
@@ -17,14 +17,14 @@ from pathlib import Path
 from c2l_lsp.repo.history import git_history
 
 _COMMITS = 60
-_BLOCK = (8, 240)  # characters of a block that count: less is no typing, more was pasted or generated
+_BLOCK = (8, 240)  # characters of a block; longer ones were pasted or generated
 _KEY_S, _WORD_S, _LINE_S = 0.16, 0.12, 0.7
 _SPREAD = 0.35
 
 
 @dataclass(frozen=True)
 class Key:
-    """A pause, and what one keystroke then brings."""
+    """A pause and the text of the keystroke after it."""
 
     wait_s: float
     text: str
@@ -32,7 +32,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Place:
-    """Where something was typed in a file, and how."""
+    """A place in a file where text was inserted, and its keystrokes."""
 
     path: str
     prefix: str
@@ -41,7 +41,7 @@ class Place:
 
 
 def places(roots: Sequence[Path], count: int, seed: int = 0) -> list[Place]:
-    """`count` places of several repositories, taking turns; fewer if their histories have no more."""
+    """`count` places from the repositories in turn; fewer if their histories have no more."""
     draw = random.Random(seed)  # noqa: S311 - no secret
     found: list[Place] = []
     streams = [_of(root, draw) for root in roots]
@@ -56,7 +56,7 @@ def places(roots: Sequence[Path], count: int, seed: int = 0) -> list[Place]:
 
 
 def _of(root: Path, draw: random.Random) -> Iterator[Place]:
-    """The places of one repository, one a commit, the latest first."""
+    """The places in one repository, one a commit, the latest first."""
     line = [commit.sha for commit in git_history.first_parent_commits(root, _COMMITS)]
     for old, new in zip(line[-2::-1], line[:0:-1], strict=False):
         changes = [
@@ -73,7 +73,7 @@ def _of(root: Path, draw: random.Random) -> Iterator[Place]:
 
 
 def _block(old: str, new: str) -> tuple[str, int, int] | None:
-    """The new text, and where the first block that was inserted by hand begins and ends in it."""
+    """The new text of a file, and the start and end of the first block that looks typed."""
     before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
     if not before or len(after) > 4000:
         return None
@@ -87,7 +87,7 @@ def _block(old: str, new: str) -> tuple[str, int, int] | None:
 
 
 def keys(text: str, draw: random.Random) -> tuple[Key, ...]:
-    """The keystrokes of a text."""
+    """The keystrokes that type a text."""
     out: list[Key] = []
     for chunk in re.findall(r"\n+[ \t]*|.", text):
         base = _KEY_S + (_LINE_S if out and out[-1].text[0] == "\n" else 0.0) + (_WORD_S if chunk == " " else 0.0)

@@ -1,4 +1,4 @@
-"""What is measured on: git repositories, their Python texts, folders made of them, and the machine's name."""
+"""The data of the measurements: git repositories, their Python texts, folders made of them, and the machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from c2l_lsp.repo.history import git_history
 
 @dataclass
 class Workload:
-    """One run: settings of the model, repositories, how often, with how many threads, and a folder to write in.
+    """The arguments of a run: model settings, repositories, repeats, threads, and a work folder.
 
     `small` makes everything as little as it can be: for trying out, its figures mean nothing.
     """
@@ -38,21 +38,21 @@ class Workload:
 
     @cached_property
     def model(self) -> BaseModel:
-        """The base model, loaded once for all rows that run in this process."""
+        """The base model, loaded once for all rows."""
         return base.load(self.settings.model)
 
     def texts(self, count: int) -> list[str]:
-        """Python files of the repositories at their newest commit, taking turns. CorpusError if there are too few."""
+        """The Python files of the repositories at their newest commit, in turn. CorpusError if there are none."""
         if len(self._texts) < count:
             streams = [_files(root) for root in self.roots]
             turns = itertools.chain.from_iterable(itertools.zip_longest(*streams))
             self._texts = list(itertools.islice((text for text in turns if text), count))
         if not self._texts:
-            raise CorpusError("The repositories hold no Python file; name others with --list and --mirror.")
+            raise CorpusError("The repositories contain no Python file. Name others with --list and --mirror.")
         return [self._texts[i % len(self._texts)] for i in range(count)]
 
     def prompts(self, count: int, tokens: int) -> list[list[int]]:
-        """Beginnings of files, each `tokens` long."""
+        """The first `tokens` tokens of several files."""
         found = []
         for text in self.texts(20 * count):
             ids = self.model.encode(text)
@@ -60,10 +60,10 @@ class Workload:
                 found.append(ids[:tokens])
             if len(found) == count:
                 return found
-        raise CorpusError(f"Too few files have {tokens} tokens; name more repositories.")
+        raise CorpusError(f"Too few files have {tokens} tokens. Name more repositories.")
 
     def folder(self, name: str, files: int) -> Path:
-        """A folder with so many files of code, each different, made once."""
+        """A folder with `count` different files of code; made once."""
         root = self.work / f"{name}-{files}"
         if not root.is_dir():
             texts = self.texts(min(files, 400))
@@ -91,7 +91,7 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What names the machine."""
+    """The machine, for the manifest."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -112,7 +112,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def load_now() -> Mapping[str, float]:
-    """How busy the machine is: a figure taken on a busy one means little."""
+    """The load of the machine, for the manifest."""
     try:
         one, five, _ = os.getloadavg()
     except OSError:

@@ -1,4 +1,4 @@
-"""The command `c2l-lsp bench assert`: RepoPeftBench of a list of repositories, from their git folders to the table.
+"""The command `c2l-lab bench assert`: RepoPeftBench for a list of repositories, from git folders to result rows.
 
 `bench repopeft` has the same steps one by one. Importing this module loads neither torch nor pyarrow.
 """
@@ -18,23 +18,25 @@ if TYPE_CHECKING:
     from c2l_lab.benchmarks.stats import Row
     from c2l_lsp.model.lm.base import BaseModel
 
-SPLIT = "cr_test"  # repositories that nothing was trained on
+SPLIT = "cr_test"  # held-out repositories
 
 
 def bench_assert(
-    list_file: Annotated[Path, typer.Option("--list", help="Repositories never trained on, one owner/name a line.")],
-    mirror: Annotated[Path, typer.Option("--mirror", help="Git folders, MIRROR/owner+name/repo.")],
-    work: Annotated[Path, typer.Option("--work", help="Benchmark and predictions: it goes on there.")] = Path("assert"),
-    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder; default: c2l-nano.")] = "",
-    methods: Annotated[str, typer.Option(help="Comma-separated; base is always one of them.")] = "base,memory",
-    most: Annotated[int, typer.Option(min=1, help="Tasks of a repository.")] = 16,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
-    codebleu: Annotated[bool, typer.Option("--codebleu/--no-codebleu", help="CodeBLEU needs its own packages.")] = True,
-    json_out: Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")] = None,
+    list_file: Annotated[Path, typer.Option("--list", help="Held-out repositories, one owner/name a line.")],
+    mirror: Annotated[Path, typer.Option("--mirror", help="Folder of git repositories, MIRROR/owner+name/repo.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder for data and predictions; runs continue.")] = Path(
+        "assert"
+    ),
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder. Default: c2l-nano.")] = "",
+    methods: Annotated[str, typer.Option(help="Comma-separated; base is always included.")] = "base,memory",
+    most: Annotated[int, typer.Option(min=1, help="Tasks per repository.")] = 16,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    codebleu: Annotated[bool, typer.Option("--codebleu/--no-codebleu", help="Compute CodeBLEU.")] = True,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write rows and manifest to this file.")] = None,
 ) -> None:
-    """Expected values of assertions, as RepoPeftBench asks for them: each method against the bare model.
+    """Complete the expected values of assertions (RepoPeftBench), with each method against the base model.
 
-    Scored as published, and strictly: without a look at the reference.
+    Scores are as published and strict, which means without looking at the reference.
     """
     import torch
 
@@ -47,7 +49,7 @@ def bench_assert(
     from c2l_lsp.model.lm import base
 
     started, clock = dt.datetime.now(dt.timezone.utc), time.perf_counter()
-    torch.set_num_threads(1)  # figures must not depend on how many cores there are
+    torch.set_num_threads(1)  # results must not depend on the number of cores
     with cli.progress_bar("repositories") as progress:
         made = build.build(
             sources.read_list(list_file), mirror, work / "data", assign=SPLIT, workers=workers, progress=progress
@@ -78,12 +80,12 @@ def _methods(names: str, loaded: BaseModel, mirror: Path) -> list[Method]:
 
     wanted = dict.fromkeys(["base", *names.split(",")])
     if unknown := sorted(wanted.keys() - METHODS.keys()):
-        raise CorpusError(f"There is no method {', '.join(unknown)}: choose of {', '.join(METHODS)}.")
+        raise CorpusError(f"Unknown method {', '.join(unknown)}. Known methods: {', '.join(METHODS)}.")
     return [METHODS[name](loaded, mirror) for name in wanted]
 
 
 def _predicted(dataset: Dataset, method: Method, loaded: BaseModel, work: Path, most: int) -> Path:
-    """The file of a method's predictions, named by what decides them; a stopped run goes on in it."""
+    """The file of a method's predictions; its name depends on everything that determines them."""
     import hashlib
 
     from c2l_lab.benchmarks.repopeft import cli, run
@@ -99,7 +101,7 @@ def _predicted(dataset: Dataset, method: Method, loaded: BaseModel, work: Path, 
 
 
 def _rows(dataset: Dataset, files: dict[str, Path], most: int, codebleu: bool) -> tuple[list[Row], dict[str, float]]:
-    """Each method's rows and its difference to base, as published and strictly; and the p of the differences."""
+    """The rows of each method and its differences to `base`, as published and strict, with their p-values."""
     from c2l_lab.benchmarks.repopeft import run
 
     rows: list[Row] = []

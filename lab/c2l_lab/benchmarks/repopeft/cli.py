@@ -1,4 +1,4 @@
-"""The commands `c2l-lsp bench repopeft …`. Importing this module loads neither torch nor pyarrow."""
+"""The commands `c2l-lab bench repopeft …`. Importing this module loads neither torch nor pyarrow."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _group() -> None:
 
 
 class Track(str, Enum):
-    """Which of the published datasets."""
+    """A dataset of the benchmark."""
 
     snapshots = "snapshots"
     commits = "commits"
@@ -38,7 +38,7 @@ class Track(str, Enum):
 
 
 class Assign(str, Enum):
-    """Where a list's repositories go."""
+    """The assignment of repositories to splits."""
 
     auto = "auto"
     train = "train"
@@ -50,24 +50,22 @@ Data = Annotated[str, typer.Option("--data", help="Folder of the benchmark, or `
 Split = Annotated[str, typer.Option("--split", help="train, ir_val, ir_test, cr_val, cr_test or ood_test.")]
 OfTrack = Annotated[Track, typer.Option("--track", help="snapshots (static), commits (evolution) or ood.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Clean predictions without looking at the reference.")]
-CodeBleu = Annotated[bool, typer.Option("--codebleu/--no-codebleu", help="CodeBLEU needs packages of its own.")]
-Most = Annotated[int | None, typer.Option("--most", min=1, help="Only the first so many tasks of a repository.")]
-JsonOut = Annotated[Path | None, typer.Option("--json", help="File for the rows and the manifest.")]
+CodeBleu = Annotated[bool, typer.Option("--codebleu/--no-codebleu", help="Compute CodeBLEU.")]
+Most = Annotated[int | None, typer.Option("--most", min=1, help="Use only the first tasks of a repository.")]
+JsonOut = Annotated[Path | None, typer.Option("--json", help="Write rows and manifest to this file.")]
 
 
 @repopeft_app.command("build")
 def repopeft_build(
     list_file: Annotated[Path, typer.Option("--list", help="One owner/name or local git folder a line.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder that receives the benchmark.")],
-    mirror: Annotated[Path, typer.Option(help="Folder of git folders: MIRROR/owner+name/repo.")] = Path(),
-    ood: Annotated[Path | None, typer.Option(help="A list of repositories for the OOD split.")] = None,
-    assign: Annotated[
-        Assign, typer.Option(help="One split for the whole list, or drawn from each name.")
-    ] = Assign.auto,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read repositories.")] = 2,
-    encoder: Annotated[str, typer.Option(help="Hub name or folder of a text encoder, for the embedding columns.")] = "",
+    out: Annotated[Path, typer.Option("--out", help="Output folder.")],
+    mirror: Annotated[Path, typer.Option(help="Folder of git repositories, MIRROR/owner+name/repo.")] = Path(),
+    ood: Annotated[Path | None, typer.Option(help="List of repositories for the OOD split.")] = None,
+    assign: Annotated[Assign, typer.Option(help="The split of the list; auto: drawn from each name.")] = Assign.auto,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    encoder: Annotated[str, typer.Option(help="Text encoder for the embedding columns: Hub name or folder.")] = "",
 ) -> None:
-    """Build the benchmark from git repositories with their history. The same command goes on after a stop."""
+    """Build the benchmark from git repositories. The same command continues after a stop."""
     from c2l_lab.benchmarks.repopeft.dataset import build
     from c2l_lab.corpus import sources
 
@@ -92,14 +90,14 @@ def repopeft_score(
     data: Data,
     split: Split,
     predictions: Annotated[Path, typer.Option("--predictions", help="JSON lines with id and prediction.")],
-    against: Annotated[Path | None, typer.Option(help="Another method's predictions, for the paired test.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Predictions of another method, for the paired test.")] = None,
     track: OfTrack = Track.commits,
     strict: Strict = False,
     codebleu: CodeBleu = True,
     most: Most = None,
     json_out: JsonOut = None,
 ) -> None:
-    """Score predictions: as published, or strictly; intervals and tests over repositories."""
+    """Score predictions, as published or strictly, with intervals and tests over repositories."""
     from c2l_lab.benchmarks import stats
     from c2l_lab.benchmarks.repopeft import run
 
@@ -135,16 +133,16 @@ def repopeft_run(
     data: Data,
     split: Split,
     method: Annotated[str, typer.Option("--method", help="base or memory.")],
-    json_out: Annotated[Path, typer.Option("--json", help="File for rows and manifest; predictions go beside it.")],
-    mirror: Annotated[Path, typer.Option(help="Folder of git folders, for methods that read the repository.")] = Path(),
-    model: Annotated[str, typer.Option("--model", help="Hub name or folder; default: c2l-nano.")] = "",
+    json_out: Annotated[Path, typer.Option("--json", help="Result file; predictions are written beside it.")],
+    mirror: Annotated[Path, typer.Option(help="Folder of git repositories, for methods that need them.")] = Path(),
+    model: Annotated[str, typer.Option("--model", help="Hub name or folder. Default: c2l-nano.")] = "",
     track: OfTrack = Track.commits,
     strict: Strict = False,
     codebleu: CodeBleu = True,
     most: Most = None,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 = what torch chooses.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads. 0: torch's default.")] = 0,
 ) -> None:
-    """Predict and score. A stopped run goes on with the same command; predictions are kept in JSON's .jsonl."""
+    """Predict and score. The same command continues a stopped run; predictions are in a .jsonl file beside --json."""
     import torch
 
     from c2l_lab.benchmarks import stats
@@ -155,7 +153,7 @@ def repopeft_run(
     from c2l_lsp.model.lm import base
 
     if method not in methods.METHODS:
-        raise CorpusError(f"There is no method {method}: choose one of {', '.join(methods.METHODS)}.")
+        raise CorpusError(f"Unknown method {method}. Known methods: {', '.join(methods.METHODS)}.")
     if threads:
         torch.set_num_threads(threads)
     started, clock = dt.datetime.now(dt.timezone.utc), time.perf_counter()
@@ -200,7 +198,7 @@ def _tasks(values: Any) -> dict[str, int]:  # noqa: ANN401 - metric → reposito
 
 
 def manifest_of_run(started: dt.datetime, clock: float, what: dict[str, Any]) -> dict[str, Any]:
-    """What every result file of the benchmark says of its run."""
+    """The manifest of a result file."""
     return {
         "code": __version__,
         "data": what,
@@ -213,7 +211,7 @@ def manifest_of_run(started: dt.datetime, clock: float, what: dict[str, Any]) ->
 
 @contextmanager
 def progress_bar(words: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr (stdout stays free for data)."""
+    """A progress bar on stderr, because stdout is for data."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

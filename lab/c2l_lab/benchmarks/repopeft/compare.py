@@ -1,6 +1,6 @@
-"""Figures of a benchmark run, and of one against another. The unit of chance is the repository, never the task.
+"""Means, intervals and paired tests over repositories.
 
-Tasks of one repository resemble each other, so intervals over tasks, as published, are several times too narrow.
+Tasks of one repository are correlated, so the published intervals over tasks are several times too narrow.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from c2l_lab.benchmarks.stats import RESAMPLES, Row, clustered
 from c2l_lsp.errors import CorpusError
 
 Values = Mapping[str, Sequence[float]]
-"""Repository → one value for each of its tasks, in an order that all methods share."""
+"""Repository → one value per task, in the same order for all methods."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """a − b over tasks: the mean, its 95 % interval from resampling repositories, and a two-sided p.
+    """a − b over tasks: the mean, its 95 % bootstrap interval over repositories, and a two-sided p-value.
 
-    p is that of flipping each repository's sign: with few repositories it can't be small, as it should not.
+    The p-value is from a sign-flip permutation test over repositories.
     """
 
     mean: float
@@ -33,7 +33,7 @@ class Difference:
 
 
 def by_repository(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
-    """(repository, value) of tasks, gathered."""
+    """The values of (repository, value) pairs by repository."""
     found: dict[str, list[float]] = defaultdict(list)
     for repository, value in pairs:
         found[repository].append(value)
@@ -41,9 +41,9 @@ def by_repository(pairs: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
 
 
 def over_tasks(values: Values, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over all tasks (as published) and its 95 % interval from resampling whole repositories.
+    """The mean over all tasks (as published) and its 95 % bootstrap interval over repositories.
 
-    One repository has a mean and no interval (NaN): it says nothing about another one.
+    With one repository the interval is NaN.
     """
     sums, counts = _totals(values)
     if len(sums) < 2:
@@ -54,7 +54,7 @@ def over_tasks(values: Values, seed: int = 0) -> tuple[float, float, float]:
 
 
 def paired(a: Values, b: Values, seed: int = 0) -> Difference:
-    """How much better `a` is than `b` on the same tasks. CorpusError when they are not the same."""
+    """The difference of `a` and `b` on the same tasks. CorpusError if the tasks differ."""
     if {name: len(values) for name, values in a.items()} != {name: len(values) for name, values in b.items()}:
         raise CorpusError("The two methods were not scored on the same tasks.")
     apart = {name: [x - y for x, y in zip(a[name], b[name], strict=True)] for name in a}
@@ -63,7 +63,7 @@ def paired(a: Values, b: Values, seed: int = 0) -> Difference:
 
 
 def _flipped(sums: NDArray[np.float64], seed: int) -> float:
-    """How often the sum is at least as far from 0 when signs are drawn: every draw if few, else RESAMPLES of them."""
+    """The share of sign flips whose sum is at least as far from 0: all flips, or RESAMPLES random ones if many."""
     count = len(sums)
     if not count:
         return float("nan")
@@ -72,19 +72,19 @@ def _flipped(sums: NDArray[np.float64], seed: int) -> float:
     else:
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], (RESAMPLES, count))
     reached = np.abs(signs @ sums) >= abs(sums.sum()) * (1 - 1e-9)
-    drawn = 2**count > RESAMPLES  # the data themselves are one more draw, so that p is never 0
+    drawn = 2**count > RESAMPLES  # the data themselves are one more draw, so p is never 0
     return float((reached.sum() + drawn) / (len(signs) + drawn))
 
 
 def rows(name: str, method: str, values: Values, unit: str) -> list[Row]:
-    """`name` over tasks, as published, and `name/repository` as a mean over repositories."""
+    """Two rows: `name`, the mean over tasks as published, and `name/repository`, the mean over repositories."""
     of_each = [float(np.mean(found)) for _, found in sorted(values.items()) if found]
     across = clustered(of_each) if len(of_each) > 1 else (sum(of_each), float("nan"), float("nan"))
     return [row(name, method, over_tasks(values), unit), row(f"{name}/repository", method, across, unit)]
 
 
 def row(name: str, method: str, found: tuple[float, float, float], unit: str = "") -> Row:
-    """A row whose interval is left out where there is none."""
+    """A row, without an interval if it is NaN."""
     mean, low, high = found
     return Row(name, method, mean, None if np.isnan(low) else low, None if np.isnan(high) else high, unit)
 

@@ -1,7 +1,7 @@
-"""Generation as the benchmark prescribes it, by the decoder that answers in the editor.
+"""Generation as the benchmark prescribes it, with the decoder of the engine.
 
-The raw prefix, no fill-in-the-middle: [bos or eos] + ids, of which the last 4096 are kept (fewer if the model has fewer
-positions); greedy; up to 64 new tokens; only eos ends it, so that what follows the value is the scoring's business.
+The prompt is the raw prefix without fill in the middle: [bos or eos] + the last 4,096 ids, or fewer if the model has
+fewer positions. Decoding is greedy, up to 64 new tokens or eos. Scoring cuts off what follows the value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NEW_TOKENS = 64
 
 
 class Generator:
-    """Predictions of one model under adapters that change. The KV of a prefix serves the next task of its file."""
+    """Predictions of one model with changing adapters. Tasks of one file share the KV cache of their prefix."""
 
     def __init__(self, model: BaseModel) -> None:
         self._model = model
@@ -24,20 +24,20 @@ class Generator:
         self._kv_key = ""
 
     def use(self, adapter: Adapter | None) -> None:
-        """Predict under this adapter from now on; None is the bare model. AdapterError if it does not fit."""
+        """Use this adapter from now on; None: the base model. AdapterError if it does not fit the model."""
         if adapter is not None:
             adapter.check(self._model)
         self._slot.activate(adapter)
-        # a final map leaves hidden states, and so the KV, as they are; inner pairs do not
+        # a final map does not change the KV cache; LoRA pairs do
         self._kv_key = adapter.digest if adapter is not None and adapter.pairs else ""
 
     def prompt(self, prefix: str) -> list[int]:
-        """The ids that are fed."""
+        """The ids of the prompt."""
         most = min(MOST_INPUT, self._model.max_context - NEW_TOKENS)
         return [self._model.start_id, *self._model.encode(prefix)][-most:]
 
     def predict(self, prefix: str) -> str:
-        """The text that the model goes on with."""
+        """The predicted text."""
         start = self._decoder.prefill(self.prompt(prefix), self._kv_key)
         end = self._model.tokenizer.eos_token_id
         ids: list[int] = []
@@ -51,7 +51,7 @@ class Generator:
 
 
 def generate(model: BaseModel, adapter: Adapter | None, prefix: str) -> str:
-    """One prediction, after which the model is bare again. For many, keep a `Generator`."""
+    """One prediction. For many, use a `Generator`."""
     generator = Generator(model)
     generator.use(adapter)
     try:

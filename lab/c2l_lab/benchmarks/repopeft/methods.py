@@ -1,7 +1,7 @@
-"""What a prediction may know of the repository besides the prefix: a method is a row of METHODS.
+"""The methods of RepoPeftBench; each is a row of METHODS.
 
-`memory` reads the repository as it stood at the commit, without any file whose path holds "test": the answer is in the
-test files of that very commit. The paper's own state vectors include them, which is a leak, and is not repeated here.
+`memory` embeds the repository at the commit without any file whose path contains "test", because the test files of that
+commit contain the answers. The state vectors of the paper include them; this contamination is avoided here.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.repo.history import git_history
 
 STATE_CHARS = 400_000
-"""Most text that a state is made of; files are taken in the order of a hash of their paths."""
+"""The maximum text of a state; files are taken in the order of a hash of their paths."""
 
 _BATCH = 12
 
 
 class Method(Protocol):
-    """Gives the adapter for the tasks of a commit; None is the bare model. `digest` names its weights, if any."""
+    """Provides the adapter for the tasks of a commit; None: the base model. `digest` names its weights, if any."""
 
     name: str
     digest: str
@@ -38,7 +38,7 @@ class Method(Protocol):
 
 
 class Base:
-    """The model as it is."""
+    """The base model."""
 
     name = "base"
     digest = ""
@@ -50,7 +50,7 @@ class Base:
 
 
 class MemoryState:
-    """`memory` over the production files of the commit; pieces that stand in several commits are read once."""
+    """`memory` over the production files of a commit; chunks that several commits share are embedded once."""
 
     name = "memory"
 
@@ -60,14 +60,14 @@ class MemoryState:
 
         prior = shipped_prior(model)
         if prior is None:
-            raise AdapterError(f"{model.id} has no memory prior; make one with `c2l-lsp train hypernet`.")
+            raise AdapterError(f"{model.id} has no memory prior; make one with `c2l-lab train hypernet`.")
         self._memory, self._mirror, self._chars = GradientMemory(model, prior), mirror, chars
         self.digest = self._memory.digest
         self._readings: dict[bytes, ChunkEmbedding] = {}
         self._repository = ""
 
     def adapter(self, commit: Commit) -> Adapter | None:
-        """The adapter of the files' state; None when there is nothing to read."""
+        """The adapter of the state of the files; None if there are no files."""
         if commit.repo_id != self._repository:
             self._repository, self._readings = commit.repo_id, {}
         chunks = [chunk for text in self.texts(commit) for chunk in self._memory.chunks(text)]
@@ -78,7 +78,7 @@ class MemoryState:
         return self._memory.generate(self._memory.update([self._memory.empty_state()], [change])[0])
 
     def texts(self, commit: Commit) -> list[str]:
-        """The production files that a state of the commit may see. CorpusError without the repository."""
+        """The production files of a commit. CorpusError without the repository."""
         try:
             folder = locate_repository(commit.repo_id, self._mirror)
         except SourceProblem as problem:
@@ -106,7 +106,7 @@ class MemoryState:
 
 
 def is_production(path: str) -> bool:
-    """Whether a state may see a file: Python, nothing vendored or built, no "test" anywhere in its path."""
+    """Whether a state may contain a file: Python, not vendored or built, no "test" in its path."""
     parts = path.split("/")
     return path.endswith(".py") and not any("test" in p.lower() or p in git_history.VENDORED for p in parts)
 

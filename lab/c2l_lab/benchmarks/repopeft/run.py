@@ -1,4 +1,4 @@
-"""Predictions of one method for one split, kept line by line so that a stopped run goes on, and their scores.
+"""Predictions of one method for one split, written line by line so that a stopped run continues, and their scores.
 
 A line of predictions is {"id", "repo_id", "commit_sha", "method", "prediction"}; `id` is the task's (`Task.id`).
 """
@@ -23,7 +23,7 @@ METRICS = ("exact_match", "edit_similarity", "codebleu")
 
 
 def selected(data: Dataset, split: str, most: int | None = None) -> Iterator[Step]:
-    """The scored steps of a split. `most`: tasks of one repository, its latest ones left out; None: all."""
+    """The scored steps of a split. `most`: the first tasks of each repository; None: all."""
     taken: dict[str, int] = {}
     for step in data.steps(split, PER_COMMIT):
         name = step.tasks[0].repo_id
@@ -40,7 +40,7 @@ def predict(
     out: Path,
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Append a prediction for each task that `out` does not hold yet. CorpusError: `out` is of another method."""
+    """Append a prediction for each task without one in `out`. CorpusError if `out` belongs to another method."""
     done = {line["id"] for line in _lines(out, method.name)} if out.exists() else set[str]()
     count = 0
     try:
@@ -60,18 +60,18 @@ def predict(
                 count += len(step.tasks)
                 progress(count)
     except OSError as error:
-        raise CorpusError(f"{out} can't be written ({error.strerror}): free some space and run it again.") from error
+        raise CorpusError(f"{out} cannot be written ({error.strerror}). Free some space and run it again.") from error
 
 
 def predictions(file: Path) -> dict[str, str]:
-    """id → prediction. CorpusError when the file can't be read; a line cut off by a stop is passed over."""
+    """id → prediction. CorpusError if the file is damaged; an incomplete last line is skipped."""
     return {line["id"]: line["prediction"] for line in _lines(file)}
 
 
 def score(
     steps: Iterable[Step], found: dict[str, str], *, strict: bool = False, codebleu: bool = True
 ) -> dict[str, compare.Values]:
-    """metric → repository → a value for each task. CorpusError when a task has no prediction."""
+    """metric → repository → one value per task. CorpusError if a task has no prediction."""
     pairs: dict[str, list[tuple[str, float]]] = {metric: [] for metric in METRICS}
     missing = 0
     for task in (task for step in steps for task in step.tasks):
@@ -83,13 +83,13 @@ def score(
             if value is not None:
                 pairs[metric].append((task.repo_id, value))
     if missing:
-        # neither counting them as wrong nor leaving them out would be this method's score
-        raise CorpusError(f"{missing} tasks of the split have no prediction: finish the run, or score the same part.")
+        # counting them as wrong or skipping them would falsify the score
+        raise CorpusError(f"{missing} tasks of the split have no prediction. Finish the run, or score the same part.")
     return {metric: compare.by_repository(values) for metric, values in pairs.items() if values}
 
 
 def digest(steps: Iterable[Step]) -> str:
-    """Names the tasks that were scored, whatever files they came from."""
+    """A digest of the scored tasks, independent of the files they came from."""
     found = hashlib.blake2b(digest_size=16)
     for identity in sorted(task.id for step in steps for task in step.tasks):
         found.update(identity.encode())
@@ -97,7 +97,7 @@ def digest(steps: Iterable[Step]) -> str:
 
 
 def rows(values: dict[str, compare.Values], method: str, split: str, strict: bool) -> list[Row]:
-    """The table rows of a run."""
+    """The rows of a run."""
     named = ((f"{metric}/{_tag(split, strict)}", of) for metric, of in values.items())
     return [row for name, of in named for row in compare.rows(name, method, of, "")]
 
@@ -109,7 +109,7 @@ def _tag(split: str, strict: bool) -> str:
 def differences(
     a: dict[str, compare.Values], b: dict[str, compare.Values], names: tuple[str, str], split: str, strict: bool
 ) -> list[tuple[Row, float]]:
-    """Rows of a − b on the same tasks, each with its p."""
+    """The rows of a − b on the same tasks, each with its p-value."""
     out = []
     for metric in METRICS:
         if metric in a and metric in b:
@@ -120,7 +120,7 @@ def differences(
 
 
 def _drop_torn_line(file: Path) -> None:
-    """Cut off a last line without its end, so that the next one does not go on in it."""
+    """Remove an incomplete last line."""
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         return
@@ -140,8 +140,8 @@ def _lines(file: Path, method: str = "") -> Iterator[dict[str, Any]]:
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"The predictions {file} can't be read: {error}.") from error
-    whole = text[: text.rfind("\n") + 1]  # a run may have been stopped within its last line
+        raise CorpusError(f"The predictions {file} cannot be read: {error}.") from error
+    whole = text[: text.rfind("\n") + 1]  # without an incomplete last line
     for number, line in enumerate(whole.split("\n")[:-1], 1):
         try:
             found = json.loads(line)
@@ -149,5 +149,5 @@ def _lines(file: Path, method: str = "") -> Iterator[dict[str, Any]]:
         except (ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{file}, line {number}: not a prediction.") from error
         if method and found.get("method", method) != method:
-            raise CorpusError(f"{file} holds predictions of {found['method']}: name another file for {method}.")
+            raise CorpusError(f"{file} contains predictions of {found['method']}. Name another file for {method}.")
         yield found

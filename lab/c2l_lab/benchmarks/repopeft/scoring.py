@@ -1,8 +1,8 @@
-"""How a prediction is scored: as published, with a cleaning that looks at the reference, or strictly, without.
+"""Scores of a prediction, as published or strict.
 
-Published: the prediction is cut to the reference's shape (one line, no comma, one word) before it is compared, which
-flatters any method that writes on and on. Strict: prediction and reference are cut by one rule, which knows only how
-the prompt ends: at the end of the first expression of its kind, counting brackets and strings.
+Published: the prediction is cut to the shape of the reference (one line, no comma, one word) before the comparison.
+That favours methods that generate too much. Strict: prediction and reference are cut by one rule that does not depend
+on the reference: at the end of the first expression, with brackets and strings balanced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOCK_ENDS = tuple(f"{name}(" for name in MOCK)
 
 @dataclass(frozen=True)
 class Score:
-    """One prediction: equal to the reference or not, difflib's ratio, CodeBLEU (None: not asked for)."""
+    """The scores of one prediction: exact match, edit similarity by difflib, CodeBLEU (None: not computed)."""
 
     exact: bool
     edit: float
@@ -44,7 +44,7 @@ def score(prediction: str, task: Task, *, strict: bool = False, codebleu: bool =
 
 
 def published(prediction: str, target: str) -> str:
-    """The published cleaning, in its order. It looks at the target."""
+    """The published cleaning, which depends on the target."""
     text = _without_fim(prediction)
     if "\n" not in target:
         text = text.split("\n", 1)[0]
@@ -58,12 +58,12 @@ def published(prediction: str, target: str) -> str:
 
 
 def takes_list(task: Task) -> bool:
-    """Whether what is expected is a list of arguments, as its assertion and the prompt's end say."""
+    """Whether the expected value is a list of arguments, from the assertion and the end of the prompt."""
     return task.assertion_type in _WITH_COMMAS or task.prefix.rstrip().endswith(_MOCK_ENDS)
 
 
 def strictly(text: str, *, commas: bool = False) -> str:
-    """The first value in a text, cut without knowing the answer.
+    """The first value in a text, cut without the reference.
 
     It ends at the bracket that closes the call it stands in, at a line's end outside brackets, at a comment, and at a
     comma outside brackets unless `commas` may be part of it.
@@ -86,19 +86,19 @@ def strictly(text: str, *, commas: bool = False) -> str:
 
 
 def normal(text: str) -> str:
-    """What is compared for an exact match: trailing `:`, `,` and blanks off, commas and white space evened out."""
+    """The normal form for exact match: no trailing `:`, `,` or blanks; uniform commas and white space."""
     text = text.strip().rstrip(":, \t").replace(", ", ",").replace(" ,", ",")
     return " ".join(text.split())
 
 
 def code_bleu(prediction: str, reference: str) -> float:
-    """CodeBLEU by the package of that name: 0 if either is blank, 1 if they are equal. CorpusError without it."""
+    """CodeBLEU from the package `codebleu`: 0 if either text is blank, 1 if they are equal. CorpusError without it."""
     if not prediction.strip() or not reference.strip():
         return 0.0
     if prediction.strip() == reference.strip():
         return 1.0
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it warns at every value without data flow, which is nearly every one
+    logging.disable(logging.WARNING)  # it warns about every value without data flow, which is nearly all
     try:
         from codebleu import calc_codebleu
 
@@ -123,7 +123,7 @@ def _uncommented(text: str) -> str:
 
 
 def _string_end(text: str, at: int) -> int:
-    """Where the string literal that begins at `at` is over; the text's end if it is never closed."""
+    """The end of the string literal that starts at `at`; the end of the text if it is not closed."""
     quote = text[at : at + 3] if text.startswith(("'''", '"""'), at) else text[at]
     at += len(quote)
     while at < len(text) and not text.startswith(quote, at):

@@ -1,4 +1,4 @@
-"""What benchmarks measure on: repositories at a commit, held-out files, places to complete.
+"""The data of the benchmarks: repositories at a commit, held-out files, and spans to complete.
 
 No methods and no scores here. Text for training belongs in `corpus`.
 """

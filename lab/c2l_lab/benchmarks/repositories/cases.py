@@ -1,10 +1,9 @@
-"""What is measured of one repository: the files that are scored, and the states that never saw them.
+"""The case of a repository: the held-out files that are scored, and the states that do not contain them.
 
-Scored (`targets`) are the files that were touched last before the commit, until there is enough text. A state holds
-other files only: the targets, their earlier names and whatever leaks them (`leak`) are out, at every age. States of
-all ages hold the same files, those touched last first, so that only what the commits changed tells them apart. For
-staleness a second family of states (`trails`) leaves out the `newest` targets alone: what was written beside them
-counts.
+The scored files (`targets`) are the most recently changed ones before the commit, until there is enough text. A state
+contains other files only: targets, their earlier names and contaminated files are excluded at every age. States of all
+ages contain the same files, so they differ only by what the commits changed. Staleness uses a second family of states
+(`trails`) that excludes only the `newest` targets, because changes beside those files matter there.
 """
 
 from __future__ import annotations
@@ -22,16 +21,21 @@ from c2l_lab.benchmarks.repositories.source import Source
 from c2l_lsp.errors import CorpusError
 
 AGES = (0, 1, 5, 20, 100)
-RULES = 1  # part of every case's name: raise when something here changes what a case holds
+RULES = 1  # part of every case's file name; increase it when the content of a case changes
 
 Texts = dict[str, str]
-_BATCH = 40  # files read at once
+_BATCH = 40  # files read in one call of git
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Characters of text: in a state, in the targets, the least of each and of a target, the most of one file (its
-    beginning, to a whole line). `newest` counts files."""
+    """Sizes in characters of text, except `newest`, a number of files.
+
+    state, targets: the text of a state and of all targets.
+    least_state, least_targets: a repository with less is skipped.
+    least_file: shorter files are no targets.
+    most_file: of a longer file only the first lines are used.
+    """
 
     state: int = 64_000
     targets: int = 60_000
@@ -44,7 +48,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Case:
-    """`states` and `trails`: age → path → text, age 0 first. `newest`: the targets that staleness is scored on."""
+    """`states` and `trails`: age in commits → path → text. `newest`: the targets on which staleness is scored."""
 
     name: str
     commit: str
@@ -56,18 +60,21 @@ class Case:
 
     @property
     def state(self) -> Texts:
-        """What an adapter is made from."""
+        """The present state, from which adapters are made."""
         return self.states[0]
 
     @cached_property
     def digest(self) -> str:
-        """Names everything in the case."""
+        """A digest of the whole case."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def build(source: Source, sizes: Sizes, known: frozenset[str] | None = None) -> Case | str:
-    """The case of a repository, or why it has none. `known`: digests of texts that may be scored (None: all)."""
+    """The case of a repository, or the reason why it has none.
+
+    known: digests of the texts that may be scored; None: all.
+    """
     order = list(dict.fromkeys([*source.touched(), *source.paths()]))
     texts = _enough(source, order, sizes)
     order = [path for path in order if path in texts]
@@ -78,7 +85,7 @@ def build(source: Source, sizes: Sizes, known: frozenset[str] | None = None) -> 
     out = {path: texts[path] for path in order if path not in targets}
     states, leaked = _states(source, out, targets, sizes)
     if sum(map(len, states[0].values())) < sizes.least_state:
-        return "too little text to learn from"
+        return "too little text for a state"
     beside = {path: texts[path] for path in order if path not in newest}
     scored = {path: targets[path] for path in newest}
     trails, _ = _states(source, beside, scored, sizes)
@@ -87,7 +94,7 @@ def build(source: Source, sizes: Sizes, known: frozenset[str] | None = None) -> 
 
 
 def _enough(source: Source, order: Sequence[str], sizes: Sizes) -> Texts:
-    """Whole texts in the order asked for, until there is enough for targets and state."""
+    """The texts of files in this order, until there is enough for targets and state."""
     texts: Texts = {}
     for begin in range(0, len(order), _BATCH):
         texts |= source.read(order[begin : begin + _BATCH], 0)
@@ -97,12 +104,12 @@ def _enough(source: Source, order: Sequence[str], sizes: Sizes) -> Texts:
 
 
 def _clipped(text: str, chars: int) -> str:
-    """The beginning of a text, to the end of a line."""
+    """The first lines of a text, at most `chars` characters."""
     return text if len(text) <= chars else text[: text.rfind("\n", 0, chars) + 1]
 
 
 def _targets(order: Sequence[str], texts: Texts, sizes: Sizes, known: frozenset[str] | None, most: int) -> Texts:
-    """The latest touched files that may be scored: enough text, at most `most` files."""
+    """The most recently changed files that may be scored, at most `most` of them."""
     targets: Texts = {}
     for path in order:
         if len(targets) >= most or sum(map(len, targets.values())) >= sizes.targets:
@@ -114,16 +121,16 @@ def _targets(order: Sequence[str], texts: Texts, sizes: Sizes, known: frozenset[
 
 
 def _limited(texts: Mapping[str, str], chars: int) -> Texts:
-    kept: Texts = {}
+    limited: Texts = {}
     for path, text in texts.items():
-        if sum(map(len, kept.values())) >= chars:
+        if sum(map(len, limited.values())) >= chars:
             break
-        kept[path] = text
-    return kept
+        limited[path] = text
+    return limited
 
 
 def _states(source: Source, texts: Texts, targets: Texts, sizes: Sizes) -> tuple[dict[int, Texts], int]:
-    """The states of all ages over files that leak at no age, and how many files leaked at some."""
+    """The states of all ages without contaminated files, and the number of contaminated files."""
     chosen = _limited({path: _clipped(text, sizes.most_file) for path, text in texts.items()}, sizes.state * 5 // 4)
     by_age = {0: chosen}
     for age in source.ages[1:]:
@@ -131,22 +138,22 @@ def _states(source: Source, texts: Texts, targets: Texts, sizes: Sizes) -> tuple
         by_age[age] = {path: _clipped(text, sizes.most_file) for path, text in old.items()}
     bad: set[str] = set()
     for texts in by_age.values():
-        bad |= contamination.leaks(texts, targets).keys()
+        bad |= contamination.contaminated(texts, targets).keys()
     states: dict[int, Texts] = {}
-    kept = list(_limited({path: text for path, text in chosen.items() if path not in bad}, sizes.state))
+    paths = list(_limited({path: text for path, text in chosen.items() if path not in bad}, sizes.state))
     for age, texts in by_age.items():
-        states[age] = {path: texts[path] for path in kept if path in texts}
+        states[age] = {path: texts[path] for path in paths if path in texts}
     return states, len(bad)
 
 
 def name_of(text: str) -> str:
-    """The digest by which a built corpus names a text."""
+    """The digest that names a text in a corpus."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def save(case: Case, path: Path) -> None:
-    """Write a case as JSON, aside and then in place."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # shards may make the same case at the same time
+    """Write a case atomically as JSON."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # several shards may write the same case
     path.parent.mkdir(parents=True, exist_ok=True)
     part.write_text(json.dumps(asdict(case)), encoding="utf-8", errors="surrogatepass")
     part.replace(path)
@@ -160,4 +167,4 @@ def load(path: Path) -> Case:
             values[name] = {int(age): texts for age, texts in values[name].items()}
         return Case(**values)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CorpusError(f"{path.name} holds no case; delete it and run again.") from error
+        raise CorpusError(f"{path.name} is not a case. Delete it and run again.") from error

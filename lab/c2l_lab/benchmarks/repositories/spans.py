@@ -1,9 +1,15 @@
-"""Places in a file where somebody might ask for the rest of the line, by what comes first there.
+"""Spans to complete: from the start of a Python token to the end of its line.
 
-A span begins where a Python token begins and ends with its line. Strata, the first that fits:
-`unseen` a name that stands nowhere else in the file but in the repository's other files, `attribute` a name after a
-dot, `literal` a string or number, `other` everything else. Lines with comments and lines inside longer strings are left
-out.
+The stratum of a span is the first in this table that applies to its first token.
+
+| stratum     | first token                                                                             |
+|-------------|-----------------------------------------------------------------------------------------|
+| `unseen`    | a name that occurs in other files of the repository and nowhere else in this file        |
+| `attribute` | a name after a dot                                                                      |
+| `literal`   | a string or a number                                                                    |
+| `other`     | anything else                                                                           |
+
+Lines with comments and lines within multi-line strings have no spans.
 """
 
 from __future__ import annotations
@@ -21,15 +27,15 @@ from dataclasses import dataclass
 
 STRATA = ("unseen", "attribute", "literal", "other")
 SHORTEST, LONGEST = 3, 60
-"""Characters of a span's answer."""
+"""Characters of a span."""
 
-_LEAST_BEFORE = 200  # characters of the file before a span: an editor's user is in the middle of something
+_MIN_BEFORE = 200  # characters of the file before a span
 _NAME = re.compile(r"[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
 class Span:
-    """Characters `start` to `end` of the file `path` are to be written."""
+    """Characters `start` to `end` of the file `path`."""
 
     path: str
     start: int
@@ -38,21 +44,21 @@ class Span:
 
 
 def names_of(texts: Iterable[str]) -> frozenset[str]:
-    """All names in some texts."""
+    """The names in some texts."""
     return frozenset(name for text in texts for name in _NAME.findall(text))
 
 
 def spans_of(targets: Mapping[str, str], known: frozenset[str], count: int) -> list[Span]:
-    """About `count` spans, as many of each stratum as there are, drawn by a hash of their places; one a line.
+    """About `count` spans, evenly from all strata, chosen by a hash of their positions; at most one a line.
 
-    `known` are the names of the repository's other files.
+    known: the names in the repository's other files.
     """
     found: dict[str, list[Span]] = defaultdict(list)
     for path in sorted(targets):
         for line, choices in _candidates(path, targets[path], known).items():
-            dice = random.Random(_place(path, line))  # noqa: S311 - a sample, not a secret
+            rng = random.Random(_place(path, line))  # noqa: S311 - a sample, not a secret
             rare = [span for span in choices if span.stratum == "unseen"]
-            one = dice.choice(rare or choices)
+            one = rng.choice(rare or choices)
             found[one.stratum].append(one)
     for spans in found.values():
         spans.sort(key=lambda span: _place(span.path, span.start))
@@ -60,7 +66,7 @@ def spans_of(targets: Mapping[str, str], known: frozenset[str], count: int) -> l
 
 
 def _dealt(found: Mapping[str, list[Span]], count: int) -> list[Span]:
-    """Take from the strata in turn."""
+    """Spans taken from the strata in turn."""
     chosen: list[Span] = []
     for turn in range(max(map(len, found.values()), default=0)):
         for stratum in STRATA:
@@ -70,7 +76,7 @@ def _dealt(found: Mapping[str, list[Span]], count: int) -> list[Span]:
 
 
 def _candidates(path: str, text: str, known: frozenset[str]) -> dict[int, list[Span]]:
-    """Line (from 0) → the spans that may begin on it."""
+    """Line, counted from 0 → the spans that may start on it."""
     lines = text.splitlines(keepends=True)
     offsets = [0]
     for line in lines:
@@ -86,7 +92,7 @@ def _candidates(path: str, text: str, known: frozenset[str]) -> dict[int, list[S
         end = offsets[first] + len(lines[first].rstrip()) if first < len(lines) else 0
         start = offsets[first] + token.start[1] if first < len(lines) else 0
         stratum = _stratum(token, before, counts, known)
-        if stratum and start >= _LEAST_BEFORE and SHORTEST <= end - start <= LONGEST:
+        if stratum and start >= _MIN_BEFORE and SHORTEST <= end - start <= LONGEST:
             found[first].append(Span(path, start, end, stratum))
         if token.string.strip():
             before = token.string
@@ -94,9 +100,9 @@ def _candidates(path: str, text: str, known: frozenset[str]) -> dict[int, list[S
 
 
 def _tokens(text: str) -> list[tokenize.TokenInfo]:
-    """The tokens up to where the text is cut off or wrong."""
+    """The tokens before the first syntax error or the end of a truncated text."""
     found: list[tokenize.TokenInfo] = []
-    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # a clipped file ends inside something
+    with contextlib.suppress(tokenize.TokenError, SyntaxError):  # a truncated file may end within a token
         found.extend(tokenize.generate_tokens(io.StringIO(text).readline))
     return found
 

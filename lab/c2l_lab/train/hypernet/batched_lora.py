@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from c2l_lsp.model.hypernet.lora_head import BLOCK_OF
+from c2l_lsp.model.hypernet.lora_head import PARENT_MODULE
 from c2l_lsp.model.lm.base import BaseModel
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
@@ -51,7 +51,7 @@ def plugged(model: BaseModel, pairs: Pairs, scale: float) -> Iterator[None]:
     handles = []
     for i, layer in enumerate(model.lm.base_model.layers):
         for t, (A, B) in pairs.items():
-            module = layer.get_submodule(f"{BLOCK_OF[t]}.{t}")
+            module = layer.get_submodule(f"{PARENT_MODULE[t]}.{t}")
             own = scale * (B if B.dim() == 3 else B[:, i])
             handles.append(module.register_forward_hook(_hook(A, own)))
     try:

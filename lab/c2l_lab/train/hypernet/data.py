@@ -20,9 +20,9 @@ from torch import Tensor
 
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.corpus.dedup import signature
+from c2l_lab.train.hypernet.text2lora import describe
 from c2l_lsp.errors import CheckpointError, TrainingError
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
-from c2l_lsp.model.hypernet.text2lora import describe
 from c2l_lsp.model.lm.base import BaseModel
 
 Say = Callable[[str], None]

@@ -67,11 +67,11 @@ class Network(nn.Module):
         repositories = torch.stack([s.repository for s in states]).to(device)
         if self.gru is None:
             return repositories
-        h = self.gru.start(repositories)
+        h = self.gru.initial_state(repositories)
         ages = torch.tensor([len(s.diffs) for s in states], device=device)
         if int(ages.max()):
             padded = nn.utils.rnn.pad_sequence([s.diffs for s in states], batch_first=True).to(device)
-            rolled = torch.cat([h[:, None], self.gru.roll(padded, h)], dim=1)  # [N, T + 1, H]
+            rolled = torch.cat([h[:, None], self.gru.unroll(padded, h)], dim=1)  # [N, T + 1, H]
             h = rolled[torch.arange(len(states), device=device), ages]
         return self.gru.context(h)
 

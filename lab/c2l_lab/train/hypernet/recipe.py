@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from c2l_lsp.errors import TrainingError
-from c2l_lsp.model.hypernet.checkpoint import Trained
+from c2l_lsp.model.hypernet.checkpoint import CheckpointKind
 from c2l_lsp.model.hypernet.gru import GRUConfig
-from c2l_lsp.model.hypernet.lora_head import BLOCK_OF, HeadConfig
+from c2l_lsp.model.hypernet.lora_head import PARENT_MODULE, HeadConfig
 from c2l_lsp.model.lm.base import BaseModel
 
 
@@ -17,7 +17,7 @@ from c2l_lsp.model.lm.base import BaseModel
 class Recipe:
     """Architecture, what against collapse is on, losses and sizes. Times are set by the leg, not here."""
 
-    kind: Trained = "static"
+    kind: CheckpointKind = "static"
     hidden: int = 128  # width of the head's trunk
     rank: int = 16
     alpha: float = 32.0
@@ -61,12 +61,14 @@ class Recipe:
 
 
 def projections(model: BaseModel) -> dict[str, tuple[int, int]]:
-    """{projection type: (in, out)} of a base's layers. TrainingError if it has none of those a LoRA is put on."""
+    """{projection type: (in, out)} of a base model. Raises TrainingError if it has none of them."""
     found = {
         name.rpartition(".")[2]: (module.in_features, module.out_features)
         for name, module in model.lm.named_modules()
-        if name.rpartition(".")[2] in BLOCK_OF and isinstance(module, nn.Linear)
+        if name.rpartition(".")[2] in PARENT_MODULE and isinstance(module, nn.Linear)
     }
     if not found:
-        raise TrainingError(f"{model.id} has none of the projections a LoRA is put on ({', '.join(sorted(BLOCK_OF))}).")
+        raise TrainingError(
+            f"{model.id} has none of the projections that a LoRA needs ({', '.join(sorted(PARENT_MODULE))})."
+        )
     return found

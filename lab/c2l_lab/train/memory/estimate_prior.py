@@ -25,7 +25,7 @@ from c2l_lab.train.memory.held_out import (
 from c2l_lsp.errors import TrainingError
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
-from c2l_lsp.model.hypernet.prior import DAMPING, Curvature, MemoryPrior, estimate, with_damping
+from c2l_lsp.model.hypernet.prior import DAMPING, Curvature, MemoryPrior, estimate
 from c2l_lsp.model.hypernet.protocol import RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -87,6 +87,23 @@ def repository_means(
 def with_scalars(prior: MemoryPrior, **changes: float) -> MemoryPrior:
     """The prior with some scalars replaced."""
     return replace(prior, scalars=replace(prior.scalars, **changes))
+
+
+def with_damping(prior: MemoryPrior, damping: float) -> MemoryPrior:
+    """The prior with another damping.
+
+    P and Q are inverses of curvature + λI, so the curvature itself need not be stored.
+    """
+    before = prior.scalars.damping
+
+    def with_other_damping(inverse: torch.Tensor) -> torch.Tensor:
+        damped = torch.linalg.inv(inverse.double())
+        mean = damped.trace() / len(damped) / (1 + before)  # mean eigenvalue of the curvature alone
+        damped = damped + (damping - before) * mean * torch.eye(len(damped), dtype=torch.float64, device=damped.device)
+        return torch.linalg.inv(damped).float()
+
+    P, Q = with_other_damping(prior.P), with_other_damping(prior.Q)
+    return replace(prior, P=P, Q=Q, scalars=replace(prior.scalars, damping=damping))
 
 
 def make_prior(

@@ -12,7 +12,7 @@ from c2l_lab.benchmarks.perf.measure import Bar, PerfRow
 from typer.testing import CliRunner
 
 
-def test_rows_are_measured_once_kept_and_judged(tmp_path: Path, typed: Path, monkeypatch: pytest.MonkeyPatch):
+def test_rows_are_measured_once_and_compared_with_bars(tmp_path: Path, typed: Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[str] = []
 
     def row(name: str, value: float):

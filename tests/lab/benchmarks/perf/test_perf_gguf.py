@@ -30,7 +30,7 @@ def llama(tiny: BaseModel) -> BaseModel:
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("BF16", 0.02), ("Q8_0", 0.05)])
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-def test_a_file_read_back_is_the_model(family: str, kind: str, tolerance: float, tiny: BaseModel, tmp_path: Path):
+def test_gguf_file_contains_the_model(family: str, kind: str, tolerance: float, tiny: BaseModel, tmp_path: Path):
     from c2l_lab.benchmarks.perf import gguf
 
     model = tiny if family == "qwen2" else llama(tiny)
@@ -41,7 +41,7 @@ def test_a_file_read_back_is_the_model(family: str, kind: str, tolerance: float,
     assert (got - want).square().mean().sqrt() <= tolerance * want.square().mean().sqrt()
 
 
-def test_other_architectures_are_refused(tmp_path: Path):
+def test_other_architectures_are_rejected(tmp_path: Path):
     from c2l_lab.benchmarks.perf import gguf
 
     other = SimpleNamespace(lm=SimpleNamespace(config=SimpleNamespace(model_type="gpt2")))
@@ -50,7 +50,7 @@ def test_other_architectures_are_refused(tmp_path: Path):
 
 
 @pytest.mark.skipif(not peers.has_llama(), reason="the extra perf is not installed")
-def test_llama_cpp_writes_on_as_we_do(tiny: BaseModel, sources: list[str], tmp_path: Path):
+def test_llama_cpp_generates_the_same_text(tiny: BaseModel, sources: list[str], tmp_path: Path):
     ids = tiny.encode(sources[3])[:120]
     want, _ = peers.Ours(tiny, draft=0).decode(ids, 12)
     peer = peers.Llama(tiny, "BF16", tmp_path, 1)
@@ -60,7 +60,7 @@ def test_llama_cpp_writes_on_as_we_do(tiny: BaseModel, sources: list[str], tmp_p
 
 @pytest.mark.skipif(not peers.has_llama(), reason="the extra perf is not installed")
 @pytest.mark.parametrize("least", [0.0, 0.4])
-def test_both_sides_of_the_replay_show_the_same_by_the_same_rules(least: float, sources: list[str], tmp_path: Path):
+def test_both_sides_of_replay_apply_the_same_rules(least: float, sources: list[str], tmp_path: Path):
     from c2l_lab.benchmarks.perf.replay import LlamaSide, OurSide
 
     from c2l_lsp.engine import wire

@@ -14,7 +14,7 @@ from c2l_lab.benchmarks.perf.typing import keys, places
 from c2l_lsp.errors import EngineError, SettingError, StorageError
 
 
-def test_a_row_is_judged_by_its_ratio_where_it_has_one():
+def test_bar_applies_to_ratio_if_there_is_one():
     assert measure.row("a", [1.0, 2.0, 9.0], "ms", bar=Bar(2.0)).verdict == "PASS"
     assert measure.row("a", [1.0, 2.0, 9.0], "ms", ratio=0.5, bar=Bar(0.4)).verdict == "FAIL"
     assert measure.row("a", [1.0], "ms", ratio=0.8, bar=Bar(0.8, least=True)).verdict == "PASS"
@@ -24,12 +24,12 @@ def test_a_row_is_judged_by_its_ratio_where_it_has_one():
     assert (found.value, found.low, found.high, found.repeats) == (3.0, 2.0, 4.0, 5)
 
 
-def test_what_could_not_be_measured_is_no_pass():
+def test_missing_value_does_not_pass():
     gone = measure.absent("decode/llama.cpp/Q8_0", "ms/token", Bar(1.0))
     assert (gone.holds, gone.verdict, gone.note) == (None, "", "peer not installed")
 
 
-def test_measurements_take_turns_and_the_first_round_does_not_count():
+def test_measurements_alternate_after_a_warm_up_round():
     order: list[str] = []
     actions = {name: lambda name=name: order.append(name) or float(len(order)) for name in "ab"}
     found = measure.alternate(actions, 2)
@@ -37,7 +37,7 @@ def test_measurements_take_turns_and_the_first_round_does_not_count():
     assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
 
 
-def test_a_run_goes_on_where_another_on_the_same_machine_ended(tmp_path: Path):
+def test_run_continues_result_file_of_same_machine(tmp_path: Path):
     out, about = tmp_path / "perf.json", {"cpu": "x", "threads": 2}
     calls: list[str] = []
 
@@ -63,18 +63,18 @@ def test_a_run_goes_on_where_another_on_the_same_machine_ended(tmp_path: Path):
         measure.load(out, about)
 
 
-def test_every_row_of_the_plan_exists_and_others_are_refused():
+def test_unknown_row_is_rejected():
     named = {
         "initialize", "first_completion", "decode", "keystroke_to_ghost", "prefix_reuse", "adapter_cost_per_token",
         "swap_pause", "save_to_generation", "update_vs_reread", "index_throughput", "engine_memory", "busy_vs_idle",
     }  # fmt: skip
     assert named <= set(run.ROWS)
     assert list(run.chosen(["decode"], run.ROWS)) == ["decode"]
-    with pytest.raises(SettingError, match="no row speed"):
+    with pytest.raises(SettingError, match="Unknown row speed"):
         run.chosen(["speed"], run.ROWS)
 
 
-def test_places_are_what_commits_inserted_by_hand(typed: Path):
+def test_typing_places_come_from_small_insertions_in_commits(typed: Path):
     found = places([typed], 10)
     typed_texts = {"".join(key.text for key in place.keys) for place in found}
     assert typed_texts == {"import os", "if b:\n        b += 1"}
@@ -84,7 +84,7 @@ def test_places_are_what_commits_inserted_by_hand(typed: Path):
     assert places([typed], 10) == found
 
 
-def test_an_automatic_indentation_is_one_key_and_pauses_are_human():
+def test_automatic_indentation_is_one_key():
     found = keys("if b:\n        b += 1", random.Random(0))
     assert [key.text for key in found][5] == "\n        "
     assert all(0.02 < key.wait_s < 3 for key in found)

@@ -32,7 +32,7 @@ def test_decoding(load: Workload):
         assert found["decode/llama.cpp/Q8_0"].note == "peer not installed"
 
 
-def test_a_reused_prefix_and_the_cost_of_adapters(load: Workload):
+def test_prefix_reuse_and_adapter_cost_rows(load: Workload):
     finite(decoding.prefix_reuse(load))
     assert set(finite(adapters.cost_per_token(load))) == {
         "adapter_cost_per_token", "adapter_cost_per_token/map", "adapter_cost_per_token/merged",
@@ -41,12 +41,12 @@ def test_a_reused_prefix_and_the_cost_of_adapters(load: Workload):
     assert len(finite(adapters.swap_pause(load))) == 2
 
 
-def test_rows_of_a_gpu_run_on_a_cpu_too(load: Workload):
+def test_gpu_rows_run_on_cpu(load: Workload):
     for action in (gpu.decode, gpu.swap, gpu.embedding):
         finite(action(load))
 
 
-def test_typing_is_replayed_and_what_was_shown_saves_requests(load: Workload):
+def test_typing_along_a_suggestion_saves_requests(load: Workload):
     class Echo:
         """Says what was typed next in truth: then every further key is typed along."""
 
@@ -118,7 +118,7 @@ class InProcessEngine:
             self.events.append((time.monotonic(), wire.Event(name="adapter_changed", data=wire.to_params(event))))
 
 
-def test_following_a_folder(load: Workload, monkeypatch: pytest.MonkeyPatch):
+def test_update_rows(load: Workload, monkeypatch: pytest.MonkeyPatch):
     """The tiny model has no prior of its own, so one is estimated from the folder: the whole way all the same."""
     monkeypatch.setattr(updates, "EngineProcess", InProcessEngine)
     load.settings, _ = merge(load.settings, {"adapter.updateDelayMs": 10}, source="test", machine=True)

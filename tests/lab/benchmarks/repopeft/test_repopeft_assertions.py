@@ -24,7 +24,7 @@ def test_golden(case):
         assert case["text"][: assertion.cut].endswith(expected["ends"])
 
 
-def test_the_prefix_is_the_text_up_to_the_value_in_every_file_of_ours():
+def test_prefix_is_the_text_up_to_the_value_in_every_file_of_ours():
     seen = 0
     for path in sorted(Path(__file__).resolve().parents[2].rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
@@ -38,11 +38,11 @@ def test_the_prefix_is_the_text_up_to_the_value_in_every_file_of_ours():
 
 
 @pytest.mark.parametrize("text", ["def f(:", "x = '\0'", "print 'python 2'", "(" * 5000])
-def test_what_is_no_python_is_none(text: str):
+def test_invalid_python_gives_none(text: str):
     assert parse(text) is None
 
 
-def test_keys_do_not_see_white_space():
+def test_keys_ignore_white_space():
     first, second = (
         "def test_a():\n    x = f()\n    assert x == [1, 2]\n",
         "def test_a():\n\n    x = f()\n    assert x == [1,  2]\n",
@@ -58,12 +58,12 @@ def test_keys_do_not_see_white_space():
         "def test_a():\n    x = f()\n    assert x is 1\n",
     ],
 )
-def test_keys_see_prefix_and_target(changed: str):
+def test_keys_depend_on_prefix_and_target(changed: str):
     text = "def test_a():\n    x = f()\n    assert x == 1\n"
     assert keys(text, parse(text) or []) != keys(changed, parse(changed) or [])
 
 
-def test_keys_are_those_of_normalised_prefixes():
+def test_keys_use_normalised_prefixes():
     """The one-pass digests tell apart and confuse exactly what whole normalised prefixes would."""
     calls = "    self.assertEqual(f(a),b)\n    self.assertEqual(f(a), b)\n    assert  a==1 ; assert a==1\n"
     text = "a = 1\ndef test_a(self):\n" + calls

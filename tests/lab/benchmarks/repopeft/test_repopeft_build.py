@@ -82,7 +82,7 @@ def test_every_split_has_its_tasks(built):
     assert manifest["rows"]["commits/qna/train"] == 10  # in-repo validation and test lie within
 
 
-def test_the_anchor_is_the_last_commit_of_the_training_time(built):
+def test_anchor_is_last_training_commit(built):
     _, out, _ = built
     snapshots = open_dataset(out, "snapshots")
     (anchor,) = snapshots.commits("train")
@@ -95,7 +95,7 @@ def test_the_anchor_is_the_last_commit_of_the_training_time(built):
     }
 
 
-def test_commits_and_tasks_meet(built):
+def test_tasks_refer_to_commits(built):
     _, out, _ = built
     for track, split in (("commits", "cr_test"), ("snapshots", "ir_val"), ("snapshots", "train"), ("ood", "ood_test")):
         steps = list(open_dataset(out, track).steps(split))
@@ -117,7 +117,7 @@ def test_diffs_run_from_kept_commit_to_kept_commit(built):
     assert next(open_dataset(out, "commits").commits("cr_val")).production_code_diff is None  # not read unasked
 
 
-def test_the_manifest_names_everything(built):
+def test_manifest_is_complete(built):
     _, out, manifest = built
     assert manifest == build.manifest_of(out)
     about = next(item for item in manifest["repositories"] if item["repo_id"] == "own/train")
@@ -126,7 +126,7 @@ def test_the_manifest_names_everything(built):
     assert len(about["commit"]) == 40
 
 
-def test_a_second_build_reads_nothing_again_and_gives_the_same_bytes(built, monkeypatch):
+def test_second_build_reuses_files_and_is_byte_identical(built, monkeypatch):
     mirror, out, manifest = built
     files = {f: f.read_bytes() for f in out.rglob("*.parquet")}
     monkeypatch.setattr("c2l_lab.benchmarks.repopeft.dataset.walk.main_line", None)  # would fail if asked
@@ -135,7 +135,7 @@ def test_a_second_build_reads_nothing_again_and_gives_the_same_bytes(built, monk
     assert {f: f.read_bytes() for f in out.rglob("*.parquet")} == files
 
 
-def test_a_stopped_build_goes_on(tmp_path, mirror, monkeypatch):
+def test_stopped_build_continues(tmp_path, mirror, monkeypatch):
     from c2l_lab.benchmarks.repopeft.dataset import repository
 
     for name in ("own/a", "own/b"):
@@ -156,7 +156,7 @@ def test_a_stopped_build_goes_on(tmp_path, mirror, monkeypatch):
     assert build.build(["own/a", "own/b"], mirror, tmp_path / "cut", assign="cr_test", workers=1) == plain
 
 
-def test_workers_change_nothing(tmp_path, mirror):
+def test_number_of_workers_does_not_change_result(tmp_path, mirror):
     for name in ("own/a", "own/b", "own/c"):
         grow(Repo(mirror, name), 3)
     names = ["own/a", "own/b", "own/c", "own/none"]
@@ -243,7 +243,7 @@ def test_bad_input_is_counted(tmp_path, mirror):
     assert str(tmp_path) not in json.dumps(manifest)
 
 
-def test_a_repository_further_up_is_not_taken_for_the_one_that_is_missing(tmp_path):
+def test_parent_repository_is_not_used_for_missing_one(tmp_path):
     outer = Repo(tmp_path, "own/outer")
     grow(outer, 3)
     (outer.root / "mirror" / "bad+inner").mkdir(parents=True)
@@ -253,14 +253,14 @@ def test_a_repository_further_up_is_not_taken_for_the_one_that_is_missing(tmp_pa
     assert manifest["skipped"] == {"bad/inner": "broken git folder"}
 
 
-def test_nothing_usable_is_an_error_that_says_why(tmp_path, mirror):
+def test_error_explains_why_no_repository_is_usable(tmp_path, mirror):
     with pytest.raises(CorpusError, match=r"None of the 1 listed .* can be used: \{'not found': 1\}"):
         build.build(["no/where"], mirror, tmp_path / "out", workers=1)
-    with pytest.raises(CorpusError, match="is on the list and on the OOD list"):
+    with pytest.raises(CorpusError, match="is on both lists"):
         build.build(["a/b"], mirror, tmp_path / "out", ood=["a/b"], workers=1)
 
 
-def test_a_local_folder_goes_by_its_name(tmp_path, mirror):
+def test_local_folder_is_named_after_itself(tmp_path, mirror):
     repo = Repo(mirror, "own/mine")
     grow(repo, 3)
     manifest = build.build([str(repo.root)], tmp_path, tmp_path / "out", assign="cr_test", workers=1)
@@ -280,7 +280,7 @@ def test_evaluation_takes_the_first_eight_of_a_commit(tmp_path, mirror):
     assert next(open_dataset(tmp_path / "out", "commits").commits("cr_test")).n_new_assertions == 30
 
 
-def test_training_takes_a_capped_choice_of_what_teaches(tmp_path, mirror):
+def test_training_tasks_are_capped_and_not_trivial(tmp_path, mirror):
     repo = Repo(mirror, "own/wide")
     repo.commit({"a.py": "x = 1\n"})
     slight = [f"assert g({i}) == {i}" for i in range(10)]
@@ -293,7 +293,7 @@ def test_training_takes_a_capped_choice_of_what_teaches(tmp_path, mirror):
     assert len(anchored) == 5 and all(task.target.startswith("value_") for task in anchored)
 
 
-def test_embeddings_fill_their_columns(tmp_path, mirror, tiny):
+def test_embeddings_are_written(tmp_path, mirror, tiny):
     from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
 
     grow(Repo(mirror, "own/a"), 3)

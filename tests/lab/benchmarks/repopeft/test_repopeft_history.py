@@ -19,7 +19,7 @@ def targets(found):
     return [row.assertion.target for row in found.rows]
 
 
-def test_a_commit_is_kept_for_the_assertions_it_brings(make_repo):
+def test_commit_with_new_assertions_is_kept(make_repo):
     repo = make_repo()
     repo.commit({"a.py": "x = 1\n"})
     first = repo.commit({"tests/test_a.py": suite("assert f(1) == 10")})
@@ -33,7 +33,7 @@ def test_a_commit_is_kept_for_the_assertions_it_brings(make_repo):
     assert found[1].rows[0].prefix == "def test_it():\n    assert f(1) == 10\n    assert f(2) == "
 
 
-def test_an_edit_above_makes_the_rest_of_the_file_modified(make_repo):
+def test_edit_above_marks_following_assertions_as_modified(make_repo):
     repo = make_repo()
     repo.commit({"tests/test_a.py": suite("x = f()", "assert x == 1", "assert y == 2")})
     repo.commit({"tests/test_a.py": suite("x = g()", "assert x == 1", "assert y == 2", "assert z == 3")})
@@ -41,7 +41,7 @@ def test_an_edit_above_makes_the_rest_of_the_file_modified(make_repo):
     assert [(targets(item), item.modified) for item in found] == [(["1", "2"], 0), (["1", "2", "3"], 2)]
 
 
-def test_a_renamed_test_folder_brings_nothing(make_repo):
+def test_renamed_test_folder_has_no_new_assertions(make_repo):
     repo, notes = make_repo(), Counter()
     text = suite("assert f(1) == 10", "assert f(2) == 20")
     repo.commit({"tests/test_a.py": text, "tests/test_b.py": text.replace("f(", "g(")})
@@ -52,7 +52,7 @@ def test_a_renamed_test_folder_brings_nothing(make_repo):
     assert notes == {"test file renamed": 2}
 
 
-def test_a_deleted_file_that_returns_is_new(make_repo):
+def test_deleted_file_that_returns_is_new(make_repo):
     repo = make_repo()
     repo.commit({"test_a.py": suite("assert a == 1")})
     repo.commit({"test_a.py": None})
@@ -60,7 +60,7 @@ def test_a_deleted_file_that_returns_is_new(make_repo):
     assert len(kept(repo)) == 2
 
 
-def test_a_merge_is_one_step(make_repo):
+def test_merge_is_one_step(make_repo):
     repo = make_repo()
     repo.commit({"test_a.py": suite("assert a == 1")})
     for number in (2, 3):
@@ -74,7 +74,7 @@ def test_a_merge_is_one_step(make_repo):
     assert [targets(item) for item in kept(repo)] == [["1"], ["20"], ["30"]]
 
 
-def test_times_are_the_author_s_with_their_zone(make_repo):
+def test_times_are_author_times_with_zone(make_repo):
     repo = make_repo()
     repo.commit({"a.py": "x = 1\n"})
     assert walk.main_line(repo.root)[0].time.endswith("+02:00")
@@ -88,7 +88,7 @@ def test_times_are_the_author_s_with_their_zone(make_repo):
         (b"x = '" + b"a" * 2_000_001 + b"'\nassert x == 1\n", "test file missing or over 2 MB"),
     ],
 )
-def test_what_cannot_be_read_is_counted_and_what_it_held_is_not_forgotten(make_repo, content, note):
+def test_unreadable_file_is_counted_and_its_assertions_stay_known(make_repo, content, note):
     repo, notes = make_repo(), Counter()
     repo.commit({"test_a.py": suite("assert a == 1")})
     repo.commit({"test_a.py": content})
@@ -117,7 +117,7 @@ def test_production_diff(make_repo):
         assert made.splitlines() == diff
 
 
-def test_a_huge_diff_ends_with_a_whole_file(make_repo, monkeypatch):
+def test_huge_diff_ends_with_a_whole_file(make_repo, monkeypatch):
     repo, notes = make_repo(), Counter()
     sha = repo.commit({"a.py": "a = 1\n" * 30, "b.py": "b = 1\n" * 30, "c.py": "c = 1\n" * 30})
     monkeypatch.setattr(walk, "LONGEST_DIFF", 700)
@@ -134,7 +134,7 @@ def test_standing_assertions_are_those_of_the_tree(make_repo):
     assert sorted(row.assertion.target for row in walk.standing(repo.root, sha, Counter())) == ["2", "3"]
 
 
-def test_a_bare_and_a_shallow_repository(make_repo, mirror):
+def test_bare_and_a_shallow_repository(make_repo, mirror):
     repo = make_repo()
     grow(repo, 4)
     bare, shallow = mirror / "bare", mirror / "shallow"
@@ -156,7 +156,7 @@ def test_trivial_targets():
         assert splits.trivial(target) is expected, target
 
 
-def test_a_repository_s_split_depends_on_its_name_alone():
+def test_split_depends_only_on_repository_name():
     names = [f"owner{i}/name" for i in range(2000)]
     found = Counter(map(splits.across, names))
     assert splits.across("OWNER1/Name") == splits.across("owner1/name")
@@ -165,7 +165,7 @@ def test_a_repository_s_split_depends_on_its_name_alone():
     assert found["cr_test"] == pytest.approx(200, abs=45)
 
 
-def test_the_training_cap_takes_turns():
+def test_training_cap_alternates_between_commits():
     tasks = [("a.py", f"test_{i % 2}") for i in range(100)] + [("b.py", "t")] * 3 + [("c.py", "t")]
     chosen = splits.capped(tasks, "seed")
     files = Counter(tasks[i][0] for i in chosen)
@@ -175,20 +175,20 @@ def test_the_training_cap_takes_turns():
     assert chosen != splits.capped(tasks, "another")
 
 
-def test_the_training_cap_holds_per_commit():
+def test_training_cap_holds_per_commit():
     tasks = [(f"{i % 5}.py", "t") for i in range(50)]
     chosen = splits.capped(tasks, "seed")
     assert len(chosen) == 8
     assert sorted(Counter(tasks[i][0] for i in chosen).values()) == [1, 1, 2, 2, 2]
 
 
-def test_the_anchor_caps():
+def test_anchor_caps():
     one_function = splits.anchored([("a.py", "t")] * 50, "s")
     one_file = splits.anchored([("a.py", f"t{i % 25}") for i in range(100)], "s")
     many = splits.anchored([(f"{i % 40}.py", f"t{i}") for i in range(800)], "s")
     assert (len(one_function), len(one_file), len(many)) == (5, 20, 200)
 
 
-def test_the_first_of_each_group_in_order():
+def test_first_of_each_group_in_order():
     found = list(splits.first(iter("abacabac"), lambda c: c, 2))
     assert "".join(found) == "abacbc"

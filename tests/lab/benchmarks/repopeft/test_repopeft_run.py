@@ -65,7 +65,7 @@ class Says:
         return f"value_{prefix.count('==') - 1}\nrest"
 
 
-def test_a_prediction_is_plain_greedy_continuation(tiny):
+def test_prediction_is_greedy_continuation(tiny):
     """Against transformers' own generate on the same ids."""
     made = generate.generate(tiny, None, PREFIX)
     ids = torch.tensor([[tiny.start_id, *tiny.encode(PREFIX)]])
@@ -75,7 +75,7 @@ def test_a_prediction_is_plain_greedy_continuation(tiny):
     assert made
 
 
-def test_the_prompt_begins_with_the_start_token_and_keeps_its_end(tiny):
+def test_prompt_starts_with_start_token_and_is_cut_on_the_left(tiny):
     generator = generate.Generator(tiny)
     assert generator.prompt("x = 1") == [tiny.start_id, *tiny.encode("x = 1")]
     long = "\n".join(f"value_{i} = {i}" for i in range(2000))
@@ -96,7 +96,7 @@ class Ends:
         return getattr(self._tokenizer, name)
 
 
-def test_at_most_64_tokens_and_eos_ends_it(tiny):
+def test_prediction_stops_at_64_tokens_or_eos(tiny):
     fed = torch.tensor([[tiny.start_id, *tiny.encode(PREFIX)]])
     out = tiny.lm.generate(
         fed, attention_mask=torch.ones_like(fed), max_new_tokens=80, do_sample=False, eos_token_id=-1
@@ -108,7 +108,7 @@ def test_at_most_64_tokens_and_eos_ends_it(tiny):
     assert generate.Generator(ended).predict(PREFIX) == tiny.decode(ids[: ids.index(ids[-1])])
 
 
-def test_adapters_take_turns(tiny):
+def test_adapters_alternate(tiny):
     """What one adapter left behind in the decoder has no part in the next one's predictions."""
     torch.manual_seed(0)
     strong = Adapter(tiny.digest, "memory", torch.randn(tiny.d, tiny.d))
@@ -125,12 +125,12 @@ def test_adapters_take_turns(tiny):
     assert torch.equal(tiny.hidden(ids), before)  # what was plugged in for one prediction is gone with it
 
 
-def test_an_adapter_of_another_model_is_refused(tiny):
+def test_adapter_of_another_model_is_rejected(tiny):
     with pytest.raises(AdapterError):
         generate.Generator(tiny).use(Adapter("another", "memory", torch.zeros(tiny.d, tiny.d)))
 
 
-def test_a_state_sees_the_commit_s_production_files_and_nothing_else(mirror, monkeypatch):
+def test_state_contains_only_production_files_of_commit(mirror, monkeypatch):
     monkeypatch.setattr(
         methods.MemoryState, "__init__", lambda self, mirror: self.__dict__.update(_mirror=mirror, _chars=60)
     )
@@ -148,7 +148,7 @@ def test_a_state_sees_the_commit_s_production_files_and_nothing_else(mirror, mon
         state.texts(Commit("own/none", sha, 0))
 
 
-def test_memory_s_adapter_is_that_of_the_state_s_text(mirror, tiny, monkeypatch):
+def test_memory_adapter_is_generated_from_state_text(mirror, tiny, monkeypatch):
     from c2l_lab.train.memory.held_out import state_of
 
     from c2l_lsp.model.hypernet import prior
@@ -171,7 +171,7 @@ def test_memory_s_adapter_is_that_of_the_state_s_text(mirror, tiny, monkeypatch)
     assert method.adapter(Commit("own/a", third, 0)) is None
 
 
-def test_a_stopped_run_goes_on_where_it_was(benchmark, tmp_path):
+def test_stopped_run_continues(benchmark, tmp_path):
     data, out = open_dataset(benchmark, "commits"), tmp_path / "p.jsonl"
     total = sum(len(step.tasks) for step in run.selected(data, "cr_test"))
     with pytest.raises(KeyboardInterrupt):
@@ -188,14 +188,14 @@ def test_a_stopped_run_goes_on_where_it_was(benchmark, tmp_path):
     assert values["exact_match"] == {"own/a": [1.0] * 3, "own/b": [1.0] * 4}
 
 
-def test_predictions_of_another_method_are_not_gone_on_with(benchmark, tmp_path):
+def test_predictions_of_another_method_are_not_continued(benchmark, tmp_path):
     data, out = open_dataset(benchmark, "commits"), tmp_path / "p.jsonl"
     out.write_text('{"id": "x", "method": "memory", "prediction": ""}\n')
-    with pytest.raises(CorpusError, match="holds predictions of memory"):
+    with pytest.raises(CorpusError, match="contains predictions of memory"):
         run.predict(run.selected(data, "cr_test"), Fixed(), Says(), out)
 
 
-def test_a_task_without_prediction_is_an_error_not_a_zero(benchmark):
+def test_missing_prediction_raises_error(benchmark):
     data = open_dataset(benchmark, "commits")
     with pytest.raises(CorpusError, match="7 tasks of the split have no prediction"):
         run.score(run.selected(data, "cr_test"), {}, codebleu=False)
@@ -207,7 +207,7 @@ def test_damaged_predictions_are_named_by_line(tmp_path):
         run.predictions(tmp_path / "p.jsonl")
 
 
-def test_the_digest_names_the_tasks(benchmark):
+def test_digest_depends_on_tasks(benchmark):
     data = open_dataset(benchmark, "commits")
     whole = run.digest(run.selected(data, "cr_test"))
     assert whole == run.digest(reversed(list(run.selected(open_dataset(benchmark, "snapshots"), "cr_test"))))
@@ -276,7 +276,7 @@ def test_build_run_and_score(tmp_path, mirror, tiny_folder):
     assert found["manifest"]["data"]["strict"] is True and len(found["manifest"]["predictions"]) == 2
 
 
-def test_assert_goes_from_git_folders_to_the_table_and_goes_on(tmp_path, mirror, tiny_folder, monkeypatch):
+def test_assert_command_builds_runs_scores_and_continues(tmp_path, mirror, tiny_folder, monkeypatch):
     for name in ("own/a", "own/b"):
         repo = Repo(mirror, name)
         repo.commit({"LICENSE": MIT})
@@ -300,16 +300,16 @@ def test_assert_goes_from_git_folders_to_the_table_and_goes_on(tmp_path, mirror,
     assert found["manifest"]["tasks"] == 4 and sorted(found["manifest"]["repositories"]) == ["own/a", "own/b"]
     monkeypatch.setattr(Generator, "predict", None)  # would fail if a task were predicted again
     assert made("again")["rows"] == found["rows"]
-    with pytest.raises(CorpusError, match="no method magic"):
+    with pytest.raises(CorpusError, match="Unknown method magic"):
         made("magic")
 
 
-def test_an_unknown_method_is_said(benchmark, tmp_path):
-    with pytest.raises(CorpusError, match="There is no method magic: choose one of base, memory"):
+def test_unknown_method_is_reported(benchmark, tmp_path):
+    with pytest.raises(CorpusError, match=r"Unknown method magic\. Known methods: base, memory"):
         call("run", "--data", benchmark, "--split", "cr_test", "--method", "magic", "--json", tmp_path / "x.json")
 
 
-def test_the_commands_load_nothing_heavy():
+def test_commands_do_not_import_torch():
     code = (
         "import sys, c2l_lab.benchmarks.repopeft.cli\n"
         "heavy = {'torch', 'transformers', 'pyarrow', 'numpy', 'codebleu'} & set(sys.modules)\n"

@@ -21,19 +21,19 @@ def task(target: str, kind: str = "assert", prefix: str = "assert x == ") -> Tas
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["rule"]) for case in golden("scoring")])
-def test_the_published_cleaning(case):
+def test_published_cleaning(case):
     assert scoring.published(case["prediction"], case["target"]) == case["cleaned"]
     assert scoring.score(case["prediction"], task(case["target"]), codebleu=False).exact is case["exact"]
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["rule"]) for case in golden("strict")])
-def test_the_strict_cleaning(case):
+def test_strict_cleaning(case):
     about = task(case["target"], case["kind"])
     assert scoring.strictly(case["prediction"], commas=scoring.takes_list(about)) == case["cleaned"]
     assert scoring.score(case["prediction"], about, strict=True, codebleu=False).exact is case["exact"]
 
 
-def test_the_strict_cleaning_of_a_prediction_never_changes_with_the_target():
+def test_strict_cleaning_of_a_prediction_never_changes_with_the_target():
     """Whatever is expected, an exact match is one with the same cleaned text: a prediction matches one target only."""
     predictions = ["1, 2", "[1, 2] or x", "None or x", "f(1)\nassert y", "x # why"]
     for prediction in predictions:
@@ -44,7 +44,7 @@ def test_the_strict_cleaning_of_a_prediction_never_changes_with_the_target():
     assert (lenient.exact, strict.exact) == (True, False)
 
 
-def test_a_mock_s_prompt_asks_for_a_list():
+def test_mock_s_prompt_asks_for_a_list():
     assert scoring.takes_list(task("1, x=2)", "assert_*", "m.assert_called_once_with("))
     assert not scoring.takes_list(task("b)", "assert_*", "np.testing.assert_allclose(a, "))
 
@@ -54,7 +54,7 @@ def test_edit_similarity_is_difflib_s_on_the_cleaned_text():
     assert made.edit == 2 * 7 / 15 == difflib.SequenceMatcher(None, "value_12", "value_1").ratio()
 
 
-def test_codebleu_is_the_package_s():
+def test_codebleu_equals_package():
     from codebleu import calc_codebleu
 
     logging.disable(logging.WARNING)
@@ -66,7 +66,7 @@ def test_codebleu_is_the_package_s():
     assert scoring.code_bleu(" ", "x") == scoring.code_bleu("x", "") == 0.0
 
 
-def test_without_codebleu_the_error_says_what_to_do(monkeypatch):
+def test_missing_codebleu_error_explains_installation(monkeypatch):
     monkeypatch.setitem(sys.modules, "codebleu", None)
     with pytest.raises(CorpusError, match="--no-codebleu"):
         scoring.code_bleu("a", "b")
@@ -80,7 +80,7 @@ def test_means_over_tasks_and_over_repositories():
     assert (each.name, each.value) == ("m/repository", pytest.approx((2 / 3 + 0) / 2))
 
 
-def test_the_interval_is_as_wide_as_repositories_differ_however_many_tasks_there_are():
+def test_interval_is_as_wide_as_repositories_differ_however_many_tasks_there_are():
     dice = np.random.default_rng(0)
     rates = dice.uniform(0, 1, 20)
     values = {str(i): (dice.random(400) < rate).astype(float).tolist() for i, rate in enumerate(rates)}
@@ -91,7 +91,7 @@ def test_the_interval_is_as_wide_as_repositories_differ_however_many_tasks_there
     assert high - low > 5 * 2 * 1.96 * 0.5 / 8000**0.5  # what resampling tasks would give
 
 
-def test_an_interval_is_that_of_all_draws():
+def test_interval_equals_exhaustive_bootstrap():
     """Two repositories have four equally likely draws, so the percentiles are known."""
     mean, low, high = compare.over_tasks({"a": [1.0] * 3, "b": [0.0]})
     assert (mean, low, high) == (0.75, 0.0, 1.0)
@@ -103,7 +103,7 @@ def test_one_repository_has_no_interval():
     assert (each.value, each.low, each.high) == (0.5, None, None)
 
 
-def test_the_paired_test_is_exact_for_few_repositories():
+def test_paired_test_is_exact_for_few_repositories():
     a = {"r1": [1.0, 1.0], "r2": [1.0], "r3": [0.5]}
     b = {"r1": [0.0, 1.0], "r2": [0.5], "r3": [0.4]}
     found = compare.paired(a, b)
@@ -113,7 +113,7 @@ def test_the_paired_test_is_exact_for_few_repositories():
     assert found.p == pytest.approx(sum(reached) / 8) == 0.25
 
 
-def test_the_paired_test_finds_what_is_there_and_only_that():
+def test_paired_test_detects_real_differences_only():
     dice = np.random.default_rng(1)
     b = {str(i): dice.random(30).tolist() for i in range(30)}
     better = {
@@ -125,6 +125,6 @@ def test_the_paired_test_finds_what_is_there_and_only_that():
     assert compare.paired(b, b).p == 1.0
 
 
-def test_methods_that_were_not_scored_on_the_same_tasks_are_not_compared():
+def test_methods_scored_on_different_tasks_are_not_compared():
     with pytest.raises(CorpusError, match="same tasks"):
         compare.paired({"a": [1.0]}, {"a": [1.0, 0.0]})

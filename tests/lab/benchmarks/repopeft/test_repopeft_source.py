@@ -163,7 +163,7 @@ def test_tasks_of_unlisted_commits_keep_their_place(tmp_path):
     assert [step.commit is None for step in steps] == [False, False, True]
 
 
-def test_the_first_eight_of_a_commit_are_scored(tmp_path):
+def test_first_eight_of_a_commit_are_scored(tmp_path):
     rows = [("o/a", f"c{i // 12}", "test", f"assert f({i}) == ", str(i), "") for i in range(24)]
     write(tmp_path / "qna" / "cr_test.parquet", qna(rows, "cr_test"))
     write(tmp_path / "commits" / "cr_test.parquet", commits(rows[::12], "cr_test", diffs=False))
@@ -188,21 +188,21 @@ def test_reading_streams(tmp_path):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda root: None, "holds no RepoPeftBench data"),
+        (lambda root: None, "has no RepoPeftBench data"),
         (
             lambda root: write(root / "qna" / "cr_test.parquet", pa.table({"a": [1]})),
             "has no column commit_sha, prefix",
         ),
-        (lambda root: (root / "qna").mkdir(), "holds no qna of the split cr_test"),
+        (lambda root: (root / "qna").mkdir(), "has no qna of the split cr_test"),
     ],
 )
-def test_what_is_not_the_benchmark_is_said(tmp_path, make, words):
+def test_wrong_folder_is_reported(tmp_path, make, words):
     make(tmp_path)
     with pytest.raises(CorpusError, match=words):
         list(open_dataset(tmp_path, "snapshots").tasks("cr_test"))
 
 
-def test_a_truncated_file_is_said(tmp_path):
+def test_truncated_file_is_reported(tmp_path):
     file = tmp_path / "qna" / "cr_test.parquet"
     write(file, qna(TASKS, "cr_test"))
     file.write_bytes(file.read_bytes()[:-100])
@@ -210,26 +210,26 @@ def test_a_truncated_file_is_said(tmp_path):
         list(open_dataset(tmp_path, "snapshots").tasks("cr_test"))
 
 
-def test_an_unknown_split_is_said(tmp_path):
+def test_unknown_split_is_reported(tmp_path):
     (tmp_path / "qna").mkdir()
-    with pytest.raises(CorpusError, match="There is no split dev: choose one of train, ir_val"):
+    with pytest.raises(CorpusError, match=r"Unknown split dev\. Known splits: train, ir_val"):
         list(open_dataset(tmp_path, "snapshots").tasks("dev"))
 
 
-def test_the_other_track_s_folder_is_not_taken(tmp_path):
+def test_folder_of_other_track_is_rejected(tmp_path):
     root = published(tmp_path, ("code2lora-static", "code2lora-evo"))
     with pytest.raises(CorpusError, match="snapshots track"):
         open_dataset(root / "code2lora-evo", "snapshots")
 
 
-def test_offline_the_hub_is_said_to_be_out_of_reach(tmp_path, monkeypatch):
+def test_unreachable_hub_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(CorpusError, match="code2lora/code2lora-data-commits or code2lora/code2lora-evo cannot be had"):
         download("commits", "cr_test", offline=True)
 
 
-def test_the_hub_is_asked_for_the_split_only_and_for_the_second_name_if_need_be(tmp_path, monkeypatch):
+def test_hub_downloads_only_the_split_and_tries_both_names(tmp_path, monkeypatch):
     asked = []
 
     def snapshot_download(repo_id, **options):

@@ -1,4 +1,4 @@
-"""A large checkout while the watcher's reader stands still: the overflow is seen, everything is folded, once."""
+"""A large checkout while the watcher's reader is stopped: the overflow is detected and all changes are applied once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.sources import project, sources
 from tests.support.processes import engine_command, start_engine
 
-FOLD_S = 60.0
+APPLY_S = 60.0
 SLOWER = 1.5
 EVENTS = 2
-"""So many events a file makes at least: made and written, in folders that are watched."""
+"""Minimum number of inotify events per file: created and written."""
 FOLDERS, FILE_CHARS = 100, 1500
-PACE_S = 0.25
-"""A request begins so long after the last one at least: somebody who types on and on, not a program."""
+REQUEST_INTERVAL_S = 0.25
+"""Minimum seconds between the starts of two requests, as in continuous typing."""
 
 _BULK = 20
 
@@ -51,28 +51,28 @@ def run(task: Task) -> Finding:
         began = time.monotonic()
         git = threading.Thread(target=_git, args=(root, "checkout", "-q", "large"))
         git.start()
-        busy, folded = _follow(task, engine, git, began, root, there + task.count)
+        busy, applied = _follow(task, engine, git, began, root, there + task.count)
         events = [event.data for _, event in engine.named("adapter_changed")[before:]]
     finding.tried = task.count
-    _judge(task, finding, root, events, folded, there)
+    _judge(task, finding, root, events, applied, there)
     lost = notes.read_text().split().count("overflow") if notes.exists() else 0
-    finding.expect(lost, "no overflow was seen: nothing is shown of what is lost in one")
+    finding.expect(lost, "no overflow happened, so recovery from one was not tested")
     finding.figures["overflows"] = (float(lost), "")
     if not overflows:
-        finding.note = "fewer events than the system's queue holds: those of the stall are thrown away, as it would"
-    finding.figures |= {"idle_p95_ms": (percentile(idle, 0.95) * 1e3, "ms"), "fold_s": (folded, "s")}
+        finding.note = "fewer events than the kernel's queue holds: the events of the stall are discarded instead"
+    finding.figures |= {"idle_p95_ms": (percentile(idle, 0.95) * 1e3, "ms"), "fold_s": (applied, "s")}
     finding.figures |= {"busy_max_ms": (max(busy, default=0.0) * 1e3, "ms")}
     finding.figures |= {"busy_p95_ms": (percentile(busy, 0.95) * 1e3, "ms"), "busy": (float(len(busy)), "completions")}
-    if task.count >= 10_000:  # less is over before there are enough completions to compare
+    if task.count >= 10_000:  # smaller runs end before there are enough completions
         slower = percentile(busy, 0.95) / max(percentile(idle, 0.95), 1e-6)
         finding.expect(slower <= SLOWER, f"completions' p95 is {slower:.2f}× that of an idle engine")
     return finding
 
 
 def _judge(
-    task: Task, finding: Finding, root: Path, events: list[dict[str, object]], folded: float, there: int
+    task: Task, finding: Finding, root: Path, events: list[dict[str, object]], applied: float, there: int
 ) -> None:
-    finding.expect(folded <= FOLD_S * task.patience, f"not folded after {folded:.0f} s")
+    finding.expect(applied <= APPLY_S * task.patience, f"changes were not applied after {applied:.0f} s")
     bulk = [event for event in events if int(str(event["changed_files"])) >= _BULK]
     finding.expect(len(bulk) <= 1, f"{len(bulk)} bulk updates")
     for stage, spent in (bulk[0]["ms"] if bulk else {}).items():  # type: ignore[attr-defined]
@@ -83,14 +83,14 @@ def _judge(
     if saved is None:
         return
     wrong = [p for p, row in [*saved.seen.items(), *saved.files.items()] if _digest(root / p) != row[0]]
-    finding.expect(not wrong, f"{len(wrong)} files are known as they are not: {wrong[:3]}")
+    finding.expect(not wrong, f"{len(wrong)} files have a wrong digest: {wrong[:3]}")
     learned, least = _learned(saved), _budget(saved)
-    finding.expect(learned >= least, f"{learned} bytes are folded in, of {least} that there is room for")
+    finding.expect(learned >= least, f"{learned} bytes are in the state, {least} would fit")
     finding.figures["folded"] = (float(len(saved.files)), "files")
 
 
 def _queue() -> int:
-    """How many events the system holds for a reader that stands still."""
+    """The length of the kernel's inotify queue."""
     limit = Path("/proc/sys/fs/inotify/max_queued_events")
     return int(limit.read_text()) if limit.exists() else 1 << 30
 
@@ -100,7 +100,7 @@ def _digest(path: Path) -> bytes:
 
 
 def _saved(state: Path) -> Any:
-    """What the state on disk stands for."""
+    """The saved state."""
     from c2l_lsp.engine.storage.store import FolderStore
 
     return next((FolderStore(pointer.parent).load_metadata() for pointer in state.glob("*/CURRENT")), None)
@@ -111,7 +111,7 @@ def _learned(saved: Any) -> int:
 
 
 def _budget(saved: Any) -> int:
-    """How many bytes must be folded in: all there are, or of what may be learned all but a last file's worth."""
+    """The bytes that must be in the state: all, or the limit minus the size of the largest file."""
     sizes = [row[1] for row in saved.seen.values()]
     room = in_process.settings().adapter.max_index_kb * 1024
     return sum(sizes) if sum(sizes) <= room else room - max(sizes)
@@ -120,12 +120,12 @@ def _budget(saved: Any) -> int:
 def _follow(
     task: Task, engine: EngineProcess, git: threading.Thread, began: float, root: Path, files: int
 ) -> tuple[list[float], float]:
-    """Complete on and on until all so many files are folded; latencies, and how long it took."""
+    """Request completions until all files are applied; their latencies, and the seconds it took."""
     busy: list[float] = []
-    limit = (8.0 if task.plant else 4 * FOLD_S) * task.patience
+    limit = (8.0 if task.plant else 4 * APPLY_S) * task.patience
     while time.monotonic() - began < limit:
         busy.append(_complete(engine, root, len(busy)))
-        if git.is_alive() or time.monotonic() - began < 6.0 or len(busy) % 8:  # a look at the state takes a core, too
+        if git.is_alive() or time.monotonic() - began < 6.0 or len(busy) % 8:  # reading the state takes CPU time
             continue
         saved = _saved(task.work / "state")
         if saved is not None and len(saved.seen) >= files and _learned(saved) >= _budget(saved):
@@ -137,14 +137,16 @@ def _follow(
 def _complete(engine: EngineProcess, root: Path, number: int) -> float:
     prefix = f"# {number}\n" + sources()[number % 5][:300]
     began = time.monotonic()
-    engine.call("complete", in_process.question(root, "pkg0/m0.py", prefix, max_new_tokens=8), wire.Completion)
+    engine.call(
+        "complete", in_process.completion_request(root, "pkg0/m0.py", prefix, max_new_tokens=8), wire.Completion
+    )
     took = time.monotonic() - began
-    time.sleep(max(0.0, PACE_S - took))
+    time.sleep(max(0.0, REQUEST_INTERVAL_S - took))
     return took
 
 
 def _branches(root: Path, count: int) -> None:
-    """A repository whose branch `large` has so many files more, in a hundred folders that are there before."""
+    """A repository whose branch `large` has `count` more files, in 100 folders that exist before."""
     texts = [text for text in sources() if isinstance(check_bytes(text[:FILE_CHARS].encode(), 0), FileText)]
     for number in range(FOLDERS):
         (root / f"d{number}").mkdir()
@@ -159,7 +161,7 @@ def _branches(root: Path, count: int) -> None:
         path.write_text(f"NUMBER_{number} = {number}\n\n{text[:FILE_CHARS]}\n", encoding="utf-8")
     _git(root, "add", ".")
     _git(root, "commit", "-q", "-m", "large")
-    _git(root, "repack", "-q", "-a", "-d")  # as a clone has it, and quick to check out
+    _git(root, "repack", "-q", "-a", "-d")  # packed like a clone, so that the checkout is fast
     _git(root, "checkout", "-q", "small")
 
 

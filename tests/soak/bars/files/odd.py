@@ -1,4 +1,4 @@
-"""Files that are none: devices, pipes, links out of the folder, sizes and bytes nobody should read."""
+"""Unusual files: devices, pipes, links out of the folder, huge or binary files. None may block or be read too far."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from c2l_lsp.repo.filter import files, reading
 from c2l_lsp.repo.filter.files import FileFilter, FileText, Refusal
 from tests.soak.harness.bar import Finding, Task
 
-MOST_READ, LONGEST_S = 1 << 20, 0.1
+MAX_READ, MAX_S = 1 << 20, 0.1
 
 
 def _socket(path: Path) -> None:
     here = Path.cwd()
-    os.chdir(path.parent)  # a socket's name is short
+    os.chdir(path.parent)  # the path of a socket must be short
     try:
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(path.name)
@@ -66,7 +66,7 @@ READ: dict[str, bytes] = {
 
 @contextlib.contextmanager
 def _counted(task: Task) -> Iterator[list[int]]:
-    """How many bytes are read, and the planted fault."""
+    """Records the sizes of all reads within the block, and plants the fault."""
     counts: list[int] = []
     real, flags, judged = os.read, reading.NO_FOLLOW, reading._require_regular
 
@@ -86,7 +86,7 @@ def _counted(task: Task) -> Iterator[list[int]]:
 
 
 def run(task: Task) -> Finding:
-    """All kinds in one folder, looked at again and again by their names, and walked."""
+    """All kinds in one folder, each loaded by name, and the folder walked."""
     finding = Finding()
     root = task.work / "folder"
     root.mkdir()
@@ -108,28 +108,26 @@ def run(task: Task) -> Finding:
             for name, kind in names.items():
                 longest = max(longest, _look(finding, rules, name, kind, counts, task))
             walked = list(rules.walk())
-            finding.expect(not [p for p in walked if p.startswith("deep")], "the walk went through a link")
+            finding.expect(not [p for p in walked if p.startswith("deep")], "the walk followed a link")
     finding.figures["longest_ms"] = (longest * 1e3, "ms")
     return finding
 
 
 def _look(finding: Finding, rules: FileFilter, name: str, kind: str, counts: list[int], task: Task) -> float:
     if task.planted("follow") and kind in ("FIFO", "device", "socket"):
-        return 0.0  # without the check these would block, or never end
+        return 0.0  # without the check these would block
     if task.planted("unbounded") and kind == "1 GB":
-        finding.expect(
-            rules.try_read(name) is Refusal.TOO_LARGE and rules._limit <= MOST_READ, "1 GB: no bound of size"
-        )
+        finding.expect(rules.try_read(name) is Refusal.TOO_LARGE and rules._limit <= MAX_READ, "1 GB: no bound of size")
         return 0.0
     counts.clear()
     began = time.monotonic()
     found = rules.try_read(name)
     took = time.monotonic() - began
-    finding.expect(sum(counts) <= MOST_READ, f"{kind}: {sum(counts)} bytes read")
-    finding.expect(took <= LONGEST_S * task.patience, f"{kind}: {took * 1e3:.0f} ms")
+    finding.expect(sum(counts) <= MAX_READ, f"{kind}: {sum(counts)} bytes read")
+    finding.expect(took <= MAX_S * task.patience, f"{kind}: {took * 1e3:.0f} ms")
     if kind in READ:
         exact = isinstance(found, FileText) and found.text.encode() == READ[kind]
-        finding.expect(exact, f"{kind}: not read as it is")
+        finding.expect(exact, f"{kind}: the text differs from the file")
     else:
         finding.expect(isinstance(found, files.Refusal), f"{kind}: read")
     return took

@@ -1,4 +1,4 @@
-"""How editors write a file. Each way must come out of watching and comparing as one edit of that file."""
+"""The ways in which editors save a file. Each must be seen as exactly one change of that file."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def taken(batch: Coalescer, limit_s: float) -> frozenset[str] | None:
     until = time.monotonic() + limit_s
     while (wait := batch.seconds_until_due()) != 0.0:
         if time.monotonic() > until:
-            raise TimeoutError("the watcher did not tell of a save")
+            raise TimeoutError("the watcher missed a save")
         time.sleep(0.005 if wait is None else min(wait, 0.05))
     return batch.take()
 
 
 def _texts(snapshot: Snapshot) -> dict[str, tuple[bytes, int]]:
-    """What the files held. Their times settle while one looks."""
+    """Digest and size of every file, without modification times."""
     return {path: (entry.digest, entry.size) for path, entry in snapshot.items()}
 
 
 def run(task: Task) -> Finding:
-    """The ways of saving in turn, on one watched folder."""
+    """All ways of saving in turn, in one watched folder."""
     finding = Finding()
     root = task.work / "folder"
     (root / "pkg").mkdir(parents=True)
@@ -43,7 +43,7 @@ def run(task: Task) -> Finding:
     rules = FileFilter(root, config.Files())
     batch = Coalescer(quiet_s=0.05, max_delay_s=5.0)
     on_hint: Callable[[frozenset[str] | None], None] = batch.add
-    if task.planted("blind"):  # renames are not told
+    if task.planted("blind"):  # renames are not reported
         on_hint = lambda hint: None if hint and "pkg/b.py" in hint else batch.add(hint)  # noqa: E731
     watcher = Watcher(root, rules, on_hint)
     watcher.start()
@@ -61,7 +61,7 @@ def run(task: Task) -> Finding:
             found = scan(rules, held, hints)
             edits = changes(held, found)
             finding.expect(edits == {"pkg/b.py": "modified"}, f"{save.__name__}: {edits}")
-            finding.expect(_texts(found) == _texts(scan(rules)), f"{save.__name__}: the snapshot is not the disk's")
+            finding.expect(_texts(found) == _texts(scan(rules)), f"{save.__name__}: the snapshot differs from the disk")
             held = found
     finally:
         watcher.stop()

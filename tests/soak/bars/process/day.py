@@ -1,4 +1,4 @@
-"""A day's events in half an hour: edits, saves, completions, checkouts, folders that come and go; nothing grows."""
+"""The events of a day in half an hour: edits, saves, completions, checkouts, folders. No resource may grow."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.support.processes import server_command, start_server
 RATE = 30_000 / 1800
 GROWTH = 0.05
 SLACK = {"mb": 40.0, "descriptors": 12.0, "threads": 12.0, "watches": 12.0}
-"""What a run too short to have a warm-up may gain."""
+"""Growth allowed in a run that is too short for a warm-up."""
 
 
 def run(task: Task) -> Finding:
-    """Of a hundred events: 70 edits, 18 completions, 8 saves, 2 documents closed and opened, 1 checkout, 1 folder."""
+    """Of 100 events: 70 edits, 18 completions, 8 saves, 2 reopened documents, 1 checkout, 1 folder."""
     finding = Finding()
     root, other = project(task.work / "project", 12), project(task.work / "other", 2)
     git(root, "init", "-q", "-b", "a")
     git(root, "add", ".")
     git(root, "commit", "-q", "-m", "one")
     git(root, "branch", "b")
-    dice = random.Random(0)
+    rng = random.Random(0)
     series: dict[str, list[float]] = {}
     with start_server(task.work, server_command(task.plant)) as editor:
         editor.initialize([root], {"completion": {"maxNewTokens": 8}})
@@ -38,7 +38,7 @@ def run(task: Task) -> Finding:
             editor.open(uri, sources()[number][:3000].replace("\r", ""))
         began = time.monotonic()
         for number in range(task.count):
-            _event(task, editor, dice, number, uris, root, other)
+            _event(task, editor, rng, number, uris, root, other)
             finding.tried += 1
             if number % max(1, task.count // 200) == 0:
                 _measure(editor, series)
@@ -57,10 +57,10 @@ def run(task: Task) -> Finding:
 
 
 def _event(
-    task: Task, editor: LanguageClient, dice: random.Random, number: int, uris: list[str], root: Path, other: Path
+    task: Task, editor: LanguageClient, rng: random.Random, number: int, uris: list[str], root: Path, other: Path
 ) -> None:
-    what, uri = dice.randrange(100), uris[dice.randrange(len(uris))]
-    line = dice.randrange(40)
+    what, uri = rng.randrange(100), uris[rng.randrange(len(uris))]
+    line = rng.randrange(40)
     if what < 70:
         place = {"start": {"line": line, "character": 0}, "end": {"line": line, "character": number % 2}}
         change = [{"range": place, "text": "ab"[: 1 + number % 2]}]
@@ -69,7 +69,7 @@ def _event(
     elif what < 88:
         editor.send_completion(uri, line, 0)
     elif what < 96:
-        path = root / "pkg0" / f"m{dice.randrange(12)}.py"
+        path = root / "pkg0" / f"m{rng.randrange(12)}.py"
         path.write_text(sources()[number % 30][:3000] + f"\nSAVED = {number}\n", encoding="utf-8")
     elif what < 98:
         editor.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
@@ -89,7 +89,7 @@ def _measure(editor: LanguageClient, series: dict[str, list[float]]) -> None:
 
 
 def _flat(finding: Finding, name: str, values: list[float]) -> None:
-    """The last tenth against the second, in the middle of each."""
+    """Compare the medians of the second and the last tenth."""
     tenth = max(1, len(values) // 10)
     before = percentile(values[tenth : 2 * tenth] or values[:1], 0.5)
     after = percentile(values[-tenth:], 0.5)
@@ -102,6 +102,6 @@ def _flat(finding: Finding, name: str, values: list[float]) -> None:
 
 
 def git(root: Path, *args: str) -> None:
-    """git, with a name."""
+    """Run git with an author."""
     who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-c", "gc.auto=0")
     subprocess.run(["git", *who, *args], cwd=root, check=True, capture_output=True, timeout=60)

@@ -1,4 +1,4 @@
-"""The editor is gone, with its pipe or without: server and engine end, whatever they were doing."""
+"""The editor ends, with or without closing its pipe: server and engine must exit at any time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LIMIT_S = 5.0
 
 
 def run(task: Task) -> Finding:
-    """In turn: the pipe closed; the editor's process killed while somebody else holds the pipe open."""
+    """In turn: close the pipe, and kill the editor's process while the pipe stays open."""
     finding = Finding()
     root = project(task.work / "project", 4)
-    dice, times = random.Random(0), []
+    rng, times = random.Random(0), []
     for number in range(task.count):
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         editor = start_server(task.work, server_command(task.plant))
@@ -27,8 +27,8 @@ def run(task: Task) -> Finding:
             editor.initialize([root], process_id=sleeper.pid, timeout=60 * task.patience)
             uri = (root / "pkg0" / "m0.py").as_uri()
             editor.open(uri, "import os\n")
-            # at once, or while the engine starts, loads, learns, or is at work
-            time.sleep(0 if number % 8 > 5 else dice.random() * 8)
+            # immediately, or while the engine starts, loads, indexes, or completes
+            time.sleep(0 if number % 8 > 5 else rng.random() * 8)
             editor.send_completion(uri, 1, 0)
             everyone = editor.family()
             began = time.monotonic()
@@ -42,7 +42,7 @@ def run(task: Task) -> Finding:
             left = still_running(everyone, limit)
             times.append(time.monotonic() - began)
             finding.tried += 1
-            finding.expect(not left, f"{how} {number}: {len(left)} of {len(everyone)} processes are still there")
+            finding.expect(not left, f"{how} {number}: {len(left)} of {len(everyone)} processes are still running")
         finally:
             with contextlib.suppress(OSError):
                 sleeper.kill()

@@ -1,4 +1,4 @@
-"""The engine dies, has no memory left, loses its device, computes NaN or hangs: the editor is told, it comes back."""
+"""The engine dies, runs out of memory, loses its device, computes NaN or hangs: a status reports it, it recovers."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from tests.support.processes import server_command, start_server
 
 BACK_S = 10.0
 HANG_S = 35.0
-"""A hang is known only by silence: pings are sent every 5 s and waited for 20 s."""
-LIVES = 3
-"""At its first completion every new engine has the fault again, each a fault of its own: after so many comes the safe
-mode."""
+"""A hang is detected by missing replies to pings, which are sent every 5 s and time out after 20 s."""
+MAX_RESTARTS = 3
+"""A fault at the first completion repeats in every new engine; after so many the server enters safe mode."""
 
 KINDS = ("die", "oom", "cuda", "nan", "hang")
 
 
 def run(task: Task) -> Finding:
-    """Fault after fault, each in a server of its own; at full counts every kind at each of the first 50 completions."""
+    """One fault per server; at full counts, every kind at each of the first 50 completions."""
     finding = Finding()
     faults = [_which(number, task.count) for number in range(task.count)]
-    hangs = [fault for fault in faults if fault[0] == "hang"]  # mostly waiting: beside the others
+    hangs = [fault for fault in faults if fault[0] == "hang"]  # they mostly wait, so they run beside the others
     others = [fault for fault in faults if fault[0] != "hang"]
     lanes = {"hangs": hangs, "ones": others[::2], "others": others[1::2]}
     with ThreadPoolExecutor(len(lanes)) as pool:
@@ -37,7 +36,7 @@ def run(task: Task) -> Finding:
 
 
 def _lane(task: Task, finding: Finding, name: str, faults: Iterable[tuple[str, int]]) -> float:
-    """One fault after the other, with folders of their own; the longest that one took to come back."""
+    """Run faults one after the other; the longest recovery in seconds."""
     work = task.work / name
     root = project(work / "project", 4)
     slowest = 0.0
@@ -55,7 +54,7 @@ def _lane(task: Task, finding: Finding, name: str, faults: Iterable[tuple[str, i
 
 
 def _which(number: int, count: int) -> tuple[str, int]:
-    """Every kind at calls spread over 1 to 50, each with as many of them; of a few faults one at each of the first."""
+    """The kind of fault and the completion at which it happens; calls are spread evenly over 1 to 50."""
     if count < len(KINDS):
         return KINDS[number], number + 1
     rounds = -(-count // len(KINDS))
@@ -63,7 +62,7 @@ def _which(number: int, count: int) -> tuple[str, int]:
 
 
 def _fault(task: Task, finding: Finding, editor: LanguageClient, kind: str, call: int) -> float:
-    """Ask until the fault comes and goes; how long it took to come back."""
+    """Send requests until the fault is over; the seconds until recovery."""
     what = f"{kind} at call {call}"
     uri = "file:///soak/fault.py"
     editor.open(uri, "import os\n")
@@ -74,26 +73,28 @@ def _fault(task: Task, finding: Finding, editor: LanguageClient, kind: str, call
     began = time.monotonic()
     first = _ask(task, editor, uri)
     finding.expect("result" in first or "error" in first, f"{what}: no reply")
-    allowed = (HANG_S if kind == "hang" else BACK_S) * (LIVES if call == 1 else 1)
+    allowed = (HANG_S if kind == "hang" else BACK_S) * (MAX_RESTARTS if call == 1 else 1)
     limit = allowed
     while time.monotonic() - began <= limit:
-        limit = max(limit, allowed * task.patience)  # the machine may get busier
+        limit = max(limit, allowed * task.patience)  # the load may rise
         _ask(task, editor, uri)
-        if _well(task, editor, uri) or _safe_mode(editor):
+        if _recovered(task, editor, uri) or _safe_mode(editor):
             break
         time.sleep(0.1)
     took = time.monotonic() - began
     states = {status["state"] for status in editor.statuses[seen:]}
-    finding.expect(states & {"starting", "degraded", "failed"}, f"{what}: the editor saw only {sorted(states)}")
-    finding.expect(took <= limit, f"{what}: not back within {limit:.0f} s")
+    finding.expect(
+        states & {"starting", "degraded", "failed"}, f"{what}: only these states were reported: {sorted(states)}"
+    )
+    finding.expect(took <= limit, f"{what}: no recovery within {limit:.0f} s")
     if kind in ("die", "cuda", "hang"):
         now = [process.pid for process in editor.family()[1:]]
-        finding.expect(now != pid or _safe_mode(editor), f"{what}: the same engine goes on")
+        finding.expect(now != pid or _safe_mode(editor), f"{what}: the engine was not replaced")
     return took
 
 
-def _well(task: Task, editor: LanguageClient, uri: str) -> bool:
-    """Whether the last request got an answer of the model, if only that it suggests nothing."""
+def _recovered(task: Task, editor: LanguageClient, uri: str) -> bool:
+    """Whether the model answered the last request, even without a suggestion."""
     report = editor.command("c2l.showReport", {"textDocument": {"uri": uri}}, timeout=40 * task.patience)
     return (report["lastReason"] or {}).get("code") in (None, "empty")
 

@@ -1,4 +1,4 @@
-"""Many workspace folders at once: what each costs the system is bounded, and is given back when they are closed."""
+"""Many workspace folders at once: resources per folder are bounded and released when folders are closed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.soak.harness.sources import sources
 from tests.support.processes import server_command, start_server
 
 MOST = {"descriptors": 800.0, "threads": 260.0, "watches": 400.0}
-"""Of the engine, whatever the number of folders."""
+"""Limits for the engine with any number of folders."""
 
 GROWTH_MB = 700.0
 
 
 def run(task: Task) -> Finding:
-    """Open them all, ask in some of them, close them all."""
+    """Open all folders, request completions in some, and close all."""
     finding = Finding()
     roots = []
     for number in range(task.count):
@@ -46,12 +46,12 @@ def run(task: Task) -> Finding:
         finding.expect(full["mb"] - before["mb"] <= GROWTH_MB, f"{full['mb'] - before['mb']:.0f} MB more")
         removed = [{"uri": root.as_uri(), "name": root.name} for root in roots[1:]]
         editor.notify("workspace/didChangeWorkspaceFolders", {"event": {"added": [], "removed": removed}})
-        _given_back(finding, editor, before, (5.0 if task.plant else 60.0) * task.patience)
+        _released(finding, editor, before, (5.0 if task.plant else 60.0) * task.patience)
     finding.tried = task.count
     return finding
 
 
-def _given_back(finding: Finding, editor: LanguageClient, before: dict[str, float], timeout: float) -> None:
+def _released(finding: Finding, editor: LanguageClient, before: dict[str, float], timeout: float) -> None:
     until = time.monotonic() + timeout
     while time.monotonic() < until:
         editor.request("c2l/status", {})
@@ -61,11 +61,13 @@ def _given_back(finding: Finding, editor: LanguageClient, before: dict[str, floa
         time.sleep(0.2)
     now = _engine(editor)
     for name in MOST:
-        finding.expect(now[name] <= before[name] + 4, f"{now[name]:.0f} {name} left, {before[name]:.0f} before")
+        finding.expect(
+            now[name] <= before[name] + 4, f"{now[name]:.0f} {name} after closing, {before[name]:.0f} before"
+        )
 
 
 def _settle(editor: LanguageClient, timeout: float) -> None:
-    """Until the engine has nothing to do for a moment."""
+    """Wait until the engine is idle."""
     until, quiet = time.monotonic() + timeout, 0
     while time.monotonic() < until and quiet < 5:
         state = editor.request("c2l/status", {})["state"]
@@ -77,5 +79,5 @@ def _engine(editor: LanguageClient) -> dict[str, float]:
     family = editor.family()
     held = usage(family[1]) if len(family) > 1 else {}
     if not held:
-        raise TimeoutError("there is no engine to measure")
+        raise TimeoutError("no engine is running")
     return held

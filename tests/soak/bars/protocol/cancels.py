@@ -1,8 +1,8 @@
-"""Cancels at random moments: a reply for each request, and the engine begins no step more.
+"""Cancellation at random times: one reply per request, and the engine starts no further step.
 
-The engine notes when each of its steps began and ended, by the machine's clock. Stopping within one decode step and
-50 ms is the same as beginning no decode step later than 50 ms after the cancel, however long a step takes; and that is
-what is held. A prompt that is being read is read to its end: how long that took at most is a figure of its own.
+The engine records the start and end of every step. The criterion is that no decode step starts later than 50 ms after
+the cancellation, which is independent of the duration of a step. A started prefill is finished; its longest duration is
+reported as a value of its own.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from tests.support.processes import engine_command, server_command, start_engine
 
 GRACE_S = 0.05
 STEP_MS = 40
-"""A step of the engine lasts at least so long here."""
+"""Minimum duration of a step of the engine in this bar."""
 
 SERVER_FAULTS = ("forget",)
 
 
 def run(task: Task) -> Finding:
-    """Half of them at the engine, where the stop is timed; half at the server, where the replies are counted."""
+    """Half at the engine, where the time to stop is measured; half at the server, where replies are counted."""
     finding = Finding()
     if task.plant not in SERVER_FAULTS:
         _engine(task, finding, (task.count + 1) // 2)
@@ -35,7 +35,7 @@ def run(task: Task) -> Finding:
 
 
 def _engine(task: Task, finding: Finding, count: int) -> None:
-    dice, stops, cancels = random.Random(0), [], []
+    rng, stops, cancels = random.Random(0), [], []
     text, notes = sources()[0], task.work / "steps"
     faults = f"steps:{STEP_MS}" + (f"+{task.plant}" if task.plant else "")
     with start_engine(task.work, engine_command(faults), C2L_SOAK_NOTES=str(notes)) as engine:
@@ -43,9 +43,9 @@ def _engine(task: Task, finding: Finding, count: int) -> None:
         engine.call("complete", _long(text[:500], 16), wire.Completion, 120 * task.patience)
         step = percentile([ended - began for kind, began, ended in _steps(notes) if kind == "step"], 0.5)
         for number in range(count):
-            prefix = text[: 300 + 7 * (number % 40)]  # a short new part to read each time
+            prefix = text[: 300 + 7 * (number % 40)]  # a short new part to prefill each time
             asked = engine.send("complete", _long(prefix, 400))
-            time.sleep(dice.random() * 8 * step)
+            time.sleep(rng.random() * 8 * step)
             sent = time.monotonic()
             engine.send("cancel", wire.Cancel(id=asked))
             finding.tried += 1
@@ -67,38 +67,40 @@ def _engine(task: Task, finding: Finding, count: int) -> None:
 def _judge(
     task: Task, finding: Finding, cancels: list[tuple[float, float]], steps: list[tuple[str, float, float]]
 ) -> None:
-    """No decode step of a request begins later than the grace after its cancel, and the reply follows the last one."""
+    """No decode step starts later than the grace time after the cancellation, and the reply follows the last step."""
     grace = GRACE_S * task.patience
     reads = []
     for number, (sent, at) in enumerate(cancels):
         within = [one for one in steps if sent < one[2] and one[1] < at]
         late = [began - sent for kind, began, _ in within if kind == "step" and began > sent + grace]
         under_way = [ended for kind, began, ended in within if kind == "read" and began <= sent + grace]
-        if under_way:  # what was read when the cancel came; a step after it is one too many
+        if under_way:  # a prefill was running; no step may follow it
             reads.append(max(under_way) - sent)
             late = [began for began in late if began + sent > max(under_way) + grace]
         finding.expect(
-            not late, f"cancel {number}: {len(late)} steps began {max(late, default=0.0) * 1e3:.0f} ms later"
+            not late, f"cancel {number}: {len(late)} steps started {max(late, default=0.0) * 1e3:.0f} ms later"
         )
         last = max((ended for _, _, ended in within), default=sent)
-        finding.expect(at - last <= grace, f"cancel {number}: the reply came {(at - last) * 1e3:.0f} ms after the work")
+        finding.expect(
+            at - last <= grace, f"cancel {number}: the reply came {(at - last) * 1e3:.0f} ms after the last step"
+        )
     finding.figures["read_to_its_end_max_ms"] = (max(reads, default=0.0) * 1e3, "ms")
 
 
 def _steps(notes: Path) -> list[tuple[str, float, float]]:
-    """Kind, beginning and end of each piece of work the engine noted."""
+    """Kind, start and end of each step that the engine recorded."""
     rows = [line.split() for line in notes.read_text(encoding="ascii").splitlines()] if notes.exists() else []
     return [(kind, float(began), float(ended)) for kind, began, ended in rows]
 
 
 def _long(prefix: str, tokens: int) -> wire.Complete:
-    return in_process.question(
+    return in_process.completion_request(
         None, "a.py", prefix, max_new_tokens=tokens, multiline="always", invoked=True, candidates=8
     )
 
 
 def _server(task: Task, finding: Finding, count: int) -> None:
-    dice = random.Random(1)
+    rng = random.Random(1)
     uri = (task.work / "cancel.py").as_uri()
     with start_server(task.work, server_command(task.plant)) as editor:
         editor.initialize()
@@ -107,7 +109,7 @@ def _server(task: Task, finding: Finding, count: int) -> None:
         asked = []
         for number in range(count):
             asked.append(editor.send_completion(uri, number % 40, 0))
-            time.sleep(dice.random() * (0.01 if task.plant else 0.3))
+            time.sleep(rng.random() * (0.01 if task.plant else 0.3))
             editor.notify("$/cancelRequest", {"id": asked[-1]})
             finding.tried += 1
         last = time.monotonic()

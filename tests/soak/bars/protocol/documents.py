@@ -1,4 +1,4 @@
-"""Random documents under random edits, against a model that knows bytes and nothing of the server's code."""
+"""Random edits of random documents, compared with a simple reference model that shares no code with the server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ALPHABET = (
     "\x00", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x7f", "\x85", "\u2028", "\u2029", "\ud7ff", "\ue000", "\uffff",
     "\U00010000", "\U0010ffff", "\ud800", "\udbff", "\udc00", "\udfff",
 )  # fmt: skip
-"""Every line ending of the protocol, what other rules take for one, astral, combining, control and edge characters, and
-halves of surrogate pairs alone: JSON can say them, and editors that cut a pair do."""
+"""Line endings of the protocol, characters that other rules treat as line endings, astral, combining, control and
+boundary characters, and lone surrogates, which some editors send."""
 
 
 class Model:
-    """The whole text, cut into lines by hand, positions counted in bytes of the encoding."""
+    """The reference model: the whole text, with positions counted in units of the encoding."""
 
     def __init__(self, text: str, encoding: str) -> None:
         self.text = _joined(text)
@@ -41,7 +41,7 @@ class Model:
         return at
 
     def apply(self, edit: Edit) -> None:
-        """One change, as an editor makes it."""
+        """Apply one change as an editor does."""
         if edit.start is None:
             self.text = _joined(edit.text)
             return
@@ -50,26 +50,26 @@ class Model:
 
 
 def _joined(text: str) -> str:
-    """As an editor holds it, in UTF-16: there two halves that come to stand side by side are one character."""
+    """The text as in an editor with UTF-16 strings, where two adjacent surrogates become one character."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
-def words(dice: random.Random, most: int) -> str:
-    """Some characters."""
-    return "".join(dice.choice(ALPHABET) for _ in range(dice.randrange(most)))
+def words(rng: random.Random, most: int) -> str:
+    """A random text."""
+    return "".join(rng.choice(ALPHABET) for _ in range(rng.randrange(most)))
 
 
-def edit(dice: random.Random) -> Edit:
-    """A change somewhere: past the end, inside of a character, backwards, or of everything."""
-    if dice.random() < 0.03:
-        return Edit(words(dice, 40))
-    line, units = dice.randrange(8), dice.randrange(14)
-    down, right = dice.choice(((0, dice.randrange(4)), (dice.randrange(3), dice.randrange(14) - units)))
-    return Edit(words(dice, 12), (line, units), (line + down, max(0, units + right)))
+def edit(rng: random.Random) -> Edit:
+    """A random change, perhaps past the end, within a character, with reversed range, or of the whole text."""
+    if rng.random() < 0.03:
+        return Edit(words(rng, 40))
+    line, units = rng.randrange(8), rng.randrange(14)
+    down, right = rng.choice(((0, rng.randrange(4)), (rng.randrange(3), rng.randrange(14) - units)))
+    return Edit(words(rng, 12), (line, units), (line + down, max(0, units + right)))
 
 
 def run(task: Task) -> Finding:
-    """Every document through 50 edits in each encoding; the first difference ends it."""
+    """50 edits of each document in each encoding, up to the first difference."""
     finding = Finding()
     real = documents.split_lines, documents._WIDTH, documents._join_surrogates
     try:
@@ -91,11 +91,11 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _follow(finding: Finding, encoding: str, dice: random.Random) -> None:
-    text = words(dice, 60)
+def _follow(finding: Finding, encoding: str, rng: random.Random) -> None:
+    text = words(rng, 60)
     document, model = Document.from_text("file:///x", "python", 0, text, encoding), Model(text, encoding)
     for number in range(1, EDITS + 1):
-        change = edit(dice)
+        change = edit(rng)
         document.apply([change], number)
         model.apply(change)
         if document.text != model.text or document.lines != split_lines(model.text):

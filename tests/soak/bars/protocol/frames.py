@@ -1,4 +1,4 @@
-"""Hostile bytes against a real server: after each it answers what follows, or it has ended. Never alive but deaf."""
+"""Malformed input for a real server: it must answer the next request or exit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.soak.harness.bar import Finding, Task
 from tests.support.processes import server_command, start_server
 
 ANSWER_S, EXIT_S = 1.0, 2.0
-_OFF = {"enable": {"*": False, "python": False}}  # no engine: it is the transport that is asked here
+_OFF = {"enable": {"*": False, "python": False}}  # no engine, this bar tests the transport
 
 HEADERS = (
     b"{}", b"\x00", b"\xff\xfe\x00", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\r\n\r\n", b"\n\n{}", b": 5\r\n\r\nhello",
@@ -26,7 +26,7 @@ HEADERS = (
     b"content-length:2\r\n\r\n{}", b"CONTENT-LENGTH: 2\r\n\r\n{}", b"Content-Length: 0\r\n\r\n",
     b"Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc; charset=utf-16\r\n\r\n{}",
 )  # fmt: skip
-"""Beginnings of messages, most of them none."""
+"""Message headers, mostly invalid."""
 
 BODIES = (
     b"", b"null", b"[]", b"[{}]", b"1", b'"text"', b"{}", b"{", b"nonsense", b"\xff\xfe\xfd", b"\x00" * 64,
@@ -54,44 +54,44 @@ BODIES = (
     b'{"jsonrpc": "2.0", "method": "workspace/didChangeWorkspaceFolders", "params": {"event": {"added": [{"uri": '
     b'"file://../../etc", "name": ""}, {"uri": "http://x", "name": ""}], "removed": []}}}',
 )  # fmt: skip
-"""Bodies in sound frames: no JSON, no JSON-RPC, wrong types, wrong parameters."""
+"""Bodies in valid frames: no JSON, no JSON-RPC, wrong types, wrong parameters."""
 
 
 def cases(seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of hostile inputs without end: every one listed above, then mutations of sound messages."""
+    """Name and bytes of malformed inputs: all listed above, then mutations of valid messages without end."""
     yield from ((f"header {number}", data) for number, data in enumerate(HEADERS))
     yield from ((f"body {n}", b"Content-Length: %d\r\n\r\n%b" % (len(body), body)) for n, body in enumerate(BODIES))
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     number = 0
     while True:
         number += 1
-        yield f"mutation {number}", mutated(dice)
+        yield f"mutation {number}", mutated(rng)
 
 
-def mutated(dice: random.Random) -> bytes:
-    """A sound message, or two, with some bytes changed, left out, repeated or put in."""
-    position = {"line": dice.randrange(9), "character": dice.randrange(9)}
+def mutated(rng: random.Random) -> bytes:
+    """One or two valid messages with some bytes changed, deleted, repeated or inserted."""
+    position = {"line": rng.randrange(9), "character": rng.randrange(9)}
     document = {"textDocument": {"uri": "file:///m.py"}, "position": position, "context": {"triggerKind": 1}}
     sound = frame({"id": "m", "method": "textDocument/inlineCompletion", "params": document})
-    data = bytearray(sound * dice.choice((1, 1, 2)))
-    for _ in range(dice.randint(1, 4)):
-        at = dice.randrange(len(data) + 1)
-        kind = dice.randrange(5)
+    data = bytearray(sound * rng.choice((1, 1, 2)))
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(data) + 1)
+        kind = rng.randrange(5)
         if kind == 0 and at < len(data):
-            data[at] = dice.randrange(256)
+            data[at] = rng.randrange(256)
         elif kind == 1:
-            del data[at : at + dice.randint(1, 12)]
+            del data[at : at + rng.randint(1, 12)]
         elif kind == 2:
-            data[at:at] = data[at : at + dice.randint(1, 30)]
+            data[at:at] = data[at : at + rng.randint(1, 30)]
         elif kind == 3:
-            data[at:at] = bytes(dice.randrange(256) for _ in range(dice.randint(1, 5)))
+            data[at:at] = bytes(rng.randrange(256) for _ in range(rng.randint(1, 5)))
         else:
-            data[at:at] = dice.choice((b"\r\n", b"\n", b"}", b"Content-Length: 3\r\n\r\n", b"9", b'"', b"\x00"))
+            data[at:at] = rng.choice((b"\r\n", b"\n", b"}", b"Content-Length: 3\r\n\r\n", b"9", b'"', b"\x00"))
     return bytes(data)
 
 
 def run(task: Task) -> Finding:
-    """The inputs one after the other; a server that has ended is replaced."""
+    """All inputs in order; a server that has exited is replaced."""
     finding = Finding()
     slowest = 0.0
     editor: LanguageClient | None = None
@@ -123,35 +123,35 @@ def _start(task: Task, old: LanguageClient | None) -> LanguageClient:
 
 
 def _try(task: Task, finding: Finding, editor: LanguageClient, name: str, data: bytes) -> tuple[float, bool]:
-    """Send the bytes and two sound requests; how long the answer took, and whether the server ended."""
+    """Send the bytes and two valid requests; the time until the replies, and whether the server exited."""
     began = time.monotonic()
     try:
         editor.write(data)
         numbers = [editor.send("c2l/statistics", {}) for _ in range(2)]
-    except OSError:  # it ended while we wrote
+    except OSError:  # it exited during the write
         numbers = []
     limit = EXIT_S * task.patience
     editor.wait_until(lambda: numbers and all(n in editor.replies for n in numbers), limit + 1.0)
     took = time.monotonic() - began
     if editor.ended.is_set() or not numbers:
         late = editor.process.wait(30) is None or took > limit
-        finding.expect(not late, f"{name}: the server took {took:.1f} s to end")
-        finding.expect(not editor.broken, f"{name}: the server's own stream is broken: {editor.broken}")
+        finding.expect(not late, f"{name}: the server took {took:.1f} s to exit")
+        finding.expect(not editor.broken, f"{name}: the server's output is malformed: {editor.broken}")
         return took, True
-    deaf = [n for n in numbers if n not in editor.replies]
-    finding.expect(not deaf, f"{name}: alive but deaf ({data[:60]!r})")
+    unanswered = [n for n in numbers if n not in editor.replies]
+    finding.expect(not unanswered, f"{name}: running without answering ({data[:60]!r})")
     slow = took > ANSWER_S * task.patience
-    finding.expect(deaf or not slow, f"{name}: answered after {took:.1f} s")
+    finding.expect(unanswered or not slow, f"{name}: answered after {took:.1f} s")
     for number, found in list(editor.replies.items()):
         finding.expect(len(found) == 1 or number in ("h", "m", None), f"{name}: {len(found)} replies to {number}")
     _expect_reply(finding, editor, name, data)
-    if deaf:
+    if unanswered:
         editor.kill()
     return took, False
 
 
 def _expect_reply(finding: Finding, editor: LanguageClient, name: str, data: bytes) -> None:
-    """A request among the listed bodies has a reply, and exactly one."""
+    """A request among the listed bodies must have exactly one reply."""
     body = data.partition(b"\r\n\r\n")[2]
     if name.startswith("body") and b'"id": "h", "method"' in body and b'"2.0"' in body:
         finding.expect(len(editor.replies.get("h", [])) == 1, f"{name}: {len(editor.replies.get('h', []))} replies")
@@ -159,14 +159,14 @@ def _expect_reply(finding: Finding, editor: LanguageClient, name: str, data: byt
 
 
 def _giant(task: Task, finding: Finding, editor: LanguageClient) -> float:
-    """A message of the largest size allowed: answered, counted from its last byte; one byte more is refused."""
+    """A message of the maximum size is answered in time, counted from its last byte."""
     room = MAX_MESSAGE - len(json.dumps({"jsonrpc": "2.0", "id": "g", "method": "c2l/explain", "params": {"id": ""}}))
     message = frame({"id": "g", "method": "c2l/explain", "params": {"id": "x" * room}})
     editor.write(message)
     began = time.monotonic()
     try:
         found = editor.reply("g", 20 * task.patience)
-        finding.expect("error" in found, "64 MB: an answer that is no refusal")
+        finding.expect("error" in found, "64 MB: the answer is no error")
     except TimeoutError as error:
         finding.fail(f"64 MB: {error}")
     took = time.monotonic() - began

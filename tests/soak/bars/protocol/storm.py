@@ -1,4 +1,4 @@
-"""10,000 edits a minute: answers do not lag behind, the text stays right, memory does not grow."""
+"""10,000 edits a minute: replies do not lag, texts stay correct, memory does not grow."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ RATE = 10_000 / 60
 DOCUMENTS = 20
 LAG_S, GROWTH = 2.0, 0.05
 QUEUE = LAG_S * RATE
-"""Of each document one text may wait for the engine; of the edits of two seconds an answer may be owed."""
+"""Maximum length of the engine's queue: the requests of LAG_S seconds."""
 
 
 def run(task: Task) -> Finding:
-    """Edits at that rate over 20 documents, a question every half second and a completion every two."""
+    """Edits at RATE in 20 documents, a request every 0.5 s and a completion every 2 s."""
     finding = Finding()
     root = project(task.work / "project", DOCUMENTS)
     notes = task.work / "census"
@@ -49,7 +49,7 @@ def run(task: Task) -> Finding:
 
 
 def _compare(task: Task, finding: Finding, editor: LanguageClient, models: dict[str, Model], notes: Path) -> None:
-    """The server's texts are the editor's, and the engine's queue was never long."""
+    """Compare the server's texts with the editor's, and check the length of the engine's queue."""
     editor.request("c2l/statistics", {}, 60 * task.patience)  # the last edit has arrived
     os.kill(editor.process.pid, signal.SIGUSR1)
     until, rows = time.monotonic() + 30 * task.patience, []
@@ -62,31 +62,31 @@ def _compare(task: Task, finding: Finding, editor: LanguageClient, models: dict[
         for uri, model in models.items()
         if found.get(uri) != hashlib.blake2b(model.text.encode(), digest_size=16).hexdigest()
     ]
-    finding.expect(not wrong, f"{len(wrong)} of {len(models)} texts are not the editor's: {wrong[:2]}")
+    finding.expect(not wrong, f"{len(wrong)} of {len(models)} texts differ from the editor's: {wrong[:2]}")
     most = {kind: max((int(row[1]) for row in rows if row[0] == kind), default=0) for kind in ("queue", "texts")}
-    finding.expect(0 < most["texts"] <= DOCUMENTS, f"{most['texts']} texts of {DOCUMENTS} documents stood in the queue")
-    finding.expect(most["queue"] <= QUEUE * task.patience, f"{most['queue']} requests stood in the queue at a time")
+    finding.expect(0 < most["texts"] <= DOCUMENTS, f"{most['texts']} texts of {DOCUMENTS} documents were queued")
+    finding.expect(most["queue"] <= QUEUE * task.patience, f"{most['queue']} requests were queued at a time")
     finding.figures |= {f"{kind}_max": (float(number), "requests") for kind, number in most.items()}
 
 
 def _type(
     task: Task, finding: Finding, editor: LanguageClient, models: dict[str, Model]
 ) -> tuple[list[float], dict[str, list[float]]]:
-    dice, uris = random.Random(0), list(models)
+    rng, uris = random.Random(0), list(models)
     lags: list[float] = []
     memory: dict[str, list[float]] = {"server": [], "engine": []}
     began = time.monotonic()
     asked = began
     typed: dict[str, tuple[int, str]] = {}
     for number in range(task.count):
-        uri = uris[dice.randrange(len(uris))]
+        uri = uris[rng.randrange(len(uris))]
         if (
             uri in typed
         ):  # and taken back by the next edit of the document: that of a day makes no file ten times as long
             line, old = typed.pop(uri)
             new = ""
         else:
-            line, old, new = dice.randrange(60), "", f"x{number % 97} = {number}\n"[: 3 + number % 5]
+            line, old, new = rng.randrange(60), "", f"x{number % 97} = {number}\n"[: 3 + number % 5]
             typed[uri] = (line, new)
         place = {"start": {"line": line, "character": 0}, "end": {"line": line, "character": len(old)}}
         change = {"range": place, "text": new}
@@ -116,7 +116,7 @@ def _measure(editor: LanguageClient, memory: dict[str, list[float]]) -> None:
 
 
 def _flat(task: Task, finding: Finding, name: str, values: list[float]) -> None:
-    """The last tenth against the second: the first is warm-up. A short run has none, and is judged by 100 MB."""
+    """Compare the second and the last tenth; the first is the warm-up. A short run may grow by 100 MB."""
     if not finding.expect(values, f"{name}: not measured"):
         return
     tenth = max(1, len(values) // 10)

@@ -1,4 +1,4 @@
-"""Adapters changed between answers, and during them: each answer is of one, and equals that of a fresh load."""
+"""Adapters are swapped between and during completions: each completion uses one, scores equal a fresh load."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from c2l_lsp.engine.session import Session
 
 TOLERANCE = 1e-3
-"""nat per token between a swapped and a freshly loaded adapter: rounding, no more."""
+"""Allowed difference in nat per token between a swapped and a freshly loaded adapter (rounding)."""
 
 
 def run(task: Task) -> Finding:
-    """Random swaps among four adapters; half of them come in the middle of an answer."""
+    """Random swaps between four adapters, half of them during a completion."""
     import torch
 
     from c2l_lsp.engine.session import Session
@@ -54,18 +54,16 @@ def _swap(
     from c2l_lsp.engine import wire
     from c2l_lsp.engine.adaptation.adapter_state import LiveAdapter
 
-    dice, worst = random.Random(0), 0.0
+    rng, worst = random.Random(0), 0.0
     workspace = session.engine.workspace(str(root))
     for number in range(1, task.count + 1):
-        which, prompt = dice.randrange(len(adapters)), dice.randrange(len(prompts))
-        other = adapters[dice.randrange(len(adapters))]
+        which, prompt = rng.randrange(len(adapters)), rng.randrange(len(prompts))
+        other = adapters[rng.randrange(len(adapters))]
         workspace.live = LiveAdapter(number, adapters[which], f"soak#{number}")
-        asked = in_process.question(root, "pkg0/m0.py", prompts[prompt], max_new_tokens=3)
+        asked = in_process.completion_request(root, "pkg0/m0.py", prompts[prompt], max_new_tokens=3)
 
         def swapped(other: Any = other, number: int = number) -> bool:
-            workspace.live = LiveAdapter(
-                -number, other, "elsewhere"
-            )  # a generation that comes while the answer is written
+            workspace.live = LiveAdapter(-number, other, "elsewhere")  # a swap during the completion
             return False
 
         answer = session.engine.complete(asked, swapped if number % 2 else lambda: False)
@@ -82,7 +80,7 @@ def _swap(
 
 
 def _score(session: Session, adapter: Any, prompt: str) -> float:
-    """The log-probability under an adapter that is the first this engine ever had."""
+    """The log-probability with a freshly loaded adapter."""
     from c2l_lsp.engine import wire
 
     asked = wire.Score(folder="", prefix=prompt[:-40], suffix="", text=prompt[-40:])
@@ -92,7 +90,7 @@ def _score(session: Session, adapter: Any, prompt: str) -> float:
 
 
 def _adapters(model: Any) -> list[Any]:
-    """None, two final maps, and one with a pair inside the model."""
+    """No adapter, two final maps, and a final map with a LoRA pair."""
     import torch
 
     from c2l_lsp.model.adapter.lora import Adapter
@@ -106,7 +104,7 @@ def _adapters(model: Any) -> list[Any]:
 
 
 def _plant(task: Task) -> Any:
-    """Every third swap keeps the final map of the one before."""
+    """The planted fault: every third swap keeps the previous final map."""
     from c2l_lsp.model.adapter.lora import AdapterSlot
 
     real, calls = AdapterSlot.activate, [0]

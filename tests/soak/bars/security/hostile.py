@@ -1,4 +1,4 @@
-"""What a person may be handed: models, checkpoints, states, settings, URIs, git repositories. Nothing of it runs."""
+"""Hostile models, checkpoints, states, settings, URIs and git repositories: nothing in them may be executed."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ URIS = (
     "http://x/a.py", "untitled:Untitled-1", "git:/w/a.py", "vscode-remote://ssh/w/a.py", "file://other.host/w/a.py",
     "file:///w/a%00.py", "file:", "", "file:w/a.py", "javascript:alert(1)", "file://[::1/a", "\x00", "data:,x",
 )  # fmt: skip
-"""None of these is a file of this machine."""
+"""URIs that are no local file."""
 
 OUTSIDE = (
     "file:///w/../etc/passwd", "file:///w/%2e%2e/etc/passwd", "file:///w%2f..%2f..%2fetc/passwd", "file:///wide/a.py",
 )  # fmt: skip
-"""Files, but none in the folder /w."""
+"""Files outside the folder /w."""
 
 WORKSPACE: dict[str, dict[str, object]] = {
     "model": {"path": "/evil", "id": "evil/model", "revision": "x"},
     "server": {"path": "/bin/sh", "args": ["-c", "id"], "interpreter": "/evil/python"},
     "remote": {"url": "https://evil", "tokenFile": "/etc/passwd"},
 }
-"""What a repository's own settings may not say."""
+"""Settings that a workspace must not change."""
 
 
 def run(task: Task) -> Finding:
-    """Everything once a round."""
+    """All attacks, once per round."""
     finding = Finding()
     for number in range(task.count):
         work = task.work / f"round-{number}"
@@ -66,7 +66,7 @@ def _script(path: Path, marker: Path) -> Path:
 def _settings(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     del work, marker
     made, errors = merge(Settings(), WORKSPACE, source="the workspace", machine=task.planted("trusting"))
-    finding.expect(made == Settings(), "workspace settings changed what only a user may set")
+    finding.expect(made == Settings(), "workspace settings changed a machine setting")
     for group, values in WORKSPACE.items():
         for key in values:
             finding.expect(any(f"c2l.{group}.{key}" in str(error) for error in errors), f"{group}.{key} is not named")
@@ -83,7 +83,7 @@ def _uris(task: Task, finding: Finding, work: Path, marker: Path) -> None:
 
 
 def _checkpoint(task: Task, finding: Finding, work: Path, marker: Path) -> None:
-    """A pickle that runs something, under every name that is read."""
+    """A pickle that executes a command, under every file name that is read."""
     del task
     from c2l_lsp.model.hypernet import checkpoint
 
@@ -96,11 +96,11 @@ def _checkpoint(task: Task, finding: Finding, work: Path, marker: Path) -> None:
         finding.fail("a folder of pickles was loaded as a checkpoint")
     with contextlib.suppress(*refused):
         checkpoint.convert(work / "checkpoint.pt", work / "converted")
-        finding.fail("a pickle that runs something was converted")
+        finding.fail("a pickle that executes a command was converted")
 
 
 def _state(task: Task, finding: Finding, work: Path, marker: Path) -> None:
-    """A state with a pickle, and with names that lead out of its folder."""
+    """A state with a pickle, and with file names outside its folder."""
     del task
     from c2l_lsp.engine.storage.store import FolderStore
     from tests.soak.harness import saver
@@ -124,7 +124,7 @@ def _state(task: Task, finding: Finding, work: Path, marker: Path) -> None:
 
 
 def _model(task: Task, finding: Finding, work: Path, marker: Path) -> None:
-    """A model folder whose own Python code wants to be run, with pickled weights."""
+    """A model folder with its own Python code and pickled weights."""
     del task
     from c2l_lsp.model.lm import base
 
@@ -142,16 +142,18 @@ def _model(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(_pickled(marker))
     try:
         base.load(Model(path=str(folder)))
-        finding.fail("a model that brings code was loaded")
+        finding.fail("a model with its own code was loaded")
     except ModelError as error:
         finding.expect(str(folder) in str(error), f"the model is not named: {error}")
-    except Exception as error:  # it came as far as the model's own code
-        finding.fail(f"a model that brings code: {type(error).__name__}: {error}")
+    except Exception as error:  # the model's own code was reached
+        finding.fail(f"a model with its own code: {type(error).__name__}: {error}")
 
 
 def _adapter(task: Task, finding: Finding, work: Path, marker: Path) -> None:
-    """A sound model beside which a PEFT adapter lies: its weights a pickle, its base another folder, its library a
-    module that runs something. The product's own loading finds it there, as transformers would take it in."""
+    """A valid model folder that also contains a hostile PEFT adapter, which transformers would load automatically.
+
+    The adapter has pickled weights, another folder as its base model, and a library that executes code.
+    """
     del task
     from c2l_lsp.model.lm import base
 
@@ -177,20 +179,20 @@ def _adapter(task: Task, finding: Finding, work: Path, marker: Path) -> None:
     except ModelError as error:
         finding.expect(str(folder) in str(error), f"the model is not named: {error}")
         return
-    finding.expect(loaded.digest == sound.digest, "an adapter that lay beside a model was taken into it")
+    finding.expect(loaded.digest == sound.digest, "an adapter in the model folder was loaded")
 
 
 def _pickled(marker: Path) -> bytes:
-    """An old-style pickle: os.system(command)."""
+    """A protocol-0 pickle that calls os.system."""
     return b"cposix\nsystem\n(V" + f"touch '{marker}'".encode() + b"\ntR."
 
 
 def _modules(task: Task, finding: Finding, work: Path, marker: Path) -> None:
-    """A folder whose files have the names of our own modules, as the current folder of server and engine."""
+    """A current folder with files that are named like imported modules."""
     evil = f"open({str(marker)!r}, 'w').close()\n"
     for name in ("sitecustomize.py", "usercustomize.py", "conftest.py", "torch.py", "msgspec.py", "c2l_lsp.py"):
         (work / name).write_text(evil)
-    script = (  # what the installed c2l-lsp does: its own folder is searched, the current one is not
+    script = (  # like the installed c2l-lsp: the current folder is not on sys.path
         f"import sys; sys.path = [p for p in sys.path if p]; sys.path.append({str(PACKAGE.parent)!r}); "
         "from c2l_lsp.server.app import serve; serve()"
     )
@@ -203,7 +205,7 @@ def _modules(task: Task, finding: Finding, work: Path, marker: Path) -> None:
 
 
 def _git(task: Task, finding: Finding, work: Path, marker: Path) -> None:
-    """A repository whose configuration names programs for everything git can start."""
+    """A repository whose git configuration and hooks start programs."""
     del task
     from c2l_lsp.engine.session import Session
     from c2l_lsp.repo.history import git_history

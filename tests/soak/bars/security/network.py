@@ -1,7 +1,7 @@
-"""With no remote configured nothing is connected to, and with no network at all everything works.
+"""Without a remote setting there is no network connection, and everything works without a network.
 
-In a network namespace whose one device is down there is nobody to talk to, and the kernel counts every try, of native
-code too. With a network every address that Python is asked for is written down, and open sockets are looked for.
+In a network namespace whose only device is down, the kernel counts every attempt, also of native code. With a network,
+every address that Python connects to is recorded, and open sockets are polled.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tests.support.processes import server_command, start_server
 COUNTERS = (
     "Ip:OutRequests", "Ip:OutNoRoutes", "Tcp:ActiveOpens", "Udp:OutDatagrams", "Ip6OutRequests", "Ip6OutNoRoutes",
 )  # fmt: skip
-"""Of the kernel: each goes up with whatever tries to talk to anybody."""
+"""Kernel counters that grow with every attempt to send."""
 
 KINDS = ("with a network", "without any")
 
 
 def run(task: Task) -> Finding:
-    """Whole sessions from start to end: load, learn, complete, edit, report."""
+    """Whole sessions: load, index, complete, edit, report."""
     finding = Finding()
-    reason = unreachable()
+    reason = no_namespace_reason()
     if reason:
-        finding.note = f"no network namespace could be made ({reason}): only what Python connects to was seen"
+        finding.note = f"no network namespace could be created ({reason}); only connections by Python were checked"
     for number in range(task.count):
         for kind in KINDS[: 1 if reason else 2]:
             _session(task, finding, f"{number}-{kind.split()[-1]}", (lambda c: c) if kind == KINDS[0] else alone)
@@ -43,8 +43,8 @@ def run(task: Task) -> Finding:
 
 
 @cache
-def unreachable() -> str:
-    """Why no process can be put where there is no network; "" if one can."""
+def no_namespace_reason() -> str:
+    """The reason why no network namespace can be created; "" if it can."""
     if sys.platform != "linux":
         return "not Linux"
     try:
@@ -55,7 +55,7 @@ def unreachable() -> str:
 
 
 def alone(command: Sequence[str]) -> Sequence[str]:
-    """A command in a network namespace of its own: its one device is down."""
+    """The command in its own network namespace, whose only device is down."""
     return ["unshare", "-n" if os.geteuid() == 0 else "-rn", *command]
 
 
@@ -77,18 +77,18 @@ def _session(task: Task, finding: Finding, name: str, around: object) -> None:
         (root / "pkg0" / "m1.py").write_text("def changed():\n    return 1\n")
         editor.until(lambda: len(editor.adapters) > seen, 60 * task.patience, "new adapter after a change")
         editor.request("c2l/statistics", {})
-        tried = _tried(editor.process.pid) if around is alone else {}
+        tried = _nonzero_counters(editor.process.pid) if around is alone else {}
     for counter, times in tried.items():
-        finding.fail(f"{name}: {counter} is {times}: something was sent, or would have been")
-    finding.expect(sockets.looks > 3, f"{name}: nobody looked at its sockets")
+        finding.fail(f"{name}: {counter} is {times}, so something tried to send")
+    finding.expect(sockets.polls > 3, f"{name}: its sockets were not polled")
     for what in sorted(sockets.seen):
         finding.fail(f"{name}: {what}")
     said = notes.read_text().splitlines() if notes.exists() else []
     finding.expect(not said, f"{name}: {said[:3]}")
 
 
-def _tried(pid: int) -> dict[str, int]:
-    """What a process' network namespace counted of packets sent and of places that no way leads to: exact, all code."""
+def _nonzero_counters(pid: int) -> dict[str, int]:
+    """The counters of a process's network namespace that are not 0."""
     lines = Path(f"/proc/{pid}/net/snmp").read_text(encoding="ascii").splitlines()
     rows = {
         f"{title.split()[0]}{name}": int(value)
@@ -102,13 +102,13 @@ def _tried(pid: int) -> dict[str, int]:
 
 
 class _Sockets:
-    """Looks again and again, at the kernel's own tables, for sockets of a server and its children."""
+    """Polls the kernel's tables for network sockets of a server and its children."""
 
     def __init__(self, editor: LanguageClient) -> None:
         self._editor, self._end = editor, threading.Event()
         self.seen: set[str] = set()
-        self.looks = 0
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.polls = 0
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> _Sockets:
         self._thread.start()
@@ -118,15 +118,15 @@ class _Sockets:
         self._end.set()
         self._thread.join(10)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self._end.wait(0.2):
             for process in self._editor.family():
                 self.seen.update(_inet(process))
-            self.looks += 1
+            self.polls += 1
 
 
 def _inet(process: psutil.Process) -> list[str]:
-    """Descriptors of a process that are sockets of IPv4 or IPv6, by its own namespace's tables."""
+    """The IPv4 and IPv6 sockets of a process."""
     found = []
     try:
         links = [str(entry.readlink()) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
@@ -134,6 +134,6 @@ def _inet(process: psutil.Process) -> list[str]:
         for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6") if held else ():
             rows = Path(f"/proc/{process.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
             found += [f"a {table} socket to {row.split()[2]}" for row in rows if row.split()[9] in held]
-    except OSError:  # it has ended meanwhile, or there is no such table here
+    except OSError:  # the process has ended, or the table does not exist
         return found
     return found

@@ -1,4 +1,4 @@
-"""Canaries: what the rules leave out reaches no state, no prompt, no log and no wire, in no form."""
+"""Canaries in excluded files must not reach the state, a prompt, a log or a message in any encoding."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.soak.planted import leaks
 
 _PROMPT = "import os\n\n\ndef main():\n    return "
 LATER = {"pkg0/later.py": "zqlaterignored00canary77", "m/deep/later.py": "zqrenamed11canary5later0"}
-"""Learned at first, then left out by a line more in an ignore file."""
+"""Files that are embedded first and then excluded by a new line in an ignore file."""
 
 
 @contextlib.contextmanager
 def recorded(task: Task) -> Iterator[list[str]]:
-    """Every text that the model's tokenizer gets; and the planted fault."""
+    """Records every text that is tokenised within the block, and plants the fault."""
     from c2l_lsp.model.lm.base import BaseModel
 
     texts: list[str] = []
@@ -40,12 +40,12 @@ def recorded(task: Task) -> Iterator[list[str]]:
 
 
 def settings() -> Any:
-    """What the canaries' repository is opened with."""
+    """The settings for the repository with canaries."""
     return in_process.settings(files={"languages": secret_places.LANGUAGES, "exclude": ["set_aside.py"]})
 
 
 def run(task: Task) -> Finding:
-    """Learn a repository full of canaries, type beside them, tighten the rules; then search everything."""
+    """Index a repository with canaries, complete in it, tighten the rules; then search everything."""
     from c2l_lsp.engine.session import Session
 
     finding = Finding()
@@ -54,7 +54,7 @@ def run(task: Task) -> Finding:
     for path, name in LATER.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(f"def later_ignored_zq():\n    return '{name}'\n")
-    held = {path: _quietly(root / path) for path in secret_places.EXCLUDED.values()} | planted.buffers
+    held = {path: _text(root / path) for path in secret_places.EXCLUDED.values()} | planted.buffers
     opens = Opens(planted.shut)
     with in_process.state_in(task.work / "state"), recorded(task) as texts, Session(settings()) as session:
         session.open(root)
@@ -64,7 +64,7 @@ def run(task: Task) -> Finding:
         in_process.drive(session, 0.3)
         session.run_until_idle(str(root))
         answers = _complete(session, root, held)
-        before = list(canary_search.kept(task.work / "state"))
+        before = list(canary_search.stored(task.work / "state"))
         _tighten(finding, session, root)
         model, wires = session.engine.model, repr(session.events) + repr(answers)
         seen = "\0".join(texts)
@@ -75,7 +75,7 @@ def run(task: Task) -> Finding:
     for file in sorted(opens.seen()):
         finding.fail(f"opened: {file.name}")
     opens.close()
-    after = list(canary_search.kept(task.work / "state"))
+    after = list(canary_search.stored(task.work / "state"))
     blobs = before + after
     for kind, names in planted.canaries.items():
         for name in names:
@@ -84,47 +84,45 @@ def run(task: Task) -> Finding:
                 not (at := canary_search.places(blobs, forms[name])), f"{kind}: in the state ({', '.join(at[:3])})"
             )
             finding.expect(name not in seen, f"{kind}: seen by the model")
-            finding.expect(name not in wires, f"{kind}: on the wire")
+            finding.expect(name not in wires, f"{kind}: in a message")
     for path, wanted in later.items():
+        finding.expect(canary_search.places(before, wanted), f"{path} was never embedded, so purging was not tested")
         finding.expect(
-            canary_search.places(before, wanted), f"{path} was never learned: nothing is shown of what is purged"
-        )
-        finding.expect(
-            not (at := canary_search.places(after, wanted)), f"purged {path}: still kept ({', '.join(at[:4])})"
+            not (at := canary_search.places(after, wanted)), f"purged {path}: still stored ({', '.join(at[:4])})"
         )
     if not task.plant or task.plant in secrets_live.PLANTS:
         secrets_live.run(task, finding, root, planted, held)
-    finding.note = "who opens a file is seen on Linux only" if opens.blind else ""
+    finding.note = "file opens are detected only on Linux" if opens.blind else ""
     return finding
 
 
 def _tighten(finding: Finding, session: Any, root: Path) -> None:
-    """The rules leave out what was learned: it is not learned any more, and no message names it."""
+    """Exclude files that were embedded: they must be removed, and no message may name them."""
     (root / ".c2lignore").write_text("own_ignored.py\nlater.py\n")
     workspace = session.engine.workspace(str(root))
     workspace.regenerate()
     session.run_until_idle(str(root))
-    learned = set(workspace._learner.records) if workspace._learner is not None else set()
+    embedded = set(workspace._learner.records) if workspace._learner is not None else set()
     for path in LATER:
         finding.expect(path not in workspace.info().message, "a path in a message")
-        finding.expect(path not in learned, f"{path} is ignored now and still learned")
+        finding.expect(path not in embedded, f"{path} is ignored now and still embedded")
 
 
 def _complete(session: Any, root: Path, held: dict[str, str]) -> list[Any]:
-    """Ask for a completion in each excluded file, with its text before the cursor, as its editor would."""
+    """Request a completion in each excluded file, with its text before the cursor, as an editor would."""
     asked = {path: text for path, text in held.items() if path != "pkg0/unsaved.py"}
-    answers = [session.complete(in_process.question(root, path, text)) for path, text in asked.items()]
-    answers.append(session.complete(in_process.question(root, "pkg0/m0.py", _PROMPT)))
+    answers = [session.complete(in_process.completion_request(root, path, text)) for path, text in asked.items()]
+    answers.append(session.complete(in_process.completion_request(root, "pkg0/m0.py", _PROMPT)))
     return answers
 
 
-def _quietly(file: Path) -> str:
-    """What the editor holds: read before anybody watches who reads."""
+def _text(file: Path) -> str:
+    """The text of a file, read before opens are watched."""
     return file.read_text(encoding="utf-8")
 
 
 def excluded(task: Task) -> Finding:
-    """Changes in excluded files only: state, adapter and generation stay as they are, bit for bit."""
+    """Changes in excluded files only: state, adapter and generation stay bit-identical."""
     from c2l_lsp.engine.session import Session
 
     finding = Finding()

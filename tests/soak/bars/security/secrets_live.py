@@ -1,5 +1,4 @@
-"""Canaries in real processes: an editor holds the excluded files open and types in them; what server and engine write
-to their log and say to the editor is searched."""
+"""Canaries in real processes: excluded files are open and edited; the log and all messages are searched."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from tests.support.processes import server_command, start_server
 
 PLANTS = ("chatty",)
 LOUD = 200
-"""From so many canaries on, the default level is looked at too; what it logs, the loudest level logs as well."""
+"""From this number of canaries on, the default log level is checked too."""
 
 
 def run(task: Task, finding: Finding, root: Path, made: secret_places.Planted, held: dict[str, str]) -> None:
-    """A session at the loudest level, and at full counts one as everybody has it."""
+    """A session at log level DEBUG, and at full counts one at the default level."""
     levels = {"DEBUG": "loud"} | ({"WARNING": ""} if task.count >= LOUD else {})
     for level, fault in levels.items():
         faults = "+".join(filter(None, (fault, task.plant)))
@@ -27,18 +26,18 @@ def run(task: Task, finding: Finding, root: Path, made: secret_places.Planted, h
             said = json.dumps([editor.received, list(editor.replies.values())])
         assert editor.log is not None
         logged = editor.log.read_text(encoding="utf-8", errors="replace")
-        finding.expect(level != "DEBUG" or logged, "nothing is logged at the loudest level: the log was not captured")
+        finding.expect(level != "DEBUG" or logged, "the log at level DEBUG is empty")
         for kind, names in made.canaries.items():
             for name in names:
                 finding.expect(name not in logged, f"{kind}: in the log ({level})")
-                finding.expect(name not in said, f"{kind}: on the wire to the editor ({level})")
+                finding.expect(name not in said, f"{kind}: in a message to the editor ({level})")
         if level == "WARNING":
             learned = [line for line in (root / "pkg0" / "m1.py").read_text().splitlines() if len(line) > 40]
             finding.expect(not any(line in logged for line in learned), "source text in the log at the default level")
 
 
 def _session(task: Task, editor: LanguageClient, root: Path, held: dict[str, str]) -> None:
-    """Open, type and ask in every excluded file, and in one that is learned; then a refusal of each kind."""
+    """Open, edit and complete in every excluded file and in one indexed file; then request the reports."""
     files = {"languages": secret_places.LANGUAGES, "exclude": ["set_aside.py"]}
     editor.initialize([root], {"files": files})
     editor.ready(180 * task.patience, adapter=True)

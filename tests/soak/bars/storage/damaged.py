@@ -1,4 +1,4 @@
-"""Kept state that is damaged in any way: set aside with a sentence, never loaded, and built again from the files."""
+"""Damaged state: it is never loaded, but set aside with a message and rebuilt from the files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES = ("state.safetensors", "extra.safetensors", "saved.msgpack", "manifest.js
 
 
 def run(task: Task) -> Finding:
-    """`count` flips, a fifth as many truncations, and each other damage once; then one folder through all of it."""
+    """`count` bit flips, a fifth as many truncations, an older schema, damaged caches; then a whole engine."""
     from c2l_lsp.engine.storage import disk
     from c2l_lsp.engine.storage.store import FolderStore
     from tests.soak.harness import saver
@@ -25,22 +25,22 @@ def run(task: Task) -> Finding:
     store = FolderStore(sound)
     store.save(*saver.content(1))
     store.close()
-    dice = random.Random(0)
+    rng = random.Random(0)
     real = disk.checksum
     if task.planted("unchecked"):
-        disk.checksum = lambda content: real(b"")  # every checksum agrees
+        disk.checksum = lambda content: real(b"")  # every checksum matches
         store = FolderStore(sound)
         store.save(*saver.content(2))
         store.close()
 
     def bit(data: bytearray) -> None:
-        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
 
     def begun(data: bytearray) -> None:
-        data[dice.randrange(4096)] ^= 1 << dice.randrange(8)  # the page that says what is in a database
+        data[rng.randrange(4096)] ^= 1 << rng.randrange(8)  # the page with the database schema
 
     def cut(data: bytearray) -> None:
-        del data[dice.randrange(len(data)) :]
+        del data[rng.randrange(len(data)) :]
 
     try:
         for number in range(task.count):
@@ -89,7 +89,7 @@ def _refused(finding: Finding, root: Path, what: str) -> None:
 
 
 def _cache(finding: Finding, root: Path, damage: Callable[[bytearray], None], what: str) -> None:
-    """The database of readings: what comes out of it is what was put in, and after one complaint it is of use again."""
+    """The embedding cache returns only what was stored, and works again after at most one error."""
     from c2l_lsp.engine.storage.store import FolderStore
     from tests.soak.harness.saver import RULE, reading
 
@@ -103,18 +103,18 @@ def _cache(finding: Finding, root: Path, damage: Callable[[bytearray], None], wh
     data = bytearray(path.read_bytes())
     damage(data)
     path.write_bytes(data)
-    store, complaints = FolderStore(root), 0
+    store, errors = FolderStore(root), 0
     try:
         for _ in range(3):
             try:
                 found = store.cache.get(wanted, RULE)
                 wrong = [key for key, value in found.items() if not value["q"].equal(wanted[key]["q"])]
-                finding.expect(not wrong, f"{what} in readings.sqlite: {len(wrong)} other readings than were kept")
+                finding.expect(not wrong, f"{what} in readings.sqlite: {len(wrong)} wrong embeddings")
                 store.cache.put(wanted, RULE)
             except StorageError:
-                complaints += 1
-        finding.expect(complaints <= 1, f"{what} in readings.sqlite: refused {complaints} times and not built anew")
-    except Exception as error:  # what is damaged is a sentence or nothing, never this
+                errors += 1
+        finding.expect(errors <= 1, f"{what} in readings.sqlite: {errors} errors, it was not rebuilt")
+    except Exception as error:  # any other exception is a violation
         finding.fail(f"{what} in readings.sqlite: {type(error).__name__}: {error}")
     finally:
         store.close()

@@ -1,4 +1,4 @@
-"""A folder that was really learned, its kept state spoilt tensor by tensor: the engine says so and learns it again."""
+"""The saved state of a real folder is damaged tensor by tensor: the engine reports it and rebuilds the state."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.soak.harness.sources import project
 FILES = 6
 PLANTS = ("believing",)
 FULL = 500
-"""From so many bit flips on, each tensor gets every value that is no number; before, one."""
+"""From this count on, each tensor gets NaN and both infinities; below, one of them."""
 
 
 def run(task: Task, finding: Finding) -> None:
-    """A damaged file, then NaN and infinities in each tensor of state and extras, with checksums that agree."""
+    """A damaged file, then NaN and infinities in each tensor, with valid checksums."""
     from c2l_lsp.engine.session import Session
     from c2l_lsp.engine.storage.store import FolderStore
     from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
@@ -36,10 +36,10 @@ def run(task: Task, finding: Finding) -> None:
             FolderStore._read = _believing  # type: ignore[method-assign]
             GradientMemory.check = lambda self, state: None  # type: ignore[method-assign]
         try:
-            for what, spoil in _spoilings(_generation(sound), every=task.count >= FULL):
+            for what, damage in _damages(_generation(sound), every=task.count >= FULL):
                 shutil.rmtree(state)
                 shutil.copytree(sound, state)
-                spoil(_generation(state))
+                damage(_generation(state))
                 finding.tried += 1
                 _restored(finding, root, made, what)
         finally:
@@ -51,8 +51,8 @@ def _generation(state: Path) -> Path:
     return pointer.parent / pointer.read_text(encoding="ascii")
 
 
-def _spoilings(generation: Path, every: bool) -> list[tuple[str, Any]]:
-    """What is done to a generation's folder, in words and as a function."""
+def _damages(generation: Path, every: bool) -> list[tuple[str, Any]]:
+    """The kinds of damage: name, and a function that damages the folder of a generation."""
     from safetensors.torch import load
 
     def cut(folder: Path) -> None:
@@ -88,14 +88,14 @@ def _setter(file: str, name: str, value: float) -> Any:
 
 
 def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
-    """The next start says that what is kept was damaged, and what workspaces afterwards is made of numbers."""
+    """The next start reports the damage, and the rebuilt state is finite."""
     from c2l_lsp.engine import wire
     from c2l_lsp.engine.session import Session
 
     with Session(in_process.settings()) as session:
         try:
             info = session.open(root)
-        except Exception as error:  # nothing that is kept may end the engine
+        except Exception as error:  # saved state must never end the engine
             finding.fail(f"{what}: {type(error).__name__}: {error}")
             return
         told = [event.code for event in session.events if isinstance(event, wire.Trouble)]
@@ -104,12 +104,12 @@ def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
         extra = learner.prior_tensors if learner is not None else {}
         odd = [name for name, tensor in {**state, **extra}.items() if not bool(tensor.isfinite().all())]
     finding.expect(info.files == FILES and state, f"{what}: not rebuilt: {info.generation} after {made}, {info.files}")
-    finding.expect("state" in told, f"{what}: nothing was said of the damage, only {told}")
-    finding.expect(not odd, f"{what}: it workspaces on in {', '.join(odd)}")
+    finding.expect("state" in told, f"{what}: the damage was not reported, only {told}")
+    finding.expect(not odd, f"{what}: the state still contains it in {', '.join(odd)}")
 
 
 def _believing(self: Any, directory: Path) -> Any:
-    """The planted fault: a generation is taken as it lies there (and the hypernetwork does not look either)."""
+    """The planted fault: a generation is loaded without any check."""
     import msgspec
     from safetensors.torch import load
 

@@ -1,4 +1,4 @@
-"""A disk that takes nothing: completions go on, the status says so, and once there is room it is kept again."""
+"""A full or read-only disk: completions continue, the status reports it, and state is saved again once possible."""
 
 from __future__ import annotations
 
@@ -14,22 +14,18 @@ from tests.soak.harness.sources import project
 from tests.support.processes import server_command, start_server
 
 KINDS = ("no room", "read-only")
-WHY = {
-    "no room": ("No space left", "File too large", "disk"),
-    "read-only": ("Read-only", "readonly", "Permission", "File exists"),
-}
-"""What the status must say, in the system's words or in the database's."""
-
 REAL_MINUTES = 10
-"""From so many rounds on, the first one waits as long as everybody does until keeping is tried again."""
+"""From this number of rounds on, the first one uses the real interval between attempts to save."""
 
 
 def run(task: Task) -> Finding:
-    """Both kinds in each round, and the way back from each."""
+    """Both kinds of fault in each round, and the recovery from each."""
     finding = Finding()
     reason = mountable()
     if reason:
-        finding.note = f"no small disk could be mounted ({reason}): a limit of size and a blocked folder stand for it"
+        finding.note = (
+            f"no small disk could be mounted ({reason}); a file size limit and a blocked folder are used instead"
+        )
     for number, kind in itertools.product(range(task.count), KINDS):
         root = project(task.work / f"project-{number}-{kind[:2]}", 5)
         state = task.work / f"state-{number}-{kind[:2]}"
@@ -40,9 +36,9 @@ def run(task: Task) -> Finding:
             try:
                 disk.close(editor.process.pid)
                 editor.initialize([root])
-                _full(task, finding, editor, root, kind)
+                _check_full(task, finding, editor, root, kind)
                 if task.plant != "quiet":
-                    _room(task, finding, editor, root, disk)
+                    _recover(task, finding, editor, root, disk)
             except TimeoutError as error:
                 finding.fail(f"round {number}, {kind}: {error}")
         finding.tried += 1
@@ -51,7 +47,7 @@ def run(task: Task) -> Finding:
     return finding
 
 
-def _full(task: Task, finding: Finding, editor: LanguageClient, root: Path, kind: str) -> None:
+def _check_full(task: Task, finding: Finding, editor: LanguageClient, root: Path, kind: str) -> None:
     editor.until(lambda: editor.adapters, 180 * task.patience, "adapter")
     _complete(task, finding, editor, root, kind)
     wait = 5.0 if task.plant == "quiet" else 30 * task.patience
@@ -61,13 +57,13 @@ def _full(task: Task, finding: Finding, editor: LanguageClient, root: Path, kind
         "no room": ("No space left", "File too large", "disk"),
         "read-only": ("Read-only", "Permission", "File exists"),
     }
-    finding.expect("cannot be saved" in message, f"{kind}: the status says {message!r}")
-    finding.expect(any(word in message for word in why[kind]), f"{kind}: another fault than was made: {message!r}")
-    _learned(task, editor, root / "pkg0" / "m2.py", "def learned_without_a_disk():\n    return 1\n")
+    finding.expect("cannot be saved" in message, f"{kind}: the status is {message!r}")
+    finding.expect(any(word in message for word in why[kind]), f"{kind}: the status names another fault: {message!r}")
+    _edit(task, editor, root / "pkg0" / "m2.py", "def learned_without_a_disk():\n    return 1\n")
     _complete(task, finding, editor, root, kind)
 
 
-def _learned(task: Task, editor: LanguageClient, path: Path, text: str) -> None:
+def _edit(task: Task, editor: LanguageClient, path: Path, text: str) -> None:
     seen = len(editor.adapters)
     path.write_text(text)
     editor.until(lambda: len(editor.adapters) > seen, 60 * task.patience, "new adapter after a change")
@@ -80,17 +76,17 @@ def _complete(task: Task, finding: Finding, editor: LanguageClient, root: Path, 
     finding.expect("result" in answer, f"{kind}: no completion: {answer}")
 
 
-def _room(task: Task, finding: Finding, editor: LanguageClient, root: Path, disk: Disk) -> None:
-    """There is room again: with one of the next changes everything is kept, and the status is well."""
+def _recover(task: Task, finding: Finding, editor: LanguageClient, root: Path, disk: Disk) -> None:
+    """The disk is usable again: state is saved after one of the next changes, and the status is ready."""
     disk.open(editor.process.pid)
     until = time.monotonic() + (20 if task.plant else 120) * task.patience
     while _state(editor) != "ready" and time.monotonic() < until:
-        _learned(task, editor, root / "pkg0" / "m1.py", f"def later():\n    return {time.monotonic_ns()}\n")
+        _edit(task, editor, root / "pkg0" / "m1.py", f"def later():\n    return {time.monotonic_ns()}\n")
         editor.wait_until(lambda: _state(editor) == "ready", 0.5)
-    finding.expect(_state(editor) == "ready", "not kept again once there is room")
+    finding.expect(_state(editor) == "ready", "not saved again once there is room")
     if not task.plant:
-        kept = disk.kept(editor.process.pid)
-        finding.expect(kept > 0, "there is room, the status is well, and nothing is on the disk")
+        saved = disk.saved(editor.process.pid)
+        finding.expect(saved > 0, "the status is ready, but nothing is on the disk")
 
 
 def _state(editor: LanguageClient) -> str:

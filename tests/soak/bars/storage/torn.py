@@ -1,4 +1,4 @@
-"""Saving that is killed, and two that save at once: what is loaded afterwards is one whole generation, the last."""
+"""Interrupted saves, and two processes that save: the loaded state is always one complete, recent generation."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.soak.harness.bar import Finding, Task
 from tests.support.commands import module_command
 from tests.support.processes import private_environment
 
-EVERY = 50
-"""From so many kills on, every call fails in each way; before, one in four."""
+ALL_CALLS = 50
+"""From this count on, errors are injected into every system call; below, into every fourth."""
 
 
 class Saver:
-    """The process that saves, and what its children said."""
+    """The process that saves (harness/saver.py) and the output of its children."""
 
     def __init__(self, task: Task, fault: str) -> None:
         command = module_command("tests.soak.harness.saver", *([fault] if fault else []))
@@ -53,27 +53,27 @@ class Saver:
                 self.news.notify_all()
 
     def say(self, command: str) -> None:
-        """A command."""
+        """Send a command."""
         assert self.process.stdin is not None
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
 
     def until(self, holds: object, timeout: float) -> None:
-        """Wait for lines."""
+        """Wait for output lines."""
         with self.news:
             if not self.news.wait_for(holds, timeout):  # type: ignore[arg-type]
-                raise TimeoutError("the process that saves does not answer")
+                raise TimeoutError("the saving process does not answer")
 
     def of(self, word: str) -> list[tuple[int, str, str]]:
-        """The lines with a word."""
+        """The lines with this word."""
         return [line for line in list(self.lines) if line[1] == word]
 
     def saved_by(self, pid: int) -> int:
-        """The last generation that a child said was saved."""
+        """The last generation that a child reported as saved."""
         return max((int(number) for who, word, number in list(self.lines) if who == pid and word == "saved"), default=0)
 
     def end(self) -> None:
-        """Nothing of it is left."""
+        """Kill the process and its children."""
         for pid in {pid for pid, _, _ in self.lines} - {self.process.pid}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -98,15 +98,15 @@ def _check(finding: Finding, root: Path, acknowledged: int, what: str) -> None:
     finally:
         store.close()
     if loaded is None:
-        finding.expect(acknowledged == 0, f"{what}: nothing to load, {acknowledged} were saved")
+        finding.expect(acknowledged == 0, f"{what}: no state, although {acknowledged} generations were saved")
         return
-    finding.expect(whole(loaded), f"{what}: parts of several generations")
+    finding.expect(whole(loaded), f"{what}: a mixture of generations")
     lost = acknowledged - loaded[0].generation
-    finding.expect(lost <= 0, f"{what}: {lost} generations lost that were saved")
+    finding.expect(lost <= 0, f"{what}: {lost} saved generations lost")
 
 
-def _check_readings(finding: Finding, root: Path, acknowledged: int, what: str) -> None:
-    """The database is sound, and has every reading that was said to be kept, as it was."""
+def _check_embeddings(finding: Finding, root: Path, acknowledged: int, what: str) -> None:
+    """The database is intact and contains every embedding that was reported as saved."""
     from c2l_lsp.engine.storage.store import FolderStore
     from tests.soak.harness.saver import RULE, reading
 
@@ -117,42 +117,42 @@ def _check_readings(finding: Finding, root: Path, acknowledged: int, what: str) 
     finally:
         store.close()
     lost = [key for key, value in wanted.items() if key not in found or not found[key]["q"].equal(value["q"])]
-    finding.expect(not lost, f"{what}: {len(lost)} of {len(wanted)} readings lost or changed")
+    finding.expect(not lost, f"{what}: {len(lost)} of {len(wanted)} embeddings lost or changed")
     with contextlib.closing(sqlite3.connect(root / "readings.sqlite")) as db:
         (said,) = db.execute("PRAGMA integrity_check").fetchone()
-    finding.expect(said == "ok", f"{what}: the database says {said!r}")
+    finding.expect(said == "ok", f"{what}: integrity check of the database: {said!r}")
 
 
 def run(task: Task) -> Finding:
-    """A kill and two kinds of errors at each call of a save that changes the disk, then `count` kills at random."""
+    """A kill and two errors at each system call of a save, then `count` kills at random times."""
     finding = Finding()
     saver = Saver(task, task.plant)
-    dice = random.Random(0)
+    rng = random.Random(0)
     try:
         calls = _points(task, finding, saver)
         finding.figures["system_calls"] = (float(len(calls)), "calls")
         finding.figures["writes"] = (float(calls.count("write")), "calls")
         for kind in {"write", "fsync", "rename", "replace", "mkdir", "open"} - set(calls) if not task.plant else set():
-            finding.fail(f"no {kind} was ever met: a save does not go through what is watched")
+            finding.fail(f"a save made no call of {kind}, so it was not tested")
         for turn, code in enumerate((errno.ENOSPC, errno.EIO)):
-            few = range(1 + turn, len(calls) + 1, 4)  # one in four of each kind where there is little time
-            _errors(finding, saver, range(1, len(calls) + 1) if task.count >= EVERY else few, code)
+            few = range(1 + turn, len(calls) + 1, 4)  # every fourth call in the short form
+            _errors(finding, saver, range(1, len(calls) + 1) if task.count >= ALL_CALLS else few, code)
         for number in range(task.count):
             root = task.work / f"random-{number}"
-            saved = _killed(saver, root, dice.random() * 0.1)
+            saved = _killed(saver, root, rng.random() * 0.1)
             finding.tried += 1
             _check(finding, root, saved, f"kill {number}")
             if task.plant != "in_place":
-                _check_readings(finding, root, saved, f"kill {number}")
+                _check_embeddings(finding, root, saved, f"kill {number}")
     finally:
         saver.end()
     return finding
 
 
 def _killed(saver: Saver, root: Path, after: float) -> int:
-    """A child that saves on and on and is killed from outside; the last generation it said was saved.
+    """Kill a child that saves continuously; the last generation that it reported as saved.
 
-    The database writes in C: only a kill from outside meets it in the middle.
+    The database writes in C, so only a kill from outside can interrupt it.
     """
     children = len({pid for pid, word, _ in saver.lines if word == "saved"})
     saver.say(f"loop {root}")
@@ -168,7 +168,7 @@ def _killed(saver: Saver, root: Path, after: float) -> int:
 
 
 def _points(task: Task, finding: Finding, saver: Saver) -> list[str]:
-    """Kill at the first, second, … call until a save survives; the names of the calls."""
+    """Kill at the first, second, … system call until a save completes; the names of the calls."""
     for number in range(1, 500):
         root = task.work / f"point-{number}"
         saver.say(f"point {number} {root}")
@@ -177,12 +177,12 @@ def _points(task: Task, finding: Finding, saver: Saver) -> list[str]:
         _check(finding, root, 1, f"killed at call {number}")
         if saver.of("survived"):
             return [name for _, _, name in saver.of("at")]
-    finding.fail("a save of more than 500 system calls")
+    finding.fail("a save needs more than 500 system calls")
     return []
 
 
 def _errors(finding: Finding, saver: Saver, calls: Iterable[int], code: int) -> None:
-    """The first, second, … call fails: it is said so, what was there stays whole, and the next save is as any other."""
+    """Let one system call fail: the error is reported, the old state stays complete, and the next save works."""
     for number in calls:
         root = saver.work / f"error-{code}-{number}"
         over, start = len(saver.of("over")), len(saver.lines)
@@ -193,15 +193,15 @@ def _errors(finding: Finding, saver: Saver, calls: Iterable[int], code: int) -> 
         what = f"{errno.errorcode[code]} at call {number} ({at})"
         finding.tried += 1
         finding.expect(at != "no call", f"{what}: nothing failed")
-        finding.expect(("saved", "3") in said, f"{what}: nothing could be saved afterwards")
+        finding.expect(("saved", "3") in said, f"{what}: the next save failed")
         refused = ("refused", "") in said
-        finding.expect(refused or ("saved", "2") in said, f"{what}: neither saved nor refused with a sentence")
-        finding.expect(("torn", "") not in said, f"{what}: what was kept is not whole")
+        finding.expect(refused or ("saved", "2") in said, f"{what}: neither saved nor reported")
+        finding.expect(("torn", "") not in said, f"{what}: the saved state is not complete")
         _check(finding, root, 3, what)
 
 
 def two(task: Task) -> Finding:
-    """Two processes save into one folder; exactly one of them may, until it ends."""
+    """Two processes save into one folder; exactly one may write until it exits."""
     finding = Finding()
     saver = Saver(task, task.plant)
     try:
@@ -218,7 +218,7 @@ def two(task: Task) -> Finding:
             writers = {pid for pid, word, _ in heard() if word == "saved"}
             readers = {pid for pid, word, _ in heard() if word == "busy"}
             finding.tried += 1
-            finding.expect(len(writers) == 1 and len(readers) == 1, f"race {number}: {len(writers)} wrote")
+            finding.expect(len(writers) == 1 and len(readers) == 1, f"race {number}: {len(writers)} processes wrote")
             for pid in writers | readers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

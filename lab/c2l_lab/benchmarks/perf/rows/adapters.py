@@ -1,4 +1,4 @@
-"""Rows of adapters: what one costs a token, what a swap costs, and how fast a folder is read."""
+"""Rows about adapters: cost per token, cost of a swap, and indexing speed."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ from c2l_lsp.model.runtime import weights
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
-RECALLED = 70_000
-"""Tokens of 256 kB of code, about: what an engine learns of a folder by default."""
+KNN_POSITIONS = 70_000
+"""About the tokens of 256 kB of code, the engine's default limit for a folder."""
 
 _RANK = 16
 
 
 def final_adapter(model: BaseModel) -> Adapter:
-    """A full final map, the kind `memory` makes; its numbers do not matter to its cost."""
+    """A full final map like that of `memory`. The cost does not depend on the values."""
     return Adapter(model.digest, "bench", 1e-4 * torch.randn(model.d, model.d))
 
 
 def recalling_adapter(model: BaseModel) -> Adapter:
-    """A final map and RECALLED positions to look up, as `memory` makes them of a folder of 256 kB.
+    """A final map and a kNN memory of KNN_POSITIONS positions, as `memory` makes them for a folder of 256 kB.
 
     Tokens are drawn as often as text has them (Zipf), keys at random: what is compared at a step is what a real folder
     would have compared, and what comes of it does not matter to its cost.
     """
     dice = np.random.default_rng(0)
     rank = np.arange(1, model.vocabulary + 1)
-    drawn = dice.choice(model.vocabulary, RECALLED, p=(1 / rank) / (1 / rank).sum())
-    ids = [token for part in np.array_split(drawn, RECALLED // 400) for token in (-1, *part.tolist())]
-    keys = torch.from_numpy(dice.integers(-60, 60, (RECALLED - RECALLED // 400, KEY_WIDTH)).astype(np.int8))
+    drawn = dice.choice(model.vocabulary, KNN_POSITIONS, p=(1 / rank) / (1 / rank).sum())
+    ids = [token for part in np.array_split(drawn, KNN_POSITIONS // 400) for token in (-1, *part.tolist())]
+    keys = torch.from_numpy(dice.integers(-60, 60, (KNN_POSITIONS - KNN_POSITIONS // 400, KEY_WIDTH)).astype(np.int8))
     recall = KnnMemory(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), MixtureGate())
     return replace(final_adapter(model), knn=recall)
 
 
 def paired_adapter(model: BaseModel) -> Adapter:
-    """Pairs of rank 16 on every projection of every layer, the kind LoRA hypernetworks make."""
+    """LoRA pairs of rank 16 on every projection of every layer, as from a LoRA hypernetwork."""
     pairs = {}
     for name, module in model.lm.named_modules():
         if name.endswith(weights.PROJECTIONS):
@@ -66,20 +66,20 @@ def paired_adapter(model: BaseModel) -> Adapter:
 
 
 def cost_per_token(load: Workload) -> list[PerfRow]:
-    """A decode step with an adapter against one without: the kind that is live by default, and pairs both ways.
+    """A decode step with an adapter against one without: the default kind, and LoRA pairs merged and unmerged.
 
     Pairs stand beside models that are too large to merge into; that row is of such a one, of random weights.
     """
     count, length = (4, 64) if load.small else (96, min(400, load.model.max_context - 128))
     (ids,) = load.prompts(1, length)
-    merged, memory = Bar(1.02), f"as memory makes it: final map and recall of {RECALLED} tokens"
+    merged, memory = Bar(1.02), f"as memory makes it: final map and recall of {KNN_POSITIONS} tokens"
     rows = [
         _cost(load, load.model, "", recalling_adapter(load.model), ids, count, merged, memory),
         _cost(load, load.model, "/map", final_adapter(load.model), ids, count, merged, "its final map alone"),
         _cost(load, load.model, "/merged", paired_adapter(load.model), ids, count, merged, "rank 16 everywhere"),
     ]
     large = random_model(MINIATURE if load.small else MEDIUM, load.model.device, load.model.dtype)
-    note = f"rank 16 everywhere, on {large.parameters / 1e6:.0f}M random weights"
+    note = f"rank 16 on all projections, {large.parameters / 1e6:.0f}M random weights"
     return [*rows, _cost(load, large, "/unmerged", paired_adapter(large), random_ids(64), 8, Bar(1.15), note)]
 
 
@@ -104,7 +104,7 @@ def _step(
 
 
 class _Unmerging(NativeReader):
-    """The reader as it treats a model too large to merge into."""
+    """A slot for a model that is too large to merge adapters into."""
 
     def __init__(self, model: BaseModel, slot: AdapterSlot) -> None:
         super().__init__(model.lm, slot)
@@ -112,13 +112,13 @@ class _Unmerging(NativeReader):
 
 
 def put(slot: AdapterSlot, decoder: Decoder, adapter: Adapter) -> None:
-    """Put an adapter in place, whatever that needs."""
+    """Activate an adapter."""
     slot.activate(adapter)
     decoder.prepare()
 
 
 def swap_pause(load: Workload) -> list[PerfRow]:
-    """What a completion loses when the adapter changes between two of its requests, against one decode step.
+    """The pause of a completion when the adapter changes between two requests, against one decode step.
 
     What can be made ready is made ready in a slice of adapter work before, as the engine does it.
     """
@@ -143,7 +143,7 @@ def swap_pause(load: Workload) -> list[PerfRow]:
 
 
 def index_throughput(load: Workload) -> list[PerfRow]:
-    """Tokens a second into readings, against one bare forward pass over the same batches, from text to logits."""
+    """Embedded tokens per second, against one forward pass of the base model over the same batches, text to logits."""
     network = registry.KINDS["memory"](load.model, {}, True)
     if not isinstance(network, GradientMemory):
         why = "no prior ships with this model"
@@ -167,26 +167,26 @@ def index_throughput(load: Workload) -> list[PerfRow]:
     speeds = [tokens / spent for spent in times["index"]]
     ratio = measure.ratio(times["bare"], times["index"])
     bar = Bar(0.8, least=True)
-    note = f"{tokens} tokens; a bare pass {tokens / statistics.median(times['bare']):.4g} token/s"
+    note = f"{tokens} tokens; base model pass {tokens / statistics.median(times['bare']):.4g} token/s"
     return [measure.row("index_throughput", speeds, "token/s", ratio=ratio, bar=bar, note=note)]
 
 
 class _Watched(GradientMemory):
-    """The hypernetwork, and which batches it was given."""
+    """The hypernetwork; records its batches."""
 
     def __init__(self, network: GradientMemory) -> None:
         super().__init__(network.model, network.prior)
         self.batches: list[Sequence[Chunk]] = []
 
     def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
-        """See Memory."""
+        """See GradientMemory."""
         self.batches.append(chunks)
         return super().embed_in_slices(chunks)
 
 
 @torch.inference_mode()
 def _forward(model: BaseModel, texts: list[str]) -> None:
-    """A language model's pass, logits included, padded as the reading pads."""
+    """A forward pass with logits, padded like the embedding."""
     encoded = [[model.start_id, *model.encode(text)[:MAX_TOKENS]] for text in texts]
     width = max(map(len, encoded))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in encoded], device=model.device)

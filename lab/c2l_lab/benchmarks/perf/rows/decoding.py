@@ -1,4 +1,4 @@
-"""Rows of the decode engine: tokens against peers, a reused prefix, int8's price."""
+"""Rows about decoding: speed against peers, prefix reuse, and the loss through int8."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from c2l_lsp.model.runtime.quantized_linear import int8_is_faster
 from c2l_lsp.model.runtime.weights import unsupported_reason
 
 BARS = {"transformers": Bar(0.40), "llama.cpp/BF16": None, "llama.cpp/Q8_0": Bar(1.0)}
-_TAIL = 20  # tokens of a prompt that changed
+_TAIL = 20  # tokens at the end of a prompt that change
 
 
 def decode(load: Workload) -> list[PerfRow]:
-    """ms a token after a prompt: plain against transformers in its better dtype, with drafts against llama.cpp."""
+    """ms per token: without drafts against transformers in its faster dtype, with drafts against llama.cpp."""
     count, length = (8, 64) if load.small else (48, min(600, load.model.max_context - 64))
     prompts = load.prompts(2 if load.small else 5, length)
     makers = peers.made(load.model, load.work, load.threads)
@@ -36,7 +36,7 @@ def decode(load: Workload) -> list[PerfRow]:
     agreed: dict[str, list[float]] = {name: [] for name in sides}
     each = max(1, math.ceil(load.repeats / len(prompts)))
     for ids in prompts:
-        want, _ = plain.decode(ids, count)  # also warms everybody's caches for nothing
+        want, _ = plain.decode(ids, count)  # also the warm-up
         actions = {name: partial(_one, peer, ids, count, want, agreed[name]) for name, peer in sides.items()}
         for name, values in measure.alternate(actions, each).items():
             times[name] += values
@@ -59,7 +59,7 @@ def _judged(times: dict[str, list[float]], agreed: dict[str, float]) -> list[Per
     for name in both:
         ratio = measure.ratio(times["ours, plain"], times[name])
         bar = BARS["transformers"] if name == best else None
-        note = f"ours, plain against it; {agreed[name]:.0%} of tokens as ours"
+        note = f"ours without drafts, relative to it; {agreed[name]:.0%} of tokens equal"
         rows.append(measure.row(f"decode/{name}", times[name], unit, ratio=ratio, bar=bar, note=note))
     for name in ("llama.cpp/BF16", "llama.cpp/Q8_0"):
         if name not in times:
@@ -67,13 +67,13 @@ def _judged(times: dict[str, list[float]], agreed: dict[str, float]) -> list[Per
             continue
         ratio = measure.ratio(times["ours"], times[name])
         plain = measure.ratio(times["ours, plain"], times[name])
-        note = f"ours with drafts against it; plain {plain:.2f}; {agreed[name]:.0%} of tokens as ours"
+        note = f"ours with drafts, relative to it; without {plain:.2f}; {agreed[name]:.0%} of tokens equal"
         rows.append(measure.row(f"decode/{name}", times[name], unit, ratio=ratio, bar=BARS[name], note=note))
     return rows
 
 
 def prefix_reuse(load: Workload) -> list[PerfRow]:
-    """A prompt whose last tokens changed, against the whole prompt anew."""
+    """Prefill after the last tokens of a prompt changed, against prefill of the whole prompt."""
     length = 128 if load.small else min(1024, load.model.max_context - 64)
     (ids,) = load.prompts(1, length)
     decoder = Decoder(load.model, AdapterSlot(load.model), draft=0)
@@ -96,7 +96,7 @@ def prefix_reuse(load: Workload) -> list[PerfRow]:
 
 
 def int8_loss(load: Workload) -> list[PerfRow]:
-    """Bits per byte under the weights of decode steps, against the model's own, on the repositories' files."""
+    """Bits per byte with the int8 weights, against the original weights, on the repositories' files."""
     if not int8_is_faster(load.model.lm) or unsupported_reason(load.model.lm):
         return [measure.absent("int8_loss", "bits/byte", None, "decode steps are not int8 here")]
     model, slot = load.model, AdapterSlot(load.model)
@@ -112,14 +112,14 @@ def int8_loss(load: Workload) -> list[PerfRow]:
             bits[int8] -= float(picked.sum()) / math.log(2)
         same += int((found[False].argmax(-1) == found[True].argmax(-1)).sum())
         seen += len(ids) - 1
-    note = f"the model's own {bits[False] / size:.4f}; {same / seen:.1%} of the likeliest tokens are the same"
+    note = f"original weights {bits[False] / size:.4f}; {same / seen:.1%} of the most likely tokens equal"
     ratio = bits[True] / bits[False]
     return [measure.row("int8_loss", [bits[True] / size], "bits/byte", ratio=ratio, bar=Bar(1.005), note=note)]
 
 
 @torch.inference_mode()
 def _scores(reader: NativeReader, ids: list[int]) -> torch.Tensor:
-    """Log-probabilities [n − 1, vocabulary] of what follows each token, by decode steps."""
+    """Log-probabilities [n − 1, vocabulary] of the next token after each token, from decode steps."""
     text = reader.new_sequence()
     rows = [text.decode(ids[at : at + 100]) for at in range(0, len(ids) - 1, 100)]
     return torch.log_softmax(reader.logits(torch.cat(rows), step=True).float(), -1)[: len(ids) - 1]

@@ -1,4 +1,4 @@
-"""Rows of a GPU, on a model of Qwen2.5-Coder-1.5B's shape with random weights: decoding against the memory's speed,
+"""GPU rows, on a model of Qwen2.5-Coder-1.5B's shape with random weights: decoding against the memory's speed,
 the swap of an adapter, and embedding in batches. On a CPU they run in miniature, for trying out.
 """
 
@@ -25,18 +25,18 @@ _COPY_BYTES = 2**30
 
 
 def _model(load: Workload) -> BaseModel:
-    """On the device of the settings, bf16."""
+    """The model on the device of the settings, in bf16."""
     device = pick_device(load.settings.model.device)
     return random_model(MINIATURE if load.small else LARGE, device, torch.bfloat16)
 
 
 def decode(load: Workload) -> list[PerfRow]:
-    """Bytes of weights read per second of decoding, against the memory's own speed in a copy on this device."""
+    """Bytes of weights read per second of decoding, against the memory bandwidth in a copy on the same device."""
     model = _model(load)
     ids = random_ids(64 if load.small else 1024)
     decoder = Decoder(model, AdapterSlot(model), draft=0)
     count = 4 if load.small else 64
-    step_ms(model, decoder, ids, count)  # kernels and graphs are made here
+    step_ms(model, decoder, ids, count)  # warm-up: kernels and graphs
     steps = [step_ms(model, decoder, ids, count) for _ in range(load.repeats)]
     bandwidth = statistics.median(_bandwidth(model.device, load.small) for _ in range(5))
     size = sum(p.numel() * p.element_size() for p in model.lm.parameters())
@@ -47,7 +47,7 @@ def decode(load: Workload) -> list[PerfRow]:
 
 
 def swap(load: Workload) -> list[PerfRow]:
-    """A prepared adapter put in place between two steps, against one step."""
+    """Activating a prepared adapter between two steps, against one step."""
     model = _model(load)
     slot = AdapterSlot(model)
     decoder = Decoder(model, slot, draft=0)
@@ -69,7 +69,7 @@ def swap(load: Workload) -> list[PerfRow]:
 
 
 def embedding(load: Workload) -> list[PerfRow]:
-    """Tokens a second through the body in batches sorted by length, against one batch without any padding."""
+    """Tokens per second through the model in batches sorted by length, against one batch without padding."""
     model = _model(load)
     draw = torch.Generator().manual_seed(0)
     top = 32 if load.small else 512
@@ -97,7 +97,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _bandwidth(device: torch.device, small: bool) -> float:
-    """Bytes a second read and written by a large copy."""
+    """Bytes per second that a large copy reads and writes."""
     size = 2**22 if small else _COPY_BYTES
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)

@@ -1,4 +1,4 @@
-"""Rows of the server as an editor sees it: how fast it answers, completes for the first time, and shows ghost text."""
+"""Rows about the server as an editor sees it: start, first completion, and latency of ghost text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WITHIN_S = 120.0
 
 
 def initialize(load: Workload) -> list[PerfRow]:
-    """From the start of the server's process to its answer, the files it is made of in the system's cache."""
+    """From the start of the server process to the reply to `initialize`, with its files in the page cache."""
     root = load.folder("few", 12)
 
     times = [_initialize(root, load) for _ in range(load.repeats + 1)][1:]
@@ -28,7 +28,7 @@ def initialize(load: Workload) -> list[PerfRow]:
 
 
 def first_completion(load: Workload) -> list[PerfRow]:
-    """From the start of the server's process to the first text, in a folder it never saw; before that is indexed."""
+    """From the start of the server process to the first completion, which must come before indexing ends."""
     root = load.folder("project", 12 if load.small else 300)
     repeats = 1 if load.small else min(load.repeats, 15)
     found = [_first(root, load) for _ in range(repeats)]
@@ -83,7 +83,7 @@ def _client(root: Path, load: Workload) -> LanguageClient:
 
 
 def ghost_text(load: Workload) -> list[PerfRow]:
-    """Typing replayed at human speed; waits for the engine's answers, ours against llama.cpp under the same rules."""
+    """The latency of ghost text in replayed typing, with our engine and with llama.cpp under the same rules."""
     from c2l_lab.benchmarks.perf import replay
     from c2l_lab.benchmarks.perf.typing import places
 
@@ -108,7 +108,7 @@ def ghost_text(load: Workload) -> list[PerfRow]:
 
 def _felt(name: str, felt, ours, keys: int) -> list[PerfRow]:  # type: ignore[no-untyped-def] # noqa: ANN001 - replay.Felt
     waits = [spent * 1e3 for spent in felt.waits]
-    note = f"{keys} keys, {felt.saved} served without a request, {len(felt.overtaken)} overtaken by the next key"
+    note = f"{keys} keys, {felt.saved} served without a request, {len(felt.overtaken)} superseded by the next key"
     rows = []
     for which, share in (("p50", 0.5), ("p95", 0.95)):
         value = measure.percentile(waits, share)

@@ -1,4 +1,4 @@
-"""Rows of a folder's life: a save, an update against reading everything again, memory, and completions meanwhile."""
+"""Rows about updates: save to adapter, update against a new index, memory, and completions while indexing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from c2l_lsp.errors import EngineError
 
 _SETTLE_S = 1800.0
 _UPDATE_S = 120.0
-_BUSY_S = 20.0  # completions are asked for at most so long while a folder is indexed
+_BUSY_S = 20.0  # limit for completions while a folder is indexed
 
 
 def save_to_generation(load: Workload) -> list[PerfRow]:
-    """From a saved file to the new generation, the default quiet time included; 95th percentile of the saves."""
+    """From saving a file to the new adapter, with the default quiet time; the 95th percentile over the saves."""
     root = load.folder("project", 12 if load.small else 300)
     target = sorted(root.rglob("*.py"))[0]
     before = target.read_text(encoding="utf-8")
@@ -39,12 +39,14 @@ def save_to_generation(load: Workload) -> list[PerfRow]:
         target.write_text(before, encoding="utf-8")
     p95, bar = measure.percentile(times, 0.95), Bar(1.0)
     low, high = measure.quartiles(times)
-    note = f"p95; median {statistics.median(times):.3g} s; of it {load.settings.adapter.update_delay_ms} ms quiet time"
+    note = (
+        f"p95; median {statistics.median(times):.3g} s, with {load.settings.adapter.update_delay_ms} ms of quiet time"
+    )
     return [PerfRow("save_to_generation", p95, "s", None, str(bar), bar.holds(p95), len(times), low, high, note)]
 
 
 def update_vs_reread(load: Workload) -> list[PerfRow]:
-    """Work of one file's update against that of learning the folder from nothing, as the engine reports both."""
+    """The time to update one file against the time to index the whole folder, both as the engine reports them."""
     count = 12 if load.small else 500
     root = load.folder("whole", count)
     size = sum(path.stat().st_size for path in root.rglob("*.py"))
@@ -64,29 +66,29 @@ def update_vs_reread(load: Workload) -> list[PerfRow]:
     finally:
         target.write_text(before, encoding="utf-8")
     ratio = statistics.median(updates) / whole
-    note = f"{count} files, {size // 1024} kB; from nothing {whole / 1e3:.3g} s"
+    note = f"{count} files, {size // 1024} kB; whole index {whole / 1e3:.3g} s"
     return [measure.row("update_vs_reread", updates, "ms", ratio=ratio, bar=Bar(1 / 50), note=note)]
 
 
 def engine_memory(load: Workload) -> list[PerfRow]:
-    """Resident memory of the engine's process, its model's weights taken off, with a large repository learned."""
+    """Peak resident memory of the engine process with a large repository, minus the weights of the model."""
     count = 24 if load.small else 10_000
     root = load.folder("large", count)
     with EngineProcess(_environment(load)) as engine:
         model = engine.hello(load.settings)
-        bare = engine.memory
+        idle = engine.memory
         peak = _Peak(engine)
         _index(engine, root, load.settings, peak.look)
         engine.call("complete", _request(root, load.texts(1)[0]), wire.Completion)
         peak.look()
         weights = _weights(model)
     value = (peak.bytes - weights) / 2**20
-    note = f"{count} files; peak; of it {(bare - weights) / 2**20:.0f} MB before any folder (imports, second weights)"
+    note = f"{count} files; {(idle - weights) / 2**20:.0f} MB of it before any folder (imports, int8 weights)"
     return [measure.row("engine_memory", [value], "MB", bar=Bar(500.0), note=note)]
 
 
 def busy_vs_idle(load: Workload) -> list[PerfRow]:
-    """95th percentile of a completion's time while a folder is indexed, against the same with nothing else to do."""
+    """The 95th percentile of completion time while a folder is indexed, against that of an idle engine."""
     root = load.folder("project", 12 if load.small else 300)
     texts = load.texts(8)
     idle: list[float] = []
@@ -133,7 +135,7 @@ def _changed_at(engine: EngineProcess, since: int) -> float:
 
 
 def _index(engine: EngineProcess, root: Path, settings: Settings, look: Callable[[], None] = lambda: None) -> float:
-    """Open a folder and wait for its adapter; the ms of work until then, as the engine reports them."""
+    """Open a folder and wait for its adapter; the ms of work that the engine reports."""
     since = len(engine.events)
     engine.call("open_folder", wire.OpenFolder(folder=str(root), settings=settings), wire.Nothing)
     deadline = time.monotonic() + _SETTLE_S
@@ -142,19 +144,19 @@ def _index(engine: EngineProcess, root: Path, settings: Settings, look: Callable
         for _, event in engine.named("trouble", since):
             raise EngineError(str(event.data.get("message")))
         if time.monotonic() > deadline:
-            raise EngineError(f"{root.name} was not learned within {_SETTLE_S:.0f} s.")
+            raise EngineError(f"{root.name} was not indexed within {_SETTLE_S:.0f} s.")
         time.sleep(0.02)
     return _work(engine, since)
 
 
 def _work(engine: EngineProcess, since: int) -> float:
-    """ms of work of the first generation after an event."""
+    """The ms of work for the first adapter after event number `since`, without validation."""
     _, made = engine.named("adapter_changed", since)[0]
     return sum(spent for stage, spent in made.data["ms"].items() if stage != "gate")
 
 
 def _quiet(engine: EngineProcess, root: Path) -> None:
-    """Let what follows an index (drafts' texts, a last comparison) come to its end."""
+    """Wait until the work after an index (draft index, last comparison) is finished."""
     calm = 0
     while calm < 5:
         began = time.perf_counter()
@@ -164,7 +166,7 @@ def _quiet(engine: EngineProcess, root: Path) -> None:
 
 
 def _request(root: Path, text: str, number: int = 0) -> wire.Complete:
-    """A completion in the middle of a file; its number keeps the KV of another from answering."""
+    """A completion in the middle of a file. The number makes each prompt different, so that no KV cache is reused."""
     at = text.rfind("\n", 0, len(text) // 2) + 1
     prefix = f"# {number}\n{text[:at]}"
     suffix = text[at:]
@@ -175,7 +177,7 @@ def _request(root: Path, text: str, number: int = 0) -> wire.Complete:
 
 
 def _timed(engine: EngineProcess, root: Path, text: str, number: int) -> float:
-    """ms of a completion as the server sees it."""
+    """The ms of a completion, as the server sees them."""
     request = _request(root, text, number)
     return measure.seconds(lambda: engine.call("complete", request, wire.Completion)) * 1e3
 
@@ -185,11 +187,11 @@ def _weights(model: wire.ModelInfo) -> int:
 
 
 class _Peak:
-    """The most memory seen."""
+    """The peak of the engine's memory."""
 
     def __init__(self, engine: EngineProcess) -> None:
         self._engine, self.bytes = engine, 0
 
     def look(self) -> None:
-        """Look again."""
+        """Sample the memory."""
         self.bytes = max(self.bytes, self._engine.memory)

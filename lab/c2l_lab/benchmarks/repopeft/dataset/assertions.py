@@ -1,13 +1,13 @@
-"""Assertions of a test file, each with the place where its expected value begins and that value.
+"""Finds the assertions of a test file, each with its expected value and the position of that value.
 
 Rules, as published unless marked (ours):
 - `assert a OP b`: b, the first comparator; `assert expression`: the whole expression.
-- `self.assertX(a, b)`: the second argument and `)`; of assertTrue, assertRaises and their like the first one;
+- `self.assertX(a, b)`: the second argument and `)`; the first one for assertTrue, assertRaises and similar;
   assertRaisesRegex: both. A message is never the expected value (ours; published: the last argument).
 - `pytest.raises(...)`, `pytest.approx(...)`: the first argument, the keyword arguments and `)`.
 - `assert_*(a, b)`: the last positional argument and `)`; a mock's expected call is its whole argument list (ours).
 - A value over several lines is flattened to one. The prefix is the file's own text, not a re-spaced head (ours).
-- Rows come in the order of `ast.walk`, because scoring takes the first ones of a commit.
+- Rows are in the order of `ast.walk`, because the first ones of a commit are scored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Assertion(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What makes an assertion the same as one of an earlier version: kind, prefix and target up to white space."""
+    """The identity of an assertion across versions: kind, prefix and target without white space."""
 
     kind: str
     prefix: bytes
@@ -60,10 +60,10 @@ class Key(NamedTuple):
 
 
 def parse(text: str) -> list[Assertion] | None:
-    """The assertions of a file's text; None when it is not valid Python."""
+    """The assertions of a text; None if it is not valid Python."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an invalid escape in somebody's string is not our news
+            warnings.simplefilter("ignore")  # invalid escapes in strings
             tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
@@ -73,7 +73,7 @@ def parse(text: str) -> list[Assertion] | None:
 
 
 def keys(text: str, found: Sequence[Assertion]) -> list[Key]:
-    """The keys of a file's assertions, in their order. One pass over the text, however many there are."""
+    """The keys of a file's assertions in order, in one pass over the text."""
     prefixes: dict[int, bytes] = {}
     digest = hashlib.blake2b(digest_size=16)
     words = _WORD.finditer(text)
@@ -90,7 +90,7 @@ def keys(text: str, found: Sequence[Assertion]) -> list[Key]:
 
 
 def difficulty(target: str) -> str:
-    """The published classes of targets: what a value looks like."""
+    """The published class of a target, by its syntax."""
     text = target.strip().rstrip(")")
     if text in {"True", "False"}:
         return "bool_literal"
@@ -108,7 +108,7 @@ def difficulty(target: str) -> str:
 
 
 class _Places:
-    """From ast's (line, byte column) to characters of the text. Lines end as ast ends them, at nothing else."""
+    """Converts (line, byte column) of `ast` to character offsets, with the line endings of `ast`."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -126,7 +126,7 @@ class _Places:
 
 
 def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
-    """The nodes in the order of `ast.walk`, each with the innermost function around it that is named like a test."""
+    """The nodes in the order of `ast.walk`, each with its innermost enclosing test function."""
     waiting: deque[tuple[ast.AST, str]] = deque([(tree, "")])
     while waiting:
         node, function = waiting.popleft()
@@ -178,7 +178,7 @@ def _kind(func: ast.expr) -> str:
 
 
 def _expected(kind: str, call: ast.Call, places: _Places) -> tuple[int, int] | None:
-    """Where the expected value of a call stands; None when it has none."""
+    """The position of the expected value of a call; None if it has none."""
     name, args = kind.rpartition(".")[2], call.args
     if name in MOCK:
         return _inside(call, places) if args or call.keywords else None
@@ -194,7 +194,7 @@ def _expected(kind: str, call: ast.Call, places: _Places) -> tuple[int, int] | N
 
 
 def _inside(call: ast.Call, places: _Places) -> tuple[int, int]:
-    """What stands between a call's parentheses, without white space and a last comma."""
+    """The arguments of a call as text, without outer white space and a trailing comma."""
     text, (_, end) = places.text, places.span(call)
     start = _visible(text, _opening(call, places) + 1, 1)
     last = _visible(text, end - 2, -1)
@@ -202,7 +202,7 @@ def _inside(call: ast.Call, places: _Places) -> tuple[int, int]:
 
 
 def _around(value: ast.expr, call: ast.Call, places: _Places) -> tuple[int, int]:
-    """An argument with the parentheses that are its own, not the call's."""
+    """The position of an argument with its own parentheses, without those of the call."""
     text, (start, end) = places.text, places.span(value)
     opening, closing = _opening(call, places), places.span(call)[1] - 1
     while True:
@@ -217,7 +217,7 @@ def _opening(call: ast.Call, places: _Places) -> int:
 
 
 def _visible(text: str, at: int, step: int) -> int:
-    """The next place from `at` on, in steps of 1 or -1, that is not white space; inside a call there always is one."""
+    """The next offset from `at` that is not white space, in steps of 1 or −1. Within a call there always is one."""
     while text[at].isspace():
         at += step
     return at

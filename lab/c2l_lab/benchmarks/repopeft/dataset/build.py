@@ -1,4 +1,4 @@
-"""A list of git repositories → all three published datasets, and a manifest of what went in and what did not.
+"""Builds all three published datasets from a list of git repositories, with a manifest.
 
     OUT/parts/OWNER+NAME/                      one repository (the unit of resuming), see `repository`
     OUT/code2lora-data-snapshots/{commits,qna}/SPLIT.parquet
@@ -6,8 +6,8 @@
     OUT/code2lora-data-ood/{commits,qna}.parquet        when a list of such repositories is given
     OUT/manifest.json
 
-The same command goes on after a stop; repositories already read at the same commit are not read twice. Tasks that are
-neither among the first eight of their commit nor chosen for training are counted, not written.
+The same command continues after a stop; a repository is not read again at the same commit. Tasks that are neither among
+the first eight of their commit nor chosen for training are counted but not written.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def build(
     encoder: EmbeddingEncoder | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Build the benchmark of `names` (and of `ood`) in `out`, or bring it up to date; returns the manifest.
+    """Build or update the benchmark of `names` and `ood` in `out`; returns the manifest.
 
     `assign`: the split of each repository (by list entry), or one for all, or "auto" to draw it from each name.
     Raises CorpusError: a name on both lists, no usable repository, a full disk.
     """
     if both := sorted(set(names) & set(ood)):
-        raise CorpusError(f"{both[0]} is on the list and on the OOD list: take it off one of them.")
+        raise CorpusError(f"{both[0]} is on both lists. Remove it from one of them.")
     everything = [*names, *ood]
     (out / "parts").mkdir(parents=True, exist_ok=True)
     done = _read_all(everything, mirror, out, workers, progress)
@@ -68,11 +68,11 @@ def build(
 
 
 def manifest_of(out: Path) -> dict[str, Any]:
-    """The manifest of a built benchmark. CorpusError when there is none."""
+    """The manifest of a built benchmark. CorpusError if there is none."""
     try:
         return dict(json.loads((out / "manifest.json").read_text("utf-8")))
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{out} holds no built benchmark: run `c2l-lsp bench repopeft build` first.") from error
+        raise CorpusError(f"{out} contains no benchmark. Run `c2l-lab bench repopeft build` first.") from error
 
 
 def _split(name: str, assign: Mapping[str, str] | str) -> str:
@@ -96,7 +96,7 @@ def _read_all(names: Sequence[str], mirror: Path, out: Path, workers: int, progr
 
 
 class _Files:
-    """The parquet files of all tracks, open side by side."""
+    """The open parquet files of all tracks."""
 
     def __init__(self, out: Path, stack: ExitStack, with_ood: bool) -> None:
         self._tables: dict[str, Table] = {}
@@ -107,14 +107,14 @@ class _Files:
             self._tables[name] = stack.enter_context(Table(file, columns))
 
     def add(self, name: str, row: Mapping[str, Any]) -> None:
-        """Append to `track/kind/split` if the track has that file."""
+        """Append a row to `track/kind/split` if the track has that file."""
         table = self._tables.get(name)
         if table is not None:
             table.add(row)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Rows of each file."""
+        """The number of rows of each file."""
         return {name: table.count for name, table in self._tables.items()}
 
 
@@ -190,10 +190,10 @@ def _manifest(
     for about in done.values():
         reasons.update(about.skips if not about.skipped else {about.skipped: 1})
     listed = [done[name] for name in names if not done[name].skipped]
-    # A folder of this machine is named by its part: a manifest travels with the data.
+    # The manifest is published with the data, so it names no local folder.
     return {
         "rules": RULES,
-        "python": ".".join(platform.python_version_tuple()[:2]),  # its grammar decides what can be parsed
+        "python": ".".join(platform.python_version_tuple()[:2]),  # its grammar determines which files can be parsed
         "encoder": digest,
         "rows": dict(written),
         "repositories": [
@@ -210,4 +210,4 @@ def _write(file: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
         part.replace(file)
     except OSError as error:
-        raise CorpusError(f"{file} can't be written ({error.strerror}): free some space and run it again.") from error
+        raise CorpusError(f"{file} cannot be written ({error.strerror}). Free some space and run it again.") from error

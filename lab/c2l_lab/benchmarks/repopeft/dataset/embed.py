@@ -1,6 +1,6 @@
-"""The embedding columns of a built benchmark, for those who train `static` and `evo` from it.
+"""The embedding columns of a built benchmark, for training `static` and `evo`.
 
-One file beside each repository's part, named by the encoder: made once, made again when the part is.
+There is one file beside each repository's part, named after the encoder. It is written again when the part changes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLUMNS = ("commit_index", "diff_embedding", "repo_state_embedding")
 
 
 def file_of(part: Path, digest: str) -> Path:
-    """Where the embeddings of a part by one encoder lie."""
+    """The file of a part's embeddings by one encoder."""
     return part / f"embeddings-{hashlib.sha256(digest.encode()).hexdigest()[:12]}.parquet"
 
 
@@ -35,7 +35,7 @@ def embed(
     encoder: EmbeddingEncoder,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Embed the diff and the state of every kept commit; repositories that are done are passed over."""
+    """Embed diff and state of every kept commit. Finished repositories are skipped."""
     for number, about in enumerate(abouts):
         target = file_of(part_of(about.name, out), encoder.digest)
         if not target.exists():
@@ -44,7 +44,7 @@ def embed(
 
 
 def of_part(part: Path, digest: str) -> dict[int, dict[str, Any]]:
-    """commit_index → the embedding cells of a part; empty when there are none."""
+    """commit_index → the embedding cells of a part; empty if there are none."""
     file = file_of(part, digest)
     return {row["commit_index"]: row for row in rows(file)} if digest and file.exists() else {}
 
@@ -61,7 +61,7 @@ def _embed(folder: Path, part: Path, target: Path, encoder: EmbeddingEncoder) ->
 
 
 def _state(folder: Path, sha: str) -> list[str]:
-    """The texts of a commit's Python files, tests included, as the published state embeddings have them."""
+    """The texts of a commit's Python files, tests included, as in the published state embeddings."""
     files = {path: blob for path, blob in git_history.tree(folder, sha).items() if path.endswith(".py")}
     found = (data for _, data in git_history.blobs(folder, files.values()))
     return [data.decode("utf-8", "replace") for data in found if data]

@@ -1,4 +1,4 @@
-"""Parquet files in and out, a batch of rows at a time: no file is ever held as a whole."""
+"""Reads and writes parquet files in batches of rows; no file is in memory as a whole."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def _library() -> Any:  # noqa: ANN401 - pyarrow has no types
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise CorpusError("Reading this benchmark needs pyarrow: pip install 'c2l-lsp[bench]'.") from error
+        raise CorpusError("Reading this benchmark needs pyarrow: pip install c2l-lab.") from error
     return pyarrow
 
 
 def columns_of(file: Path) -> list[str]:
-    """The columns of a parquet file. CorpusError if it is none."""
+    """The columns of a parquet file. CorpusError if it is not one."""
     with _opened(file) as found:
         return list(found.schema_arrow.names)
 
 
 def rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a file as dicts of those `columns` it has; embeddings are f16 arrays. CorpusError if it is broken."""
+    """The rows of a file as dicts of its columns among `columns`; embeddings are f16 arrays. CorpusError if damaged."""
     pyarrow = _library()
     with _opened(file) as found:
         names = [n for n in found.schema_arrow.names if columns is None or n in columns]
@@ -47,7 +47,7 @@ def rows(file: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str,
 def _opened(file: Path) -> Any:  # noqa: ANN401 - a ParquetFile
     pyarrow = _library()
     try:
-        # without a buffer size, pages of the whole file are read ahead: GBs for the published ones
+        # without a buffer size, the whole file is read ahead, which is GBs for the published ones
         return pyarrow.parquet.ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise _broken(file, error) from error
@@ -67,7 +67,7 @@ def _dicts(batch: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - a RecordBa
 
 
 def _arrays(column: Any) -> list[schema.Embedding | None]:  # noqa: ANN401 - a list array
-    """Each list as an f16 array; through numpy, because a Python float for each of 2048 numbers would take seconds."""
+    """Each list as an f16 array, by numpy because 2,048 Python floats per cell would take seconds."""
     found: list[schema.Embedding | None] = []
     for i in range(len(column)):
         cell = column[i]
@@ -76,7 +76,7 @@ def _arrays(column: Any) -> list[schema.Embedding | None]:  # noqa: ANN401 - a l
 
 
 class Table:
-    """A parquet file being written, zstd-compressed; it has its name only once it is complete."""
+    """A zstd-compressed parquet file that gets its final name when it is complete."""
 
     def __init__(self, file: Path, columns: tuple[str, ...], extra: Mapping[str, str] | None = None) -> None:
         """`extra` maps names of further columns to arrow type names (bool, int32, …)."""
@@ -110,7 +110,7 @@ class Table:
             self._part.unlink(missing_ok=True)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; columns it lacks are null."""
+        """Append a row; missing columns are null."""
         self._rows.append({name: row.get(name) for name in self._schema.names})
         self._chars += sum(len(value) for value in row.values() if isinstance(value, str))
         self.count += 1
@@ -129,7 +129,9 @@ class Table:
         self._rows, self._chars = [], 0
 
     def _no_room(self, error: OSError) -> CorpusError:
-        return CorpusError(f"{self._file} can't be written ({error.strerror or error}): free some space and try again.")
+        return CorpusError(
+            f"{self._file} cannot be written ({error.strerror or error}). Free some space and try again."
+        )
 
 
 def _column(values: list[Any], kind: Any) -> Any:  # noqa: ANN401 - arrow's

@@ -1,9 +1,9 @@
-"""One git repository as one part of a built benchmark: a folder that has its name only once it is complete.
+"""One git repository as one part of a benchmark: a folder that gets its final name when it is complete.
 
-commits.parquet   kept commits, without splits between repositories and without embeddings
-qna.parquet       tasks of kept commits that are scored or trained on, marked `scored` and `trained`
-anchor.parquet    tasks that stand in the last commit of the in-repo training time (the snapshots track)
-about.json        what the manifest says of the repository
+commits.parquet   kept commits, without repository splits and embeddings
+qna.parquet       tasks of kept commits that are used for scoring or training, marked `scored` and `trained`
+anchor.parquet    tasks in the last training commit of the repository (the snapshots track)
+about.json        the repository's entry of the manifest
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from c2l_lsp.errors import CorpusError, GitError
 from c2l_lsp.repo.history import git_history
 
 RULES = 1
-"""Part of what decides whether a repository must be read again: raise when a rule changes."""
+"""Version of the rules; increase it when a rule changes, so that repositories are read again."""
 
 LONGEST_TARGET = 500
-"""Characters of a target that is taken from an anchor commit."""
+"""Characters of a target from an anchor commit."""
 
 COMMIT_COLUMNS = (*schema.COMMITS["commits"][:-2],)
 MARKS = {"scored": "bool", "trained": "bool"}
@@ -37,7 +37,7 @@ MARKS = {"scored": "bool", "trained": "bool"}
 
 @dataclass
 class Repository:
-    """What the manifest says of one repository. `commits` and `merges` are those of the main line."""
+    """The manifest's entry of one repository. `commits` and `merges` count first-parent commits."""
 
     name: str
     repo_id: str = ""
@@ -55,7 +55,7 @@ class Repository:
 
 
 def part_of(name: str, out: Path) -> Path:
-    """Where the part of a list entry lies; a folder given by its path is named by a digest of it."""
+    """The folder of a list entry's part; for a local path, its name is a digest of the path."""
     return out / "parts" / _stem(name)
 
 
@@ -67,9 +67,9 @@ def _stem(name: str) -> str:
 
 
 def read_repository(name: str, mirror: Path, out: Path) -> Repository:
-    """Make the part of one list entry, or find it made. What is wrong with the repository goes into `skipped`.
+    """Build the part of one list entry unless it exists. Problems of the repository are recorded in `skipped`.
 
-    Raises CorpusError only when the result can't be written.
+    Raises CorpusError only if the result cannot be written.
     """
     about = Repository(name, repo_id=_stem(name).replace("+", "/", 1))
     try:
@@ -90,7 +90,7 @@ def read_repository(name: str, mirror: Path, out: Path) -> Repository:
 
 
 def _without_path(sentence: str, mirror: Path) -> str:
-    """A manifest travels: it names no folder of the machine it was made on."""
+    """The manifest entry without names of local folders."""
     return " ".join(word for word in sentence.split() if str(mirror) not in word and not word.startswith("/"))[:200]
 
 
@@ -128,13 +128,13 @@ def _make(folder: Path, about: Repository, part: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
         unfinished.rename(part)
     except OSError as error:
-        raise CorpusError(f"{part} can't be written ({error.strerror}): free some space and run it again.") from error
+        raise CorpusError(f"{part} cannot be written ({error.strerror}). Free some space and run it again.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _hopeless(about: Repository, files: dict[str, str]) -> str:
-    """Why no history can give anything, from the main line and its last tree; "" when it may."""
+    """The reason why a history has no tasks, from its first-parent commits and last tree; "" if it may have some."""
     if about.commits < 2:
         return "one commit"
     return "" if any(path.endswith(".py") for path in files) else "no Python"
@@ -157,7 +157,7 @@ class _Kept:
 def _write_tasks(
     folder: Path, steps: list[walk.Step], about: Repository, part: Path, notes: Counter[str]
 ) -> list[_Kept]:
-    """qna.parquet; returns what the kept commits are, in their order."""
+    """Write qna.parquet; returns the kept commits in order."""
     kept: list[_Kept] = []
     with Table(part / "qna.parquet", schema.QNA, MARKS) as table:
         for found in walk.kept_commits(folder, steps, notes):
@@ -173,7 +173,7 @@ def _write_tasks(
 
 
 def _chosen(found: walk.Kept, repo_id: str) -> Iterator[tuple[walk.Row, bool, bool]]:
-    """The rows of a kept commit that are of use: whether each is scored, whether it is trained on."""
+    """The useful rows of a kept commit, each with whether it is scored and whether it is trained on."""
     worth = [i for i, row in enumerate(found.rows) if not splits.trivial(row.assertion.target)]
     places = [(found.rows[i].path, found.rows[i].assertion.function) for i in worth]
     trained = {worth[i] for i in splits.capped(places, f"{repo_id}/{found.step.sha}")}
@@ -214,7 +214,7 @@ def _write_commits(folder: Path, kept: list[_Kept], about: Repository, part: Pat
 
 
 def _write_anchor(folder: Path, kept: list[_Kept], about: Repository, part: Path, notes: Counter[str]) -> None:
-    """anchor.parquet: two passes over the tests of one commit, so that only the chosen prefixes are ever copied."""
+    """Write anchor.parquet, in two passes over the tests of one commit so that only chosen prefixes are copied."""
     index = splits.chronological(len(kept)).count("train") - 1
     sha = kept[index].sha
     worth = [row for row in walk.standing(folder, sha, notes) if _teaches(row)]
@@ -231,13 +231,13 @@ def _write_anchor(folder: Path, kept: list[_Kept], about: Repository, part: Path
 
 
 def _trained(part: Path, kept: int) -> int:
-    """How many tasks are trained on: marked ones of the in-repo training time."""
+    """The number of training tasks: marked tasks of training commits."""
     of_commits = splits.chronological(kept)
     marked = rows(part / "qna.parquet", ("trained", "commit_index"))
     return sum(row["trained"] and of_commits[row["commit_index"]] == "train" for row in marked)
 
 
 def _teaches(row: walk.Row) -> bool:
-    """Whether a standing assertion is worth training on: inside a test function, with a value of some substance."""
+    """Whether an assertion of the anchor commit is a training task: in a test function, with a non-trivial value."""
     target = row.assertion.target
     return bool(row.assertion.function) and not splits.trivial(target) and len(target) <= LONGEST_TARGET

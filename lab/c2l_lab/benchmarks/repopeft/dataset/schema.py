@@ -1,7 +1,7 @@
-"""The rows of RepoPeftBench, field by field as the published parquet columns are called.
+"""The rows of RepoPeftBench; fields are named like the published parquet columns.
 
-`cross_repo_split` is train, cr_val, cr_test or ood_test; `in_repo_split` train, val or test. A commit and its tasks
-meet in (repo_id, commit_sha).
+`cross_repo_split` is train, cr_val, cr_test or ood_test; `in_repo_split` train, val or test. Tasks refer to
+their commit by (repo_id, commit_sha).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Track = Literal["snapshots", "commits", "ood"]
 
 SPLITS = ("train", "ir_val", "ir_test", "cr_val", "cr_test", "ood_test")
 PER_COMMIT = 8
-"""Tasks of one commit that are scored: the first ones, in row order."""
+"""Only the first tasks of a commit, in row order, are scored."""
 
 DATASETS: dict[Track, tuple[str, ...]] = {
     "snapshots": ("code2lora-data-snapshots", "code2lora-static"),
     "commits": ("code2lora-data-commits", "code2lora-evo"),
     "ood": ("code2lora-data-ood",),
 }
-"""The names a track is published under; the first is the one we write."""
+"""The published names of a track; we write the first."""
 
 _KEYS = ("repo_id", "cross_repo_split", "commit_index", "commit_sha")
 _COUNTS = ("n_new_assertions", "n_added_assertions", "n_modified_assertions")
@@ -44,11 +44,11 @@ ANCHOR_QNA = (
     "repo_id", "commit_sha", "commit_index", "in_repo_split", "cross_repo_split", "test_file", "test_function",
     "assertion_type", "difficulty", "context_lines", "prefix", "target", "anchor_sha", "anchor_index", "qna_source",
 )  # fmt: skip
-"""Columns of the snapshots track's training tasks, which were taken from one commit of each repository."""
+"""Columns of the training tasks of the snapshots track, which are from one commit of each repository."""
 
 COMMIT_NEEDS = frozenset({"repo_id", "commit_sha", "commit_index"})
 TASK_NEEDS = frozenset({"repo_id", "commit_sha", "prefix", "target"})
-"""Columns without which a file is not of this benchmark."""
+"""The columns that every file of this benchmark has."""
 
 EMBEDDINGS = frozenset({"repo_state_embedding", "diff_embedding"})
 _LARGE = frozenset({"production_code_diff", "prefix"})
@@ -57,7 +57,7 @@ _NUMBERS = frozenset({"commit_index", "lineno", "col_offset", "context_lines", "
 
 @dataclass(frozen=True)
 class Commit:
-    """A kept commit: one whose test files hold assertions that were not there before.
+    """A kept commit: one whose test files contain new assertions.
 
     `production_code_diff` runs from the kept commit before it (the first: from the empty tree). Embeddings are f16,
     usually [2048]; None where the dataset has none.
@@ -78,7 +78,7 @@ class Commit:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tasks are joined on."""
+        """The key that tasks refer to."""
         return self.repo_id, self.commit_sha
 
 
@@ -106,12 +106,12 @@ class Task:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The commit it belongs to."""
+        """The key of the commit."""
         return self.repo_id, self.commit_sha
 
     @property
     def id(self) -> str:
-        """Names the task by its content, whatever file it was read from: 16 hexadecimal digits."""
+        """A digest of the task's content: 16 hexadecimal digits."""
         parts = (self.repo_id, self.commit_sha, self.test_file, self.assertion_type, self.prefix, self.target)
         digest = hashlib.blake2b(digest_size=8)
         for part in parts:

@@ -1,7 +1,8 @@
-"""Reading RepoPeftBench, published or built here: the same files under the same names, from a folder or from the Hub.
+"""Reads RepoPeftBench, published or built here, from a folder or from the Hub.
 
-A folder is one dataset, or holds datasets under any of their names. A split is `SPLIT.parquet` or `SPLIT-*.parquet`;
-the training split may be called train or cr_train. A track without files for ir_val and ir_test has them inside train.
+A folder is one dataset, or contains datasets under any of their names. A split is `SPLIT.parquet` or `SPLIT-*.parquet`;
+the training split may be called train or cr_train. In a track without ir_val and ir_test files, train
+contains them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Row = TypeVar("Row", Commit, Task)
 
 @dataclass(frozen=True)
 class Step:
-    """A commit with its tasks; `commit` None if the dataset has tasks of a commit it does not list."""
+    """A commit with its tasks; `commit` is None if the dataset does not list the commit."""
 
     commit: Commit | None
     tasks: list[Task]
@@ -39,7 +40,7 @@ class Dataset:
         self.folder, self.track = folder, track
 
     def commits(self, split: str, *, payload: bool = False) -> Iterator[Commit]:
-        """The commits of a split, in file order; diffs and embeddings only with `payload`, for they are large."""
+        """The commits of a split, in file order. The large diffs and embeddings are read only with `payload`."""
         left_out = frozenset() if payload else schema.EMBEDDINGS | {"production_code_diff"}
         yield from self._rows(Commit, "commits", split, schema.COMMIT_NEEDS, left_out)
 
@@ -49,7 +50,7 @@ class Dataset:
         yield from found if per_commit is None else splits.first(found, lambda task: task.key, per_commit)
 
     def steps(self, split: str, per_commit: int | None = PER_COMMIT) -> Iterator[Step]:
-        """Tasks joined to their commits on (repo_id, commit_sha). Holds the commits without their payload, no task."""
+        """Tasks joined with their commits. Only the commits, without payload, are held in memory."""
         listed = {commit.key: commit for commit in self.commits(split)}
         for key, tasks in groupby(self.tasks(split, per_commit), lambda task: task.key):
             yield Step(listed.get(key), list(tasks))
@@ -62,15 +63,15 @@ class Dataset:
         for file in files:
             held = set(parquet.columns_of(file))
             if missing := sorted(needs - held):
-                raise CorpusError(f"{file} is not of RepoPeftBench: it has no column {', '.join(missing)}.")
+                raise CorpusError(f"{file} is not a file of RepoPeftBench: it has no column {', '.join(missing)}.")
             for row in parquet.rows(file, sorted(held & names - left_out)):
                 if inside is None or row.get("in_repo_split") == inside:
                     yield _row(kind, row)
 
     def _files(self, config: str, split: str) -> tuple[list[Path], str | None]:
-        """The files of a split, and which in-repo split to take of them (None: all)."""
+        """The files of a split, and the in-repo split to select from them (None: all)."""
         if split not in SPLITS:
-            raise CorpusError(f"There is no split {split}: choose one of {', '.join(SPLITS)}.")
+            raise CorpusError(f"Unknown split {split}. Known splits: {', '.join(SPLITS)}.")
         for name in _ALSO.get(split, (split,)):
             if found := self._named(config, name):
                 return found, "train" if split == "train" and self.track == "commits" else None
@@ -78,7 +79,7 @@ class Dataset:
             for name in _ALSO["train"]:
                 if found := self._named(config, name):
                     return found, _IN_TRAIN[split]
-        raise CorpusError(f"{self.folder} holds no {config} of the split {split}.")
+        raise CorpusError(f"{self.folder} has no {config} of the split {split}.")
 
     def _named(self, config: str, split: str) -> list[Path]:
         folder = self.folder / config
@@ -90,20 +91,20 @@ class Dataset:
 
 
 def open_dataset(where: str | Path, track: Track) -> Dataset:
-    """A track in a local folder. CorpusError when it is not there."""
+    """A track in a local folder. CorpusError if it is not there."""
     root = Path(where).expanduser()
     others = {name for other, known in DATASETS.items() if other != track for name in known}
     for folder in (*(root / name for name in DATASETS[track]), root):
         if _is_dataset(folder) and folder.name not in others:
             return Dataset(folder, track)
     names = " or ".join(DATASETS[track])
-    raise CorpusError(f"{root} holds no RepoPeftBench data of the {track} track ({names}).")
+    raise CorpusError(f"{root} has no RepoPeftBench data of the {track} track ({names}).")
 
 
 def download(track: Track, split: str, into: Path | None = None, *, offline: bool = False) -> Dataset:
-    """A track's files of one split from the Hub (up to GBs), under whichever of its names it is found.
+    """Download the files of one split of a track from the Hub (up to GBs), under any of its names.
 
-    CorpusError when they can't be had, with what to do instead.
+    CorpusError if that fails, with what to do instead.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -126,12 +127,12 @@ def download(track: Track, split: str, into: Path | None = None, *, offline: boo
     first = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
     raise CorpusError(
         f"The dataset {names} cannot be had ({first}): go online, or name a folder that holds it, "
-        "or build the same with `c2l-lsp bench repopeft build`."
+        "or build the same with `c2l-lab bench repopeft build`."
     )
 
 
 def _patterns(track: Track, split: str) -> list[str]:
-    """Which files of a dataset a split may be in."""
+    """Whether a file of a dataset may contain a split."""
     names = {*_ALSO.get(split, (split,)), *(_ALSO["train"] if split in _IN_TRAIN else ())}
     return ["*.parquet"] if track == "ood" else [f"*/{name}{end}" for name in sorted(names) for end in _ENDS]
 
@@ -142,5 +143,5 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _row(kind: type[Row], cells: dict[str, Any]) -> Row:
-    """A typed row; a null cell takes the field's default."""
+    """A typed row; a null cell gets the default of its field."""
     return kind(**{name: value for name, value in cells.items() if value is not None})

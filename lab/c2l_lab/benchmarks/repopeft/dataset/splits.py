@@ -1,4 +1,4 @@
-"""Who is trained on and who is scored: splits by repository and by time, and the caps on tasks."""
+"""Splits by repository and by time, and the caps on training tasks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PER_FILE = 4
 """Training tasks of one test file in one commit."""
 
 ANCHOR_PER_REPOSITORY, ANCHOR_PER_FILE, ANCHOR_PER_FUNCTION = 200, 20, 5
-"""Caps on the training tasks that are taken from one commit of a repository (the snapshots track)."""
+"""Caps on the training tasks from the anchor commit of a repository (the snapshots track)."""
 
 CrossSplit = Literal["train", "cr_val", "cr_test"]
 T = TypeVar("T")
 
 
 def chronological(kept: int) -> list[str]:
-    """train, val or test of each of a repository's kept commits, oldest first: 80/10/10, one of each at least."""
+    """The split (train, val or test) of each kept commit of a repository, oldest first: 80/10/10, at least one each."""
     if kept < 3:
         return ["train"] * kept
     val = max(1, kept // 10)
@@ -30,7 +30,7 @@ def chronological(kept: int) -> list[str]:
 
 
 def across(repository: str, val: float = 0.1, test: float = 0.1, seed: int = 0) -> CrossSplit:
-    """The split of a repository, drawn from its name alone: it stays when the list grows."""
+    """The split of a repository; it depends only on the name, so it stays when the list grows."""
     digest = hashlib.blake2b(f"{seed}/{repository.lower()}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
     if place < test:
@@ -39,7 +39,7 @@ def across(repository: str, val: float = 0.1, test: float = 0.1, seed: int = 0) 
 
 
 def trivial(target: str) -> bool:
-    """Whether a target is too slight to learn from: under 4 characters, or up to 6 and the end of a call."""
+    """Whether a target is trivial: under 4 characters, or up to 6 characters at the end of a call."""
     text = target.strip()
     return len(text) < 4 or (len(text) <= 6 and (text.endswith(")") or text.startswith(",")))
 
@@ -52,12 +52,12 @@ def capped(
     A file gives up to `per_file`, one function after the other; then the files take turns up to `per_commit`. The order
     is drawn anew for each `seed` (a commit) and is the same wherever it is drawn. Returns indices, ascending.
     """
-    dice = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
+    rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
     files: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, (file, function) in enumerate(tasks):
         files[file][function].append(index)
-    of_files = [_in_turn(list(functions.values()), per_file, dice) for functions in files.values()]
-    return sorted(_in_turn(of_files, per_commit, dice))
+    of_files = [_in_turn(list(functions.values()), per_file, rng) for functions in files.values()]
+    return sorted(_in_turn(of_files, per_commit, rng))
 
 
 def anchored(tasks: Sequence[tuple[str, str]], seed: str) -> list[int]:
@@ -65,14 +65,14 @@ def anchored(tasks: Sequence[tuple[str, str]], seed: str) -> list[int]:
     functions: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, task in enumerate(tasks):
         functions[task].append(index)
-    dice = random.Random(seed)  # noqa: S311 - as above
-    few = sorted(i for group in functions.values() for i in _in_turn([group], ANCHOR_PER_FUNCTION, dice))
+    rng = random.Random(seed)  # noqa: S311 - as above
+    few = sorted(i for group in functions.values() for i in _in_turn([group], ANCHOR_PER_FUNCTION, rng))
     chosen = capped([tasks[i] for i in few], seed, ANCHOR_PER_FILE, ANCHOR_PER_REPOSITORY)
     return [few[i] for i in chosen]
 
 
 def first(items: Iterator[T], group: Callable[[T], object], most: int) -> Iterator[T]:
-    """The first `most` items of each group, in order. What a group is comes from `group`; groups may interleave."""
+    """The first `most` items of each group, in order; groups may interleave."""
     seen: dict[object, int] = defaultdict(int)
     for item in items:
         name = group(item)
@@ -81,10 +81,10 @@ def first(items: Iterator[T], group: Callable[[T], object], most: int) -> Iterat
             yield item
 
 
-def _in_turn(groups: Sequence[Sequence[int]], most: int, dice: random.Random) -> list[int]:
+def _in_turn(groups: Sequence[Sequence[int]], most: int, rng: random.Random) -> list[int]:
     """Up to `most` indices, one from each group at a time; groups and their members in a drawn order."""
-    left = [dice.sample(list(group), len(group)) for group in groups]
-    dice.shuffle(left)
+    left = [rng.sample(list(group), len(group)) for group in groups]
+    rng.shuffle(left)
     chosen: list[int] = []
     while left and len(chosen) < most:
         for group in left:

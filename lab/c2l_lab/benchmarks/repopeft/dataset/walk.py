@@ -1,7 +1,7 @@
-"""A repository's main line, oldest first, and its kept commits: those that bring assertions that were not there before.
+"""The first-parent history of a repository, oldest first, and its kept commits: those with new assertions.
 
-A file keeps its assertions when it is renamed, so a moved test folder brings no tasks. A merge is one step: what it
-brings is what differs from its first parent. The diff of two kept commits leaves out what `history.diff_text` does.
+Assertions follow renames, so a moved test folder has no new ones. A merge is one step, compared with its first parent.
+The diff between two kept commits omits the files that `git_history.diff_text` omits.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from c2l_lsp.repo.git import git_process
 from c2l_lsp.repo.history import git_history
 
 LONGEST_DIFF = 4_000_000
-"""Characters. The rest of a longer production diff (a vendored tree, a first import) is cut off at a file's end."""
+"""Characters of a production diff. A longer one (a vendored tree, a first import) is cut at the end of a file."""
 
 
 class Step(NamedTuple):
-    """A commit of the main line; `parent` None is the empty tree, `time` the author's, as ISO 8601 with its zone."""
+    """A first-parent commit. `parent` None: the empty tree; `time`: the author time in ISO 8601 with zone."""
 
     sha: str
     parent: str | None
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """A kept commit with the assertions it brought; `modified` of them had a like one in the file before."""
+    """A kept commit with its new assertions; `modified` of them changed an earlier assertion."""
 
     step: Step
     rows: list[Row]
@@ -51,14 +51,14 @@ class Kept(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What a test file held when it was last read: keys of its assertions, and their heads."""
+    """The last known content of a test file: the keys of its assertions and their heads."""
 
     keys: frozenset[Key]
     heads: frozenset[tuple[str, str]]
 
 
 def main_line(root: Path) -> list[Step]:
-    """The first-parent commits up to HEAD, oldest first; in a shallow clone from where it begins."""
+    """The first-parent commits up to HEAD, oldest first; in a shallow clone, those that exist."""
     output = git_process.run(
         root, "log", "--first-parent", "--reverse", "--no-show-signature", "--format=%H %aI %P", "HEAD", "--"
     )
@@ -70,13 +70,13 @@ def main_line(root: Path) -> list[Step]:
 
 
 def is_test(path: str) -> bool:
-    """Whether a path is a Python test file: "test" in some part of it, and nothing vendored or built."""
+    """Whether a path is a Python test file: "test" in a part of it, not vendored or built."""
     parts = PurePosixPath(path).parts
     return path.endswith(".py") and any("test" in p.lower() for p in parts) and not git_history.VENDORED & set(parts)
 
 
 def kept_commits(root: Path, steps: list[Step], notes: Counter[str]) -> Iterator[Kept]:
-    """The kept commits of a main line, in its order. What had to be passed over is counted in `notes`."""
+    """The kept commits of a history, in order. Skipped files are counted in `notes`."""
     known: dict[str, _Known] = {}
     for step in steps:
         changes = git_history.changed_files(root, step.parent, step.sha)
@@ -87,7 +87,7 @@ def kept_commits(root: Path, steps: list[Step], notes: Counter[str]) -> Iterator
             path = str(change.path)
             read = _parsed(data, notes)
             if read is None:
-                continue  # it may come back whole: what it held is not new then
+                continue  # its known assertions are not new if it becomes readable again
             text, found = read
             keys, heads = assertions.keys(text, found), [_head(text, item) for item in found]
             before = known.get(path, _Known(frozenset(), frozenset()))
@@ -100,7 +100,7 @@ def kept_commits(root: Path, steps: list[Step], notes: Counter[str]) -> Iterator
 
 
 def standing(root: Path, sha: str, notes: Counter[str]) -> Iterator[Row]:
-    """All assertions that stand in a commit's test files."""
+    """All assertions in the test files of a commit."""
     tests = {path: blob for path, blob in git_history.tree(root, sha).items() if is_test(path)}
     for path, (_, data) in zip(tests, git_history.blobs(root, tests.values()), strict=True):
         read = _parsed(data, notes)
@@ -120,7 +120,7 @@ def production_diff(root: Path, old: str | None, new: str, notes: Counter[str]) 
 def _follow(
     changes: list[git_history.Change], known: dict[str, _Known], notes: Counter[str]
 ) -> list[git_history.Change]:
-    """Move what is known along renames, forget deleted files; the changes that leave a test file to read."""
+    """Apply renames and deletions to the known files; returns the changes whose test file must be read."""
     moved = {c.path: known.pop(c.old_path) for c in changes if c.kind == "renamed" and c.old_path in known}
     for change in changes:
         if change.kind == "deleted" and change.old_path is not None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from c2l_lsp.server.transport.connection import error_summary
-from tests.server.transport.test_engine_client import make, request  # noqa: F401 - a fixture
+from tests.server.transport.test_engine_client import completion_request, make  # noqa: F401 - a fixture
 
 CANARY = "zq_canary = 'a line of the file'"
 
@@ -42,7 +42,7 @@ async def test_source_text_in_an_engine_error_is_not_logged(make, caplog):  # no
     engine = make()
     await engine.until(lambda: engine.client.is_ready)
     with pytest.raises(Exception, match=r"KeyError at worker\.py:34"):
-        await engine.client.complete(request(f"DIE {CANARY}"), 10.0)
+        await engine.client.complete(completion_request(f"DIE {CANARY}"), 10.0)
     await engine.until(lambda: len(engine.states) > 4)
     assert "KeyError at worker.py:34" in repr(engine.states)
     assert "zq_canary" not in repr(engine.states) + caplog.text

@@ -1,4 +1,4 @@
-"""`bench adapt`: run the units of the adapter table, and make its rows, manifest and reports of them."""
+"""Runs the units of `bench adapt` and turns their results into rows, a manifest and reports."""
 
 from __future__ import annotations
 
@@ -21,20 +21,19 @@ from c2l_lab.benchmarks.stats import Row
 from c2l_lsp import __version__
 
 Tick = Callable[[int, int, str], None]
-"""(units done, units of this leg, what comes next)."""
+"""Called with the units done, the units of this run, and the next unit."""
 
 
 @dataclass(frozen=True)
 class Out:
-    """Files to write; None leaves one out."""
+    """The files to write; None: not this one."""
 
     json: Path | None = None
-    html: Path | None = None
     markdown: Path | None = None
 
 
 def work(run: Run, shard: tuple[int, int], minutes: float, tick: Tick) -> bool:
-    """Do a shard's units, at most so many minutes (0: all); whether all of them are done."""
+    """Run the units of a shard for at most `minutes` minutes (0: no limit); whether all are done."""
     units = run.share(shard)
     deadline = time.monotonic() + minutes * 60 if minutes else float("inf")
     for done, unit in enumerate(units):
@@ -47,39 +46,36 @@ def work(run: Run, shard: tuple[int, int], minutes: float, tick: Tick) -> bool:
 
 
 def estimate(run: Run, shard: tuple[int, int]) -> tuple[float, int]:
-    """Seconds a shard's open units will take, by finished ones of their kind; and units of kinds not known yet."""
+    """The expected seconds for a shard's open units whose kind was timed before, and the number of the other ones."""
     spent: dict[tuple[str, str], list[float]] = {}
     for unit in run.units():
         if run.file(unit).is_file():
             spent.setdefault((unit.method, unit.part), []).append(run.do(unit)["cost"]["seconds"])
-    left = [unit for unit in run.share(shard) if not run.file(unit).is_file()]
-    known = [spent[kind] for unit in left if (kind := (unit.method, unit.part)) in spent]
-    return sum(sum(times) / len(times) for times in known), len(left) - len(known)
+    open_units = [unit for unit in run.share(shard) if not run.file(unit).is_file()]
+    known = [spent[kind] for unit in open_units if (kind := (unit.method, unit.part)) in spent]
+    return sum(sum(times) / len(times) for times in known), len(open_units) - len(known)
 
 
 def assemble(run: Run, missing: dict[str, str], out: Out) -> list[Row]:
-    """Rows of all units; writes the files asked for."""
+    """The rows of all units; also writes the files in `out`."""
     values = run.results()
-    results = table.Results(values)
-    rows = table.rows(results)
+    rows = table.rows(table.Results(values))
     about = manifest(run, missing, values)
     if out.json is not None:
         made = {"manifest": about, "rows": [_plain(row) for row in rows]}
         report.save(out.json, json.dumps(made, indent=1, ensure_ascii=False) + "\n")
     if out.markdown is not None:
         report.save(out.markdown, report.markdown(rows, about))
-    if out.html is not None:
-        report.save(out.html, report.page(rows, about, results))
     return rows
 
 
 def _plain(row: Row) -> dict[str, Any]:
-    """A row for JSON, which knows no NaN."""
+    """A row for JSON, which has no NaN."""
     return {key: None if isinstance(value, float) and value != value else value for key, value in asdict(row).items()}
 
 
 def manifest(run: Run, missing: dict[str, str], values: dict[Any, Any]) -> dict[str, Any]:
-    """Everything the figures stand on."""
+    """Code, weights, data, sizes and machine behind the rows."""
     model, found = run.model, [run.repositories[name] for name in run.repositories.names]
     count, size = budget_of(model)
     prefixes = {str(prefix): prefix_of(model, prefix) for prefix in PREFIXES}
@@ -97,12 +93,12 @@ def manifest(run: Run, missing: dict[str, str], values: dict[Any, Any]) -> dict[
         "prefix_tokens": prefixes,
         "seeds": [0],
         "notes": {
-            "prefixes": f"in-file tokens really read: {prefixes} (the model has {model.max_context} positions)",
-            "retrieval": f"{count} chunks of {size} tokens, taken from the prefix's room; nothing at prefix 0",
-            "mean": "leave-one-out over the other compared repositories",
-            "line track": "the engine's prompt builder, decoder and stop rules; "
-            + ("fill in the middle" if model.fim else "text before the cursor only"),
-            "states": "target files, their earlier names and near-duplicates left out at every age",
+            "prefixes": f"in-file tokens before the scored window: {prefixes}; model positions: {model.max_context}",
+            "retrieval": f"{count} chunks of {size} tokens, which replace part of the prefix; none at prefix 0",
+            "mean": "leave-one-out: the mean over the other repositories",
+            "line track": "prompt, decoder and stop rules of the engine; "
+            + ("fill in the middle" if model.fim else "only the text before the cursor"),
+            "states": "without the target files, their earlier names and near-duplicates, at every age",
         },
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "threads": torch.get_num_threads(),
