@@ -158,16 +158,3 @@ def test_waiting_write_is_discarded_too(made, monkeypatch, how):
         time.sleep(0.005)
     assert made.store.load() is None
     assert not list(made.store.root.glob("gen-*"))
-
-
-def test_same_warning_is_reported_again_after_success(tmp_path: Path, events):
-    telling = FolderEvents(tmp_path, events.append)
-    for _ in range(2):
-        telling.warn_once(StorageError("full"))
-    telling.warn_once(StorageError("fuller"))
-    telling.clear_warnings()
-    telling.warn_once(StorageError("full"))
-    assert [trouble.message for trouble in events] == ["full", "fuller", "full"]
-    assert {(trouble.folder, trouble.code, trouble.severity) for trouble in events} == {
-        (str(tmp_path), "storage", "warning")
-    }
