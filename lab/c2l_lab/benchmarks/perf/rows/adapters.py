@@ -25,7 +25,7 @@ from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import KEY_WIDTH, MAX_TOKENS
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime import weights
+from c2l_lsp.model.runtime import fusion
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
@@ -59,7 +59,7 @@ def paired_adapter(model: BaseModel) -> Adapter:
     """LoRA pairs of rank 16 on every projection of every layer, as from a LoRA hypernetwork."""
     pairs = {}
     for name, module in model.lm.named_modules():
-        if name.endswith(weights.PROJECTIONS):
+        if name.endswith(fusion.PROJECTIONS):
             out, into = module.weight.shape
             pairs[name] = LoraPair(1e-3 * torch.randn(_RANK, into), 1e-3 * torch.randn(out, _RANK))
     return Adapter(model.digest, "bench", pairs=pairs)
