@@ -29,6 +29,7 @@ from torch.nn import functional
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.runtime.attention import Attention
 from c2l_lsp.model.runtime.cuda_graph import ROWS, FixedStep
+from c2l_lsp.model.runtime.fusion import fuse_projections, is_small, merge_lora, packing_is_faster
 from c2l_lsp.model.runtime.int8_model import KV_DTYPE, Int8Model
 from c2l_lsp.model.runtime.kernel_layers import KernelLayers, KernelSequence
 from c2l_lsp.model.runtime.lora_pair import LoraPair
@@ -40,16 +41,7 @@ from c2l_lsp.model.runtime.quantized_linear import (
     int8_is_faster,
     kernel_supports,
 )
-from c2l_lsp.model.runtime.weights import (
-    DenseLinear,
-    Layer,
-    RotaryTable,
-    Weights,
-    fuse_projections,
-    is_small,
-    merge_lora,
-    packing_is_faster,
-)
+from c2l_lsp.model.runtime.weights import DenseLinear, Layer, RotaryTable, Weights
 
 _Dense = TypeVar("_Dense", Layer, Weights)
 

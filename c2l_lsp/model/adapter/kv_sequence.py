@@ -16,8 +16,8 @@ from c2l_lsp.model.adapter.forward import ALL_TOKENS, NativeReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.lm.llama import LlamaLM
+from c2l_lsp.model.runtime.fusion import can_merge, unsupported_reason
 from c2l_lsp.model.runtime.lora_pair import LoraPair
-from c2l_lsp.model.runtime.weights import can_merge, unsupported_reason
 
 
 class KVSequence(Protocol):

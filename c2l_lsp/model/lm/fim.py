@@ -4,7 +4,7 @@ To add a base-model family, add a row to FAMILIES: the texts of its three FIM to
 and the tokens that end a completion. A loaded model belongs to the first family whose three FIM tokens its tokenizer
 has; a model without them gets the text before the cursor only. `test_base.py` checks every row.
 
-Architectures in `runtime.weights._ARCHITECTURES` use our fast forward pass; any other one runs by transformers.
+Architectures in `runtime.fusion._ARCHITECTURES` use our fast forward pass; any other one runs by transformers.
 
 Sources: the tokenizer files and papers of Qwen2.5-Coder, StarCoder2, Code Llama, DeepSeek-Coder, Codestral, Granite.
 """

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.model.runtime.cooperative import Slices
+from c2l_lsp.model.runtime.fusion import fuse_projections, is_small, unsupported_reason
 from c2l_lsp.model.runtime.kernel_layers import KernelLayers
 from c2l_lsp.model.runtime.quantized_linear import (
     KernelInt8Linear,
@@ -17,7 +18,7 @@ from c2l_lsp.model.runtime.quantized_linear import (
     int8_is_faster,
     kernel_supports,
 )
-from c2l_lsp.model.runtime.weights import RotaryTable, Weights, fuse_projections, is_small, unsupported_reason
+from c2l_lsp.model.runtime.weights import RotaryTable, Weights
 
 KV_DTYPE = torch.float16
 """Of keys and values: attention waits for memory, and this is half of it."""

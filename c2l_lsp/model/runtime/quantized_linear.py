@@ -21,18 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from c2l_lsp.model.runtime import kernel
+from c2l_lsp.model.runtime.fusion import PROJECTIONS, interleave_halves, pairs_by_layer
 from c2l_lsp.model.runtime.hardware import has_avx2
 from c2l_lsp.model.runtime.kernel_layers import MULTITHREAD_TOKENS, KernelLayer, KernelLayers
 from c2l_lsp.model.runtime.lora_pair import LoraPair
-from c2l_lsp.model.runtime.weights import (
-    PROJECTIONS,
-    DenseLinear,
-    Layer,
-    Linear,
-    Weights,
-    interleave_halves,
-    pairs_by_layer,
-)
+from c2l_lsp.model.runtime.weights import DenseLinear, Layer, Linear, Weights
 
 _TORCH_ALIGNMENT = 32  # PyTorch's operator reads vectors of this many elements and does not check
 

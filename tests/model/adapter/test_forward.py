@@ -26,9 +26,10 @@ from c2l_lsp.model.adapter.kv_sequence import TransformersReader, sequence_reade
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
+from c2l_lsp.model.runtime.fusion import fuse_projections, packing_is_faster, unsupported_reason
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.model.runtime.quantized_linear import LinearWithLora, TorchInt8Linear, int8_is_faster
-from c2l_lsp.model.runtime.weights import DenseLinear, fuse_projections, packing_is_faster, unsupported_reason
+from c2l_lsp.model.runtime.weights import DenseLinear
 
 torch.set_num_threads(1)
 V, D = 300, 64
@@ -143,7 +144,7 @@ def test_packing_changes_no_bit(monkeypatch: pytest.MonkeyPatch):
         pytest.skip("nothing is packed on this CPU")
     ids = tokens(200)
     packed = read(NativeReader(lm, AdapterSlot(wrap(lm)), int8=False), ids)
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.fusion._SMALL_MODEL_BYTES", 0)
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     assert isinstance(reader.weights().head, DenseLinear) and not reader.weights().head.packed
     assert torch.equal(read(reader, ids), packed)
@@ -241,7 +242,7 @@ def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pairs_beside_a_large_model_act_as_in_transformers(family: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.fusion._SMALL_MODEL_BYTES", 0)
     lm = make(family, **({"sliding_window": None} if family == "mistral" else {}))
     model = wrap(lm)
     slot = AdapterSlot(model)
@@ -399,7 +400,7 @@ def test_a_shape_the_int8_kernel_would_overrun_stays_as_it_is():
 
 
 def test_large_models_keep_one_copy_of_gate_and_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.fusion._SMALL_MODEL_BYTES", 0)
     lm = make("qwen2")
     fused = fuse_projections(lm).layers[0].gate_up
     assert isinstance(fused, DenseLinear)

@@ -20,7 +20,7 @@ from c2l_lsp.model.adapter.kv_sequence import TransformersReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm import base, fast_loader
 from c2l_lsp.model.lm.llama import LlamaLM
-from c2l_lsp.model.runtime.weights import unsupported_reason
+from c2l_lsp.model.runtime.fusion import unsupported_reason
 
 SIZES = {
     "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from c2l_lsp.model.runtime.cuda_graph import ROWS, FixedStep
-from c2l_lsp.model.runtime.weights import RotaryTable, Weights, fuse_projections
+from c2l_lsp.model.runtime.fusion import fuse_projections
+from c2l_lsp.model.runtime.weights import RotaryTable, Weights
 
 CAPACITY = 64
 

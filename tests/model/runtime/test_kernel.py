@@ -216,7 +216,7 @@ def test_steps_use_merged_lora_pairs() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_steps_of_a_large_model_use_unmerged_lora_pairs(name: str, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("c2l_lsp.model.runtime.weights._SMALL_MODEL_BYTES", 0)
+    monkeypatch.setattr("c2l_lsp.model.runtime.fusion._SMALL_MODEL_BYTES", 0)
     base = make_model(name)
     slot = AdapterSlot(base)
     plain, quick = make_readers(base, slot)

@@ -140,7 +140,7 @@ class CachedNGram:
     ) -> Iterable[int]:
         """Greedy tokens after `before`, at most `most`; the cache contains the texts `shown`.
 
-        The first tokens agree with the bytes `forced_prefix`, as the engine's do.
+        The text starts with the bytes `forced_prefix`, as in the engine.
         """
         cache, ids = Cache(), list(before)
         for text in shown:

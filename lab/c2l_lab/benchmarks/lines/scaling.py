@@ -30,7 +30,7 @@ class Point:
 class Law:
     """bits = floor + size · weights^-ALPHA + data · tokens^-beta, all terms ≥ 0 (Hoffmann et al., arXiv 2203.15556).
 
-    A law without a floor says that enough text makes code predictable to the last bit; ours said so and was useless.
+    The floor is needed: a law without one predicts zero loss for enough text, and it did not fit.
     """
 
     floor: float
@@ -78,7 +78,7 @@ def _fit_at(points: Sequence[Point], beta: float) -> tuple[float, Law]:
 def rows(points: Sequence[Point], planned: Sequence[tuple[str, float, float]]) -> list[Row]:
     """A row for each point with its leave-one-out prediction, and the planned runs if all those were good.
 
-    A law that misses a point it has not seen by more than TRUSTED says nothing of runs farther away.
+    If the error at a left-out point is larger than TRUSTED, the law makes no predictions.
     """
     made = [
         Row(f"scaling/{p.weights / 1e6:.2f}M/{p.tokens / 1e6:.1f}M", p.name, p.bits, unit="bit/byte") for p in points

@@ -1,7 +1,7 @@
 """Compares vocabulary sizes: bits per byte of models with equal parameters after equal training text.
 
-A larger vocabulary reads fewer tokens and spends weights on its table. So every model gets the same number of weights
-in all, and learns from the same number of bytes by the same recipe. A run is a folder; a second call goes on from it.
+A larger vocabulary needs fewer tokens but more parameters for its embeddings. Therefore all models have the same total
+number of parameters and the same training text in bytes. A run is a folder; a second call continues from it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def shape_for(vocabulary: int, weights: float) -> Shape:
 
     On ties, the one with the usual proportions.
 
-    TrainingError if the table alone takes more.
+    TrainingError if the embeddings alone need more.
     """
     found: list[tuple[float, Shape]] = []
     for hidden in range(HEAD, 1025, HEAD):

@@ -1,6 +1,6 @@
 """Exports a base model to a GGUF file for llama.cpp: the same weights in BF16 or Q8_0, with token ids as tokens.
 
-llama.cpp is fed token ids, so the vocabulary is written without merges that matter: only its size and its pieces.
+llama.cpp gets token ids, so the file needs the vocabulary but no real merges.
 Needs the package `gguf` (extra `perf`).
 """
 
@@ -27,7 +27,7 @@ _KINDS = ("llama", "qwen2")
 def export(model: BaseModel, path: Path, kind: str) -> None:
     """Write the model; `kind` is "BF16" or "Q8_0" (matrices; norms and biases stay fp32).
 
-    ModelError for an architecture that is not written here.
+    ModelError for an unsupported architecture.
     """
     import gguf
 

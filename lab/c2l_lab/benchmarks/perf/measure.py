@@ -34,7 +34,7 @@ class Bar:
 class PerfRow:
     """One result: `value` in `unit`. The bar applies to `ratio` if there is one, else to `value`.
 
-    `low` and `high` are the quartiles of the repeats of `value`. `holds` is None where nothing is demanded.
+    `low` and `high` are the quartiles of the repeats of `value`. `holds` is None without a bar.
     """
 
     name: str

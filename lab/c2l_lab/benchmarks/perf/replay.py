@@ -1,7 +1,7 @@
 """Keystroke to ghost text: replays typing in real time through the server's suggester, with our engine or a peer.
 
-Both sides get the same prompts, the same stop rules, the same reuse of the KV, of results and of what is shown, and no
-pause before work starts (a debounce would be the same on both sides and only flatter the ratio). Nothing is accepted.
+Both sides use the same prompts, stop rules, KV cache reuse, result cache and reuse of shown suggestions. There is no
+debounce, because it would add the same time to both sides and bring the ratio closer to 1. Nothing is accepted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STEP = {"completion.debounceMs": 0, "completion.maxLatencyMs": 2000}
 Cancelled = Callable[[], bool]
 
 
-class Completing(Protocol):
+class Completions(Protocol):
     """A completer."""
 
     def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
@@ -50,7 +50,7 @@ class OurSide:
         self._completer = Completer(model, Decoder(model, AdapterSlot(model), clock=time.perf_counter))
 
     def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
-        """See Completing."""
+        """See Completions."""
         return self._completer.complete(request, generation=0, kv_key="", cancelled=cancelled)
 
 
@@ -58,14 +58,14 @@ class LlamaSide:
     """The same completer with llama.cpp as its decoder: same prompts, same confidence and stop rules."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
-        self._completer = Completer(model, _Llamas(model, llama))
+        self._completer = Completer(model, _LlamaDecoder(model, llama))
 
     def complete(self, request: wire.Complete, cancelled: Cancelled) -> wire.Completion:
-        """See Completing."""
+        """See Completions."""
         return self._completer.complete(request, generation=0, kv_key="", cancelled=cancelled)
 
 
-class _Llamas:
+class _LlamaDecoder:
     """Greedy decoding by llama.cpp with the interface of `Decoder`, without drafts."""
 
     def __init__(self, model: BaseModel, llama: Llama) -> None:
@@ -102,70 +102,77 @@ class _Llamas:
 
 
 @dataclass
-class Felt:
+class Latencies:
     """The latencies of a replay: seconds from a key to its ghost text, by source, and the keys without ghost text.
 
-    `overtaken` are keys whose work the next key ended: how long they had been waiting.
+    answered: keys whose request the engine answered.
+    saved: the number of keys served without a request.
+    superseded: keys whose request was cancelled by the next key; the time until then.
+    empty: the number of answers without a text.
     """
 
-    asked: list[float] = field(default_factory=list)
+    answered: list[float] = field(default_factory=list)
     saved: int = 0
-    overtaken: list[float] = field(default_factory=list)
+    superseded: list[float] = field(default_factory=list)
     empty: int = 0
 
     @property
     def waits(self) -> list[float]:
         """The latencies that depend on the engine: answered and cancelled requests."""
-        return [*self.asked, *self.overtaken]
+        return [*self.answered, *self.superseded]
 
 
-def replay(side: Completing, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Felt:
+def replay(side: Completions, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Latencies:
     """Replay all places, one after the other."""
     return asyncio.run(_replay(side, places, settings, folder, speed))
 
 
-async def _replay(side: Completing, places: Sequence[Place], settings: Settings, folder: Path, speed: float) -> Felt:
+async def _replay(
+    side: Completions, places: Sequence[Place], settings: Settings, folder: Path, speed: float
+) -> Latencies:
     quick, _ = merge(settings, _STEP, source="bench perf", machine=True)
-    felt = Felt()
+    latencies = Latencies()
     with ThreadPoolExecutor(1) as pool:
         for number, place in enumerate(places):
             statistics = Statistics(folder / "statistics.json")
-            suggester = Suggester(_Behind(side, pool), AcceptanceTracker(statistics), statistics)
-            await _type(suggester, place, f"file:///{number}.py", quick, felt, speed)
+            suggester = Suggester(_EngineAdapter(side, pool), AcceptanceTracker(statistics), statistics)
+            await _type(suggester, place, f"file:///{number}.py", quick, latencies, speed)
             suggester.stop()
             await asyncio.sleep(0)
-    return felt
+    return latencies
 
 
-async def _type(suggester: Suggester, place: Place, uri: str, settings: Settings, felt: Felt, speed: float) -> None:
+async def _type(
+    suggester: Suggester, place: Place, uri: str, settings: Settings, latencies: Latencies, speed: float
+) -> None:
     prefix, waiting = place.prefix, list[asyncio.Task[None]]()
     for key in place.keys:
         await asyncio.sleep(key.wait_s / speed)
         prefix += key.text
         query = Query(uri, "python", "", place.path, prefix, place.suffix, "\n", False, False, settings)
-        waiting.append(asyncio.ensure_future(_ask(suggester, query, felt)))
+        waiting.append(asyncio.ensure_future(_ask(suggester, query, latencies)))
     await asyncio.gather(*waiting)
 
 
-async def _ask(suggester: Suggester, query: Query, felt: Felt) -> None:
+async def _ask(suggester: Suggester, query: Query, latencies: Latencies) -> None:
     began = time.perf_counter()
     answer = await suggester.suggest(query)
     spent = time.perf_counter() - began
     if answer is None:
-        felt.overtaken.append(spent)
+        latencies.superseded.append(spent)
     elif answer.suggestion is None:
-        felt.empty += 1
-        felt.asked.append(spent)
+        latencies.empty += 1
+        latencies.answered.append(spent)
     elif answer.suggestion.source == "engine":
-        felt.asked.append(spent)
+        latencies.answered.append(spent)
     else:
-        felt.saved += 1
+        latencies.saved += 1
 
 
-class _Behind:
+class _EngineAdapter:
     """Adapts a side to the interface of the engine client: one request at a time, in a thread, cancelled by a flag."""
 
-    def __init__(self, side: Completing, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, side: Completions, pool: ThreadPoolExecutor) -> None:
         self._side, self._pool = side, pool
 
     async def wait_ready(self, timeout: float) -> bool:

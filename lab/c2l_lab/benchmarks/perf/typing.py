@@ -1,8 +1,8 @@
 """Typing for the replay: blocks of code that commits inserted, as keystrokes at human speed.
 
-A place is a block of lines, or a part of one, that a commit put into a Python file; before it stands what stands before
-it in the new text, after it what follows. The block is typed letter by letter; an editor's automatic indentation comes
-with the line break. Pauses are drawn from a fixed seed: about 50 words a minute, longer where a word or a line ends.
+A place is a block of lines, or part of one, that a commit inserted into a Python file, with the text before and after
+it. The block is typed character by character; automatic indentation is part of the line break. Pauses are random with a
+fixed seed: about 50 words a minute, longer at the end of a word or a line.
 """
 
 from __future__ import annotations

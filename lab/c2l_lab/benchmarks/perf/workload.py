@@ -23,7 +23,7 @@ from c2l_lsp.repo.history import git_history
 class Workload:
     """The arguments of a run: model settings, repositories, repeats, threads, and a work folder.
 
-    `small` makes everything as little as it can be: for trying out, its figures mean nothing.
+    small: use the smallest sizes, to test that the rows run; the values mean nothing.
     """
 
     settings: Settings

@@ -65,8 +65,8 @@ def takes_list(task: Task) -> bool:
 def strictly(text: str, *, commas: bool = False) -> str:
     """The first value in a text, cut without the reference.
 
-    It ends at the bracket that closes the call it stands in, at a line's end outside brackets, at a comment, and at a
-    comma outside brackets unless `commas` may be part of it.
+    It ends at the bracket that closes the enclosing call, at a line end outside brackets, at a comment, and at a comma
+    outside brackets unless `commas` is true.
     """
     text = _without_fim(text)
     depth = at = 0

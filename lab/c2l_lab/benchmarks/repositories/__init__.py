@@ -1,4 +1,4 @@
 """The data of the benchmarks: repositories at a commit, held-out files, and spans to complete.
 
-No methods and no scores here. Text for training belongs in `corpus`.
+Methods and scores belong elsewhere, and text for training belongs in `corpus`.
 """

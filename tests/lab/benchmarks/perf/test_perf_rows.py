@@ -62,10 +62,10 @@ def test_typing_along_a_suggestion_saves_requests(load: Workload):
 
     found = places(load.roots, 2)
     wholes = [place.prefix + "".join(key.text for key in place.keys) for place in found]
-    felt = replay.replay(Echo(), found, load.settings, load.work, speed=5.0)
+    latencies = replay.replay(Echo(), found, load.settings, load.work, speed=5.0)
     keys = sum(len(place.keys) for place in found)
-    assert felt.saved + len(felt.waits) == keys
-    assert felt.saved >= keys - 3 * len(found) - len(felt.overtaken)
+    assert latencies.saved + len(latencies.waits) == keys
+    assert latencies.saved >= keys - 3 * len(found) - len(latencies.superseded)
 
 
 def test_ghost_text_of_our_own_engine(load: Workload):

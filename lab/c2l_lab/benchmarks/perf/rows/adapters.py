@@ -25,7 +25,7 @@ from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import KEY_WIDTH, MAX_TOKENS
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime import weights
+from c2l_lsp.model.runtime import fusion
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
@@ -40,26 +40,26 @@ def final_adapter(model: BaseModel) -> Adapter:
     return Adapter(model.digest, "bench", 1e-4 * torch.randn(model.d, model.d))
 
 
-def recalling_adapter(model: BaseModel) -> Adapter:
+def knn_adapter(model: BaseModel) -> Adapter:
     """A final map and a kNN memory of KNN_POSITIONS positions, as `memory` makes them for a folder of 256 kB.
 
-    Tokens are drawn as often as text has them (Zipf), keys at random: what is compared at a step is what a real folder
-    would have compared, and what comes of it does not matter to its cost.
+    Tokens have a Zipf distribution, as in text, so a step makes as many comparisons as with a real folder. Keys are
+    random; they do not affect the cost.
     """
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     rank = np.arange(1, model.vocabulary + 1)
-    drawn = dice.choice(model.vocabulary, KNN_POSITIONS, p=(1 / rank) / (1 / rank).sum())
+    drawn = rng.choice(model.vocabulary, KNN_POSITIONS, p=(1 / rank) / (1 / rank).sum())
     ids = [token for part in np.array_split(drawn, KNN_POSITIONS // 400) for token in (-1, *part.tolist())]
-    keys = torch.from_numpy(dice.integers(-60, 60, (KNN_POSITIONS - KNN_POSITIONS // 400, KEY_WIDTH)).astype(np.int8))
-    recall = KnnMemory(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), MixtureGate())
-    return replace(final_adapter(model), knn=recall)
+    keys = torch.from_numpy(rng.integers(-60, 60, (KNN_POSITIONS - KNN_POSITIONS // 400, KEY_WIDTH)).astype(np.int8))
+    memory = KnnMemory(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), MixtureGate())
+    return replace(final_adapter(model), knn=memory)
 
 
 def paired_adapter(model: BaseModel) -> Adapter:
     """LoRA pairs of rank 16 on every projection of every layer, as from a LoRA hypernetwork."""
     pairs = {}
     for name, module in model.lm.named_modules():
-        if name.endswith(weights.PROJECTIONS):
+        if name.endswith(fusion.PROJECTIONS):
             out, into = module.weight.shape
             pairs[name] = LoraPair(1e-3 * torch.randn(_RANK, into), 1e-3 * torch.randn(out, _RANK))
     return Adapter(model.digest, "bench", pairs=pairs)
@@ -68,13 +68,13 @@ def paired_adapter(model: BaseModel) -> Adapter:
 def cost_per_token(load: Workload) -> list[PerfRow]:
     """A decode step with an adapter against one without: the default kind, and LoRA pairs merged and unmerged.
 
-    Pairs stand beside models that are too large to merge into; that row is of such a one, of random weights.
+    Pairs are merged into small models. The unmerged row uses a larger model with random weights.
     """
     count, length = (4, 64) if load.small else (96, min(400, load.model.max_context - 128))
     (ids,) = load.prompts(1, length)
     merged, memory = Bar(1.02), f"as memory makes it: final map and recall of {KNN_POSITIONS} tokens"
     rows = [
-        _cost(load, load.model, "", recalling_adapter(load.model), ids, count, merged, memory),
+        _cost(load, load.model, "", knn_adapter(load.model), ids, count, merged, memory),
         _cost(load, load.model, "/map", final_adapter(load.model), ids, count, merged, "its final map alone"),
         _cost(load, load.model, "/merged", paired_adapter(load.model), ids, count, merged, "rank 16 everywhere"),
     ]
@@ -120,7 +120,7 @@ def put(slot: AdapterSlot, decoder: Decoder, adapter: Adapter) -> None:
 def swap_pause(load: Workload) -> list[PerfRow]:
     """The pause of a completion when the adapter changes between two requests, against one decode step.
 
-    What can be made ready is made ready in a slice of adapter work before, as the engine does it.
+    Preparation that the engine does in advance, in a slice of adapter work, is not part of the pause.
     """
     model, slot = load.model, AdapterSlot(load.model)
     decoder = Decoder(model, slot, draft=0)

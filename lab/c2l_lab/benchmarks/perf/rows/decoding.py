@@ -17,8 +17,8 @@ from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.runtime.fusion import unsupported_reason
 from c2l_lsp.model.runtime.quantized_linear import int8_is_faster
-from c2l_lsp.model.runtime.weights import unsupported_reason
 
 BARS = {"transformers": Bar(0.40), "llama.cpp/BF16": None, "llama.cpp/Q8_0": Bar(1.0)}
 _TAIL = 20  # tokens at the end of a prompt that change

@@ -1,5 +1,5 @@
 """GPU rows, on a model of Qwen2.5-Coder-1.5B's shape with random weights: decoding against the memory's speed,
-the swap of an adapter, and embedding in batches. On a CPU they run in miniature, for trying out.
+the swap of an adapter, and embedding in batches. On a CPU they run with a small model, only as a test.
 """
 
 from __future__ import annotations

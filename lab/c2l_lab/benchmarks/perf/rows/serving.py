@@ -95,20 +95,21 @@ def ghost_text(load: Workload) -> list[PerfRow]:
         return [measure.absent(f"{name}/{which}", "ms", _GHOST, why) for name in names for which in ("p50", "p95")]
     ours = replay.replay(replay.OurSide(load.model), found, load.settings, load.work, load.speed)
     keys = sum(len(place.keys) for place in found)
-    rows = _felt(names[0], ours, None, keys)
+    rows = _latency_rows(names[0], ours, None, keys)
     for name, kind in zip(names[1:], kinds, strict=True):
         if not peers.has_llama():
             rows += [measure.absent(f"{name}/{which}", "ms", _GHOST) for which in ("p50", "p95")]
             continue
         llama = peers.Llama(load.model, kind, load.work, load.threads)
         side = replay.LlamaSide(load.model, llama)
-        rows += _felt(name, replay.replay(side, found, load.settings, load.work, load.speed), ours, keys)
+        rows += _latency_rows(name, replay.replay(side, found, load.settings, load.work, load.speed), ours, keys)
     return rows
 
 
-def _felt(name: str, felt, ours, keys: int) -> list[PerfRow]:  # type: ignore[no-untyped-def] # noqa: ANN001 - replay.Felt
-    waits = [spent * 1e3 for spent in felt.waits]
-    note = f"{keys} keys, {felt.saved} served without a request, {len(felt.overtaken)} superseded by the next key"
+def _latency_rows(name: str, latencies, ours, keys: int) -> list[PerfRow]:  # type: ignore[no-untyped-def] # noqa: ANN001 - replay.Latencies
+    waits = [spent * 1e3 for spent in latencies.waits]
+    cancelled = len(latencies.superseded)
+    note = f"{keys} keys, {latencies.saved} served without a request, {cancelled} superseded by the next key"
     rows = []
     for which, share in (("p50", 0.5), ("p95", 0.95)):
         value = measure.percentile(waits, share)

@@ -47,10 +47,10 @@ def trivial(target: str) -> bool:
 def capped(
     tasks: Sequence[tuple[str, str]], seed: str, per_file: int = PER_FILE, per_commit: int = PER_COMMIT
 ) -> list[int]:
-    """Which of one commit's tasks, given as (test file, test function), are trained on: in turn over functions, files.
+    """The training tasks among one commit's tasks, which are given as (test file, test function).
 
-    A file gives up to `per_file`, one function after the other; then the files take turns up to `per_commit`. The order
-    is drawn anew for each `seed` (a commit) and is the same wherever it is drawn. Returns indices, ascending.
+    A file gives up to `per_file` tasks, from its functions in turn; the files give up to `per_commit` tasks in turn.
+    The order is random and depends only on `seed` (a commit). Returns ascending indices.
     """
     rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
     files: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -82,7 +82,7 @@ def first(items: Iterator[T], group: Callable[[T], object], most: int) -> Iterat
 
 
 def _in_turn(groups: Sequence[Sequence[int]], most: int, rng: random.Random) -> list[int]:
-    """Up to `most` indices, one from each group at a time; groups and their members in a drawn order."""
+    """Up to `most` indices, from the groups in turn; groups and members are in random order."""
     left = [rng.sample(list(group), len(group)) for group in groups]
     rng.shuffle(left)
     chosen: list[int] = []
