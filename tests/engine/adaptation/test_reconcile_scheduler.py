@@ -110,7 +110,7 @@ def test_changes_become_hints_and_a_restored_folder_is_watched_again(made, folde
         assert time.monotonic() < deadline
         time.sleep(0.01)
     made._watch()
-    assert "not there any more" in str(events[-1])
+    assert "no longer exists" in str(events[-1])
     aside.rename(folder)
     made.soon()
     made.next_request(now(made), first=False)  # a full comparison restarts the watcher
