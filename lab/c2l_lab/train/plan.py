@@ -50,6 +50,7 @@ class Plan:
     mirror: Path | None = None  # git repositories of the corpus; adds the stage evo
     hypernet_steps: int = 240
     compiled: bool = True
+    rest_of_line: int = 200  # completions evaluated after the decay
     workers: int = 0  # processes that tokenise and pack text
 
     @property
@@ -95,19 +96,10 @@ def stages(plan: Plan) -> list[Stage]:
     plateau = (*base, "--tokens", str(plan.tokens), "--length", str(b.length), "--rows", str(b.rows),
               "--accumulate", str(b.accumulate))  # fmt: skip
     decay = (*base, "--decay-steps", str(plan.decay_steps), "--length", str(b.long_length), "--rows",
-             str(b.long_rows), "--accumulate", str(b.long_accumulate), "--rest-of-line", "200")  # fmt: skip
-    export = (
-        "train",
-        "export",
-        "--run",
-        str(run),
-        "--tokenizer",
-        str(tokenizer),
-        "--corpus",
-        train,
-        "--out",
-        str(model),
-    )
+             str(b.long_rows), "--accumulate", str(b.long_accumulate),
+             "--rest-of-line", str(plan.rest_of_line))  # fmt: skip
+    export = ("train", "export", "--run", str(run), "--tokenizer", str(tokenizer), "--corpus", train,
+              "--out", str(model))  # fmt: skip
     return [
         Stage("tokenizer", ("train", "tokenizer", "--corpus", train, "--out", str(tokenizer), "--vocabulary",
                             str(plan.vocabulary)), lambda: (tokenizer / "tokenizer.json").is_file()),

@@ -30,7 +30,7 @@ def test_plan_trains_a_model_and_skips_stages_that_are_done(tmp_path: Path, corp
     lines: list[str] = []
     made = plan.Plan(
         corpora, tmp_path / "out", "tiny", tokens=0.0006, decay_tokens=0.0004, vocabulary=512, batch=SMALL,
-        compiled=False,
+        compiled=False, rest_of_line=2,
     )  # fmt: skip
     assert plan.run(made, 0.0, lines.append)[0] == "tokenizer" and not lines
     remaining = plan.run(made, 9.0, lines.append, HYPERNETWORKS)
