@@ -209,7 +209,7 @@ def test_window_with_context_fits_model(tiny, case):
 def test_scored_tokens_are_independent_of_adapter(tiny, case):
     adapter = fit_lora(tiny, list(case.state.values()), rank=2, steps=2, rate=1e-2, length=64)
     reader = scoring.Reader(tiny)
-    chosen, bare = reader.bare("k", case.targets, 0, 200)
+    chosen, bare = reader.base_states("k", case.targets, 0, 200)
     base = reader.loss(chosen, bare, None)
     assert reader.loss(chosen, bare, adapter) != base
     assert reader.loss(chosen, scoring.read(tiny, chosen), None) == base  # the weights are back in place
