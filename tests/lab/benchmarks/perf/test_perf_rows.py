@@ -102,7 +102,7 @@ class InProcessEngine:
             engine.workspace(params.folder).reset()
         if method != "adapter_info":
             self._folder = params.folder
-            self._session.settle(params.folder)
+            self._session.run_until_idle(params.folder)
         return result() if result is wire.Nothing else engine.workspace(params.folder).info()
 
     def named(self, name, since=0):
