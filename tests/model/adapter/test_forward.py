@@ -1,4 +1,4 @@
-"""Our forward pass against transformers', family by family; its bits against themselves; where it steps aside."""
+"""Our forward pass: equal to transformers for each family, equal bits for any division into calls, refusals."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def expected(lm: Any, ids: list[int]) -> Tensor:
 
 @torch.inference_mode()
 def read(reader: Any, ids: list[int], *sizes: int) -> Tensor:
-    """Logits [n, V] of ids read in pieces of the given sizes and a last one of what is left."""
+    """Logits [n, V] of ids, prefilled in parts of the given sizes and the rest."""
     text, parts, at = reader.new_sequence(), [], 0
     for size in (*sizes, len(ids) - sum(sizes)):
         parts.append(text.prefill(ids[at : at + size], all_positions=True))
@@ -100,7 +100,7 @@ def read(reader: Any, ids: list[int], *sizes: int) -> Tensor:
     return reader.logits(torch.cat(parts))
 
 
-PIECES = (1, 1, 5, 100, 1, 16, 17, 64, 130, 1, 8)
+PART_SIZES = (1, 1, 5, 100, 1, 16, 17, 64, 130, 1, 8)
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -112,7 +112,7 @@ def test_fp32_equals_transformers_for_any_division_into_calls(name: str):
     assert unsupported_reason(lm) == ""
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     assert (read(reader, ids) - want).abs().max() <= 1e-4
-    assert (read(reader, ids, *PIECES) - want).abs().max() <= 1e-4
+    assert (read(reader, ids, *PART_SIZES) - want).abs().max() <= 1e-4
     assert torch.equal(expected(lm, ids), want), "fusing changed the model itself"
 
 
@@ -135,7 +135,7 @@ def test_bf16_bits_are_independent_of_the_division_into_calls(name: str):
         pytest.skip("this CPU does not multiply bf16, so products of few and many rows differ in the last bit")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids = tokens(450)
-    assert torch.equal(read(reader, ids), read(reader, ids, *PIECES))
+    assert torch.equal(read(reader, ids), read(reader, ids, *PART_SIZES))
 
 
 def test_packing_changes_no_bit(monkeypatch: pytest.MonkeyPatch):

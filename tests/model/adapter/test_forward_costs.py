@@ -1,4 +1,4 @@
-"""What a decode step, a grown text and a swapped adapter cost, in operations and bytes: time is for the benchmark."""
+"""Operations and bytes of a decode step, of a growing cache and of a change of adapter; benchmarks measure time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files in the published formats, sound and broken, and their converted form."""
+"""Published files, valid and damaged, and their converted form."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def direct(**changes: Any) -> dict[str, Any]:
-    """What `code2lora_direct.pt` holds."""
+    """The content of `code2lora_direct.pt`."""
     args = {"alpha": 24.0, "lr": 1e-4, "model_name": PUBLISHED_BASE, "resume": None, "tasks": ["assert_rhs"]}
     return {"state_dict": head().state_dict(), "config": config(), "type_dims": DIMS, "args": args, **changes}
 
 
 def recurrent(**changes: Any) -> dict[str, Any]:
-    """What `code2lora_gru.pt` holds."""
+    """The content of `code2lora_gru.pt`."""
     return {
         "gru_state": gru().state_dict(), "head_state": head().state_dict(), "head_config": config(),
         "gru_config": {"diff_input_dim": 8, "repo_state_dim": 8, "hidden_dim": 8},
@@ -132,7 +132,7 @@ def test_args_may_hold_paths_numpy_numbers_and_a_namespace(pt) -> None:
 
 
 def test_half_precision_and_shared_storage_become_separate_fp32(pt, tmp_path: Path) -> None:
-    """A GRU saved on a GPU is views of one flat buffer; safetensors refuses shared memory."""
+    """A GRU saved on a GPU consists of views of one buffer, and safetensors refuses shared memory."""
     state = gru().state_dict()
     flat = torch.cat([tensor.flatten() for tensor in state.values()])
     views, start = {}, 0
@@ -196,7 +196,7 @@ def test_trained_modules_save_and_load(tmp_path: Path) -> None:
 
 
 class Payload:
-    """Touches a marker file if unpickled without protection."""
+    """Creates a marker file when it is unpickled without protection."""
 
     def __init__(self, call: Any, *arguments: Any) -> None:
         self.call, self.arguments = call, arguments

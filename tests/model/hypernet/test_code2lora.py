@@ -1,4 +1,4 @@
-"""The paper's head and GRU against their formulas, and the two hypernetworks built on them."""
+"""The head and the GRU of Code2LoRA against their formulas, and the hypernetworks `static` and `evo`."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_head_forward_and_one_gradient_step_equal_the_formulas(seed: int) -> Non
 
 
 def test_head_gradient_equals_finite_differences() -> None:
-    """Guards the reference itself: autograd of two equal mistakes would agree."""
+    """Checks the reference: autograd would agree if both had the same error."""
     made = head(3).double()
     ctx, parameter = torch.randn(2, 8, dtype=torch.float64), made.trunk[0].weight
     made.log_scale_A["q_proj"].data.fill_(-2.0)
@@ -216,7 +216,7 @@ def test_expand_to_layers_names_every_layer() -> None:
 
 
 class FakeEncoder:
-    """Vectors that are a function of the text; a diff has one chunk per line, a blank one none."""
+    """Vectors are a function of the text. A diff has one window per line, a blank one none."""
 
     hidden, digest = 4, "fake"
 
@@ -319,7 +319,7 @@ def test_evo_starts_from_the_snapshot_and_steps_once_per_change() -> None:
 
 
 def test_evo_follows_the_files_until_the_first_diff() -> None:
-    """A snapshot may come in parts, lose held-out files, or be edited without any diff of production code."""
+    """Before the first diff, files may be added in parts, removed as held-out files, or edited without a diff."""
     net = evo()
     (whole,) = net.update([net.empty_state()], [change(net, "a b c", first=True)])
     (part,) = net.update([net.empty_state()], [change(net, "c d", first=True)])
@@ -345,7 +345,7 @@ def test_evo_steps_on_the_first_commits_diff_with_its_snapshot() -> None:
 
 
 def test_evo_steps_on_a_diff_too_short_to_embed() -> None:
-    """A commit whose diff is under 16 tokens still is a commit: its embedding is zero."""
+    """A diff under 16 tokens has a zero embedding, and its commit is a step like any other."""
     net = evo()
     (state,) = net.update([net.empty_state()], [change(net, "a", first=True)])
     (after,) = net.update([state], [change(net, diffs=[" "])])

@@ -1,4 +1,4 @@
-"""The two embedding recipes, rule by rule, on a tiny random model and a tokenizer trained here."""
+"""The embeddings of diffs and repositories, rule by rule, with a tiny random model and tokenizer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ END = "<|endoftext|>"
 
 
 def tokenizer(append_end: bool = True) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that appends END by default, as the published encoder's does."""
+    """Byte-level BPE that appends END by default, like that of the published encoder."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = decoders.ByteLevel()
@@ -58,7 +58,7 @@ def encoder() -> EmbeddingEncoder:
 
 
 class Spy:
-    """The model, remembering the shape and mask of every call."""
+    """Records the shape and mask of every call of the model."""
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.config, self.device, self.calls = inner, inner.config, inner.device, []
@@ -72,7 +72,7 @@ class Spy:
 
 
 def of_length(n: int, seed: int = 0) -> str:
-    """A text of exactly n tokens: letters that form no merge in this tokenizer."""
+    """A text of n tokens: letters that this tokenizer does not merge."""
     generator = torch.Generator().manual_seed(seed)
     text = "".join("QZXJKWVY"[i] for i in torch.randint(8, (n,), generator=generator))
     assert len(tokenizer()(text, add_special_tokens=False)["input_ids"]) == n
@@ -80,7 +80,7 @@ def of_length(n: int, seed: int = 0) -> str:
 
 
 def by_hand(text: str, window: int, overlap: int, shortest: int) -> list[Tensor]:
-    """Chunk vectors one window at a time, without batches, padding or masks."""
+    """Window vectors, one window at a time, without batches, padding or masks."""
     tok, lm = tokenizer(), model()
     ids, vectors, start = tok.encode(text, add_special_tokens=False), [], 0
     while True:
@@ -134,7 +134,7 @@ def test_short_context_gets_proportional_windows() -> None:
 
 
 def test_windows_are_decoded_and_tokenised_again_with_specials_and_truncation() -> None:
-    """A full window loses its last token to the appended END; a shorter one just gains it."""
+    """In a full window END replaces the last token; a shorter window gains it."""
     spy = Spy(model())
     EmbeddingEncoder(spy, tokenizer(), digest="").diff_chunks([of_length(600)])
     ((ids, mask),) = spy.calls
@@ -212,7 +212,7 @@ def test_empty_input_gives_zeros(encoder: EmbeddingEncoder) -> None:
 
 
 def test_window_of_special_tokens_only_is_zero() -> None:
-    """It decodes to no text; without default specials there is nothing left to read."""
+    """Such a window decodes to an empty text, which has no tokens if none are added by default."""
     bare = EmbeddingEncoder(model(), tokenizer(append_end=False), digest="")
     vectors = bare.files([END * 20, of_length(20)])
     assert torch.equal(vectors[0], torch.zeros(16))

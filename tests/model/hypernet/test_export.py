@@ -1,4 +1,4 @@
-"""`static` and `evo` end to end on a tiny base: published file → adapter → the same logits live, merged and in PEFT."""
+"""`static` and `evo` end to end: a published file gives an adapter with equal logits live, merged and in PEFT."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def base(inner: int = INNER) -> BaseModel:
 
 
 def published(path: Path, kind: str) -> Path:
-    """A file in the published format, with weights large enough for the adapter to show."""
+    """A file in the published format, with weights large enough to change the logits."""
     torch.manual_seed(1)
     head = Code2LoRAHead(HeadConfig(type_dims=DIMS, input_dim=2 * HIDDEN, hidden_dim=12, rank=RANK))
     for scales in (head.log_scale_A, head.log_scale_B):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 
 import pytest
 import torch
@@ -160,7 +161,7 @@ def test_recent_memory_fades_after_a_large_change(memory, embeddings):
 
     def share(count: int) -> float:
         (after,) = memory.update([base], [StateChange(added=embeddings[2:3] * count)])
-        still = after.clone()
+        still = deepcopy(after)
         still.tensors["recent"].zero_()
         return float((memory.core(after) - memory.core(still)).norm())
 
