@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -369,7 +370,7 @@ def test_evo_batches_folders_into_one_gru_call(monkeypatch: pytest.MonkeyPatch) 
 def test_update_does_not_change_the_old_state() -> None:
     for net in (static(), evo()):
         (old,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
-        copy = old.clone()
+        copy = deepcopy(old)
         net.update([old], [change(net, "c", removed="a", diffs=["x"])])
         assert all(torch.equal(old.tensors[name], copy.tensors[name]) for name in copy.tensors)
         assert old.tensors.keys() == copy.tensors.keys()
