@@ -244,7 +244,7 @@ def test_peft_loads_the_exported_adapter_with_the_logits_of_the_engine(run: Run,
     with Session(_fp32()) as session:
         session.open(shop)
         slot = AdapterSlot(session.engine.model)
-        slot.activate(session.engine.life(str(shop)).live.adapter)
+        slot.activate(session.engine.workspace(str(shop)).live.adapter)
         with torch.inference_mode():
             ours = slot.logits(session.engine.model.hidden(ids))
     error = float((with_peft - ours).norm() / (ours - without).norm())

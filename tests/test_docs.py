@@ -10,12 +10,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from c2l_lab.cli import app as laboratory
+
+from c2l_lsp.cli import app as product
+from tests.soak.__main__ import app as soak
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")), *PAGES]
+NAMED = (
+    "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "lab/README.md", "editors/vscode/README.md",
+    "editors/neovim/README.md", "c2l_lsp/assets/c2l-nano/README.md", "c2l_lsp/assets/c2l-small/README.md",
+)  # fmt: skip
+TEXTS = [*(ROOT / name for name in NAMED), *PAGES]
 MOST_WORDS = 900
 MOST_CHANGES = 20
 
@@ -23,6 +33,8 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
 PATH = re.compile(r"`((?:c2l_lsp|lab|tests|editors|docs)/[\w./-]*\w)`")
 CLAIM = re.compile(r"([+−]?\d[\d.,]*)(?: %| points)? \[([+−]?\d[\d.,]*), ([+−]?\d[\d.,]*)\]")
 """A measured value with its interval: 13.0 % [11.4, 14.7]."""
+COMMAND = re.compile(r"(c2l-lsp|c2l-lab|python -m tests\.soak)((?: [a-z]+)*)([^`#|\"\n]*)")
+PROGRAMS = {"c2l-lsp": product, "c2l-lab": laboratory, "python -m tests.soak": soak}
 NAME = re.compile(r"`([\w/]+\.py)` → `([\w.]+)`")
 
 
@@ -81,6 +93,19 @@ def unknown_messages(text: str) -> list[str]:
     return [part for part in parts if len(part) > 3 and not any(part in known for known in _strings_of_the_product())]
 
 
+def unknown_options(text: str) -> list[str]:
+    """Commands with options that do not exist. A word that is no subcommand is an argument."""
+    found = []
+    for program, words, rest in COMMAND.findall(text.replace("\\\n", " ")):
+        command: Any = typer.main.get_command(PROGRAMS[program])
+        for word in words.split():
+            command = getattr(command, "commands", {}).get(word, command)
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        wanted = re.findall(r"(?<= )--[a-z-]+", rest)
+        found += [f"{program}{words} {option}" for option in wanted if option not in {*known, "--help"}]
+    return found
+
+
 @functools.cache
 def _measured() -> tuple[tuple[float, float, float], ...]:
     """Value and interval of every row in lab/results, as a number and as per cent."""
@@ -128,6 +153,11 @@ def test_named_paths_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
 def test_named_symbols_exist(path: Path) -> None:
     assert missing_names(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_documented_commands_exist(path: Path) -> None:
+    assert unknown_options(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
@@ -191,5 +221,6 @@ def test_broken_references_are_found() -> None:
     assert missing_names("`c2l_lsp/config.py` → `Nothing`") == ["c2l_lsp/config.py: Nothing"]
     assert missing_names("`c2l_lsp/config.py` → `Settings.nothing`") == ["c2l_lsp/config.py: Settings.nothing"]
     assert missing_names("`c2l_lsp/config.py` → `Settings.enabled_for`") == []
+    assert unknown_options("`c2l-lsp adapt . --out x --no-such`\n--else") == ["c2l-lsp adapt --no-such"]
     assert unmeasured_claims("13.0 % [11.4, 14.7], 13.0 % [11.4, 99.9]") == ["13.0 % [11.4, 99.9]"]
     assert unknown_messages("\n## Messages\n| *c2l.… is no message of ours* | x |") == ["is no message of ours"]

@@ -1,7 +1,7 @@
 """The numerical code: tensors in, tensors out.
 
-Four packages build on each other, and imports go one way, from left to right never back: `runtime` (the forward pass on
-given weights) ← `lm` (the frozen base language model) ← `adapter` (what changes its predictions: LoRA, final map, kNN
-memory) ← `hypernet` (from a repository's text to an adapter). Code here opens model files and checkpoints but no
-repository, knows no git and no LSP, and starts no Python threads; long work is a generator that yields between steps.
+Four packages build on each other: `runtime` (the forward pass on given weights) ← `lm` (the frozen base language model)
+← `adapter` (LoRA, final map and kNN memory, which change its predictions) ← `hypernet` (from a repository's text to an
+adapter). A package imports only those to its left. Code here reads model files and checkpoints but no repository, uses
+neither git nor LSP, and starts no Python threads; long work is a generator that yields between steps.
 """

@@ -1,1 +1,1 @@
-"""The laboratory of c2l-lsp: corpus, training, benchmarks. Nothing of it is needed to use the product."""
+"""The laboratory of c2l-lsp: training corpora, model training, benchmarks. The product does not need it."""

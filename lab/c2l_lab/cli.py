@@ -1,4 +1,4 @@
-"""The command line `c2l-lab`: corpora, training and benchmarks. Importing this module loads no torch."""
+"""The command line `c2l-lab`: corpora, training and benchmarks. Importing this module does not load torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(corpus_app, name="corpus", help="Build training data from git repositories.")
-app.add_typer(train_app, name="train", help="Train a base model or the hypernetworks.")
+app.add_typer(corpus_app, name="corpus", help="Build training text from git repositories.")
+app.add_typer(train_app, name="train", help="Train tokenizers, base models and hypernetworks.")
 app.add_typer(bench_app, name="bench", help="Run benchmarks of models, adapters and speed.")
 
 
 def main() -> None:
-    """Run a command; an expected error is one line on stderr and exit code 2."""
+    """Run a command. An expected error prints one line on stderr and exits with code 2."""
     try:
         app()
     except C2LError as error:

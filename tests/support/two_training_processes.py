@@ -1,4 +1,4 @@
-"""Run by torchrun in test_torchrun.py: two processes train one run; the second one's clock is far ahead."""
+"""Script for torchrun in test_torchrun.py: two processes train one run, and the clock of the second runs faster."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from c2l_lab.train.devices import Devices
 def main(run: Path, tokenizer: Path, texts: Path) -> None:
     torch.set_num_threads(1)
     if os.environ["RANK"] == "1":
-        plain, begun = time.monotonic, time.monotonic()
-        time.monotonic = lambda: begun + (plain() - begun) * 20
+        real_monotonic, begun = time.monotonic, time.monotonic()
+        time.monotonic = lambda: begun + (real_monotonic() - begun) * 20
     documents = [
         Document(f"{number:016x}", "own/package", path.name, path.read_text("utf-8"))
         for number, path in enumerate(sorted(texts.glob("*.py")))
@@ -29,10 +29,10 @@ def main(run: Path, tokenizer: Path, texts: Path) -> None:
         accumulate=1, rate=1e-2, warmup=4,
     )  # fmt: skip
     trainer = training_loop.Trainer(run, recipe, documents, CodeTokenizer(tokenizer), documents[:2], Devices())
-    leg = training_loop.Leg(
+    session = training_loop.Session(
         minutes=5.0, steps=6, save_minutes=0.001, evaluate_minutes=0.001, compiled=False, tune_rows=4
     )
-    trainer.train(leg)
+    trainer.train(session)
     torch.distributed.destroy_process_group()
 
 

@@ -182,7 +182,7 @@ class Decoder:
         return logits
 
     def _best_slot(self, ids: list[int], kv_key: str) -> tuple[_Slot, int]:
-        """The slot with the longest common prefix and that prefix' length, or an empty slot instead of the oldest."""
+        """The slot with the longest common prefix, and its length; or an empty slot for the least recently used one."""
         best, shared = None, 0
         for number, (key, slot) in self._slots.items():
             if key == kv_key and (common := min(_common_prefix(slot.ids, ids), slot.reusable)) > shared:

@@ -102,27 +102,27 @@ class FolderStore:
         self.lock.require_held()
         epoch = self._epoch
         name = f"gen-{saved.generation:08d}-{time.time_ns():x}"
-        target, aside, pointer = self.root / name, self.root / f".{name}.tmp", self.root / f".{_POINTER}.tmp"
+        target, temporary, pointer = self.root / name, self.root / f".{name}.tmp", self.root / f".{_POINTER}.tmp"
         try:
             disk.make_private(self.root)
-            aside.mkdir(mode=0o700)
+            temporary.mkdir(mode=0o700)
             files = {
                 "state.safetensors": tensors_to({k: t.contiguous() for k, t in state.tensors.items()}),
                 "extra.safetensors": tensors_to({k: t.contiguous() for k, t in extra.items()}),
                 "saved.msgpack": msgspec.msgpack.encode(saved),
             }
             for file, content in files.items():
-                disk.write_durably(aside / file, content)
+                disk.write_durably(temporary / file, content)
             manifest = {
                 "schema": SCHEMA,
                 "sums": {file: disk.checksum(content).hex() for file, content in files.items()},
             }
-            disk.write_durably(aside / "manifest.json", json.dumps(manifest).encode())
-            disk.sync_directory(aside)
+            disk.write_durably(temporary / "manifest.json", json.dumps(manifest).encode())
+            disk.sync_directory(temporary)
             disk.write_durably(pointer, name.encode())
             with self.lock.mutex:  # renames only: no wait for the disk
                 if epoch == self._epoch:
-                    aside.rename(target)
+                    temporary.rename(target)
                     pointer.replace(self.root / _POINTER)
             disk.sync_directory(self.root)
         except OSError as error:
@@ -131,7 +131,7 @@ class FolderStore:
             raise disk.storage_error(self.root, error) from error
         if epoch != self._epoch:
             with contextlib.suppress(StorageError):
-                disk.delete(aside, pointer)
+                disk.delete(temporary, pointer)
             return False
         with contextlib.suppress(StorageError):  # the next save tries again
             disk.delete(*self._obsolete(name))

@@ -75,10 +75,6 @@ class RepoState:
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
-    def clone(self) -> RepoState:
-        """A copy that shares no memory."""
-        return RepoState({name: tensor.clone() for name, tensor in self.tensors.items()})
-
 
 def require_tensors(found: Mapping[str, Tensor], like: Mapping[str, Tensor], rows: Collection[str] = ()) -> None:
     """Raise StateError unless `found` has the names, dtypes and shapes of `like` and all its numbers are finite.

@@ -1,4 +1,4 @@
-"""The forward pass of small models: the C kernel and its Python binding, int8 weights, attention, hardware choice.
+"""The forward pass of Llama-shaped models: fused and int8 weights, attention, the C kernel, CUDA graphs, hardware.
 
-Arithmetic on given weights only. Tokenizers and model files belong in `lm`, adapters in `adapter`.
+Code here computes on given weights only. Tokenizers and model files belong in `lm`, adapters in `adapter`.
 """

@@ -322,10 +322,6 @@ static PyMethodDef methods[] = {
     {"mix_knn", py_mix_knn, METH_VARARGS,
      "mix_knn(ids, last, places, keys, basis, count, width, inner, vocabulary, gate, hidden, tails, logits, rows): mix the kNN "
      "memory into logits, in place."},
-    {"use", py_select_lanes, METH_VARARGS, ""},
-    {"map", py_final_map, METH_VARARGS, ""},
-    {"best", py_argmax, METH_VARARGS, ""},
-    {"recall", py_mix_knn, METH_VARARGS, ""},
     {NULL, NULL, 0, NULL},
 };
 

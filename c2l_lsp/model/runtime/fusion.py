@@ -94,13 +94,13 @@ def fuse_projections(lm: Any) -> Weights:  # noqa: ANN401 - any model `unsupport
     )
 
 
-def merge_lora(lm: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse`
+def merge_lora(lm: Any, head_dim: int, pairs: Mapping[str, LoraPair]) -> dict[int, Layer]:  # noqa: ANN401 - as in `fuse_projections`
     """The layers that have pairs, by index, with W + s·B A in place of the model's W."""
     by_layer = pairs_by_layer(lm, pairs)
     return {index: _layer(lm.base_model.layers[index], head_dim, own) for index, own in by_layer.items()}
 
 
-def pairs_by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, LoraPair]]:  # noqa: ANN401 - as in `fuse`
+def pairs_by_layer(lm: Any, pairs: Mapping[str, LoraPair]) -> dict[int, dict[str, LoraPair]]:  # noqa: ANN401 - as in `fuse_projections`
     """The pairs by layer index and path inside the layer (one of PROJECTIONS)."""
     root = next(name for name, module in lm.named_modules() if module is lm.base_model)
     by_layer: dict[int, dict[str, LoraPair]] = {}

@@ -56,7 +56,7 @@ def read_text(root: Path, path: str, limit: int) -> FileText | Refusal:
 
 
 def check_bytes(data: bytes, mtime_ns: int) -> FileText | Refusal:
-    """Apply the content rules to the bytes of a file."""
+    """Return the decoded file if its bytes pass the content rules, or the reason why it is refused."""
     found = content.check_content(data)
     if isinstance(found, Refusal):
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from hashlib import sha1
 
@@ -17,38 +16,29 @@ _ESCAPES = {byte: rb"\%03o" % byte for byte in (*range(0x20), *range(0x7F, 0x100
 }  # fmt: skip
 
 
-def unified_diff(old_text: str | None, new_text: str | None, path: str, old_path: str | None = None) -> str:
+def unified_diff(old_text: str | None, new_text: str | None, path: str) -> str:
     """Return the diff from `old_text` to `new_text`, "" if nothing changed. The text of a missing file is None.
 
-    For a rename, `old_path` differs from `path`. File modes are 100644, and object names have seven digits.
+    File modes are 100644, and object names have seven digits.
     """
-    old_path = path if old_path is None else old_path
     old = None if old_text is None else old_text.encode("utf-8", "surrogatepass")
     new = None if new_text is None else new_text.encode("utf-8", "surrogatepass")
-    if old == new and old_path == path:
+    if old == new:
         return ""
-    parts = [
-        b"diff --git %b %b\n" % (_quote(b"a/", old_path), _quote(b"b/", path)),
-        *_header(old, new, old_path, path),
-    ]
-    if old != new and (old or new):
-        parts.append(b"--- %b\n" % (b"/dev/null" if old is None else _file_name(b"a/", old_path)))
+    parts = [b"diff --git %b %b\n" % (_quote(b"a/", path), _quote(b"b/", path)), _header(old, new)]
+    if old or new:
+        parts.append(b"--- %b\n" % (b"/dev/null" if old is None else _file_name(b"a/", path)))
         parts.append(b"+++ %b\n" % (b"/dev/null" if new is None else _file_name(b"b/", path)))
         parts += _hunks(_lines(old or b""), _lines(new or b""))
     return b"".join(parts).decode("utf-8", "replace")
 
 
-def _header(old: bytes | None, new: bytes | None, old_path: str, path: str) -> Iterator[bytes]:
+def _header(old: bytes | None, new: bytes | None) -> bytes:
     if old is None:
-        yield b"new file mode 100644\nindex 0000000..%b\n" % _object_name(new or b"")
-    elif new is None:
-        yield b"deleted file mode 100644\nindex %b..0000000\n" % _object_name(old)
-    else:
-        if old_path != path:
-            yield b"similarity index %d%%\n" % _similarity(old, new)
-            yield b"rename from %b\nrename to %b\n" % (_quote(b"", old_path), _quote(b"", path))
-        if old != new:
-            yield b"index %b..%b 100644\n" % (_object_name(old), _object_name(new))
+        return b"new file mode 100644\nindex 0000000..%b\n" % _object_name(new or b"")
+    if new is None:
+        return b"deleted file mode 100644\nindex %b..0000000\n" % _object_name(old)
+    return b"index %b..%b 100644\n" % (_object_name(old), _object_name(new))
 
 
 def _object_name(data: bytes) -> bytes:
@@ -63,21 +53,8 @@ def _quote(prefix: bytes, path: str) -> bytes:
 
 def _file_name(prefix: bytes, path: str) -> bytes:
     name = _quote(prefix, path)
-    return (
-        name + b"\t" if b" " in name and not name.startswith(b'"') else name
-    )  # the tab marks the end of the name for patch(1)
-
-
-def _similarity(old: bytes, new: bytes) -> int:
-    """Return git's similarity index: the percentage of the larger file in lines (or 64-byte parts) that both share."""
-    shared = _line_parts(old) & _line_parts(new)
-    copied = sum(len(part) * n for part, n in shared.items())
-    return 100 if old == new else copied * 60000 // max(len(old), len(new), 1) * 100 // 60000
-
-
-def _line_parts(data: bytes) -> Counter[bytes]:
-    lines = data.replace(b"\r\n", b"\n").splitlines(keepends=True) if b"\r\n" in data else _lines(data)
-    return Counter(line[i : i + 64] for line in lines for i in range(0, len(line), 64))
+    ends_with_tab = b" " in name and not name.startswith(b'"')  # the tab marks the end of the name for patch(1)
+    return name + b"\t" if ends_with_tab else name
 
 
 def _lines(data: bytes) -> list[bytes]:
@@ -146,7 +123,7 @@ def _heading(lines: Sequence[bytes], start: int, stop: int) -> bytes:
     for i in range(start, stop, -1):
         line = lines[i]
         if line[:1].isalpha() or line[:1] in (b"_", b"$"):
-            text = line[:_MAX_HEADING].decode("utf-8", "ignore").encode()  # drop a character that was cut in half
+            text = line[:_MAX_HEADING].decode("utf-8", "ignore").encode()  # drops a character cut in half
             return text.rstrip(b" \t\n\v\f\r")
     return b""
 

@@ -1,4 +1,4 @@
-"""Merging single hints into batches. A batch is due after a quiet time, or after a maximum delay of its first hint."""
+"""Merging single hints into batches, so that one scan handles many changes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ MAX_PATHS = 10_000
 
 
 class Coalescer:
-    """Collects hints until none came for `quiet_s`, or for `max_delay_s` since the first one. Thread-safe.
+    """Collects hints into a batch. Thread-safe.
 
-    A hint is a set of paths, or None for the whole folder.
+    A batch is due when no hint came for `quiet_s` seconds, at the latest `max_delay_s` seconds after its first hint. A
+    hint is a set of paths, or None for the whole folder.
     """
 
     def __init__(self, quiet_s: float, max_delay_s: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -37,12 +37,14 @@ from c2l_lsp.repo.git import git_directory
 from c2l_lsp.repo.watching.mounts import is_remote
 
 POLL_S = 5.0
+"""Default interval of polling."""
+
 _EVENT_TYPES: list[type[FileSystemEvent]] = [
     DirCreatedEvent, DirDeletedEvent, DirMovedEvent, DirAttribEvent, FileAttribEvent,
     FileCreatedEvent, FileClosedEvent, FileModifiedEvent, FileDeletedEvent, FileMovedEvent,
 ]  # fmt: skip
 _LIMIT_ERRORS = {errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOSYS}
-_REBUILD_DELAY_S = 1.0
+_REBUILD_DELAY_S = 1.0  # from a rule change to new watches
 
 
 class Watcher:

@@ -17,7 +17,7 @@ export function statusPage(view: View, status: Status | undefined, context: Page
   return [
     "# C2L status",
     "",
-    `**${display.text.replace(/^C2L ?/, "") || "ready"}** – ${display.sentence}`,
+    display.sentence,
     "",
     "| | |",
     "|---|---|",

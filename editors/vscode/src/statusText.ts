@@ -114,7 +114,7 @@ function facts(view: View): [string, string][] {
     add("Note", adapter.message);
   }
   const latency = statistics?.latencyMs ?? status?.latencyMs;
-  if (latency && latency.p50 > 0) add("Latency", `${ms(latency.p50)} median, ${ms(latency.p95)} 95th percentile`);
+  if (latency && latency.p50 > 0) add("Latency", `median ${ms(latency.p50)}, 95th percentile ${ms(latency.p95)}`);
   if (statistics?.enabled) add("Accepted", acceptance(statistics));
   add("Server", view.serverVersion);
   if (!view.trusted) add("Workspace", "not trusted: not indexed, and cannot choose the server");

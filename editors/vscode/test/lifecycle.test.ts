@@ -3,12 +3,12 @@ import { test } from "node:test";
 import { findServer, type Launch, type ServerSources, pythonOf } from "../src/discovery";
 import { parse } from "../src/diskUse";
 import { setUp, SetUpError, type SetUpTask } from "../src/environment";
-import type { Memento } from "../src/history";
 import { MissingServerPrompt } from "../src/missingServer";
 import { fixesFor, isShown, levelOf, OpenMessages } from "../src/problems";
 import { CrashBudget, CoalescedJob } from "../src/restarts";
 import { Switches } from "../src/switches";
 import { invalidServerSetting } from "../src/invalidServer";
+import { memento } from "./memento";
 import problems from "./problems.json"; // written by tests/editors/vscode/test_problems.py
 
 function sources(change: Partial<ServerSources>): ServerSources {
@@ -173,17 +173,6 @@ test("each problem has the button that fixes it", () => {
   assert.deepEqual(fixesFor(problems["wrong in the user's file"])[0]?.args, [problems["wrong in the user's file"].file]);
   assert.deepEqual([levelOf(problems["no such model"]), levelOf(problems["disk full"])], ["error", "warning"]);
 });
-
-function memento(): Memento {
-  const stored: Record<string, unknown> = {};
-  return {
-    get: <T>(key: string) => stored[key] as T | undefined,
-    update: (key, value) => {
-      stored[key] = structuredClone(value);
-      return Promise.resolve();
-    },
-  };
-}
 
 test("switches are persisted, and a snooze expires", () => {
   const keep = memento();

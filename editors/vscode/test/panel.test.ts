@@ -1,25 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Generations, type Memento } from "../src/history";
+import { Generations } from "../src/history";
 import { ago, type PanelInput, panelData } from "../src/panelModel";
 import type { AdapterChange, AdapterInfo, Counts, StatisticsReport } from "../src/protocol";
 import { acceptance, statisticsPage, thisWeek, weekLine, weekOf } from "../src/statistics";
+import { memento } from "./memento";
 
 const ADAPTER = {
   folder: "/f", generation: 1, pendingFiles: 0, updatedAt: 1, enabled: true, kind: "memory", state: "ready", files: 9, scale: 1, message: "", deep: "",
 };
 const NOW = new Date(2026, 10, 22, 12, 0);
-
-function memento(): Memento {
-  const stored: Record<string, unknown> = {};
-  return {
-    get: <T>(key: string) => stored[key] as T | undefined,
-    update: (key, value) => {
-      stored[key] = structuredClone(value);
-      return Promise.resolve();
-    },
-  };
-}
 
 function change(generation: number, trigger = "diff"): AdapterChange {
   return { folder: "/f", generation, trigger, changedFiles: 2, ms: { embed: 3, update: 4 }, adapter: { ...ADAPTER, generation }, paths: ["a.py", "b.py"], moved: 0.25 };

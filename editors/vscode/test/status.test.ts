@@ -69,7 +69,7 @@ test("the tooltip lists model, adapter and latency", () => {
   const facts = Object.fromEntries(statusDisplay(view()).facts);
   assert.equal(facts["Model"], "c2l-nano on cpu");
   assert.equal(facts["Adapter"], "generation 3 (memory)");
-  assert.equal(facts["Latency"], "12 ms median, 40 ms 95th percentile");
+  assert.equal(facts["Latency"], "median 12 ms, 95th percentile 40 ms");
 });
 
 test("the menu lists the entries that apply to the state", () => {

@@ -1,4 +1,4 @@
-"""Benchmarks: what is measured, on what, against which methods, and how it is reported.
+"""Benchmarks: data, methods, baselines, metrics and reports.
 
 Each folder is one benchmark or a part that several share. Tests of correctness belong in `tests`, not here.
 """

@@ -58,9 +58,10 @@ def show(rows: Sequence[Row], title: str) -> None:
     for column in table.columns:
         column.no_wrap = True
     for item in sorted(rows, key=lambda r: r.holds is False):
-        spread = "" if item.low is None or item.high is None else f"[{item.low:+.4f}, {item.high:+.4f}]"
+        spread = "" if item.low is None or item.high is None else f"[{item.low:.4f}, {item.high:.4f}]"
         style = "red" if item.holds is False else None
-        table.add_row(item.name, item.method, f"{item.value:+.4f}", spread, item.unit, item.bar or "", style=style)
+        value = f"{item.value:,.0f}" if float(item.value).is_integer() else f"{item.value:.4f}"
+        table.add_row(item.name, item.method, value, spread, item.unit, item.bar or "", style=style)
     console = Console()
     console.width = max(console.width, 0 if console.is_terminal else 180)  # a log has no width
     console.print(table)

@@ -79,9 +79,9 @@ class EngineProcess(PipedProcess):
         with contextlib.suppress(EngineError, OSError, ValueError):
             while (found := wire.read(cast(BinaryIO, stream))) is not None:
                 now = time.monotonic()
-                with self.news:
+                with self._updated:
                     if isinstance(found, wire.Reply):
                         self.replies[found.id] = (now, found)
                     elif isinstance(found, wire.Event):
                         self.events.append((now, found))
-                    self.news.notify_all()
+                    self._updated.notify_all()

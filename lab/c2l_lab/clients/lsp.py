@@ -239,14 +239,14 @@ class LanguageClient(PipedProcess):
         method = message.get("method")
         if method is not None and "id" in message:
             self._answer(message)
-        with self.news:
+        with self._updated:
             if method is None:
                 self.replies.setdefault(message.get("id"), []).append(message)
             else:
                 self.received.append(message)
                 if method in self._lists:
                     self._lists[method].append(message["params"])
-            self.news.notify_all()
+            self._updated.notify_all()
         if method is not None:
             self._on_message(method, message.get("params"))
 

@@ -37,7 +37,7 @@ class PipedProcess:
         cwd: Path | None = None,
     ) -> None:
         self.log = log
-        self.news = threading.Condition()
+        self._updated = threading.Condition()
         """Notified after every message and at the end of the output."""
         self.ended = threading.Event()
         """Set when the child has closed its stdout and everything in it has been read."""
@@ -72,13 +72,13 @@ class PipedProcess:
         deadline = time.monotonic() + timeout
         while True:
             ended = self.ended.is_set()
-            with self.news:
+            with self._updated:
                 if holds():
                     return True
                 left = deadline - time.monotonic()
                 if ended or left <= 0:
                     return False
-                self.news.wait(min(left, _POLL_S))
+                self._updated.wait(min(left, _POLL_S))
 
     def until(self, holds: Callable[[], object], timeout: float | None = None, what: str = "expected event") -> None:
         """Wait until `holds()` is true. TimeoutError, which names `what` was expected, if it does not become so."""
@@ -126,8 +126,8 @@ class PipedProcess:
             self._read(_pipe(self.process.stdout))
         finally:
             self.ended.set()
-            with self.news:
-                self.news.notify_all()
+            with self._updated:
+                self._updated.notify_all()
 
     def _read(self, stream: IO[bytes]) -> None:
         raise NotImplementedError

@@ -92,13 +92,13 @@ def corpus_stats(folder: Annotated[Path, typer.Argument(help="A built corpus.")]
 
     made = corpus.read_manifest(folder)
     skips: Counter[str] = Counter()
-    for about in made["repositories"]:
-        skips.update(about["skips"])
+    for repository in made["repositories"]:
+        skips.update(repository["skips"])
     table = Table("what", "count", title=str(folder.name))
     table.add_row("repositories", str(len(made["repositories"])))
     table.add_row("files", str(made["files"]))
     table.add_row("MB of text", f"{made['bytes'] / 1e6:.1f}")
-    for name, count in Counter(about["licence"] for about in made["repositories"]).most_common():
+    for name, count in Counter(repository["licence"] for repository in made["repositories"]).most_common():
         table.add_row(f"licence {name}", str(count))
     for reason, count in skips.most_common():
         table.add_row(f"files skipped: {reason}", str(count))

@@ -76,7 +76,7 @@ class CommitRecord:
 class Stream:
     """The commits of one repository, oldest first. Every iteration starts from the beginning."""
 
-    about: Repository
+    repository: Repository
     file: Path
 
     def __iter__(self) -> Iterator[CommitRecord]:
@@ -92,18 +92,18 @@ class Stream:
                 FileChange(old_path, path, texts[old] if old else None, texts[new] if new else None)
                 for old_path, path, old, new in commit["changes"]
             )
-            yield CommitRecord(self.about.name, commit["sha"], commit["time"], index, changes)
+            yield CommitRecord(self.repository.name, commit["sha"], commit["time"], index, changes)
             tree.apply(commit["changes"])
             texts = {identity: text for identity, text in texts.items() if identity in tree}
             index += 1
-        if index != self.about.commits:
+        if index != self.repository.commits:
             raise CorpusError(f"{self.file} is damaged. Delete it and build the commit streams again.")
 
 
 def streams(out: Path) -> Iterator[Stream]:
     """Yield the commit streams in `out`, in list order. Raises CorpusError if there are none."""
-    for about in read_manifest(out)["repositories"]:
-        found = Repository(**about)
+    for repository in read_manifest(out)["repositories"]:
+        found = Repository(**repository)
         yield Stream(found, _file_of(found.name, out))
 
 
@@ -145,41 +145,43 @@ def build(
     skipped = {name: done[name].skipped for name in names if done[name].skipped}
     if not used:
         raise CorpusError(f"None of the {len(names)} listed repositories has a usable history: {skipped}.")
-    manifest = {"rules": _RULES, "repositories": [asdict(about) for about in used], "skipped": skipped}
+    manifest = {"rules": _RULES, "repositories": [asdict(repository) for repository in used], "skipped": skipped}
     _write_json(out / "commits.json", manifest)
     return manifest
 
 
 def read_repository(name: str, mirror: Path, out: Path, most_commits: int, most_bytes: int) -> Repository:
     """Write the stream of one repository, unless it is up to date. A problem is reported in `skipped`."""
-    about = Repository(name)
+    repository = Repository(name)
     target = _file_of(name, out)
     try:
         folder = locate_repository(name, mirror)
-        about.commit = git_history.head_commit(folder) or ""
-        if not about.commit:
+        repository.commit = git_history.head_commit(folder) or ""
+        if not repository.commit:
             raise SourceProblem("no commits")
-        stamp = [_RULES, about.commit, most_commits, most_bytes]
+        stamp = [_RULES, repository.commit, most_commits, most_bytes]
         found = _load_finished(target, stamp)
         if found is not None:
             return found
-        about.licence = licence_of(folder, git_history.tree(folder, about.commit))
-        if about.licence not in licence.PERMISSIVE:
-            raise SourceProblem("no licence found" if about.licence == "unknown" else f"licence {about.licence}")
-        _write_stream(folder, about, target, most_commits, most_bytes)
-        if about.commits < 2:
+        repository.licence = licence_of(folder, git_history.tree(folder, repository.commit))
+        if repository.licence not in licence.PERMISSIVE:
+            raise SourceProblem(
+                "no licence found" if repository.licence == "unknown" else f"licence {repository.licence}"
+            )
+        _write_stream(folder, repository, target, most_commits, most_bytes)
+        if repository.commits < 2:
             target.unlink(missing_ok=True)
             raise SourceProblem("fewer than two commits of Python")
-        _write_json(target.with_name(file_stem(name) + ".json"), {"stamp": stamp, "about": asdict(about)})
+        _write_json(target.with_name(file_stem(name) + ".json"), {"stamp": stamp, "about": asdict(repository)})
     except SourceProblem as problem:
-        about.skipped = str(problem)
+        repository.skipped = str(problem)
     except GitError:
-        about.skipped = "broken git folder"
-    return about
+        repository.skipped = "broken git folder"
+    return repository
 
 
-def _write_stream(folder: Path, about: Repository, target: Path, most_commits: int, most_bytes: int) -> None:
-    temporary = target.with_name(target.name + ".temporary")
+def _write_stream(folder: Path, repository: Repository, target: Path, most_commits: int, most_bytes: int) -> None:
+    temporary = target.with_name(target.name + ".part")
     parameters = zstandard.ZstdCompressionParameters.from_level(9, window_log=_WINDOW_LOG, enable_ldm=True)
     try:
         with (
@@ -189,8 +191,8 @@ def _write_stream(folder: Path, about: Repository, target: Path, most_commits: i
             counts = StreamCounts()
             for line in stream_lines(folder, counts, most_commits, most_bytes):
                 file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        about.commits, about.changes, about.bytes = counts.commits, counts.changes, counts.bytes
-        about.skips = dict(sorted(counts.skips.items()))
+        repository.commits, repository.changes, repository.bytes = counts.commits, counts.changes, counts.bytes
+        repository.skips = dict(sorted(counts.skips.items()))
         temporary.replace(target)
     except OSError as error:
         raise write_error(target, error) from error

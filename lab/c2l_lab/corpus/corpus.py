@@ -77,11 +77,11 @@ def _licence_of(git: GitRepository, blobs: Sequence[Blob]) -> str:
     return licence.detect({blob.path: raw.decode("utf-8", "replace") for blob, raw in git.read(stating[:20])})
 
 
-def _git_files(name: str, mirror: Path, about: Repository) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+def _git_files(name: str, mirror: Path, repository: Repository) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     git = GitRepository(git_folder(name, mirror))
-    about.commit = git.commit()
-    blobs = git.blobs(about.commit)
-    about.licence = _require_permissive(_licence_of(git, blobs))
+    repository.commit = git.commit()
+    blobs = git.blobs(repository.commit)
+    repository.licence = _require_permissive(_licence_of(git, blobs))
     python = [blob for blob in blobs if blob.path.endswith(".py")]
     small = [blob for blob in python if filters.skip_reason_by_path(blob.path, blob.size) is None]
     content = {blob.path: raw for blob, raw in git.read(small)}
@@ -89,8 +89,8 @@ def _git_files(name: str, mirror: Path, about: Repository) -> Iterator[tuple[str
         yield blob.path, blob.size, lambda path=blob.path: content.get(path, b"")  # type: ignore[misc]
 
 
-def _library_files(about: Repository) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    about.licence, about.commit = "PSF-2.0", f"installed {sysconfig.get_python_version()}"
+def _library_files(repository: Repository) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    repository.licence, repository.commit = "PSF-2.0", f"installed {sysconfig.get_python_version()}"
     return installed.standard_library_files(Path(sysconfig.get_path("stdlib")))
 
 
@@ -101,9 +101,12 @@ def _require_permissive(found: str) -> str:
 
 
 def _distribution_files(
-    distribution: Distribution, about: Repository
+    distribution: Distribution, repository: Repository
 ) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
-    about.commit, about.licence = distribution.version, _require_permissive(installed.licence_of(distribution))
+    repository.commit, repository.licence = (
+        distribution.version,
+        _require_permissive(installed.licence_of(distribution)),
+    )
     yield from installed.distribution_files(distribution, installed.SHARE)
 
 
@@ -130,7 +133,7 @@ def read_repository(
     unless its owner is on a list in `disjoint_from`. A repository that cannot be read is reported in `skipped`.
     Raises CorpusError if the disk is full.
     """
-    about = Repository(name)
+    repository = Repository(name)
     target = _file_of(name, out)
     try:
         fingerprint = _fingerprint_of(name, mirror, distribution, disjoint_from)
@@ -139,9 +142,9 @@ def read_repository(
             if head["stamp"] == fingerprint:
                 return Repository(**head["about"])
         if distribution is not None:
-            files = _distribution_files(distribution, about)
+            files = _distribution_files(distribution, repository)
         else:
-            files = _library_files(about) if name == STANDARD_LIBRARY else _git_files(name, mirror, about)
+            files = _library_files(repository) if name == STANDARD_LIBRARY else _git_files(name, mirror, repository)
         records: list[dict[str, Any]] = []
         skips: Counter[str] = Counter()
         for path, size, read in files:
@@ -154,11 +157,15 @@ def read_repository(
             digest = hashlib.sha256(text.encode()).hexdigest()[:16]
             records.append({"id": digest, "repo": name, "path": path, "text": text, "sig": signature(text).tobytes()})
     except SourceProblem as problem:
-        about.skipped = str(problem)
-        return about
-    about.files, about.bytes, about.skips = len(records), sum(len(r["text"].encode()) for r in records), dict(skips)
-    write_file(target, _pack([{"stamp": fingerprint, "about": asdict(about)}, *records]))
-    return about
+        repository.skipped = str(problem)
+        return repository
+    repository.files, repository.bytes, repository.skips = (
+        len(records),
+        sum(len(r["text"].encode()) for r in records),
+        dict(skips),
+    )
+    write_file(target, _pack([{"stamp": fingerprint, "about": asdict(repository)}, *records]))
+    return repository
 
 
 def _read_repositories(
@@ -174,8 +181,8 @@ def _read_repositories(
     with ProcessPoolExecutor(workers) as pool:
         futures = [pool.submit(read_repository, name, mirror, out, found.get(name), disjoint_from) for name in names]
         for future in as_completed(futures):
-            about = future.result()
-            done[about.name] = about
+            repository = future.result()
+            done[repository.name] = repository
             progress(len(done), len(names))
     return done
 
@@ -195,19 +202,19 @@ def _deduplicate(
         for name in read_manifest(other)["read"]:
             for record in _records(name, other):
                 index.is_duplicate(record["id"], np.frombuffer(record["sig"], np.uint32))
-    for about in done:
-        about.files = about.bytes = 0
-        skips = Counter(about.skips)
-        for record in sorted(_records(about.name, out), key=lambda r: str(r["id"])):
+    for repository in done:
+        repository.files = repository.bytes = 0
+        skips = Counter(repository.skips)
+        for record in sorted(_records(repository.name, out), key=lambda r: str(r["id"])):
             size = len(record["text"].encode())
-            if about.bytes + size > max_bytes:
+            if repository.bytes + size > max_bytes:
                 skips["over one repository's share"] += 1
             elif index.is_duplicate(record["id"], np.frombuffer(record["sig"], np.uint32)):
                 skips["near-duplicate"] += 1
             else:
-                about.files, about.bytes = about.files + 1, about.bytes + size
+                repository.files, repository.bytes = repository.files + 1, repository.bytes + size
                 yield {key: record[key] for key in ("id", "repo", "path", "text")}
-        about.skips = dict(skips)
+        repository.skips = dict(skips)
 
 
 def _write_shards(records: Iterator[dict[str, Any]], out: Path) -> list[str]:
@@ -275,11 +282,11 @@ def build(
         reason = skipped or "all files were filtered out"
         raise CorpusError(f"None of the {len(names)} listed repositories has a usable file: {reason}.")
     manifest = {
-        "repositories": [asdict(about) for about in used if about.files],
+        "repositories": [asdict(repository) for repository in used if repository.files],
         "skipped": skipped,
-        "read": [about.name for about in used],
-        "files": sum(about.files for about in used),
-        "bytes": sum(about.bytes for about in used),
+        "read": [repository.name for repository in used],
+        "files": sum(repository.files for repository in used),
+        "bytes": sum(repository.bytes for repository in used),
         "shards": shards,
         "rules": _RULES,
     }

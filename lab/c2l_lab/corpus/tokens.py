@@ -55,8 +55,8 @@ def tokenise(
         data = zstandard.ZstdCompressor(level=6).compress(b"".join(map(msgpack.packb, records)))
         shards.append(f"tokens-{len(shards):05d}-{hashlib.sha256(data).hexdigest()[:8]}.zst")
         write_file(corpus / shards[-1], data)
-    for about in manifest["repositories"]:
-        about["tokens"] = counts[about["name"]]
+    for repository in manifest["repositories"]:
+        repository["tokens"] = counts[repository["name"]]
     manifest["tokens"] = {"tokenizer": tokenizer_digest(tokenizer), "count": sum(counts.values()), "shards": shards}
     write_file(corpus / "manifest.json", json.dumps(manifest, indent=1).encode())
     for old in set(corpus.glob("tokens-*.zst")) - {corpus / name for name in shards}:
@@ -66,10 +66,10 @@ def tokenise(
 
 def streams(corpus: Path, tokenizer: CodeTokenizer) -> Iterator[tuple[str, NDArray[np.uint16]]]:
     """Yield (repository, token ids) of every file, in shard order. Raises CorpusError without files of `tokenizer`."""
-    about = read_manifest(corpus).get("tokens") or {}
-    if about.get("tokenizer") != tokenizer_digest(tokenizer):
+    token_files = read_manifest(corpus).get("tokens") or {}
+    if token_files.get("tokenizer") != tokenizer_digest(tokenizer):
         raise CorpusError(f"{corpus} has no token files of this tokenizer: run `c2l-lab corpus tokens` first.")
-    for shard in about["shards"]:
+    for shard in token_files["shards"]:
         with (corpus / shard).open("rb") as stream, zstandard.ZstdDecompressor().stream_reader(stream) as reader:
             for record in msgpack.Unpacker(reader, max_buffer_size=1 << 30):
                 yield record["repo"], np.frombuffer(record["ids"], "<u2")

@@ -1,1 +1,4 @@
-"""From repositories to weights: corpus, examples, objective, loop. Runs without pygls installed."""
+"""Training: tokenizers, base models, hypernetworks and priors.
+
+Building the text belongs in `corpus`; scoring finished models belongs in `benchmarks`.
+"""

@@ -1,4 +1,4 @@
-"""The commands `c2l-lsp train …`. Importing this module loads no torch."""
+"""The commands `c2l-lab train …`. Importing this module does not load torch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import typer
 
 from c2l_lab.train.hypernet.cli import train_hypernet
 
-train_app = typer.Typer(help="Train a tokenizer and a base model on a built corpus.")
+train_app = typer.Typer(help="Train tokenizers, base models and hypernetworks on a built corpus.")
 
-Out = Annotated[Path, typer.Option("--out", help="Folder that receives the result.")]
+Out = Annotated[Path, typer.Option("--out", help="Output folder.")]
 
 
 @train_app.command("tokenizer")
 def train_tokenizer_command(
     corpus_folder: Annotated[Path, typer.Option("--corpus", help="A built corpus.")],
     out: Out,
-    vocabulary: Annotated[int, typer.Option(min=512, help="Entries, special tokens included.")] = 8192,
-    megabytes: Annotated[float, typer.Option(min=0.01, help="Text to learn from; files are drawn evenly.")] = 30.0,
-    measure: Annotated[Path | None, typer.Option(help="A corpus to measure bytes per token on.")] = None,
+    vocabulary: Annotated[int, typer.Option(min=512, help="Vocabulary size, with special tokens.")] = 8192,
+    megabytes: Annotated[
+        float, typer.Option(min=0.01, help="Amount of training text in MB; files are sampled evenly.")
+    ] = 30.0,
+    measure: Annotated[Path | None, typer.Option(help="A built corpus on which to measure bytes per token.")] = None,
 ) -> None:
-    """Learn a byte-level BPE that keeps indentation and line ends whole."""
+    """Train a byte-level BPE tokenizer in which line ends with indentation are single tokens."""
     from c2l_lab.corpus import corpus, tokenizer
 
     texts = [document.text for document in corpus.documents(corpus_folder)]
@@ -37,32 +39,36 @@ def train_tokenizer_command(
 
 @train_app.command("base")
 def train_base(
-    corpus_folder: Annotated[Path, typer.Option("--corpus", help="A built corpus to learn from.")],
+    corpus_folder: Annotated[Path, typer.Option("--corpus", help="A built corpus to train on.")],
     tokenizer_folder: Annotated[Path, typer.Option("--tokenizer", help="Folder of a trained tokenizer.")],
     out: Out,
-    tune: Annotated[Path | None, typer.Option(help="A built corpus to measure on.")] = None,
-    size: Annotated[str, typer.Option(help="nano or small.")] = "nano",
-    weights: Annotated[Path | None, typer.Option(help="An exported model to begin with, instead of nothing.")] = None,
-    minutes: Annotated[float, typer.Option(help="Stop after so long; the next call goes on.")] = 9.0,
-    steps: Annotated[int | None, typer.Option(help="Stop after so many steps.")] = None,
-    tokens: Annotated[float | None, typer.Option(help="Stop before the decay at so many million tokens.")] = None,
-    decay_steps: Annotated[int, typer.Option(help="Last leg: the rate falls to nothing in so many steps.")] = 0,
-    rate: Annotated[float, typer.Option(help="Learning rate.")] = 3e-3,
-    optimiser: Annotated[str, typer.Option(help="muon or adamw, for the layers' matrices.")] = "muon",
-    length: Annotated[int, typer.Option(help="Tokens of a row.")] = 512,
-    rows: Annotated[int, typer.Option(help="Rows of one pass.")] = 8,
-    accumulate: Annotated[int, typer.Option(help="Passes of one step.")] = 2,
-    warmup: Annotated[int, typer.Option(help="Steps of warm-up.")] = 100,
-    ema: Annotated[float, typer.Option(help="Also keep averaged weights with this decay; 0 = none.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and holes.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 = what torch chooses.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that cut and pack text; 0 = none of their own.")] = 0,
-    peak: Annotated[float, typer.Option(help="TFLOP/s of the machine in bf16, for the reported share.")] = 0.8,
-    rest_of_line: Annotated[int, typer.Option(help="Lines to complete at the end of the leg.")] = 0,
+    tune: Annotated[Path | None, typer.Option(help="A built corpus for validation.")] = None,
+    size: Annotated[str, typer.Option(help="Model size: nano or small.")] = "nano",
+    weights: Annotated[Path | None, typer.Option(help="An exported model whose weights to start from.")] = None,
+    minutes: Annotated[float, typer.Option(help="Stop after this many minutes; the next call resumes.")] = 9.0,
+    steps: Annotated[int | None, typer.Option(help="Stop after this many steps.")] = None,
+    tokens: Annotated[float | None, typer.Option(help="Stop the plateau at this many million tokens.")] = None,
+    decay_steps: Annotated[
+        int, typer.Option(help="Decay the learning rate to zero over this many steps, then stop.")
+    ] = 0,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    optimiser: Annotated[str, typer.Option(help="Optimiser of the layers' matrices: muon or adamw.")] = "muon",
+    length: Annotated[int, typer.Option(help="Row length in tokens.")] = 512,
+    rows: Annotated[int, typer.Option(help="Rows per forward pass.")] = 8,
+    accumulate: Annotated[int, typer.Option(help="Forward passes per step (gradient accumulation).")] = 2,
+    warmup: Annotated[int, typer.Option(help="Warm-up steps.")] = 100,
+    ema: Annotated[float, typer.Option(help="Decay per step of averaged weights (EMA); 0 = none.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Random seed of weights, data order and FIM spans.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 = torch's default.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that tokenise and pack text; 0 = in the training process.")
+    ] = 0,
+    peak: Annotated[float, typer.Option(help="Peak TFLOP/s of the machine in bf16, to report utilisation.")] = 0.8,
+    rest_of_line: Annotated[int, typer.Option(help="Number of rest-of-line completions to evaluate at the end.")] = 0,
     compiled: Annotated[bool, typer.Option(help="Use torch.compile.")] = True,
-    evaluate_minutes: Annotated[float, typer.Option(help="Time between measurements.")] = 5.0,
+    evaluate_minutes: Annotated[float, typer.Option(help="Minutes between evaluations.")] = 5.0,
 ) -> None:
-    """Train the base code LM, or go on training it: the same command again continues from the newest checkpoint."""
+    """Train the base language model. The same command resumes from the newest checkpoint."""
     import json
 
     import torch
@@ -73,7 +79,7 @@ def train_base(
     from c2l_lsp.errors import TrainingError
 
     if size not in architecture.SHAPES:
-        raise TrainingError(f"There is no size {size}: choose one of {', '.join(architecture.SHAPES)}.")
+        raise TrainingError(f"There is no model size {size}. Choose one of {', '.join(architecture.SHAPES)}.")
     if threads:
         torch.set_num_threads(threads)
     made = CodeTokenizer(tokenizer_folder)
@@ -93,7 +99,7 @@ def train_base(
         start=warm_start.load(weights, made) if weights else None,
         workers=(workers, tokenizer_folder) if workers else None,
     )  # fmt: skip
-    leg = training_loop.Leg(
+    session = training_loop.Session(
         minutes=minutes,
         steps=steps,
         tokens=None if tokens is None else int(tokens * 1e6),
@@ -103,18 +109,18 @@ def train_base(
         compiled=compiled,
         evaluate_minutes=evaluate_minutes,
     )
-    trainer.train(leg, lambda line: typer.echo(json.dumps(line), err=True))
+    trainer.train(session, lambda line: typer.echo(json.dumps(line), err=True))
 
 
 @train_app.command("export")
 def train_export(
     run: Annotated[Path, typer.Option("--run", help="Folder of a training run.")],
     tokenizer_folder: Annotated[Path, typer.Option("--tokenizer", help="Folder of its tokenizer.")],
-    corpus_folder: Annotated[Path, typer.Option("--corpus", help="The corpus it learned from.")],
+    corpus_folder: Annotated[Path, typer.Option("--corpus", help="The corpus it was trained on.")],
     out: Out,
-    averaged: Annotated[bool, typer.Option(help="Take the averaged weights.")] = False,
+    averaged: Annotated[bool, typer.Option(help="Export the averaged weights (EMA).")] = False,
 ) -> None:
-    """Write the newest checkpoint as a model folder that transformers and the engine load."""
+    """Export the newest checkpoint as a model folder that transformers and the engine can load."""
     from c2l_lab.train import export
 
     made = export.export(run, tokenizer_folder, corpus_folder, out, averaged)
@@ -125,19 +131,21 @@ def train_export(
 def train_all(
     corpora: Annotated[Path, typer.Option("--corpora", help="Folder with built corpora named train and tune.")],
     out: Out,
-    size: Annotated[str, typer.Option(help="nano or small.")] = "nano",
-    tokens: Annotated[float, typer.Option(help="Million tokens before the rate falls.")] = 60.0,
-    decay_tokens: Annotated[float, typer.Option(help="Million tokens while it falls.")] = 12.0,
-    rate: Annotated[float, typer.Option(help="Learning rate; small was trained at 0.004 on a GPU.")] = 6e-3,
-    vocabulary: Annotated[int, typer.Option(help="Entries of the tokenizer.")] = 8192,
-    minutes: Annotated[float, typer.Option(help="Stop after so long; the next call goes on.")] = 9.0,
-    processes: Annotated[int, typer.Option(help="Processes of torchrun: cores, or GPUs.")] = 1,
-    mirror: Annotated[Path | None, typer.Option(help="Git folders of the corpus: trains evo too.")] = None,
-    steps: Annotated[int, typer.Option(help="Steps of each hypernetwork.")] = 240,
-    gpu: Annotated[bool, typer.Option(help="Batches for a large GPU instead of a CPU's.")] = False,
-    skip: Annotated[list[str] | None, typer.Option(help="Leave a stage out, e.g. static.")] = None,
+    size: Annotated[str, typer.Option(help="Model size: nano or small.")] = "nano",
+    tokens: Annotated[float, typer.Option(help="Million tokens before the learning rate decays.")] = 60.0,
+    decay_tokens: Annotated[float, typer.Option(help="Million tokens during the decay.")] = 12.0,
+    rate: Annotated[float, typer.Option(help="Peak learning rate; small was trained with 0.004 on a GPU.")] = 6e-3,
+    vocabulary: Annotated[int, typer.Option(help="Vocabulary size of the tokenizer.")] = 8192,
+    minutes: Annotated[float, typer.Option(help="Stop after this many minutes; the next call resumes.")] = 9.0,
+    processes: Annotated[int, typer.Option(help="Number of torchrun processes: CPU cores or GPUs.")] = 1,
+    mirror: Annotated[
+        Path | None, typer.Option(help="Git repositories of the corpus; trains the hypernetwork evo too.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Training steps of each hypernetwork.")] = 240,
+    gpu: Annotated[bool, typer.Option(help="Use batch sizes for a large GPU instead of a CPU.")] = False,
+    skip: Annotated[list[str] | None, typer.Option(help="Skip a stage, e.g. static.")] = None,
 ) -> None:
-    """Everything in order: tokenizer, base model, export, hypernetworks. The same command again goes on."""
+    """Train everything in order: tokenizer, base model, export, hypernetworks. The same command resumes."""
     import os
 
     from c2l_lab.train import plan
@@ -148,16 +156,16 @@ def train_all(
         batch=plan.GPU if gpu else plan.CPU, mirror=mirror, hypernet_steps=steps, workers=workers,
     )  # fmt: skip
     left = plan.run(made, minutes, lambda line: typer.echo(line, err=True), skip or [])
-    typer.echo(f"left to do: {', '.join(left)}" if left else f"all done: {out / 'model'}")
+    typer.echo(f"not done yet: {', '.join(left)}" if left else f"done: {out / 'model'}")
 
 
 @train_app.command("split")
 def train_split(
-    folder: Annotated[Path, typer.Argument(help="A run or a model folder.")],
+    folder: Annotated[Path, typer.Argument(help="A training run or a model folder.")],
     out: Out,
-    megabytes: Annotated[int, typer.Option(min=1, help="Size of a part at most.")] = 15,
+    megabytes: Annotated[int, typer.Option(min=1, help="Maximum size of a part in MB.")] = 15,
 ) -> None:
-    """Pack a folder into small parts, for machines that give back only small files."""
+    """Pack a folder into small parts, for machines from which only small files can be copied."""
     from c2l_lab.train import split_files
 
     typer.echo(f"{len(split_files.split(folder, out, megabytes * 2**20))} parts in {out}")
@@ -168,7 +176,7 @@ def train_join(
     folder: Annotated[Path, typer.Argument(help="A folder of parts.")],
     out: Out,
 ) -> None:
-    """Put a folder together again from its parts; each is checked first."""
+    """Unpack a folder from its parts, after checking each of them."""
     from c2l_lab.train import split_files
 
     split_files.join(folder, out)

@@ -1,4 +1,4 @@
-"""The device of this process, alone or as one of several that torchrun started."""
+"""The device of this process, and communication between processes started by torchrun."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Devices:
-    """The device of this process, and its place among others started by torchrun."""
+    """The device and rank of this process."""
 
     def __init__(self) -> None:
-        """Join the group if torchrun started several processes."""
+        """Join the process group if torchrun started several processes."""
         self.rank, self.count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         gpu = torch.cuda.is_available()
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
@@ -22,13 +22,13 @@ class Devices:
 
     @property
     def name(self) -> str:
-        """What a model card says a run was made on."""
+        """A description of the hardware for the model card."""
         if self.device.type == "cpu":
             return "shared CPU cores"
         return f"{self.count} × {torch.cuda.get_device_name(self.device)}"
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Add up gradients over all processes, in one exchange."""
+        """Sum the gradients over all processes in one all-reduce."""
         if self.count == 1:
             return
         grads = [p.grad for p in parameters if p.grad is not None]
@@ -37,12 +37,15 @@ class Devices:
         for g, part in zip(grads, torch.split(flat, [g.numel() for g in grads]), strict=True):
             g.copy_(part.view_as(g))
 
-    def agree(self, wish: bool) -> bool:
-        """What the first process wishes. Clocks differ: whatever leads to an exchange is decided by one."""
-        return self.sum(float(wish and self.rank == 0)) > 0
+    def agree(self, decision: bool) -> bool:
+        """Return the decision of rank 0 on every process.
+
+        A decision that depends on a clock must be shared: otherwise one process could wait for another for ever.
+        """
+        return self.sum(float(decision and self.rank == 0)) > 0
 
     def sum(self, number: float) -> float:
-        """`number` added up over all processes."""
+        """Return the sum of `number` over all processes."""
         if self.count == 1:
             return number
         total = torch.tensor(number, dtype=torch.float64, device=self.device)

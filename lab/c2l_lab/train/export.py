@@ -1,4 +1,4 @@
-"""A trained run → a folder that plain `transformers` and the engine load: weights, tokenizer, card, manifest."""
+"""Exporting a run as a model folder for transformers and the engine: weights, tokenizer, model card, manifest."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from c2l_lab.train.curve import read_log
 from c2l_lsp.errors import StorageError, TrainingError
 
 
-def recipe_of(run: Path) -> training_loop.Recipe:
-    """The recipe a run was begun with. Raises TrainingError when `run` holds none."""
+def read_recipe(run: Path) -> training_loop.Recipe:
+    """Return the recipe of a run. Raises TrainingError if `run` is not a training run."""
     try:
         plain: dict[str, Any] = json.loads((run / "run.json").read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{run} holds no training run: {error}.") from error
+        raise TrainingError(f"{run} contains no training run: {error}.") from error
     shape, examples = architecture.Shape(**plain.pop("shape")), ExampleRecipe(**plain.pop("examples"))
     return training_loop.Recipe(shape=shape, examples=examples, **plain)
 
 
 def load_model(run: Path, averaged: bool = False) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The model of a run's newest checkpoint in fp32 and the run's state; `averaged` picks the EMA weights."""
+    """Return the model of the newest checkpoint in fp32 (the EMA weights if `averaged`), and its state."""
     folder = checkpoint.newest(run)
     if folder is None:
-        raise TrainingError(f"{run} holds no checkpoint yet.")
-    recipe = recipe_of(run)
+        raise TrainingError(f"{run} contains no checkpoint yet.")
+    recipe = read_recipe(run)
     weights, _, state = checkpoint.load(folder)
     names = {name.removeprefix("ema."): w for name, w in weights.items() if name.startswith("ema.") == averaged}
     model = architecture.make_model(recipe.shape, recipe.vocabulary, 0)
@@ -43,11 +43,11 @@ def load_model(run: Path, averaged: bool = False) -> tuple[torch.nn.Module, dict
 
 
 def as_llama(model: torch.nn.Module, positions: int, fills: bool) -> torch.nn.Module:
-    """The same function under the architecture name `llama` (with biases; the output projections' are zero).
+    """Return an equivalent model with the architecture `llama` (with biases, zero for the output projections).
 
-    transformers 5 reads the tokenizer of every folder of type `qwen2` as Qwen's own, whatever the folder says, and
-    would cut text differently from training. For `llama` it reads tokenizer.json as it stands.
-    `positions`: what it was trained on at most. `fills`: whether the engine should ask it to fill in the middle.
+    transformers 5 loads Qwen's own tokenizer for every folder of type `qwen2`, which would tokenise differently from
+    training. For `llama` it loads tokenizer.json. `positions` is the longest row in training. `fills` tells the engine
+    whether to use FIM prompts.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -55,13 +55,13 @@ def as_llama(model: torch.nn.Module, positions: int, fills: bool) -> torch.nn.Mo
     shared = {name: getattr(old, name) for name in _SHARED}
     order: Any = "joined" if fills else False
     config = LlamaConfig(attention_bias=True, max_position_embeddings=positions, c2l_fim=order, **shared)
-    made = LlamaForCausalLM(config)
+    llama = LlamaForCausalLM(config)
     weights = {name: value.detach() for name, value in model.named_parameters()}
-    for name, value in made.named_parameters():
+    for name, value in llama.named_parameters():
         if name.endswith("o_proj.bias"):
             weights[name] = torch.zeros_like(value)
-    checkpoint.restore(made, weights)
-    return made
+    checkpoint.restore(llama, weights)
+    return llama
 
 
 _SHARED = (
@@ -72,12 +72,12 @@ _SHARED = (
 
 
 def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """Data, tokens, time and measurements of a run, as plain data; what it was begun from is counted with it."""
+    """Return data, tokens, time and evaluation of a run as JSON values. Totals include the initial model's training."""
     data, lines = read_manifest(corpus), read_log(run / "log.jsonl")
     measured: dict[str, Any] = {}
     for line in lines:
         measured |= {k: v for k, v in line.items() if k not in _RUNNING | {"standard_error"}}
-    before = warm_start.parent_of(run)
+    before = warm_start.read_parent_manifest(run)
     speeds = sorted(line["tokens_per_s"] for line in lines if "tokens_per_s" in line)
     recipe = json.loads((run / "run.json").read_text("utf-8"))
     return {
@@ -94,8 +94,12 @@ def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[st
             "files": data["files"],
             "bytes": data["bytes"],
             "repositories": [
-                {key: about[key] for key in ("name", "commit", "licence", "files", "bytes", "tokens") if key in about}
-                for about in data["repositories"]
+                {
+                    key: repository[key]
+                    for key in ("name", "commit", "licence", "files", "bytes", "tokens")
+                    if key in repository
+                }
+                for repository in data["repositories"]
             ],
             "skipped": data["skipped"],
         },
@@ -103,8 +107,8 @@ def training_manifest(run: Path, corpus: Path, state: dict[str, Any]) -> dict[st
     }
 
 
-def fills_better(manifest: dict[str, Any]) -> bool:
-    """False when filling in the middle was measured to be worse than going on from what stands before."""
+def prefers_fim(manifest: dict[str, Any]) -> bool:
+    """Return whether FIM completions were at least as accurate as completions from the prefix alone."""
     found = manifest["evaluation"]
     return bool(found.get("rest_of_line_exact", 1.0) >= found.get("rest_of_line_exact_prefix_only", 0.0))
 
@@ -116,16 +120,16 @@ _CPU = "shared CPU cores"
 
 
 def _passes(state: dict[str, Any], data: dict[str, Any]) -> float:
-    streams = state["streams"]  # of one process or of several, which need not be in the same pass
-    seen = {(stream["epoch"], name) for stream in streams for name in stream["seen"]}  # a run dealt anew repeats some
+    streams = state["streams"]  # one per process; processes may be in different epochs
+    seen = {(stream["epoch"], name) for stream in streams for name in stream["seen"]}  # resharded states overlap
     epochs = sum(stream["epoch"] for stream in streams) / len(streams)
     return float(round(epochs + len(seen) / max(1, data["files"]), 2))
 
 
-def card(manifest: dict[str, Any], weights: int, name: str) -> str:
-    """The model card (README.md) of an export."""
+def model_card(manifest: dict[str, Any], weights: int, name: str) -> str:
+    """Return the model card (README.md) of an export."""
     recipe, data = manifest["recipe"], manifest["data"]
-    licences = Counter(about["licence"] for about in data["repositories"])
+    licences = Counter(repository["licence"] for repository in data["repositories"])
     facts = {
         "name": name,
         "device": manifest.get("device", _CPU),
@@ -146,8 +150,8 @@ def card(manifest: dict[str, Any], weights: int, name: str) -> str:
         "megabytes": f"{data['bytes'] / 1e6:.0f}",
         "repositories": len(data["repositories"]),
         "licences": ", ".join(f"{name} {count}" for name, count in licences.most_common()),
-        "filling": "" if fills_better(manifest) else _NOT_FILLING,
-        "rows": "\n".join(f"| {_WORDS.get(key, key)} | {value} |" for key, value in manifest["evaluation"].items()),
+        "filling": "" if prefers_fim(manifest) else _NOT_FILLING,
+        "rows": "\n".join(f"| {_LABELS.get(key, key)} | {value} |" for key, value in manifest["evaluation"].items()),
     }
     return _CARD.format(**facts)
 
@@ -159,7 +163,7 @@ def _origin(manifest: dict[str, Any]) -> str:
     return f"Continued from a model of {before['tokens'] / 1e6:.1f} million tokens, which are included below"
 
 
-_WORDS = {
+_LABELS = {
     "nat_per_token": "loss, nat per token",
     "bits_per_byte": "bits per byte",
     "middle_nat_per_token": "loss of the middle, nat per token",
@@ -252,28 +256,30 @@ Apache-2.0 for the weights. The training files keep the licences named in the ma
 
 
 def export(run: Path, tokenizer_folder: Path, corpus: Path, out: Path, averaged: bool = False) -> dict[str, Any]:
-    """Write the newest checkpoint of `run` to `out` in bf16 with all that belongs to it; returns its manifest.
+    """Export the newest checkpoint of `run` in bf16 to the folder `out`; return its manifest.
 
-    Raises TrainingError (no run, no checkpoint), StorageError (disk).
+    Raises TrainingError if there is no run or checkpoint, and StorageError if the folder cannot be written.
     """
     model, state = load_model(run, averaged)
-    recipe = recipe_of(run)
+    recipe = read_recipe(run)
     manifest = training_manifest(run, corpus, state)
-    part = out.with_name(out.name + ".part")
+    temporary = out.with_name(out.name + ".part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        # First the tokenizer, then the model: the model's folder decides nothing about the tokenizer's class.
-        tokenizer.save(tokenizer.CodeTokenizer(tokenizer_folder).plain(), part, recipe.examples.length)
-        made: Any = as_llama(model, recipe.examples.length, fills_better(manifest)).to(torch.bfloat16)
-        made.save_pretrained(part)
-        (part / "training_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
-        (part / "README.md").write_text(card(manifest, sum(p.numel() for p in model.parameters()), out.name), "utf-8")
+        shutil.rmtree(temporary, ignore_errors=True)
+        # The tokenizer is saved first, so that the model's config cannot affect its class.
+        tokenizer.save(tokenizer.CodeTokenizer(tokenizer_folder).plain(), temporary, recipe.examples.length)
+        llama: Any = as_llama(model, recipe.examples.length, prefers_fim(manifest)).to(torch.bfloat16)
+        llama.save_pretrained(temporary)
+        (temporary / "training_manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        (temporary / "README.md").write_text(
+            model_card(manifest, sum(p.numel() for p in model.parameters()), out.name), "utf-8"
+        )
         if (run / "curve.png").exists():
-            shutil.copy(run / "curve.png", part / "curve.png")
+            shutil.copy(run / "curve.png", temporary / "curve.png")
         shutil.rmtree(out, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
-        part.rename(out)
+        temporary.rename(out)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise StorageError(f"The model can't be written to {out}: {error}.") from error
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(f"The model cannot be written to {out}: {error}.") from error
     return manifest

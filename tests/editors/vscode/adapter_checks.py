@@ -83,14 +83,16 @@ def the_report_shows_the_newest_generation(vscode: Workbench) -> None:
         live = vscode.messages(method="c2l/adapter/didChange")[-1]["params"]["generation"]
         return vscode.do("frameTexts", selector="tbody tr th", timeout=20_000)[:1] == [str(live)]
 
-    vscode.until("the newest generation in the report", is_first, 60)
-    for _ in range(3):
-        vscode.press("Tab")
-        time.sleep(0.3)
-    code = "[document.activeElement.id, document.querySelectorAll('main [style], main img, main script').length]"
-    focused, unsafe = vscode.do("frameEvaluate", selector="#reset", code=code, timeout=20_000)
-    vscode.screenshot("panel")
-    vscode.do("click", selector='.tab.active [aria-label^="Close"]')
+    try:
+        vscode.until("the newest generation in the report", is_first, 60)
+        for _ in range(3):
+            vscode.press("Tab")
+            time.sleep(0.3)
+        code = "[document.activeElement.id, document.querySelectorAll('main [style], main img, main script').length]"
+        focused, unsafe = vscode.do("frameEvaluate", selector="#reset", code=code, timeout=20_000)
+        vscode.screenshot("panel")
+    finally:
+        vscode.do("click", selector='.tab.active [aria-label^="Close"]')
     assert focused in ("regenerate", "toggle", "export", "reset"), f"Tab leads to {focused!r}"
     assert unsafe == 0
 

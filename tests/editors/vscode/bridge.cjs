@@ -29,7 +29,7 @@ const commands = {
     await page.goto(url, { waitUntil: "domcontentloaded", timeout });
   },
   /** Open a page whose extension host runs tests, and return their exit code. */
-  async inside({ url, timeout }) {
+  async runTests({ url, timeout }) {
     if (ended === undefined) {
       await page.exposeFunction("codeAutomationExit", (code) => ended(code));
       await page.exposeFunction("codeAutomationLog", () => undefined);

@@ -32,7 +32,7 @@ TESTS = re.findall(
 @pytest.fixture(scope="module")
 def vscode(tmp_path_factory: pytest.TempPathFactory, vsix: Path) -> Iterator[Workbench]:
     """One VS Code; each run uses its own window, folder and server."""
-    opened = Workbench(tmp_path_factory.mktemp("inside"), None, FAKE, PATIENT)
+    opened = Workbench(tmp_path_factory.mktemp("extension-host"), None, FAKE, PATIENT)
     yield opened
     opened.close()
 
@@ -43,8 +43,8 @@ def run_tests(vscode: Workbench, server: list[str], expected: str = "", fault: s
         (vscode.control / name).write_text(text)
     folder = Path(tempfile.mkdtemp(dir=vscode.work))
     vscode.code.serve(server)
-    code = vscode.inside(HERE / "extension_host" / "index.js", folder)
-    return code, (vscode.control / "inside.log").read_text(encoding="utf-8")
+    code = vscode.run_in_extension_host(HERE / "extension_host" / "index.js", folder)
+    return code, (vscode.control / "extension-host.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("server", [FAKE, REAL], ids=["fake", "real"])

@@ -81,12 +81,12 @@ class Workbench:
             else:
                 return
 
-    def inside(self, tests: Path, folder: Path) -> int:
+    def run_in_extension_host(self, tests: Path, folder: Path) -> int:
         """Run tests in the extension host, with the extension from its source folder; return the exit code."""
         remote = f"vscode-remote://127.0.0.1:{self.code.port}"
         options = [["extensionDevelopmentPath", f"{remote}{EXTENSION}"], ["extensionTestsPath", f"{remote}{tests}"]]
         url = f"http://127.0.0.1:{self.code.port}/?folder={quote(str(folder))}&payload={quote(json.dumps(options))}"
-        return self.do("inside", url=url, timeout=240_000 * PATIENCE)
+        return self.do("runTests", url=url, timeout=240_000 * PATIENCE)
 
     def wait(self, selector: str, seconds: float, state: str = "visible") -> None:
         self.do("wait", selector=selector, timeout=1000 * seconds * self.patience, state=state)

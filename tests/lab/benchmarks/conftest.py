@@ -1,4 +1,4 @@
-"""Three small repositories with a past, their built corpus, and a memory prior for the tiny model."""
+"""Three small repositories with history, their corpus, and a memory prior for the tiny model."""
 
 from __future__ import annotations
 

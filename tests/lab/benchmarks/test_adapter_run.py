@@ -1,4 +1,4 @@
-"""The run as a whole on tiny repositories: the same figures however it is cut, and what each method may do."""
+"""Whole runs on tiny repositories: sharding, resuming, reports, and the methods."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _run(tiny, world, work: Path, methods: str = METHODS, amounts: Amounts = AMO
 
 
 def _scores(work: Path) -> dict[str, object]:
-    """All unit files without what is a time."""
+    """The content of all unit files without times."""
     found = {}
     for path in sorted((work / "units").rglob("*.json")):
         value = json.loads(path.read_text())
@@ -57,7 +57,7 @@ def _tick(done: int, total: int, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tiny, world, tmp_path_factory):
-    """A complete run in one go, with its reports."""
+    """A complete run with its reports."""
     work = tmp_path_factory.mktemp("whole")
     run, missing = _run(tiny, world, work)
     assert assemble.work(run, (0, 1), 0.0, _tick)
@@ -209,7 +209,7 @@ def test_window_with_context_fits_model(tiny, case):
 def test_scored_tokens_are_independent_of_adapter(tiny, case):
     adapter = fit_lora(tiny, list(case.state.values()), rank=2, steps=2, rate=1e-2, length=64)
     reader = scoring.Reader(tiny)
-    chosen, bare = reader.bare("k", case.targets, 0, 200)
+    chosen, bare = reader.base_states("k", case.targets, 0, 200)
     base = reader.loss(chosen, bare, None)
     assert reader.loss(chosen, bare, adapter) != base
     assert reader.loss(chosen, scoring.read(tiny, chosen), None) == base  # the weights are back in place

@@ -1,4 +1,4 @@
-"""The table's own arithmetic: what counts as conditioned, what chance is, what is compared with what."""
+"""The arithmetic of the rows: conditioning, chance level, gains, ratios."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from c2l_lab.benchmarks.adapters.table import Results, conditioning, rank_of, ra
 
 
 def _others(own: float, spread: float, seed: int) -> dict:
-    """A conditioned method's values where own is `own` below the rest."""
+    """Values of a method whose own adapter has a loss `own` below the others."""
     dice = np.random.default_rng(seed)
     cells = {}
     for prefix in ("0", "256", "1024"):

@@ -21,7 +21,7 @@ SPOKEN = [0, 1, 2, 3, 1, 2, 3, 1, 2, 4]
 
 
 def by_hand(before: list[int], token: int, streams: list[list[int]], vocabulary: int) -> float:
-    """Witten–Bell from its definition, by counting all over again."""
+    """Witten–Bell interpolation, computed from its definition."""
     p = 1 / vocabulary
     for order in range(1, 6):
         history = before[len(before) - order + 1 :]
@@ -75,7 +75,7 @@ def test_holes_are_deterministic_and_reconstruct_text(sources: list[str]) -> Non
 
 
 class Oracle:
-    """Knows the first `right` of all answers."""
+    """A method that fills the first `right` holes correctly."""
 
     def __init__(self, right: int) -> None:
         self.right = right
@@ -189,7 +189,7 @@ def test_scaling_law_is_recovered_and_needs_two_sizes() -> None:
 
 
 def test_command_writes_rows(tmp_path: Path, tiny_folder: Path) -> None:
-    """Importing the command's module loads no torch: the command line stays quick."""
+    """Importing the module of the command does not import torch."""
     import subprocess
     import sys
 

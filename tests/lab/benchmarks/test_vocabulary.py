@@ -1,4 +1,4 @@
-"""Tokenizers at equal weights: the models are equal in size, learn, and go on where they stopped."""
+"""Vocabulary comparison: equal numbers of parameters, training, and resuming."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_text_in_the_tree_is_written_once(mirror, tmp_path):
     stream = only(tmp_path / "out")
     written = [line["text"][1] for line in commits._lines(stream.file) if "text" in line]
     assert written == [A, B, A]  # written again after it left the tree
-    assert stream.about.bytes == len(A + B + A)
+    assert stream.repository.bytes == len(A + B + A)
     assert [[c.new for c in record.changes if c.new] for record in stream] == [[A, A], [A], [B], [A]]
 
 
@@ -100,7 +100,7 @@ def test_files_refused_by_the_filters_are_absent(mirror, tmp_path):
     build(mirror, tmp_path / "out")
     stream = only(tmp_path / "out")
     assert [[(c.old, c.new) for c in record.changes] for record in stream] == [[(None, A)], [(A, None)], [(None, B)]]
-    assert stream.about.skips == {"invalid UTF-8": 1, "not valid Python 3": 1, "too small": 1}
+    assert stream.repository.skips == {"invalid UTF-8": 1, "not valid Python 3": 1, "too small": 1}
 
 
 def test_texts_are_cleaned_as_in_the_corpus(mirror, tmp_path):

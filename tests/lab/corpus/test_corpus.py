@@ -33,9 +33,9 @@ def test_clean_files_are_kept_and_skipped_files_are_counted(tmp_path: Path, make
         },
     )
     made = _build(tmp_path, ["good/one"])
-    (about,) = made["repositories"]  # type: ignore[misc]
-    assert (about["licence"], about["files"], len(about["commit"])) == ("MIT", 1, 40)
-    assert set(about["skips"]) == {
+    (repository,) = made["repositories"]  # type: ignore[misc]
+    assert (repository["licence"], repository["files"], len(repository["commit"])) == ("MIT", 1, 40)
+    assert set(repository["skips"]) == {
         "near-duplicate", "generated", "vendored or generated path", "invalid UTF-8", "looks like it holds a secret",
         "not valid Python 3", "minified or data",
     }  # fmt: skip

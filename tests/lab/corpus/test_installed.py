@@ -39,7 +39,7 @@ def test_distributions_are_listed_with_licence_and_version(tmp_path: Path) -> No
     unpack_wheel(site, "copyleft", "License: GPL-3.0-or-later")
     unpack_wheel(site, "silent", "Summary: nothing said")
     made = build(site, tmp_path / "out")
-    found = {about["name"]: (about["licence"], about["commit"]) for about in made["repositories"]}  # type: ignore[attr-defined]
+    found = {repository["name"]: (repository["licence"], repository["commit"]) for repository in made["repositories"]}  # type: ignore[attr-defined]
     assert found == {"pypi/good": ("MIT", "1.2"), "pypi/express": ("BSD", "1.2")}
     assert made["skipped"] == {"pypi/copyleft": "licence GPL", "pypi/silent": "no licence found"}
     assert {d.repo for d in corpus.documents(tmp_path / "out")} == set(found)
@@ -51,7 +51,7 @@ def test_distributions_on_a_disjoint_list_are_skipped_by_owner_and_name(tmp_path
     unpack_wheel(site, "good_one", "License: MIT", "https://github.com/held/elsewhere")
     unpack_wheel(site, "kept", "License: MIT")
     made = build(site, tmp_path / "out", disjoint + "\n")
-    assert [about["name"] for about in made["repositories"]] == ["pypi/kept"]  # type: ignore[attr-defined]
+    assert [repository["name"] for repository in made["repositories"]] == ["pypi/kept"]  # type: ignore[attr-defined]
     assert "must be disjoint from" in made["skipped"]["pypi/good-one"]  # type: ignore[index]
 
 
@@ -61,7 +61,7 @@ def test_a_new_disjoint_list_applies_to_distributions_read_before(tmp_path: Path
     unpack_wheel(site, "kept", "License: MIT")
     assert len(build(site, tmp_path / "out")["repositories"]) == 2  # type: ignore[arg-type]
     later = build(site, tmp_path / "out", "held/anything\n")
-    assert [about["name"] for about in later["repositories"]] == ["pypi/kept"]  # type: ignore[attr-defined]
+    assert [repository["name"] for repository in later["repositories"]] == ["pypi/kept"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

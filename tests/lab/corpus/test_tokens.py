@@ -23,7 +23,7 @@ def test_token_files_contain_every_file_and_the_manifest_has_counts(built: Path,
     expected = [(d.repo, tokenizer.encode(d.text)) for d in corpus.documents(built)]
     assert [(repo, ids.tolist()) for repo, ids in tokens.streams(built, tokenizer)] == expected
     assert made == corpus.read_manifest(built)
-    counts = {about["name"]: about["tokens"] for about in made["repositories"]}
+    counts = {repository["name"]: repository["tokens"] for repository in made["repositories"]}
     assert counts == {r: sum(len(ids) for repo, ids in expected if repo == r) for r in ("a/one", "b/two")}
     assert made["tokens"]["count"] == sum(counts.values())
 

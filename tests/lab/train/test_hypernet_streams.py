@@ -1,4 +1,4 @@
-"""Commit streams for `evo`: what is kept out of state and diffs, renames, and which commits count."""
+"""Training data of `evo`: held-out files, renames, and which commits count."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_only_commits_that_change_production_code_are_steps(root: Path):
-    steps = streams.kept_steps(root, 10)
+    steps = streams.production_steps(root, 10)
     assert len(steps) == 4
     assert all(step.changes for step in steps)
-    assert steps[0].after != steps[1].before  # the commit that changes only tests is passed over
-    assert len(streams.kept_steps(root, 2)) == 2
-    assert streams.kept_steps(root, 2)[-1].after == steps[-1].after
+    assert steps[0].after != steps[1].before  # the commit that changes only tests is skipped
+    assert len(streams.production_steps(root, 2)) == 2
+    assert streams.production_steps(root, 2)[-1].after == steps[-1].after
 
 
 def test_held_out_files_are_followed_through_renames():
@@ -64,7 +64,7 @@ def test_held_out_files_are_followed_through_renames():
     assert streams.held_out([step]) == {"a.py", "b.py"}
 
 
-def test_what_is_scored_is_in_no_diff_and_no_snapshot(root: Path, tiny, monkeypatch):
+def test_held_out_files_are_in_no_diff_and_no_snapshot(root: Path, tiny, monkeypatch):
     seen: list[str] = []
 
     class Spy(EmbeddingEncoder):
@@ -77,7 +77,7 @@ def test_what_is_scored_is_in_no_diff_and_no_snapshot(root: Path, tiny, monkeypa
             return super().diffs(diffs)
 
     made = streams.stream_maker(tiny, Spy.of_base(tiny), SIZES, root.parents[1])("o/n", [])
-    held = streams.held_out(streams.kept_steps(root, 4))
+    held = streams.held_out(streams.production_steps(root, 4))
     assert held
     stems = {"zeta" if "moved" in path or "zeta" in path else Path(path).stem for path in held}
     assert seen
@@ -90,11 +90,11 @@ def test_what_is_scored_is_in_no_diff_and_no_snapshot(root: Path, tiny, monkeypa
     assert any(f"number {n}" in text for text in texts for n in (3, 7, 8, 9, 11))
 
 
-def test_a_copy_of_a_target_is_not_in_the_snapshot():
+def test_near_duplicate_of_a_target_is_not_in_the_snapshot():
     target = module("one")
-    kept = streams._without_copies([target.replace("return", "return ", 1), module("two", 5)], [target])
+    kept = streams._without_near_duplicates([target.replace("return", "return ", 1), module("two", 5)], [target])
     assert kept == [module("two", 5)]
 
 
-def test_a_repository_that_is_not_there_gives_none(tmp_path: Path, tiny):
+def test_missing_repository_gives_none(tmp_path: Path, tiny):
     assert streams.stream_maker(tiny, EmbeddingEncoder.of_base(tiny), SIZES, tmp_path)("no/where", []) is None

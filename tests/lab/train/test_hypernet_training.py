@@ -1,4 +1,4 @@
-"""Training hypernetworks: what a state may hold, adapters row by row, losses, judging, exact resume, the file made."""
+"""Training of hypernetworks: contents of states, one adapter per row, losses, evaluation, resume, the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.devices import Devices
 from c2l_lab.train.hypernet import batched_lora, data, objective, sampling
 from c2l_lab.train.hypernet.cli import train_hypernet
-from c2l_lab.train.hypernet.evaluation import Judge, Judgement
-from c2l_lab.train.hypernet.network import Network, State, state
+from c2l_lab.train.hypernet.evaluation import Evaluation, Evaluator
+from c2l_lab.train.hypernet.network import Network, State, state_of
 from c2l_lab.train.hypernet.recipe import Recipe
 from c2l_lab.train.hypernet.text2lora import describe
 from c2l_lab.train.hypernet.trainer import BEST, Leg, Trainer, rate_factor
@@ -53,29 +53,29 @@ def repositories(tiny, corpus, tmp_path_factory) -> list[data.Repo]:
 
 def streams(count: int = 4, T: int = 3, hidden: int = 64) -> list[data.Repo]:
     """Repositories with histories, of random embeddings."""
-    dice = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(5)
     made = []
     for n in range(count):
-        files, diffs = torch.randn(4, hidden, generator=dice), torch.randn(T, 2 * hidden, generator=dice)
-        ids = torch.randint(0, 500, (4, 25), generator=dice, dtype=torch.int32)
+        files, diffs = torch.randn(4, hidden, generator=rng), torch.randn(T, 2 * hidden, generator=rng)
+        ids = torch.randint(0, 500, (4, 25), generator=rng, dtype=torch.int32)
         made.append(data.Repo(f"r{n}", files, torch.eye(4, dtype=torch.bool), ids, torch.tensor([1, 2, 3, 3]), diffs))
     return made
 
 
 def make_network(tiny, recipe: Recipe = RECIPE) -> Network:
     network = Network(tiny, recipe, 128)
-    network.begin(streams())
+    network.initialise(streams())
     for head in network.head.layer_gain.children():
         torch.nn.init.normal_(head.weight, std=0.1)
     return network.eval()
 
 
 def contexts(count: int = 3) -> list[State]:
-    dice = torch.Generator().manual_seed(1)
-    return [State(torch.randn(128, generator=dice), torch.zeros(0, 128)) for _ in range(count)]
+    rng = torch.Generator().manual_seed(1)
+    return [State(torch.randn(128, generator=rng), torch.zeros(0, 128)) for _ in range(count)]
 
 
-def test_embeddings_are_made_once(tiny, corpus, repositories, tmp_path):
+def test_embeddings_are_computed_once(tiny, corpus, repositories, tmp_path):
     calls = []
 
     def make(name: str, documents: list[Document]) -> data.Repo | None:
@@ -89,14 +89,14 @@ def test_embeddings_are_made_once(tiny, corpus, repositories, tmp_path):
     assert all(torch.equal(a.files, b.files) and torch.equal(a.ids, b.ids) for a, b in zip(first, second, strict=True))
 
 
-def test_a_state_holds_neither_the_targets_file_nor_its_copies(repositories):
+def test_state_has_neither_the_targets_file_nor_near_duplicates(repositories):
     near = torch.eye(5, dtype=torch.bool)
     near[0, 3] = near[3, 0] = True
     files = torch.arange(5.0)[:, None].expand(5, 64).clone()
     repo = replace(repositories[0], files=files, near=near, owner=torch.zeros(len(repositories[0].ids)))
     for seed in range(20):
-        seen = sampling.thinned(repo, 0, 0.0, random.Random(seed))
-        assert torch.allclose(seen.repository, state(repo, torch.tensor([0, 1, 1, 0, 1]).bool(), 0).repository)
+        seen = sampling.state_without_target(repo, 0, 0.0, random.Random(seed))
+        assert torch.allclose(seen.repository, state_of(repo, torch.tensor([0, 1, 1, 0, 1]).bool(), 0).repository)
 
 
 def test_near_duplicates_are_found(tiny, sources):
@@ -111,7 +111,7 @@ def test_near_duplicates_are_found(tiny, sources):
     assert not repo.near[a, c]
 
 
-def test_what_is_judged_on_is_in_no_state(tiny, corpus):
+def test_evaluated_files_are_in_no_state(tiny, corpus):
     make = data.pooled_maker(tiny, EmbeddingEncoder.of_base(tiny), SIZES, described=False, held_out=True)
     repo = make("owner0/name", [d for d in corpus if d.repo == "owner0/name"])
     from c2l_lab.train.hypernet.evaluation import _held_state
@@ -119,17 +119,17 @@ def test_what_is_judged_on_is_in_no_state(tiny, corpus):
     held = repo.owner.unique().long()
     assert held.tolist() == [0]
     rest = torch.tensor([0, 1, 1, 1, 1]).bool() & ~repo.near[0]
-    assert torch.equal(_held_state(repo).repository, state(repo, rest, 0).repository)
+    assert torch.equal(_held_state(repo).repository, state_of(repo, rest, 0).repository)
 
 
 @pytest.mark.parametrize("per_layer", [False, True])
-def test_each_row_runs_under_its_own_adapter(tiny, per_layer):
+def test_each_row_runs_with_its_own_adapter(tiny, per_layer):
     network = make_network(tiny, replace(RECIPE, per_layer=per_layer))
     ids = torch.randint(0, 500, (3, 20), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         pairs = network(contexts())
-        with batched_lora.plugged(tiny, pairs, 40.0):
-            together = batched_lora.logits_of(tiny, ids)
+        with batched_lora.apply_pairs(tiny, pairs, 40.0):
+            together = batched_lora.next_token_logits(tiny, ids)
         slot = AdapterSlot(tiny)
         for n in range(3):
             own = expand_to_layers({t: (A[n], B[n]) for t, (A, B) in pairs.items()}, network.layers, 40.0)
@@ -137,9 +137,9 @@ def test_each_row_runs_under_its_own_adapter(tiny, per_layer):
             alone = slot.logits(tiny.hidden(ids[n : n + 1]))
             torch.testing.assert_close(together[n : n + 1], alone, rtol=1e-4, atol=1e-4)
         slot.activate(None)
-        bare = batched_lora.logits_of(tiny, ids)  # nothing stays plugged
-    torch.testing.assert_close(bare, tiny.logits(tiny.hidden(ids)))
-    assert float((together - bare).abs().max()) > 1e-3
+        base_logits = batched_lora.next_token_logits(tiny, ids)  # the hooks are removed
+    torch.testing.assert_close(base_logits, tiny.logits(tiny.hidden(ids)))
+    assert float((together - base_logits).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("per_layer", [False, True])
@@ -152,7 +152,7 @@ def test_mean_and_norm_are_exact(tiny, per_layer):
         A, B = some[t]
         return (B[n, layer] if B.dim() == 4 else B[n]) @ A[n]
 
-    mean, total = batched_lora.mean_of(pairs), torch.zeros(3)
+    mean, total = batched_lora.mean_adapter(pairs), torch.zeros(3)
     for t in pairs:
         for layer in range(network.layers):
             each = torch.stack([delta(pairs, t, n, layer) for n in range(3)])
@@ -161,7 +161,7 @@ def test_mean_and_norm_are_exact(tiny, per_layer):
     torch.testing.assert_close(batched_lora.squared_norm(pairs, 2.0, network.layers), total, rtol=1e-4, atol=1e-8)
 
 
-def test_the_mean_repository_gets_no_weights_with_a_residual(tiny):
+def test_mean_repository_gets_no_weights_with_a_residual(tiny):
     network = make_network(tiny)
     mean = State(network.head.context_mean, torch.zeros(0, 128))
     with torch.no_grad():
@@ -171,39 +171,39 @@ def test_the_mean_repository_gets_no_weights_with_a_residual(tiny):
         assert float(batched_lora.squared_norm(plain([mean]), 2.0, network.layers)) > 0.0
 
 
-def test_the_first_layer_begins_on_standardised_embeddings(tiny):
+def test_first_layer_starts_on_standardised_embeddings(tiny):
     repos = [replace(r, files=r.files * 0.001 + 7.0) for r in streams(32)]
     network = Network(tiny, RECIPE, 128)
     before = network.head.trunk[0].weight.clone()
-    network.begin(repos)
-    whole = torch.stack([state(r, torch.ones(4, dtype=torch.bool), 0).repository for r in repos])
+    network.initialise(repos)
+    whole = torch.stack([state_of(r, torch.ones(4, dtype=torch.bool), 0).repository for r in repos])
     wanted = ((whole - whole.mean(0)) / whole.std(0).clamp(min=1e-6)) @ before.T
     found = network.head.trunk[0](whole) - Network(tiny, RECIPE, 128).head.trunk[0].bias
     torch.testing.assert_close(found, wanted, rtol=1e-2, atol=2e-2)
 
 
 @torch.no_grad()
-def test_own_against_others_prefers_the_own_adapter(tiny):
+def test_contrast_loss_prefers_the_own_adapter(tiny):
     """The term is ln 2 when all adapters are the same, and nothing where the own ones are far better."""
     network = make_network(tiny)
     ids = torch.randint(0, 500, (3, 25), generator=torch.Generator().manual_seed(2))
     same = [contexts(1)[0]] * 3
-    own = batched_lora.measured(tiny, ids, network(same), network.scale)
-    term = objective.own_against_others(tiny, RECIPE, network(same), network.scale, ids, own)
+    own = batched_lora.row_losses(tiny, ids, network(same), network.scale)
+    term = objective.contrast_loss(tiny, RECIPE, network(same), network.scale, ids, own)
     assert float(term) == pytest.approx(0.6931, abs=1e-3)
     apart = torch.tensor([0.0, 0.0, 0.0])  # as if the own adapters were far better
-    assert float(objective.own_against_others(tiny, RECIPE, network(same), network.scale, ids, apart)) < 0.01
+    assert float(objective.contrast_loss(tiny, RECIPE, network(same), network.scale, ids, apart)) < 0.01
 
 
 @torch.no_grad()
-def test_the_teacher_counts_only_where_it_is_better(tiny):
+def test_teacher_counts_only_where_it_predicts_better(tiny):
     ids = torch.randint(0, 500, (2, 13), generator=torch.Generator().manual_seed(2))
     related = torch.randint(0, 500, (2, 12), generator=torch.Generator().manual_seed(3))
     logits = torch.randn(2, 12, tiny.vocabulary, generator=torch.Generator().manual_seed(4))
     perfect = torch.zeros(2, 12)  # a student that the teacher cannot beat
-    assert float(objective.divergence(tiny, ids, related, logits, perfect)) == 0.0
+    assert float(objective.distillation_loss(tiny, ids, related, logits, perfect)) == 0.0
     poor = torch.full((2, 12), 50.0)
-    assert float(objective.divergence(tiny, ids, related, logits, poor)) > 0.0
+    assert float(objective.distillation_loss(tiny, ids, related, logits, poor)) > 0.0
 
 
 def test_gradients_reach_the_first_of_several_commits(tiny):
@@ -216,13 +216,13 @@ def test_gradients_reach_the_first_of_several_commits(tiny):
     assert all(float(diffs.grad[t].norm()) > 0 for t in range(3))
 
 
-def test_states_of_different_ages_are_rolled_in_one_batch(tiny):
+def test_states_of_different_ages_are_unrolled_in_one_batch(tiny):
     network = make_network(tiny, replace(RECIPE, kind="evo"))
     repo = streams()[0]
     every = torch.ones(4, dtype=torch.bool)
     with torch.no_grad():
-        together = network.contexts([state(repo, every, age) for age in (0, 3, 1)])
-        h = network.gru.initial_state(state(repo, every, 0).repository[None])
+        together = network.contexts([state_of(repo, every, age) for age in (0, 3, 1)])
+        h = network.gru.initial_state(state_of(repo, every, 0).repository[None])
         alone = [network.gru.context(h)]
         for diff in repo.diffs:
             h = network.gru.step(diff[None], h)
@@ -230,24 +230,24 @@ def test_states_of_different_ages_are_rolled_in_one_batch(tiny):
     torch.testing.assert_close(together, torch.cat([alone[0], alone[3], alone[1]]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_target_never_meets_a_later_commit():
+def test_state_never_contains_a_later_commit_than_its_target():
     repo = streams()[0]
     for seed in range(30):
         for row in range(4):
-            assert len(sampling.aged(repo, row, random.Random(seed)).diffs) <= int(repo.owner[row])
-    ages = {len(sampling.aged(repo, 3, random.Random(seed)).diffs) for seed in range(30)}
+            assert len(sampling.state_with_diffs(repo, row, random.Random(seed)).diffs) <= int(repo.owner[row])
+    ages = {len(sampling.state_with_diffs(repo, 3, random.Random(seed)).diffs) for seed in range(30)}
     assert ages == {0, 1, 2, 3}
 
 
-def test_processes_share_one_draw(repositories):
-    whole = sampling.draw(repositories, RECIPE, 4)
-    parts = [sampling.draw(repositories, RECIPE, 4, (rank, 2)) for rank in range(2)]
+def test_processes_share_one_batch(repositories):
+    whole = sampling.draw_batch(repositories, RECIPE, 4)
+    parts = [sampling.draw_batch(repositories, RECIPE, 4, (rank, 2)) for rank in range(2)]
     assert torch.equal(torch.cat([whole.ids[0::2], whole.ids[1::2]]), torch.cat([p.ids for p in parts]))
-    assert not torch.equal(whole.ids, sampling.draw(repositories, RECIPE, 5).ids)
+    assert not torch.equal(whole.ids, sampling.draw_batch(repositories, RECIPE, 5).ids)
 
 
-def test_each_repository_is_judged_under_its_own_adapter(tiny, repositories):
-    judge = Judge(tiny, repositories[:4], targets=2)
+def test_each_repository_is_evaluated_with_its_own_adapter(tiny, repositories):
+    evaluator = Evaluator(tiny, repositories[:4], targets=2)
     network = make_network(tiny)
     one = network(contexts(1))
 
@@ -263,39 +263,39 @@ def test_each_repository_is_judged_under_its_own_adapter(tiny, repositories):
             shape = (-1, 1, 1, 1)
             return {t: (A[rows], B[rows] * self.factors.view(shape)) for t, (A, B) in one.items()}
 
-    equal = judge(Fixed([9.0] * 4))
+    equal = evaluator(Fixed([9.0] * 4))
     assert equal.own_minus_mean == pytest.approx(0, abs=1e-4)
     assert equal.other == pytest.approx(equal.own, abs=1e-4)
-    apart = judge(Fixed([0.0, 0.0, 0.0, 3e4]))  # only the last repository has an adapter at all
+    apart = evaluator(Fixed([0.0, 0.0, 0.0, 3e4]))  # only the last repository has an adapter at all
     ids = repositories[3].ids[::5][:2]
     with torch.no_grad():
         pairs = {t: (A, B * 3e4) for t, (A, B) in one.items()}
         change = (
-            batched_lora.measured(tiny, ids, pairs, 2.0).mean() - batched_lora.measured(tiny, ids, None, 1.0).mean()
+            batched_lora.row_losses(tiny, ids, pairs, 2.0).mean() - batched_lora.row_losses(tiny, ids, None, 1.0).mean()
         )
     assert apart.own == pytest.approx(float(change) / 4, abs=1e-4)
     assert abs(apart.own) > 1e-4
 
 
-def test_conditioning_is_chosen_for_but_not_over_a_gain_nor_for_nothing():
-    helpful = Judgement(own=-0.1, mean=-0.05, other=0.0, rank=1.0, worst=0.0, norm=1.0)
+def test_score_prefers_conditioning_but_requires_a_gain():
+    helpful = Evaluation(own=-0.1, mean=-0.05, other=0.0, rank=1.0, worst=0.0, norm=1.0)
     assert helpful.score == pytest.approx(-0.15)
     harmful = replace(helpful, own=0.1, mean=0.15)  # as much conditioning, but worse than no adapter
     untrained, collapsed = replace(helpful, own=0.0, mean=0.0), replace(helpful, own=-0.1, mean=-0.1)
     assert helpful.score < collapsed.score < untrained.score < harmful.score
 
 
-def test_a_resumed_run_is_the_same_run(tiny, repositories, tmp_path):
+def test_resumed_run_equals_an_uninterrupted_run(tiny, repositories, tmp_path):
     def trainer(folder: str) -> Trainer:
         return Trainer(tmp_path / folder, RECIPE, tiny, repositories, repositories[:2])
 
     whole = trainer("whole")
-    assert whole.train(Leg(judge_every=3), lambda _: None)
+    assert whole.train(Leg(evaluate_every=3), lambda _: None)
     first = trainer("parts")
-    assert not first.train(Leg(steps=3, judge_every=3), lambda _: None)
+    assert not first.train(Leg(steps=3, evaluate_every=3), lambda _: None)
     second = trainer("parts")
     assert second.step == 3
-    assert second.train(Leg(judge_every=3), lambda _: None)
+    assert second.train(Leg(evaluate_every=3), lambda _: None)
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, second.network.state_dict()[name]), name
     assert (tmp_path / "whole" / "curve.png").stat().st_size > 1000
@@ -306,11 +306,11 @@ def test_a_resumed_run_is_the_same_run(tiny, repositories, tmp_path):
 def test_training_lowers_the_loss(tiny, repositories, tmp_path):
     recipe = replace(RECIPE, steps=40, rate=3e-2, contrast=0.0, repositories=6)
     run = Trainer(tmp_path, recipe, tiny, repositories, repositories[:2])
-    batch = sampling.draw(repositories, recipe, 0)
+    batch = sampling.draw_batch(repositories, recipe, 0)
 
     def own() -> float:
         with torch.no_grad():
-            return float(batched_lora.measured(tiny, batch.ids, run.network(batch.states), run.network.scale).mean())
+            return float(batched_lora.row_losses(tiny, batch.ids, run.network(batch.states), run.network.scale).mean())
 
     before = own()
     for _ in range(40):
@@ -319,7 +319,7 @@ def test_training_lowers_the_loss(tiny, repositories, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["static", "evo"])
-def test_the_written_file_makes_the_same_adapter_in_the_engine(tiny, tmp_path, kind, sources):
+def test_checkpoint_generates_the_same_adapter_in_the_engine(tiny, tmp_path, kind, sources):
     network = make_network(tiny, replace(RECIPE, kind=kind))
     checkpoint.save(network.checkpoint(tiny, {"step": 3.0, "per_layer": True}), tmp_path / kind)
     loaded = checkpoint.load(tmp_path / kind)
@@ -338,22 +338,22 @@ def test_the_written_file_makes_the_same_adapter_in_the_engine(tiny, tmp_path, k
         torch.testing.assert_close(got.scale * got.B @ got.A, pair.scale * pair.B @ pair.A, rtol=1e-3, atol=1e-8)
 
 
-def test_the_best_checkpoint_is_kept(tiny, repositories, tmp_path, monkeypatch):
+def test_best_checkpoint_is_saved(tiny, repositories, tmp_path, monkeypatch):
     run = Trainer(tmp_path, RECIPE, tiny, repositories, repositories[:2])
     scores = iter([9.0, 0.5, 0.7, 0.9])  # before the first step, then after each third
-    real = run.judge.__call__
-    monkeypatch.setattr(run, "judge", lambda network: replace(real(network), own=0.0, mean=-next(scores)))
-    run.train(Leg(judge_every=2), lambda _: None)
+    real = run.evaluator.__call__
+    monkeypatch.setattr(run, "evaluator", lambda network: replace(real(network), own=0.0, mean=-next(scores)))
+    run.train(Leg(evaluate_every=2), lambda _: None)
     assert checkpoint.load(tmp_path / BEST).manifest.training["step"] == 2.0
 
 
-def test_the_rate_rises_and_falls():
+def test_learning_rate_rises_and_falls():
     assert rate_factor(0, RECIPE) == 0.5
     assert rate_factor(2, RECIPE) == pytest.approx(1.0)
     assert rate_factor(RECIPE.steps, RECIPE) == pytest.approx(0.05)
 
 
-def test_a_description_says_words_not_code():
+def test_description_contains_words_but_no_code():
     text = (
         '# licence\n\n"""Reads maps.\n\nSlowly."""\nimport os\n\n\ndef load(path):\n'
         '    """Load one map."""\n    return os\n\n\nclass Tile:\n    x = 1\n'
@@ -362,7 +362,7 @@ def test_a_description_says_words_not_code():
     assert describe("x = 1\n") == ""
 
 
-def test_two_processes_make_the_gradient_of_one(tiny, repositories, tmp_path):
+def test_gradients_of_two_processes_add_up_to_that_of_one(tiny, repositories, tmp_path):
     class Part(Devices):
         def __init__(self, rank: int, count: int) -> None:
             self.rank, self.count, self.device = rank, count, torch.device("cpu")
@@ -385,7 +385,7 @@ def test_two_processes_make_the_gradient_of_one(tiny, repositories, tmp_path):
         torch.testing.assert_close(first + second, whole, rtol=1e-3, atol=1e-6)
 
 
-def test_from_the_command_line_to_a_folder_the_engine_loads(tiny_folder, corpus, tmp_path, monkeypatch):
+def test_command_writes_a_folder_that_the_engine_loads(tiny_folder, corpus, tmp_path, monkeypatch):
     app = typer.Typer()
     app.command()(train_hypernet)
     monkeypatch.setattr("c2l_lab.corpus.corpus.documents", lambda folder: iter(corpus))

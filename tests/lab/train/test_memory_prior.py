@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -81,7 +82,7 @@ def test_search_finds_the_optimum_of_each_scalar(tiny, made, cases, monkeypatch)
 
 def test_harm_counts_twice(tiny, made, cases, monkeypatch):
     """A step that gains 3 here and loses 2 there is worse than one that gains nothing."""
-    several = [cases[0], replace(cases[0], state=cases[0].state.clone())]
+    several = [cases[0], replace(cases[0], state=deepcopy(cases[0].state))]
     values = {0.01: (0.0, 0.0), 0.02: (-3.0, 2.0)}
 
     class PlantedMemory:

@@ -18,7 +18,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_comes_back_whole_from_small_parts(tmp_path: Path, run: Path) -> None:
+def test_join_restores_the_folder(tmp_path: Path, run: Path) -> None:
     parts = split(run, tmp_path / "parts", 16_000)
     assert len(parts) == 4 and all(part.stat().st_size <= 16_000 for part in parts)
     (tmp_path / "back").mkdir()
@@ -29,14 +29,14 @@ def test_a_folder_comes_back_whole_from_small_parts(tmp_path: Path, run: Path) -
     assert {str(p.relative_to(back)): p.read_bytes() for p in back.rglob("*") if p.is_file()} == files
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "lose"])
-def test_a_damaged_part_leaves_what_was_there(tmp_path: Path, run: Path, harm: str) -> None:
+@pytest.mark.parametrize("damage", ["cut", "flip", "lose"])
+def test_damaged_part_raises_and_keeps_the_old_folder(tmp_path: Path, run: Path, damage: str) -> None:
     part = split(run, tmp_path / "parts", 16_000)[1]
-    plain = part.read_bytes()
-    if harm == "lose":
+    data = part.read_bytes()
+    if damage == "lose":
         part.unlink()
     else:
-        part.write_bytes(plain[:-5] if harm == "cut" else bytes([plain[0] ^ 1]) + plain[1:])
+        part.write_bytes(data[:-5] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
     (tmp_path / "back").mkdir()
     (tmp_path / "back" / "old").write_text("left from before")
     with pytest.raises(CheckpointError):

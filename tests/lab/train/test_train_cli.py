@@ -16,7 +16,7 @@ APP.add_typer(corpus_app, name="corpus")
 APP.add_typer(train_app, name="train")
 
 
-def test_importing_the_commands_loads_no_torch() -> None:
+def test_importing_the_commands_does_not_load_torch() -> None:
     code = (
         "import sys, c2l_lab.train.cli, c2l_lab.corpus.cli; "
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
@@ -24,23 +24,23 @@ def test_importing_the_commands_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_from_repositories_to_a_model(tmp_path: Path, make_repository: MakeRepository) -> None:
+def test_commands_from_repositories_to_a_model(tmp_path: Path, make_repository: MakeRepository) -> None:
     names = ("alpha", "beta", "gamma", "delta", "epsilon")
     make_repository("good/one", {"LICENSE": MIT, **{f"{n}.py": module(n, i) for i, n in enumerate(names)}})
     (tmp_path / "list.txt").write_text("good/one\nun/known  # not there\n")
 
-    def call(*words: object) -> str:
-        result = CliRunner().invoke(APP, [str(word) for word in words], catch_exceptions=False)
+    def call(*arguments: object) -> str:
+        result = CliRunner().invoke(APP, [str(word) for word in arguments], catch_exceptions=False)
         assert result.exit_code == 0, result.output
         return result.output
 
     corpus, tokens, run, model = (tmp_path / name for name in ("corpus", "tokens", "run", "model"))
-    said = call("corpus", "build", "--list", tmp_path / "list.txt", "--mirror", tmp_path / "mirror", "--out", corpus,
+    output = call("corpus", "build", "--list", tmp_path / "list.txt", "--mirror", tmp_path / "mirror", "--out", corpus,
                 "--workers", 1)  # fmt: skip
-    assert "skipped un/known: not found" in said
+    assert "skipped un/known: not found" in output
     assert "licence MIT" in call("corpus", "stats", corpus)
-    words = ("corpus", "commits", "--list", tmp_path / "list.txt", "--mirror", tmp_path / "mirror", "--out", corpus)
-    found = CliRunner().invoke(APP, [*map(str, words), "--workers", "1"])
+    arguments = ("corpus", "commits", "--list", tmp_path / "list.txt", "--mirror", tmp_path / "mirror", "--out", corpus)
+    found = CliRunner().invoke(APP, [*map(str, arguments), "--workers", "1"])
     assert "fewer than two commits" in str(found.exception)
     assert "bytes per token" in call("train", "tokenizer", "--corpus", corpus, "--out", tokens, "--vocabulary", 512,
                                      "--measure", corpus)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Our forward pass against transformers', family by family; its bits against themselves; where it steps aside."""
+"""Our forward pass: equal to transformers for each family, equal bits for any division into calls, refusals."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def expected(lm: Any, ids: list[int]) -> Tensor:
 
 @torch.inference_mode()
 def read(reader: Any, ids: list[int], *sizes: int) -> Tensor:
-    """Logits [n, V] of ids read in pieces of the given sizes and a last one of what is left."""
+    """Logits [n, V] of ids, prefilled in parts of the given sizes and the rest."""
     text, parts, at = reader.new_sequence(), [], 0
     for size in (*sizes, len(ids) - sum(sizes)):
         parts.append(text.prefill(ids[at : at + size], all_positions=True))
@@ -100,11 +100,11 @@ def read(reader: Any, ids: list[int], *sizes: int) -> Tensor:
     return reader.logits(torch.cat(parts))
 
 
-PIECES = (1, 1, 5, 100, 1, 16, 17, 64, 130, 1, 8)
+PART_SIZES = (1, 1, 5, 100, 1, 16, 17, 64, 130, 1, 8)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_fp32_equals_transformers_however_the_text_is_cut(name: str):
+def test_fp32_equals_transformers_for_any_division_into_calls(name: str):
     family, changes = SHAPES[name]
     lm = make(family, **changes)
     ids = tokens(450)
@@ -112,12 +112,12 @@ def test_fp32_equals_transformers_however_the_text_is_cut(name: str):
     assert unsupported_reason(lm) == ""
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     assert (read(reader, ids) - want).abs().max() <= 1e-4
-    assert (read(reader, ids, *PIECES) - want).abs().max() <= 1e-4
+    assert (read(reader, ids, *PART_SIZES) - want).abs().max() <= 1e-4
     assert torch.equal(expected(lm, ids), want), "fusing changed the model itself"
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama", "llama, all heads have keys"])
-def test_bf16_is_as_close_to_fp32_as_transformers_bf16(name: str):
+def test_bf16_is_as_close_to_fp32_as_bf16_of_transformers(name: str):
     family, changes = SHAPES[name]
     ids = tokens(300)
     exact = expected(make(family, **changes), ids)
@@ -128,14 +128,14 @@ def test_bf16_is_as_close_to_fp32_as_transformers_bf16(name: str):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_bf16_bits_do_not_depend_on_how_the_text_is_cut(name: str):
+def test_bf16_bits_are_independent_of_the_division_into_calls(name: str):
     family, changes = SHAPES[name]
     lm = make(family, torch.bfloat16, **changes)
     if not packing_is_faster(lm):
         pytest.skip("this CPU does not multiply bf16, so products of few and many rows differ in the last bit")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids = tokens(450)
-    assert torch.equal(read(reader, ids), read(reader, ids, *PIECES))
+    assert torch.equal(read(reader, ids), read(reader, ids, *PART_SIZES))
 
 
 def test_packing_changes_no_bit(monkeypatch: pytest.MonkeyPatch):
@@ -150,7 +150,7 @@ def test_packing_changes_no_bit(monkeypatch: pytest.MonkeyPatch):
     assert torch.equal(read(reader, ids), packed)
 
 
-def test_the_last_row_alone_equals_the_last_of_all():
+def test_last_row_alone_equals_the_last_of_all_rows():
     lm = make("llama")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids = tokens(200)
@@ -159,7 +159,7 @@ def test_the_last_row_alone_equals_the_last_of_all():
     assert (last[0] - expected(lm, ids)[-1]).abs().max() <= 1e-4
 
 
-def test_cropped_text_is_read_on_as_if_the_rest_had_never_been():
+def test_cropped_sequence_continues_as_if_the_rest_never_existed():
     lm = make("qwen2")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids, other = tokens(400), tokens(800)[500:540]
@@ -170,14 +170,14 @@ def test_cropped_text_is_read_on_as_if_the_rest_had_never_been():
     assert (got - expected(lm, ids[:123] + other)[123:]).abs().max() <= 1e-4
 
 
-def test_long_texts_grow_the_kv_and_the_rotations():
+def test_long_sequences_grow_the_kv_cache_and_the_rotary_table():
     lm = make("llama", num_hidden_layers=2)
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids = tokens(2500)
     assert (read(reader, ids, 10, 1000, 1, 300) - expected(lm, ids)).abs().max() <= 1e-4
 
 
-def test_fused_attention_of_a_gpu_equals_ours(monkeypatch: pytest.MonkeyPatch):
+def test_fused_gpu_attention_equals_plain_attention(monkeypatch: pytest.MonkeyPatch):
     lm = make("qwen2")
     reader = NativeReader(lm, AdapterSlot(wrap(lm)), int8=False)
     ids = tokens(200)
@@ -209,7 +209,7 @@ def adapter(seed: int, *, names: tuple[str, ...] = ()) -> Adapter:
     return Adapter("tiny", "static", final_map=noise(D, D) * 0.1, pairs=pairs)
 
 
-def test_adapters_act_as_in_transformers_and_leave_no_trace():
+def test_adapters_act_as_in_transformers_and_are_removed_completely():
     lm = make("qwen2")
     model = wrap(lm)
     slot = AdapterSlot(model)
@@ -223,7 +223,7 @@ def test_adapters_act_as_in_transformers_and_leave_no_trace():
         assert torch.equal(read(ours, ids), bare) == (current is None)
 
 
-def test_pairs_are_merged_once_while_an_adapter_stays(monkeypatch: pytest.MonkeyPatch):
+def test_pairs_are_merged_once_per_adapter(monkeypatch: pytest.MonkeyPatch):
     lm = make("qwen2")
     slot = AdapterSlot(wrap(lm))
     reader, current = NativeReader(lm, slot, int8=False), adapter(1)
@@ -333,7 +333,7 @@ def steps(reader: NativeReader, ids: list[int], *sizes: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama, every bias", "llama, one head of keys"])
-def test_int8_steps_have_the_same_bits_however_many_tokens_are_drafted(name: str):
+def test_int8_steps_have_the_same_bits_for_any_draft_length(name: str):
     family, changes = SHAPES[name]
     lm = make(family, torch.bfloat16, **changes)
     if not packing_is_faster(lm):
@@ -346,7 +346,7 @@ def test_int8_steps_have_the_same_bits_however_many_tokens_are_drafted(name: str
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_int8_is_close_and_in_prompts_only_where_it_is_the_same(dtype: torch.dtype, compiled: bool):
+def test_int8_is_close_and_used_in_prefill_only_where_bits_match(dtype: torch.dtype, compiled: bool):
     if compiled and not kernel.is_available():
         pytest.skip("the kernel was not built: no C compiler at installation")
     lm = make("qwen2", dtype)
@@ -375,7 +375,7 @@ def test_int8_is_close_and_in_prompts_only_where_it_is_the_same(dtype: torch.dty
         (False, "DEFAULT", torch.float32, False),
     ],
 )
-def test_int8_is_for_the_dtype_that_a_cpu_is_fastest_in(native, capability, dtype, pays, monkeypatch):
+def test_int8_is_used_for_the_fastest_dtype_of_a_cpu(native, capability, dtype, pays, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert int8_is_faster(make("llama", dtype, num_hidden_layers=1)) is pays
@@ -387,7 +387,7 @@ def test_int8_rows_have_the_same_bits_alone_and_together(dtype: torch.dtype):
     assert torch.equal(torch.cat([quick(row[None]) for row in x]), quick(x)) and quick(x).dtype == dtype
 
 
-def test_a_shape_the_int8_kernel_would_overrun_stays_as_it_is():
+def test_matrix_of_unsupported_width_is_not_quantised():
     W = torch.randn(40, 33, dtype=torch.bfloat16)
     assert isinstance(TorchInt8Linear.quantize(DenseLinear(W)), DenseLinear)
     kept = TorchInt8Linear.quantize(
@@ -399,7 +399,7 @@ def test_a_shape_the_int8_kernel_would_overrun_stays_as_it_is():
     assert (kept(x).float() - want).abs().max() <= 0.2
 
 
-def test_large_models_keep_one_copy_of_gate_and_up(monkeypatch: pytest.MonkeyPatch):
+def test_large_model_has_one_copy_of_gate_and_up(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("c2l_lsp.model.runtime.fusion._SMALL_MODEL_BYTES", 0)
     lm = make("qwen2")
     fused = fuse_projections(lm).layers[0].gate_up
@@ -407,7 +407,7 @@ def test_large_models_keep_one_copy_of_gate_and_up(monkeypatch: pytest.MonkeyPat
     assert fused.weight.data_ptr() == lm.model.layers[0].mlp.gate_proj.weight.data_ptr()
 
 
-def test_pairs_outside_the_layers_are_left_to_transformers():
+def test_pairs_outside_the_layers_use_the_transformers_reader():
     lm = make("qwen2")
     model = wrap(lm)
     slot = AdapterSlot(model)
@@ -430,7 +430,7 @@ def test_pairs_outside_the_layers_are_left_to_transformers():
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "position scaling"),
     ],
 )
-def test_other_mathematics_is_refused(changes: dict[str, Any], why: str):
+def test_unsupported_architecture_is_refused(changes: dict[str, Any], why: str):
     assert why in unsupported_reason(make("llama", **changes))
 
 
@@ -440,7 +440,7 @@ def test_sliding_windows_are_refused():
     assert "window" in unsupported_reason(windowed)
 
 
-def test_another_architecture_is_read_by_transformers():
+def test_unsupported_architecture_uses_the_transformers_reader():
     torch.manual_seed(0)
     lm = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_embd=D, n_layer=2, n_head=4)).eval().requires_grad_(False)
     reader = sequence_reader(wrap(lm), AdapterSlot(wrap(lm)))

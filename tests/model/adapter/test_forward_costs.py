@@ -1,4 +1,4 @@
-"""What a decode step, a grown text and a swapped adapter cost, in operations and bytes: time is for the benchmark."""
+"""Operations and bytes of a decode step, of a growing cache and of a change of adapter; benchmarks measure time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def counted(action: Any) -> Ops:
     return ops
 
 
-def test_a_step_is_six_products_a_layer_and_the_head():
+def test_decode_step_has_six_products_per_layer_and_the_head():
     base = model()
     reader = NativeReader(base.lm, AdapterSlot(base), int8=False)
     text = reader.new_sequence()
@@ -64,7 +64,7 @@ def test_a_step_is_six_products_a_layer_and_the_head():
     assert drafted.all == ops.all
 
 
-def test_a_step_copies_no_more_the_longer_the_text_is():
+def test_bytes_copied_per_step_do_not_grow_with_the_text():
     base = model()
     reader = NativeReader(base.lm, AdapterSlot(base), int8=False)
     copied = []
@@ -76,18 +76,18 @@ def test_a_step_copies_no_more_the_longer_the_text_is():
     assert max(copied) < 12 * LAYERS * row, "a few vectors, never the KV of 70 or 240 tokens"
 
 
-def test_the_keys_and_values_move_once_in_256_tokens():
+def test_kv_cache_moves_once_in_256_tokens():
     base = model()
     text = NativeReader(base.lm, AdapterSlot(base), int8=False).new_sequence()
     text.prefill([5])
-    rooms = set()
+    addresses = set()
     for _ in range(700):
         text.decode([7])
-        rooms.add(text._layer_kv[0].data_ptr())
-    assert len(rooms) <= 3
+        addresses.add(text._layer_kv[0].data_ptr())
+    assert len(addresses) <= 3
 
 
-def test_an_adapter_used_lately_is_put_back_without_touching_a_number():
+def test_recent_adapter_is_activated_without_any_computation():
     base = model()
     slot = AdapterSlot(base)
     reader = NativeReader(base.lm, slot, int8=False)
@@ -106,7 +106,7 @@ def test_an_adapter_used_lately_is_put_back_without_touching_a_number():
     assert (ops.all, ops.copied) == (0, 0)
 
 
-def test_int8_steps_read_half_the_bytes():
+def test_int8_steps_read_half_of_the_bytes():
     base = model()
     base.lm.to(torch.bfloat16)
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=False)
@@ -119,7 +119,7 @@ def test_int8_steps_read_half_the_bytes():
 
 
 @pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
-def test_a_compiled_step_is_one_call(monkeypatch: pytest.MonkeyPatch):
+def test_compiled_step_is_one_call(monkeypatch: pytest.MonkeyPatch):
     base = model()
     reader = NativeReader(base.lm, AdapterSlot(base), int8=True, compiled=True)
     text = reader.new_sequence()

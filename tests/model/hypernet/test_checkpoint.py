@@ -1,4 +1,4 @@
-"""Files in the published formats, sound and broken, and their converted form."""
+"""Published files, valid and damaged, and their converted form."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def direct(**changes: Any) -> dict[str, Any]:
-    """What `code2lora_direct.pt` holds."""
+    """The content of `code2lora_direct.pt`."""
     args = {"alpha": 24.0, "lr": 1e-4, "model_name": PUBLISHED_BASE, "resume": None, "tasks": ["assert_rhs"]}
     return {"state_dict": head().state_dict(), "config": config(), "type_dims": DIMS, "args": args, **changes}
 
 
 def recurrent(**changes: Any) -> dict[str, Any]:
-    """What `code2lora_gru.pt` holds."""
+    """The content of `code2lora_gru.pt`."""
     return {
         "gru_state": gru().state_dict(), "head_state": head().state_dict(), "head_config": config(),
         "gru_config": {"diff_input_dim": 8, "repo_state_dim": 8, "hidden_dim": 8},
@@ -87,7 +87,7 @@ def pt(tmp_path: Path):
 # ---- sound files ------------------------------------------------------------------------------------------------
 
 
-def test_direct_gives_a_static_head(pt) -> None:
+def test_direct_file_has_a_static_head(pt) -> None:
     read = read_published(pt(direct()))
     assert read.manifest.kind == "static"
     assert read.manifest.alpha == 24.0
@@ -98,7 +98,7 @@ def test_direct_gives_a_static_head(pt) -> None:
         read.gru()
 
 
-def test_gru_gives_an_evo_head_and_gru(pt) -> None:
+def test_gru_file_has_head_and_gru_of_evo(pt) -> None:
     read = read_published(pt(recurrent()))
     assert (read.manifest.kind, read.manifest.gru, read.manifest.alpha) == ("evo", GRU, 32.0)
     h, e = torch.randn(2, 8), torch.randn(2, 8)
@@ -108,7 +108,7 @@ def test_gru_gives_an_evo_head_and_gru(pt) -> None:
     assert torch.equal(read.head()(h)["q_proj"][0], head()(h)["q_proj"][0])
 
 
-def test_keys_that_older_writers_leave_out_have_defaults(pt) -> None:
+def test_keys_that_older_files_lack_have_defaults(pt) -> None:
     old = recurrent(head_config=without(config(), "num_tasks", "task_dim", "types", "type_dims", "input_dim"), args={})
     read = read_published(pt(without(old, "per_step_input")))
     assert read.manifest.head == HEAD
@@ -131,8 +131,8 @@ def test_args_may_hold_paths_numpy_numbers_and_a_namespace(pt) -> None:
     assert read_published(pt(direct(args=vars(args)))).manifest.alpha == 16.0
 
 
-def test_half_precision_and_shared_storage_become_private_fp32(pt, tmp_path: Path) -> None:
-    """A GRU saved on a GPU is views of one flat buffer; safetensors refuses shared memory."""
+def test_half_precision_and_shared_storage_become_separate_fp32(pt, tmp_path: Path) -> None:
+    """A GRU saved on a GPU consists of views of one buffer, and safetensors refuses shared memory."""
     state = gru().state_dict()
     flat = torch.cat([tensor.flatten() for tensor in state.values()])
     views, start = {}, 0
@@ -146,7 +146,7 @@ def test_half_precision_and_shared_storage_become_private_fp32(pt, tmp_path: Pat
     torch.testing.assert_close(read.gru().state_dict(), state, rtol=0, atol=0)
 
 
-def test_one_tensor_under_two_names_becomes_two(pt, tmp_path: Path) -> None:
+def test_tensor_shared_by_two_names_is_copied(pt, tmp_path: Path) -> None:
     state = gru().state_dict()
     state["gru.bias_hh_l0"] = state["gru.bias_ih_l0"]
     read = convert(pt(recurrent(gru_state=state)), tmp_path / "out")
@@ -155,7 +155,7 @@ def test_one_tensor_under_two_names_becomes_two(pt, tmp_path: Path) -> None:
     assert one.data_ptr() != other.data_ptr()
 
 
-def test_conversion_keeps_every_bit_and_says_what_it_is(pt, tmp_path: Path) -> None:
+def test_conversion_keeps_every_bit_and_writes_a_manifest(pt, tmp_path: Path) -> None:
     for content in (direct(), recurrent()):
         path = pt(content)
         read = convert(path, tmp_path / "out")
@@ -196,7 +196,7 @@ def test_trained_modules_save_and_load(tmp_path: Path) -> None:
 
 
 class Payload:
-    """Touches a marker file if unpickled without protection."""
+    """Creates a marker file when it is unpickled without protection."""
 
     def __init__(self, call: Any, *arguments: Any) -> None:
         self.call, self.arguments = call, arguments
@@ -401,7 +401,7 @@ def test_published_file_is_downloaded_and_converted_once(pt, tmp_path: Path, mon
     torch.testing.assert_close(again.tensors, first.tensors, rtol=0, atol=0)
 
 
-def test_the_published_names() -> None:
+def test_published_repositories_and_files() -> None:
     assert PUBLISHED == {
         "static": ("code2lora/code2lora-direct", "code2lora_direct.pt"),
         "evo": ("code2lora/code2lora-gru", "code2lora_gru.pt"),
@@ -409,14 +409,14 @@ def test_the_published_names() -> None:
     assert published.PUBLISHED_BASE == "Qwen/Qwen2.5-Coder-1.5B"
 
 
-def test_offline_without_a_copy_says_what_to_do(tmp_path: Path) -> None:
+def test_offline_error_without_a_copy_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(
         AdapterError, match=r"code2lora_gru\.pt of code2lora/code2lora-gru\) is not on this machine .*offline is on"
     ):
         download("evo", offline=True, cache_dir=tmp_path)
 
 
-def test_hub_failures_are_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_failures_raise_adapter_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import httpx2
     from huggingface_hub import errors
 

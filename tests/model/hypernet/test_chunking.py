@@ -1,4 +1,4 @@
-"""Cutting: nothing is lost, and an edit moves few cuts."""
+"""Chunking: no text is lost, and an edit changes few chunks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def test_chunks_join_to_the_text(text):
     assert "".join(split(text)) == text
 
 
-def test_real_files_join_and_stay_bounded(sources):
+def test_chunks_of_real_files_are_bounded(sources):
     for text in sources:
         parts = split(text)
         assert "".join(parts) == text
         assert all(len(part) <= 2 * MAX_CHARS for part in parts)
 
 
-def test_an_inserted_function_changes_few_chunks(sources):
+def test_inserted_function_changes_few_chunks(sources):
     text = "\n\n".join(sources[:40])
     before = split(text)
     cut = text.index("\n\n\ndef ", len(text) // 3) + 2
@@ -30,7 +30,7 @@ def test_an_inserted_function_changes_few_chunks(sources):
     assert changed <= 6
 
 
-def test_a_changed_line_changes_one_chunk(sources):
+def test_changed_line_changes_one_chunk(sources):
     text = max(sources[:40], key=len)
     middle = text.index("\n    ", len(text) // 2)
     after = split(text[:middle] + " # touched" + text[middle:])

@@ -1,8 +1,9 @@
-"""The paper's head and GRU against their formulas, and the two hypernetworks built on them."""
+"""The head and the GRU of Code2LoRA against their formulas, and the hypernetworks `static` and `evo`."""
 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_parameter_counts_and_names_at_the_published_shape() -> None:
     }  # fmt: skip
 
 
-def test_a_head_with_tasks_has_the_task_embedding_and_a_wider_trunk() -> None:
+def test_head_with_tasks_has_a_task_embedding_and_a_wider_trunk() -> None:
     made = head(num_tasks=2, task_dim=5)
     assert made.task_embedding is not None
     assert made.task_embedding.weight.shape == (2, 5)
@@ -139,7 +140,7 @@ def test_head_forward_and_one_gradient_step_equal_the_formulas(seed: int) -> Non
 
 
 def test_head_gradient_equals_finite_differences() -> None:
-    """Guards the reference itself: autograd of two equal mistakes would agree."""
+    """Checks the reference: autograd would agree if both had the same error."""
     made = head(3).double()
     ctx, parameter = torch.randn(2, 8, dtype=torch.float64), made.trunk[0].weight
     made.log_scale_A["q_proj"].data.fill_(-2.0)
@@ -160,7 +161,7 @@ def test_head_gradient_equals_finite_differences() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gru_rollout_and_one_gradient_step_equal_the_formulas(seed: int) -> None:
+def test_gru_unroll_and_one_gradient_step_equal_the_formulas(seed: int) -> None:
     made, repository, diffs = gru(seed), torch.randn(2, 8), torch.randn(2, 4, 8)
     p = doubles(made)
     h = layer_norm(gelu(linear(repository.double(), p, "repo_init_proj.0")), p, "repo_init_proj.2")
@@ -177,7 +178,7 @@ def test_gru_rollout_and_one_gradient_step_equal_the_formulas(seed: int) -> None
         torch.testing.assert_close(after, should.float(), atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_one_step_is_the_rollout_and_folders_in_a_batch_do_not_touch_each_other() -> None:
+def test_step_equals_unroll_and_rows_are_independent() -> None:
     made, h, diffs = gru(), torch.randn(3, 8), torch.randn(3, 2, 8)
     stepped = made.step(diffs[:, 1], made.step(diffs[:, 0], h))
     torch.testing.assert_close(stepped, made.unroll(diffs, h)[:, -1])
@@ -190,14 +191,14 @@ def test_contexts_of_several_vectors_are_max_pooled() -> None:
     torch.testing.assert_close(made(ctx)["q_proj"], made(ctx.max(dim=1).values)["q_proj"])
 
 
-def test_the_task_changes_the_weights_and_none_is_task_zero() -> None:
+def test_task_changes_the_weights_and_defaults_to_zero() -> None:
     made, ctx = head(num_tasks=2, task_dim=5), torch.randn(2, 8)
     zero, both = made(ctx)["q_proj"][0], made(ctx, torch.tensor([0, 1]))["q_proj"][0]
     torch.testing.assert_close(both[0], zero[0])
     assert not torch.allclose(both[1], zero[1])
 
 
-def test_expand_names_every_layer() -> None:
+def test_expand_to_layers_names_every_layer() -> None:
     pairs = {"q_proj": (torch.ones(3, 6), torch.ones(10, 3)), "down_proj": (torch.ones(3, 9), torch.ones(6, 3))}
     named = expand_to_layers(pairs, layers=2, scale=2.0)
     assert set(named) == {
@@ -216,7 +217,7 @@ def test_expand_names_every_layer() -> None:
 
 
 class FakeEncoder:
-    """Vectors that are a function of the text; a diff has one chunk per line, a blank one none."""
+    """Vectors are a function of the text. A diff has one window per line, a blank one none."""
 
     hidden, digest = 4, "fake"
 
@@ -250,7 +251,7 @@ def change(net: Static | Evo, added: str = "", removed: str = "", diffs: list[st
     )
 
 
-def test_a_file_is_one_piece_named_by_its_content() -> None:
+def test_file_is_one_chunk_named_by_its_content() -> None:
     net = evo()
     assert net.chunks("") == []
     (chunk,) = net.chunks("a = 1\n")
@@ -286,7 +287,7 @@ def test_static_adapter_is_the_head_of_the_embedding() -> None:
     assert (adapter.base, adapter.kind) == ("base", "static")
 
 
-def test_an_empty_state_changes_nothing() -> None:
+def test_adapter_of_an_empty_state_changes_nothing() -> None:
     for net in (static(), evo()):
         assert net.generate(net.empty_state()).pairs == {}
     net = static()
@@ -295,13 +296,13 @@ def test_an_empty_state_changes_nothing() -> None:
     assert net.generate(state).pairs == {}
 
 
-def test_removing_an_unknown_file_is_refused() -> None:
+def test_removal_of_an_unknown_file_is_refused() -> None:
     net = static()
     with pytest.raises(StateError, match="not in the adapter's state"):
         net.update([net.empty_state()], [change(net, removed="a")])
 
 
-def test_evo_starts_from_the_snapshot_and_makes_one_step_per_change() -> None:
+def test_evo_starts_from_the_snapshot_and_steps_once_per_change() -> None:
     net = evo()
     (state,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
     h0 = net.gru.initial_state(pool_files(net.encoder.files(["a", "b"]))[None])
@@ -319,7 +320,7 @@ def test_evo_starts_from_the_snapshot_and_makes_one_step_per_change() -> None:
 
 
 def test_evo_follows_the_files_until_the_first_diff() -> None:
-    """A snapshot may come in parts, lose held-out files, or be edited without any diff of production code."""
+    """Before the first diff, files may be added in parts, removed as held-out files, or edited without a diff."""
     net = evo()
     (whole,) = net.update([net.empty_state()], [change(net, "a b c", first=True)])
     (part,) = net.update([net.empty_state()], [change(net, "c d", first=True)])
@@ -345,7 +346,7 @@ def test_evo_steps_on_the_first_commits_diff_with_its_snapshot() -> None:
 
 
 def test_evo_steps_on_a_diff_too_short_to_embed() -> None:
-    """A commit whose diff is under 16 tokens still is a commit: its embedding is zero."""
+    """A diff under 16 tokens has a zero embedding, and its commit is a step like any other."""
     net = evo()
     (state,) = net.update([net.empty_state()], [change(net, "a", first=True)])
     (after,) = net.update([state], [change(net, diffs=[" "])])
@@ -366,16 +367,16 @@ def test_evo_batches_folders_into_one_gru_call(monkeypatch: pytest.MonkeyPatch) 
     assert calls == [1, 3]
 
 
-def test_an_update_leaves_the_old_state_as_it_was() -> None:
+def test_update_does_not_change_the_old_state() -> None:
     for net in (static(), evo()):
         (old,) = net.update([net.empty_state()], [change(net, "a b", first=True)])
-        copy = old.clone()
+        copy = deepcopy(old)
         net.update([old], [change(net, "c", removed="a", diffs=["x"])])
         assert all(torch.equal(old.tensors[name], copy.tensors[name]) for name in copy.tensors)
         assert old.tensors.keys() == copy.tensors.keys()
 
 
-def test_the_digest_names_kind_weights_base_and_encoder() -> None:
+def test_digest_depends_on_kind_weights_base_and_encoder() -> None:
     assert static().digest == static().digest
     other = Static(head(), FakeEncoder(), Binding(base="base", layers=2, alpha=6.0, weights="v"))  # type: ignore[arg-type]
     assert len({static().digest, evo().digest, other.digest}) == 3

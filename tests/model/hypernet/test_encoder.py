@@ -1,4 +1,4 @@
-"""The two embedding recipes, rule by rule, on a tiny random model and a tokenizer trained here."""
+"""The embeddings of diffs and repositories, rule by rule, with a tiny random model and tokenizer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ END = "<|endoftext|>"
 
 
 def tokenizer(append_end: bool = True) -> PreTrainedTokenizerFast:
-    """Byte-level BPE that appends END by default, as the published encoder's does."""
+    """Byte-level BPE that appends END by default, like that of the published encoder."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.decoder = decoders.ByteLevel()
@@ -58,7 +58,7 @@ def encoder() -> EmbeddingEncoder:
 
 
 class Spy:
-    """The model, remembering the shape and mask of every call."""
+    """Records the shape and mask of every call of the model."""
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.config, self.device, self.calls = inner, inner.config, inner.device, []
@@ -72,7 +72,7 @@ class Spy:
 
 
 def of_length(n: int, seed: int = 0) -> str:
-    """A text of exactly n tokens: letters that form no merge in this tokenizer."""
+    """A text of n tokens: letters that this tokenizer does not merge."""
     generator = torch.Generator().manual_seed(seed)
     text = "".join("QZXJKWVY"[i] for i in torch.randint(8, (n,), generator=generator))
     assert len(tokenizer()(text, add_special_tokens=False)["input_ids"]) == n
@@ -80,7 +80,7 @@ def of_length(n: int, seed: int = 0) -> str:
 
 
 def by_hand(text: str, window: int, overlap: int, shortest: int) -> list[Tensor]:
-    """Chunk vectors one window at a time, without batches, padding or masks."""
+    """Window vectors, one window at a time, without batches, padding or masks."""
     tok, lm = tokenizer(), model()
     ids, vectors, start = tok.encode(text, add_special_tokens=False), [], 0
     while True:
@@ -101,7 +101,7 @@ def near(one: Tensor, other: Tensor) -> None:
 # ---- windows ----------------------------------------------------------------------------------------------------
 
 
-def test_the_published_recipes() -> None:
+def test_published_window_sizes() -> None:
     assert Windows(512, 64, 16) == DIFF
     assert Windows(2048, 256, 8) == REPOSITORY
 
@@ -126,7 +126,7 @@ def test_windows_of_a_file() -> None:
     assert [(w[0], w[-1] + 1) for w in REPOSITORY.cut(range(4000))] == [(0, 2048), (1792, 3840), (3584, 4000)]
 
 
-def test_an_encoder_with_short_contexts_gets_proportional_windows() -> None:
+def test_short_context_gets_proportional_windows() -> None:
     assert REPOSITORY.limited_to(512) == Windows(512, 64, 8)
     assert DIFF.limited_to(512) is DIFF
     assert DIFF.limited_to(10) == Windows(10, 1, 10)
@@ -134,7 +134,7 @@ def test_an_encoder_with_short_contexts_gets_proportional_windows() -> None:
 
 
 def test_windows_are_decoded_and_tokenised_again_with_specials_and_truncation() -> None:
-    """A full window loses its last token to the appended END; a shorter one just gains it."""
+    """In a full window END replaces the last token; a shorter window gains it."""
     spy = Spy(model())
     EmbeddingEncoder(spy, tokenizer(), digest="").diff_chunks([of_length(600)])
     ((ids, mask),) = spy.calls
@@ -148,7 +148,7 @@ def test_special_tokens_written_in_a_text_are_dropped(encoder: EmbeddingEncoder)
     near(encoder.files([f"{of_length(20)}{END}"]), encoder.files([of_length(20)]))
 
 
-def test_a_tokenizer_without_default_specials_adds_none() -> None:
+def test_tokenizer_without_default_special_tokens_adds_none() -> None:
     spy = Spy(model())
     EmbeddingEncoder(spy, tokenizer(append_end=False), digest="").files([of_length(20)])
     assert spy.calls[0][0].shape == (1, 20)
@@ -183,12 +183,12 @@ def test_files_are_not_weighted_by_their_length(encoder: EmbeddingEncoder) -> No
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", " " * 600, of_length(15)])
-def test_a_blank_or_short_diff_is_zero(encoder: EmbeddingEncoder, text: str) -> None:
+def test_blank_or_short_diff_is_zero(encoder: EmbeddingEncoder, text: str) -> None:
     assert encoder.diff_chunks([text])[0].shape == (0, 16)
     assert torch.equal(encoder.diffs([text]), torch.zeros(1, 32))
 
 
-def test_a_file_under_8_tokens_is_a_zero_vector_that_is_pooled(encoder: EmbeddingEncoder) -> None:
+def test_file_under_8_tokens_is_pooled_as_a_zero_vector(encoder: EmbeddingEncoder) -> None:
     long, short = of_length(40), of_length(7)
     assert torch.equal(encoder.files([short])[0], torch.zeros(16))
     assert not torch.equal(encoder.files([of_length(8)])[0], torch.zeros(16))
@@ -202,7 +202,7 @@ def test_equal_files_count_as_often_as_they_occur(encoder: EmbeddingEncoder) -> 
     assert not torch.allclose(encoder.repository([one, one, other]), encoder.repository([one, other]))
 
 
-def test_nothing_gives_zeros_and_no_error(encoder: EmbeddingEncoder) -> None:
+def test_empty_input_gives_zeros(encoder: EmbeddingEncoder) -> None:
     assert torch.equal(encoder.repository([]), torch.zeros(32))
     assert torch.equal(encoder.repository(["x"]), torch.zeros(32))
     assert torch.equal(pool_files(torch.zeros(0, 4)), torch.zeros(8))
@@ -211,8 +211,8 @@ def test_nothing_gives_zeros_and_no_error(encoder: EmbeddingEncoder) -> None:
     assert encoder.files([]).shape == (0, 16)
 
 
-def test_a_window_of_nothing_but_special_tokens_is_zero() -> None:
-    """It decodes to no text; without default specials there is nothing left to read."""
+def test_window_of_special_tokens_only_is_zero() -> None:
+    """Such a window decodes to an empty text, which has no tokens if none are added by default."""
     bare = EmbeddingEncoder(model(), tokenizer(append_end=False), digest="")
     vectors = bare.files([END * 20, of_length(20)])
     assert torch.equal(vectors[0], torch.zeros(16))
@@ -222,7 +222,7 @@ def test_a_window_of_nothing_but_special_tokens_is_zero() -> None:
 # ---- batches and cache ------------------------------------------------------------------------------------------
 
 
-def test_batches_are_sorted_by_length_and_results_are_not() -> None:
+def test_batches_are_sorted_by_length_and_results_keep_their_order() -> None:
     spy = Spy(model())
     batched = EmbeddingEncoder(spy, tokenizer(), digest="", batch=3)
     lengths = [90, 20, 200, 30, 21, 100, 16]
@@ -232,7 +232,7 @@ def test_batches_are_sorted_by_length_and_results_are_not() -> None:
         near(row, torch.stack(by_hand(of_length(n, seed=n), 2048, 256, 8)).mean(dim=0))
 
 
-def test_only_a_changed_file_is_read_again() -> None:
+def test_only_changed_files_are_embedded_again() -> None:
     spy = Spy(model())
     cached, cache = EmbeddingEncoder(spy, tokenizer(), digest=""), {}
     texts = [of_length(20 + n, seed=n) for n in range(5)]
@@ -245,7 +245,7 @@ def test_only_a_changed_file_is_read_again() -> None:
     near(incremental, EmbeddingEncoder(model(), tokenizer(), digest="").repository(texts))
 
 
-def test_the_maximum_goes_down_again_when_its_file_goes(encoder: EmbeddingEncoder) -> None:
+def test_maximum_falls_when_its_file_is_removed(encoder: EmbeddingEncoder) -> None:
     texts, cache = [of_length(20, seed=n) for n in range(4)], {}
     before = encoder.repository(texts, cache)
     encoder.repository([*texts, of_length(64, seed=8)], cache)
@@ -270,7 +270,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
         ("build/a.py", False), ("node_modules/x/a.py", False), ("pkg/builder.py", True), (".venv/a.py", False),
     ],
 )  # fmt: skip
-def test_which_files_a_diff_keeps(path: str, counts: bool) -> None:
+def test_files_of_a_diff(path: str, counts: bool) -> None:
     assert in_diff(path) is counts
 
 
@@ -281,14 +281,14 @@ def test_which_files_a_diff_keeps(path: str, counts: bool) -> None:
         ("a.py", 2_000_001, False), ("README.md", 9, False), ("build/a.py", 9, True),
     ],
 )  # fmt: skip
-def test_which_files_a_repository_has(path: str, size: int, counts: bool) -> None:
+def test_files_of_a_repository_embedding(path: str, size: int, counts: bool) -> None:
     assert in_repository(path, size) is counts
 
 
 # ---- loading ----------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_loads_and_reads_the_same(tmp_path: Path, encoder: EmbeddingEncoder) -> None:
+def test_encoder_loads_from_a_folder(tmp_path: Path, encoder: EmbeddingEncoder) -> None:
     model().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     loaded = load_encoder(str(tmp_path), offline=True)

@@ -1,4 +1,4 @@
-"""`static` and `evo` end to end on a tiny base: published file → adapter → the same logits live, merged and in PEFT."""
+"""`static` and `evo` end to end: a published file gives an adapter with equal logits live, merged and in PEFT."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def base(inner: int = INNER) -> BaseModel:
 
 
 def published(path: Path, kind: str) -> Path:
-    """A file in the published format, with weights large enough for the adapter to show."""
+    """A file in the published format, with weights large enough to change the logits."""
     torch.manual_seed(1)
     head = Code2LoRAHead(HeadConfig(type_dims=DIMS, input_dim=2 * HIDDEN, hidden_dim=12, rank=RANK))
     for scales in (head.log_scale_A, head.log_scale_B):
@@ -76,7 +76,7 @@ def hypernetwork(kind: str, tmp_path: Path, model: BaseModel) -> Static | Evo:
     return load(tmp_path / "converted").hypernetwork(model, EmbeddingEncoder.of_base(model))
 
 
-def learned(net: Static | Evo, diff: str = "") -> RepoState:
+def state_after(net: Static | Evo, diff: str = "") -> RepoState:
     (state,) = net.update([net.empty_state()], [StateChange(net.embed(net.chunks(SOURCE)), first=True)])
     (state,) = net.update([state], [StateChange(diffs=net.embed(net.diff_chunks(diff)))]) if diff else (state,)
     return state
@@ -98,7 +98,7 @@ def test_live_merged_and_exported_adapters_give_the_same_logits(kind: str, tmp_p
 
     model = base()
     net = hypernetwork(kind, tmp_path, model)
-    adapter = net.generate(learned(net, diff="-    return 0\n+    return total(values)\n"))
+    adapter = net.generate(state_after(net, diff="-    return 0\n+    return total(values)\n"))
     adapter.check(model)
     assert len(adapter.pairs) == 2 * 7
     ids = torch.tensor([model.encode("def total(values):")])
@@ -120,18 +120,18 @@ def test_live_merged_and_exported_adapters_give_the_same_logits(kind: str, tmp_p
         torch.testing.assert_close(loaded(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-5)
 
 
-def test_the_adapter_is_a_function_of_the_repository(tmp_path: Path) -> None:
+def test_adapter_is_a_function_of_the_repository(tmp_path: Path) -> None:
     net = hypernetwork("static", tmp_path, base())
     (other,) = net.update(
         [net.empty_state()], [StateChange(net.embed(net.chunks("import os\n\nprint(os.getcwd())\n")), first=True)]
     )
-    assert net.generate(learned(net)).digest == net.generate(learned(net)).digest
-    assert net.generate(learned(net)).digest != net.generate(other).digest
+    assert net.generate(state_after(net)).digest == net.generate(state_after(net)).digest
+    assert net.generate(state_after(net)).digest != net.generate(other).digest
 
 
-def test_evo_goes_on_bit_equal_from_a_stored_state(tmp_path: Path) -> None:
+def test_evo_continues_bit_equal_from_a_saved_state(tmp_path: Path) -> None:
     net = hypernetwork("evo", tmp_path, base())
-    state = learned(net, diff="+    import os, sys, re\n")
+    state = state_after(net, diff="+    import os, sys, re\n")
     stored = RepoState(
         {name: torch.frombuffer(bytearray(t.numpy().tobytes()), dtype=t.dtype) for name, t in state.tensors.items()}
     )
@@ -151,7 +151,7 @@ def test_evo_goes_on_bit_equal_from_a_stored_state(tmp_path: Path) -> None:
         (lambda model: (model, _wide(model)), "needs embeddings of width 32, the text encoder has width 64"),
     ],
 )
-def test_another_base_or_encoder_is_refused(
+def test_other_base_or_encoder_is_refused(
     tmp_path: Path, change: Callable[[BaseModel], tuple[BaseModel, EmbeddingEncoder]], sentence: str
 ) -> None:
     convert(published(tmp_path / "published.pt", "evo"), tmp_path / "converted")

@@ -1,8 +1,9 @@
-"""The gradient memory: its closed form against autograd, exact subtraction, path independence, the gate's constants."""
+"""Gradient memory: closed form against autograd, exact subtraction, independence of the path, recent memory."""
 
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 
 import pytest
 import torch
@@ -25,12 +26,12 @@ def memory(tiny, sources):
 
 
 @pytest.fixture(scope="module")
-def readings(memory, sources):
+def embeddings(memory, sources):
     chunks = [chunk for text in sources[:8] for chunk in memory.chunks(text)]
     return memory.embed(chunks)
 
 
-def fold(memory, *changes):
+def updated(memory, *changes):
     state = memory.empty_state()
     for change in changes:
         (state,) = memory.update([state], [change])
@@ -41,7 +42,7 @@ def distance(a, b) -> float:
     return float((a - b).norm() / b.norm().clamp(min=1e-12))
 
 
-def test_errors_are_the_gradient_of_the_loss(tiny, sources):
+def test_output_gradients_equal_autograd(tiny, sources):
     ids = [tiny.start_id, *tiny.encode(sources[0][:600])]
     (states,) = drain(tiny.hidden_states_in_slices([ids]))
     hidden = states[:-1].clone().requires_grad_(True)
@@ -52,44 +53,48 @@ def test_errors_are_the_gradient_of_the_loss(tiny, sources):
     torch.testing.assert_close(found.h, hidden.detach(), atol=1e-5, rtol=1e-4)
 
 
-def test_a_piece_reads_the_same_alone_and_in_a_batch(memory, sources):
+def test_embedding_of_a_chunk_is_independent_of_its_batch(memory, sources):
     chunks = memory.chunks(sources[3])[:4]
     alone = [memory.embed([chunk])[0] for chunk in chunks]
     together = memory.embed(chunks)
     for one, many in zip(alone, together, strict=True):
         assert float(one["n"]) == float(many["n"])
         for name in ("v", "k"):
-            rows = [reading[name].float() * reading[f"{name}_scale"] for reading in (one, many)]
+            rows = [embedding[name].float() * embedding[f"{name}_scale"] for embedding in (one, many)]
             assert distance(*rows) < 0.02
 
 
-def test_an_empty_state_changes_nothing(memory):
+def test_adapter_of_an_empty_state_changes_nothing(memory):
     assert memory.generate(memory.empty_state()).final_map is None
 
 
-def test_what_was_added_is_taken_away_exactly(memory, readings):
-    state = fold(memory, StateChange(added=readings, first=True), StateChange(removed=readings))
+def test_removal_is_exact(memory, embeddings):
+    state = updated(memory, StateChange(added=embeddings, first=True), StateChange(removed=embeddings))
     assert float(state.tensors["S"].abs().max()) < 1e-9
     assert float(state.tensors["n"]) == 0
 
 
-def test_the_state_does_not_depend_on_path_or_order(memory, readings):
-    dice = random.Random(1)
-    state, inside = fold(memory, StateChange(added=readings[:5], first=True)), list(range(5))
+def test_state_is_independent_of_the_order_of_changes(memory, embeddings):
+    rng = random.Random(1)
+    state, inside = updated(memory, StateChange(added=embeddings[:5], first=True)), list(range(5))
     for _ in range(200):
-        out = [inside.pop(dice.randrange(len(inside)))] if inside and dice.random() < 0.5 else []
-        into = [dice.randrange(len(readings))]
+        out = [inside.pop(rng.randrange(len(inside)))] if inside and rng.random() < 0.5 else []
+        into = [rng.randrange(len(embeddings))]
         inside += into
-        change = StateChange(added=[readings[i] for i in into], removed=[readings[i] for i in out])
+        change = StateChange(added=[embeddings[i] for i in into], removed=[embeddings[i] for i in out])
         (state,) = memory.update([state], [change])
-    dice.shuffle(inside)
-    straight = fold(memory, StateChange(added=[readings[i] for i in inside], first=True))
+    rng.shuffle(inside)
+    straight = updated(memory, StateChange(added=[embeddings[i] for i in inside], first=True))
     assert distance(state.tensors["S"], straight.tensors["S"]) < 1e-9  # the bar is 1e-3
     assert float(state.tensors["n"]) == pytest.approx(float(straight.tensors["n"]))
 
 
-def test_folders_updated_together_equal_folders_updated_alone(memory, readings):
-    changes = [StateChange(added=readings[:3]), StateChange(added=readings[3:7]), StateChange(removed=readings[:1])]
+def test_batch_update_equals_single_updates(memory, embeddings):
+    changes = [
+        StateChange(added=embeddings[:3]),
+        StateChange(added=embeddings[3:7]),
+        StateChange(removed=embeddings[:1]),
+    ]
     together = memory.update([memory.empty_state() for _ in changes], changes)
     for state, change in zip(together, changes, strict=True):
         (alone,) = memory.update([memory.empty_state()], [change])
@@ -97,8 +102,8 @@ def test_folders_updated_together_equal_folders_updated_alone(memory, readings):
             torch.testing.assert_close(state.tensors[name], alone.tensors[name])
 
 
-def test_the_adapter_makes_its_own_text_likelier(memory, tiny, readings, sources):
-    state = fold(memory, StateChange(added=readings, first=True))
+def test_adapter_lowers_the_loss_of_its_own_text(memory, tiny, embeddings, sources):
+    state = updated(memory, StateChange(added=embeddings, first=True))
     ids = torch.tensor([[tiny.start_id, *tiny.encode(sources[2][:2000])]])[:, :700]
     slot = AdapterSlot(tiny)
 
@@ -106,27 +111,27 @@ def test_the_adapter_makes_its_own_text_likelier(memory, tiny, readings, sources
         logits = slot.logits(tiny.hidden(ids))[0, :-1].float()
         return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
 
-    bare = loss()
+    before = loss()
     slot.activate(memory.generate(state))
-    assert loss() < bare - 0.01
+    assert loss() < before - 0.01
 
 
-def test_recency_writes_decays_and_reverts(memory, readings):
-    base = fold(memory, StateChange(added=readings[:4], first=True))
+def test_recent_memory_is_written_decays_and_reverts(memory, embeddings):
+    base = updated(memory, StateChange(added=embeddings[:4], first=True))
     assert float(base.tensors["recent"].abs().max()) == 0  # a first snapshot is not a recent event
-    (edited,) = memory.update([base], [StateChange(added=readings[4:5], removed=readings[:1])])
-    (reverted,) = memory.update([edited], [StateChange(added=readings[:1], removed=readings[4:5])])
+    (edited,) = memory.update([base], [StateChange(added=embeddings[4:5], removed=embeddings[:1])])
+    (reverted,) = memory.update([edited], [StateChange(added=embeddings[:1], removed=embeddings[4:5])])
     assert float(reverted.tensors["recent"].norm()) < 0.06 * float(edited.tensors["recent"].norm())
     (later,) = memory.update([edited], [StateChange()])
     torch.testing.assert_close(later.tensors["recent"], 0.95 * edited.tensors["recent"], rtol=1e-3, atol=1e-9)
 
 
-def test_second_moments_survive_their_bytes(memory, tiny, sources):
-    """What is stored of F is F to two hundredths; and the sum of one text taken apart is that of the whole."""
+def test_quantised_second_moments_are_close_to_exact_ones(memory, tiny, sources):
+    """F from int8 factors differs from the exact F by less than 2 %."""
     from c2l_lsp.model.hypernet.output_gradients import output_gradients
 
     chunks = memory.chunks(sources[0][:6000])
-    state = fold(memory, StateChange(added=memory.embed(chunks), first=True))
+    state = updated(memory, StateChange(added=memory.embed(chunks), first=True))
     found = [output_gradients(tiny, [chunk.text]) for chunk in chunks]
     for name, rows in (("F_e", [f.e for f in found]), ("F_h", [f.h for f in found])):
         exact = sum((one.double().T @ one.double() for one in rows), torch.zeros(tiny.d, tiny.d, dtype=torch.float64))
@@ -134,12 +139,12 @@ def test_second_moments_survive_their_bytes(memory, tiny, sources):
         assert torch.equal(state.tensors[name], state.tensors[name].T)
 
 
-def test_the_more_is_read_the_more_the_curvature_is_the_repositorys(memory, readings):
+def test_weight_of_the_repositorys_curvature_grows_with_its_text(memory, embeddings):
     prior = memory.prior
     P, Q = memory._preconditioners(memory.empty_state())
     assert P is prior.P and Q is prior.Q
-    few = fold(memory, StateChange(added=readings[:1], first=True))
-    many = fold(memory, StateChange(added=list(readings[:1]) * 200, first=True))
+    few = updated(memory, StateChange(added=embeddings[:1], first=True))
+    many = updated(memory, StateChange(added=list(embeddings[:1]) * 200, first=True))
     mine = few.tensors["F_e"] / few.tensors["n"]
     mine = mine + prior.scalars.damping * mine.trace() / prior.R * torch.eye(prior.R)
 
@@ -150,13 +155,13 @@ def test_the_more_is_read_the_more_the_curvature_is_the_repositorys(memory, read
     assert gap(many) < 0.5
 
 
-def test_the_recent_memory_speaks_of_few_lines_and_is_silent_after_a_pull(memory, readings):
-    """Its share falls with the amount of change: after many files the state itself tells more (measured: it harmed)."""
-    base = fold(memory, StateChange(added=readings[:2], first=True))
+def test_recent_memory_fades_after_a_large_change(memory, embeddings):
+    """After a change of many files the recent memory did harm in measurements."""
+    base = updated(memory, StateChange(added=embeddings[:2], first=True))
 
     def share(count: int) -> float:
-        (after,) = memory.update([base], [StateChange(added=readings[2:3] * count)])
-        still = after.clone()
+        (after,) = memory.update([base], [StateChange(added=embeddings[2:3] * count)])
+        still = deepcopy(after)
         still.tensors["recent"].zero_()
         return float((memory.core(after) - memory.core(still)).norm())
 
@@ -174,7 +179,7 @@ def test_clip_bounds_the_spectrum():
     torch.testing.assert_close(clip_spectrum(gentle, 5.0), gentle, atol=1e-5, rtol=1e-5)
 
 
-def test_a_wide_model_gets_bases(tiny, sources, monkeypatch):
+def test_wide_model_gets_bases(tiny, sources, monkeypatch):
     from c2l_lsp.model.hypernet import prior
 
     monkeypatch.setattr(prior, "FULL_RANK_UP_TO", 32)
@@ -185,27 +190,27 @@ def test_a_wide_model_gets_bases(tiny, sources, monkeypatch):
     memory = GradientMemory(tiny, estimate(seen))
     assert memory.prior.R == 24
     read = memory.embed(memory.chunks(sources[1]))
-    adapter = memory.generate(fold(memory, StateChange(added=read, first=True)))
+    adapter = memory.generate(updated(memory, StateChange(added=read, first=True)))
     assert adapter.final_map.shape == (tiny.d, tiny.d)
     assert torch.linalg.matrix_rank(adapter.final_map) <= 24
 
 
-def test_many_readings_are_summed_in_slices(memory, readings):
-    """Thousands in one go kept completions waiting for 16 s."""
-    many = [*readings] * (4 * 32 // len(readings) + 1)
+def test_many_embeddings_are_summed_in_cooperative_steps(memory, embeddings):
+    """Without steps, thousands of embeddings delayed completions by 16 s."""
+    many = [*embeddings] * (4 * 32 // len(embeddings) + 1)
     work = memory.update_in_slices([memory.empty_state()], [StateChange(added=many, first=True)])
     slices = sum(1 for _ in work)
     assert slices >= len(many) // 32
     (whole,) = memory.update([memory.empty_state()], [StateChange(added=many, first=True)])
-    assert float(whole.tensors["n"]) == sum(float(reading["n"]) for reading in many)
+    assert float(whole.tensors["n"]) == sum(float(embedding["n"]) for embedding in many)
 
 
-def test_sums_do_not_depend_on_the_order_and_leave_nothing_behind(memory, readings):
-    """Each product is exact: what was added in any order is taken away to the last bit of its fp64 sum."""
+def test_sums_are_independent_of_the_order_and_cancel(memory, embeddings):
+    """Each product is exact, so only the rounding of the fp64 sums remains."""
     one, other = (
-        fold(memory, StateChange(added=readings, first=True)),
-        fold(memory, StateChange(added=readings[::-1], first=True)),
+        updated(memory, StateChange(added=embeddings, first=True)),
+        updated(memory, StateChange(added=embeddings[::-1], first=True)),
     )
     assert distance(one.tensors["S"], other.tensors["S"]) < 1e-12
-    left = fold(memory, StateChange(added=readings, first=True), StateChange(removed=readings, first=True))
+    left = updated(memory, StateChange(added=embeddings, first=True), StateChange(removed=embeddings, first=True))
     assert float(left.tensors["S"].abs().max()) < 1e-12 * float(one.tensors["S"].abs().max())

@@ -39,7 +39,7 @@ def test_shipped_model_has_a_card_and_fim_tokens(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quick", "cores", "told", "name"),
+    ("fast_cores", "cores", "omp_threads", "name"),
     [
         (True, 1, "", base.NANO),  # one core for both the editor and the model
         (True, 2, "", base.SMALL),
@@ -53,10 +53,10 @@ def test_shipped_model_has_a_card_and_fim_tokens(name: str) -> None:
     ],
 )
 def test_auto_chooses_the_larger_model_on_fast_hardware(
-    quick: bool, cores: int, told: str, name: str, monkeypatch: pytest.MonkeyPatch
+    fast_cores: bool, cores: int, omp_threads: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "has_fast_cores", lambda: quick)
-    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(base, "has_fast_cores", lambda: fast_cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", omp_threads)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical=True: cores)
     assert base.resolve_auto(Model(device="cpu")).id == name

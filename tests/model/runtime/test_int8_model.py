@@ -65,10 +65,10 @@ def test_work_per_cooperative_step_is_bounded(base: BaseModel, monkeypatch: pyte
     assert base.int8_model is not None
     monkeypatch.setattr(kernel_layers, "_SLICE_WORK", base.int8_model.layers.weight_count * 16)
     rows = texts(45, 3, 16)
-    whole_states = drain(base.hidden_states_in_slices(rows))
+    states = drain(base.hidden_states_in_slices(rows))
     again, spent = drain(timed(base.hidden_states_in_slices(rows)))
     assert len(spent) == 3 + 1 + 1 + 1
-    assert all(torch.equal(a, b) for a, b in zip(again, whole_states, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again, states, strict=True))
 
 
 @pytest.mark.parametrize("change", [{"dtype": torch.bfloat16}, {"kernel": False}, {"large": True}])

@@ -205,11 +205,11 @@ def test_steps_use_merged_lora_pairs() -> None:
         text.prefill(ids[:30])
         return text.decode(ids[30:33])
 
-    bare = stepped(quick)
+    unadapted = stepped(quick)
     torch.manual_seed(4)
     slot.activate(Adapter("m", "test", pairs={name: LoraPair(torch.randn(4, inside), torch.randn(out, 4), 0.05)}))
     adapted = stepped(quick)
-    assert float((adapted - bare).norm() / bare.norm()) > 0.05
+    assert float((adapted - unadapted).norm() / unadapted.norm()) > 0.05
     expected = stepped(plain)
     assert float((adapted - expected).norm() / expected.norm()) < 0.01  # merged weights are quantised again
 
@@ -228,8 +228,8 @@ def test_steps_of_a_large_model_use_unmerged_lora_pairs(name: str, lanes: int, m
         text.prefill(ids[:40])
         return torch.cat([text.decode(ids[40:43]), text.decode(ids[43:44]), text.decode(ids[44:50])])
 
-    bare = stepped(quick)
-    assert_near(bare, stepped(plain))
+    unadapted = stepped(quick)
+    assert_near(unadapted, stepped(plain))
     torch.manual_seed(4)
     some = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
     pairs = {}
@@ -241,10 +241,10 @@ def test_steps_of_a_large_model_use_unmerged_lora_pairs(name: str, lanes: int, m
     slot.activate(Adapter("m", "test", pairs=pairs))
     assert quick.compiled_decode is not None, "the step must remain one compiled call"
     expected, got = stepped(plain), stepped(quick)
-    assert float((expected - bare).norm() / bare.norm()) > 0.2
+    assert float((expected - unadapted).norm() / unadapted.norm()) > 0.2
     assert float((got - expected).norm() / expected.norm()) < 0.02  # the factors are int8
     slot.activate(None)
-    assert torch.equal(stepped(quick), bare)
+    assert torch.equal(stepped(quick), unadapted)
 
 
 def test_nan_reaches_the_hidden_state(lanes: int) -> None:

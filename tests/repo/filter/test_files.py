@@ -57,7 +57,7 @@ def test_root_that_is_not_a_folder_raises(tmp_path: Path):
         filter_of(tmp_path / "missing")
 
 
-# --- odd files ----------------------------------------------------------------------------------------------------
+# --- irregular files ----------------------------------------------------------------------------------------------
 
 
 def make_fifo(path: Path) -> None:

@@ -80,15 +80,6 @@ def test_diff_of_empty_files_equals_git(git_repo: GitRepo):
     assert unified_diff("", None, "a.py") == deleted
 
 
-PARTLY = [BLOCKS, BLOCKS.replace("f3", "g3"), BLOCKS.replace("return x", "yield x"), BLOCKS[:-60] + BODY]
-
-
-@pytest.mark.parametrize("new", PARTLY)
-def test_diff_of_renames_equals_git(git_repo: GitRepo, new: str):
-    (renamed,) = git_diffs(git_repo, {"old name.py": BLOCKS}, {"pkg/new.py": new}).values()
-    assert unified_diff(BLOCKS, new, "pkg/new.py", "old name.py") == renamed
-
-
 def edited(lines: list[str], rng: random.Random) -> list[str]:
     """A few edits as people make them: removing, writing, copying, changing and moving blocks, blank lines."""
     lines = list(lines)

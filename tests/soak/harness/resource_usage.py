@@ -10,15 +10,15 @@ import psutil
 def usage(process: psutil.Process) -> dict[str, float]:
     """RSS in MB, and counts. Watches are 0 except on Linux. Empty if the process is gone."""
     try:
-        held = {
+        used = {
             "mb": process.memory_info().rss / 2**20,
             "descriptors": float(process.num_fds() if hasattr(process, "num_fds") else 0),
             "threads": float(process.num_threads()),
         }
-        held["watches"] = float(_watches(process.pid))
+        used["watches"] = float(_watches(process.pid))
     except psutil.NoSuchProcess:
         return {}
-    return held
+    return used
 
 
 def _watches(pid: int) -> int:

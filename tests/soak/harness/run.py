@@ -104,8 +104,8 @@ def code_digest() -> str:
 def rows(bar: Bar, finding: Finding) -> list[stats.Row]:
     """The row of the bar, whose value is the number of violations, and one for each measured value."""
     of = f"violations in {finding.tried} {bar.unit}"
-    held = bar.applied(finding.stretched)
-    made = [stats.Row(bar.name, "soak", float(finding.failed), unit=of, bar=held, holds=finding.holds)]
+    criterion = bar.applied(finding.stretched)
+    made = [stats.Row(bar.name, "soak", float(finding.failed), unit=of, bar=criterion, holds=finding.holds)]
     made += [stats.Row(f"{bar.name}/{k}", "soak", value, unit=unit) for k, (value, unit) in finding.figures.items()]
     return made
 

@@ -94,12 +94,12 @@ def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
     _write(root / "vendored" / ".git" / "HEAD", "ref: x\n")
     each = max(1, count // 40)
     for kind, path in EXCLUDED.items():
-        made = planted.canaries[kind] = [canary(rng) for _ in range(each)]
-        _write(root / path, "".join(f"{name} = '{name}'\n" for name in made))
+        names = planted.canaries[kind] = [canary(rng) for _ in range(each)]
+        _write(root / path, "".join(f"{name} = '{name}'\n" for name in names))
         planted.shut.append(root / path)
     for number, (kind, text) in enumerate(HELD.items()):
-        made = planted.canaries[kind] = [canary(rng) for _ in range(each)]
-        for index, name in enumerate(made):
+        names = planted.canaries[kind] = [canary(rng) for _ in range(each)]
+        for index, name in enumerate(names):
             _write(root / "held" / f"h{number}_{index}.py", text(name))
     _links(root, aside, planted, [canary(rng) for _ in range(each)])
     _unsaved(planted, rng, each)
@@ -107,9 +107,9 @@ def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
     return planted
 
 
-def _links(root: Path, aside: Path, planted: Planted, made: list[str]) -> None:
-    planted.canaries["behind links"] = made
-    text = "".join(f"{name} = 1\n" for name in made)
+def _links(root: Path, aside: Path, planted: Planted, names: list[str]) -> None:
+    planted.canaries["behind links"] = names
+    text = "".join(f"{name} = 1\n" for name in names)
     _write(aside / "outside.py", text)
     (root / "link.py").symlink_to(aside / "outside.py")
     (root / "linked").symlink_to(aside)
@@ -118,18 +118,18 @@ def _links(root: Path, aside: Path, planted: Planted, made: list[str]) -> None:
 
 
 def _unsaved(planted: Planted, rng: random.Random, each: int) -> None:
-    made = planted.canaries["unsaved buffer of an excluded file"] = [canary(rng) for _ in range(each)]
+    names = planted.canaries["unsaved buffer of an excluded file"] = [canary(rng) for _ in range(each)]
     for path in (".env", "hidden/deep/new.py", "own_ignored.py", "../outside.py"):
-        planted.buffers[path] = "".join(f"{name} = '{name}'\n" for name in made)
-    held = planted.canaries["unsaved buffer with a token"] = [canary(rng) for _ in range(each)]
-    planted.buffers["pkg0/unsaved.py"] = "".join(HELD["slack token in code"](name) for name in held)
+        planted.buffers[path] = "".join(f"{name} = '{name}'\n" for name in names)
+    with_token = planted.canaries["unsaved buffer with a token"] = [canary(rng) for _ in range(each)]
+    planted.buffers["pkg0/unsaved.py"] = "".join(HELD["slack token in code"](name) for name in with_token)
 
 
-def _removed(root: Path, planted: Planted, made: list[str]) -> None:
+def _removed(root: Path, planted: Planted, names: list[str]) -> None:
     """Committed and then removed, so that only the history contains it."""
-    planted.canaries["removed lines"] = made
+    planted.canaries["removed lines"] = names
     kept = root / "pkg0" / "once.py"
-    _write(kept, "".join(f"{name} = 'ghp_{(name * 2)[:36]}'\n" for name in made) + "x = 1\n")
+    _write(kept, "".join(f"{name} = 'ghp_{(name * 2)[:36]}'\n" for name in names) + "x = 1\n")
     who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
     _git(root, "add", "-f", "pkg0/once.py")
     _git(root, *who, "commit", "-q", "-m", "one")

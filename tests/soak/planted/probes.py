@@ -56,14 +56,14 @@ def stalls(lossy: str) -> None:
             continue
         return overflow
 
-    def told(self: watch.Watcher, loss: str) -> None:
+    def on_events_lost(self: watch.Watcher, loss: str) -> None:
         descriptor = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.write(descriptor, f"{loss}\n".encode())
         os.close(descriptor)
         lost(self, loss)
 
     InotifyFD._read_event_buffer = read  # type: ignore[method-assign]
-    watch.Watcher._on_events_lost = told  # type: ignore[method-assign]
+    watch.Watcher._on_events_lost = on_events_lost  # type: ignore[method-assign]
 
 
 def steps(least_ms: str) -> None:
@@ -114,24 +114,24 @@ def census(_: str) -> None:
     from c2l_lsp.server.workspace import documents
 
     out = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    held: list[documents.Documents] = []
+    created: list[documents.Documents] = []
     made, add = documents.Documents.__init__, inbox.Inbox.add
     longest = {"queue": 0, "texts": 0}
 
     def begun(self: documents.Documents) -> None:
         made(self)
-        held.append(self)
+        created.append(self)
 
     def counted(self: inbox.Inbox, request: Any) -> None:
         add(self, request)
-        texts = sum(held[0].method == "buffer" for held in tuple(self._others))
+        texts = sum(queued[0].method == "buffer" for queued in tuple(self._others))
         for kind, length in (("queue", len(self._others) + len(self._completions)), ("texts", texts)):
             if length > longest[kind]:
                 longest[kind] = length
                 os.write(out, f"{kind} {length}\n".encode())
 
-    def told(*_: object) -> None:
-        for document in (document for one in held for document in one):
+    def write_digests(*_: object) -> None:
+        for document in (document for one in created for document in one):
             data = document.text.encode("utf-8", "surrogatepass")
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             os.write(out, f"text {document.uri} {digest}\n".encode())
@@ -139,4 +139,4 @@ def census(_: str) -> None:
 
     documents.Documents.__init__ = begun  # type: ignore[method-assign]
     inbox.Inbox.add = counted  # type: ignore[method-assign]
-    signal.signal(signal.SIGUSR1, told)
+    signal.signal(signal.SIGUSR1, write_digests)

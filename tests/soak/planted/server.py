@@ -94,7 +94,7 @@ def given_up(_: str) -> None:
 
 
 def hoards(_: str) -> None:
-    """Every version of every document is kept."""
+    """Every version of every document stays in memory."""
     from c2l_lsp.server.workspace import documents
 
     kept: list[str] = []

@@ -1,4 +1,4 @@
-"""`bench adapt`: what each way of adapting gives on held-out repositories.
+"""`bench adapt`: compares adaptation methods on held-out repositories.
 
 The methods themselves belong in `methods`, the repositories in `repositories`.
 """

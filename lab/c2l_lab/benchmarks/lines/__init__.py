@@ -1,4 +1,4 @@
-"""`bench lines`, `bench scaling`, `bench vocabulary`: how well a base model completes lines.
+"""`bench lines`, `bench scaling`, `bench vocabulary`: base models without adapters.
 
 Adapters are measured in `adapters`.
 """

@@ -17,7 +17,7 @@ from c2l_lab.corpus.corpus import Document
 from c2l_lab.corpus.tokenizer import CodeTokenizer
 from c2l_lab.train.base.architecture import Shape
 from c2l_lab.train.base.examples import Recipe as ExampleRecipe
-from c2l_lab.train.base.training_loop import Leg, Recipe, Trainer
+from c2l_lab.train.base.training_loop import Recipe, Session, Trainer
 from c2l_lsp.errors import TrainingError
 
 HEAD = 64
@@ -97,10 +97,10 @@ def measure(
     steps = max(4, round(amounts.text / per_token / (amounts.rows * amounts.length)))
     falling = round(steps * DECAY)
     say(f"{entries} entries: {per_token:.3f} bytes per token, {shape}, {steps} steps")
-    plain = Leg(minutes=1e9, evaluate_minutes=1e9, save_minutes=10.0, compiled=amounts.compiled)
+    plain = Session(minutes=1e9, evaluate_minutes=1e9, save_minutes=10.0, compiled=amounts.compiled)
     if trainer.decay_from is None:
-        trainer.train(Leg(**{**vars(plain), "steps": max(0, steps - falling - trainer.step)}))
-    found = trainer.train(Leg(**{**vars(plain), "decay_steps": falling}))
+        trainer.train(Session(**{**vars(plain), "steps": max(0, steps - falling - trainer.step)}))
+    found = trainer.train(Session(**{**vars(plain), "decay_steps": falling}))
     weights = sum(p.numel() for p in trainer.model.parameters())
     name = f"{entries // 1024}k" if entries % 1024 == 0 else str(entries)
     return [

@@ -107,8 +107,7 @@ class MemoryState:
 
 def is_production(path: str) -> bool:
     """Whether a state may contain a file: Python, not vendored or built, no "test" in its path."""
-    parts = path.split("/")
-    return path.endswith(".py") and not any("test" in p.lower() or p in git_history.VENDORED for p in parts)
+    return git_history.is_production(path, (".py",))
 
 
 def _order(path: str) -> bytes:

@@ -1,4 +1,4 @@
-"""The sizes a base model comes in, and fresh models of them."""
+"""Model sizes and newly initialised models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """A Qwen2 architecture: widths and counts."""
+    """The dimensions of a Qwen2 architecture."""
 
     hidden: int
     layers: int
@@ -24,7 +24,7 @@ class Shape:
 
 
 SHAPES = {
-    "pico": Shape(hidden=128, layers=4, heads=2, kv_heads=1, ffn=384),  # points of the scaling law
+    "pico": Shape(hidden=128, layers=4, heads=2, kv_heads=1, ffn=384),  # for the scaling law
     "nano": Shape(hidden=256, layers=6, heads=4, kv_heads=2, ffn=768),
     "small": Shape(hidden=512, layers=8, heads=8, kv_heads=4, ffn=1536),
     "tiny": Shape(hidden=32, layers=2, heads=2, kv_heads=1, ffn=64),  # for tests
@@ -32,7 +32,10 @@ SHAPES = {
 
 
 def make_model(shape: Shape, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
-    """A fresh model of `shape`; matrices N(0, 0.02), those that write to the residual smaller by √(2·layers)."""
+    """Return a newly initialised model.
+
+    Matrices are drawn from N(0, 0.02); those that write to the residual stream are divided by √(2·layers).
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
@@ -61,5 +64,5 @@ def make_model(shape: Shape, vocabulary: int, seed: int) -> Qwen2ForCausalLM:
 
 
 def flop_per_token(model: torch.nn.Module, shape: Shape, length: int) -> float:
-    """FLOP of training on one token: six per weight in a matrix product, and causal attention over a full row."""
+    """Return the FLOP of training on one token: six per weight, plus causal attention over a full row."""
     return 6.0 * sum(p.numel() for p in model.parameters()) + 6.0 * shape.layers * shape.hidden * length

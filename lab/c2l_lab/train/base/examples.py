@@ -1,7 +1,7 @@
-"""Documents → packed rows of tokens: cut to pieces, half of them rearranged to fill in the middle, packed side by side.
+"""Training examples: documents are split into chunks, half of them become FIM examples, and all are packed into rows.
 
-The stream is a function of (corpus, seed, what has been seen): its state goes into a checkpoint and a resumed run sees
-exactly the rows that it would have seen, also when the corpus has grown meanwhile.
+The order of rows depends only on the corpus, the seed and the stream's state. The state is part of a checkpoint, so
+that a resumed run sees exactly the rows that an uninterrupted one would. The corpus may have grown in between.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from c2l_lab.corpus.tokenizer import CodeTokenizer
 from c2l_lab.train.base import fim_spans
 from c2l_lsp.errors import TrainingError
 
-IGNORE = -100  # a label that the loss passes over
-_GROUP = 48  # documents packed together: large enough to fill rows, small enough for a small state
-_CHARACTERS_PER_TOKEN = 4.2  # a little over the mean: rows are full, at the cost of a few cut tails
+IGNORE = -100  # a label that the loss ignores
+_DOCUMENTS_PER_REFILL = 48  # packed together: enough to fill rows, few enough for a small state
+_CHARACTERS_PER_TOKEN = 4.2  # a little over the mean: rows are full, but the ends of a few chunks are lost
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed rows: token ids, their places in their own file, which file each belongs to, and the labels; (B, T) each.
+    """Packed rows, four arrays (B, T): token ids, positions in the example, example numbers, labels.
 
-    `labels[b, t]` is the token after `ids[b, t]` in the same file, IGNORE at a file's end and in padding.
+    `labels[b, t]` is the token after `ids[b, t]` in the same example; IGNORE at its end and in padding.
     """
 
     ids: NDArray[np.int64]
@@ -40,10 +40,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How examples are made: row length in tokens, share of pieces with a hole, seed, rows to draw a batch from.
+    """Row length in tokens, share of FIM examples, seed, and size of the shuffle buffer in rows.
 
-    With a small buffer the rows of one file follow one another closely, and a fast learner may learn the file, not
-    the language. The size is a precaution; what it gives has not been measured apart from other changes.
+    With a small buffer, rows of the same file follow each other closely, which may make the model fit that file. The
+    size is a precaution; its effect has not been measured separately.
     """
 
     length: int = 512
@@ -52,40 +52,40 @@ class Recipe:
     buffer: int = 3000
 
 
-def pieces(text: str, length: int, dice: random.Random) -> list[str]:
-    """Cut `text` at line ends to pieces of about `length` tokens, the first one shortened at random.
+def split_text(text: str, length: int, rng: random.Random) -> list[str]:
+    """Split a text at line ends into chunks of about `length` tokens. The length of the first one is random.
 
-    The random first cut keeps the later pieces from always beginning at the same places of a file.
+    The random length varies where the later chunks start. Chunks of almost only white space are dropped.
     """
     limit = max(64, int(length * _CHARACTERS_PER_TOKEN))
-    made: list[str] = []
+    chunks: list[str] = []
     begin = 0
-    room = limit if len(text) <= limit else dice.randint(limit // 3, limit)
+    room = limit if len(text) <= limit else rng.randint(limit // 3, limit)
     while begin < len(text):
         end = len(text)
         if end - begin > room:
             cut = text.rfind("\n", begin, begin + room) + 1
             end = cut if cut > begin else begin + room
-        made.append(text[begin:end])
+        chunks.append(text[begin:end])
         begin, room = end, limit
-    return [piece for piece in made if len(piece.strip()) > 40 or len(made) == 1]
+    return [chunk for chunk in chunks if len(chunk.strip()) > 40 or len(chunks) == 1]
 
 
 def fim_tokens(cut: fim_spans.Split, tokenizer: CodeTokenizer, limit: int) -> tuple[list[int], int] | None:
-    """PREFIX SUFFIX s MIDDLE p m END within `limit` tokens, and where m begins. None if m is too long.
+    """Return (PREFIX SUFFIX s MIDDLE p m END, index of m) in at most `limit` tokens; None if m is too long.
 
-    What follows the hole stands first (Bavarian et al. 2022, the SPM order that shares PSM's tokens): the answer goes
-    on directly from the text before it, as in plain text. Prefix-suffix-middle order was not learned at this size:
-    answers began a line of their own. Far ends of p and s give way.
+    p, s and m are prefix, suffix and middle. The order is SPM with the tokens of PSM (Bavarian et al. 2022): the
+    completion continues the prefix directly, as in plain text. With PSM order, models of this size started a new line
+    instead. The far ends of p and s are cut.
     """
     prefix, suffix, middle = tokenizer.encode_batch([cut.prefix, cut.suffix, cut.middle])
-    return joined(prefix, suffix, middle, tokenizer, limit)
+    return join_fim(prefix, suffix, middle, tokenizer, limit)
 
 
-def joined(
+def join_fim(
     prefix: list[int], suffix: list[int], middle: list[int], tokenizer: CodeTokenizer, limit: int
 ) -> tuple[list[int], int] | None:
-    """`fim_tokens` of the three parts' tokens."""
+    """As `fim_tokens`, from the token ids of the three parts."""
     room = limit - len(middle) - 4
     if room < 16:
         return None
@@ -98,51 +98,55 @@ def joined(
     return [*before, *middle, tokenizer.end], len(before)
 
 
-def examples(
-    cut: Sequence[tuple[str, bool]], recipe: Recipe, tokenizer: CodeTokenizer, dice: random.Random
+def make_examples(
+    chunks: Sequence[tuple[str, bool]], recipe: Recipe, tokenizer: CodeTokenizer, rng: random.Random
 ) -> list[list[int]]:
-    """Tokens of pieces, at most `recipe.length` each; of a pair, the second says whether it is its file's last.
+    """Return the token ids of (chunk, is last of its file) pairs, at most `recipe.length` each.
 
-    Plain text begins with END, a file's last piece ends with it. All texts are cut into tokens in one call, which uses
-    every core: on a GPU this is what a step would wait for.
+    Plain text starts with END, and the last chunk of a file ends with it. All texts are tokenised in one call, which
+    uses every core, because a training step on a GPU waits for it.
     """
-    holes = [fim_spans.split(piece, dice) if dice.random() < recipe.fim else None for piece, _ in cut]
+    splits = [fim_spans.split(chunk, rng) if rng.random() < recipe.fim else None for chunk, _ in chunks]
     texts = [
         part
-        for (piece, _), hole in zip(cut, holes, strict=True)
-        for part in ([piece] if hole is None else [hole.prefix, hole.suffix, hole.middle])
+        for (chunk, _), cut in zip(chunks, splits, strict=True)
+        for part in ([chunk] if cut is None else [cut.prefix, cut.suffix, cut.middle])
     ]
-    found = iter(tokenizer.encode_batch(texts))
-    made: list[list[int]] = []
-    for (piece, last), hole in zip(cut, holes, strict=True):
-        filled = None if hole is None else joined(next(found), next(found), next(found), tokenizer, recipe.length)
+    ids_of_parts = iter(tokenizer.encode_batch(texts))
+    result: list[list[int]] = []
+    for (chunk, last), cut in zip(chunks, splits, strict=True):
+        filled = (
+            None
+            if cut is None
+            else join_fim(next(ids_of_parts), next(ids_of_parts), next(ids_of_parts), tokenizer, recipe.length)
+        )
         if filled is not None:
-            made.append(filled[0])
+            result.append(filled[0])
             continue
-        # END also opens a plain text: what is read on its own begins with it in the engine too.
-        ids = next(found) if hole is None else tokenizer.encode(piece)
-        made.append([tokenizer.end, *ids, *([tokenizer.end] if last else [])][: recipe.length])
-    return made
+        # END also starts a plain text, as in a prompt of the engine.
+        ids = next(ids_of_parts) if cut is None else tokenizer.encode(chunk)
+        result.append([tokenizer.end, *ids, *([tokenizer.end] if last else [])][: recipe.length])
+    return result
 
 
 def pack(examples: Sequence[list[int]], length: int) -> list[list[list[int]]]:
-    """Best-fit: rows of examples whose lengths add up to at most `length`."""
+    """Pack examples into rows of at most `length` tokens (best fit, longest first)."""
     rows: list[list[list[int]]] = []
-    rooms: list[int] = []
+    free: list[int] = []
     for one in sorted(examples, key=len, reverse=True):
-        fits = [(room, i) for i, room in enumerate(rooms) if room >= len(one)]
+        fits = [(room, i) for i, room in enumerate(free) if room >= len(one)]
         if fits:
             _, i = min(fits)
             rows[i].append(one)
-            rooms[i] -= len(one)
+            free[i] -= len(one)
         else:
             rows.append([one])
-            rooms.append(length - len(one))
+            free.append(length - len(one))
     return rows
 
 
 def to_batch(rows: Sequence[Sequence[Sequence[int]]], length: int, pad: int) -> Batch:
-    """Rows of examples as arrays (B, length); padding is a segment of its own."""
+    """Return rows of examples as arrays (B, length). Padding has segment −1."""
     shape = (len(rows), length)
     ids, positions = np.full(shape, pad, np.int64), np.zeros(shape, np.int64)
     segments, labels = np.full(shape, -1, np.int64), np.full(shape, IGNORE, np.int64)
@@ -159,7 +163,7 @@ def to_batch(rows: Sequence[Sequence[Sequence[int]]], length: int, pad: int) -> 
 
 @dataclass
 class StreamState:
-    """Where a stream stands: pass over the corpus, documents seen in it, rows (of `length`) not yet given out."""
+    """The state of a stream: epoch, documents seen in it, and buffered rows of `length` tokens."""
 
     epoch: int = 0
     seen: list[str] = field(default_factory=list)
@@ -167,16 +171,15 @@ class StreamState:
     length: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
+        """Return the state as JSON values."""
         return {"epoch": self.epoch, "seen": self.seen, "rows": self.rows, "length": self.length}
 
 
-def dealt(states: Sequence[StreamState], rank: int, count: int) -> StreamState:
-    """The part of `rank` among `count` processes in what was saved by as many, or by more or fewer.
+def reshard(states: Sequence[StreamState], rank: int, count: int) -> StreamState:
+    """Return the state for process `rank` of `count` from the states saved by any number of processes.
 
-    On another number of processes every file seen stays seen by all (each process asks only for its own), and rows that
-    wait are dealt out; the order is then another, and no file comes twice. A process whose pass over the corpus is
-    ahead of the others' begins with them.
+    If the number has changed, every process gets all documents seen (it uses only its own shard) and a part of the
+    buffered rows. The order changes, but no document is repeated. All processes continue in the earliest saved epoch.
     """
     if len(states) == count:
         return states[rank]
@@ -186,8 +189,8 @@ def dealt(states: Sequence[StreamState], rank: int, count: int) -> StreamState:
     return StreamState(epoch, seen, rows[rank::count], states[0].length)
 
 
-def order(names: Iterable[str], seed: int, epoch: int) -> list[str]:
-    """The order in which documents come in a pass over the corpus."""
+def epoch_order(names: Iterable[str], seed: int, epoch: int) -> list[str]:
+    """Return the document ids in the order of an epoch."""
     return sorted(names, key=lambda name: _key(seed, epoch, name))
 
 
@@ -196,7 +199,7 @@ def _key(seed: int, epoch: int, name: str) -> str:
 
 
 class Stream:
-    """Gives out batches for ever, in an order drawn anew for each pass."""
+    """An endless stream of batches. Every epoch has a new order."""
 
     def __init__(
         self,
@@ -206,11 +209,11 @@ class Stream:
         state: StreamState | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """`state` from a checkpoint goes on there; `shard` = (rank, ranks) gives each of several devices its part."""
+        """Resume from `state` if given. `shard` is (rank, number of ranks). Raises TrainingError without documents."""
         self.state = state or StreamState()
         self._documents = {d.id: d for d in documents if int(d.id[-8:], 16) % shard[1] == shard[0]}
         if not self._documents:
-            raise TrainingError("There is no text to train on: build a corpus with more repositories.")
+            raise TrainingError("There is no text to train on. Build a corpus with more repositories.")
         self._tokenizer, self._recipe = tokenizer, recipe
         if self.state.length != recipe.length:
             self._repack()
@@ -218,45 +221,45 @@ class Stream:
 
     @property
     def epoch(self) -> int:
-        """The pass over the corpus."""
+        """The number of completed passes over the corpus."""
         return self.state.epoch
 
     def states(self) -> list[StreamState]:
-        """Where it stands, as the one of several that a `Supply` has."""
+        """Return the state as a list, like `Prefetcher.states`."""
         return [self.state]
 
     def _repack(self) -> None:
-        """Fill rows of a new length with what is waiting; what no longer fits into one is left out."""
-        waiting = [one for row in self.state.rows for one in row if len(one) <= self._recipe.length]
-        self.state.rows, self.state.length = pack(waiting, self._recipe.length), self._recipe.length
+        """Pack the buffered examples into rows of a new length. Examples that are too long are dropped."""
+        buffered = [one for row in self.state.rows for one in row if len(one) <= self._recipe.length]
+        self.state.rows, self.state.length = pack(buffered, self._recipe.length), self._recipe.length
 
     def _remaining(self) -> list[str]:
-        """What is left of this pass, the next one last."""
+        """Return the remaining documents of this epoch, the next one last."""
         seen = set(self.state.seen)
         left = (name for name in self._documents if name not in seen)
-        return order(left, self._recipe.seed, self.state.epoch)[::-1]
+        return epoch_order(left, self._recipe.seed, self.state.epoch)[::-1]
 
     def _refill(self) -> None:
         if not self._order:
             self.state.epoch, self.state.seen = self.state.epoch + 1, []
             self._order = self._remaining()
-        group = [self._order.pop() for _ in range(min(_GROUP, len(self._order)))]
-        dice = random.Random(_key(self._recipe.seed, self.state.epoch, group[0]))  # noqa: S311 - a reproducible order, no secret
-        cut: list[tuple[str, bool]] = []
+        group = [self._order.pop() for _ in range(min(_DOCUMENTS_PER_REFILL, len(self._order)))]
+        rng = random.Random(_key(self._recipe.seed, self.state.epoch, group[0]))  # noqa: S311 - reproducible, not secret
+        chunks: list[tuple[str, bool]] = []
         for name in group:
-            parts = pieces(self._documents[name].text, self._recipe.length, dice)
-            cut += [(part, i == len(parts) - 1) for i, part in enumerate(parts)]
-        made = examples(cut, self._recipe, self._tokenizer, dice)
+            parts = split_text(self._documents[name].text, self._recipe.length, rng)
+            chunks += [(part, i == len(parts) - 1) for i, part in enumerate(parts)]
+        made = make_examples(chunks, self._recipe, self._tokenizer, rng)
         rows = pack([one for one in made if len(one) > 1], self._recipe.length)
-        dice.shuffle(rows)
+        rng.shuffle(rows)
         self.state.seen += group
         self.state.rows += rows
 
     def next(self, count: int) -> Batch:
-        """The next `count` rows. Drawn from a wide buffer, so that one file's rows lie far apart."""
+        """Return `count` random rows of the shuffle buffer."""
         while len(self.state.rows) < count + self._recipe.buffer:
             self._refill()
-        place = f"{self._recipe.seed}/{self.state.epoch}/{len(self.state.seen)}/{len(self.state.rows)}"
-        dice = random.Random(place)  # noqa: S311 - a reproducible order, no secret
-        rows = [self.state.rows.pop(dice.randrange(len(self.state.rows))) for _ in range(count)]
+        seed = f"{self._recipe.seed}/{self.state.epoch}/{len(self.state.seen)}/{len(self.state.rows)}"
+        rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
+        rows = [self.state.rows.pop(rng.randrange(len(self.state.rows))) for _ in range(count)]
         return to_batch(rows, self._recipe.length, self._tokenizer.pad)

@@ -1,7 +1,7 @@
-"""Fill-in-the-middle spans: which part of a text an example asks for.
+"""Fill-in-the-middle (FIM) spans: the part of a text that an example asks for.
 
-Spans follow what an editor asks: the rest of a line, a line, a few lines, an indented block, what stands between
-brackets; and random characters, so that no boundary is special.
+The spans resemble the completions that editors request: the rest of a line, a line, a few lines, an indented block, the
+text between brackets. Some spans have random ends, so that the model does not rely on certain boundaries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 @dataclass(frozen=True)
 class Split:
-    """A text cut in three; `prefix + middle + suffix` is the text."""
+    """A text cut in three parts."""
 
     prefix: str
     middle: str
@@ -31,11 +31,11 @@ def _line_starts(text: str) -> list[int]:
     return starts
 
 
-def _line(text: str, dice: random.Random) -> tuple[int, int, int]:
-    """(start, first character that is no indentation, end without newline) of a random line that is not blank."""
+def _line(text: str, rng: random.Random) -> tuple[int, int, int]:
+    """Return (start, end of the indentation, end without newline) of a random line that is not blank."""
     starts = _line_starts(text)
     for _ in range(20):
-        start = dice.choice(starts)
+        start = rng.choice(starts)
         end = text.find("\n", start)
         end = len(text) if end < 0 else end
         body = start + len(text[start:end]) - len(text[start:end].lstrip())
@@ -44,23 +44,23 @@ def _line(text: str, dice: random.Random) -> tuple[int, int, int]:
     return 0, 0, min(len(text), 1)
 
 
-def rest_of_line(text: str, dice: random.Random) -> tuple[int, int]:
-    """From a place within a line to its end."""
-    _, body, end = _line(text, dice)
-    return dice.randint(body, max(body, end - 1)), end
+def rest_of_line(text: str, rng: random.Random) -> tuple[int, int]:
+    """Return a span from a random position in a line to its end."""
+    _, body, end = _line(text, rng)
+    return rng.randint(body, max(body, end - 1)), end
 
 
-def whole_line(text: str, dice: random.Random) -> tuple[int, int]:
-    """A line after its indentation, as an editor leaves it after Enter."""
-    _, body, end = _line(text, dice)
+def whole_line(text: str, rng: random.Random) -> tuple[int, int]:
+    """Return the span of a line after its indentation, where the cursor is after Enter."""
+    _, body, end = _line(text, rng)
     return body, end
 
 
-def few_lines(text: str, dice: random.Random) -> tuple[int, int]:
-    """From a line's beginning or a place within it to the end of the second to eighth line."""
-    start, body, end = _line(text, dice)
-    begin = body if dice.random() < 0.6 else dice.choice([start, dice.randint(body, end)])
-    for _ in range(dice.randint(1, 7)):
+def few_lines(text: str, rng: random.Random) -> tuple[int, int]:
+    """Return a span that starts at or in a line and ends at the end of one of the next seven lines."""
+    start, body, end = _line(text, rng)
+    begin = body if rng.random() < 0.6 else rng.choice([start, rng.randint(body, end)])
+    for _ in range(rng.randint(1, 7)):
         after = text.find("\n", end + 1)
         if after < 0:
             break
@@ -68,13 +68,13 @@ def few_lines(text: str, dice: random.Random) -> tuple[int, int]:
     return begin, end
 
 
-def block(text: str, dice: random.Random) -> tuple[int, int]:
-    """The indented block under a random line that ends with a colon; falls back to a few lines."""
+def block(text: str, rng: random.Random) -> tuple[int, int]:
+    """Return the span of the block below a random line that ends with a colon; without one, a few lines."""
     lines = text.split("\n")
     heads = [i for i, line in enumerate(lines[:-1]) if line.rstrip().endswith(":") and lines[i + 1].strip()]
     if not heads:
-        return few_lines(text, dice)
-    head = dice.choice(heads)
+        return few_lines(text, rng)
+    head = rng.choice(heads)
     depth = len(lines[head]) - len(lines[head].lstrip())
     last = head
     for i in range(head + 1, min(len(lines), head + 25)):
@@ -83,29 +83,29 @@ def block(text: str, dice: random.Random) -> tuple[int, int]:
         last = i if lines[i].strip() else last
     begin = sum(len(line) + 1 for line in lines[: head + 1]) - 1
     end = begin + sum(len(line) + 1 for line in lines[head + 1 : last + 1])
-    if dice.random() < 0.7:  # the cursor after Enter and its automatic indentation
+    if rng.random() < 0.7:  # the cursor after Enter and automatic indentation
         begin += 1 + len(lines[head + 1]) - len(lines[head + 1].lstrip())
     return min(begin, end), end
 
 
-def brackets(text: str, dice: random.Random) -> tuple[int, int]:
-    """What stands between a random pair of brackets; falls back to the rest of a line."""
+def brackets(text: str, rng: random.Random) -> tuple[int, int]:
+    """Return the span between a random pair of brackets; without one, the rest of a line."""
     opens = [i for i, letter in enumerate(text) if letter in _OPEN]
     if not opens:
-        return rest_of_line(text, dice)
-    begin = dice.choice(opens) + 1
+        return rest_of_line(text, rng)
+    begin = rng.choice(opens) + 1
     depth = 1
     for i in range(begin, min(len(text), begin + 400)):
         depth += (text[i] in _OPEN) - (text[i] in _CLOSE)
         if depth == 0:
             return begin, i
-    return rest_of_line(text, dice)
+    return rest_of_line(text, rng)
 
 
-def characters(text: str, dice: random.Random) -> tuple[int, int]:
-    """Two random places, mostly near each other."""
-    begin = dice.randint(0, len(text))
-    length = int(len(text) * dice.random() ** 3)
+def characters(text: str, rng: random.Random) -> tuple[int, int]:
+    """Return a span with random ends, usually short."""
+    begin = rng.randint(0, len(text))
+    length = int(len(text) * rng.random() ** 3)
     return begin, min(len(text), begin + length)
 
 
@@ -119,15 +119,15 @@ SPANS: tuple[tuple[float, Callable[[str, random.Random], tuple[int, int]]], ...]
 )
 
 
-HEALED = 0.7
-"""Share of holes that begin where the engine's prompts end (see `model.lm.token_healing`); others begin anywhere."""
+HEALED_SHARE = 0.7
+"""Share of spans that start where a prompt of the engine would end (see `model.lm.token_healing`)."""
 
 
-def split(text: str, dice: random.Random) -> Split:
-    """Cut `text` (not empty) by one of SPANS; sometimes what follows is left out, as at a file's end."""
-    (chosen,) = dice.choices([span for _, span in SPANS], [weight for weight, _ in SPANS])
-    begin, end = chosen(text, dice)
-    if dice.random() < HEALED:
+def split(text: str, rng: random.Random) -> Split:
+    """Cut a non-empty text by a random span. Sometimes the suffix is dropped, as at the end of a file."""
+    (chosen,) = rng.choices([span for _, span in SPANS], [weight for weight, _ in SPANS])
+    begin, end = chosen(text, rng)
+    if rng.random() < HEALED_SHARE:
         begin -= len(forced_prefix_of(text[:begin]))
-    suffix = "" if dice.random() < 0.12 else text[end:]
+    suffix = "" if rng.random() < 0.12 else text[end:]
     return Split(text[:begin], text[begin:end], suffix)

@@ -1,8 +1,8 @@
-"""Batches made ahead of time by other processes: a GPU learns faster than one process can cut and pack text.
+"""Prefetching: worker processes prepare batches, because a GPU trains faster than one process can tokenise and pack.
 
-Every worker is a `Stream` over its own part of the documents. What is saved is what the trainer has not been given: a
-run that goes on sees the same rows, no file twice, though in another order than one that was never stopped. Without
-workers a `Stream` itself is used, and the order is exactly the same.
+Every worker has a `Stream` over its own shard of the documents. The saved states include the batches that the trainer
+has not received. A resumed run therefore sees the same rows and no document twice, although in another order. Without
+workers, training uses a `Stream` directly, and a resumed run has exactly the same order.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.corpus.tokenizer import CodeTokenizer
-from c2l_lab.train.base.examples import Batch, Recipe, Stream, StreamState, dealt
+from c2l_lab.train.base.examples import Batch, Recipe, Stream, StreamState, reshard
 from c2l_lsp.errors import TrainingError
 
-_AHEAD = 4  # batches that a worker may be ahead
-_TIMEOUT_S = 300.0  # of one batch: a worker first fills its buffer
-_LOOK_S = 2.0  # how often it is looked whether a worker that is waited for still lives
+_QUEUE_SIZE = 4  # batches per worker
+_TIMEOUT_S = 300.0  # for one batch; a worker fills its shuffle buffer first
+_POLL_S = 2.0  # interval between checks that a worker is alive
 
 
-def rows_of(batch: Batch) -> list[list[list[int]]]:
-    """The packed rows that `to_batch` made `batch` of."""
+def unpack_rows(batch: Batch) -> list[list[list[int]]]:
+    """Return the rows of which `to_batch` made a batch."""
     found = []
     for ids, segments in zip(batch.ids, batch.segments, strict=True):
         numbers = range(int(segments.max(initial=-1)) + 1)
@@ -38,22 +38,22 @@ def rows_of(batch: Batch) -> list[list[list[int]]]:
 
 def _work(
     documents: Sequence[Document], tokenizer: Path, recipe: Recipe, state: StreamState, rows: int,
-    made: Any,  # noqa: ANN401 - a queue of batches and states
-    asked: Event,
+    queue_out: Any,  # noqa: ANN401 - a queue of batches and states
+    state_requested: Event,
 ) -> None:  # fmt: skip
-    """The worker: batches into `made` for ever; when `asked` is set, its state in between, once."""
-    os.environ["RAYON_NUM_THREADS"] = "1"  # before the tokenizer begins: the workers are what uses the cores
+    """Put batches into the queue for ever; put the stream's state between them when it is requested."""
+    os.environ["RAYON_NUM_THREADS"] = "1"  # set before the tokenizer starts: the workers already use all cores
     stream = Stream(documents, CodeTokenizer(tokenizer), recipe, state)
     while True:
-        if asked.is_set():
-            asked.clear()
-            now = stream.state  # a copy: it is sent by a thread, while this one goes on
-            made.put(StreamState(now.epoch, list(now.seen), list(now.rows), now.length))
-        made.put((stream.next(rows), stream.epoch))
+        if state_requested.is_set():
+            state_requested.clear()
+            now = stream.state  # copied, because another thread sends it while the stream continues
+            queue_out.put(StreamState(now.epoch, list(now.seen), list(now.rows), now.length))
+        queue_out.put((stream.next(rows), stream.epoch))
 
 
-class Supply:
-    """`next` and `state` of a `Stream`, from `workers` processes (ended by `close`, and with this one)."""
+class Prefetcher:
+    """A `Stream` computed by `workers` processes. They end with `close` or with this process."""
 
     def __init__(
         self,
@@ -65,65 +65,65 @@ class Supply:
         states: Sequence[StreamState] = (),
         shard: tuple[int, int] = (0, 1),
     ) -> None:
-        """Start the workers on their parts of `documents`; `states` are those of a checkpoint, of any number.
+        """Start the workers. `states` are the stream states of a checkpoint, of any number of workers.
 
-        Raises TrainingError when there are fewer documents than workers.
+        Raises TrainingError if a worker would have no document.
         """
         count = shard[1] * workers
         parts: list[list[Document]] = [[] for _ in range(count)]
         for document in documents:
             parts[int(document.id[-8:], 16) % count].append(document)
         if not all(parts):
-            raise TrainingError(f"There are too few files for {count} workers: take fewer (--workers).")
+            raise TrainingError(f"There are too few files for {count} workers. Use fewer (--workers).")
         context = multiprocessing.get_context("spawn")
-        self._rows, self._turn, self.epoch = rows, 0, 0  # the pass over the corpus that the last batch is of
-        self._waiting: list[deque[tuple[Batch, int]]] = [deque() for _ in range(workers)]
-        self._queues: list[Any] = [context.Queue(_AHEAD) for _ in range(workers)]
-        self._asked = [context.Event() for _ in range(workers)]
+        self._rows, self._next_worker, self.epoch = rows, 0, 0  # `epoch` is that of the last batch
+        self._received: list[deque[tuple[Batch, int]]] = [deque() for _ in range(workers)]
+        self._queues: list[Any] = [context.Queue(_QUEUE_SIZE) for _ in range(workers)]
+        self._state_requested = [context.Event() for _ in range(workers)]
         self._workers = []
-        for i, made, asked in zip(range(workers), self._queues, self._asked, strict=True):
-            place = shard[0] * workers + i
-            state = dealt(states, place, count) if states else StreamState()
-            words = (parts[place], tokenizer, recipe, state, rows, made, asked)
-            worker = context.Process(target=_work, args=words, daemon=True)
+        for i, batches, requested in zip(range(workers), self._queues, self._state_requested, strict=True):
+            index = shard[0] * workers + i
+            state = reshard(states, index, count) if states else StreamState()
+            arguments = (parts[index], tokenizer, recipe, state, rows, batches, requested)
+            worker = context.Process(target=_work, args=arguments, daemon=True)
             worker.start()
             self._workers.append(worker)
 
-    def _from(self, i: int) -> Any:  # noqa: ANN401 - a batch or a state
-        for _ in range(math.ceil(_TIMEOUT_S / _LOOK_S)):
+    def _receive(self, i: int) -> Any:  # noqa: ANN401 - a batch or a state
+        for _ in range(math.ceil(_TIMEOUT_S / _POLL_S)):
             try:
-                return self._queues[i].get(timeout=_LOOK_S)
+                return self._queues[i].get(timeout=_POLL_S)
             except queue.Empty:
                 if not self._workers[i].is_alive():
-                    raise TrainingError("A process that cuts text has ended; its error is above.") from None
+                    raise TrainingError("A worker process has ended. Its error message is above.") from None
         raise TrainingError(
-            f"A process that cuts text gave nothing for {_TIMEOUT_S:.0f} seconds: take fewer (--workers)."
+            f"A worker process returned no batch for {_TIMEOUT_S:.0f} seconds. Use fewer workers (--workers)."
         )
 
     def next(self, count: int) -> Batch:
-        """The next batch, of the workers in turn; `count` must be the number of rows they were started for."""
+        """Return the next batch, from the workers in turn. `count` must equal the `rows` of the constructor."""
         if count != self._rows:
             raise TrainingError(f"The workers make batches of {self._rows} rows, not {count}.")
-        i, self._turn = self._turn, (self._turn + 1) % len(self._workers)
-        got: tuple[Batch, int] = self._waiting[i].popleft() if self._waiting[i] else self._from(i)
+        i, self._next_worker = self._next_worker, (self._next_worker + 1) % len(self._workers)
+        got: tuple[Batch, int] = self._received[i].popleft() if self._received[i] else self._receive(i)
         batch, self.epoch = got
         return batch
 
     def states(self) -> list[StreamState]:
-        """Where every worker stands, with what it has made and nobody has taken as rows that wait."""
-        for asked in self._asked:
-            asked.set()
+        """Return the state of every worker. Batches not yet taken are added to its buffered rows."""
+        for requested in self._state_requested:
+            requested.set()
         found = []
-        for i, waiting in enumerate(self._waiting):
-            while isinstance(got := self._from(i), tuple):
-                waiting.append(got)
+        for i, received in enumerate(self._received):
+            while isinstance(got := self._receive(i), tuple):
+                received.append(got)
             state: StreamState = got
-            rows = [row for batch, _ in waiting for row in rows_of(batch)]
+            rows = [row for batch, _ in received for row in unpack_rows(batch)]
             found.append(StreamState(state.epoch, state.seen, rows + state.rows, state.length))
         return found
 
     def close(self) -> None:
-        """End the workers."""
+        """Terminate the workers."""
         for worker in self._workers:
             worker.terminate()
         for worker in self._workers:

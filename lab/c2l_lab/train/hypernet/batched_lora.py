@@ -1,4 +1,4 @@
-"""A frozen base with another adapter for every row of a batch, and the loss of its rows."""
+"""Runs a frozen base model with a different LoRA for every row of a batch, and computes the loss of each row."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from c2l_lsp.model.hypernet.lora_head import PARENT_MODULE
 from c2l_lsp.model.lm.base import BaseModel
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
-"""{projection type: (A [N, r, in], B [N, out, r] or [N, layers, out, r])}"""
+"""{projection type: (A [N, r, in], B [N, out, r] or [N, layers, out, r])}: one adapter per row."""
 
 
-def rows_of(pairs: Pairs, rows: Tensor) -> Pairs:
-    """The pairs of some rows [M], repetitions allowed."""
+def select_rows(pairs: Pairs, rows: Tensor) -> Pairs:
+    """The pairs of some rows, by index [M]; an index may occur more than once."""
     return {t: (A[rows], B[rows]) for t, (A, B) in pairs.items()}
 
 
-def mean_of(pairs: Pairs) -> Pairs:
-    """The one adapter whose ΔW is exactly the mean of all rows' ΔW: their pairs side by side, rank N·r."""
-    made = {}
+def mean_adapter(pairs: Pairs) -> Pairs:
+    """The adapter, as one row of rank N·r, whose ΔW is the mean of all rows' ΔW: their pairs side by side."""
+    pairs_of_mean = {}
     for t, (A, B) in pairs.items():
         stacked = B.movedim(0, -2)  # [(layers,) out, N, r]
-        made[t] = (A.flatten(0, 1)[None], stacked.flatten(-2)[None] / len(A))
-    return made
+        pairs_of_mean[t] = (A.flatten(0, 1)[None], stacked.flatten(-2)[None] / len(A))
+    return pairs_of_mean
 
 
 def squared_norm(pairs: Pairs, scale: float, layers: int) -> Tensor:
-    """‖ΔW‖² [N] of each row's adapter over all layers, without forming any ΔW: tr((BᵀB)(AAᵀ))."""
+    """‖ΔW‖² [N] of each row over all layers, as tr((BᵀB)(AAᵀ)) without forming ΔW."""
     total: Tensor | None = None
     for A, B in pairs.values():
         inner = A @ A.transpose(-1, -2)  # [N, r, r]
@@ -46,14 +46,14 @@ def squared_norm(pairs: Pairs, scale: float, layers: int) -> Tensor:
 
 
 @contextmanager
-def plugged(model: BaseModel, pairs: Pairs, scale: float) -> Iterator[None]:
-    """Row n of every batch runs under pair n while the block runs; products in the base's own number format."""
+def apply_pairs(model: BaseModel, pairs: Pairs, scale: float) -> Iterator[None]:
+    """Inside the block, row n of a batch runs with pair n. Products are in the dtype of the base model."""
     handles = []
     for i, layer in enumerate(model.lm.base_model.layers):
         for t, (A, B) in pairs.items():
             module = layer.get_submodule(f"{PARENT_MODULE[t]}.{t}")
-            own = scale * (B if B.dim() == 3 else B[:, i])
-            handles.append(module.register_forward_hook(_hook(A, own)))
+            scaled = scale * (B if B.dim() == 3 else B[:, i])
+            handles.append(module.register_forward_hook(_hook(A, scaled)))
     try:
         yield
     finally:
@@ -69,29 +69,29 @@ def _hook(A: Tensor, B: Tensor) -> Any:  # noqa: ANN401 - torch's hook signature
     return add_delta
 
 
-def logits_of(model: BaseModel, ids: Tensor) -> Tensor:
-    """fp32 logits [N, T, V] for the tokens that follow each of ids [N, T]."""
+def next_token_logits(model: BaseModel, ids: Tensor) -> Tensor:
+    """Logits fp32 [N, T, V] for the token after each of ids [N, T]."""
     hidden: Tensor = model.body(input_ids=ids, use_cache=False).last_hidden_state
     return model.logits(hidden).float()
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss [N, T] in nat of logits [N, T, V] at targets [N, T]."""
+    """Loss [N, T] in nat, of logits [N, T, V] at targets [N, T]."""
     return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
 
 
 @torch.inference_mode()
-def measured(model: BaseModel, ids: Tensor, pairs: Pairs | None, scale: float, batch: int = 8) -> Tensor:
-    """Mean loss [N] of each row of ids [N, T + 1] under its own pair (one pair for all if there is one), or bare."""
-    found = []
+def row_losses(model: BaseModel, ids: Tensor, pairs: Pairs | None, scale: float, batch: int = 8) -> Tensor:
+    """Mean loss [N] of each row of ids [N, T + 1] with its own pair, with a single pair for all rows, or without."""
+    losses = []
     for start in range(0, len(ids), batch):
         rows = ids[start : start + batch].long().to(model.device)
         if pairs is None:
-            logits = logits_of(model, rows[:, :-1])
+            logits = next_token_logits(model, rows[:, :-1])
         else:
             single = len(next(iter(pairs.values()))[0]) == 1
             chosen = torch.arange(start, start + len(rows), device=model.device)
-            with plugged(model, pairs if single else rows_of(pairs, chosen), scale):
-                logits = logits_of(model, rows[:, :-1])
-        found.append(token_losses(logits, rows[:, 1:]).mean(1).cpu())
-    return torch.cat(found)
+            with apply_pairs(model, pairs if single else select_rows(pairs, chosen), scale):
+                logits = next_token_logits(model, rows[:, :-1])
+        losses.append(token_losses(logits, rows[:, 1:]).mean(1).cpu())
+    return torch.cat(losses)

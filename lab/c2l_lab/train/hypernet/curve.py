@@ -1,4 +1,4 @@
-"""The curves of a hypernetwork's training, drawn from its log."""
+"""Draws the curves of a hypernetwork's training from its log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from c2l_lab.train.curve import read_log
 
 
 def draw(log: Path, out: Path) -> None:
-    """Above: own, mean and others' adapters against the bare base on tuning repositories; below: training loss."""
+    """Write the figure: own, mean and other adapters against the base model on tuning repositories; training loss."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -16,12 +16,12 @@ def draw(log: Path, out: Path) -> None:
     figure = Figure(figsize=(8, 6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    for key, words in (("own", "own"), ("mean", "mean of all"), ("other", "another's")):
+    for key, label in (("own", "own"), ("mean", "mean of all"), ("other", "of another repository")):
         points = [(line["step"], line["tune"][key]) for line in lines if "tune" in line]
         if points:
-            upper.plot(*zip(*points, strict=True), "o-", label=words, markersize=3, linewidth=1)
+            upper.plot(*zip(*points, strict=True), "o-", label=label, markersize=3, linewidth=1)
     upper.axhline(0.0, color="black", linewidth=0.6)
-    upper.set(ylabel="tune, nat/token against the base")
+    upper.set(ylabel="tuning, nat/token against the base model")
     points = [(line["step"], line["own"]) for line in lines if "own" in line]
     if points:
         lower.plot(*zip(*points, strict=True), linewidth=1)

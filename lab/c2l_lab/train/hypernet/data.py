@@ -1,7 +1,7 @@
-"""Repositories as training sees them: embeddings made once and kept in the run's folder, and windows to predict.
+"""Training data of a hypernetwork: embeddings of repositories, cached in the folder of the run, and windows to predict.
 
-A state must not hold what it is scored on: for `static` and `text2lora` the target's file and its near-duplicates are
-left out of the pooled files; for `evo` some files of each repository are kept out of snapshot and diffs alike.
+A state must not contain what it is scored on. For `static` and `text2lora` the file of the target and its
+near-duplicates are left out of the pooled files. For `evo` some files of a repository are in no snapshot and no diff.
 """
 
 from __future__ import annotations
@@ -25,37 +25,44 @@ from c2l_lsp.errors import CheckpointError, TrainingError
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
 from c2l_lsp.model.lm.base import BaseModel
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
+"""Called with a line of progress."""
+
 NEAR = 0.5
-"""Estimated Jaccard similarity of 5-token shingles from which a file is left out of the state of another's target."""
-_SHARD = 20
+"""Jaccard similarity (estimated, of 5-token shingles) from which a file counts as a near-duplicate of another."""
+
+_SHARD = 20  # repositories per cache file
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of each repository is embedded and predicted."""
+    """How much of each repository is embedded and predicted. The repr names the cache."""
 
     repositories: int = 160
     files: int = 10
-    chars: int = 3200  # of a file, about 900 tokens
-    windows: int = 4  # of a file (of a commit for `evo`)
+    chars: int = 3200  # per file, about 900 tokens
+    windows: int = 4  # per file (per commit for `evo`)
     window: int = 256  # tokens
-    commits: int = 8  # diffs a state is rolled over, `evo` only
+    commits: int = 8  # `evo` only: diffs of a repository
     diff_chars: int = 3000
 
     @property
     def name(self) -> str:
-        """Names the cache these sizes give."""
+        """Hash of the sizes, part of the name of the cache."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:10]
 
 
 @dataclass(frozen=True)
 class Repo:
-    """One repository. F files, W windows, T diffs (0 but for `evo`).
+    """One repository with F files, W windows and T diffs (T = 0 except for `evo`).
 
-    `files` [F, hidden] fp32; `near` [F, F] bool: column j may not be in the state of a target in file i; `ids`
-    [W, window + 1]; `owner` [W]: the window's file, for `evo` how many diffs had come when it stood so; `diffs`
-    [T, 2·hidden].
+    | field | shape | content |
+    |---|---|---|
+    | files | [F, hidden] fp32 | file vectors |
+    | near | [F, F] bool | near[i, j]: file j must not be in a state that is scored on file i |
+    | ids | [W, window + 1] int32 | windows to predict |
+    | owner | [W] int32 | the file of each window; for `evo` the number of diffs up to the window's commit |
+    | diffs | [T, 2·hidden] fp32 | diff embeddings, oldest first |
     """
 
     name: str
@@ -66,20 +73,22 @@ class Repo:
     diffs: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything under its name in a shard."""
+        """The tensors by their names in a cache file."""
         fields = ("files", "near", "ids", "owner", "diffs")
         return {f"{self.name}\t{field}": getattr(self, field).contiguous() for field in fields}
 
 
 Make = Callable[[str, list[Document]], "Repo | None"]
-"""(repository, its documents) → what is made of it; None if there is too little."""
+"""(name, documents) → the repository as training data; None if it has too little text."""
 
 
-def prepare(folder: Path, name: str, documents: Iterable[Document], make: Make, sizes: Sizes, say: Say) -> list[Repo]:
-    """The repositories of a corpus, from the cache `folder/name-….safetensors` as far as it goes, the rest made.
+def prepare(
+    folder: Path, name: str, documents: Iterable[Document], make: Make, sizes: Sizes, report: Report
+) -> list[Repo]:
+    """The repositories of a corpus, from the cache files `folder/name-….safetensors`; missing ones are computed.
 
-    Repositories are taken in the order of a hash of their name, so that more of them is the same and more.
-    TrainingError when none is usable.
+    Repositories are taken in the order of a hash of their names, so a larger number includes a smaller one. Raises
+    TrainingError if no repository is usable.
     """
     by_name: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
@@ -93,14 +102,14 @@ def prepare(folder: Path, name: str, documents: Iterable[Document], make: Make, 
             made = [repo for one in part if (repo := make(one, by_name[one])) is not None]
             _write(file, made)
         found += _read(file)
-        say(f"{name}: {min(start + _SHARD, len(order))} of {len(order)} repositories, {len(found)} usable")
+        report(f"{name}: {min(start + _SHARD, len(order))} of {len(order)} repositories, {len(found)} usable")
     if not found:
-        raise TrainingError(f"No repository of the {name} corpus has enough text to train a hypernetwork on.")
+        raise TrainingError(f"No repository of the {name} corpus has enough text to train a hypernetwork.")
     return found
 
 
 def pooled_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, *, described: bool, held_out: bool) -> Make:
-    """For `static` and `text2lora`. `held_out`: only the first third of the files is predicted (to be judged on)."""
+    """For `static`, or for `text2lora` with `described`. With `held_out` only a third of the files is predicted."""
 
     def make(name: str, documents: list[Document]) -> Repo | None:
         ordered = sorted(documents, key=lambda d: rank(d.path))[: sizes.files]
@@ -127,14 +136,14 @@ def pooled_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, *, d
 
 
 def windows(model: BaseModel, text: str, sizes: Sizes) -> list[list[int]]:
-    """The first whole windows of a text, each of `window` + 1 tokens; the first begins with the start token."""
+    """The first complete windows of a text, each of `window` + 1 tokens; the first one begins with the start token."""
     ids = [model.start_id, *model.encode(text)]
     rows = [ids[begin : begin + sizes.window + 1] for begin in range(0, len(ids) - sizes.window, sizes.window)]
     return rows[: sizes.windows]
 
 
 def rank(name: str) -> bytes:
-    """Where a name comes in the order things are taken in: by its hash, which is unbiased and the same everywhere."""
+    """Sort key of a name: its hash, an order that is unbiased and the same on every machine."""
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
@@ -150,14 +159,14 @@ def _write(file: Path, repositories: Sequence[Repo]) -> None:
         part.replace(file)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
-        raise TrainingError(f"{file} can't be written ({error}): free some space and run it again.") from error
+        raise TrainingError(f"{file} cannot be written ({error}); free some space and try again.") from error
 
 
 def _read(file: Path) -> list[Repo]:
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"The embeddings in {file} can't be read ({error}); delete the file.") from error
+        raise CheckpointError(f"The embeddings in {file} cannot be read ({error}); delete the file.") from error
     names = sorted({name.split("\t")[0] for name in tensors}, key=rank)
     fields = ("files", "near", "ids", "owner", "diffs")
     return [Repo(name, *(tensors[f"{name}\t{field}"] for field in fields)) for name in names]

@@ -1,4 +1,7 @@
-"""Is an adapter its repository's? Own, mean and others' adapters on tuning repositories, on files no state holds."""
+"""Measures whether adapters are specific to their repositories, on held-out files of tuning repositories.
+
+Each repository is scored with its own adapter, with the mean of all adapters and with those of other repositories.
+"""
 
 from __future__ import annotations
 
@@ -8,74 +11,73 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from c2l_lab.train.hypernet.batched_lora import Pairs, mean_of, measured, rows_of, squared_norm
+from c2l_lab.train.hypernet.batched_lora import Pairs, mean_adapter, row_losses, select_rows, squared_norm
 from c2l_lab.train.hypernet.data import Repo
-from c2l_lab.train.hypernet.network import Network, State, state
+from c2l_lab.train.hypernet.network import Network, State, state_of
 from c2l_lsp.model.lm.base import BaseModel
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """nat/token against the bare base, means over repositories; `rank` of the own adapter among itself and `others`."""
+class Evaluation:
+    """Loss changes in nat/token against the base model, means over repositories. The JSON names are stored in logs."""
 
-    own: float
-    mean: float
-    other: float
-    rank: float
-    worst: float
-    norm: float  # ‖ΔW‖, mean over repositories
+    own: float  # with the repository's own adapter
+    mean: float  # with the mean of all adapters
+    other: float  # with adapters of other repositories
+    rank: float  # of the own adapter among itself and the others; 1 is best
+    worst: float  # largest `own` of any repository
+    norm: float  # ‖ΔW‖
 
     @property
     def own_minus_mean(self) -> float:
-        """What conditioning adds."""
+        """The gain from conditioning on the repository."""
         return self.own - self.mean
 
     @property
     def score(self) -> float:
-        """What checkpoints are chosen by, the lower the better: the gain, and what of it is the repository's own.
+        """Criterion for checkpoints, lower is better: the loss change plus the gain from conditioning.
 
-        Conditioning alone would choose a network that was never trained over one that collapsed: neither is a success,
-        and only the second does anything.
+        Conditioning alone would prefer an untrained network to one that generates the same useful adapter for all.
         """
         return self.own + self.own_minus_mean
 
     def to_json(self) -> dict[str, float]:
-        """Names and rounded numbers."""
+        """All fields and properties, rounded."""
         plain = {**vars(self), "own_minus_mean": self.own_minus_mean, "score": self.score}
         return {name: round(value, 5) for name, value in plain.items()}
 
 
-class Judge:
-    """Fixed states and targets of tuning repositories, and the bare loss on them, measured once."""
+class Evaluator:
+    """Fixed states and targets of tuning repositories; the loss of the base model on them is computed once."""
 
     def __init__(self, model: BaseModel, repositories: Sequence[Repo], targets: int = 6, others: int = 2) -> None:
-        """Up to `targets` windows of each repository."""
+        """Use up to `targets` windows of each repository and `others` adapters of other repositories."""
         if len(repositories) < 2:
-            raise ValueError("Own and mean cannot be told apart on fewer than two repositories.")
+            raise ValueError("An evaluation needs at least two repositories; with one, own and mean adapter are equal.")
         self._model, self._others = model, min(others, len(repositories) - 1)
         self._states: list[State] = []
-        rows, owner = [], []
+        rows, owners = [], []
         for number, repo in enumerate(repositories):
             step = max(1, len(repo.ids) // targets)
             rows.append(repo.ids[::step][:targets])
-            owner += [number] * len(rows[-1])
+            owners += [number] * len(rows[-1])
             self._states.append(_held_state(repo))
-        self._ids, self._owner = torch.cat(rows), torch.tensor(owner)
-        self._bare = self._by_repository(measured(model, self._ids, None, 1.0))
+        self._ids, self._owner = torch.cat(rows), torch.tensor(owners)
+        self._base = self._by_repository(row_losses(model, self._ids, None, 1.0))
 
     @torch.no_grad()
-    def __call__(self, network: Network) -> Judgement:
-        """Measure a network."""
+    def __call__(self, network: Network) -> Evaluation:
+        """Evaluate a network."""
         training = network.training
         network.eval()
         pairs, scale = network(self._states), network.scale
         network.train(training)
-        own = self._under(pairs, scale, 0)
-        mean = self._by_repository(measured(self._model, self._ids, mean_of(pairs), scale)) - self._bare
-        others = torch.stack([self._under(pairs, scale, shift) for shift in range(1, self._others + 1)])
+        own = self._change(pairs, scale, 0)
+        mean = self._by_repository(row_losses(self._model, self._ids, mean_adapter(pairs), scale)) - self._base
+        others = torch.stack([self._change(pairs, scale, shift) for shift in range(1, self._others + 1)])
         norm = squared_norm(pairs, scale, network.layers).sqrt().mean()
         rank = 1 + (others < own).float().sum(0)
-        return Judgement(
+        return Evaluation(
             float(own.mean()),
             float(mean.mean()),
             float(others.mean()),
@@ -84,10 +86,10 @@ class Judge:
             float(norm),
         )
 
-    def _under(self, pairs: Pairs, scale: float, shift: int) -> Tensor:
-        """Loss against bare by repository, each under the adapter `shift` places on."""
+    def _change(self, pairs: Pairs, scale: float, shift: int) -> Tensor:
+        """Loss change by repository, with the adapter of the repository `shift` places further."""
         rows = (self._owner + shift) % len(self._states)
-        return self._by_repository(measured(self._model, self._ids, rows_of(pairs, rows), scale)) - self._bare
+        return self._by_repository(row_losses(self._model, self._ids, select_rows(pairs, rows), scale)) - self._base
 
     def _by_repository(self, losses: Tensor) -> Tensor:
         sums = torch.zeros(len(self._states)).index_add(0, self._owner, losses)
@@ -95,7 +97,7 @@ class Judge:
 
 
 def _held_state(repo: Repo) -> State:
-    """Everything but the predicted files and their near-duplicates; for `evo` all diffs (they never hold targets)."""
+    """The files that are neither predicted nor near-duplicates; for `evo` all diffs, which never contain targets."""
     if len(repo.diffs):
-        return state(repo, torch.ones(len(repo.files), dtype=torch.bool), len(repo.diffs))
-    return state(repo, ~repo.near[torch.unique(repo.owner.long())].any(0), 0)
+        return state_of(repo, torch.ones(len(repo.files), dtype=torch.bool), len(repo.diffs))
+    return state_of(repo, ~repo.near[torch.unique(repo.owner.long())].any(0), 0)

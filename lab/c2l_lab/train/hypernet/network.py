@@ -1,4 +1,4 @@
-"""What is trained: a head (and a GRU for `evo`) behind one question, the pairs of a batch of repositories' states."""
+"""The trained network: a head, with a GRU for `evo`, from the states of a batch of repositories to their LoRA pairs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from c2l_lsp.model.hypernet.gru import CommitGRU
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead
 from c2l_lsp.model.lm.base import BaseModel
 
-_MOMENTUM = 0.05  # of the running mean context, which a GRU moves while it learns
+_MOMENTUM = 0.05  # of the running mean of context vectors, which changes while the GRU is trained
 
 
 @dataclass(frozen=True)
 class State:
-    """What one adapter is made from: a repository embedding [2·hidden], and for `evo` the diffs since [T, 2·hidden]."""
+    """Input of the network: a repository embedding [2·hidden], and for `evo` the later diffs [T, 2·hidden]."""
 
     repository: Tensor
     diffs: Tensor
 
 
-def state(repo: Repo, files: Tensor, age: int) -> State:
-    """The state of some files (a mask [F]), for `evo` after as many diffs as `age`."""
+def state_of(repo: Repo, files: Tensor, age: int) -> State:
+    """The state of the files in a mask [F], for `evo` after the first `age` diffs."""
     return State(pool_files(repo.files[files]), repo.diffs[:age])
 
 
 class Network(nn.Module):
-    """Head and GRU of a recipe; the names of their weights are those of a checkpoint."""
+    """Head and GRU of a recipe. The names of their weights are those in checkpoints."""
 
     def __init__(self, model: BaseModel, recipe: Recipe, width: int) -> None:
-        """Fresh weights from the recipe's seed; `width` is that of an embedding."""
+        """Initialise the weights from the recipe's seed; `width` is the width of an embedding."""
         super().__init__()
         torch.manual_seed(recipe.seed)
         gru = recipe.gru(width)
@@ -47,10 +47,9 @@ class Network(nn.Module):
         self.gru = CommitGRU(gru) if gru else None
 
     @torch.no_grad()
-    def begin(self, repositories: Sequence[Repo]) -> None:
-        """Fit the first layers and the mean context to the embeddings there are, before the first step."""
-        every = torch.ones(1, dtype=torch.bool)
-        whole = torch.stack([pool_files(r.files[every.expand(len(r.files))]) for r in repositories])
+    def initialise(self, repositories: Sequence[Repo]) -> None:
+        """Set the first layers and the mean context vector from the training embeddings, before the first step."""
+        whole = torch.stack([pool_files(r.files) for r in repositories])
         first = self.gru.repo_init_proj[0] if self.gru else self.head.trunk[0]
         if self.recipe.standardised:
             _standardise(first, whole)
@@ -62,7 +61,7 @@ class Network(nn.Module):
             self.head.context_mean.copy_(self.contexts(states).mean(0).to(device))
 
     def contexts(self, states: Sequence[State]) -> Tensor:
-        """What the head sees of states, [N, D]: embeddings, or for `evo` the GRU's states after all their diffs."""
+        """Context vectors [N, D] of states: their embeddings, or for `evo` the GRU's output after all their diffs."""
         device = next(self.head.parameters()).device
         repositories = torch.stack([s.repository for s in states]).to(device)
         if self.gru is None:
@@ -76,7 +75,7 @@ class Network(nn.Module):
         return self.gru.context(h)
 
     def forward(self, states: Sequence[State]) -> Pairs:
-        """The pairs of states; in training the mean context follows them (`evo` alone moves its own)."""
+        """The pairs of states. While `evo` is trained, the mean context vector follows their contexts."""
         contexts = self.contexts(states)
         if self.training and self.recipe.residual and self.gru is not None:
             self.head.context_mean.lerp_(contexts.detach().mean(0), _MOMENTUM)
@@ -84,7 +83,7 @@ class Network(nn.Module):
         return pairs
 
     def checkpoint(self, model: BaseModel, training: dict[str, bool | float | str]) -> Checkpoint:
-        """The checkpoint the engine loads."""
+        """The weights as a checkpoint, with notes on the training."""
         manifest = Manifest(
             kind=self.recipe.kind,
             head=self.head.config,
@@ -99,7 +98,7 @@ class Network(nn.Module):
 
 @torch.no_grad()
 def _standardise(linear: nn.Module, inputs: Tensor) -> None:
-    """Change weights so that the layer gives for x what it gave for (x − mean) / deviation of `inputs` [N, in]."""
+    """Replace W and b so that the layer maps x to what it mapped (x − mean) / std to, over `inputs` [N, in]."""
     assert isinstance(linear, nn.Linear)  # noqa: S101 - the first layer of a trunk or projection
     inputs = inputs.to(linear.weight.device)
     mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-6)

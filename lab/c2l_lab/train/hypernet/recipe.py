@@ -1,4 +1,4 @@
-"""How one hypernetwork is trained: written to `run.json`, and the scalars of it into the checkpoint."""
+"""The hyperparameters of a training run. They are stored in `run.json` and in the checkpoint, by field name."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from c2l_lsp.model.lm.base import BaseModel
 
 @dataclass(frozen=True)
 class Recipe:
-    """Architecture, what against collapse is on, losses and sizes. Times are set by the leg, not here."""
+    """Architecture, loss terms and sizes of a run. Time limits belong to `trainer.Leg`."""
 
     kind: CheckpointKind = "static"
     hidden: int = 128  # width of the head's trunk
     rank: int = 16
     alpha: float = 32.0
-    residual: bool = True  # the mean repository gets no weights
-    per_layer: bool = True  # coefficients for each layer
-    standardised: bool = True  # first layers begin as if embeddings had mean 0 and deviation 1 (they nearly agree)
-    repositories: int = 16  # of one optimiser step, all processes together
-    window: int = 256  # tokens of a target
-    steps: int = 240  # of the whole run; the rate falls along a cosine over them
+    residual: bool = True  # the mean repository gets B = 0
+    per_layer: bool = True  # the head has coefficients for each layer
+    standardised: bool = True  # first layers start as if embeddings were standardised, because they are much alike
+    repositories: int = 16  # per optimiser step, over all processes
+    window: int = 256  # tokens per target
+    steps: int = 240  # of the whole run, over which the learning rate follows a cosine
     rate: float = 1e-3
     warmup: int = 20
     weight_decay: float = 0.01
     clip: float = 1.0
-    contrast: float = 0.1  # weight of the own-against-others term
-    contrast_every: int = 4  # steps between two of them
-    others: int = 1  # adapters of other repositories each target is compared with
-    temperature: float = 0.05  # nat; of the own-against-others term
-    norm: float = 1e-3  # weight of the adapter's squared norm
-    kl: float = 0.0  # weight of the divergence from the base that has related code of the repository before it
-    drop: float = 0.7  # largest share of a repository's files left out of the state of one target
+    contrast: float = 0.1  # weight of the contrast term
+    contrast_every: int = 4  # steps between two contrast terms
+    others: int = 1  # other adapters that each target is compared with
+    temperature: float = 0.05  # of the contrast term, in nat
+    norm: float = 1e-3  # weight of the squared norm of the adapter
+    kl: float = 0.0  # weight of the distillation term
+    drop: float = 0.7  # up to this share of a repository's files is left out of a state
     seed: int = 0
 
     def head(self, model: BaseModel, width: int) -> HeadConfig:
-        """The head for a base; `width` is that of the context vector."""
+        """The head for a base model; `width` is the width of the context vector."""
         return HeadConfig(
             type_dims=projections(model),
             input_dim=width,
@@ -52,11 +52,11 @@ class Recipe:
         )
 
     def gru(self, width: int) -> GRUConfig | None:
-        """The GRU for embeddings of `width` numbers, None for kinds without one."""
+        """The GRU for embeddings of this width; None for kinds without a GRU."""
         return GRUConfig(diff_input_dim=width, repo_state_dim=width, hidden_dim=width) if self.kind == "evo" else None
 
-    def plain(self) -> dict[str, bool | float | str]:
-        """Names and values."""
+    def to_dict(self) -> dict[str, bool | float | str]:
+        """The fields by name."""
         return asdict(self)
 
 

@@ -1,7 +1,7 @@
-"""For `evo`: a repository's last commits as diff embeddings, its snapshot before them, and files kept out of both.
+"""Training data of `evo`: a repository's last commits as diff embeddings, and the snapshot before them.
 
-A third of the touched files (by a hash of their path, followed through renames, near-duplicates with them) is neither
-in the snapshot nor in any diff. What stands in such files when a commit touches them is what a state is scored on.
+A third of the files that the commits write (chosen by a hash of the path, followed through renames, together with their
+near-duplicates) is in no snapshot and no diff. The versions of these files that a commit writes are the targets.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, in_diff, in_reposit
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.repo.history import git_history
 
-LOOKED_THROUGH = 200
-"""Commits of the main line that are looked through for ones that change production code."""
+MAX_COMMITS = 200
+"""Commits of the main line that are searched for changes of production code."""
 
-_HELD = 1 / 3
+_HELD_OUT_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kept commit: from which to which commit, and what changed between them."""
+    """A change of production code: the commits before and after, and the changed files."""
 
     before: str
     after: str
@@ -38,10 +38,10 @@ class Step:
 
 
 def stream_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, mirror: Path) -> Make:
-    """Streams of repositories under `mirror`; a repository that is not there or has too few commits gives None."""
+    """For `evo`, from git folders under `mirror`; None for a repository that is missing or has too few commits."""
 
     def make(name: str, documents: list[Document]) -> Repo | None:
-        del documents  # the files as they are now; the stream reads them as they were
+        del documents  # they are the present files; history is read from git
         try:
             return _stream(model, encoder, sizes, name, git_folder(name, mirror))
         except (SourceProblem, GitError):
@@ -51,12 +51,14 @@ def stream_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, mirr
 
 
 def _stream(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, name: str, root: Path) -> Repo | None:
-    steps = kept_steps(root, sizes.commits)
+    steps = production_steps(root, sizes.commits)
     if len(steps) < 2:
         return None
     held = held_out(steps)
     targets = _targets(model, root, steps, held, sizes)
-    texts = _without_copies(_texts(root, _snapshot(root, steps[0].before, held, sizes)), [t for _, t, _ in targets])
+    texts = _without_near_duplicates(
+        _texts(root, _snapshot(root, steps[0].before, held, sizes)), [t for _, t, _ in targets]
+    )
     rows = [(at, row) for at, _, found in targets for row in found]
     if len(texts) < 2 or not rows:
         return None
@@ -74,9 +76,9 @@ def _stream(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, name: str
     )
 
 
-def kept_steps(root: Path, most: int) -> list[Step]:
-    """The last `most` steps of the main line that change production files, oldest first."""
-    commits = [commit.sha for commit in git_history.first_parent_commits(root, LOOKED_THROUGH)]
+def production_steps(root: Path, most: int) -> list[Step]:
+    """The last `most` changes of production files on the main line, oldest first."""
+    commits = [commit.sha for commit in git_history.first_parent_commits(root, MAX_COMMITS)]
     found: list[Step] = []
     for before, after in zip(commits[-2::-1], commits[:0:-1], strict=True):
         if len(found) == most:
@@ -88,10 +90,10 @@ def kept_steps(root: Path, most: int) -> list[Step]:
 
 
 def held_out(steps: Sequence[Step]) -> set[str]:
-    """A third of the Python files that the steps write, under every name they have in these steps."""
+    """A third of the Python files that the steps write, under all names that they have in these steps."""
     written = {c.path for step in steps for c in step.changes if c.path and c.new_blob and c.path.endswith(".py")}
     ordered = sorted(written, key=rank)
-    held = set(ordered[: max(1, round(len(ordered) * _HELD))])
+    held = set(ordered[: max(1, round(len(ordered) * _HELD_OUT_SHARE))])
     renames = [(c.old_path, c.path) for step in steps for c in step.changes if c.kind == "renamed"]
     while more := {a or "" for a, b in renames if b in held} | {b or "" for a, b in renames if a in held}:
         if more <= held:
@@ -103,7 +105,7 @@ def held_out(steps: Sequence[Step]) -> set[str]:
 def _targets(
     model: BaseModel, root: Path, steps: Sequence[Step], held: set[str], sizes: Sizes
 ) -> list[tuple[int, str, list[list[int]]]]:
-    """(diffs that have come, text, windows) of each held-out file whenever a step writes it."""
+    """(number of diffs so far, text, windows) of each version of a held-out file that a step writes."""
     written = [
         (at, c.new_blob) for at, step in enumerate(steps, 1) for c in step.changes if c.path in held and c.new_blob
     ]
@@ -131,7 +133,7 @@ def _texts(root: Path, tree: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _without_copies(texts: Sequence[str], targets: Sequence[str]) -> list[str]:
-    """The texts that are not nearly the same as a target."""
-    marks = [signature(text) for text in targets]
-    return [text for text in texts if not any((signature(text) == mark).mean() >= NEAR for mark in marks)]
+def _without_near_duplicates(texts: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """The texts that are no near-duplicates of a target."""
+    signatures = [signature(text) for text in targets]
+    return [text for text in texts if not any((signature(text) == target).mean() >= NEAR for target in signatures)]

@@ -60,7 +60,7 @@ async function registersAllCommands() {
 
 async function acceptsWholeAndWord() {
   const expected = read("expected");
-  const document = await open("inside.py", "# demo\nword");
+  const document = await open("whole.py", "# demo\nword");
   const taken = asFirstGeneration(await accept(document, "editor.action.inlineSuggest.commit"));
   if (expected !== "") assert.strictEqual(taken, expected);
   await document.save();
@@ -141,6 +141,6 @@ exports.run = async () => {
     log.push(`FAILED ${error.stack}`);
     throw error;
   } finally {
-    fs.writeFileSync(control("inside.log"), log.join("\n"));
+    fs.writeFileSync(control("extension-host.log"), log.join("\n"));
   }
 };

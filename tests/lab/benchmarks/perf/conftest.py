@@ -1,4 +1,4 @@
-"""A repository whose commits insert code, and a workload on the tiny model: everything as little as it can be."""
+"""A repository whose commits insert code, and a minimal workload with the tiny model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from c2l_lsp.config import Settings, merge
 
 @pytest.fixture(scope="session")
 def typed(tmp_path_factory: pytest.TempPathFactory, sources: list[str]) -> Path:
-    """Three files of real code; two commits insert blocks by hand, one pastes too much."""
+    """Three files of real code; two commits insert small blocks, one inserts a large block."""
     import subprocess
 
     root = tmp_path_factory.mktemp("typed")

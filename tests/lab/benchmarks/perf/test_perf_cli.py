@@ -1,4 +1,4 @@
-"""`c2l-lsp bench perf`: rows by name, a file to go on from, FAIL as an exit code."""
+"""`c2l-lab bench perf`: selection of rows, continuation of a result file, exit code for FAIL."""
 
 from __future__ import annotations
 

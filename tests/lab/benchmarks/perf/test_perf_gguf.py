@@ -1,4 +1,4 @@
-"""The GGUF file says what the model is: read back by transformers, an implementation apart from ours."""
+"""The GGUF file contains the model: it is read back by transformers, an independent implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows and their verdicts, files a run goes on from, keystrokes out of commits."""
+"""Rows and bars, continuation of result files, keystrokes from commits."""
 
 from __future__ import annotations
 

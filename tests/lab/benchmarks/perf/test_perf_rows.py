@@ -1,4 +1,4 @@
-"""Every row in miniature on the tiny model: the whole way is walked; the figures mean nothing."""
+"""Every row with the tiny model and smallest sizes; the values mean nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_gpu_rows_run_on_cpu(load: Workload):
 
 def test_typing_along_a_suggestion_saves_requests(load: Workload):
     class Echo:
-        """Says what was typed next in truth: then every further key is typed along."""
+        """Suggests exactly the text that is typed next, so that every further key follows the suggestion."""
 
         def __init__(self) -> None:
             self.asked = 0
@@ -102,7 +102,7 @@ class InProcessEngine:
             engine.workspace(params.folder).reset()
         if method != "adapter_info":
             self._folder = params.folder
-            self._session.settle(params.folder)
+            self._session.run_until_idle(params.folder)
         return result() if result is wire.Nothing else engine.workspace(params.folder).info()
 
     def named(self, name, since=0):
@@ -119,7 +119,7 @@ class InProcessEngine:
 
 
 def test_update_rows(load: Workload, monkeypatch: pytest.MonkeyPatch):
-    """The tiny model has no prior of its own, so one is estimated from the folder: the whole way all the same."""
+    """The tiny model has no prior, so the engine estimates one from the folder."""
     monkeypatch.setattr(updates, "EngineProcess", InProcessEngine)
     load.settings, _ = merge(load.settings, {"adapter.updateDelayMs": 10}, source="test", machine=True)
     actions = (

@@ -1,4 +1,4 @@
-"""Git away from the machine's configuration, and a mirror folder of throw-away repositories."""
+"""git without the machine's configuration, and a mirror folder of temporary repositories."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Extraction: every rule in its golden file, and what must hold of any file."""
+"""Extraction of assertions: golden files for every rule, and invariants on any file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_keys_depend_on_prefix_and_target(changed: str):
 
 
 def test_keys_use_normalised_prefixes():
-    """The one-pass digests tell apart and confuse exactly what whole normalised prefixes would."""
+    """The one-pass digests are equal exactly if the normalised prefixes are equal."""
     calls = "    self.assertEqual(f(a),b)\n    self.assertEqual(f(a), b)\n    assert  a==1 ; assert a==1\n"
     text = "a = 1\ndef test_a(self):\n" + calls
     found = parse(text) or []

@@ -1,4 +1,4 @@
-"""The built benchmark: published columns, splits, joins, resuming, and a manifest that counts what was passed over."""
+"""The built benchmark: published columns, splits, joins, resuming, and the manifest."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_new_commits_are_read(tmp_path, mirror):
 
 
 def _bad(mirror: Path) -> list[str]:
-    """One repository for each way of being unusable or odd."""
+    """One repository for each kind of unusable input."""
     one = Repo(mirror, "bad/one-commit")
     one.commit({"test_a.py": suite("assert a == 1")})
     Repo(mirror, "bad/empty")

@@ -1,4 +1,4 @@
-"""Kept commits, production diffs, splits and caps, each rule on a repository made for it."""
+"""Kept commits, production diffs, splits and caps, each rule with its own repository."""
 
 from __future__ import annotations
 

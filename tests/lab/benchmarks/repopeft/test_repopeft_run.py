@@ -1,4 +1,4 @@
-"""Generation by protocol, what methods may see, predictions that survive a stop, and the commands."""
+"""Generation, the input of methods, resumable predictions, and the commands."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def benchmark(tmp_path: Path, mirror: Path) -> Path:
 
 
 class Fixed:
-    """A method without an adapter, and a count of how often it was asked."""
+    """A method without an adapter that records its calls."""
 
     name, digest = "fixed", ""
 
@@ -50,7 +50,7 @@ class Fixed:
 
 
 class Says:
-    """A generator of known answers."""
+    """A generator with known predictions."""
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.calls, self._stop = 0, stop_after
@@ -66,7 +66,7 @@ class Says:
 
 
 def test_prediction_is_greedy_continuation(tiny):
-    """Against transformers' own generate on the same ids."""
+    """Compared with `generate` of transformers on the same ids."""
     made = generate.generate(tiny, None, PREFIX)
     ids = torch.tensor([[tiny.start_id, *tiny.encode(PREFIX)]])
     stops = {"eos_token_id": tiny.tokenizer.eos_token_id, "pad_token_id": tiny.tokenizer.pad_token_id}
@@ -84,7 +84,7 @@ def test_prompt_starts_with_start_token_and_is_cut_on_the_left(tiny):
 
 
 class Ends:
-    """A tokenizer with another eos; a text begins with what it began with before."""
+    """A tokenizer with another eos token and the same start token."""
 
     def __init__(self, tokenizer, eos: int) -> None:
         self._tokenizer, self.eos_token_id, self.bos_token_id = tokenizer, eos, tokenizer.eos_token_id
@@ -109,7 +109,7 @@ def test_prediction_stops_at_64_tokens_or_eos(tiny):
 
 
 def test_adapters_alternate(tiny):
-    """What one adapter left behind in the decoder has no part in the next one's predictions."""
+    """The decoder's cache of one adapter must not affect the next one's predictions."""
     torch.manual_seed(0)
     strong = Adapter(tiny.digest, "memory", torch.randn(tiny.d, tiny.d))
     pairs = {f"model.layers.{i}.self_attn.o_proj": LoraPair(torch.randn(9, 64), torch.randn(64, 9)) for i in (0, 1)}

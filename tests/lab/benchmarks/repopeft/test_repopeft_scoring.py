@@ -1,4 +1,4 @@
-"""Scores to the digit, the strict rule, intervals and tests over repositories."""
+"""Exact scores, the strict rule, and intervals and tests over repositories."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_strict_cleaning(case):
 
 
 def test_strict_cleaning_of_a_prediction_never_changes_with_the_target():
-    """Whatever is expected, an exact match is one with the same cleaned text: a prediction matches one target only."""
+    """Strict cleaning does not depend on the target, so a prediction matches one cleaned target only."""
     predictions = ["1, 2", "[1, 2] or x", "None or x", "f(1)\nassert y", "x # why"]
     for prediction in predictions:
         cleaned = scoring.strictly(prediction)
@@ -92,7 +92,7 @@ def test_interval_is_as_wide_as_repositories_differ_however_many_tasks_there_are
 
 
 def test_interval_equals_exhaustive_bootstrap():
-    """Two repositories have four equally likely draws, so the percentiles are known."""
+    """Two repositories have four equally likely resamples, so the percentiles are known."""
     mean, low, high = compare.over_tasks({"a": [1.0] * 3, "b": [0.0]})
     assert (mean, low, high) == (0.75, 0.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""Reading: a fixture in the published columns under every name, and its scores against a computation by hand."""
+"""Reading a fixture with the published columns under every name; its scores equal a manual computation."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_first_eight_of_a_commit_are_scored(tmp_path):
 
 
 def test_reading_streams(tmp_path):
-    """Of many row groups only a few rows are held: the first row comes without the last being looked at."""
+    """Rows are streamed: the first row is returned without reading all row groups."""
     file = tmp_path / "qna" / "cr_test.parquet"
     write(file, qna([("o/a", f"c{i}", "test", "x" * 1000, str(i), "") for i in range(4000)], "cr_test"))
     tasks = open_dataset(tmp_path, "snapshots").tasks("cr_test")

@@ -77,7 +77,7 @@ def _settle(editor: LanguageClient, timeout: float) -> None:
 
 def _engine(editor: LanguageClient) -> dict[str, float]:
     family = editor.family()
-    held = usage(family[1]) if len(family) > 1 else {}
-    if not held:
+    used = usage(family[1]) if len(family) > 1 else {}
+    if not used:
         raise TimeoutError("no engine is running")
-    return held
+    return used

@@ -83,8 +83,8 @@ def _session(task: Task, finding: Finding, name: str, around: object) -> None:
     finding.expect(sockets.polls > 3, f"{name}: its sockets were not polled")
     for what in sorted(sockets.seen):
         finding.fail(f"{name}: {what}")
-    said = notes.read_text().splitlines() if notes.exists() else []
-    finding.expect(not said, f"{name}: {said[:3]}")
+    addresses = notes.read_text().splitlines() if notes.exists() else []
+    finding.expect(not addresses, f"{name}: {addresses[:3]}")
 
 
 def _nonzero_counters(pid: int) -> dict[str, int]:
@@ -130,10 +130,10 @@ def _inet(process: psutil.Process) -> list[str]:
     found = []
     try:
         links = [str(entry.readlink()) for entry in Path(f"/proc/{process.pid}/fd").iterdir()]
-        held = {link[8:-1] for link in links if link.startswith("socket:[")}
-        for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6") if held else ():
+        sockets = {link[8:-1] for link in links if link.startswith("socket:[")}
+        for table in ("tcp", "tcp6", "udp", "udp6", "raw", "raw6") if sockets else ():
             rows = Path(f"/proc/{process.pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
-            found += [f"a {table} socket to {row.split()[2]}" for row in rows if row.split()[9] in held]
+            found += [f"a {table} socket to {row.split()[2]}" for row in rows if row.split()[9] in sockets]
     except OSError:  # the process has ended, or the table does not exist
         return found
     return found

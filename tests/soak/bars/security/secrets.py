@@ -54,7 +54,7 @@ def run(task: Task) -> Finding:
     for path, name in LATER.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(f"def later_ignored_zq():\n    return '{name}'\n")
-    held = {path: _text(root / path) for path in secret_places.EXCLUDED.values()} | planted.buffers
+    buffers = {path: _text(root / path) for path in secret_places.EXCLUDED.values()} | planted.buffers
     opens = Opens(planted.shut)
     with in_process.state_in(task.work / "state"), recorded(task) as texts, Session(settings()) as session:
         session.open(root)
@@ -63,7 +63,7 @@ def run(task: Task) -> Finding:
             workspace.set_buffer(path, text)
         in_process.drive(session, 0.3)
         session.run_until_idle(str(root))
-        answers = _complete(session, root, held)
+        answers = _complete(session, root, buffers)
         before = list(canary_search.stored(task.work / "state"))
         _tighten(finding, session, root)
         model, wires = session.engine.model, repr(session.events) + repr(answers)
@@ -91,7 +91,7 @@ def run(task: Task) -> Finding:
             not (at := canary_search.places(after, wanted)), f"purged {path}: still stored ({', '.join(at[:4])})"
         )
     if not task.plant or task.plant in secrets_live.PLANTS:
-        secrets_live.run(task, finding, root, planted, held)
+        secrets_live.run(task, finding, root, planted, buffers)
     finding.note = "file opens are detected only on Linux" if opens.blind else ""
     return finding
 
@@ -108,10 +108,10 @@ def _tighten(finding: Finding, session: Any, root: Path) -> None:
         finding.expect(path not in embedded, f"{path} is ignored now and still embedded")
 
 
-def _complete(session: Any, root: Path, held: dict[str, str]) -> list[Any]:
+def _complete(session: Any, root: Path, buffers: dict[str, str]) -> list[Any]:
     """Request a completion in each excluded file, with its text before the cursor, as an editor would."""
-    asked = {path: text for path, text in held.items() if path != "pkg0/unsaved.py"}
-    answers = [session.complete(in_process.completion_request(root, path, text)) for path, text in asked.items()]
+    requests = {path: text for path, text in buffers.items() if path != "pkg0/unsaved.py"}
+    answers = [session.complete(in_process.completion_request(root, path, text)) for path, text in requests.items()]
     answers.append(session.complete(in_process.completion_request(root, "pkg0/m0.py", _PROMPT)))
     return answers
 

@@ -98,13 +98,13 @@ def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
         except Exception as error:  # saved state must never end the engine
             finding.fail(f"{what}: {type(error).__name__}: {error}")
             return
-        told = [event.code for event in session.events if isinstance(event, wire.Trouble)]
+        codes = [event.code for event in session.events if isinstance(event, wire.Trouble)]
         learner = getattr(session.engine.workspace(str(root)), "_learner", None)
         state = learner.state.tensors if learner is not None and learner.state is not None else {}
         extra = learner.prior_tensors if learner is not None else {}
         odd = [name for name, tensor in {**state, **extra}.items() if not bool(tensor.isfinite().all())]
     finding.expect(info.files == FILES and state, f"{what}: not rebuilt: {info.generation} after {made}, {info.files}")
-    finding.expect("state" in told, f"{what}: the damage was not reported, only {told}")
+    finding.expect("state" in codes, f"{what}: the damage was not reported, only {codes}")
     finding.expect(not odd, f"{what}: the state still contains it in {', '.join(odd)}")
 
 

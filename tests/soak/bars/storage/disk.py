@@ -14,7 +14,7 @@ from tests.soak.harness.sources import project
 from tests.support.processes import server_command, start_server
 
 KINDS = ("no room", "read-only")
-REAL_MINUTES = 10
+REAL_INTERVAL_ROUNDS = 10
 """From this number of rounds on, the first one uses the real interval between attempts to save."""
 
 
@@ -29,7 +29,7 @@ def run(task: Task) -> Finding:
     for number, kind in itertools.product(range(task.count), KINDS):
         root = project(task.work / f"project-{number}-{kind[:2]}", 5)
         state = task.work / f"state-{number}-{kind[:2]}"
-        patient = task.count >= REAL_MINUTES and number == 0
+        patient = task.count >= REAL_INTERVAL_ROUNDS and number == 0
         faults = "+".join(filter(None, ("" if patient else "eager", task.plant)))
         disk: Disk = Limited(state, kind) if reason else SmallDisk(state, kind)
         with start_server(task.work, disk.command(server_command(faults)), C2L_STATE_DIR=str(state)) as editor:

@@ -119,8 +119,8 @@ def _check_embeddings(finding: Finding, root: Path, acknowledged: int, what: str
     lost = [key for key, value in wanted.items() if key not in found or not found[key]["q"].equal(value["q"])]
     finding.expect(not lost, f"{what}: {len(lost)} of {len(wanted)} embeddings lost or changed")
     with contextlib.closing(sqlite3.connect(root / "readings.sqlite")) as db:
-        (said,) = db.execute("PRAGMA integrity_check").fetchone()
-    finding.expect(said == "ok", f"{what}: integrity check of the database: {said!r}")
+        (reported,) = db.execute("PRAGMA integrity_check").fetchone()
+    finding.expect(reported == "ok", f"{what}: integrity check of the database: {reported!r}")
 
 
 def run(task: Task) -> Finding:
@@ -188,15 +188,15 @@ def _errors(finding: Finding, saver: Saver, calls: Iterable[int], code: int) -> 
         over, start = len(saver.of("over")), len(saver.lines)
         saver.say(f"error {number} {code} {root}")
         saver.until(lambda n=over: len(saver.of("over")) > n, 60.0)
-        said = [(word, value) for _, word, value in saver.lines[start:]]
-        at = next((value for word, value in said if word == "at"), "no call")
+        reported = [(word, value) for _, word, value in saver.lines[start:]]
+        at = next((value for word, value in reported if word == "at"), "no call")
         what = f"{errno.errorcode[code]} at call {number} ({at})"
         finding.tried += 1
         finding.expect(at != "no call", f"{what}: nothing failed")
-        finding.expect(("saved", "3") in said, f"{what}: the next save failed")
-        refused = ("refused", "") in said
-        finding.expect(refused or ("saved", "2") in said, f"{what}: neither saved nor reported")
-        finding.expect(("torn", "") not in said, f"{what}: the saved state is not complete")
+        finding.expect(("saved", "3") in reported, f"{what}: the next save failed")
+        refused = ("refused", "") in reported
+        finding.expect(refused or ("saved", "2") in reported, f"{what}: neither saved nor reported")
+        finding.expect(("torn", "") not in reported, f"{what}: the saved state is not complete")
         _check(finding, root, 3, what)
 
 
