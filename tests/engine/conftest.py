@@ -33,7 +33,7 @@ def settings(tiny_folder: Path) -> Settings:
 
 
 @pytest.fixture
-def open_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+def accept_every_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept every adapter. Adapters for random weights would fail the validation."""
     from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 

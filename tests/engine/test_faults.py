@@ -219,7 +219,9 @@ FORGED = {
 }
 
 
-def test_a_state_with_valid_checksums_and_wrong_tensors_is_set_aside_and_rebuilt(open_gate, settings, folder):
+def test_a_state_with_valid_checksums_and_wrong_tensors_is_set_aside_and_rebuilt(
+    accept_every_adapter, settings, folder
+):
     with Session(settings) as first:
         first.open(folder)
         expected = workspace(first, folder)._learner.state.tensors["S"]
@@ -243,7 +245,7 @@ def test_a_state_with_valid_checksums_and_wrong_tensors_is_set_aside_and_rebuilt
         assert torch.allclose(workspace(last, folder)._learner.state.tensors["S"], expected)
 
 
-def test_a_saved_prior_of_another_shape_is_estimated_again(open_gate, settings, folder):
+def test_a_saved_prior_of_another_shape_is_estimated_again(accept_every_adapter, settings, folder):
     with Session(settings) as first:
         first.open(folder)
     forge(folder, "extra.safetensors", put("P", lambda tensor: tensor[:-1].clone()))

@@ -178,7 +178,7 @@ def test_lost_device_ends_the_work(session, folder, monkeypatch):
         wait(session, folder, 2)
 
 
-def test_adapter_that_produces_nan_is_withdrawn(open_gate, session, folder):
+def test_adapter_that_produces_nan_is_withdrawn(accept_every_adapter, session, folder):
     session.open(folder)
     workspace = session.engine.workspace(str(folder.resolve()))
     bad = live(session, folder).adapter.scaled(1.0)

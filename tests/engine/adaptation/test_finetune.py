@@ -101,7 +101,9 @@ def test_chunks_are_embedded_by_the_base_model_after_an_adapted_completion(sessi
 
 
 @pytest.mark.parametrize(("with_pairs", "stays"), [(1.9, True), (2.0, False), (2.5, False), (float("nan"), False)])
-def test_pairs_are_dropped_once_they_stop_helping(open_gate, session, folder, monkeypatch, with_pairs, stays):
+def test_pairs_are_dropped_once_they_stop_helping(
+    accept_every_adapter, session, folder, monkeypatch, with_pairs, stays
+):
     session.open(folder)
     adapting = workspace(session, folder)
     pairs = pairs_of(session.engine.model, 0.01).pairs

@@ -36,7 +36,7 @@ def commit(root: Path) -> None:
 
 
 @pytest.fixture
-def evo(open_gate: None, settings: Settings, tiny_folder: Path, tmp_path: Path) -> Settings:
+def evo(accept_every_adapter: None, settings: Settings, tiny_folder: Path, tmp_path: Path) -> Settings:
     """Settings for a base model with random `evo` weights beside it."""
     model = tmp_path / "model"
     shutil.copytree(tiny_folder, model)

@@ -95,7 +95,7 @@ def test_validation_loss_equals_the_loss_of_a_completion(tiny, sources, adapter)
     assert mixed - loss(None) == pytest.approx(result.delta, abs=2e-3)
 
 
-def test_memory_follows_the_files_and_survives_a_restart(settings, folder, open_gate):
+def test_memory_follows_the_files_and_survives_a_restart(settings, folder, accept_every_adapter):
     with Session(settings) as session:
         session.open(folder)
         model = session.engine.model

@@ -67,7 +67,7 @@ def publish_pairs(session: Session, folder: Path) -> None:
 
 @pytest.mark.parametrize("only", [False, True], ids=["one of many", "the only one"])
 @pytest.mark.parametrize("way", WAYS)
-def test_nothing_of_a_newly_excluded_file_remains(open_gate, settings, folder, way, only):
+def test_nothing_of_a_newly_excluded_file_remains(accept_every_adapter, settings, folder, way, only):
     if only:
         for path in (folder / "pkg").iterdir():
             path.unlink()
@@ -107,7 +107,7 @@ def test_nothing_of_a_newly_excluded_file_remains(open_gate, settings, folder, w
     assert saved_in(wanted, folder) == []
 
 
-def test_rules_tightened_while_the_engine_was_off_apply_at_the_next_start(open_gate, settings, folder):
+def test_rules_tightened_while_the_engine_was_off_apply_at_the_next_start(accept_every_adapter, settings, folder):
     (folder / "pkg" / "later.py").write_text(SECRET)
     with Session(settings) as session:
         session.open(folder)
@@ -120,7 +120,7 @@ def test_rules_tightened_while_the_engine_was_off_apply_at_the_next_start(open_g
     assert saved_in(wanted, folder) == []
 
 
-def test_interrupted_purge_is_completed_by_the_next_start(open_gate, settings, folder, monkeypatch):
+def test_interrupted_purge_is_completed_by_the_next_start(accept_every_adapter, settings, folder, monkeypatch):
     """Killed after the generations were deleted and before the cache was pruned."""
     (folder / "pkg" / "later.py").write_text(SECRET)
     with Session(settings) as session:

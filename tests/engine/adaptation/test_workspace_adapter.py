@@ -226,7 +226,9 @@ def test_export_reproduces_the_live_logits_and_fails_without_an_adapter(session,
 
 
 @pytest.mark.parametrize("kind", ["static", "evo"])
-def test_hypernetworks_of_the_paper_follow_a_folder(open_gate, settings, folder, tiny_folder, tmp_path, kind):
+def test_hypernetworks_of_the_paper_follow_a_folder(
+    accept_every_adapter, settings, folder, tiny_folder, tmp_path, kind
+):
     import torch
 
     from c2l_lsp.model.hypernet import checkpoint

@@ -40,7 +40,7 @@ def request(folder, **changes) -> wire.Complete:
     return wire.Complete(**{**plain, "prefix": "def f(a):\n    return ", "max_new_tokens": 2, **changes})
 
 
-def test_completions_and_updates_do_not_wait_for_a_save(open_gate, settings, folder, slow):
+def test_completions_and_updates_do_not_wait_for_a_save(accept_every_adapter, settings, folder, slow):
     name = str(folder.resolve())
     with Session(settings) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
@@ -69,7 +69,9 @@ def test_completions_and_updates_do_not_wait_for_a_save(open_gate, settings, fol
         assert again.open(folder).generation == 4
 
 
-def test_closing_a_folder_returns_soon_and_releases_the_lock_after_the_write(open_gate, settings, folder, slow):
+def test_closing_a_folder_returns_soon_and_releases_the_lock_after_the_write(
+    accept_every_adapter, settings, folder, slow
+):
     name = str(folder.resolve())
     with Session(settings) as session:
         session.engine.open_folder(wire.OpenFolder(folder=name, settings=settings))
@@ -88,7 +90,7 @@ def test_closing_a_folder_returns_soon_and_releases_the_lock_after_the_write(ope
         assert workspace._persistence.store.load_metadata().generation == 1
 
 
-def test_a_failed_save_is_reported_once(open_gate, settings, folder, monkeypatch):
+def test_a_failed_save_is_reported_once(accept_every_adapter, settings, folder, monkeypatch):
     real, left = os.fsync, [3]
 
     def failing(descriptor: int) -> None:
