@@ -76,7 +76,7 @@ def test_an_error_in_one_folder_is_reported_and_does_not_affect_another(
     monkeypatch.undo()
     one.regenerate()
     run_until(session, lambda: one.info().generation == 2)
-    assert one.info().message == "" or "kept back" in one.info().message
+    assert one.info().message == "" or "not used" in one.info().message
 
 
 def test_an_error_in_a_batch_update_fails_one_folder_only(session, folder, other, monkeypatch):

@@ -48,11 +48,11 @@ def adapter(tiny, sources) -> Adapter:
 
 def scrambled(adapter: Adapter) -> Adapter:
     """The same keys with wrong next tokens."""
-    recall = adapter.knn
-    ids = recall.ids.clone()
+    memory = adapter.knn
+    ids = memory.ids.clone()
     inside = (ids >= 0).nonzero()[:, 0]
     ids[inside] = ids[inside.flip(0)]
-    return replace(adapter, knn=KnnMemory(ids, recall.keys, recall.basis, recall.gate))
+    return replace(adapter, knn=KnnMemory(ids, memory.keys, memory.basis, memory.gate))
 
 
 def validator_on(tiny, texts) -> tuple[Validator, list[bytes]]:

@@ -204,11 +204,11 @@ def test_workspaces_are_updated_in_one_batch(session, folder, tmp_path, monkeypa
 def test_adapter_that_does_not_help_is_rejected(session, folder, monkeypatch):
     from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 
-    def judge(*_):
+    def reject(*_):
         yield
         return ValidationResult(0.0, 0.2, 100, "it is worse", knn_strength=0.0)
 
-    monkeypatch.setattr(Validator, "validate_in_slices", judge)
+    monkeypatch.setattr(Validator, "validate_in_slices", reject)
     info = session.open(folder)
     assert "not used: it is worse" in info.message
     assert live(session, folder).adapter is None
