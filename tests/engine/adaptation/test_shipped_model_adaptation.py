@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -102,10 +103,10 @@ def test_edit_makes_its_name_more_likely_and_revert_less_likely(session):
 def test_rename_changes_the_likelihood_of_both_names(session):
     path = session.folder / "email" / "message.py"
     text = path.read_text(encoding="utf-8")
-    old, new = "payload", "tableau"
+    old, new = "parameter", "tableau"
     generation = session.engine.workspace(str(session.folder)).info().generation
     before = {name: likelihood(session, name) for name in (old, new)}
-    path.write_text(text.replace(old, new), encoding="utf-8")
+    path.write_text(re.sub(rf"\b{old}\b", new, text), encoding="utf-8")
     settle(session, generation + 1)
     after = {name: likelihood(session, name) for name in (old, new)}
     path.write_text(text, encoding="utf-8")
