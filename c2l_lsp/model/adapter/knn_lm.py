@@ -51,9 +51,7 @@ FEATURES = (
 )
 """Inputs of the mixture gate, in the order of its weights."""
 
-_MAX_CANDIDATES = (
-    4096  # candidates compared; of more, every n-th: they share only a frequent token such as a line break
-)
+_MAX_CANDIDATES = 4096  # of more, every n-th is compared: they share only a frequent token, such as a line break
 _BOUNDARY = -1  # first id of every chunk; equals no token, so a match never extends beyond its chunk
 
 
