@@ -51,7 +51,7 @@ ARROWS: dict[str, set[str]] = {
         *BASICS, *MODEL, HYPERNET, "c2l_lsp.repo", WIRE,
         "c2l_lsp.engine.device", "c2l_lsp.engine.events", "c2l_lsp.engine.storage",
     },
-    "c2l_lsp.engine": {*BASICS, *MODEL, "c2l_lsp.engine"},
+    "c2l_lsp.engine": {*BASICS, *MODEL, "c2l_lsp.engine", "c2l_lsp.repo.filter"},
     # The server process: the editor contract at the bottom, the session that wires everything at the top.
     TRANSPORT: {*BASICS, WIRE},
     WORKSPACE: {*BASICS, WIRE},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from c2l_lsp.engine.adaptation.workspace_adapter import Workspace, WorkspaceAdapter
+from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 from c2l_lsp.engine.completion.draft_index import DraftIndex
+from c2l_lsp.engine.workspaces import Workspace
 
 
 class DraftIndexing:

@@ -17,7 +17,7 @@ import psutil
 from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation.adapter_state import UNADAPTED, LiveAdapter
-from c2l_lsp.engine.adaptation.workspace_adapter import Environment, Workspace, WorkspaceAdapter, open_workspace
+from c2l_lsp.engine.adaptation.workspace_adapter import Environment, WorkspaceAdapter
 from c2l_lsp.engine.completion.complete import Completer
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.engine.draft_indexing import DraftIndexing
@@ -25,6 +25,7 @@ from c2l_lsp.engine.events import Emit
 from c2l_lsp.engine.scheduler import Scheduler
 from c2l_lsp.engine.storage.inventory import prune
 from c2l_lsp.engine.storage.store import FolderStore, folder_key
+from c2l_lsp.engine.workspaces import Workspace, open_workspace
 from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model.adapter.lora import AdapterSlot, export_peft
 from c2l_lsp.model.lm import fast_loader

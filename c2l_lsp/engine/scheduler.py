@@ -12,9 +12,10 @@ from collections.abc import Iterable
 
 from c2l_lsp.engine import device
 from c2l_lsp.engine.adaptation.adapter_state import UNADAPTED, LiveAdapter
-from c2l_lsp.engine.adaptation.workspace_adapter import Workspace, WorkspaceAdapter
+from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.engine.draft_indexing import DraftIndexing
+from c2l_lsp.engine.workspaces import Workspace
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.runtime.cooperative import Slices, timed
 

@@ -1,13 +1,12 @@
-"""The adapter of one workspace folder, generation by generation, and the folder that has none.
+"""The adapter of one workspace folder, generation by generation.
 
-`WorkspaceAdapter` is a folder that adapts. Its loop is one function, `_generation`, in seven stages:
+The loop is one function, `WorkspaceAdapter._generate`, in seven stages:
 
     reconcile → embed → update → generate → validate → publish → persist
 
-The loop is a generator. It never runs by itself: the scheduler calls `step()`, one slice at a time. At the stage
-`update` it yields a `PendingUpdate`; the scheduler updates the states of all waiting folders in one batched call and
-passes the new state to `resume()`. `InactiveWorkspace` is a folder that is not trusted, whose adapter is off, or that
-cannot be read: it never has work. `open_workspace` decides which of the two a folder is.
+It is a generator that never runs by itself: the scheduler calls `step()`, one slice at a time. At the stage `update` it
+yields a `PendingUpdate`; the scheduler updates the states of all waiting folders in one batched call and passes the new
+state to `resume()`. A folder that must not or cannot adapt is an `InactiveWorkspace`, see `engine.workspaces`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
 
 from c2l_lsp.config import Settings
 from c2l_lsp.engine import device, wire
@@ -35,7 +33,6 @@ from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet.protocol import Hypernetwork, RepoState
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices
-from c2l_lsp.repo.filter.files import FileFilter
 
 RETRY_S = 30.0
 """Pause in seconds before a folder is reconciled again after a failure of the device."""
@@ -58,85 +55,6 @@ class Environment:
     model: BaseModel
     slot: AdapterSlot
     emit: Emit
-
-
-class InactiveWorkspace:
-    """A folder without an adapter: nothing of it is read, learned or saved. Completions run on the base model."""
-
-    def __init__(self, folder: Path, settings: Settings, store: FolderStore, state: str, message: str) -> None:
-        """`state` and `message` are what the status shows: "off" or "failed", and why."""
-        self.folder, self.settings = folder, settings
-        self.live = UNADAPTED
-        self.enabled = settings.adapter.enable
-        self.message = message
-        self._state, self._store = state, store
-        self._filter: FileFilter | None = None
-
-    @property
-    def pending(self) -> bool:
-        """Whether adapter work is in progress: never."""
-        return False
-
-    @property
-    def buffers(self) -> dict[str, str]:
-        """The texts of unsaved buffers: none are kept."""
-        return {}
-
-    def due_in(self, now: float) -> float | None:
-        """Seconds until there is work; None: there never is."""
-        del now
-        return None
-
-    def stop(self) -> None:
-        """Release the state directory."""
-        self._store.close()
-
-    def set_buffer(self, path: str, text: str | None) -> None:
-        """Ignore an open document's text."""
-
-    def regenerate(self) -> None:
-        """Do nothing: there is no adapter to generate."""
-
-    def reset(self) -> None:
-        """Delete what was saved of the folder earlier. StorageError if some of it is still on disk."""
-        self._store.clear()
-
-    def finetune(self, steps: int = 0) -> None:
-        """Raise AdapterError: there is nothing to train on."""
-        del steps
-        raise AdapterError(_nothing_learned(self.folder))
-
-    def cancel_finetuning(self) -> None:
-        """Do nothing: no training runs."""
-
-    def set_enabled(self, enabled: bool) -> None:
-        """Remember the switch."""
-        self.enabled = enabled
-
-    def permits(self, path: str) -> bool:
-        """Whether the filter admits a file to a prompt. Fails closed; a folder that does not exist hides nothing."""
-        try:
-            self._filter = self._filter or FileFilter(self.folder, self.settings.files)
-        except C2LError:
-            return not self.folder.is_dir()
-        return not self._filter.is_ignored(path)
-
-    def info(self) -> wire.AdapterInfo:
-        """Return what the status shows of the folder."""
-        return wire.AdapterInfo(
-            folder=str(self.folder),
-            generation=0,
-            kind=self.settings.adapter.hypernetwork,
-            enabled=self.enabled and self._state != "off",
-            files=0,
-            chunks=0,
-            pending_files=0,
-            norm=0.0,
-            scale=self.settings.adapter.scale,
-            updated_at=0.0,
-            state=self._state,
-            message=self.message,
-        )
 
 
 class WorkspaceAdapter:
@@ -249,7 +167,7 @@ class WorkspaceAdapter:
     def finetune(self, steps: int = 0) -> None:
         """Train LoRA pairs by gradient descent in the background. AdapterError if nothing is learned yet."""
         if self._learner.state is None:
-            raise AdapterError(_nothing_learned(self.folder))
+            raise AdapterError(nothing_learned(self.folder))
         self.cancel_finetuning()
         model, slot = self._environment.model, self._environment.slot
         job = FinetuneJob(model, slot, self._learner, self.adapters.validation, NORM_LIMIT, steps)
@@ -579,36 +497,6 @@ class WorkspaceAdapter:
         return Learner(self.folder, self.settings, self._environment.model, persistence.cache, callbacks)
 
 
-Workspace: TypeAlias = WorkspaceAdapter | InactiveWorkspace
-
-
-def open_workspace(
-    folder: Path, settings: Settings, store: FolderStore, environment: Environment, *, trusted: bool
-) -> Workspace:
-    """Return the folder as one that adapts, or as an inactive one if it must not or cannot adapt. Does not raise.
-
-    What keeps a folder from being opened is reported as a warning of that folder.
-    """
-    events = FolderEvents(folder, environment.emit)
-    if not folder.is_dir():
-        error: C2LError = FolderError(f"{folder} is not a folder that can be read; completions use the base model.")
-        events.warn_once(error)
-        return InactiveWorkspace(folder, settings, store, "failed", str(error))
-    if not trusted:
-        return InactiveWorkspace(folder, settings, store, "off", "The folder is not trusted: nothing is learned.")
-    if not settings.adapter.enable or settings.adapter.hypernetwork == "none":
-        return InactiveWorkspace(folder, settings, store, "off", "The adapter is off.")
-    try:
-        workspace = WorkspaceAdapter(folder, settings, store, environment)
-    except C2LError as unreadable:
-        events.warn_once(unreadable)
-        return InactiveWorkspace(folder, settings, store, "failed", str(unreadable))
-    try:
-        workspace.start()
-    except Exception as unforeseen:  # of this folder alone: it is reported, and other folders go on
-        workspace.fail(unforeseen)
-    return workspace
-
-
-def _nothing_learned(folder: Path) -> str:
+def nothing_learned(folder: Path) -> str:
+    """Return the message for a request that needs a state before there is one."""
     return f"Nothing is learned of {folder.name} yet; a finetuned adapter needs that first."
