@@ -159,8 +159,8 @@ class Model(_Group, frozen=True, kw_only=True):
         str,
         Meta(
             description="Base model: a shipped one (c2l-nano or c2l-small), or the name of a causal language model on "
-            "Hugging Face. auto: c2l-small on a GPU, on 2 or more CPU cores that have AVX2 or bf16, and on 4 or more "
-            "other cores; otherwise c2l-nano."
+            "Hugging Face. auto: c2l-small on a GPU, on 2 or more CPU cores with native bf16 or with AVX2 and the "
+            "compiled kernel, and on 4 or more other cores; otherwise c2l-nano."
         ),
     ] = "auto"
     path: Annotated[str, Meta(description="Folder of a local model. Takes precedence over c2l.model.id.")] = ""

@@ -223,7 +223,7 @@ def test_demo_runs_all_steps_and_leaves_no_files(repository: Path, tmp_path: Pat
         "likelihood, started call",
     ]  # fmt: skip
     assert "generation 1 from 5 files" in steps["index the repository"]["outcome"]
-    assert "prompt length equal" in steps["adapter off and on"]["outcome"]
+    assert "same prompt length" in steps["adapter off and on"]["outcome"]
     assert "not suggested" in steps["before the edit"]["outcome"]
     assert steps["embed the diff"]["outcome"] == "4 of 4 files"
     assert "generation 2" in steps["new adapter"]["outcome"]

@@ -1,8 +1,9 @@
 """Fill-in-the-middle prompts, by model family.
 
-To add a base-model family, add a row to FAMILIES: the texts of its three FIM tokens, the order of the prompt's parts,
-and the tokens that end a completion. A loaded model belongs to the first family whose three FIM tokens its tokenizer
-has; a model without them gets the text before the cursor only. `test_base.py` checks every row.
+To add a base-model family, add a row to FAMILIES: the texts of its three FIM tokens, the order of the prompt's parts
+(one of ORDERS), and the tokens that end a completion. A new order also needs a case in `FimTokens.prompt`. A loaded
+model belongs to the first family whose three FIM tokens its tokenizer has, so the position of a row matters if families
+share tokens. A model without FIM tokens gets the text before the cursor only. `test_base.py` checks every row.
 
 Architectures in `runtime.fusion._ARCHITECTURES` use our fast forward pass; any other one runs by transformers.
 

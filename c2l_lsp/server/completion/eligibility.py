@@ -13,7 +13,8 @@ _IGNORED_IN_SUFFIX = frozenset(f" \t{CLOSERS}")
 _HASH = ("#",)
 _SLASH = ("//",)
 COMMENT_MARKS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("python", "ruby", "shellscript", "perl", "r", "yaml", "toml", "makefile", "dockerfile"), _HASH),
+    **dict.fromkeys(("python", "ruby", "shellscript", "perl", "r", "julia", "elixir"), _HASH),
+    **dict.fromkeys(("yaml", "toml", "makefile", "dockerfile"), _HASH),
     **dict.fromkeys(("c", "cpp", "csharp", "java", "go", "rust", "swift", "kotlin", "scala", "dart"), _SLASH),
     **dict.fromkeys(("javascript", "typescript", "javascriptreact", "typescriptreact"), _SLASH),
     "php": ("//", "#"),

@@ -99,8 +99,8 @@ class Story:
         farther = sum(_similarity(place, on) < _similarity(place, off) for place, off, on in tried)
         same = all(off.prompt_tokens == on.prompt_tokens for _, off, on in tried if off.texts and on.texts)
         outcome = (
-            f"{len(tried)} places: the adapter changes {len(differ)} completions, {closer} closer to the file, "
-            f"{farther} farther from it; prompt length {'equal' if same else 'DIFFERS'}"
+            f"of {len(tried)} completions the adapter changed {len(differ)}: {closer} closer to the file, "
+            f"{farther} farther; {'same prompt length' if same else 'PROMPT LENGTH DIFFERS'}"
         )
         self.display.step("adapter off and on", time.perf_counter() - began, outcome)
 

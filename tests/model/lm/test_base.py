@@ -8,7 +8,7 @@ import torch
 from c2l_lsp.config import Model
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.lm import base
-from c2l_lsp.model.lm.fim import FAMILIES, resolve_fim
+from c2l_lsp.model.lm.fim import FAMILIES, ORDERS, resolve_fim
 
 
 def test_logits_of_hidden_states_equal_the_models_own(tiny, sources):
@@ -61,15 +61,34 @@ class Vocabulary:
         return self.ids.get(tokens)
 
 
+def expected_prompt(tokens, before, after):
+    prompts = {
+        "psm": [tokens.prefix, *before, tokens.suffix, *after, tokens.middle],
+        "spm": [tokens.suffix, *after, tokens.prefix, *before],
+        "joined": [tokens.prefix, tokens.suffix, *after, tokens.middle, *before],
+    }
+    return prompts[tokens.order]
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_family_resolves_and_orders_its_prompt(family):
     found = resolve_fim(Vocabulary(family.prefix, family.suffix, family.middle, *family.stops))
-    assert found.family == family.name
-    prompt = found.prompt([70, 71], [80])
-    if family.order == "psm":
-        assert prompt == [found.prefix, 70, 71, found.suffix, 80, found.middle]
-    else:
-        assert prompt == [found.suffix, 80, found.prefix, 70, 71]
+    assert (found.family, found.order) == (family.name, family.order)
+    assert found.prompt([70, 71], [80]) == expected_prompt(found, [70, 71], [80])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_order_of_the_config_overrides_the_family(order):
+    family = FAMILIES[0]
+    found = resolve_fim(Vocabulary(family.prefix, family.suffix, family.middle), order)
+    assert found.order == order
+    assert found.prompt([70, 71], [80]) == expected_prompt(found, [70, 71], [80])
+
+
+def test_first_family_whose_tokens_exist_wins():
+    family = FAMILIES[0]
+    tokens = [token for row in FAMILIES for token in (row.prefix, row.suffix, row.middle)]
+    assert resolve_fim(Vocabulary(*tokens)).family == family.name
 
 
 def test_tokenizer_without_fim_tokens_has_no_family():

@@ -50,6 +50,12 @@ def test_reasons(
     assert ineligibility(settings_with(**settings), switches, invoked, now=100.0) is when_invoked
 
 
+@pytest.mark.parametrize("language", ["julia", "elixir"])
+def test_hash_starts_a_comment(language: str) -> None:
+    assert in_comment(language, "x = 1 # here")
+    assert not in_comment(language, "x = 1 // 2")
+
+
 def test_line_comments_of_other_languages() -> None:
     assert in_comment("go", "x := 1 // here")
     assert not in_comment("go", 'x := "http://a')
