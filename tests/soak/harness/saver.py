@@ -58,29 +58,32 @@ def whole(loaded: tuple[SavedState, RepoState, dict[str, torch.Tensor]]) -> bool
 
 
 def in_place(self: FolderStore, saved: SavedState, state: RepoState, extra: Any) -> bool:
-    """The planted fault: files are overwritten in place."""
+    """The planted fault: files are overwritten in place, by calls of `os` that `at_call` can interrupt."""
+    import hashlib
+    import json
+
     import msgspec
     from safetensors.torch import save as tensors_to
 
     target = self.root / "gen-00000001-0"
     target.mkdir(parents=True, exist_ok=True)
-    for name, data in (
-        ("state.safetensors", tensors_to(state.tensors)),
-        ("extra.safetensors", tensors_to(dict(extra))),
-        ("saved.msgpack", msgspec.msgpack.encode(saved)),
-    ):
-        (target / name).write_bytes(data)
-    import hashlib
-    import json
-
-    sums = {
-        path.name: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-        for path in target.iterdir()
-        if path.name != "manifest.json"
+    files = {
+        "state.safetensors": tensors_to(state.tensors),
+        "extra.safetensors": tensors_to(dict(extra)),
+        "saved.msgpack": msgspec.msgpack.encode(saved),
     }
-    (target / "manifest.json").write_text(json.dumps({"schema": SCHEMA, "sums": sums}))
-    (self.root / "CURRENT").write_text(target.name)
+    for name, data in files.items():
+        _overwrite(target / name, data)
+    sums = {name: hashlib.blake2b(data, digest_size=16).hexdigest() for name, data in files.items()}
+    _overwrite(target / "manifest.json", json.dumps({"schema": SCHEMA, "sums": sums}).encode())
+    _overwrite(self.root / "CURRENT", target.name.encode())
     return True
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
 
 
 def reading(generation: int) -> tuple[bytes, ChunkEmbedding]:
