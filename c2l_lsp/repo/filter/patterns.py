@@ -1,8 +1,8 @@
 """Patterns of .gitignore files, with git's semantics. Works on bytes; opens no files.
 
 Follows `dir.c` and `wildmatch.c` of git, byte by byte: `?` matches one byte, not one character. A pattern is matched by
-simulating a nondeterministic automaton whose states are the bits of an integer, so that no pattern backtracks: the time
-is proportional to the length of the path, and paths that are shorter than a pattern are refused without simulation.
+simulating a nondeterministic automaton whose states are the bits of an integer. Nothing backtracks, and a path shorter
+than the pattern is refused without simulation, so that the time depends on the path's length, not on the pattern.
 Patterns are indexed by their longest literal; a path is compared only with those whose literal it contains.
 
 The caller descends from the root and stops at the first ignored directory, because git includes nothing below one.
@@ -20,6 +20,7 @@ _SLASH: Final = ord("/")
 _ALL: Final = (1 << 256) - 1
 _NOT_SLASH: Final = _ALL ^ (1 << _SLASH)
 _SPECIAL = re.compile(rb"[*?\[\\]")
+_COMPLEX = re.compile(rb"[?\[\\]|\*\*")
 
 _Place: TypeAlias = Literal["start", "end", "anywhere"]
 
@@ -38,13 +39,13 @@ class PatternError(ValueError):
 class Pattern:
     """One pattern line. `ignores` is False for a negated pattern (`!pattern`).
 
-    `by_name`: the pattern has no slash except at its end and is matched with the last component of a path. `tokens` are
-    sets of bytes (integers with one bit for each byte) and the negative constants above.
+    `by_name`: the pattern has no slash except at its end, and is matched with the last component of a path. `literals`:
+    its runs of literal bytes in order. `prefix` and `suffix`: the runs at its ends, or empty.
     """
 
     __slots__ = (
-        "_accepted_by_byte", "_loops", "_loops_on_slash", "_optional", "_singles", "_size", "body", "by_name",
-        "directories_only", "ignores", "literals", "min_length", "prefix", "suffix", "tokens",
+        "_accepted_by_byte", "_folds_case", "_loops", "_loops_on_slash", "_optional", "_singles", "_size", "_text",
+        "body", "by_name", "directories_only", "ignores", "is_literal", "literals", "min_length", "prefix", "suffix",
     )  # fmt: skip
 
     def __init__(self, line: bytes, *, fold_case: bool) -> None:
@@ -53,19 +54,25 @@ class Pattern:
         self.directories_only = body.endswith(b"/")
         self.body = body[:-1] if self.directories_only else body
         self.by_name = b"/" not in self.body
-        self.tokens = _tokens(self.body.removeprefix(b"/"), fold_case=fold_case)
-        if not self.tokens:
+        self._text = text = self.body.removeprefix(b"/")
+        self._folds_case = fold_case
+        self._size = -1  # the automaton is not built yet
+        if not text:
             raise PatternError(line)
-        self.min_length = sum(token >= 0 for token in self.tokens)
-        self.literals = _literals(self.tokens)
-        self.prefix = self.literals[0] if self.tokens[0] >= 0 and _is_literal(self.tokens[0]) else b""
-        self.suffix = self.literals[-1] if self.tokens[-1] >= 0 and _is_literal(self.tokens[-1]) else b""
-        self._singles: list[tuple[int, int]] | None = None
-
-    @property
-    def is_literal(self) -> bool:
-        """Whether the pattern has no wildcard."""
-        return len(self.prefix) == len(self.tokens)
+        if not _COMPLEX.search(text):  # almost every pattern: literals with single asterisks between them
+            parts = (text.lower() if fold_case else text).split(b"*")
+            self.prefix, self.suffix, self.is_literal = parts[0], parts[-1], len(parts) == 1
+            self.literals = [part for part in parts if part]
+            self.min_length = sum(map(len, parts))
+            return
+        tokens = _tokens(text, fold_case=fold_case)
+        if not tokens:
+            raise PatternError(line)
+        self.literals = _literals(tokens)
+        self.prefix = self.literals[0] if _is_literal(tokens[0]) else b""
+        self.suffix = self.literals[-1] if _is_literal(tokens[-1]) else b""
+        self.is_literal = len(self.prefix) == len(tokens)
+        self.min_length = sum(token >= 0 for token in tokens)
 
     def matches(self, subject: bytes) -> bool:
         """Return whether the pattern matches all of `subject`: a path, or its last component if `by_name`."""
@@ -84,7 +91,7 @@ class Pattern:
         return True
 
     def _simulate(self, subject: bytes) -> bool:
-        if self._singles is None:
+        if self._size < 0:
             self._build()
         accepted_by_byte, optional = self._accepted_by_byte, self._optional
         states = 1 | (optional & 1) << 1
@@ -101,17 +108,17 @@ class Pattern:
         return bool(states >> self._size & 1)
 
     def _accepted(self, byte: int) -> int:
-        return sum(1 << state for state, accepted in self._singles or () if accepted >> byte & 1)
+        return sum(1 << state for state, accepted in self._singles if accepted >> byte & 1)
 
     def _build(self) -> None:
         """Build the automaton. In state n, n single bytes have been matched, and `**/` counts as a single '/'.
 
-        A state of `_optional` is that of a `**/`, which may match nothing: whoever enters it enters the next as well.
+        A state of `_optional` is that of a `**/`, which may match nothing: entering it enters the next one as well.
         """
         singles: list[tuple[int, int]] = []
         self._loops = self._loops_on_slash = self._optional = 0
         self._accepted_by_byte: dict[int, int] = {}
-        for token in self.tokens:
+        for token in _tokens(self._text, fold_case=self._folds_case):
             state = 1 << len(singles)
             if token >= 0:
                 singles.append((len(singles), token))
@@ -122,8 +129,7 @@ class Pattern:
             if token == _DIRECTORIES:
                 self._optional |= state
                 singles.append((len(singles), 1 << _SLASH))
-        self._size = len(singles)
-        self._singles = singles
+        self._singles, self._size = singles, len(singles)
 
 
 class PatternList:
@@ -238,6 +244,7 @@ def _trimmed(line: bytes) -> bytes:
 def _tokens(pattern: bytes, *, fold_case: bool) -> list[int]:
     """Return the tokens of a pattern; an empty list if it can never match.
 
+    A token is a set of bytes, an integer with one bit for each, or one of the negative constants above.
     git compares the literal beginning of a pattern before it looks for wildcards, so that `**` after that beginning
     counts as the start of a component.
     """
@@ -371,7 +378,7 @@ class _Brackets:
 
 
 def _is_literal(accepted: int) -> bool:
-    return accepted & (accepted - 1) == 0
+    return accepted > 0 and accepted & (accepted - 1) == 0
 
 
 def _literals(tokens: list[int]) -> list[bytes]:
@@ -379,10 +386,9 @@ def _literals(tokens: list[int]) -> list[bytes]:
     runs: list[bytearray] = []
     open_run = False
     for token in tokens:
-        is_literal = token >= 0 and _is_literal(token)
-        if is_literal:
+        if _is_literal(token):
             if not open_run:
                 runs.append(bytearray())
             runs[-1].append(token.bit_length() - 1)
-        open_run = is_literal
+        open_run = _is_literal(token)
     return [bytes(run) for run in runs]
