@@ -17,6 +17,10 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final, Literal, TypeAlias
 
 _SLASH: Final = ord("/")
+_ASTERISK: Final = ord("*")
+_QUESTION_MARK: Final = ord("?")
+_BRACKET: Final = ord("[")
+_BACKSLASH: Final = ord("\\")
 _ALL: Final = (1 << 256) - 1
 _NOT_SLASH: Final = _ALL ^ (1 << _SLASH)
 _SPECIAL = re.compile(rb"[*?\[\\]")
@@ -249,31 +253,38 @@ def _tokens(pattern: bytes, *, fold_case: bool) -> list[int]:
     counts as the start of a component.
     """
     tokens: list[int] = []
-    at = start = len(pattern) if (first := _SPECIAL.search(pattern)) is None else first.start()
+    at = start = _next_special(pattern, 0)
     tokens += _bytes(pattern[:at], fold_case=fold_case)
     brackets = _Brackets(pattern, fold_case=fold_case)
     while at < len(pattern):
-        byte = pattern[at : at + 1]
-        if byte == b"*":
+        byte = pattern[at]
+        if byte == _ASTERISK:
             token, at = _wildcard(pattern, at, start)
             if token != _DIRECTORIES or tokens[-1:] != [_DIRECTORIES]:  # `**/**/` is `**/`
                 tokens.append(token)
-        elif byte == b"?":
+        elif byte == _QUESTION_MARK:
             tokens.append(_NOT_SLASH)
             at += 1
-        elif byte == b"[":
+        elif byte == _BRACKET:
             accepted, at = brackets.parse(at)
             if accepted == 0:
                 return []
             tokens.append(accepted)
-        else:
-            at += byte == b"\\"
-            if at == len(pattern):
+        elif byte == _BACKSLASH:
+            if at + 1 == len(pattern):
                 return []  # git never matches a backslash that escapes nothing
-            escaped = byte == b"\\"
-            tokens += _bytes(pattern[at : at + 1], fold_case=fold_case and not escaped)
-            at += 1
+            tokens.append(1 << pattern[at + 1])  # in its own case
+            at += 2
+        else:
+            end = _next_special(pattern, at)
+            tokens += _bytes(pattern[at:end], fold_case=fold_case)
+            at = end
     return tokens
+
+
+def _next_special(pattern: bytes, at: int) -> int:
+    found = _SPECIAL.search(pattern, at)
+    return found.start() if found else len(pattern)
 
 
 def _bytes(text: bytes, *, fold_case: bool) -> list[int]:
@@ -332,12 +343,12 @@ class _Brackets:
         while at < len(pattern) and (at == first or pattern[at] != ord("]")):
             byte = pattern[at]
             if byte == ord("-") and previous > 0 and pattern[at + 1 : at + 2] not in (b"", b"]"):
-                at += 1 + (pattern[at + 1] == ord("\\"))
+                at += 1 + (pattern[at + 1] == _BACKSLASH)
                 if at == len(pattern):
                     return 0, at
                 found |= self._range(previous, pattern[at])
                 previous = -1
-            elif byte == ord("[") and pattern[at + 1 : at + 2] == b":" and (end := self._class_end(at + 2)) != at:
+            elif byte == _BRACKET and pattern[at + 1 : at + 2] == b":" and (end := self._class_end(at + 2)) != at:
                 members = _CLASS_SETS.get(pattern[at + 2 : end - 1]) if end else None
                 if members is None:
                     return 0, at
@@ -346,7 +357,7 @@ class _Brackets:
                 found |= members
                 at, previous = end, -1
             else:
-                at += byte == ord("\\")
+                at += byte == _BACKSLASH
                 if at == len(pattern):
                     return 0, at
                 previous = pattern[at]
