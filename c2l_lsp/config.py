@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -225,7 +225,7 @@ class StatusBar(_Group, frozen=True, kw_only=True):
 
 
 class Trace(_Group, frozen=True, kw_only=True):
-    """Protocol tracing by the editor's client."""
+    """Protocol tracing by the editor's client. Machine scope: a trace holds the texts of all open documents."""
 
     server: Annotated[
         Literal["off", "messages", "verbose"],
@@ -260,21 +260,94 @@ class Settings(_Group, frozen=True, kw_only=True):
         return self.enable.get(language, self.enable.get("*", True))
 
 
-MACHINE_ONLY = frozenset({"model", "server", "remote"})
-"""Groups that a workspace must not set: they hold paths, addresses, commands and devices."""
+class WorkspaceRule(NamedTuple):
+    """How a workspace's value of a setting counts.
 
-RESTRICTIONS: dict[str, Callable[[Any, Any], Any]] = {
-    "files.exclude": lambda user, workspace: [*(one for one in workspace if one not in user), *user],
-    "files.respectGitignore": lambda user, workspace: user or workspace,
-    "files.ignoreFile": lambda user, _workspace: user,
-    "files.maxSizeKb": min,
-    "adapter.maxIndexKb": min,
+    `combine` returns the effective value for the user's and the workspace's value. `note` tells users about a rule that
+    lets a workspace make the setting stricter only.
+    """
+
+    combine: Callable[[Any, Any], Any]
+    note: str = ""
+
+
+FREE = WorkspaceRule(lambda _user, workspace: workspace)
+"""A workspace may set it."""
+USER_ONLY = WorkspaceRule(lambda user, _workspace: user)
+"""A workspace must not set it. Holds for whole groups, whose values name paths, addresses, commands and devices."""
+_ADD = WorkspaceRule(  # the last match decides, so the user's patterns come last
+    lambda user, workspace: [*(one for one in workspace if one not in user), *user],
+    "A workspace can only add patterns.",
+)
+_TURN_ON = WorkspaceRule(lambda user, workspace: user or workspace, "A workspace can only turn it on.")
+_TURN_OFF = WorkspaceRule(lambda user, workspace: user and workspace, "A workspace can only turn it off.")
+_LOWER = WorkspaceRule(min, "A workspace can only lower it.")
+_REMOVE = WorkspaceRule(
+    lambda user, workspace: [one for one in user if one in workspace], "A workspace can only remove languages."
+)
+_KEEP = WorkspaceRule(lambda user, _workspace: user, "A workspace cannot change it.")
+_KEEP_NONE = WorkspaceRule(
+    lambda user, workspace: user if user == "none" else workspace, "A workspace cannot replace none."
+)
+
+WORKSPACE_RULES: dict[str, WorkspaceRule] = {
+    "enable": FREE,
+    "completion.trigger": FREE,
+    "completion.debounceMs": FREE,
+    "completion.maxLatencyMs": FREE,
+    "completion.maxLatencyInvokedMs": FREE,
+    "completion.maxNewTokens": FREE,
+    "completion.multiline": FREE,
+    "completion.candidates": FREE,
+    "completion.maxLineSuffix": FREE,
+    "completion.minChars": FREE,
+    "completion.speculative": FREE,
+    "completion.cacheSize": FREE,
+    "completion.inComments": FREE,
+    "completion.minConfidence": FREE,
+    "context.maxTokens": FREE,
+    "adapter.enable": _TURN_OFF,
+    "adapter.hypernetwork": _KEEP_NONE,
+    "adapter.updateDelayMs": FREE,
+    "adapter.maxDelayMs": FREE,
+    "adapter.includeUnsaved": _TURN_OFF,
+    "adapter.useGitHistory": _TURN_OFF,
+    "adapter.historyCommits": _LOWER,
+    "adapter.scale": FREE,
+    "adapter.maxIndexKb": _LOWER,
+    "files.exclude": _ADD,
+    "files.respectGitignore": _TURN_ON,
+    "files.ignoreFile": _KEEP,
+    "files.maxSizeKb": _LOWER,
+    "files.languages": _REMOVE,
+    "model.id": USER_ONLY,
+    "model.path": USER_ONLY,
+    "model.revision": USER_ONLY,
+    "model.device": USER_ONLY,
+    "model.dtype": USER_ONLY,
+    "model.offline": USER_ONLY,
+    "model.idleUnloadMinutes": USER_ONLY,
+    "server.path": USER_ONLY,
+    "server.args": USER_ONLY,
+    "server.interpreter": USER_ONLY,
+    "remote.url": USER_ONLY,
+    "remote.tokenFile": USER_ONLY,
+    "remote.timeoutMs": USER_ONLY,
+    "statistics.enable": _TURN_OFF,
+    "showNotifications": FREE,
+    "statusBar.show": FREE,
+    "trace.server": USER_ONLY,  # a trace writes the texts of all open documents to a log
 }
-"""Settings of what may be read. A workspace can make them stricter, never laxer.
+"""The rule of every setting. A workspace may choose how completions are shown.
 
-Each function combines the user's value and the workspace's value into the effective one. The user's `exclude` patterns
-come last because the last match decides.
+Of what is read, stored or logged, it may only make less.
 """
+
+MACHINE_ONLY = frozenset(key.partition(".")[0] for key, rule in WORKSPACE_RULES.items() if rule is USER_ONLY)
+"""Groups that a workspace must not set."""
+
+RESTRICTIONS = {key: rule for key, rule in WORKSPACE_RULES.items() if rule.note}
+"""Settings that a workspace can make stricter, never laxer."""
 
 
 def merge(
@@ -304,18 +377,24 @@ def merge(
             errors.append(SettingError(f"c2l.{dotted} in {source} {problem}.", file))
             continue
         if not machine and dotted in RESTRICTIONS:
-            effective = RESTRICTIONS[dotted](_at(plain, path), value)
+            effective = RESTRICTIONS[dotted].combine(_at(plain, path), value)
             if _rejected(effective, value, _at(msgspec.to_builtins(Settings()), path)):
-                message = f"c2l.{dotted} in {source} is ignored: only user settings may allow more files to be read."
-                errors.append(SettingError(message, file))
+                note = RESTRICTIONS[dotted].note
+                errors.append(
+                    SettingError(f"c2l.{dotted} in {source} is ignored: only user settings may loosen it. {note}", file)
+                )
             trial = _with(plain, path, effective)
         plain = trial
     return msgspec.convert(plain, Settings, strict=True), errors
 
 
 def _rejected(effective: object, requested: object, default: object) -> bool:
-    """Whether a restriction overruled the workspace. Lists are merged; editors echo defaults, which request nothing."""
-    return effective != requested and not isinstance(effective, list) and requested != default
+    """Whether a restriction overruled the workspace. Editors echo defaults, which request nothing."""
+    if requested == default:
+        return False
+    if isinstance(requested, list) and isinstance(effective, list):
+        return any(one not in effective for one in requested)
+    return effective != requested
 
 
 def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

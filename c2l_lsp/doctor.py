@@ -19,7 +19,7 @@ from c2l_lsp.config import load_user, state_root, user_file
 from c2l_lsp.errors import C2LError
 
 _MIN_FREE_MB = 700
-_PACKAGES = ("pygls", "torch", "transformers", "peft", "watchdog", "safetensors", "msgpack", "msgspec", "pathspec")
+_PACKAGES = ("pygls", "torch", "transformers", "peft", "watchdog", "safetensors", "msgpack", "msgspec")
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,6 @@ OWNERS: dict[str, set[str]] = {
     "pygls": {"c2l_lsp.server", "c2l_lab.clients"},
     "lsprotocol": {"c2l_lsp.server", "c2l_lab.clients"},
     "watchdog": {"c2l_lsp.repo.watching"},
-    "pathspec": {"c2l_lsp.repo.filter"},
     "sqlite3": {"c2l_lsp.engine.storage"},
     "filelock": {"c2l_lsp.engine.storage"},
     "peft": {ADAPTER},

@@ -64,7 +64,12 @@ def test_all_invalid_keys_are_reported():
 
 @pytest.mark.parametrize("group", sorted(config.MACHINE_ONLY))
 def test_workspace_cannot_set_machine_settings(group: str):
-    key, value = {"model": ("id", "x/y"), "server": ("path", "/bin/sh"), "remote": ("url", "https://x")}[group]
+    key, value = {
+        "model": ("id", "x/y"),
+        "server": ("path", "/bin/sh"),
+        "remote": ("url", "https://x"),
+        "trace": ("server", "verbose"),
+    }[group]
     settings, errors = merge(Settings(), {group: {key: value}}, source="the workspace", machine=False)
     assert settings == Settings()
     assert f"c2l.{group}.{key}" in str(errors[0])
@@ -72,6 +77,77 @@ def test_workspace_cannot_set_machine_settings(group: str):
     settings, errors = merge(Settings(), {group: {key: value}}, source="the user's file", machine=True)
     assert settings != Settings()
     assert not errors
+
+
+# (user's value, workspace's value, effective value) of every setting that a workspace can only make stricter.
+STRICTER: dict[str, list[tuple[Any, Any, Any]]] = {
+    "adapter.enable": [(False, True, False), (True, False, False)],
+    "adapter.hypernetwork": [("none", "evo", "none"), ("memory", "none", "none"), ("memory", "static", "static")],
+    "adapter.includeUnsaved": [(False, True, False), (True, False, False)],
+    "adapter.useGitHistory": [(False, True, False), (True, False, False)],
+    "adapter.historyCommits": [(10, 20, 10), (10, 5, 5)],
+    "adapter.maxIndexKb": [(100, 1000, 100), (100, 50, 50)],
+    "files.exclude": [(["a"], [], ["a"]), (["!a"], ["b"], ["b", "!a"])],
+    "files.respectGitignore": [(True, False, True), (False, True, True)],
+    "files.ignoreFile": [(".mine", ".theirs", ".mine")],
+    "files.maxSizeKb": [(100, 1000, 100), (100, 50, 50)],
+    "files.languages": [
+        (["python"], ["python", "yaml"], ["python"]),
+        (["python", "go"], ["go"], ["go"]),
+        (["go"], [], []),
+    ],
+    "statistics.enable": [(False, True, False), (True, False, False)],
+}
+
+
+def test_every_setting_declares_its_rule_for_workspaces():
+    assert set(config.WORKSPACE_RULES) == {key.removeprefix("c2l.") for key, _ in _leaves(Settings)}
+    assert set(config.RESTRICTIONS) == set(STRICTER)
+    for group in config.MACHINE_ONLY:
+        rules = [rule for key, rule in config.WORKSPACE_RULES.items() if key.startswith(f"{group}.")]
+        assert all(rule is config.USER_ONLY for rule in rules), f"{group} is a user's group in part only"
+
+
+@pytest.mark.parametrize("row", describe(), ids=lambda row: row["key"])
+def test_workspace_can_change_a_setting_as_its_rule_says(row: dict[str, Any]):
+    key = row["key"].removeprefix("c2l.")
+    rule = config.WORKSPACE_RULES[key]
+    if rule.note:
+        cases = STRICTER[key]
+        assert row["description"].endswith(rule.note)
+    else:
+        other = _other_value(row)
+        effective = {**row["default"], **other} if isinstance(other, dict) else other
+        cases = [(row["default"], other, row["default"] if rule is config.USER_ONLY else effective)]
+    for user, workspace, effective in cases:
+        settings, errors = merge(Settings(), {key: user}, source="the user", machine=True)
+        assert not errors
+        settings, errors = merge(settings, {key: workspace}, source="the workspace", machine=False)
+        assert _value(settings, key) == effective
+        if isinstance(workspace, list | dict):
+            granted = all(one in effective for one in workspace)
+        else:
+            granted = workspace == effective
+        refused = not granted and workspace != row["default"]  # some editors send every default
+        assert [f"c2l.{key} in the workspace is ignored" in str(error) for error in errors] == [True] * refused
+
+
+def _other_value(row: dict[str, Any]) -> Any:
+    """A valid value of a setting that differs from its default."""
+    if "enum" in row:
+        return next(value for value in row["enum"] if value != row["default"])
+    if row["type"] in ("integer", "number"):
+        return row["minimum"] if row["minimum"] != row["default"] else row["maximum"]
+    if row["type"] == "boolean":
+        return not row["default"]
+    return {"string": "cpu", "array": ["--x"], "object": {"lua": False}}[row["type"]]
+
+
+def _value(settings: Settings, key: str) -> Any:
+    values: Any = msgspec.to_builtins(settings)
+    for part in key.split("."):
+        values = values[part]
+    return values
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def protocol_lua() -> str:
         "--- Groups of settings that only the user may set.",
         *_list("MACHINE_GROUPS", sorted(config.MACHINE_ONLY)),
         "",
-        "--- Settings that limit which files are read; a workspace may only make them stricter.",
+        "--- Settings that limit what is read and stored; a workspace may only make them stricter.",
         *_list("TIGHTENED", config.RESTRICTIONS),
     ]
     for payload in PAYLOADS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
@@ -46,13 +47,17 @@ _TOKENS = {
     b"hf_": rb"hf_[A-Za-z0-9]{30}",
     b"npm_": rb"npm_[A-Za-z0-9]{36}",
     b"pypi-": rb"pypi-[\w-]{50}",
-    b"eyJ": rb"eyJ[\w-]{10,1000}\.eyJ[\w-]{10,4000}\.[\w-]{10}",  # JSON web token
 }
+_WEB_TOKEN_REST = re.compile(rb"\.eyJ[\w-]{10,4000}\.[\w-]{10}")  # of a JSON web token, after its header
+_WEB_TOKEN_HEADER = range(10, 1001)
+_WEB_TOKEN_BYTES = (string.ascii_letters + string.digits + "_-").encode()
 _TOKEN_PATTERNS = {prefix: re.compile(pattern) for prefix, pattern in _TOKENS.items()}
 _SECRET_WORDS = (b"secret", b"token", b"passw", b"credential", b"authoriz", b"authoris")
 _KEY_QUALIFIERS = (b"api", b"access", b"private", b"secret", b"auth", b"account", b"master", b"signing", b"encryption")
+_NAME_END = re.compile(rb"[^\w-]")
+_MAX_NAME_REST = 40
 _ASSIGNED_STRING = re.compile(
-    rb"""[\w-]{0,40}["'\]]{0,2}[ \t]{0,20}(?::[ \t]{0,4}\w{1,20}[ \t]{0,4})?[:=(,][ \t]{0,20}[brfuBRFU]{0,2}"""
+    rb"""[\w-]{0,40}(?![\w-])["'\]]{0,2}[ \t]{0,20}(?::[ \t]{0,4}\w{1,20}[ \t]{0,4})?[:=(,][ \t]{0,20}[brfuBRFU]{0,2}"""
     rb"""["'](?:Bearer |Basic )?([^\s"'{}<>$%()]{16,512})["']"""
 )
 _URL_PASSWORD = re.compile(rb"://[^\s:/@\"']{1,64}:([^\s/@\"'{}<>$%]{12,256})@")
@@ -88,12 +93,28 @@ def _contains_secret(data: bytes) -> bool:
     for prefix, pattern in _TOKEN_PATTERNS.items():
         if any(pattern.match(data, at) for at in _occurrences(data, prefix)):
             return True
-    values = [match[1] for at in _occurrences(data, b"://") if (match := _URL_PASSWORD.match(data, at))]
+    if _contains_web_token(data):
+        return True
+    values = {match[1] for at in _occurrences(data, b"://") if (match := _URL_PASSWORD.match(data, at))}
     lower = data.lower()
-    ends = [at + len(word) for word in _SECRET_WORDS for at in _occurrences(lower, word)]
-    ends += [at + 3 for at in _occurrences(lower, b"key") if _is_qualified(lower[max(0, at - 12) : at])]
-    values += [match[1] for end in ends if (match := _ASSIGNED_STRING.match(data, end))]
+    ends = [end for word in _SECRET_WORDS for end in _ends_in_names(lower, word)]
+    ends += [end for end in _ends_in_names(lower, b"key") if _is_qualified(lower[max(0, end - 15) : end - 3])]
+    values |= {match[1] for end in ends if (match := _ASSIGNED_STRING.match(data, end))}
     return any(_looks_random(value.decode("utf-8", "replace")) for value in values)
+
+
+def _contains_web_token(data: bytes) -> bool:
+    """Return whether `data` has a JSON web token: `eyJ`, a header of _WEB_TOKEN_HEADER bytes, the rest.
+
+    Starts at the dots: the bytes between two dots are then read twice at most, however often `eyJ` occurs in them.
+    """
+    for dot in _occurrences(data, b".eyJ"):
+        if _WEB_TOKEN_REST.match(data, dot):
+            before = data[max(0, dot - _WEB_TOKEN_HEADER[-1] - 3) : dot]
+            header = before[len(before.rstrip(_WEB_TOKEN_BYTES)) :]
+            if 0 <= header.find(b"eyJ") <= len(header) - 3 - _WEB_TOKEN_HEADER[0]:
+                return True
+    return False
 
 
 def _is_qualified(before: bytes) -> bool:
@@ -105,6 +126,21 @@ def _occurrences(data: bytes, word: bytes) -> Iterator[int]:
     while at >= 0:
         yield at
         at = data.find(word, at + 1)
+
+
+def _ends_in_names(data: bytes, word: bytes) -> Iterator[int]:
+    """Yield the ends of the occurrences of `word` that end at most _MAX_NAME_REST bytes before the end of their name.
+
+    Reads every name once, so that the time does not depend on how often it contains the word.
+    """
+    at = data.find(word)
+    while at >= 0:
+        name_end = end.start() if (end := _NAME_END.search(data, at)) else len(data)
+        inside = data.find(word, max(at, name_end - _MAX_NAME_REST - len(word)), name_end)
+        while inside >= 0:
+            yield inside + len(word)
+            inside = data.find(word, inside + 1, name_end)
+        at = data.find(word, name_end)
 
 
 def _looks_random(value: str) -> bool:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from c2l_lsp import config
-from c2l_lsp.errors import SettingError
-from c2l_lsp.repo.filter import reading, rules
+from c2l_lsp.errors import GitError, SettingError
+from c2l_lsp.repo.filter import patterns, reading, rules
 from c2l_lsp.repo.git import git_config, git_directory
 
 _RULE_FILE_LIMIT = 1 << 20
 _MAX_CACHED_DIRECTORIES = 100_000
 
-Chain: TypeAlias = "tuple[tuple[str, tuple[rules.Rule, ...]], ...]"
-"""(directory relative to the repository's top, rules of its file) pairs, from the deepest directory up."""
+Chain: TypeAlias = "tuple[tuple[bytes, patterns.PatternList], ...]"
+"""(directory relative to the repository's top, patterns of its file) pairs, from the deepest directory up."""
+
+_FOLDS_CASE = sys.platform in ("win32", "darwin")
 
 
 class DirectoryRules(NamedTuple):
@@ -42,16 +45,20 @@ class IgnoreRules:
     def __init__(self, root: Path, settings: config.Files) -> None:
         self._root = root
         self._settings = settings
-        self._exclude = _exclude_rules(settings)
         git_dir = git_directory.find(root) if settings.respect_gitignore else None
         self._prefix = root.relative_to(git_dir.top).as_posix() if git_dir and git_dir.top != root else ""
-        self._outer = self._rules_outside_root(git_dir)
+        git = _read_config(git_dir)
+        configured = git.ignore_case if git else None
+        self._folds_case = _FOLDS_CASE if configured is None else configured
+        self._exclude = _exclude_patterns(settings, fold_case=self._folds_case)
+        self._outer = self._rules_outside_root(git_dir, git)
         self._cache: dict[str, DirectoryRules] = {}
 
     def fingerprint(self) -> bytes:
         """Return bytes that identify the rules for the whole folder, for use in a digest."""
         settings = self._settings
-        parts = (rules.VERSION, settings.exclude, settings.respect_gitignore, settings.ignore_file, self._prefix)
+        of_settings = (settings.exclude, settings.respect_gitignore, settings.ignore_file)
+        parts = (rules.VERSION, *of_settings, self._prefix, self._folds_case)
         return repr(parts).encode() + self._outer.fingerprint
 
     def ignores_file(self, path: str) -> bool:
@@ -90,16 +97,18 @@ class IgnoreRules:
             return _IGNORED
         return DirectoryRules(
             ignored=False,
-            git=_prepend(git, full, parent.git),
-            own=_prepend(own, full, parent.own),
+            git=self._prepend(git, full, parent.git),
+            own=self._prepend(own, full, parent.own),
             fingerprint=b"%d:%b%d:%b" % (len(git), git, len(own), own) if git or own else b"",
         )
 
-    def _rules_outside_root(self, git_dir: git_directory.GitDir | None) -> DirectoryRules:
+    def _rules_outside_root(
+        self, git_dir: git_directory.GitDir | None, git: git_config.IgnoreConfig | None
+    ) -> DirectoryRules:
         """Return the rules for the root from git's own exclude files and the directories above the root."""
-        if git_dir is None:
-            return DirectoryRules(ignored=False)
-        git_files = [path for path in (git_config.global_excludes(), git_dir.common / "info" / "exclude") if path]
+        if git_dir is None or git is None:
+            return _IGNORED if git_dir else DirectoryRules(ignored=False)
+        git_files = [path for path in (git.excludes_file, git_dir.common / "info" / "exclude") if path]
         parts = self._prefix.split("/") if self._prefix else []
         above = ["/".join(parts[:n]) for n in range(len(parts))]
         sources = [(path, "", True) for path in git_files]
@@ -108,19 +117,34 @@ class IgnoreRules:
         try:
             for path, base, follow_link in sources:
                 data = _read_rule_file(path, follow_link=follow_link)
-                chain = _prepend(data, base, found.git)
+                chain = self._prepend(data, base, found.git)
                 found = DirectoryRules(ignored=False, git=chain, fingerprint=found.fingerprint + data + b"\0")
         except OSError:
             return _IGNORED
         parents = (*above[1:], *([self._prefix] if parts else []))
-        if any(_matches(found.git, full, directory=True) for full in parents):
+        if any(self._matches(found.git, full, directory=True) for full in parents):
             return _IGNORED
         return found
 
     def _is_ignored(self, parent: DirectoryRules, path: str, *, directory: bool) -> bool:
         full = f"{self._prefix}/{path}" if self._prefix else path
-        chains = (parent.git, parent.own, ((self._prefix, self._exclude),))
-        return any(_matches(chain, full, directory=directory) for chain in chains)
+        chains = (parent.git, parent.own, ((os.fsencode(self._prefix), self._exclude),))
+        return any(self._matches(chain, full, directory=directory) for chain in chains)
+
+    def _matches(self, chain: Chain, full: str, *, directory: bool) -> bool:
+        path = os.fsencode(full)
+        if self._folds_case:
+            path = path.lower()
+        for base, found in chain:
+            ignored = found.last_match(path[len(base) + 1 :] if base else path, directory=directory)
+            if ignored is not None:
+                return ignored
+        return False
+
+    def _prepend(self, data: bytes, base: str, chain: Chain) -> Chain:
+        if not data:
+            return chain
+        return ((os.fsencode(base), patterns.PatternList.from_file(data, fold_case=self._folds_case)), *chain)
 
 
 def well_formed(path: str) -> bool:
@@ -135,38 +159,31 @@ def well_formed(path: str) -> bool:
     return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
-def _exclude_rules(settings: config.Files) -> tuple[rules.Rule, ...]:
+def _read_config(git_dir: git_directory.GitDir | None) -> git_config.IgnoreConfig | None:
+    """Return None if git refuses its configuration: the intended rules are unknown, so nothing may be read."""
+    try:
+        return git_config.read(git_dir.top) if git_dir else git_config.IgnoreConfig(None, None)
+    except GitError:
+        return None
+
+
+def _exclude_patterns(settings: config.Files, *, fold_case: bool) -> patterns.PatternList:
     name = settings.ignore_file
     if not well_formed(name) or "/" in name:
         raise SettingError(
             f"c2l.files.ignoreFile must be a plain file name, not {name!r}; no file is read until this is corrected."
         )
     parsed = []
-    for pattern in settings.exclude:
+    for line in settings.exclude:
         try:
-            rule = rules.parse(pattern)
-        except rules.PatternError as error:
+            pattern = patterns.parse(line, fold_case=fold_case)
+        except patterns.PatternError as error:
             raise SettingError(
-                f"c2l.files.exclude: {pattern!r} is not a .gitignore pattern; no file is read until this is corrected."
+                f"c2l.files.exclude: {line!r} is not a .gitignore pattern; no file is read until this is corrected."
             ) from error
-        if rule is not None:
-            parsed.append(rule)
-    return tuple(parsed)
-
-
-def _matches(chain: Chain, full: str, *, directory: bool) -> bool:
-    for base, file_rules in chain:
-        ignored = rules.last_match(file_rules, full[len(base) + 1 :] if base else full, directory=directory)
-        if ignored is not None:
-            return ignored
-    return False
-
-
-def _prepend(data: bytes, base: str, chain: Chain) -> Chain:
-    if not data:
-        return chain
-    lines = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").split("\n")
-    return ((base, rules.parse_all(lines)), *chain)
+        if pattern is not None:
+            parsed.append(pattern)
+    return patterns.PatternList(parsed)
 
 
 def _read_rule_file(path: Path, *, follow_link: bool = False) -> bytes:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from c2l_lsp.errors import GitError
 
@@ -45,6 +46,10 @@ _NO_WINDOW: int = getattr(subprocess, "CREATE_NO_WINDOW", 0)
 _REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@{}^~-]{0,250}")
 
 
+class GitMissing(GitError):
+    """git is not installed."""
+
+
 class NoRepository(GitError):
     """The folder is in no git repository."""
 
@@ -55,11 +60,37 @@ class NoCommit(GitError):
 
 def run(root: Path, *args: str, stdin: bytes = b"") -> bytes:
     """Return git's output. Raises GitError if git fails or takes longer than TIMEOUT_S."""
+    completed = _complete(root, args, _environment(), stdin)
+    if completed.returncode != 0:
+        raise _failure(root, completed.stderr)
+    return completed.stdout
+
+
+def config(root: Path, key: str, kind: Literal["path", "bool"]) -> bytes | None:
+    """Return the value of a configuration key that git uses in `root`; None if it is unset.
+
+    Unlike the other functions, it also reads the system's configuration. Reading configuration executes nothing, with
+    all of its includes. Raises GitMissing if git is not installed, GitError if git cannot read the configuration.
+    """
+    inherited = {key: value for key, value in os.environ.items() if key in _SYSTEM_CONFIG}
+    environment = _environment()
+    del environment["GIT_CONFIG_NOSYSTEM"]
+    completed = _complete(root, ("config", "-z", f"--type={kind}", "--get", key), environment | inherited, b"")
+    if completed.returncode == _UNSET:
+        return None
+    if completed.returncode != 0:
+        raise _failure(root, completed.stderr)
+    return completed.stdout.removesuffix(b"\0")
+
+
+def _complete(
+    root: Path, args: tuple[str, ...], environment: dict[str, str], stdin: bytes
+) -> subprocess.CompletedProcess[bytes]:
     try:
-        completed = subprocess.run(
+        return subprocess.run(
             _command(args),
             cwd=root,
-            env=_environment(),
+            env=environment,
             input=stdin,
             capture_output=True,
             timeout=TIMEOUT_S,
@@ -70,9 +101,6 @@ def run(root: Path, *args: str, stdin: bytes = b"") -> bytes:
         raise _too_slow(root) from error
     except OSError as error:
         raise _not_started(root, error) from error
-    if completed.returncode != 0:
-        raise _failure(root, completed.stderr)
-    return completed.stdout
 
 
 def lines(root: Path, *args: str) -> Iterator[bytes]:
@@ -148,7 +176,7 @@ def _executable() -> str:
     # Only an absolute path: Windows looks for git.exe in the current directory first, which is the repository.
     found = shutil.which("git")
     if found is None or not Path(found).is_absolute():
-        raise GitError("git was not found on PATH; install it, or turn c2l.adapter.useGitHistory off.")
+        raise GitMissing("git was not found on PATH; install it, or turn c2l.adapter.useGitHistory off.")
     return found
 
 
@@ -160,3 +188,5 @@ def _environment() -> dict[str, str]:
 
 _INHERITED = frozenset({"GIT_CONFIG_GLOBAL", "GIT_EXEC_PATH"})
 """Variables that describe the user's installation, not a repository."""
+_SYSTEM_CONFIG = frozenset({"GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM"})
+_UNSET = 1  # exit code of `git config --get`

@@ -1,11 +1,13 @@
 /** Selects the VS Code settings that are sent to the server, by scope. Does not use `vscode`. */
 
-/** Groups that only the user may set, because they name paths, addresses, commands and devices. */
-export const MACHINE_GROUPS = ["model", "server", "remote"] as const;
+/** Groups that only the user may set, because they name paths, addresses, commands and devices, or log texts. */
+export const MACHINE_GROUPS = ["model", "server", "remote", "trace"] as const;
 
-/** Settings that decide which files may be read. A workspace may only make them stricter, so its value is sent apart. */
+/** Settings that limit what is read and stored. A workspace may only make them stricter, so its value is sent apart. */
 export const TIGHTENED = [
-  "files.exclude", "files.respectGitignore", "files.ignoreFile", "files.maxSizeKb", "adapter.maxIndexKb",
+  "adapter.enable", "adapter.hypernetwork", "adapter.includeUnsaved", "adapter.useGitHistory", "adapter.historyCommits",
+  "adapter.maxIndexKb", "files.exclude", "files.respectGitignore", "files.ignoreFile", "files.maxSizeKb", "files.languages",
+  "statistics.enable",
 ];
 
 /** The part of the result of `WorkspaceConfiguration.inspect` that is used here. */
@@ -44,8 +46,8 @@ export function explicit(source: Source, keys: readonly string[]): Tree {
 }
 
 /**
- * Returns the settings that only the user may set, nested by group: machine settings, and the limits on which files may be
- * read. Workspace values are ignored. The server reads these once, when it starts.
+ * Returns the settings that only the user may set, nested by group: machine settings, and the limits on what is read and
+ * stored. Workspace values are ignored. The server reads these once, when it starts.
  */
 export function users(source: Source, keys: readonly string[]): Tree {
   const tree: Tree = {};

@@ -1,6 +1,7 @@
 """Which files may be read, size limits, and irregular files, which must neither block nor leak."""
 
 import os
+import random
 import re
 import socket
 import threading
@@ -13,9 +14,10 @@ import pytest
 
 from c2l_lsp import config
 from c2l_lsp.errors import FolderError
-from c2l_lsp.repo.filter import reading
+from c2l_lsp.repo.filter import content, reading
 from c2l_lsp.repo.filter.files import LANGUAGE_SUFFIXES, FileFilter, FileText, Refusal
 from tests.support.git_repositories import write
+from tests.support.linear import assert_linear, seconds
 
 
 def filter_of(root: Path, **settings: object) -> FileFilter:
@@ -276,14 +278,61 @@ def test_ordinary_code_is_not_taken_for_a_secret(tmp_path: Path, line: str):
     assert filter_of(tmp_path).try_read("a.py") is not Refusal.SECRET
 
 
-@pytest.mark.parametrize(
-    "unit", ["token" * 900 + "\n", "sk-" * 1600 + "\n", "://a:" * 900 + "\n", 'key = "' * 700 + "\n"]
-)
-def test_secret_search_is_fast_on_hostile_text(tmp_path: Path, unit: str):
-    write(tmp_path, {"a.py": unit * (500_000 // len(unit))})
-    began = time.monotonic()
-    filter_of(tmp_path).try_read("a.py")
-    assert time.monotonic() - began < 5.0  # a quadratic search would take minutes
+HOSTILE_TEXT = {
+    "token": 0.010,
+    "token=": 0.110,
+    "apikey": 0.010,
+    "sk-": 0.090,
+    "gh": 0.080,
+    "://a:": 0.040,
+    'key = "': 0.095,
+    "eyJ": 0.010,
+    "eyJ.": 0.045,
+    ".eyJ" + "a" * 3900 + "! ": 0.010,
+    "eyJ" * 333 + ".eyJ" + "a" * 3900 + "! ": 0.012,
+    "token" * 8 + '="' + "a1" * 256 + " ": 0.095,
+    "token" * 8 + '="' + "a1" * 10 + '"\n': 0.065,
+    "token" + " " * 20 + ":" + " " * 4 + "a" * 20 + " " * 4 + "(" + " " * 20 + "brbr\n": 0.030,
+}
+"""Repeated text, and the measured seconds for 512 kB of it."""
+
+
+@pytest.mark.parametrize("unit", HOSTILE_TEXT, ids=lambda unit: unit[:12])
+def test_secrets_are_searched_in_linear_time(unit: str):
+    def prepare(size: int) -> Callable[[], object]:
+        data = (unit * (size // len(unit) + 1))[:size]
+        return lambda: content.contains_secret(data)
+
+    assert_linear(prepare, 32 * 1024)
+    assert seconds(prepare(512 * 1024)) < 20 * HOSTILE_TEXT[unit]
+
+
+def test_web_tokens_are_found_as_by_their_regular_expression():
+    expression = re.compile(rb"eyJ[\w-]{10,1000}\.eyJ[\w-]{10,4000}\.[\w-]{10}")
+    rng = random.Random(3)
+    found = 0
+    for _ in range(3000):
+        header = "h" * rng.choice([9, 10, 11, 500, 999, 1000, 1001])
+        payload = "p" * rng.choice([9, 10, 11, 2000, 3999, 4000, 4001])
+        parts = [
+            rng.choice(["", "a", "-", " ", ".", "eyJ"]),
+            "eyJ",
+            header,
+            rng.choice([*"....", "-.", ". "]),
+        ]
+        parts += [
+            "eyJ",
+            payload,
+            rng.choice([*"...", "..", "/"]),
+            rng.choice(["abcdefghij", "abcdefghij", "abcdefghi", "a.b"]),
+        ]
+        if rng.random() < 0.2:
+            parts.insert(rng.randrange(len(parts)), rng.choice(["eyJ", ".", " ", "-"]))
+        data = "".join(parts).encode()
+        expected = expression.search(data) is not None
+        assert content._contains_web_token(data) == expected, data
+        found += expected
+    assert 300 < found < 2700
 
 
 def test_same_rules_apply_to_buffers(tmp_path: Path):

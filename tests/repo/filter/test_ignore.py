@@ -10,6 +10,7 @@ import pytest
 from c2l_lsp import config
 from c2l_lsp.errors import SettingError
 from c2l_lsp.repo.filter.files import FileFilter
+from c2l_lsp.repo.git import git_process
 from tests.support.git_repositories import GitRepo, write
 
 
@@ -54,6 +55,125 @@ def test_global_excludes_file_applies(git_repo: GitRepo, tmp_path: Path, monkeyp
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "home/.gitconfig"))
     write(git_repo.root, {"personal.py": "x\n", "a.py": "x\n"})
     assert included_files(git_repo.root) == ["a.py"]
+
+
+# Where core.excludesFile is set. {rules} is an ignore file with `personal.py`, {top} the working tree.
+EXCLUDES_FILE = {
+    "user": {"home/gitconfig": "[core]\nexcludesFile = {rules}\n"},
+    "user, include": {
+        "home/gitconfig": "[include]\npath = inner\n",
+        "home/inner": "[core]\nexcludesFile = {rules}\n",
+    },
+    "user, includeIf": {
+        "home/gitconfig": '[includeIf "gitdir:{top}/"]\npath = inner\n',
+        "home/inner": "[core]\nexcludesFile = {rules}\n",
+    },
+    "user, other includeIf": {
+        "home/gitconfig": '[includeIf "gitdir:/elsewhere/"]\npath = inner\n',
+        "home/inner": "[core]\nexcludesFile = {rules}\n",
+    },
+    "user, from home": {"home/gitconfig": "[core]\nexcludesFile = ~/rules\n"},
+    "system": {"home/system": "[core]\nexcludesFile = {rules}\n"},
+    "repository": {"repo/.git/config": "[core]\nexcludesFile = {rules}\n"},
+    "repository, relative": {"repo/.git/config": "[core]\nexcludesFile = ../home/rules\n"},
+    "repository, include": {
+        "repo/.git/config": "[include]\npath = ../../home/inner\n",
+        "home/inner": "[core]\nexcludesFile = {rules}\n",
+    },
+    "repository before user": {
+        "home/gitconfig": "[core]\nexcludesFile = {rules}\n",
+        "repo/.git/config": "[core]\nexcludesFile = /nonexistent\n",
+    },
+    "worktree": {
+        "repo/.git/config": "[core]\nrepositoryFormatVersion = 1\n[extensions]\nworktreeConfig = true\n",
+        "repo/.git/config.worktree": "[core]\nexcludesFile = {rules}\n",
+    },
+    "default": {"home/git/ignore": "personal.py\n"},
+    "default turned off": {"home/git/ignore": "personal.py\n", "home/gitconfig": "[core]\nexcludesFile =\n"},
+}
+NOT_EXCLUDED = {"user, other includeIf", "repository before user", "default turned off"}
+
+
+@pytest.mark.parametrize("subfolder", ["", "sub"])
+@pytest.mark.parametrize("where", EXCLUDES_FILE)
+def test_global_excludes_are_those_of_git(
+    git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, subfolder: str
+):
+    names = {"rules": f"{tmp_path}/home/rules", "top": str(git_repo.root)}
+    write(tmp_path, {"home/rules": "personal.py\n"})
+    write(tmp_path, {path: text.format(**names) for path, text in EXCLUDES_FILE[where].items()})
+    write(git_repo.root, dict.fromkeys(["personal.py", "a.py", "sub/personal.py", "sub/a.py"], "x\n"))
+    for variable, value in {"HOME": "", "XDG_CONFIG_HOME": "", "GIT_CONFIG_GLOBAL": "/gitconfig"}.items():
+        monkeypatch.setenv(variable, f"{tmp_path}/home{value}")
+    if where == "system":
+        monkeypatch.setenv("GIT_CONFIG_SYSTEM", str(tmp_path / "home/system"))
+    root = git_repo.root / subfolder
+    listed = subprocess.run(
+        ["git", "ls-files", "--others", "--exclude-standard", "."], cwd=root, capture_output=True, check=True, text=True
+    )
+    assert included_files(root) == sorted(listed.stdout.split())
+    assert ("personal.py" in listed.stdout) == (where in NOT_EXCLUDED)
+
+
+@pytest.mark.parametrize("ignore_case", ["true", "false"])
+def test_case_is_ignored_as_configured(git_repo: GitRepo, ignore_case: str):
+    git_repo.git("config", "core.ignoreCase", ignore_case)
+    write(git_repo.root, {".gitignore": "Personal*.py\n/Sub/B.PY\n", "personal_1.py": "x\n", "sub/b.py": "x\n"})
+    write(git_repo.root, {"a.py": "x\n"})
+    assert included_files(git_repo.root) == (
+        ["a.py"] if ignore_case == "true" else ["a.py", "personal_1.py", "sub/b.py"]
+    )
+
+
+def test_configuration_that_git_refuses_excludes_everything(git_repo: GitRepo):
+    write(git_repo.root, {"a.py": "x\n"})
+    assert included_files(git_repo.root) == ["a.py"]
+    write(git_repo.root, {".git/config": "[core\n"})
+    assert included_files(git_repo.root) == []
+
+
+def test_excludes_file_that_is_no_file_excludes_everything(git_repo: GitRepo, tmp_path: Path):
+    os.mkfifo(tmp_path / "fifo")
+    git_repo.git("config", "core.excludesFile", str(tmp_path / "fifo"))
+    write(git_repo.root, {"a.py": "x\n"})
+    assert included_files(git_repo.root) == []
+
+
+def test_default_global_excludes_apply_without_git(git_repo: GitRepo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path, {"git/ignore": "personal.py\n"})
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    git_process._executable.cache_clear()
+    write(git_repo.root, {"personal.py": "x\n", "a.py": "x\n"})
+    try:
+        assert included_files(git_repo.root) == ["a.py"]
+    finally:
+        git_process._executable.cache_clear()
+
+
+def test_reading_the_configuration_executes_nothing(git_repo: GitRepo, tmp_path: Path):
+    """Every key of the repository's configuration that names a program names one that leaves a trace."""
+    program = tmp_path / "program"
+    write(tmp_path, {"program": f"#!/bin/sh\ntouch '{tmp_path}/executed'\n"})
+    program.chmod(0o755)
+    keys = ["core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.askPass", "diff.external"]
+    keys += [
+        "alias.config",
+        "pager.config",
+        "credential.helper",
+        "filter.x.clean",
+        "gpg.program",
+        "uploadpack.packObjectsHook",
+    ]
+    for key in keys:
+        git_repo.git("config", key, str(program))
+    (git_repo.root / ".git/hooks").mkdir(exist_ok=True)
+    for hook in ("post-index-change", "fsmonitor-watchman", "post-checkout"):
+        write(git_repo.root, {f".git/hooks/{hook}": program.read_bytes()})
+        (git_repo.root / ".git/hooks" / hook).chmod(0o755)
+    write(git_repo.root, {"a.py": "x\n", ".gitattributes": "*.py filter=x\n"})
+    assert included_files(git_repo.root) == ["a.py"]
+    assert not (tmp_path / "executed").exists()
 
 
 def test_root_inside_an_ignored_folder_is_empty(git_repo: GitRepo):

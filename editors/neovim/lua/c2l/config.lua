@@ -116,7 +116,7 @@ function M.workspace_settings()
   return settings
 end
 
---- Returns the settings that only the user may set, including the limits on which files may be read. The server reads them
+--- Returns the settings that only the user may set, including the limits on what is read and stored. The server reads them
 --- once, when it starts.
 ---@return c2l.Settings
 function M.machine_settings()

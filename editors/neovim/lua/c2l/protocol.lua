@@ -115,10 +115,10 @@ M.ErrorCode = {
 }
 
 --- Groups of settings that only the user may set.
-M.MACHINE_GROUPS = { 'model', 'remote', 'server' }
+M.MACHINE_GROUPS = { 'model', 'remote', 'server', 'trace' }
 
---- Settings that limit which files are read; a workspace may only make them stricter.
-M.TIGHTENED = { 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', 'files.maxSizeKb', 'adapter.maxIndexKb' }
+--- Settings that limit what is read and stored; a workspace may only make them stricter.
+M.TIGHTENED = { 'adapter.enable', 'adapter.hypernetwork', 'adapter.includeUnsaved', 'adapter.useGitHistory', 'adapter.historyCommits', 'adapter.maxIndexKb', 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', 'files.maxSizeKb', 'files.languages', 'statistics.enable' }
 
 --- Percentiles of the latency of recent completions, in ms.
 ---@class c2l.Latency

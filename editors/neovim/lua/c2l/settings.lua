@@ -38,36 +38,36 @@
 
 --- `adapter`.
 ---@class c2l.settings.adapter
---- Adapt the model to the repository. Default: `true`.
+--- Adapt the model to the repository. A workspace can only turn it off. Default: `true`.
 ---@field enable? boolean
---- Hypernetwork that generates the adapter: memory (for any model), static or evo (Code2LoRA, for models with trained weights), or none for no adapter. auto: the one that measured best for the model. Default: `'auto'`.
+--- Hypernetwork that generates the adapter: memory (for any model), static or evo (Code2LoRA, for models with trained weights), or none for no adapter. auto: the one that measured best for the model. A workspace cannot replace none. Default: `'auto'`.
 ---@field hypernetwork? 'auto'|'evo'|'memory'|'none'|'static'
 --- Pause after a file change before the adapter is updated, in ms. Default: `500`.
 ---@field updateDelayMs? integer
 --- Maximum delay of an update while files keep changing, in ms. Default: `5000`.
 ---@field maxDelayMs? integer
---- Adapt to unsaved text of open files as well. Default: `true`.
+--- Adapt to unsaved text of open files as well. A workspace can only turn it off. Default: `true`.
 ---@field includeUnsaved? boolean
---- When a folder is opened for the first time, replay its git history (only evo does). Default: `true`.
+--- When a folder is opened for the first time, replay its git history (only evo does). A workspace can only turn it off. Default: `true`.
 ---@field useGitHistory? boolean
---- Number of commits on the main branch to replay (only evo does). 0: none. Default: `64`.
+--- Number of commits on the main branch to replay (only evo does). 0: none. A workspace can only lower it. Default: `64`.
 ---@field historyCommits? integer
 --- Strength of the adapter. 0 is the base model without adapter. Default: `1.0`.
 ---@field scale? number
---- Maximum amount of a folder's text that is indexed, in kB. A larger folder is sampled. Default: `256`.
+--- Maximum amount of a folder's text that is indexed, in kB. A larger folder is sampled. A workspace can only lower it. Default: `256`.
 ---@field maxIndexKb? integer
 
 --- `files`.
 ---@class c2l.settings.files
---- Additional patterns to exclude, in .gitignore syntax. Default: `{}`.
+--- Additional patterns to exclude, in .gitignore syntax. A workspace can only add patterns. Default: `{}`.
 ---@field exclude? string[]
---- Exclude files that git ignores. Default: `true`.
+--- Exclude files that git ignores. A workspace can only turn it on. Default: `true`.
 ---@field respectGitignore? boolean
---- Name of the project's own ignore file, in .gitignore syntax. Default: `'.c2lignore'`.
+--- Name of the project's own ignore file, in .gitignore syntax. A workspace cannot change it. Default: `'.c2lignore'`.
 ---@field ignoreFile? string
---- Maximum size of a file, in kB. Larger files are excluded. Default: `512`.
+--- Maximum size of a file, in kB. Larger files are excluded. A workspace can only lower it. Default: `512`.
 ---@field maxSizeKb? integer
---- Languages to adapt to, as LSP language ids. Files of other languages are not indexed. Default: `{ 'python' }`.
+--- Languages to adapt to, as LSP language ids. Files of other languages are not indexed. A workspace can only remove languages. Default: `{ 'python' }`.
 ---@field languages? string[]
 
 --- `model`. A change restarts the server.
@@ -107,7 +107,7 @@
 
 --- `statistics`.
 ---@class c2l.settings.statistics
---- Count shown and accepted completions. The counts stay on this machine. Default: `true`.
+--- Count shown and accepted completions. The counts stay on this machine. A workspace can only turn it off. Default: `true`.
 ---@field enable? boolean
 
 --- `statusBar`.
@@ -115,7 +115,7 @@
 --- Show the status item. Default: `true`.
 ---@field show? boolean
 
---- `trace`.
+--- `trace`. A change restarts the server.
 ---@class c2l.settings.trace
 --- Trace the messages between editor and server in the log. Default: `'off'`.
 ---@field server? 'messages'|'off'|'verbose'

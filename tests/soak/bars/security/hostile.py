@@ -35,6 +35,7 @@ WORKSPACE: dict[str, dict[str, object]] = {
     "model": {"path": "/evil", "id": "evil/model", "revision": "x"},
     "server": {"path": "/bin/sh", "args": ["-c", "id"], "interpreter": "/evil/python"},
     "remote": {"url": "https://evil", "tokenFile": "/etc/passwd"},
+    "trace": {"server": "verbose"},
 }
 """Settings that a workspace must not change."""
 
