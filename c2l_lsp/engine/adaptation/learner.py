@@ -142,7 +142,7 @@ class Learner:
         if first:
             self._callbacks.progress("scan", len(self._snapshot), len(self._snapshot), "files", True)
         if paths is None:
-            self._apply_rules()
+            self._apply_rules(before)
         elapsed = time.perf_counter() - started
         files = self._with_buffers()
         if self.state is not None:
@@ -165,10 +165,15 @@ class Learner:
                 files[path] = Entry(screened.digest, screened.size, 0)
         return files
 
-    def _apply_rules(self) -> None:
-        """Discard everything made under other ignore rules, so that no excluded text remains in it."""
+    def _apply_rules(self, before: Snapshot) -> None:
+        """Discard everything made under other ignore rules, so that no excluded text remains in it.
+
+        Another digest means other rules. Equal rules can decide differently about a file in a newer release: a file of
+        the snapshot `before` that is excluded now means the same.
+        """
         digest = self.filter.digest
-        if self.rules and digest != self.rules:
+        excluded = any(self.filter.is_ignored(path) for path in before.keys() - self._snapshot.keys())
+        if self.rules and (digest != self.rules or excluded):
             self.discard_state()
             self.sample.keep_only(self._snapshot)
             self._history_keys = set()

@@ -55,11 +55,14 @@ class IgnoreRules:
         self._cache: dict[str, DirectoryRules] = {}
 
     def fingerprint(self) -> bytes:
-        """Return bytes that identify the rules for the whole folder, for use in a digest."""
+        """Return bytes that identify the rules for the whole folder, for use in a digest.
+
+        They stay the same from one release to the next for a folder whose rules are the same: its state is kept.
+        """
         settings = self._settings
-        of_settings = (settings.exclude, settings.respect_gitignore, settings.ignore_file)
-        parts = (rules.VERSION, *of_settings, self._prefix, self._folds_case)
-        return repr(parts).encode() + self._outer.fingerprint
+        parts = (rules.VERSION, settings.exclude, settings.respect_gitignore, settings.ignore_file, self._prefix)
+        case = b"" if self._folds_case == _FOLDS_CASE else b"%d" % self._folds_case
+        return repr(parts).encode() + case + self._outer.fingerprint
 
     def ignores_file(self, path: str) -> bool:
         """Return whether a file is ignored. `path` is relative to the root and well formed."""

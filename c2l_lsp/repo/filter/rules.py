@@ -27,10 +27,11 @@ _SECRET_FILE = re.compile(
 MARKERS = frozenset({"pyvenv.cfg", "CACHEDIR.TAG", "conda-meta", ".git"})
 """A directory below the root with one of these entries is an environment, a cache or another repository."""
 
-VERSION = 2
-"""Version of the names above and of the matching of patterns; part of every filter's digest.
+VERSION = 1
+"""Version of the names above; part of every filter's digest. Increasing it rebuilds every stored state once.
 
-Increase it when either decides differently about a file: every stored state is then rebuilt once.
+A release that decides differently about single files does not need that: `Learner.reconcile` notices a file that was
+indexed and is excluded now, and discards the state.
 """
 
 

@@ -20,6 +20,7 @@ from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
 from c2l_lsp.model.hypernet.protocol import RepoState
 from c2l_lsp.model.runtime.lora_pair import LoraPair
+from c2l_lsp.repo.filter import rules
 
 CANARY = "zq_canary_77_later_ignored"
 SECRET = f"def {CANARY}(value):\n    return '{CANARY}' + str(value)\n" * 6
@@ -117,6 +118,23 @@ def test_rules_tightened_while_the_engine_was_off_apply_at_the_next_start(accept
     with Session(settings) as again:
         again.open(folder)
         assert not workspace(again, folder).adapters.finetuned.pairs
+    assert saved_in(wanted, folder) == []
+
+
+def test_file_that_a_newer_release_excludes_is_purged_though_the_rules_are_equal(
+    accept_every_adapter, settings, folder, monkeypatch
+):
+    (folder / "pkg" / "later.py").write_text(SECRET)
+    with Session(settings) as session:
+        session.open(folder)
+        wanted, rules_digest = forms(session), workspace(session, folder)._learner.rules
+        assert saved_in(wanted, folder), "the canary must be saved first, or this test proves nothing"
+    real = rules.is_secret_file
+    monkeypatch.setattr(rules, "is_secret_file", lambda name: name == "later.py" or real(name))
+    with Session(settings) as again:
+        info = again.open(folder)
+        assert workspace(again, folder)._learner.rules == rules_digest
+        assert (info.files, info.state) == (12, "ready")
     assert saved_in(wanted, folder) == []
 
 
