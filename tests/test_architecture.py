@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "c2l_lsp.errors": set(),
     "c2l_lsp.config": {"c2l_lsp.errors"},
     "c2l_lsp.text": set(),
+    "c2l_lsp.isolation": set(),
     # Files of a folder. `history` reads through the filter; `watching` only reports hints.
     "c2l_lsp.repo": BASICS,
     "c2l_lsp.repo.git": BASICS,
@@ -51,16 +52,16 @@ ARROWS: dict[str, set[str]] = {
         *BASICS, *MODEL, HYPERNET, "c2l_lsp.repo", WIRE,
         "c2l_lsp.engine.device", "c2l_lsp.engine.events", "c2l_lsp.engine.storage",
     },
-    "c2l_lsp.engine": {*BASICS, *MODEL, "c2l_lsp.engine", "c2l_lsp.repo.filter"},
+    "c2l_lsp.engine": {*BASICS, *MODEL, "c2l_lsp.isolation", "c2l_lsp.engine", "c2l_lsp.repo.filter"},
     # The server process: the editor contract at the bottom, the session that wires everything at the top.
-    TRANSPORT: {*BASICS, WIRE},
+    TRANSPORT: {*BASICS, WIRE, "c2l_lsp.isolation"},
     WORKSPACE: {*BASICS, WIRE},
     "c2l_lsp.server.reporting": {*BASICS, WIRE, TRANSPORT},
     "c2l_lsp.server.completion": {*BASICS, WIRE, TRANSPORT, WORKSPACE, "c2l_lsp.server.reporting"},
-    "c2l_lsp.server": {*BASICS, WIRE, "c2l_lsp.server"},
+    "c2l_lsp.server": {*BASICS, WIRE, "c2l_lsp.isolation", "c2l_lsp.server"},
     "c2l_lsp.doctor": {*BASICS, "c2l_lsp.model"},
     "c2l_lsp.cli": {*BASICS, "c2l_lsp.engine", "c2l_lsp.server", "c2l_lsp.doctor"},
-    "c2l_lsp.__main__": {"c2l_lsp.cli"},
+    "c2l_lsp.__main__": {"c2l_lsp.isolation", "c2l_lsp.cli"},
     # The laboratory may import all of the product.
     "c2l_lab.corpus": {"c2l_lsp"},
     "c2l_lab.train": {"c2l_lsp", "c2l_lab.corpus"},

@@ -126,7 +126,7 @@ def test_every_shipped_model_has_a_card_with_its_licence(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "target"), [("c2l-lsp", "c2l_lsp.cli:main"), ("c2l-lab", "c2l_lab.cli:main")]
+    ("name", "target"), [("c2l-lsp", "c2l_lsp.__main__:main"), ("c2l-lab", "c2l_lab.cli:main")]
 )  # fmt: skip
 def test_console_script_is_the_command_line(name: str, target: str) -> None:
     (script,) = [entry for entry in distribution(name).entry_points if entry.group == "console_scripts"]

@@ -79,12 +79,15 @@ def test_no_module_listens_on_a_socket():
 
 
 def test_engine_imports_nothing_from_the_current_folder(tmp_path: Path):
-    """An editor starts the server in the workspace. A `msgspec.py` there must not replace the real one."""
+    """An editor starts the server in the workspace, which PYTHONPATH may name. A `msgspec.py` there must not run."""
     marker = tmp_path / "executed"
     for name in ("msgspec", "msgpack", "torch", "logging", "c2l_lsp", "sitecustomize", "usercustomize"):
         (tmp_path / f"{name}.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
     ping = wire.pack(wire.Request(id=1, method="ping", params={}))
-    completed = subprocess.run(ENGINE_COMMAND, input=ping, cwd=tmp_path, capture_output=True, timeout=90, check=True)
+    hostile = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    completed = subprocess.run(
+        ENGINE_COMMAND, input=ping, cwd=tmp_path, capture_output=True, timeout=90, check=True, env=hostile
+    )
     assert wire.unpack(completed.stdout[4:]) == wire.Reply(id=1, result={})
     assert not marker.exists()
     unsafe = [sys.executable, "-m", "c2l_lsp.engine.worker"]

@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
+from c2l_lsp import isolation
 from c2l_lsp.engine import allocator, device, parent_watch, wire
 from c2l_lsp.engine.inbox import Inbox
 from c2l_lsp.errors import C2LError, EngineError, RequestCancelled, Severity, WireError, type_and_location
@@ -284,7 +284,7 @@ def main() -> int:
     allocator.return_freed_memory()
     allocator.limit_kernel_caches()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    os.chdir(Path(__file__).parent)  # a workspace folder could have the name of a model on the Hub
+    isolation.leave_folder()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(level=os.environ.get("C2L_LOG_LEVEL", "WARNING"), format="%(name)s %(levelname)s %(message)s")

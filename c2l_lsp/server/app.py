@@ -18,6 +18,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from c2l_lsp import isolation
 from c2l_lsp.server.transport import initialize, parent_watch, stdio
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _EXIT_GRACE = 2.0
 
 def serve(command: Sequence[str] | None = None, policy: Policy | None = None) -> int:
     """Serve one editor over stdin and stdout; returns the exit code. `command` starts the engine process."""
+    isolation.leave_folder()
     source, sink = stdio.isolate()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
     logging.getLogger("pygls").setLevel(logging.CRITICAL)  # pygls logs whole messages, which contain source text

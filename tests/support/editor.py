@@ -44,11 +44,13 @@ class Editor(LanguageClient):
 
     timeout = 20.0
 
-    def __init__(self, command: Sequence[str], engine_log: Path, **environment: str) -> None:
+    def __init__(
+        self, command: Sequence[str], engine_log: Path, *, cwd: Path | None = None, **environment: str
+    ) -> None:
         self.engine_log = engine_log
         self.settings: dict[str, Plain] = {}
         log = engine_log.with_suffix(".stderr")
-        super().__init__({"FAKE_LOG": str(engine_log), **environment}, command, log=log)
+        super().__init__({"FAKE_LOG": str(engine_log), **environment}, command, log=log, cwd=cwd)
         self.handlers["workspace/configuration"] = self._configuration
 
     def initialize(  # type: ignore[override]

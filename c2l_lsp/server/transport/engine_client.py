@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from c2l_lsp import isolation
 from c2l_lsp.engine import wire
 from c2l_lsp.errors import C2LError, EngineError, ModelError, SettingError
 from c2l_lsp.server.transport import liveness
@@ -28,11 +29,11 @@ log = logging.getLogger("c2l.engine")
 _ROOT = str(Path(__file__).resolve().parents[3])
 ENGINE_COMMAND = (
     sys.executable,
-    "-c",
-    f"import sys; sys.path = [p for p in sys.path if p]; sys.path.append({_ROOT!r}); "
+    *isolation.OPTIONS,
+    f"{isolation.CLEAN}; {_ROOT!r} in sys.path or sys.path.insert(0, {_ROOT!r}); "
     "from c2l_lsp.engine.worker import main; sys.exit(main())",
 )
-"""`-m` is not used: it puts the current directory, which is the workspace, first on the module search path."""
+"""Imports this copy of the package, and nothing of the current folder or of PYTHONPATH."""
 
 _MAX_BACKLOG = 8 * 1024 * 1024
 """Unread bytes in the engine's pipe above which buffer texts are deferred. Only the latest text of each is kept."""

@@ -1,0 +1,114 @@
+"""A folder with modules that are named like the server's imports: none of them runs, and completions work.
+
+The server is started in that folder in every way that an editor might: as the installed script, with PYTHONPATH naming
+the folder, with `python -m`, and with the command of the Neovim and VS Code plugins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from c2l_lsp import isolation
+from c2l_lsp.model.lm.base import ASSETS, NANO
+from tests.support.editor import Editor
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = ROOT / "editors/neovim/lua/c2l/launch.lua", ROOT / "editors/vscode/src/discovery.ts"
+pytestmark = pytest.mark.skipif(
+    not (ASSETS / NANO / "model.safetensors").exists(), reason="the shipped model is not in this checkout"
+)
+MODULES = ("queue", "click", "torch", "random", "msgspec", "typer", "transformers", "asyncio", "c2l_lab")
+STARTUP = ("sitecustomize", "usercustomize", "encodings", "runpy", "pkgutil", "re", "types", "c2l_lsp")
+"""Modules that run before the server's own code does; only the program that starts Python can prevent it."""
+SCRIPT = "import re, sys\nfrom {module} import {function}\nsys.exit({function}())\n"
+"""What pip writes for an entry point."""
+TEXT = "def open_warehouse(name):\n    return name\n\n\nwarehouse = open_"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """The folder. Each module leaves a file in `ran` beside it when it runs."""
+    folder = tmp_path / "hostile"
+    (folder / "c2l_lsp").mkdir(parents=True)
+    (tmp_path / "ran").mkdir()
+    for name in MODULES:
+        _plant(folder / f"{name}.py", tmp_path / "ran" / name)
+    _plant(folder / "c2l_lsp" / "__main__.py", tmp_path / "ran" / "c2l_lsp.__main__")
+    (folder / "app.py").write_text(TEXT)
+    return folder
+
+
+def _plant(path: Path, marker: Path) -> None:
+    path.write_text(f"open({str(marker)!r}, 'w').close()\n")
+
+
+def _script(folder: Path) -> list[str]:
+    """The command of the installed script, for this checkout."""
+    entry = re.search(r'^c2l-lsp = "([\w.]+):(\w+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    (folder / "bin").mkdir()
+    script = folder / "bin" / "c2l-lsp"
+    script.write_text(SCRIPT.format(module=entry[1], function=entry[2]))
+    return [sys.executable, str(script), "serve", "--stdio"]
+
+
+def plugin_command(python: str = sys.executable) -> list[str]:
+    """The command with which both plugins start an interpreter; they must agree."""
+    lua, typescript = (path.read_text(encoding="utf-8") for path in PLUGINS)
+    program = re.search(r'^M\.PROGRAM =\s+"(.+)"$', lua, re.MULTILINE)[1]
+    assert re.search(r'^export const PROGRAM =\s+"(.+)";$', typescript, re.MULTILINE)[1] == program
+    assert program.startswith(isolation.CLEAN)
+    return [python, *isolation.OPTIONS, program, "serve", "--stdio"]
+
+
+def test_plugins_remove_the_variables_that_the_server_removes() -> None:
+    for path in PLUGINS:
+        assert re.findall(r"^  ['\"](PYTHON[A-Z]+)['\"],$", path.read_text(encoding="utf-8"), re.MULTILINE) == [
+            *isolation.VARIABLES
+        ]
+
+
+def _ran_and_completions(
+    hostile: Path, command: list[str], cwd: Path, **environment: str
+) -> tuple[list[str], list[str]]:
+    config = hostile.parent / "config.toml"
+    config.write_text(f'[model]\nid = "{NANO}"\n')
+    private = {"C2L_CONFIG": str(config), "OMP_NUM_THREADS": "1", **environment}
+    editor = Editor(command, hostile.parent / "engine.log", cwd=cwd, **private)
+    editor.timeout = 90.0
+    try:
+        patient = {"completion": {"maxLatencyInvokedMs": 20_000, "speculative": False, "maxNewTokens": 8}}
+        editor.initialize([hostile], options=patient)
+        editor.ready()
+        uri = (hostile / "app.py").as_uri()
+        editor.open(uri, TEXT)
+        texts = editor.texts(uri, 4, len("warehouse = open_"))
+        folders = {psutil.Process(process.pid).cwd() for process in editor.family()}
+    finally:
+        editor.end()
+    assert folders == {isolation.SAFE_FOLDER}, "server and engine run outside the folder"
+    return sorted(path.name for path in (hostile.parent / "ran").iterdir()), texts
+
+
+@pytest.mark.parametrize("way", ["script", "PYTHONPATH", "PYTHONPATH from elsewhere", "-m"])
+def test_no_module_of_the_folder_runs(hostile: Path, tmp_path: Path, way: str) -> None:
+    command = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"] if way == "-m" else _script(tmp_path)
+    named = [str(ROOT), *([str(hostile)] if way.startswith("PYTHONPATH") else [])]
+    cwd = tmp_path if way.endswith("elsewhere") else hostile
+    ran, texts = _ran_and_completions(hostile, command, cwd, PYTHONPATH=os.pathsep.join(named))
+    assert ran == []
+    assert texts
+
+
+def test_command_of_the_plugins_also_starts_the_right_interpreter_and_package(hostile: Path, tmp_path: Path) -> None:
+    for name in STARTUP:
+        _plant(hostile / f"{name}.py", tmp_path / "ran" / name)
+    _plant(hostile / "c2l_lsp" / "__init__.py", tmp_path / "ran" / "c2l_lsp package")
+    ran, texts = _ran_and_completions(hostile, plugin_command(), hostile, PYTHONPATH=str(hostile))
+    assert ran == []
+    assert texts
