@@ -3,6 +3,30 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 
+/** A Python program that is the server. `python -m` would import from the current folder. */
+export const PROGRAM =
+  "import sys; sys.path = [p for p in sys.path if p]; sys.argv[0] = 'c2l-lsp'; from c2l_lsp.__main__ import main; main()";
+
+/** Variables that make Python import from other folders; they may name the opened one. */
+const VARIABLES = [
+  "PYTHONPATH",
+  "PYTHONHOME",
+  "PYTHONPLATLIBDIR",
+  "PYTHONUSERBASE",
+  "PYTHONPYCACHEPREFIX",
+  "PYTHONEXECUTABLE",
+  "PYTHONSTARTUP",
+  "PYTHONINSPECT",
+  "PYTHONBREAKPOINT",
+  "PYTHONWARNINGS",
+];
+
+/** Returns the environment in which Python imports nothing of the opened folder. */
+export function withoutPythonVariables(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  const kept = Object.entries(environment).filter(([name]) => !VARIABLES.includes(name.toUpperCase()));
+  return Object.fromEntries(kept);
+}
+
 export type LaunchSource = "path" | "interpreter" | "python-extension" | "own-environment" | "search-path";
 
 /** The command line of the server, and the source that it was found through. */
@@ -38,7 +62,7 @@ export async function findServer(sources: ServerSources): Promise<Launch | undef
   });
   const module = (python: string, source: LaunchSource): Launch => ({
     command: expand(python),
-    args: ["-m", "c2l_lsp", "serve", "--stdio", ...sources.args],
+    args: ["-E", "-c", PROGRAM, "serve", "--stdio", ...sources.args],
     source,
   });
   if (sources.path !== "") return executable(sources.path, "path");

@@ -5,6 +5,7 @@ import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { createInterface } from "node:readline";
+import { withoutPythonVariables } from "./discovery";
 
 const PROBE_MS = 20_000;
 
@@ -18,7 +19,7 @@ export function run(
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     const last: string[] = [];
-    const child = spawn(command, [...args], { cwd, signal, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(command, [...args], { cwd, signal, env: withoutPythonVariables(process.env), stdio: ["ignore", "pipe", "pipe"] });
     for (const stream of ["stdout", "stderr"] as const) {
       createInterface({ input: child[stream] }).on("line", (line) => {
         last.push(line);
@@ -38,7 +39,7 @@ export function run(
 export async function hasServer(cwd: string, python: string): Promise<boolean> {
   const probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('c2l_lsp') is None)";
   try {
-    await run(cwd, python, ["-c", probe], () => undefined, AbortSignal.timeout(PROBE_MS));
+    await run(cwd, python, ["-E", "-c", probe], () => undefined, AbortSignal.timeout(PROBE_MS));
     return true;
   } catch {
     return false;
@@ -66,7 +67,7 @@ export async function which(name: string): Promise<string | undefined> {
 /** Start a server; resolves once its process exists and rejects if it cannot be spawned. */
 export function startProcess(cwd: string, command: string, args: readonly string[]): Promise<ChildProcessWithoutNullStreams> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, [...args], { cwd, stdio: "pipe" });
+    const child = spawn(command, [...args], { cwd, env: withoutPythonVariables(process.env), stdio: "pipe" });
     child.once("error", reject);
     child.once("spawn", () => {
       child.off("error", reject);

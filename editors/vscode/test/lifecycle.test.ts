@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { findServer, type Launch, type ServerSources, pythonOf } from "../src/discovery";
+import { findServer, type Launch, PROGRAM, type ServerSources, pythonOf, withoutPythonVariables } from "../src/discovery";
 import { parse } from "../src/diskUse";
 import { setUp, SetUpError, type SetUpTask } from "../src/environment";
 import { MissingServerPrompt } from "../src/missingServer";
@@ -30,10 +30,15 @@ test("findServer tries the sources in order", async () => {
   assert.equal((await findServer({ ...all, path: "" }))?.command, "/i");
   const named = { ...all, path: "", interpreter: "" };
   const found = await findServer(named);
-  assert.deepEqual([found?.command, found?.args.slice(0, 2)], ["/a", ["-m", "c2l_lsp"]]);
+  assert.deepEqual([found?.command, found?.args.slice(0, 4)], ["/a", ["-E", "-c", PROGRAM, "serve"]]);
   assert.equal((await findServer({ ...named, activePython: () => Promise.resolve(undefined) }))?.command, "/own/python");
   assert.equal((await findServer({ ...named, hasServer: () => Promise.resolve(false) }))?.source, "search-path");
   assert.equal(await findServer(sources({})), undefined);
+});
+
+test("a process gets no variable that makes Python import from other folders", () => {
+  const environment = { PATH: "/bin", PYTHONPATH: "/project", PythonHome: "/project", PYTHONUTF8: "1" };
+  assert.deepEqual(withoutPythonVariables(environment), { PATH: "/bin", PYTHONUTF8: "1" });
 });
 
 test("findServer does not probe the interpreter of an untrusted workspace", async () => {

@@ -1059,6 +1059,32 @@ function S.real_killed()
   wait_for_lines(expected, 'works again')
 end
 
+--- The opened folder has modules that are named like the server's; the fault starts the server with `python -m`.
+function S.real_hostile_folder()
+  d.start()
+  d.plant([[
+    local launch = require('c2l.launch')
+    launch.isolation = function() return { cwd = vim.uv.cwd(), env = {} } end
+    launch.command = function() return { vim.env.C2L_PYTHON, '-m', 'c2l_lsp', 'serve', '--stdio' } end
+  ]])
+  local mark = d.work .. '/../ran'
+  vim.fn.mkdir(mark, 'p')
+  for _, name in ipairs({ 'c2l_lsp/__init__', 'c2l_lsp/__main__', 'queue', 'random', 'click', 'torch', 'sitecustomize' }) do
+    d.write(name .. '.py', { ("open('%s/%s', 'w').close()"):format(mark, name:gsub('/', '.')) })
+  end
+  local path = d.write('demo.py', CODE)
+  d.lua('vim.cmd.cd(...); vim.env.PYTHONPATH = ...', d.work)
+  d.lua('require("c2l").setup(...)', d.options())
+  d.edit(path)
+  local function ran() return vim.fn.readdir(mark) end
+  vim.wait(180000, function() return #ran() > 0 or d.lua(d.READY) end, 100)
+  d.equal(ran(), {}, 'modules of the folder that ran')
+  d.wait(d.READY)
+  show_suggestion()
+  d.lua('vim.cmd("checkhealth c2l")')
+  d.equal(ran(), {}, 'modules of the folder that ran for the health check')
+end
+
 function S.real_folders()
   d.start()
   d.plant('require("c2l.folders").join = function() return false end')

@@ -27,6 +27,8 @@ MODEL = ROOT / "c2l_lsp" / "assets" / "c2l-nano"
 SCENARIOS = re.findall(r"^function S\.(\w+)", (HERE / "scenarios.lua").read_text(encoding="utf-8"), re.MULTILINE)
 NEEDS = {"core": (0, 12), "pack": (0, 12)}
 """The first Neovim version that supports a scenario."""
+REAL_FAULTS = ("real_adapter", "real_hostile_folder")
+"""Scenarios whose planted fault needs the real server, too."""
 LAZY = os.environ.get("LAZY_NVIM", "")
 """Path of a clone of lazy.nvim, which is in no package registry."""
 
@@ -59,8 +61,8 @@ class Run:
 
     @property
     def real(self) -> bool:
-        """Whether the run needs the real server and model. Most faults are in the plugin and need neither."""
-        return self.scenario.startswith("real_") and (not self.fault or self.scenario == "real_adapter")
+        """Whether the run needs the real server and model. Other faults are in the plugin and need neither."""
+        return self.scenario.startswith("real_") and (not self.fault or self.scenario in REAL_FAULTS)
 
     def __str__(self) -> str:
         return f"{self.version}-{self.scenario}"

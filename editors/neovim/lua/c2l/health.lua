@@ -27,7 +27,7 @@ end
 ---@param command string[]
 ---@return string? output, string? problem
 local function run(command)
-  local ok, process = pcall(vim.system, command, { text = true })
+  local ok, process = pcall(vim.system, command, vim.tbl_extend('error', launch.isolation(), { text = true }))
   if not ok then
     return nil, tostring(process):match('^[^\n]*')
   end

@@ -6,6 +6,38 @@ local M = {}
 
 M.NAME = 'c2l'
 
+--- A Python program that is the server. `python -m` would import from the current folder, which is the opened one.
+M.PROGRAM =
+  "import sys; sys.path = [p for p in sys.path if p]; sys.argv[0] = 'c2l-lsp'; from c2l_lsp.__main__ import main; main()"
+
+--- Variables that make Python import from other folders; they may name the opened one.
+M.VARIABLES = {
+  'PYTHONPATH',
+  'PYTHONHOME',
+  'PYTHONPLATLIBDIR',
+  'PYTHONUSERBASE',
+  'PYTHONPYCACHEPREFIX',
+  'PYTHONEXECUTABLE',
+  'PYTHONSTARTUP',
+  'PYTHONINSPECT',
+  'PYTHONBREAKPOINT',
+  'PYTHONWARNINGS',
+}
+
+--- Returns the options of `vim.system` with which a Python process imports nothing of the opened folder.
+---@return { cwd: string, env: table<string, string> }
+function M.isolation()
+  local env = {}
+  for _, name in ipairs(M.VARIABLES) do
+    env[name] = '' -- as if it were not set
+  end
+  return { cwd = vim.fn.has('win32') == 1 and vim.env.SystemDrive .. '\\' or '/', env = env }
+end
+
+---@param python string
+---@return string[]
+local function program(python) return { python, '-E', '-c', M.PROGRAM, 'serve', '--stdio' } end
+
 --- Returns the command line that starts the server: `server.path`, else `server.interpreter`, else the search path.
 ---@return string[]
 function M.command()
@@ -14,12 +46,11 @@ function M.command()
   if (server.path or '') ~= '' then
     command = { vim.fn.expand(server.path), 'serve', '--stdio' }
   elseif (server.interpreter or '') ~= '' then
-    command = { vim.fn.expand(server.interpreter), '-m', 'c2l_lsp', 'serve', '--stdio' }
+    command = program(vim.fn.expand(server.interpreter))
   elseif vim.fn.executable('c2l-lsp') == 1 then
     command = { 'c2l-lsp', 'serve', '--stdio' }
   else
-    local python = vim.fn.executable('python3') == 1 and 'python3' or 'python'
-    command = { python, '-m', 'c2l_lsp', 'serve', '--stdio' }
+    command = program(vim.fn.executable('python3') == 1 and 'python3' or 'python')
   end
   return vim.list_extend(command, server.args or {})
 end
@@ -54,10 +85,12 @@ end
 --- Returns the client configuration for `vim.lsp.config` and `vim.lsp.start`.
 ---@return table
 function M.spec()
-  local options = config.options
+  local options, isolation = config.options, M.isolation()
   return {
     name = M.NAME,
     cmd = options.cmd or M.command(),
+    cmd_cwd = isolation.cwd,
+    cmd_env = isolation.env,
     filetypes = options.filetypes or nil,
     root_markers = options.root_markers,
     capabilities = capabilities(),
