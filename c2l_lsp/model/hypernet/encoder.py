@@ -25,7 +25,7 @@ import transformers
 from torch import Tensor
 
 from c2l_lsp.errors import ModelError
-from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.model.lm.base import BaseModel, data_only_config
 
 PUBLISHED_ENCODER = "Qwen/Qwen3-Embedding-0.6B"
 MAX_FILE_BYTES = 2_000_000
@@ -189,7 +189,9 @@ def load_encoder(
     arguments: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False, "revision": revision}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **arguments)
-        model = transformers.AutoModel.from_pretrained(name, dtype=dtype, use_safetensors=True, **arguments)
+        model = transformers.AutoModel.from_pretrained(
+            name, config=data_only_config(name, None, **arguments), dtype=dtype, use_safetensors=True, **arguments
+        )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         hint = "offline: it must be on this machine" if offline else "check the name and the network"

@@ -207,11 +207,23 @@ def load(settings: ModelSettings) -> BaseModel:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **arguments)
         lm = transformers.AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", **arguments
+            where, config=data_only_config(where, "sdpa", **arguments), dtype=dtype, use_safetensors=True, **arguments
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise load_error(settings, where, error) from error
     return build_base_model(settings, lm.to(device), tokenizer, device, dtype, started)
+
+
+def data_only_config(where: str, attention: str | None, **arguments: Any) -> Any:  # noqa: ANN401 - arguments and result of transformers
+    """A model's configuration for `from_pretrained`, without the implementations that its config.json names.
+
+    A name such as "owner/repository" makes transformers download that code and run it. `attention` is "sdpa", "eager"
+    or None, transformers' choice for the kind of model; the argument `attn_implementation` would not overrule the file.
+    """
+    config = transformers.AutoConfig.from_pretrained(where, **arguments)
+    config._attn_implementation = attention  # the setters reach the configurations of all parts
+    config._experts_implementation = None
+    return config
 
 
 def build_base_model(
@@ -259,6 +271,10 @@ def locate(settings: ModelSettings) -> tuple[str, str]:
         if not (folder / "model.safetensors").is_file():
             raise ModelError(f"The shipped model is missing from {folder}; reinstall c2l-lsp.")
         return str(folder), ""
+    if not Path(settings.id).is_absolute() and Path(settings.id).is_dir():  # transformers would load that folder
+        raise ModelError(
+            f"The current folder holds a folder {settings.id}. Name a folder as c2l.model.path, not c2l.model.id."
+        )
     return settings.id, settings.revision
 
 
