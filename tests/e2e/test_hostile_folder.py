@@ -17,17 +17,15 @@ import pytest
 from c2l_lsp import isolation
 from c2l_lsp.model.lm.base import ASSETS, NANO
 from tests.support.editor import Editor
+from tests.support.hostile import MODULES, installed_script, plant
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "editors/neovim/lua/c2l/launch.lua", ROOT / "editors/vscode/src/discovery.ts"
 pytestmark = pytest.mark.skipif(
     not (ASSETS / NANO / "model.safetensors").exists(), reason="the shipped model is not in this checkout"
 )
-MODULES = ("queue", "click", "torch", "random", "msgspec", "typer", "transformers", "asyncio", "c2l_lab")
 STARTUP = ("sitecustomize", "usercustomize", "encodings", "runpy", "pkgutil", "re", "types", "c2l_lsp")
 """Modules that run before the server's own code does; only the program that starts Python can prevent it."""
-SCRIPT = "import re, sys\nfrom {module} import {function}\nsys.exit({function}())\n"
-"""What pip writes for an entry point."""
 TEXT = "def open_warehouse(name):\n    return name\n\n\nwarehouse = open_"
 
 
@@ -35,26 +33,9 @@ TEXT = "def open_warehouse(name):\n    return name\n\n\nwarehouse = open_"
 def hostile(tmp_path: Path) -> Path:
     """The folder. Each module leaves a file in `ran` beside it when it runs."""
     folder = tmp_path / "hostile"
-    (folder / "c2l_lsp").mkdir(parents=True)
-    (tmp_path / "ran").mkdir()
-    for name in MODULES:
-        _plant(folder / f"{name}.py", tmp_path / "ran" / name)
-    _plant(folder / "c2l_lsp" / "__main__.py", tmp_path / "ran" / "c2l_lsp.__main__")
+    plant(folder, tmp_path / "ran", *MODULES, "c2l_lsp/__main__")
     (folder / "app.py").write_text(TEXT)
     return folder
-
-
-def _plant(path: Path, marker: Path) -> None:
-    path.write_text(f"open({str(marker)!r}, 'w').close()\n")
-
-
-def _script(folder: Path) -> list[str]:
-    """The command of the installed script, for this checkout."""
-    entry = re.search(r'^c2l-lsp = "([\w.]+):(\w+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    (folder / "bin").mkdir()
-    script = folder / "bin" / "c2l-lsp"
-    script.write_text(SCRIPT.format(module=entry[1], function=entry[2]))
-    return [sys.executable, str(script), "serve", "--stdio"]
 
 
 def plugin_command(python: str = sys.executable) -> list[str]:
@@ -97,7 +78,9 @@ def _ran_and_completions(
 
 @pytest.mark.parametrize("way", ["script", "PYTHONPATH", "PYTHONPATH from elsewhere", "-m"])
 def test_no_module_of_the_folder_runs(hostile: Path, tmp_path: Path, way: str) -> None:
-    command = [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"] if way == "-m" else _script(tmp_path)
+    command = (
+        [sys.executable, "-m", "c2l_lsp", "serve", "--stdio"] if way == "-m" else installed_script(tmp_path / "bin")
+    )
     named = [str(ROOT), *([str(hostile)] if way.startswith("PYTHONPATH") else [])]
     cwd = tmp_path if way.endswith("elsewhere") else hostile
     ran, texts = _ran_and_completions(hostile, command, cwd, PYTHONPATH=os.pathsep.join(named))
@@ -106,9 +89,7 @@ def test_no_module_of_the_folder_runs(hostile: Path, tmp_path: Path, way: str) -
 
 
 def test_command_of_the_plugins_also_starts_the_right_interpreter_and_package(hostile: Path, tmp_path: Path) -> None:
-    for name in STARTUP:
-        _plant(hostile / f"{name}.py", tmp_path / "ran" / name)
-    _plant(hostile / "c2l_lsp" / "__init__.py", tmp_path / "ran" / "c2l_lsp package")
+    plant(hostile, tmp_path / "ran", *STARTUP, "c2l_lsp/__init__")
     ran, texts = _ran_and_completions(hostile, plugin_command(), hostile, PYTHONPATH=str(hostile))
     assert ran == []
     assert texts

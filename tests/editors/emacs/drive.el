@@ -38,6 +38,7 @@
                                 ("c2l.completion.maxLatencyInvokedMs" 30000)))
 (lsp-register-client
  (make-lsp-client :new-connection (lsp-stdio-connection (append (json-read-from-string (getenv "C2L_SERVER")) nil))
+                  :environment-fn (lambda () '(("PYTHONPATH" . "")))
                   :activation-fn (lsp-activate-on "python")
                   :priority 10
                   :multi-root t

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.editors.availability import ROOT, requires_editor
+from tests.support.hostile import MODULES, installed_script, plant
 
 HERE = Path(__file__).parent
 PACKAGES = ROOT / "build/editors/emacs/usr/share/emacs/site-lisp/elpa-src"
@@ -42,9 +43,16 @@ shipped = pytest.mark.skipif(not MODEL.is_dir(), reason="the shipped model is no
 
 
 def drive(
-    work: Path, server: list[str], text: str, *scenarios: str, expected: str = "", fault: bool = False
+    work: Path,
+    server: list[str],
+    text: str,
+    *scenarios: str,
+    expected: str = "",
+    fault: bool = False,
+    timeout: float = 840,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    (work / "files").mkdir()
+    (work / "files").mkdir(exist_ok=True)
     settings = {
         "C2L_SERVER": json.dumps(server),
         "C2L_WORK": str(work / "files"),
@@ -58,10 +66,10 @@ def drive(
     }
     return subprocess.run(
         ["emacs", "-Q", "--batch", "-l", HERE / "drive.el"],
-        env={**os.environ, **settings},
+        env={**os.environ, **settings, **environment},
         capture_output=True,
         text=True,
-        timeout=840,
+        timeout=timeout,
         check=False,
         stdin=subprocess.DEVNULL,
     )
@@ -93,3 +101,27 @@ def test_wrong_text_is_detected_with_shipped_model(tmp_path: Path) -> None:
     done = drive(tmp_path, REAL, CODE, "accept", fault=True)
     assert done.returncode == 1
     assert "FAILED buffer: got" in done.stderr
+
+
+@shipped
+def test_no_module_of_a_hostile_folder_runs(tmp_path: Path) -> None:
+    folder = _hostile_folder(tmp_path)
+    done = drive(tmp_path, installed_script(tmp_path / "bin"), CODE, "accept", PYTHONPATH=str(folder))
+    assert sorted(path.name for path in (tmp_path / "ran").iterdir()) == []
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@shipped
+def test_module_of_a_hostile_folder_is_detected(tmp_path: Path) -> None:
+    """The fault: `python -m` in that folder, which `docs/editors.md` forbids."""
+    _hostile_folder(tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired):  # Emacs waits for the server, which is a module of the folder
+        drive(tmp_path, REAL, CODE, "accept", timeout=60)
+    assert (tmp_path / "ran" / "c2l_lsp.__init__").exists()
+
+
+def _hostile_folder(work: Path) -> Path:
+    """The folder that `drive` will open, with modules that leave a file in `work / "ran"`."""
+    folder = work / "files" / "one"
+    plant(folder, work / "ran", *MODULES, "sitecustomize", "re", "c2l_lsp/__init__", "c2l_lsp/__main__")
+    return folder
