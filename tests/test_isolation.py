@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_site_directory_named_in_pythonpath_stays(tmp_path: Path) -> None:
     import msgspec
 
     packages = str(Path(msgspec.__file__).parents[1])
-    if packages not in [str(Path(entry).resolve()) for entry in __import__("site").getsitepackages()]:
+    if packages not in [str(Path(entry).resolve()) for entry in site.getsitepackages()]:
         pytest.skip("the packages are in no site directory")
     assert packages in search_path(tmp_path, packages)
 
