@@ -13,7 +13,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from msgspec import Struct
 
@@ -63,8 +63,8 @@ class Connection:
         connection = cls(process, on_event)
         connection.last_frame_at = asyncio.get_running_loop().time()
         connection._tasks = [
-            asyncio.ensure_future(connection._read_frames()),
-            asyncio.ensure_future(connection._read_stderr()),
+            asyncio.ensure_future(connection._read_frames(cast(asyncio.StreamReader, process.stdout))),
+            asyncio.ensure_future(connection._read_stderr(cast(asyncio.StreamReader, process.stderr))),
         ]
         return connection
 
@@ -147,9 +147,7 @@ class Connection:
             task.cancel()
         self._fail_pending()
 
-    async def _read_frames(self) -> None:
-        stream = self.process.stdout
-        assert stream is not None  # noqa: S101 - always piped by spawn
+    async def _read_frames(self, stream: asyncio.StreamReader) -> None:
         try:
             while True:
                 size = wire.frame_length(await stream.readexactly(4))
@@ -183,9 +181,7 @@ class Connection:
         else:
             raise WireError("The engine sent a request.")
 
-    async def _read_stderr(self) -> None:
-        stream = self.process.stderr
-        assert stream is not None  # noqa: S101 - always piped by spawn
+    async def _read_stderr(self, stream: asyncio.StreamReader) -> None:
         while True:
             try:
                 line = await stream.readline()
