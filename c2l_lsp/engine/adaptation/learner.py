@@ -49,9 +49,13 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """The files that count, unsaved buffers included, and the duration of the comparison in ms."""
+    """The files that count, the texts of unsaved buffers among them, and the duration of the comparison in ms.
+
+    The filter has checked these texts. A buffer can change before they are embedded; only what was checked is.
+    """
 
     files: Snapshot
+    buffers: Mapping[str, str]
     ms: float
 
 
@@ -101,9 +105,8 @@ class Learner:
 
     def text(self, path: str) -> str:
         """Return the text of a path, from its buffer or file; "" if the filter excludes it."""
-        if path in self._overlay:
-            return self._overlay[path]
-        read = self.filter.read(path)
+        buffer = self._overlay.get(path)
+        read = self.filter.read(path) if buffer is None else self.filter.check_text(path, buffer)
         return read.text if read else ""
 
     @property
@@ -144,7 +147,7 @@ class Learner:
         if paths is None:
             self._apply_rules(before)
         elapsed = time.perf_counter() - started
-        files = self._with_buffers()
+        files, buffers = self._with_buffers()
         if self.state is not None:
             self.sample.note_changes(before, files)
         if not files:
@@ -153,17 +156,19 @@ class Learner:
             raise NothingToLearn(
                 f"{self._folder.name} has no readable {languages} file yet; completions use the base model."
             )
-        return Reconciled(files, elapsed * 1e3)
+        return Reconciled(files, buffers, elapsed * 1e3)
 
-    def _with_buffers(self) -> Snapshot:
-        files = dict(self._snapshot)
+    def _with_buffers(self) -> tuple[Snapshot, dict[str, str]]:
+        """The snapshot with unsaved buffers in place of their files, and the buffers' checked texts."""
+        files, texts = dict(self._snapshot), dict[str, str]()
         for path, text in self._overlay.items():
             screened = self.filter.check_text(path, text)
             if screened is None:
                 files.pop(path, None)
             else:
                 files[path] = Entry(screened.digest, screened.size, 0)
-        return files
+                texts[path] = screened.text
+        return files, texts
 
     def _apply_rules(self, before: Snapshot) -> None:
         """Discard everything made under other ignore rules, so that no excluded text remains in it.
@@ -198,7 +203,7 @@ class Learner:
             update = yield from self._replay_history(network, embeddings, trigger)
             if update is not None:
                 return update
-        plan = yield from self._plan(network, reconciled.files)
+        plan = yield from self._plan(network, reconciled)
         if plan.empty and self.state is not None:
             self.records = plan.records
             return None
@@ -253,11 +258,12 @@ class Learner:
         start = history.start or network.empty_state()
         return PendingUpdate(network, start, history.change, history.plan, trigger, ms, history.key)
 
-    def _plan(self, network: Hypernetwork, files: Snapshot) -> Slices[UpdatePlan]:
+    def _plan(self, network: Hypernetwork, reconciled: Reconciled) -> Slices[UpdatePlan]:
+        files, buffers = reconciled.files, reconciled.buffers
         chosen, rechunk = self.sample.choose(files, self._budget)
         return (
             yield from update_plan.plan(
-                self.filter, self.records, files, self._overlay, network, chosen, self.sample.narrow, rechunk,
+                self.filter, self.records, files, buffers, network, chosen, self.sample.narrow, rechunk,
                 first=self.state is None,
             )
         )  # fmt: skip

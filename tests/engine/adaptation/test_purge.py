@@ -19,6 +19,7 @@ from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
 from c2l_lsp.model.hypernet.protocol import RepoState
+from c2l_lsp.model.runtime.cooperative import drain
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.repo.filter import rules
 
@@ -136,6 +137,18 @@ def test_file_that_a_newer_release_excludes_is_purged_though_the_rules_are_equal
         assert workspace(again, folder)._learner.rules == rules_digest
         assert (info.files, info.state) == (12, "ready")
     assert saved_in(wanted, folder) == []
+
+
+def test_secret_typed_after_the_comparison_is_not_embedded(session, folder):
+    """A buffer changes between two slices: what is embedded is the text that the filter has checked."""
+    session.open(folder)
+    learner = workspace(session, folder)._learner
+    learner.set_buffer("pkg/m1.py", "def typed():\n    return 1\n")
+    reconciled = drain(learner.reconcile(frozenset({"pkg/m1.py"})))
+    learner.set_buffer("pkg/m1.py", f'token = "ghp_{"a1B2c3D4e5F6" * 3}"\n')
+    assert learner.text("pkg/m1.py") == "", "the planted text must be a secret to the filter"
+    update = drain(learner.embed(reconciled, "diff"))
+    assert [chunk.text for chunk in update.plan.new_chunks.values()] == ["def typed():\n    return 1\n"]
 
 
 def test_interrupted_purge_is_completed_by_the_next_start(accept_every_adapter, settings, folder, monkeypatch):
