@@ -14,6 +14,7 @@ import pytest
 from c2l_lab.clients.lsp import ResponseError
 from lsprotocol import types as t
 
+from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.model.lm.base import ASSETS, NANO, SHIPPED
 from tests.support.editor import AUTOMATIC, SERVER, Editor
 
@@ -148,6 +149,15 @@ def test_positions_after_non_bmp_and_separator_characters(real: Editor, main: st
 
 def test_killed_engine_restarts_with_its_adapter(real: Editor, main: str) -> None:
     generation = real.adapters[-1]["generation"]
+    home = real.engine_log.parent
+    store = FolderStore(home / "state" / folder_key(home / "work"))
+
+    def saved() -> bool:
+        """Whether the live generation is on disk: it is written in the background after it is published."""
+        metadata = store.load_metadata()
+        return metadata is not None and metadata.generation >= generation
+
+    real.until(saved, 30)
     engine = real.engines()[0]
     adapters, statuses = len(real.adapters), len(real.statuses)
     engine.kill()
