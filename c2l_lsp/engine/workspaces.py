@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from c2l_lsp.config import Settings
-from c2l_lsp.engine import wire
+from c2l_lsp.engine import device, wire
 from c2l_lsp.engine.adaptation.adapter_state import UNADAPTED
 from c2l_lsp.engine.adaptation.workspace_adapter import Environment, WorkspaceAdapter, nothing_learned
 from c2l_lsp.engine.events import FolderEvents
 from c2l_lsp.engine.storage.store import FolderStore
-from c2l_lsp.errors import AdapterError, C2LError, FolderError
+from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError
 from c2l_lsp.repo.filter.files import FileFilter
 
 
@@ -110,18 +110,20 @@ def open_workspace(
     """
     events = FolderEvents(folder, environment.emit)
     if not folder.is_dir():
-        error: C2LError = FolderError(f"{folder} is not a folder that can be read; completions use the base model.")
-        events.warn_once(error)
-        return InactiveWorkspace(folder, settings, store, "failed", str(error))
+        missing = FolderError(f"{folder} is not a folder that can be read; completions use the base model.")
+        events.warn_once(missing)
+        return InactiveWorkspace(folder, settings, store, "failed", str(missing))
     if not trusted:
         return InactiveWorkspace(folder, settings, store, "off", "The folder is not trusted: nothing is learned.")
     if not settings.adapter.enable or settings.adapter.hypernetwork == "none":
         return InactiveWorkspace(folder, settings, store, "off", "The adapter is off.")
     try:
         workspace = WorkspaceAdapter(folder, settings, store, environment)
-    except C2LError as unreadable:
-        events.warn_once(unreadable)
-        return InactiveWorkspace(folder, settings, store, "failed", str(unreadable))
+    except Exception as unforeseen:  # of this folder alone: it is reported, and other folders go on
+        reason = f"{folder.name} could not be opened ({device.describe(unforeseen)}); completions use the base model."
+        error = unforeseen if isinstance(unforeseen, C2LError) else EngineError(reason)
+        events.warn_once(error)
+        return InactiveWorkspace(folder, settings, store, "failed", str(error))
     try:
         workspace.start()
     except Exception as unforeseen:  # of this folder alone: it is reported, and other folders go on

@@ -64,6 +64,19 @@ def test_folder_that_cannot_adapt_is_inactive_with_a_reason(tmp_path, events, ca
     workspace.stop()
 
 
+def test_unforeseen_error_while_opening_fails_this_folder_only(tmp_path, events, monkeypatch):
+    def broken(*_: object) -> None:
+        raise OSError("too many levels of symbolic links in a secret path")
+
+    monkeypatch.setattr("c2l_lsp.engine.workspaces.WorkspaceAdapter", broken)
+    workspace = opened(tmp_path, Settings(), FolderStore(tmp_path / "state"), events)
+    assert workspace.info().state == "failed"
+    assert "could not be opened" in workspace.info().message
+    assert "secret" not in workspace.info().message
+    assert len(events) == 1
+    workspace.stop()
+
+
 def test_inactive_folder_keeps_no_buffer_and_refuses_finetuning(tmp_path, events):
     workspace = opened(tmp_path, Settings(), FolderStore(tmp_path / "state"), events, trusted=False)
     workspace.set_buffer("a.py", "x = 1\n")

@@ -8,7 +8,7 @@ buffers, the file records, the hypernetwork and the state. It knows nothing of p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.repo.history.snapshot import Entry, Scan, Snapshot
+
+_PATHS_A_SLICE = 256
 
 Progress = Callable[[str, int, int, str, bool], None]
 """(task, done, total, unit, finished)"""
@@ -145,7 +147,7 @@ class Learner:
         if first:
             self._callbacks.progress("scan", len(self._snapshot), len(self._snapshot), "files", True)
         if paths is None:
-            self._apply_rules(before)
+            yield from self._apply_rules(before)
         elapsed = time.perf_counter() - started
         files, buffers = self._with_buffers()
         if self.state is not None:
@@ -170,15 +172,14 @@ class Learner:
                 texts[path] = screened.text
         return files, texts
 
-    def _apply_rules(self, before: Snapshot) -> None:
+    def _apply_rules(self, before: Snapshot) -> Slices[None]:
         """Discard everything made under other ignore rules, so that no excluded text remains in it.
 
         Another digest means other rules. Equal rules can decide differently about a file in a newer release: a file of
         the snapshot `before` that is excluded now means the same.
         """
         digest = self.filter.digest
-        excluded = any(self.filter.is_ignored(path) for path in before.keys() - self._snapshot.keys())
-        if self.rules and (digest != self.rules or excluded):
+        if self.rules and (digest != self.rules or (yield from self._excludes_one_of(before.keys() - self._snapshot))):
             self.discard_state()
             self.sample.keep_only(self._snapshot)
             self._history_keys = set()
@@ -186,6 +187,15 @@ class Learner:
                 self.prior_tensors, self.network, self._embeddings = {}, None, None
             self._callbacks.rules_changed()
         self.rules = digest
+
+    def _excludes_one_of(self, paths: Collection[str]) -> Slices[bool]:
+        """Whether the filter ignores one of some paths: a checkout can have removed many thousand files."""
+        for number, path in enumerate(paths, 1):
+            if self.filter.is_ignored(path):
+                return True
+            if number % _PATHS_A_SLICE == 0:
+                yield
+        return False
 
     # --- stage 2: embed ----------------------------------------------------------------------------------------------
 
