@@ -5,23 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-
-def module(name: str, salt: int = 0, count: int = 6) -> str:
-    """A small Python module; modules of different names share little text."""
-    lines = [f'"""The {name} of number {salt}."""', "", "import os", ""]
-    for i in range(count):
-        lines += [
-            f"def {name}_{i}(first_{name}, second):",
-            f"    total = first_{name} * {salt + i} + second",
-            f"    if total > {i}:",
-            f"        return os.path.join('{name}', str(total))",
-            f"    return {name}_{i}(total, second - {i})",
-            "",
-        ]
-    return "\n".join(lines)
-
-
-MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any person obtaining a copy of this software\n"
+from tests.support.training_text import MIT, module
 
 
 def program(topic: str, salt: int) -> dict[str, str]:

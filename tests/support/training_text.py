@@ -10,10 +10,10 @@ MIT = "MIT License\n\nPermission is hereby granted, free of charge, to any perso
 MakeRepository = Callable[..., Path]
 
 
-def module(name: str, salt: int = 0) -> str:
+def module(name: str, salt: int = 0, count: int = 6) -> str:
     """Return a small Python module. Modules of different names are not near-duplicates."""
     lines = [f'"""The {name} of number {salt}."""', "", "import os", ""]
-    for i in range(6):
+    for i in range(count):
         lines += [
             f"def {name}_{i}(first_{name}, second):",
             f"    total = first_{name} * {salt + i} + second",

@@ -340,7 +340,8 @@ class WorkspaceAdapter:
     def _publish(self, rejection: str, update: PendingUpdate, distance: float) -> None:
         """Make the accepted adapter (or, after a rejection, the base model) live as a new generation."""
         self._unpublished = None
-        self._count_generation(rejection)
+        self.message = _REJECTED.format(rejection) if rejection else ""
+        self._count_generation()
         self._state = "ready"
         self._events.clear_warnings()  # the same problem is reported again from now on
         self._events.emit(
@@ -356,11 +357,11 @@ class WorkspaceAdapter:
 
     def _publish_revalidated(self, rejection: str) -> None:
         """Make the live adapter's new strengths live as a generation of their own."""
-        self._count_generation(rejection)
+        self.message = _REJECTED.format(rejection) if rejection else ""
+        self._count_generation()
         self._events.emit(wire.AdapterChanged(info=self.info(), trigger="gate", changed_files=0, ms={}))
 
-    def _count_generation(self, rejection: str = "") -> None:
-        self.message = _REJECTED.format(rejection) if rejection else ""
+    def _count_generation(self) -> None:
         self._generation += 1
         self._updated_at = time.time()
         self._make_live()
@@ -396,9 +397,7 @@ class WorkspaceAdapter:
             lambda done, total, finished: self._events.progress(wire.DEEP, done, total, "steps", finished)
         )
         self.adapters.set_finetuned(result)
-        self._generation += 1
-        self._updated_at = time.time()
-        self._make_live()
+        self._count_generation()
         self._events.emit(wire.AdapterChanged(info=self.info(), trigger=wire.DEEP, changed_files=0, ms={}))
         network, state = self._learner.network, self._learner.state
         if network is not None and state is not None:
