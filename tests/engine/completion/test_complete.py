@@ -120,8 +120,8 @@ def test_a_half_typed_word_is_not_repeated(tiny, sources):
         whole = tiny.token_bytes.text([step.token for step in steps])
         assert whole.startswith(prompt.forced_prefix)
         healed += bool(prompt.forced_prefix)
-        for text in completer.complete(request, generation=0, kv_key="", cancelled=lambda: False).texts:
-            assert whole[len(prompt.forced_prefix) :].startswith(text)
+        for answer in completer.complete(request, generation=0, kv_key="", cancelled=lambda: False).texts:
+            assert whole[len(prompt.forced_prefix) :].startswith(answer)
     assert healed > 20
 
 
