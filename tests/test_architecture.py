@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRODUCT, LABORATORY = ROOT / "c2l_lsp", ROOT / "lab" / "c2l_lab"
 MODULES = architecture.read(PRODUCT, LABORATORY)
 
-BASICS = {"c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.text"}
+BASICS = {"c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.text", "c2l_lsp.cooperative"}
 RUNTIME, LM = "c2l_lsp.model.runtime", "c2l_lsp.model.lm"
 ADAPTER, HYPERNET = "c2l_lsp.model.adapter", "c2l_lsp.model.hypernet"
 MODEL = {RUNTIME, LM, ADAPTER}
@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "c2l_lsp.errors": set(),
     "c2l_lsp.config": {"c2l_lsp.errors"},
     "c2l_lsp.text": set(),
+    "c2l_lsp.cooperative": set(),
     "c2l_lsp.isolation": set(),
     # Files of a folder. `history` reads through the filter; `watching` only reports hints.
     "c2l_lsp.repo": BASICS,

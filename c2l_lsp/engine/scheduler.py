@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from c2l_lsp.cooperative import Slices, timed
 from c2l_lsp.engine import device
 from c2l_lsp.engine.adaptation.adapter_state import UNADAPTED, LiveAdapter
 from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
@@ -17,7 +18,6 @@ from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.engine.draft_indexing import DraftIndexing
 from c2l_lsp.engine.workspaces import Workspace
 from c2l_lsp.model.adapter.lora import AdapterSlot
-from c2l_lsp.model.runtime.cooperative import Slices, timed
 
 
 class Scheduler:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from c2l_lsp.config import Settings, merge
+from c2l_lsp.cooperative import drain
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.model.lm.llama import Layer
 from c2l_lsp.model.runtime import int8_model, kernel
-from c2l_lsp.model.runtime.cooperative import drain
 from c2l_lsp.model.runtime.kernel_layers import KernelSequence
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation.finetune import FinetuneResult
 from c2l_lsp.engine.adaptation.learner import Learner
 from c2l_lsp.engine.adaptation.update_plan import UpdatePlan
 from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, rejection
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 NORM_LIMIT = 100.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from c2l_lsp.cooperative import Slices, timed
 from c2l_lsp.engine.adaptation.update_plan import SLICE_S
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork
-from c2l_lsp.model.runtime.cooperative import Slices, timed
 
 _KEYS_A_SLICE = 128
 _FIRST_BATCH_CHARS = 2000

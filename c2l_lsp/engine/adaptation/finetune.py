@@ -18,13 +18,13 @@ import psutil
 import torch
 from torch import Tensor
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation.learner import Learner
 from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, rejection
 from c2l_lsp.errors import AdapterError, StateError
 from c2l_lsp.model.adapter.finetune_lora import fit_lora, windows
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 LENGTH = 256

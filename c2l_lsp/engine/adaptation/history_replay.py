@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
 from c2l_lsp.engine.adaptation.sample import select
 from c2l_lsp.engine.adaptation.update_plan import FileRecord, UpdatePlan
 from c2l_lsp.model.hypernet.encoder import in_repository
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
-from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter, FileText
 from c2l_lsp.repo.git import git_process
 from c2l_lsp.repo.history import git_history

@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from c2l_lsp.config import Settings
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation import registry, update_plan
 from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
 from c2l_lsp.engine.adaptation.history_replay import HistoryReplay
@@ -29,7 +30,6 @@ from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import to_tensors
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.repo.history.snapshot import Entry, Scan, Snapshot
 

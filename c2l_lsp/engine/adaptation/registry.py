@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor
 
 from c2l_lsp.config import Settings, state_root
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import AdapterError, CheckpointError
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet import prior as priors
@@ -20,7 +21,6 @@ from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
 from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, PublishedKind
 from c2l_lsp.model.lm.base import ASSETS, BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices
 
 Builder = Callable[[BaseModel, Mapping[str, Tensor], bool], Hypernetwork | None]
 """(base model, tensors saved with the state, offline) → hypernetwork; None: its prior must be estimated first."""

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.model.hypernet.encoder import in_diff
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
-from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.repo.history.patch import unified_diff
 from c2l_lsp.repo.history.snapshot import Entry, Snapshot

@@ -15,10 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from c2l_lsp.cooperative import Slices, drain
 from c2l_lsp.model.adapter.knn_lm import MAX_KNN_WEIGHT, KnnMemory, suffixes
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices, drain
 from c2l_lsp.repo.history.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)

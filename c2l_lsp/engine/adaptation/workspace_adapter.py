@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from c2l_lsp.config import Settings
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine import device, wire
 from c2l_lsp.engine.adaptation import finetune, registry, update_plan
 from c2l_lsp.engine.adaptation.adapter_state import NORM_LIMIT, UNADAPTED, AdapterState
@@ -32,7 +33,6 @@ from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, Not
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet.protocol import Hypernetwork, RepoState
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices
 
 RETRY_S = 30.0
 """Pause in seconds before a folder is reconciled again after a failure of the device."""

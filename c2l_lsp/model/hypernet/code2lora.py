@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, pool_diff, pool_files
 from c2l_lsp.model.hypernet.gru import CommitGRU
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, expand_to_layers
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require_tensors
-from c2l_lsp.model.runtime.cooperative import Slices
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from c2l_lsp.cooperative import Slices, drain
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.adapter import knn_lm
 from c2l_lsp.model.adapter.knn_lm import KnnMemory
@@ -59,7 +60,6 @@ from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices
 from c2l_lsp.model.hypernet.prior import RECENCY_FEATURES, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require_tensors
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices, drain
 
 RULE = "memory-4"
 """Version of the rules for chunks and embeddings. Part of every key and digest: a new value discards old states."""

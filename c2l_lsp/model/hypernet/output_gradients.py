@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from c2l_lsp.cooperative import Slices, drain
 from c2l_lsp.model.hypernet.prior import MAX_TOKENS
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.cooperative import Slices, drain
 
 _MAX_ROWS = 512  # tokens whose logits are held at once; 2048 took 200 MB with their softmax
 _STEP_WORK = 1 << 28  # multiplications with head weights per cooperative step on a CPU: about 10 ms

@@ -35,9 +35,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.adapter.lora import Adapter
-from c2l_lsp.model.runtime.cooperative import Slices
 
 
 @dataclass(frozen=True)

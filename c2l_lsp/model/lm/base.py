@@ -20,12 +20,12 @@ import transformers
 from torch import Tensor
 
 from c2l_lsp.config import Model as ModelSettings
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.lm.fim import FimTokens, resolve_fim
 from c2l_lsp.model.lm.incremental_tokenizer import IncrementalTokenizer
 from c2l_lsp.model.lm.llama import LlamaLM
 from c2l_lsp.model.lm.token_healing import TokenBytes, token_bytes_of
-from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.hardware import core_count, has_fast_cores, pick_device, pick_dtype, thread_count
 from c2l_lsp.model.runtime.int8_model import Int8Model, build_int8_model
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from c2l_lsp.model.runtime.cooperative import Slices, drain
+from c2l_lsp.cooperative import Slices, drain
 
 ARCHITECTURE = "LlamaForCausalLM"
 """The class name in config.json; part of the digest."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from c2l_lsp.model.runtime.cooperative import Slices
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.model.runtime.fusion import fuse_projections, is_small, unsupported_reason
 from c2l_lsp.model.runtime.kernel_layers import KernelLayers
 from c2l_lsp.model.runtime.quantized_linear import (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from c2l_lsp.cooperative import drain
 from c2l_lsp.engine.adaptation import adapter_state
 from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
-from c2l_lsp.model.runtime.cooperative import drain
 from tests.support.engine_driver import at_work, changes, live, wait
 
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from c2l_lsp.config import state_root
+from c2l_lsp.cooperative import drain
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import finetune, workspace_adapter
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
 from c2l_lsp.model.hypernet.protocol import RepoState
-from c2l_lsp.model.runtime.cooperative import drain
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.repo.filter import rules
 

@@ -8,12 +8,12 @@ from copy import deepcopy
 import pytest
 import torch
 
+from c2l_lsp.cooperative import drain
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory, clip_spectrum
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
-from c2l_lsp.model.runtime.cooperative import drain
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from c2l_lsp.cooperative import drain, timed
 from c2l_lsp.model.adapter.forward import NativeReader
 from c2l_lsp.model.adapter.kv_sequence import sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import int8_model, kernel, kernel_layers
-from c2l_lsp.model.runtime.cooperative import drain, timed
 from c2l_lsp.model.runtime.int8_model import Int8Model, runs_in_int8
 
 pytestmark = pytest.mark.skipif(

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
+from c2l_lsp.cooperative import drain
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import in_diff
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
-from c2l_lsp.model.runtime.cooperative import drain
 from c2l_lsp.repo.history.patch import unified_diff
 
 _BATCH = 12

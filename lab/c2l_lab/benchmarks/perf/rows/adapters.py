@@ -15,6 +15,7 @@ from c2l_lab.benchmarks.perf.measure import Bar, PerfRow
 from c2l_lab.benchmarks.perf.rows.decoding import step_ms
 from c2l_lab.benchmarks.perf.shapes import MEDIUM, MINIATURE, random_ids, random_model
 from c2l_lab.benchmarks.perf.workload import Workload
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation import registry
 from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
 from c2l_lsp.engine.completion.decode import Decoder
@@ -26,7 +27,6 @@ from c2l_lsp.model.hypernet.prior import KEY_WIDTH, MAX_TOKENS
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import fusion
-from c2l_lsp.model.runtime.cooperative import Slices
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 KNN_POSITIONS = 70_000
