@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-editors soak lint docs generate audit licences coverage mutation clean
+.PHONY: help install demo test test-editors soak sanitize lint docs generate audit licences coverage mutation clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
@@ -33,6 +33,9 @@ test-editors: install  ## tests in real VS Code, Neovim and Emacs, installed int
 
 soak: install  ## every soak bar at its full count (hours); continues lab/results/soak.json; BARS=name,name selects some
 	$(BIN)/python -m tests.soak --json lab/results/soak.json $(if $(BARS),--bars "$(BARS)")
+
+sanitize: install  ## the kernel's tests, a fuzz and its thread pool under sanitizers; two to three minutes, needs gcc
+	$(BIN)/python -m tests.sanitize
 
 lint: install docs  ## formatter, linter, types, documentation
 	$(BIN)/ruff format --check .

@@ -34,7 +34,7 @@ INLINE double log_sum_exp(const float *logits, int64_t count, int32_t *token, do
     return logits[best] + log(sum);
 }
 
-INLINE int64_t lower_bound(const int32_t *sorted, int64_t count, int32_t value) {
+INLINE int64_t lower_bound(const int32_t *sorted, int64_t count, int64_t value) {
     int64_t low = 0;
     while (low < count) {
         int64_t middle = (low + count) / 2;
@@ -49,7 +49,7 @@ INLINE int64_t lower_bound(const int32_t *sorted, int64_t count, int32_t value) 
  * current one, at most MAX_CANDIDATES of them at equal distances. */
 INLINE void find_neighbours(const KnnMemory *m, const int16_t *key, float scale, const int32_t *tail, Neighbours *f) {
     int32_t token = tail[MAX_MATCH - 1];
-    int64_t low = lower_bound(m->last, m->count, token), high = lower_bound(m->last, m->count, token + 1);
+    int64_t low = lower_bound(m->last, m->count, token), high = lower_bound(m->last, m->count, (int64_t)token + 1);
     int64_t stride = (high - low + MAX_CANDIDATES - 1) / MAX_CANDIDATES, least = 0;
     float scores[NEIGHBOURS], per_product = scale / 127.0f / (float)m->gate[0];
     float best_run = (float)(m->gate[1] > 0.0 ? m->gate[1] * MAX_MATCH : m->gate[1]) + 1e-4f; /* 1e-4 covers rounding */

@@ -22,7 +22,8 @@ typedef struct {
 } Job;
 
 static struct {
-    pthread_mutex_t mutex, caller; /* `mutex` guards `sleeping` and `busy`; `caller` is held by the one caller at a time */
+    pthread_mutex_t mutex;  /* guards `sleeping`, `usable` and the setting of `busy`, not its clearing */
+    pthread_mutex_t caller; /* held by the one caller at a time */
     pthread_cond_t wake;
     Job jobs[2];    /* indexed by the low bit of the job's number: a late worker may still read the previous job */
     uint64_t state; /* upper half: number of the job; lower half: its next part */
@@ -97,7 +98,9 @@ static void *worker_main(void *index) {
         }
         pthread_mutex_lock(&pool.mutex);
         pool.sleeping++;
-        while (!pool.busy || (intptr_t)index >= pool.usable) pthread_cond_wait(&pool.wake, &pool.mutex);
+        /* `busy` is cleared without the mutex; a worker that misses it polls once more and sleeps again. */
+        while (!__atomic_load_n(&pool.busy, __ATOMIC_ACQUIRE) || (intptr_t)index >= pool.usable)
+            pthread_cond_wait(&pool.wake, &pool.mutex);
         pool.sleeping--;
         pthread_mutex_unlock(&pool.mutex);
     }

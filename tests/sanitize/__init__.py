@@ -1,0 +1,1 @@
+"""The kernel under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer: `make sanitize`."""
