@@ -8,6 +8,7 @@ skipped; the other settings still apply.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from msgspec import Meta, Struct, field
 from platformdirs import user_config_path, user_state_path
 
 from c2l_lsp.errors import SettingError
+from c2l_lsp.languages import LANGUAGE_SUFFIXES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -385,7 +387,20 @@ def merge(
                 )
             trial = _with(plain, path, effective)
         plain = trial
+        if dotted == "files.languages":
+            errors += [
+                SettingError(f"c2l.{dotted} in {source}: {problem}", file) for problem in _unknown(_at(trial, path))
+            ]
     return msgspec.convert(plain, Settings, strict=True), errors
+
+
+def _unknown(languages: list[str]) -> Iterator[str]:
+    """Yield one sentence for each language id that no file has."""
+    for language in languages:
+        if language not in LANGUAGE_SUFFIXES:
+            close = difflib.get_close_matches(language.lower(), LANGUAGE_SUFFIXES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the known ones are {', '.join(LANGUAGE_SUFFIXES)}."
+            yield f"{language!r} is not a known language, so no file of it is indexed; {hint}"
 
 
 def _rejected(effective: object, requested: object, default: object) -> bool:

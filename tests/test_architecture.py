@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRODUCT, LABORATORY = ROOT / "c2l_lsp", ROOT / "lab" / "c2l_lab"
 MODULES = architecture.read(PRODUCT, LABORATORY)
 
-BASICS = {"c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.text", "c2l_lsp.cooperative"}
+BASICS = {"c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.languages", "c2l_lsp.text", "c2l_lsp.cooperative"}
 RUNTIME, LM = "c2l_lsp.model.runtime", "c2l_lsp.model.lm"
 ADAPTER, HYPERNET = "c2l_lsp.model.adapter", "c2l_lsp.model.hypernet"
 MODEL = {RUNTIME, LM, ADAPTER}
@@ -27,7 +27,8 @@ TRANSPORT, WORKSPACE = "c2l_lsp.server.transport", "c2l_lsp.server.workspace"
 
 ARROWS: dict[str, set[str]] = {
     "c2l_lsp.errors": set(),
-    "c2l_lsp.config": {"c2l_lsp.errors"},
+    "c2l_lsp.config": {"c2l_lsp.errors", "c2l_lsp.languages"},
+    "c2l_lsp.languages": set(),
     "c2l_lsp.text": set(),
     "c2l_lsp.cooperative": set(),
     "c2l_lsp.isolation": set(),

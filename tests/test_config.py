@@ -166,6 +166,21 @@ def test_nested_and_dotted_keys_are_equivalent(values: dict[str, Any]):
     assert settings.completion == config.Completion(debounce_ms=10)
 
 
+def test_unknown_language_gets_a_sentence_and_the_others_stay():
+    values = {"files": {"languages": ["python", "Pyton", "qqq"]}}
+    settings, errors = merge(Settings(), values, source="x", machine=True)
+    assert settings.files.languages == ["python", "Pyton", "qqq"]
+    pyton, qqq = map(str, errors)
+    assert pyton == (
+        "c2l.files.languages in x: 'Pyton' is not a known language, so no file of it is indexed; did you mean python?"
+    )
+    assert qqq.startswith("c2l.files.languages in x: 'qqq' is not a known language")
+    assert "typescript" in qqq
+    restricted, errors = merge(settings, {"files": {"languages": ["python", "qqq2"]}}, source="y", machine=False)
+    assert restricted.files.languages == ["python"]
+    assert len(errors) == 1, "what a workspace may not add is reported as that alone"
+
+
 def test_languages_are_merged():
     once, _ = merge(Settings(), {"enable": {"python": False}}, source="x", machine=False)
     twice, errors = merge(once, {"enable.markdown": False}, source="y", machine=False)

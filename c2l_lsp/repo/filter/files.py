@@ -14,56 +14,21 @@ from pathlib import Path
 
 from c2l_lsp import config
 from c2l_lsp.errors import FolderError
+from c2l_lsp.languages import LANGUAGE_SUFFIXES
 from c2l_lsp.repo.filter import reading, rules
 from c2l_lsp.repo.filter.content import Refusal
 from c2l_lsp.repo.filter.ignore import IgnoreRules, well_formed
 from c2l_lsp.repo.filter.reading import FileText
 
-__all__ = ["LANGUAGE_SUFFIXES", "FileFilter", "FileText", "Refusal"]
-
-LANGUAGE_SUFFIXES: dict[str, tuple[str, ...]] = {
-    "python": (".py", ".pyi"),
-    "javascript": (".js", ".mjs", ".cjs"),
-    "javascriptreact": (".jsx",),
-    "typescript": (".ts", ".mts", ".cts"),
-    "typescriptreact": (".tsx",),
-    "java": (".java",),
-    "kotlin": (".kt", ".kts"),
-    "scala": (".scala", ".sc"),
-    "go": (".go",),
-    "rust": (".rs",),
-    "c": (".c", ".h"),
-    "cpp": (".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx"),
-    "csharp": (".cs",),
-    "ruby": (".rb",),
-    "php": (".php",),
-    "swift": (".swift",),
-    "lua": (".lua",),
-    "r": (".r",),
-    "julia": (".jl",),
-    "dart": (".dart",),
-    "elixir": (".ex", ".exs"),
-    "haskell": (".hs",),
-    "perl": (".pl", ".pm"),
-    "shellscript": (".sh", ".bash"),
-    "sql": (".sql",),
-    "html": (".html", ".htm"),
-    "css": (".css",),
-    "markdown": (".md",),
-    "restructuredtext": (".rst",),
-    "yaml": (".yaml", ".yml"),
-    "toml": (".toml",),
-    "json": (".json",),
-}
-"""LSP language id → suffixes in lower case."""
+__all__ = ["FileFilter", "FileText", "Refusal"]
 
 
 class FileFilter:
     """The rules of one folder. Paths are relative to the root, with '/'.
 
     Ignore files are read once. When one changes (`affects_rules`), the caller makes a new filter with `reloaded`.
-    Unknown languages in files.languages are skipped. Raises FolderError if `root` is not a directory, and
-    SettingError if files.exclude or files.ignoreFile is invalid: without them no file may be read.
+    Unknown languages in files.languages are skipped; the settings report them. Raises FolderError if `root` is not a
+    directory, and SettingError if files.exclude or files.ignoreFile is invalid: without them no file may be read.
     """
 
     def __init__(self, root: Path, settings: config.Files) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from c2l_lsp import config
 from c2l_lsp.errors import FolderError
+from c2l_lsp.languages import LANGUAGE_SUFFIXES
 from c2l_lsp.repo.filter import content, reading
-from c2l_lsp.repo.filter.files import LANGUAGE_SUFFIXES, FileFilter, FileText, Refusal
+from c2l_lsp.repo.filter.files import FileFilter, FileText, Refusal
 from tests.support.git_repositories import write
 from tests.support.linear import assert_linear, seconds
 
