@@ -1,18 +1,29 @@
-"""Workspace folders: converts URIs to paths and finds the folder of a document. Does not access the file system."""
+"""Workspace folders: converts URIs to paths and finds the folder of a document.
+
+A folder and a document can be opened by different paths of the same place: the one through a link, the other by its
+real path. Links are therefore resolved, of a document when it is first asked for, and what was found is remembered:
+keystrokes access no file system.
+"""
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
+_MOST_KNOWN = 10_000  # documents
+
 
 @dataclass(frozen=True)
 class WorkspacePath:
-    """A document's folder and its path inside, with /. Both are "" outside every folder."""
+    """A document's folder and its path inside, with /. Both are "" outside every folder.
+
+    The path contains no link if the document's real path lies in the folder. The path of a link that leads out of the
+    folder stays as it is, so that the filter sees and refuses it.
+    """
 
     folder: str = ""
     path: str = ""
@@ -23,18 +34,25 @@ class Folders:
 
     def __init__(self) -> None:
         self._uris: dict[str, str] = {}
+        self._real: dict[str, str] = {}
+        self._known: dict[str, WorkspacePath] = {}
 
     def add(self, uri: str) -> str | None:
         """Add a folder; returns its path, or None if it is not a local file: URI."""
         path = to_path(uri)
         if path is not None:
-            self._uris[path] = uri
+            self._uris[path], self._real[path] = uri, _real(path)
+            self._known.clear()
         return path
 
     def remove(self, uri: str) -> str | None:
         """Remove a folder; returns its path, or None if it was not open."""
         path = to_path(uri)
-        return path if path is not None and self._uris.pop(path, None) is not None else None
+        if path is None or self._uris.pop(path, None) is None:
+            return None
+        del self._real[path]
+        self._known.clear()
+        return path
 
     def uri(self, folder: str) -> str:
         """The editor's URI of an open folder. KeyError if it is not open."""
@@ -43,23 +61,37 @@ class Folders:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._uris))
 
+    def forget(self, uri: str) -> None:
+        """Resolve a document's links again when it is asked for next. Call it when the document is opened."""
+        self._known.pop(uri, None)
+
     def resolve(self, uri: str) -> WorkspacePath:
         """The innermost folder that contains a document, and the path inside it."""
+        known = self._known.get(uri)
+        if known is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[uri] = self._resolve(uri)
+        return known
+
+    def _resolve(self, uri: str) -> WorkspacePath:
         path = to_path(uri)
-        if path is None:
+        if path is None or not self._uris:
             return WorkspacePath()
-        best = WorkspacePath()
-        for folder in self._uris:
-            relative = _relative(path, folder)
-            if relative is not None and len(folder) > len(best.folder):
-                best = WorkspacePath(folder, relative)
-        return best
+        named = _innermost(path, {folder: folder for folder in self._uris})
+        real = _real(path)
+        if named.folder and _relative(real, self._real[named.folder]) == named.path:
+            return named  # no link is involved, or one above the folder; another open folder may be the same place
+        found = _innermost(real, self._real)
+        return found if found.folder else named
 
     def find(self, folder: str | None, document_uri: str | None) -> str:
         """The folder given by URI or path, else the folder of the document, else the first; "" if it is not open."""
         if folder is not None:
             path = to_path(folder) if folder.startswith("file:") else _normalize(folder)
-            return path if path in self._uris else ""
+            if path is None or path in self._uris:
+                return path or ""
+            return next((one for one, real in self._real.items() if real == _real(path)), "")
         if document_uri is not None and (found := self.resolve(document_uri).folder):
             return found
         return next(iter(self._uris), "")
@@ -94,6 +126,24 @@ def _normalize(path: str) -> str:
     if os.name == "nt" and normalized[1:2] == ":":
         normalized = normalized[0].lower() + normalized[1:]  # editors differ in the case of drive letters
     return normalized
+
+
+def _real(path: str) -> str:
+    """The path without links. Unchanged where it cannot be resolved: in a loop of links, or without permission."""
+    try:
+        return _normalize(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path
+
+
+def _innermost(path: str, folders: Mapping[str, str]) -> WorkspacePath:
+    """The innermost folder that contains a path. `folders`: folder → the path that is compared."""
+    best, deepest = WorkspacePath(), -1
+    for folder, compared in folders.items():
+        relative = _relative(path, compared)
+        if relative is not None and len(compared) > deepest:
+            best, deepest = WorkspacePath(folder, relative), len(compared)
+    return best
 
 
 def _relative(path: str, folder: str) -> str | None:
