@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 from lsprotocol import types as t
@@ -16,7 +17,7 @@ from c2l_lsp.server.transport import parent_watch
 from c2l_lsp.server.transport.initialize import position_encoding
 from c2l_lsp.server.transport.protocol import DID_CHANGE_TRUST, SECTION, Command, Switched, TrustParams, parse
 from c2l_lsp.server.transport.rpc import Server
-from c2l_lsp.server.workspace.documents import Edit
+from c2l_lsp.server.workspace import document_messages
 from c2l_lsp.server.workspace.settings import NO_FOLDER
 
 log = logging.getLogger("c2l.lsp")
@@ -43,14 +44,14 @@ def _lifecycle(server: Server, session: Session) -> None:
         _restore_switches(session, options.get("switches"))
         window = params.capabilities.window
         session.progress_bars.supported = bool(window is not None and window.work_done_progress)
-        folders = [folder.uri for folder in params.workspace_folders or []]
-        for uri in folders or ([params.root_uri] if params.root_uri else []):
+        for uri in _folders(params):
             session.add_folder(uri)
         if params.process_id is not None and server.protocol.answered_initialize_id is None:  # else app.py watches it
             parent_watch.watch(params.process_id, server.on_editor_lost)
 
     @server.feature(t.INITIALIZED)
     async def initialized(_: t.InitializedParams) -> None:
+        session.first_pull = session.first_pull or asyncio.current_task()
         await _pull_settings(server, session)
         await _subscribe_to_settings(server)
 
@@ -75,6 +76,16 @@ def _lifecycle(server: Server, session: Session) -> None:
         session.set_trusted(parse(params, TrustParams).trusted)
 
 
+def _folders(params: t.InitializeParams) -> list[str]:
+    """Return the URIs of the opened folders. Clients from before LSP 3.6 send one, from before LSP 3.0 its path."""
+    if params.workspace_folders:
+        return [folder.uri for folder in params.workspace_folders]
+    if params.root_uri:
+        return [params.root_uri]
+    path = Path(params.root_path or "")
+    return [path.as_uri()] if path.is_absolute() else []
+
+
 def _restore_switches(session: Session, switches: object) -> None:
     try:
         switched = parse(switches, Switched)
@@ -87,14 +98,22 @@ def _restore_switches(session: Session, switches: object) -> None:
 
 def _documents(server: Server, session: Session) -> None:
     @server.feature(t.TEXT_DOCUMENT_DID_OPEN)
-    def opened(params: t.DidOpenTextDocumentParams) -> None:
-        item = params.text_document
-        session.document_opened(item.uri, str(item.language_id), item.version, item.text)
+    def opened(params: Any) -> None:  # noqa: ANN401 - plain values, parsed below
+        opened = document_messages.read_opened(params)
+        if opened is None or opened.text is None:
+            session.change_unreadable(opened.uri if opened else None)
+        else:
+            session.document_opened(opened.uri, opened.language, opened.version or 0, opened.text)
+        if session.first_pull is None:  # the client sends no `initialized`; without settings the engine never starts
+            session.first_pull = asyncio.ensure_future(_pull_settings(server, session))
 
     @server.feature(t.TEXT_DOCUMENT_DID_CHANGE)
-    def changed(params: t.DidChangeTextDocumentParams) -> None:
-        edits = [_edit(change) for change in params.content_changes]
-        session.document_edited(params.text_document.uri, params.text_document.version, edits)
+    def changed(params: Any) -> None:  # noqa: ANN401 - plain values, parsed below
+        changed = document_messages.read_changed(params)
+        if changed is None or changed.edits is None:
+            session.change_unreadable(changed.uri if changed else None)
+        else:
+            session.document_edited(changed.uri, changed.version, changed.edits)
 
     @server.feature(t.TEXT_DOCUMENT_DID_CLOSE)
     def closed(params: t.DidCloseTextDocumentParams) -> None:
@@ -173,13 +192,6 @@ async def _subscribe_to_settings(server: Server) -> None:
         await asyncio.wait_for(response, _RESPONSE_TIMEOUT)
     except Exception as error:
         log.warning("The editor refused to send settings changes (%s).", type(error).__name__)
-
-
-def _edit(change: t.TextDocumentContentChangeEvent) -> Edit:
-    if isinstance(change, t.TextDocumentContentChangePartial):
-        start, end = change.range.start, change.range.end
-        return Edit(change.text, (start.line, start.character), (end.line, end.character))
-    return Edit(change.text)
 
 
 def _selected(info: t.SelectedCompletionInfo | None) -> Selected | None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from c2l_lsp.config import Settings, state_root
 from c2l_lsp.engine import wire
-from c2l_lsp.errors import C2LError, FolderError, Severity, from_code
+from c2l_lsp.errors import C2LError, FolderError, RequestError, Severity, from_code
 from c2l_lsp.server.completion import eligibility
 from c2l_lsp.server.completion.acceptance import AcceptanceTracker
 from c2l_lsp.server.completion.completions import Completions, Insertion
@@ -27,7 +27,7 @@ from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.reporting.status import StatusBoard, describe
 from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND, EngineClient, EngineState, Policy, process_settings
 from c2l_lsp.server.transport.messages import Messages, severity
-from c2l_lsp.server.transport.protocol import Reason
+from c2l_lsp.server.transport.protocol import SENTENCES, Reason
 from c2l_lsp.server.workspace.buffers import BufferFeed
 from c2l_lsp.server.workspace.documents import Documents, Edit
 from c2l_lsp.server.workspace.folders import Folders
@@ -67,6 +67,8 @@ class Session:
             self.documents, self.folders, self.switches, self.settings, self.engine, self.suggester, self.statistics
         )
         self.buffer_feed = BufferFeed(self.engine.set_buffer, self.folders.resolve, self.settings)
+        self.first_pull: asyncio.Task[None] | None = None
+        """The first request for the editor's settings, which start the engine."""
         self._closing: asyncio.Task[None] | None = None
         self._engine_change: asyncio.Task[None] | None = None
         self._save_timer: asyncio.TimerHandle | None = None
@@ -153,10 +155,11 @@ class Session:
 
     def document_opened(self, uri: str, language: str, version: int, text: str) -> None:
         """Handle didOpen."""
+        self.folders.forget(uri)
         self.buffer_feed.schedule(self.documents.open(uri, language, version, text))
         self.board.set_active_folder(self.folders.resolve(uri).folder)
 
-    def document_edited(self, uri: str, version: int, edits: Sequence[Edit]) -> None:
+    def document_edited(self, uri: str, version: int | None, edits: Sequence[Edit]) -> None:
         """Handle didChange."""
         document = self.documents.change(uri, version, edits)
         if document is None:
@@ -165,6 +168,16 @@ class Session:
         replaced = any(edit.start is None for edit in edits)
         self.acceptance.document_changed(uri, document.text, () if replaced else [len(edit.text) for edit in edits])
         self.buffer_feed.schedule(document)
+
+    def change_unreadable(self, uri: str | None) -> None:
+        """Handle a didOpen or didChange that cannot be read exactly. None: it does not even name its document."""
+        lost = self.documents.lose(uri)
+        for document in lost:
+            self.suggester.forget(document.uri)
+            self.buffer_feed.schedule(document)
+        error = RequestError(f"A change of {len(lost)} open documents cannot be read. {SENTENCES[Reason.OUT_OF_STEP]}")
+        self.messages.error(error, Severity.INFO)
+        self._update_disabled_reason()
 
     def document_closed(self, uri: str) -> None:
         """Handle didClose."""

@@ -90,3 +90,22 @@ def test_editor_that_never_sends_settings_does_not_block_the_start(start: Start,
     editor.handlers["workspace/configuration"] = lambda params: Editor.NO_REPLY
     editor.initialize([folder], configuration={})
     editor.ready()
+
+
+def test_client_that_sends_no_initialized_gets_completions(start: Start, folder: Path, uri: str) -> None:
+    """Regression: only `initialized` started the engine."""
+    editor = start()
+    editor.request("initialize", {"processId": None, "rootUri": folder.as_uri(), "capabilities": {}})
+    editor.open(uri, "foo")
+    editor.ready()
+    assert editor.texts(uri, 0, 3)
+
+
+def test_folder_of_a_client_that_knows_only_paths_is_opened(start: Start, folder: Path, uri: str) -> None:
+    editor = start()
+    editor.request("initialize", {"processId": None, "rootPath": str(folder), "capabilities": {}})
+    editor.notify("initialized", {})
+    editor.ready()
+    editor.open(uri, "foo")
+    assert editor.texts(uri, 0, 3)
+    assert editor.engine_requests("complete")[-1]["params"]["folder"] == str(folder)

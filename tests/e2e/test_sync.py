@@ -81,3 +81,37 @@ def test_unsaved_text_is_sent_to_the_engine_and_withdrawn(editor: Editor, uri: s
     assert editor.engine_requests("buffer")[-1]["params"]["path"] == "a.py"
     editor.close(uri)
     editor.until(lambda: texts()[-1] is None)
+
+
+def test_unreadable_change_stops_suggestions_until_the_next_whole_text(editor: Editor, uri: str) -> None:
+    """Regression: a change that lsprotocol refused was dropped, and the server suggested for another text."""
+
+    def change(*changes: object) -> None:
+        editor.notify("textDocument/didChange", {"textDocument": {"uri": uri}, "contentChanges": list(changes)})
+
+    def why() -> object:
+        return editor.request("c2l/status", {"textDocument": {"uri": uri}}).get("disabledReason")
+
+    assert editor.texts(uri, 0, 3)
+    change({"range": {"start": {"line": 0, "character": 0.5}, "end": {"line": 0, "character": 3}}, "text": "bar"})
+    assert editor.texts(uri, 0, 3) == []
+    assert why() == "out-of-step"
+    report = editor.command("c2l.showReport", {"textDocument": {"uri": uri}})
+    assert "open it again" in str(report)
+    editor.change(uri, ((0, 0), (0, 0), "x"))
+    assert editor.texts(uri, 0, 4) == [], "an edit of an unknown text gives another unknown text"
+    change({"range": None, "text": "bar"})
+    assert editor.texts(uri, 0, 3)
+    assert (why(), editor.engine_requests("complete")[-1]["params"]["prefix"]) == (None, "bar")
+
+
+def test_unreadable_opening_puts_the_document_out_of_step(editor: Editor, uri: str) -> None:
+    editor.notify("textDocument/didOpen", {"textDocument": {"uri": uri, "languageId": "python", "text": None}})
+    assert editor.texts(uri, 0, 3) == []
+    editor.open(uri, "foo")
+    assert editor.texts(uri, 0, 3)
+
+
+def test_notification_that_names_no_document_puts_all_out_of_step(editor: Editor, uri: str) -> None:
+    editor.notify("textDocument/didChange", {"contentChanges": [{"text": "bar"}]})
+    assert editor.texts(uri, 0, 3) == []

@@ -67,7 +67,7 @@ class Completions:
             return []
         version = document.version
         answer = await self.suggester.suggest(self._query(document, target, invoked))
-        if answer is None or document.version != version:
+        if answer is None or document.version != version or self.documents.get(uri) is not document:
             return None  # the document changed meanwhile; the editor asks again
         self.last_reasons[uri] = answer.reason
         return _insertions(document, target, answer)
@@ -82,6 +82,8 @@ class Completions:
         document = self.documents.get(uri)
         if document is None:
             return Reason.NO_DOCUMENT
+        if not document.in_step:
+            return Reason.OUT_OF_STEP
         settings = self.settings(self.folders.resolve(uri).folder)
         reason = eligibility.document_ineligibility(settings, self.switches, uri, document.language, time.time())
         if reason is None and self.last_reasons.get(uri) is Reason.LEFT_OUT:
@@ -92,6 +94,8 @@ class Completions:
 
     def _ineligibility(self, document: Document, target: Target, invoked: bool) -> Reason | None:
         settings = self.settings(self.folders.resolve(document.uri).folder)
+        if not document.in_step:
+            return Reason.OUT_OF_STEP
         before, after = document.split_line_at(target.line, target.cursor)
         cursor = eligibility.CursorContext(document.uri, document.language, before, after, invoked)
         reason = eligibility.ineligibility(settings, self.switches, cursor, time.time())

@@ -99,6 +99,7 @@ class Reason(str, Enum):
     LINE_SUFFIX = "line-suffix"
     MIN_CHARS = "min-chars"
     NO_DOCUMENT = "no-document"
+    OUT_OF_STEP = "out-of-step"
     STARTING = "starting"
     FAILED = "failed"
     TIMEOUT = "timeout"
@@ -118,6 +119,8 @@ SENTENCES = {
     Reason.LINE_SUFFIX: "Too much text follows the cursor on its line (c2l.completion.maxLineSuffix).",
     Reason.MIN_CHARS: "Too little text precedes the cursor on its line (c2l.completion.minChars).",
     Reason.NO_DOCUMENT: "The editor has not opened this file in the language server.",
+    Reason.OUT_OF_STEP: "The editor sent a change of this file that the server could not read. "
+    "Close the file and open it again.",
     Reason.STARTING: "The model is still loading. Completions start when it is ready.",
     Reason.FAILED: "The engine is not running. Run c2l.restartServer to start it again.",
     Reason.TIMEOUT: "The engine did not answer in time. Try again.",

@@ -36,7 +36,10 @@ Steps = Generator[Any, Any, Any]
 
 
 def converter() -> Converter:
-    """lsprotocol's converter that accepts any trigger kind and keeps payloads of unknown methods as plain values."""
+    """lsprotocol's converter that accepts any trigger kind and keeps some payloads as plain values.
+
+    Those of unknown methods, and those of the two notifications whose loss would let a document drift.
+    """
     result: Converter = default_converter()  # type: ignore[no-untyped-call]
     counts_from_zero = False
 
@@ -50,6 +53,8 @@ def converter() -> Converter:
     result.register_structure_hook(t.InlineCompletionTriggerKind, trigger_kind)
     for kind in (JsonRPCRequestMessage, JsonRPCNotification):
         result.register_structure_hook(kind, _plain_message)
+    result.register_structure_hook(t.DidOpenTextDocumentNotification, _plain_notification)
+    result.register_structure_hook(t.DidChangeTextDocumentNotification, _plain_notification)
     result.register_structure_hook(JsonRPCResponseMessage, _plain_response)
     return result
 
@@ -57,6 +62,10 @@ def converter() -> Converter:
 def _plain_message(values: dict[str, Any], kind: type[Any]) -> Any:  # noqa: ANN401 - cattrs' hook
     fields = {"method": values["method"], "jsonrpc": values["jsonrpc"], "params": values.get("params")}
     return kind(**fields, **({"id": values["id"]} if "id" in values else {}))
+
+
+def _plain_notification(values: dict[str, Any], kind: type[Any]) -> Any:  # noqa: ANN401 - cattrs' hook
+    return kind(params=values.get("params"))
 
 
 def _plain_response(values: dict[str, Any], kind: type[Any]) -> Any:  # noqa: ANN401 - cattrs' hook
@@ -189,12 +198,12 @@ class Protocol(LanguageServerProtocol):
         return self._initialize_result
 
     @lsp_method(t.TEXT_DOCUMENT_DID_OPEN)
-    def lsp_text_document__did_open(self, params: t.DidOpenTextDocumentParams) -> Steps:
+    def lsp_text_document__did_open(self, params: object) -> Steps:
         """Call only the registered handler."""
         yield from self._handler(t.TEXT_DOCUMENT_DID_OPEN, params)
 
     @lsp_method(t.TEXT_DOCUMENT_DID_CHANGE)
-    def lsp_text_document__did_change(self, params: t.DidChangeTextDocumentParams) -> Steps:
+    def lsp_text_document__did_change(self, params: object) -> Steps:
         """Call only the registered handler."""
         yield from self._handler(t.TEXT_DOCUMENT_DID_CHANGE, params)
 

@@ -63,7 +63,9 @@ class BufferFeed:
             self._send(Buffer(folder=location.folder, path=location.path, text=text))
 
     def _indexed_text(self, document: Document, settings: Settings) -> str | None:
-        if not settings.adapter.include_unsaved or document.language not in settings.files.languages:
+        if not document.in_step or not settings.adapter.include_unsaved:
+            return None
+        if document.language not in settings.files.languages:
             return None
         text = to_engine_text(document.text)
         return text if len(text.encode("utf-8")) <= settings.files.max_size_kb * 1024 else None

@@ -30,13 +30,18 @@ class Edit:
 
 @dataclass
 class Document:
-    """An open document. `lines` include their line endings; the last line has none and may be empty."""
+    """An open document. `lines` include their line endings; the last line has none and may be empty.
+
+    `version` grows with every change. `in_step` False: the editor sent a change that could not be read, so that its
+    text may be another one.
+    """
 
     uri: str
     language: str
     version: int
     lines: list[str]
     encoding: str = "utf-16"
+    in_step: bool = True
     _text: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -57,14 +62,19 @@ class Document:
         first = self.lines[0]
         return first[len(_without_ending(first)) :] or "\n"
 
-    def apply(self, edits: Sequence[Edit], version: int) -> None:
-        """Apply edits in order, each to the result of the previous one."""
+    def apply(self, edits: Sequence[Edit], version: int | None = None) -> None:
+        """Apply edits in order, each to the result of the previous one. A new whole text brings the document in step.
+
+        `version` None, or one that does not grow, counts as the next one.
+        """
         for edit in edits:
             if edit.start is None:
                 self.lines = split_lines(_join_surrogates(edit.text))
+                self.in_step = True
             else:
-                self._splice(self.locate(*edit.start), self.locate(*edit.end), edit.text)
-        self.version = version
+                start, end = self.locate(*edit.start), self.locate(*edit.end)
+                self._splice(min(start, end), max(start, end), edit.text)  # LSP's own libraries swap them as well
+        self.version = self.version + 1 if version is None else max(version, self.version + 1)
         self._text = None
 
     def locate(self, line: int, units: int) -> tuple[int, int]:
@@ -91,8 +101,6 @@ class Document:
         return content[:column], content[column:]
 
     def _splice(self, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
-        if end < start:  # invalid, and undefined in LSP; an insertion loses no text
-            end = start
         first, last = start[0], end[0] + 1
         middle = self.lines[start[0]][: start[1]] + text + self.lines[end[0]][end[1] :]
         if first and middle.startswith("\n") and self.lines[first - 1].endswith("\r"):
@@ -116,12 +124,20 @@ class Documents:
         document = self._open[uri] = Document.from_text(uri, language, version, text, self.encoding)
         return document
 
-    def change(self, uri: str, version: int, edits: Sequence[Edit]) -> Document | None:
+    def change(self, uri: str, version: int | None, edits: Sequence[Edit]) -> Document | None:
         """Edit a document; returns None if it is not open."""
         document = self._open.get(uri)
         if document is not None:
             document.apply(edits, version)
         return document
+
+    def lose(self, uri: str | None) -> list[Document]:
+        """Mark a document (None: all of them) as out of step with the editor's; returns those that were marked."""
+        lost = [document for document in self if uri in (None, document.uri)]
+        for document in lost:
+            document.in_step = False
+            document.apply([])
+        return lost
 
     def close(self, uri: str) -> Document | None:
         """Close a document; returns None if it was not open."""

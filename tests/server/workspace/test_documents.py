@@ -51,8 +51,8 @@ class Model:
         if edit.start is None:
             self.text = edit.text
             return
-        start, end = self.offset(*edit.start), self.offset(*edit.end)
-        self.text = self.text[:start] + edit.text + self.text[max(start, end) :]
+        start, end = sorted((self.offset(*edit.start), self.offset(*edit.end)))
+        self.text = self.text[:start] + edit.text + self.text[end:]
 
 
 @st.composite

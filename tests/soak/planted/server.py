@@ -100,7 +100,7 @@ def hoards(_: str) -> None:
     kept: list[str] = []
     real = documents.Document.apply
 
-    def apply(self: documents.Document, edits: Any, version: int) -> None:
+    def apply(self: documents.Document, edits: Any, version: int | None = None) -> None:
         real(self, edits, version)
         kept.append(self.text + " " * 1_000_000)
 
@@ -171,7 +171,7 @@ def drops(_: str) -> None:
     real: Any = documents.Document.apply
     count = 0
 
-    def apply(self: documents.Document, edits: Any, version: int) -> None:
+    def apply(self: documents.Document, edits: Any, version: int | None = None) -> None:
         nonlocal count
         count += 1
         if count % 50:

@@ -45,8 +45,8 @@ class Model:
         if edit.start is None:
             self.text = _joined(edit.text)
             return
-        start, end = self._offset(*edit.start), self._offset(*edit.end)
-        self.text = _joined(self.text[:start] + edit.text + self.text[max(start, end) :])
+        start, end = sorted((self._offset(*edit.start), self._offset(*edit.end)))
+        self.text = _joined(self.text[:start] + edit.text + self.text[end:])
 
 
 def _joined(text: str) -> str:
