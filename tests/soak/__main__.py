@@ -10,6 +10,7 @@ from c2l_lab.benchmarks import stats
 
 from c2l_lsp.errors import C2LError
 from tests.soak.bars import table
+from tests.soak.harness import report
 from tests.soak.harness.run import Choice, soak
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -27,6 +28,9 @@ def run(
         str, typer.Option("--plant", help="Plant this fault; the bar must then fail. --list shows the names.")
     ] = "",
     again: Annotated[bool, typer.Option("--again", help="Run again what the result file already holds.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print which bars hold, of today's code only, and run nothing.")
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="List the bars and their planted faults.")] = False,
 ) -> None:
     """Run every bar of reliability and security. Takes hours at full counts; exit code 1 if a bar fails."""
@@ -37,6 +41,10 @@ def run(
                 f"{bar.name}: {bar.full} {bar.unit} (short: {bar.short}); planted faults: {', '.join(bar.plants)}"
             )
             typer.echo(f"    {bar.fault} → {bar.passes}")
+        return
+    if show:
+        for line in report.lines(chosen, json_out or report.RESULTS):
+            typer.echo(f"{line.bar.name}: {line.state}" + (f" ({line.day})" if line.day else ""))
         return
     rows = soak(chosen, Choice(short, count, plant, again), json_out, lambda line: typer.echo(line, err=True))
     stats.show(rows, "soak" + (f", planted fault: {plant}" if plant else ""))

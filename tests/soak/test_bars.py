@@ -10,16 +10,18 @@ import pytest
 
 from c2l_lsp.repo.history import snapshot
 from tests.soak.bars import table
+from tests.soak.harness.bar import BUSY
 from tests.soak.harness.run import measure
 
 pytestmark = pytest.mark.timeout(900)  # real processes, perhaps on a busy machine
 BARS = {bar.name: bar for bar in table.BARS}
 LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout"}
 PLANTED_COUNT = {
-    "documents": 60, "frames": 60, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3, "torn_saves": 2,
+    "documents": 60, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3, "torn_saves": 2,
     "damaged_state": 10,
 }  # fmt: skip
 QUICK = {
+    "frames-lenient", "frames-numb", "edit_storm-unlearning",
     "documents-splitlines", "documents-codepoints", "documents-unpaired", "save_styles-blind", "odd_files-follow",
     "odd_files-unbounded", "damaged_state-unchecked", "torn_saves-in_place", "hot_swaps-half",
     "secrets-peeks", "secrets-remembers", "secrets-prompts", "secrets-quotes", "hostile-trusting", "hostile-unpickles",
@@ -40,7 +42,8 @@ EXPECTED = {
     "secrets-quotes": "in a message", "secrets-chatty": "in the log", "secrets-open_filter": "still embedded",
     "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not complete",
     "hostile-unpickles": "executed", "hostile-trusts_code": "executed", "hostile-obeys_git": "executed",
-    "edit_storm-piles": "were queued",
+    "frames-lenient": "running without answering", "frames-numb": "running without answering",
+    "edit_storm-piles": "were queued", "edit_storm-unlearning": "were not learned", "edit_storm-dawdles": "completions",
     "edit_storm-drops": "differ from the editor's",
     "checkout-shrugs": "never seen", "full_disk-resigned": "not saved again",
     "no_network-calls_natively": "OutNoRoutes", "damaged_state-believing": "still contains",
@@ -61,6 +64,8 @@ def test_bar_holds(name: str):
     if name in LINUX and sys.platform != "linux":
         pytest.skip("fork, inotify, resource limits")
     finding = measure(BARS[name], BARS[name].short)
+    if finding.verdict is None and not finding.holds:
+        pytest.skip(f"not measured: {BUSY.format(finding.busiest)}: {finding.failures}")
     assert finding.holds, finding.failures
 
 

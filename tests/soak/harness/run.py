@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
 import os
 import platform
@@ -12,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,9 @@ from c2l_lab.benchmarks import stats
 from c2l_lsp import __version__
 from c2l_lsp.errors import RequestError
 from tests.soak.harness.bar import Bar, Finding, Task
-from tests.soak.harness.sources import PACKAGE
+from tests.soak.harness.digest import code_digest
 
 Say = Callable[[str], None]
-_ROOT = PACKAGE.parent
-CODE = (PACKAGE, _ROOT / "tests/soak", _ROOT / "tests/support", _ROOT / "lab/c2l_lab/clients")
-"""The sources that a result depends on."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Choice:
 def soak(bars: Sequence[Bar], choice: Choice, out: Path | None, say: Say = lambda line: None) -> list[stats.Row]:
     """The rows of all bars, also written to `out` after each bar.
 
-    A bar that `out` has with this code and at least this count is not run again.
+    A bar that `out` has with this code and at least this count is not run again, unless the machine was too busy then.
     """
     results = _Results(out)
     for bar in bars:
@@ -55,6 +50,7 @@ def soak(bars: Sequence[Bar], choice: Choice, out: Path | None, say: Say = lambd
             say(f"{bar.name}: already in {out}")
             continue
         say(f"{bar.name}: {count} {bar.unit}{f', planted fault: {choice.plant}' if choice.plant else ''}")
+        code = code_digest(bar)
         started, began = dt.datetime.now(dt.timezone.utc), time.monotonic()
         finding = measure(bar, count, choice.plant, say)
         about = {
@@ -64,8 +60,8 @@ def soak(bars: Sequence[Bar], choice: Choice, out: Path | None, say: Say = lambd
             "load": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else [],
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - began, 1),
-            "code": code_digest(),
-            "patience": round(finding.stretched, 2),
+            "code": code if code == code_digest(bar) else "changed during the run",
+            "busiest": round(finding.busiest, 2),
             "failures": finding.failures,
             "note": finding.note,
         }
@@ -80,32 +76,23 @@ def measure(bar: Bar, count: int, plant: str = "", say: Say = lambda line: None)
     if plant and plant not in bar.plants:
         raise RequestError(f"{bar.name} has no planted fault {plant}. It has: {', '.join(bar.plants)}.")
     work = Path(tempfile.mkdtemp(prefix=f"c2l-soak-{bar.name}-")).resolve()
+    task = Task(count, work, plant, say)
     try:
-        return bar.measure(Task(count, work, plant, say))
+        return bar.measure(task)
     except Exception as error:  # an error is a violation; the results of the other bars must survive it
         finding = Finding(tried=1)
-        finding.fail(f"{type(error).__name__}: {error}")
+        finding.fail(f"{type(error).__name__}: {error}", late=isinstance(error, TimeoutError))
+        finding.busiest = task.busiest
         return finding
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-@cache
-def code_digest() -> str:
-    """A digest of the sources in `CODE`: a row that was measured with other sources is measured again."""
-    digest = hashlib.blake2b(digest_size=10)
-    for folder in CODE:
-        for path in sorted(folder.rglob("*.py")):
-            data = path.read_bytes()
-            digest.update(b"%s\0%d\0%b" % (path.relative_to(folder.parent).as_posix().encode(), len(data), data))
-    return digest.hexdigest()
-
-
 def rows(bar: Bar, finding: Finding) -> list[stats.Row]:
     """The row of the bar, whose value is the number of violations, and one for each measured value."""
     of = f"violations in {finding.tried} {bar.unit}"
-    criterion = bar.applied(finding.stretched)
-    made = [stats.Row(bar.name, "soak", float(finding.failed), unit=of, bar=criterion, holds=finding.holds)]
+    row = stats.Row(bar.name, "soak", float(finding.failed), unit=of, bar=bar.applied(finding), holds=finding.verdict)
+    made = [row]
     made += [stats.Row(f"{bar.name}/{k}", "soak", value, unit=unit) for k, (value, unit) in finding.figures.items()]
     return made
 
@@ -134,7 +121,9 @@ class _Results:
 
     def has(self, bar: Bar, count: int, plant: str) -> bool:
         about = self._about.get(bar.name, {})
-        made = about.get("code") == code_digest() and about.get("plant") == plant
+        made = about.get("code") == code_digest(bar) and about.get("plant") == plant
+        if self.rows(bar) and self.rows(bar)[0].holds is None:  # the machine was too busy
+            return False
         return made and int(about.get("count", 0)) >= count
 
     def put(self, bar: Bar, made: list[stats.Row], about: dict[str, Any]) -> None:

@@ -145,3 +145,46 @@ def resigned(_: str) -> None:
     from c2l_lsp.engine.adaptation import persistence
 
     persistence.RETRY_S = 1e9
+
+
+def census(_: str) -> None:
+    """No fault: write every computed completion and the texts of every generation to the file C2L_SOAK_NOTES."""
+    from c2l_lsp.engine.adaptation import workspace_adapter
+    from c2l_lsp.engine.completion import complete
+
+    out = os.open(os.environ["C2L_SOAK_NOTES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    computes: Any = complete.Completer.complete
+    publishes: Any = workspace_adapter.WorkspaceAdapter._publish
+
+    def completed(self: complete.Completer, *args: Any, **more: Any) -> Any:
+        answer = computes(self, *args, **more)
+        os.write(out, f"completed {time.monotonic()!r}\n".encode())
+        return answer
+
+    def published(self: workspace_adapter.WorkspaceAdapter, *args: Any) -> None:
+        publishes(self, *args)
+        learned = "".join(f"learned - {path} {digest.hex()}\n" for path, digest in self.text_digests().items())
+        os.write(out, f"published {time.monotonic()!r}\n{learned}".encode())
+
+    complete.Completer.complete = completed  # type: ignore[method-assign]
+    workspace_adapter.WorkspaceAdapter._publish = published  # type: ignore[assignment, method-assign]
+
+
+def dawdles(_: str) -> None:
+    """A completion takes 6 s."""
+    from c2l_lsp.engine.completion import complete
+
+    real: Any = complete.Completer.complete
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        time.sleep(6.0)
+        return real(*args, **more)
+
+    complete.Completer.complete = slowly  # type: ignore[method-assign]
+
+
+def unlearning(_: str) -> None:
+    """The texts of unsaved buffers are not learned."""
+    from c2l_lsp.engine.adaptation import workspace_adapter
+
+    workspace_adapter.WorkspaceAdapter.set_buffer = lambda self, path, text: None  # type: ignore[method-assign]

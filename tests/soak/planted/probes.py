@@ -108,7 +108,7 @@ def census(_: str) -> None:
     """Write counts to the file C2L_SOAK_NOTES.
 
     A server writes the digests of its documents on SIGUSR1. An engine writes every new maximum of its queue length and
-    of the number of texts in the queue.
+    of the number of texts in the queue. `tests.soak.planted.engine.census` adds what only an engine can count.
     """
     from c2l_lsp.engine import inbox
     from c2l_lsp.server.workspace import documents

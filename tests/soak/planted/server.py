@@ -39,6 +39,20 @@ def silent(_: str) -> None:
     rpc.Protocol._send_error = lambda *_, **__: None  # type: ignore[method-assign]
 
 
+def numb(_: str) -> None:
+    """After a body that is no message, the server runs on and answers nothing."""
+    from c2l_lsp.server.transport import rpc
+
+    real = rpc.Protocol._send_error
+
+    def send_error(self: Any, msg_id: Any, code: int, *args: Any, **more: Any) -> None:
+        real(self, msg_id, code, *args, **more)
+        if msg_id is None and code in (rpc.PARSE_ERROR, rpc.INVALID_REQUEST):
+            self._send_error = self._send_response = lambda *_, **__: None
+
+    rpc.Protocol._send_error = send_error  # type: ignore[method-assign]
+
+
 def _replies(times: Callable[[int], int]) -> None:
     from c2l_lsp.server.transport import rpc
 

@@ -65,14 +65,14 @@ def run(task: Task) -> Finding:
     finding.figures |= {"busy_p95_ms": (percentile(busy, 0.95) * 1e3, "ms"), "busy": (float(len(busy)), "completions")}
     if task.count >= 10_000:  # smaller runs end before there are enough completions
         slower = percentile(busy, 0.95) / max(percentile(idle, 0.95), 1e-6)
-        finding.expect(slower <= SLOWER, f"completions' p95 is {slower:.2f}× that of an idle engine")
+        finding.expect(slower <= SLOWER, f"completions' p95 is {slower:.2f}× that of an idle engine", late=True)
     return finding
 
 
 def _judge(
     task: Task, finding: Finding, root: Path, events: list[dict[str, object]], applied: float, there: int
 ) -> None:
-    finding.expect(applied <= APPLY_S * task.patience, f"changes were not applied after {applied:.0f} s")
+    finding.expect(applied <= APPLY_S * task.patience, f"changes were not applied after {applied:.0f} s", late=True)
     bulk = [event for event in events if int(str(event["changed_files"])) >= _BULK]
     finding.expect(len(bulk) <= 1, f"{len(bulk)} bulk updates")
     for stage, spent in (bulk[0]["ms"] if bulk else {}).items():  # type: ignore[attr-defined]

@@ -124,7 +124,7 @@ def _look(finding: Finding, rules: FileFilter, name: str, kind: str, counts: lis
     found = rules.try_read(name)
     took = time.monotonic() - began
     finding.expect(sum(counts) <= MAX_READ, f"{kind}: {sum(counts)} bytes read")
-    finding.expect(took <= MAX_S * task.patience, f"{kind}: {took * 1e3:.0f} ms")
+    finding.expect(took <= MAX_S * task.patience, f"{kind}: {took * 1e3:.0f} ms", late=True)
     if kind in READ:
         exact = isinstance(found, FileText) and found.text.encode() == READ[kind]
         finding.expect(exact, f"{kind}: the text differs from the file")

@@ -56,7 +56,7 @@ def run(task: Task) -> Finding:
             try:
                 hints = taken(batch, 1.0 if task.plant else LIMIT_S * task.patience)
             except TimeoutError as error:
-                finding.fail(f"{save.__name__}: {error}")
+                finding.fail(f"{save.__name__}: {error}", late=True)
                 continue
             found = scan(rules, held, hints)
             edits = changes(held, found)

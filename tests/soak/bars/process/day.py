@@ -50,7 +50,7 @@ def run(task: Task) -> Finding:
             sent = range(1, editor.last_id + 1)
             editor.until(lambda: all(n in editor.replies for n in sent), 60 * task.patience, "reply to some requests")
         except TimeoutError as error:
-            finding.fail(str(error))
+            finding.fail(str(error), late=True)
     for name, values in series.items():
         _flat(finding, name, values)
     return finding

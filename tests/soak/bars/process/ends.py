@@ -42,7 +42,8 @@ def run(task: Task) -> Finding:
             left = still_running(everyone, limit)
             times.append(time.monotonic() - began)
             finding.tried += 1
-            finding.expect(not left, f"{how} {number}: {len(left)} of {len(everyone)} processes are still running")
+            still = f"{how} {number}: {len(left)} of {len(everyone)} processes are still running"
+            finding.expect(not left, still, late=True)
         finally:
             with contextlib.suppress(OSError):
                 sleeper.kill()

@@ -48,7 +48,7 @@ def _lane(task: Task, finding: Finding, name: str, faults: Iterable[tuple[str, i
                 editor.ready(180 * task.patience, adapter=True)
                 slowest = max(slowest, _fault(task, finding, editor, kind, call))
             except TimeoutError as error:
-                finding.fail(f"{kind} at call {call}: {error}")
+                finding.fail(f"{kind} at call {call}: {error}", late=True)
         task.say(f"  {kind} at call {call}")
     return slowest
 
@@ -86,7 +86,7 @@ def _fault(task: Task, finding: Finding, editor: LanguageClient, kind: str, call
     finding.expect(
         states & {"starting", "degraded", "failed"}, f"{what}: only these states were reported: {sorted(states)}"
     )
-    finding.expect(took <= limit, f"{what}: no recovery within {limit:.0f} s")
+    finding.expect(took <= limit, f"{what}: no recovery within {limit:.0f} s", late=True)
     if kind in ("die", "cuda", "hang"):
         now = [process.pid for process in editor.family()[1:]]
         finding.expect(now != pid or _safe_mode(editor), f"{what}: the engine was not replaced")

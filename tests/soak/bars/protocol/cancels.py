@@ -52,7 +52,7 @@ def _engine(task: Task, finding: Finding, count: int) -> None:
             try:
                 at, reply = engine.reply(asked, 60 * task.patience)
             except TimeoutError as error:
-                finding.fail(f"cancel {number}: {error}")
+                finding.fail(f"cancel {number}: {error}", late=True)
                 return
             cancels.append((sent, at))
             if reply.error is not None and reply.error[0] == "cancelled":
@@ -78,11 +78,15 @@ def _judge(
             reads.append(max(under_way) - sent)
             late = [began for began in late if began + sent > max(under_way) + grace]
         finding.expect(
-            not late, f"cancel {number}: {len(late)} steps started {max(late, default=0.0) * 1e3:.0f} ms later"
+            not late,
+            f"cancel {number}: {len(late)} steps started {max(late, default=0.0) * 1e3:.0f} ms later",
+            late=True,
         )
         last = max((ended for _, _, ended in within), default=sent)
         finding.expect(
-            at - last <= grace, f"cancel {number}: the reply came {(at - last) * 1e3:.0f} ms after the last step"
+            at - last <= grace,
+            f"cancel {number}: the reply came {(at - last) * 1e3:.0f} ms after the last step",
+            late=True,
         )
     finding.figures["read_to_its_end_max_ms"] = (max(reads, default=0.0) * 1e3, "ms")
 
@@ -117,7 +121,7 @@ def _server(task: Task, finding: Finding, count: int) -> None:
             try:
                 editor.reply(number, (2 if task.plant else 30) * task.patience)
             except TimeoutError as error:
-                finding.fail(str(error))
+                finding.fail(str(error), late=True)
         twice = [number for number, found in editor.replies.items() if len(found) != 1]
         finding.expect(not twice, f"{len(twice)} requests with more than one reply")
         finding.figures["last_reply_s"] = (time.monotonic() - last, "s")

@@ -202,7 +202,7 @@ def _modules(task: Task, finding: Finding, work: Path, marker: Path) -> None:
         try:
             editor.ready(180 * task.patience)
         except TimeoutError as error:
-            finding.fail(f"in a hostile folder: {error}")
+            finding.fail(f"in a hostile folder: {error}", late=True)
 
 
 def _git(task: Task, finding: Finding, work: Path, marker: Path) -> None:

@@ -40,7 +40,7 @@ def run(task: Task) -> Finding:
                 if task.plant != "quiet":
                     _recover(task, finding, editor, root, disk)
             except TimeoutError as error:
-                finding.fail(f"round {number}, {kind}: {error}")
+                finding.fail(f"round {number}, {kind}: {error}", late=True)
         finding.tried += 1
         if task.plant and finding.failed:
             break
@@ -83,7 +83,7 @@ def _recover(task: Task, finding: Finding, editor: LanguageClient, root: Path, d
     while _state(editor) != "ready" and time.monotonic() < until:
         _edit(task, editor, root / "pkg0" / "m1.py", f"def later():\n    return {time.monotonic_ns()}\n")
         editor.wait_until(lambda: _state(editor) == "ready", 0.5)
-    finding.expect(_state(editor) == "ready", "not saved again once there is room")
+    finding.expect(_state(editor) == "ready", "not saved again once there is room", late=True)
     if not task.plant:
         saved = disk.saved(editor.process.pid)
         finding.expect(saved > 0, "the status is ready, but nothing is on the disk")
