@@ -18,7 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PRODUCT, LABORATORY = ROOT / "c2l_lsp", ROOT / "lab" / "c2l_lab"
 MODULES = architecture.read(PRODUCT, LABORATORY)
 
-BASICS = {"c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.languages", "c2l_lsp.text", "c2l_lsp.cooperative"}
+BASICS = {
+    "c2l_lsp.errors",
+    "c2l_lsp.config",
+    "c2l_lsp.languages",
+    "c2l_lsp.text",
+    "c2l_lsp.cooperative",
+    "c2l_lsp.regular_files",
+}
 RUNTIME, LM = "c2l_lsp.model.runtime", "c2l_lsp.model.lm"
 ADAPTER, HYPERNET = "c2l_lsp.model.adapter", "c2l_lsp.model.hypernet"
 MODEL = {RUNTIME, LM, ADAPTER}
@@ -31,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "c2l_lsp.languages": set(),
     "c2l_lsp.text": set(),
     "c2l_lsp.cooperative": set(),
+    "c2l_lsp.regular_files": set(),
     "c2l_lsp.isolation": set(),
     # Files of a folder. `history` reads through the filter; `watching` only reports hints.
     "c2l_lsp.repo": BASICS,
@@ -90,8 +98,8 @@ OWNERS: dict[str, set[str]] = {
 """Library → the packages that may import it. No module imports the tests; the product never imports the laboratory."""
 
 TORCH_FREE = (
-    "c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.repo", WIRE, "c2l_lsp.server", "c2l_lsp.doctor",
-    "c2l_lsp.cli", "c2l_lab.cli", "c2l_lab.clients", "c2l_lab.demo",
+    "c2l_lsp.errors", "c2l_lsp.config", "c2l_lsp.regular_files", "c2l_lsp.repo", WIRE, "c2l_lsp.server",
+    "c2l_lsp.doctor", "c2l_lsp.cli", "c2l_lab.cli", "c2l_lab.clients", "c2l_lab.demo",
 )  # fmt: skip
 """Packages that are importable without torch and its companions."""
 

@@ -98,10 +98,20 @@ def test_an_error_in_a_batch_update_fails_one_folder_only(session, folder, other
     assert {warning.folder for warning in troubles(session)} == {str(folder.resolve())}
 
 
-@pytest.mark.parametrize("where", ["start", "_restore"])
-def test_a_folder_that_cannot_be_opened_does_not_affect_another(session, folder, other, monkeypatch, where):
+def test_a_folder_whose_state_fails_in_an_unforeseen_way_is_learned_again(session, folder, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(workspace_adapter.WorkspaceAdapter, where, raising(KeyError(CANARY)))
+        patched.setattr(workspace_adapter.WorkspaceAdapter, "_restore", raising(KeyError(CANARY)))
+        info = session.open(folder)
+    assert (info.state, info.files) == ("ready", 12)
+    (warning,) = troubles(session)
+    assert (warning.code, "damaged (KeyError at" in warning.message) == ("state", True)
+    (folder / "pkg" / "m0.py").write_text("def watched():\n    return 3\n")
+    run_until(session, lambda: workspace(session, folder).info().generation == 2)
+
+
+def test_a_folder_that_cannot_be_opened_does_not_affect_another(session, folder, other, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(workspace_adapter.WorkspaceAdapter, "start", raising(KeyError(CANARY)))
         session.engine.open_folder(wire.OpenFolder(folder=str(folder.resolve()), settings=session.settings))
     assert "KeyError" in workspace(session, folder).info().message
     assert session.open(other).generation == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from c2l_lsp.engine.storage.store import SCHEMA, SavedState
+from c2l_lsp.engine.storage.decoding import SCHEMA, SavedState
 from c2l_lsp.model.hypernet.protocol import RepoState
 
 

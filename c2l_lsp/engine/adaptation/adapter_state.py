@@ -69,8 +69,8 @@ class AdapterState:
         self.adapter = None
 
     def restore(self, adapter: Adapter, validation: ValidationResult, finetuned: FinetuneResult) -> None:
-        """Take up the adapter of a saved state."""
-        self.adapter, self.validation = adapter, validation
+        """Take up the adapter of a saved state, unless it is too large to be used."""
+        self.adapter, self.validation = None if rejection(adapter, NORM_LIMIT) else adapter, validation
         if finetuned.pairs:
             self.finetuned = finetuned
 

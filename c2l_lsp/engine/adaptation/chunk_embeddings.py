@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from c2l_lsp.cooperative import Slices, timed
 from c2l_lsp.engine.adaptation.update_plan import SLICE_S
 from c2l_lsp.engine.storage.cache import Cache
-from c2l_lsp.errors import StorageError
+from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork
 
 _KEYS_A_SLICE = 128
@@ -33,7 +33,7 @@ class ChunkEmbeddings:
         rest = [key for key in wanted if key not in found]
         if self._cache is not None and rest:
             try:
-                found |= self._cache.get(rest, self._network.digest)
+                found |= self._cache.get(rest, self._network.digest, self._network.check_embedding)
             except StorageError as error:
                 self._pause(error)
         return found
@@ -57,11 +57,20 @@ class ChunkEmbeddings:
         while waiting:
             batch = _take(waiting, size)
             embeddings, slices = yield from timed(self._network.embed_in_slices(batch))
+            self._require_sound(batch, embeddings)
             self.put(dict(zip((chunk.key for chunk in batch), embeddings, strict=True)))
             size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(*slices, 1e-4)))))
             done += len(batch)
             progress(done, total)
             yield
+
+    def _require_sound(self, chunks: list[Chunk], embeddings: list[ChunkEmbedding]) -> None:
+        """Raise FloatingPointError if the model computed what could not be loaded again, such as NaN."""
+        for chunk, embedding in zip(chunks, embeddings, strict=True):
+            try:
+                self._network.check_embedding(chunk.key, embedding)
+            except StateError as error:
+                raise FloatingPointError(f"the model's embedding of a chunk is not sound: {error}") from error
 
     def put(self, embeddings: dict[bytes, ChunkEmbedding]) -> None:
         """Store embeddings under their keys."""

@@ -226,7 +226,7 @@ def check(result: FinetuneResult, model: BaseModel) -> None:
     if not all(map(math.isfinite, numbers)) or result.knn_strength < 0:
         raise StateError("the finetuned adapter has a strength that is not a number")
     for name, pair in result.pairs.items():
-        if any(factor.dim() != 2 or factor.dtype != torch.float32 for factor in (pair.A, pair.B)):
+        if any(f.dim() != 2 or f.dtype != torch.float32 or not f.numel() for f in (pair.A, pair.B)):
             raise StateError(f"the finetuned adapter's factors of {name} are not fp32 matrices")
     try:
         Adapter(model.digest, "sgd", pairs=result.pairs).check(model)

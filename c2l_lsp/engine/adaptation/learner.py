@@ -23,9 +23,9 @@ from c2l_lsp.engine.adaptation.sample import Sample
 from c2l_lsp.engine.adaptation.update_plan import SLICE_S, FileRecord, PendingUpdate, UpdatePlan
 from c2l_lsp.engine.adaptation.validation import held_out
 from c2l_lsp.engine.storage.cache import Cache
+from c2l_lsp.engine.storage.decoding import SavedState
 from c2l_lsp.engine.storage.file_texts import FileTexts
-from c2l_lsp.engine.storage.store import SavedState
-from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StorageError
+from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StateError, StorageError
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import to_tensors
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
@@ -226,6 +226,8 @@ class Learner:
         else:
             found = yield from self._embed_chunks(embeddings, plan)
             made = update_plan.to_change(plan, found)
+            if made is None and plan.first:
+                raise StateError("the embeddings of the files are lost as soon as they are computed")
             if made is None:  # an embedding that must be subtracted is lost: build the state from the files again
                 self.discard_state()
                 return (yield from self.embed((yield from self.reconcile(None)), trigger))
@@ -303,7 +305,11 @@ class Learner:
     # --- the state ---------------------------------------------------------------------------------------------------
 
     def commit(self, update: PendingUpdate, state: RepoState) -> None:
-        """Take the result of the batched update: `state` now stands for the plan's files."""
+        """Take the result of the batched update: `state` now stands for the plan's files.
+
+        StateError if the state is not sound: something in the cache is damaged though it looks as it should.
+        """
+        update.network.check(state)
         self.state, self.records = state, update.plan.records
         if update.history_key and self._embeddings is not None and "h" in state.tensors:
             self._history_keys = {update.history_key}
@@ -352,6 +358,11 @@ class Learner:
         records = self.records.values()
         texts = {record.entry.digest for record in records} if self.network and self.network.reads_diffs else set()
         return self._embeddings.prune({key for record in records for key in record.keys} | self._history_keys, texts)
+
+    def distrust_cache(self, error: Exception) -> None:
+        """Drop all that was stored: what was computed from it failed with `error`."""
+        if self._cache is not None:
+            self._cache.distrust(StateError(str(error)))
 
     def resume_cache(self) -> None:
         """Use the cache again after the disk has failed."""

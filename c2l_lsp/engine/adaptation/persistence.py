@@ -15,8 +15,9 @@ from torch import Tensor
 from c2l_lsp.engine.events import FolderEvents
 from c2l_lsp.engine.storage.background_writer import BackgroundWriter, WriteJob
 from c2l_lsp.engine.storage.cache import Cache
+from c2l_lsp.engine.storage.decoding import SavedState
 from c2l_lsp.engine.storage.state_lock import StateInUse
-from c2l_lsp.engine.storage.store import FolderStore, SavedState
+from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import Severity, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
@@ -48,6 +49,7 @@ class Persistence:
         self.store = store
         self.works = True
         self.purge_pending = False
+        store.lock.report = events.warn_once
         self._name, self._events = name, events
         self._writer = BackgroundWriter(store)
         self._retry_at = 0.0

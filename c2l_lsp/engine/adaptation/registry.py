@@ -15,7 +15,7 @@ from c2l_lsp.errors import AdapterError, CheckpointError
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, load_encoder
-from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
+from c2l_lsp.model.hypernet.gradient_memory import RULE, GradientMemory
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
@@ -51,9 +51,16 @@ def _saved_prior(extra: Mapping[str, Tensor], d: int) -> MemoryPrior | None:
             return None
         prior = priors.from_tensors(extra)
         priors.check(prior, d)
-    except (CheckpointError, IndexError, RuntimeError):  # tensors of unexpected shapes
+        if extra.keys() != priors.to_tensors(prior).keys():
+            return None
+    except CheckpointError:
         return None
     return prior
+
+
+def memory_digest(model: BaseModel) -> str:
+    """Return what the digest of `memory` for a model begins with, whatever its prior."""
+    return f"{RULE}/{model.digest}/"
 
 
 def estimate_prior(

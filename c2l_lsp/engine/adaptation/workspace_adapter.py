@@ -16,6 +16,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from c2l_lsp.config import Settings
 from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine import device, wire
@@ -28,7 +30,8 @@ from c2l_lsp.engine.adaptation.reconcile_scheduler import ReconcileRequest, Reco
 from c2l_lsp.engine.adaptation.update_plan import PendingUpdate
 from c2l_lsp.engine.adaptation.validation import ValidationResult
 from c2l_lsp.engine.events import Emit, FolderEvents
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState
+from c2l_lsp.engine.storage.decoding import SCHEMA, SavedState
+from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, NothingToLearn, StateError, StorageError
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet.protocol import Hypernetwork, RepoState
@@ -86,12 +89,19 @@ class WorkspaceAdapter:
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Restore the saved state, start watching, and schedule the first comparison with the disk."""
-        self._persistence.open()
+        """Restore the saved state, start watching, and schedule the first comparison with the disk.
+
+        Whatever is wrong with the saved state is reported, and the folder is watched and learned from its files.
+        """
         try:
+            self._persistence.open()
             self._restore()
         except C2LError as error:
             self._events.warn_once(error)
+        except Exception as unforeseen:  # of a foreign state: it is set aside
+            self._events.warn_once(self._persistence.store.reject(StateError(device.describe(unforeseen))))
+            self._learner = self._new_learner()
+            self.adapters.reset()
         self._reconciling.start(self._learner.filter)
         self._state = "indexing" if self._learner.state is None else "ready"
 
@@ -254,8 +264,10 @@ class WorkspaceAdapter:
         self._drop_stages()
         if device.is_lost(error):
             raise error
-        if isinstance(error, StateError):
-            self._learner.discard_state()  # it does not fit the update: it is built from the files again
+        singular = isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+        if isinstance(error, StateError) or singular:  # it is built from the files again
+            self._learner.discard_state()
+            self._learner.distrust_cache(StateError(device.describe(error)))
         elif isinstance(error, C2LError):
             self._report_failure(error)
             return
@@ -451,11 +463,15 @@ class WorkspaceAdapter:
         self._learner.restore_rules(saved, {})
         try:
             prior, finetuned = finetune.split(tensors)
-        except StateError as error:
-            raise store.reject(error) from error
+            network = self._saved_network(saved, prior)
+        except AdapterError:  # there are no weights for the hypernetwork of the settings
+            raise
+        except Exception as error:
+            raise store.reject(StateError(device.describe(error))) from error
+        if network is None:
+            return
         self._learner.restore_rules(saved, prior)
-        network = registry.build(self.settings, self._environment.model, prior)
-        if network is None or network.digest != saved.hypernetwork:
+        if network.digest != saved.hypernetwork:
             return
         try:
             adapter = self._checked_adapter(network, state, finetuned)
@@ -469,6 +485,17 @@ class WorkspaceAdapter:
         self._trigger = "diff"
         self._updated_at = time.time()
         self._events.emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))
+
+    def _saved_network(self, saved: SavedState, prior: dict[str, torch.Tensor]) -> Hypernetwork | None:
+        """The hypernetwork of the settings with the prior saved with a state; None if that is of another version.
+
+        StateError if the prior is damaged.
+        """
+        model = self._environment.model
+        network = registry.build(self.settings, model, prior)
+        if network is None and saved.hypernetwork.startswith(registry.memory_digest(model)):
+            raise StateError("the prior saved with it does not fit the model")
+        return network
 
     def _checked_adapter(self, network: Hypernetwork, state: RepoState, finetuned: FinetuneResult) -> Adapter:
         """The adapter of a saved state. Raises if the state, the adapter or the pairs do not fit the model."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from c2l_lsp.engine.storage.store import FolderStore, SavedState
+from c2l_lsp.engine.storage.decoding import SavedState
+from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import StorageError, type_and_location
 from c2l_lsp.model.hypernet.protocol import RepoState
 

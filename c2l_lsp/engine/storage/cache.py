@@ -1,7 +1,7 @@
 """Cache of chunk embeddings and file texts by content hash: one SQLite file in a folder's state directory.
 
-Each row has a checksum. A missing or damaged row is computed again from the file. A process without the state lock only
-reads.
+Each row has a checksum. A row that does not match it is computed again from the file. A database that is damaged or not
+ours is set aside with a message, and all of it is computed again. A process without the state lock only reads.
 """
 
 from __future__ import annotations
@@ -10,21 +10,28 @@ import contextlib
 import sqlite3
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 
-from c2l_lsp.engine.storage import disk
+from c2l_lsp import regular_files
+from c2l_lsp.engine.storage import database, decoding, disk
+from c2l_lsp.engine.storage.database import Database
 from c2l_lsp.engine.storage.state_lock import StateLock
+from c2l_lsp.errors import StateError
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding
 
-DATABASE = "readings.sqlite"
+DATABASE = database.NAME
 _BATCH = 500
 _BUSY_S = 2.0
 _MAX_WAL_BYTES = 16 << 20  # a longer write-ahead log is copied into the database
+_SIZED = "typeof(value) = 'blob' AND length(value) <= ?"
+
+Check = Callable[[bytes, ChunkEmbedding], None]
+"""Raises StateError unless the embedding is one that the hypernetwork can have made for the key."""
+
+_T = TypeVar("_T")
 
 
 class Cache:
@@ -37,26 +44,32 @@ class Cache:
     def __init__(self, lock: StateLock) -> None:
         self._lock = lock
         self._path = lock.root / DATABASE
-        self._db: sqlite3.Connection | None = None
-        self._writable = False  # whether the connection may write
+        self._db: Database | None = None
         self._checkpointing: threading.Thread | None = None
 
-    def get(self, keys: Iterable[bytes], rule: str) -> dict[bytes, ChunkEmbedding]:
-        """Return the stored embeddings of these keys. Missing and damaged ones are left out."""
+    def get(
+        self, keys: Iterable[bytes], rule: str, check: Check = lambda key, embedding: None
+    ) -> dict[bytes, ChunkEmbedding]:
+        """Return the stored embeddings of these keys. Missing ones, and rows damaged on the disk, are left out."""
         wanted = list(dict.fromkeys(keys))
-        found: dict[bytes, ChunkEmbedding] = {}
-        with self._errors():
-            if self._is_missing():
-                return found
+        if self._is_missing():
+            return {}
+
+        def read(db: sqlite3.Connection) -> dict[bytes, ChunkEmbedding]:
+            found: dict[bytes, ChunkEmbedding] = {}
             for start in range(0, len(wanted), _BATCH):
                 batch = wanted[start : start + _BATCH]
                 marks = ",".join("?" * len(batch))
-                query = f"SELECT key, value, sum FROM reading WHERE rule = ? AND key IN ({marks})"  # noqa: S608
-                for key, value, checksum in self._open().execute(query, [rule, *batch]):
-                    if disk.checksum(value) == checksum:
-                        with contextlib.suppress(SafetensorError):
-                            found[key] = tensors_from(value)
-        return found
+                query = f"SELECT key, value, sum FROM reading WHERE rule = ? AND key IN ({marks}) AND {_SIZED}"  # noqa: S608
+                for key, value, checksum in db.execute(query, [rule, *batch, decoding.MAX_ROW_BYTES]):
+                    packed = decoding.verified(value, checksum)
+                    if packed is not None:
+                        embedding = decoding.tensors(packed, "a chunk embedding")
+                        check(key, embedding)
+                        found[key] = embedding
+            return found
+
+        return self._use(read)
 
     def put(self, embeddings: Mapping[bytes, ChunkEmbedding], rule: str) -> None:
         """Store chunk embeddings, replacing those with the same key and rule."""
@@ -65,75 +78,106 @@ class Cache:
             value = tensors_to(dict(embedding))
             rows.append((key, rule, value, disk.checksum(value)))
         self._lock.require_held()
-        with self._errors(), self._open() as db:
-            db.executemany("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)", rows)
+        self._use(lambda db: db.executemany("INSERT OR REPLACE INTO reading VALUES (?, ?, ?, ?)", rows))
         self._checkpoint_soon()
 
     def get_texts(self, digests: Iterable[bytes]) -> dict[bytes, str]:
-        """Return the stored file texts of these digests. Missing and damaged ones are left out."""
-        found: dict[bytes, str] = {}
-        with self._errors():
-            if self._is_missing():
-                return found
-            for digest in dict.fromkeys(digests):
-                row = self._open().execute("SELECT value, sum FROM text WHERE digest = ?", [digest]).fetchone()
-                if row is not None and disk.checksum(row[0]) == row[1]:
-                    found[digest] = zlib.decompress(row[0]).decode("utf-8")
-        return found
+        """Return the stored file texts of these digests. Missing ones, and rows damaged on the disk, are left out."""
+        wanted = list(dict.fromkeys(digests))
+        if self._is_missing():
+            return {}
+
+        def read(db: sqlite3.Connection) -> dict[bytes, str]:
+            found: dict[bytes, str] = {}
+            for digest in wanted:
+                query = f"SELECT value, sum FROM text WHERE digest = ? AND {_SIZED}"  # noqa: S608
+                row = db.execute(query, [digest, decoding.MAX_ROW_BYTES]).fetchone()
+                packed = None if row is None else decoding.verified(*row)
+                if packed is not None:
+                    found[digest] = decoding.text(packed)
+            return found
+
+        return self._use(read)
 
     def put_texts(self, texts: Mapping[bytes, str], alive: set[bytes]) -> None:
         """Store file texts, and delete all whose digest is not in `alive`."""
         self._lock.require_held()
         packed = {digest: zlib.compress(text.encode("utf-8")) for digest, text in texts.items()}
-        with self._errors(), self._open() as db:
-            rows = [(digest, value, disk.checksum(value)) for digest, value in packed.items()]
+        rows = [(digest, value, disk.checksum(value)) for digest, value in packed.items()]
+
+        def write(db: sqlite3.Connection) -> None:
             db.executemany("INSERT OR REPLACE INTO text VALUES (?, ?, ?)", rows)
-            stored = [row[0] for row in db.execute("SELECT digest FROM text")]
-            db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in alive])
+            _keep_texts(db, alive)
+
+        self._use(write)
 
     def prune(self, alive: set[bytes], rule: str, texts: Collection[bytes] = ()) -> None:
         """Delete all embeddings but those of `alive` under `rule`, and all texts but those of `texts`."""
         self._lock.require_held()
-        with self._errors(), self._open() as db:
+
+        def write(db: sqlite3.Connection) -> None:
             stored = [row[0] for row in db.execute("SELECT key FROM reading WHERE rule = ?", [rule])]
             unused = [(key, rule) for key in stored if key not in alive]
             db.executemany("DELETE FROM reading WHERE key = ? AND rule = ?", unused)
-            db.execute("DELETE FROM reading WHERE rule <> ?", [rule])
-            stored = [row[0] for row in db.execute("SELECT digest FROM text")]
-            db.executemany("DELETE FROM text WHERE digest = ?", [[d] for d in stored if d not in texts])
+            db.execute("DELETE FROM reading WHERE rule <> ? OR rule IS NULL OR key IS NULL", [rule])
+            _keep_texts(db, texts)
+
+        self._use(write)
+
+    def distrust(self, error: StateError) -> None:
+        """Set the database aside because of what was computed from it: all of it is computed again.
+
+        Does nothing if another process holds the lock.
+        """
+        if self._lock.acquire():
+            self._set_aside(error)
 
     def _is_missing(self) -> bool:
-        return not self._lock.acquire() and not self._path.is_file()
+        return not self._lock.acquire() and not regular_files.is_regular(self._path)
 
-    def _open(self) -> sqlite3.Connection:
-        if self._lock.held and not self._writable:
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    def _use(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run `work` in a transaction. A database that is damaged or not ours is set aside, and `work` runs again."""
+        try:
+            try:
+                return self._attempt(work)
+            except StateError as error:
+                if not self._lock.acquire():
+                    raise
+                self._set_aside(error)
+                return self._attempt(work)
+        except (OSError, sqlite3.Error, StateError) as error:
+            self.close()
+            raise disk.storage_error(self._lock.root, error) from error
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        with self._open().use() as db:
+            return work(db)
+
+    def _open(self) -> Database:
+        if self._lock.held and self._db is not None and not self._db.writable:
             self.close()  # the lock was acquired after the connection was opened for reading
         if self._db is None:
-            self._writable = self._lock.acquire()
-            if not self._writable:
-                self._db = sqlite3.connect(self._uri("ro"), uri=True, timeout=0.5, check_same_thread=False)
-                self._db.text_factory = bytes
-                return self._db
-            try:
-                self._db = _connect(self._path)
-            except sqlite3.OperationalError:  # the disk fails; the file may be sound
-                raise
-            except sqlite3.DatabaseError:  # a damaged file is replaced: everything in it can be computed again
-                for part in ("", "-wal", "-shm"):
-                    self._path.with_name(self._path.name + part).unlink(missing_ok=True)
-                self._db = _connect(self._path)
+            self._db = Database(self._path, write=self._lock.acquire())
         return self._db
 
-    def _uri(self, mode: str) -> str:
-        return f"{self._path.as_uri()}?mode={mode}"
+    def _set_aside(self, error: StateError) -> None:
+        self.close()
+        for suffix in database.SUFFIXES:
+            disk.set_aside(self._path.with_name(DATABASE + suffix))
+        self._lock.report(
+            StateError(f"The chunk embeddings in {self._path} are damaged ({error}). They were set aside and are "
+                       "computed again.")
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close the file. It is opened again by the next use."""
         if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("PRAGMA synchronous=NORMAL")  # closing the last connection checkpoints the log
             self._db.close()
             self._db = None
+
+    # --- the write-ahead log -----------------------------------------------------------------------------------------
 
     def _checkpoint_soon(self) -> None:
         """Checkpoint a long write-ahead log, in a thread because it waits for the disk."""
@@ -150,35 +194,19 @@ class Cache:
         `mode` is SQLite's: PASSIVE does not wait for readers, TRUNCATE does and empties the log. Uses its own
         connection, so any thread may call it.
         """
-        if not self._path.is_file():
+        if not self._path.exists():
             return True
         try:
-            with contextlib.closing(sqlite3.connect(self._uri("rw"), uri=True, timeout=_BUSY_S)) as db:
+            database.require_regular(self._path)
+            uri = database.uri(self._path, "rw")
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as db:
                 db.execute("PRAGMA synchronous=NORMAL")
                 return not db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0]
-        except sqlite3.Error:
+        except (sqlite3.Error, StateError):
             return False
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            self.close()
-            raise disk.storage_error(self._lock.root, error) from error
 
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False)
-    with contextlib.suppress(OSError):
-        path.chmod(0o600)
-    db.text_factory = bytes  # damaged text must fail its checksum rather than raise on decoding
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=OFF")  # only `checkpoint` writes the database file, and waits for the disk
-    db.execute("PRAGMA wal_autocheckpoint=0")
-    db.execute("PRAGMA secure_delete=ON")
-    db.execute(
-        "CREATE TABLE IF NOT EXISTS reading (key BLOB, rule TEXT, value BLOB, sum BLOB, PRIMARY KEY (key, rule))"
-    )
-    db.execute("CREATE TABLE IF NOT EXISTS text (digest BLOB PRIMARY KEY, value BLOB, sum BLOB)")
-    return db
+def _keep_texts(db: sqlite3.Connection, alive: Collection[bytes]) -> None:
+    stored = [row[0] for row in db.execute("SELECT digest FROM text")]
+    db.executemany("DELETE FROM text WHERE digest = ?", [[digest] for digest in stored if digest not in alive])
+    db.execute("DELETE FROM text WHERE digest IS NULL")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,16 +18,52 @@ def storage_error(root: Path, error: Exception) -> StorageError:
     return StorageError(f"The state cannot be saved in {root}: {reason}.")
 
 
-def make_private(root: Path) -> None:
-    """Create a directory, with its parents, that only the user can access (mode 0700)."""
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+def make_private(root: Path) -> bool:
+    """Create a directory, with its parents, that only the user can access (mode 0700).
+
+    Anything else of that name, a link too, is set aside; returns whether that was so.
+    """
+    with contextlib.suppress(FileExistsError):
+        root.mkdir(parents=True, mode=0o700)
+        return False
+    in_the_way = not stat.S_ISDIR(root.lstat().st_mode)
+    if in_the_way:
+        set_aside(root)
+        root.mkdir(mode=0o700)
     with contextlib.suppress(OSError):  # a file system without modes
         root.chmod(0o700)
+    return in_the_way
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or directory to `NAME.bad`, in place of what has that name, and return the new path.
+
+    Does nothing if there is no such file. Raises StorageError or OSError.
+    """
+    aside = path.with_name(f"{path.name}.bad")
+    if os.path.lexists(path):
+        delete(aside)
+        path.rename(aside)
+    return aside
+
+
+def publish(source: Path, target: Path) -> None:
+    """Rename a file over `target`. A directory of that name is set aside."""
+    try:
+        source.replace(target)
+    except (IsADirectoryError, PermissionError):  # PermissionError: a directory on Windows
+        if not target.is_dir() or target.is_symlink():
+            raise
+        set_aside(target)
+        source.replace(target)
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file (mode 0600) and wait until it is on the disk."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    """Write a file (mode 0600) and wait until it is on the disk. Anything of that name is replaced, never opened."""
+    if os.path.lexists(path):
+        delete(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()

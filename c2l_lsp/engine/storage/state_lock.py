@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
 
+from c2l_lsp import regular_files
 from c2l_lsp.engine.storage import disk
-from c2l_lsp.errors import Severity, StorageError
+from c2l_lsp.errors import Severity, StateError, StorageError
 
 LOCK = "lock"
 
@@ -22,12 +25,14 @@ class StateInUse(StorageError):
 class StateLock:
     """A lock file of the operating system. It is released when its process ends, however that happens.
 
-    `mutex` is for the threads of this process. It is held while the lock or the current generation changes.
+    `mutex` is for the threads of this process. It is held while the lock or the current generation changes. `report` is
+    called, from any thread, with what was set aside in the directory.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.mutex = threading.RLock()
+        self.report: Callable[[StateError], None] = lambda error: None
         self._lock: filelock.BaseFileLock | None = None
 
     @property
@@ -44,7 +49,7 @@ class StateLock:
             if self._lock is not None:
                 return True
             try:
-                disk.make_private(self.root)
+                self._clear_the_way()
                 lock = filelock.FileLock(self.root / LOCK, mode=0o600, thread_local=False)
                 lock.acquire(blocking=False)
             except filelock.Timeout:
@@ -53,6 +58,17 @@ class StateLock:
                 raise disk.storage_error(self.root, error) from error
             self._lock = lock
             return True
+
+    def _clear_the_way(self) -> None:
+        """Create the directory. What is in the place of the directory or of the lock file is set aside."""
+        path, moved = self.root / LOCK, []
+        if disk.make_private(self.root):
+            moved.append(self.root)
+        if os.path.lexists(path) and not regular_files.is_regular(path):
+            disk.set_aside(path)
+            moved.append(path)
+        for one in moved:
+            self.report(StateError(f"{one} is a link or of another kind than it must be. It was set aside."))
 
     def require_held(self) -> None:
         """Take the lock, or raise StateInUse."""

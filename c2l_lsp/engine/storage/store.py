@@ -11,32 +11,31 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 from torch import Tensor
 
-from c2l_lsp.engine.storage import disk
+from c2l_lsp import regular_files
+from c2l_lsp.engine.storage import decoding, disk
 from c2l_lsp.engine.storage.cache import DATABASE, Cache
+from c2l_lsp.engine.storage.decoding import EXTRA, MAX_BYTES, PARTS, SAVED, SCHEMA, STATE, SavedState
 from c2l_lsp.engine.storage.state_lock import LOCK, StateLock
 from c2l_lsp.errors import StateError, StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
-SCHEMA = 1
 KEPT_GENERATIONS = 2
 _POINTER = "CURRENT"
 _PURGE = "purge"  # exists while data of files that are excluded now may be left
 MARKER_FILES = (_POINTER, LOCK, DATABASE, _PURGE)
 """Every state directory has at least one of these files, whatever happened to it."""
 
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError, SafetensorError)
+_MANIFEST = "manifest.json"
+_DAMAGE = (OSError, StateError)
 
 
 def folder_key(folder: Path) -> str:
@@ -45,28 +44,6 @@ def folder_key(folder: Path) -> str:
     digest = hashlib.blake2b(os.path.normcase(real).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
     readable = "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(real).name)[:40] or "root"
     return f"{readable}-{digest}"
-
-
-class SavedState(msgspec.Struct, frozen=True, kw_only=True):
-    """Metadata of a generation: the files that the state was made from, the hypernetwork and the ignore rules.
-
-    `filter_digest`: names the ignore rules. `gate`, `gate_recall`: strengths that validation chose for the matrices and
-    the kNN memory. `files`: path to (digest, size, mtime_ns, keys of its chunks). `seen`: path to (digest, size,
-    mtime_ns) of every file in the folder, indexed or not, so that a later change is recognised. `touched`: changed
-    files, latest last. `first`: original chunks of changed files outside the sample (see `adaptation.sample`).
-    """
-
-    schema: int
-    folder: str
-    hypernetwork: str
-    filter_digest: str
-    generation: int
-    gate: float
-    gate_recall: float = 1.0
-    files: dict[str, tuple[bytes, int, int, list[bytes]]]
-    seen: dict[str, tuple[bytes, int, int]] = {}
-    touched: list[str] = []
-    first: dict[str, bytes] = {}
 
 
 class FolderStore:
@@ -107,9 +84,9 @@ class FolderStore:
             disk.make_private(self.root)
             temporary.mkdir(mode=0o700)
             files = {
-                "state.safetensors": tensors_to({k: t.contiguous() for k, t in state.tensors.items()}),
-                "extra.safetensors": tensors_to({k: t.contiguous() for k, t in extra.items()}),
-                "saved.msgpack": msgspec.msgpack.encode(saved),
+                STATE: tensors_to({k: t.contiguous() for k, t in state.tensors.items()}),
+                EXTRA: tensors_to({k: t.contiguous() for k, t in extra.items()}),
+                SAVED: msgspec.msgpack.encode(saved),
             }
             for file, content in files.items():
                 disk.write_durably(temporary / file, content)
@@ -117,13 +94,16 @@ class FolderStore:
                 "schema": SCHEMA,
                 "sums": {file: disk.checksum(content).hex() for file, content in files.items()},
             }
-            disk.write_durably(temporary / "manifest.json", json.dumps(manifest).encode())
+            disk.write_durably(temporary / _MANIFEST, json.dumps(manifest).encode())
             disk.sync_directory(temporary)
             disk.write_durably(pointer, name.encode())
             with self.lock.mutex:  # renames only: no wait for the disk
                 if epoch == self._epoch:
                     temporary.rename(target)
-                    pointer.replace(self.root / _POINTER)
+            disk.sync_directory(self.root)  # the pointer must not reach the disk before what it names
+            with self.lock.mutex:
+                if epoch == self._epoch:
+                    disk.publish(pointer, self.root / _POINTER)
             disk.sync_directory(self.root)
         except OSError as error:
             if epoch != self._epoch:
@@ -131,7 +111,7 @@ class FolderStore:
             raise disk.storage_error(self.root, error) from error
         if epoch != self._epoch:
             with contextlib.suppress(StorageError):
-                disk.delete(temporary, pointer)
+                disk.delete(temporary, target, pointer)
             return False
         with contextlib.suppress(StorageError):  # the next save tries again
             disk.delete(*self._obsolete(name))
@@ -187,51 +167,47 @@ class FolderStore:
         except _DAMAGE as error:
             raise StateError(f"The state in {self.root} is damaged ({error}).") from error
 
-    def _current(self) -> Path | None:
+    def _current(self) -> str | None:
+        """The name of the current generation. Raises StateError or OSError if the pointer is damaged."""
         try:
-            name = (self.root / _POINTER).read_text(encoding="ascii").strip()
+            return decoding.generation_name(regular_files.read(self.root, _POINTER, MAX_BYTES["pointer"]))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        if not name.startswith("gen-") or Path(name).name != name:
-            raise ValueError("the file CURRENT is damaged")
-        return self.root / name
 
-    def _read(self, directory: Path) -> tuple[SavedState, RepoState, dict[str, Tensor]]:
-        manifest = json.loads((directory / "manifest.json").read_bytes())
-        if manifest.get("schema") != SCHEMA:
-            raise ValueError(f"schema {manifest.get('schema')}, not {SCHEMA}")
-        content = {}
-        for file, checksum in manifest["sums"].items():
-            if Path(file).name != file:
-                raise ValueError(f"the manifest names {file!r}, which is not in the directory")
-            content[file] = (directory / file).read_bytes()  # not mapped: the file could change after the check
-            if disk.checksum(content[file]).hex() != checksum:
-                raise ValueError(f"{file} does not match its checksum")
-        saved = msgspec.msgpack.decode(content["saved.msgpack"], type=SavedState, strict=True)
-        numbers = [saved.gate, saved.gate_recall]
-        state, extra = tensors_from(content["state.safetensors"]), tensors_from(content["extra.safetensors"])
-        finite = all(bool(tensor.isfinite().all()) for tensor in [*state.values(), *extra.values()])
-        if not (finite and all(math.isfinite(number) and number >= 0 for number in numbers) and saved.generation >= 0):
-            raise ValueError("a number is negative or not finite")
-        return saved, RepoState(state), extra
+    def _read(self, generation: str) -> tuple[SavedState, RepoState, dict[str, Tensor]]:
+        content = regular_files.read(self.root, f"{generation}/{_MANIFEST}", MAX_BYTES["manifest"])
+        sums = decoding.manifest(content)
+        parts = {}
+        for file in PARTS:  # not mapped: the file could change after the check
+            parts[file] = regular_files.read(self.root, f"{generation}/{file}", MAX_BYTES[file])
+            decoding.require(disk.checksum(parts[file]).hex() == sums[file], f"{file} does not match its checksum")
+        saved = decoding.saved_state(parts[SAVED])
+        return saved, RepoState(decoding.tensors(parts[STATE], STATE)), decoding.tensors(parts[EXTRA], EXTRA)
 
     def quarantine(self) -> None:
-        """Rename the current generation to `*.bad`, for inspection, so that it is not loaded again."""
+        """Rename the current generation to `*.bad`, for inspection, so that it is not loaded again.
+
+        A pointer that names no generation is set aside itself.
+        """
+        try:
+            name = self._current()
+        except _DAMAGE:
+            name = None
         with contextlib.suppress(OSError, StorageError):
             pointer = self.root / _POINTER
-            name = pointer.read_text(encoding="ascii", errors="replace").strip()
+            if name is None or not os.path.lexists(self.root / name):
+                disk.set_aside(pointer)
+                return
             pointer.unlink()
-            directory = self.root / Path(name).name
-            if directory.name.startswith("gen-") and directory.is_dir():
-                disk.delete(*self.root.glob("*.bad"))
-                directory.rename(directory.with_suffix(".bad"))
+            disk.delete(*self.root.glob("gen-*.bad"))
+            disk.set_aside(self.root / name)
 
     # --- deleting --------------------------------------------------------------------------------------------------
 
     @property
     def purge_pending(self) -> bool:
         """Whether a purge was started, by this or an earlier process, and not finished."""
-        return (self.root / _PURGE).exists()
+        return os.path.lexists(self.root / _PURGE)
 
     def purge(self) -> None:
         """Delete every generation, also those set aside, because files are excluded that were not before.
@@ -243,11 +219,12 @@ class FolderStore:
         with self.lock.mutex:
             self._epoch += 1
             try:
-                (self.root / _PURGE).touch(mode=0o600)
+                with contextlib.suppress(FileExistsError):  # of whatever kind
+                    os.close(os.open(self.root / _PURGE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
                 (self.root / _POINTER).unlink(missing_ok=True)
             except OSError as error:
                 raise disk.storage_error(self.root, error) from error
-        disk.delete(*self.root.glob("gen-*"), *self.root.glob(".gen-*.tmp"))
+        disk.delete(*self.root.glob("gen-*"), *self.root.glob("*.bad"), *self.root.glob(".gen-*.tmp"))
 
     @property
     def epoch(self) -> int:
@@ -264,7 +241,8 @@ class FolderStore:
             current = self._current()
         except _DAMAGE as error:
             raise disk.storage_error(self.root, error) from error
-        disk.delete(*(path for path in self.root.glob("gen-*") if path != current), *self.root.glob(".gen-*.tmp"))
+        old = [path for path in self.root.glob("gen-*") if path.name != current]
+        disk.delete(*old, *self.root.glob("*.bad"), *self.root.glob(".gen-*.tmp"))
         if not self.cache.checkpoint("TRUNCATE"):
             raise StorageError(f"Data of files that are excluded now cannot be deleted from {self.root} yet.")
         with self.lock.mutex:

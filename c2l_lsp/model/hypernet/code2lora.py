@@ -22,6 +22,8 @@ from c2l_lsp.model.hypernet.gru import CommitGRU
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, expand_to_layers
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require_tensors
 
+_CHUNK_KEY_BYTES = 17  # "f" or "d", and a hash; the key of a commit is a hash alone
+
 
 @dataclass(frozen=True)
 class Binding:
@@ -78,6 +80,16 @@ class _Code2LoRA:
     def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """See `Hypernetwork`."""
         raise NotImplementedError
+
+    def check_embedding(self, key: bytes, embedding: ChunkEmbedding) -> None:
+        """Raise StateError unless it is what `embed` gives for the key, or a state of the history (`commit` keys)."""
+        hidden = self.encoder.hidden
+        if len(key) == _CHUNK_KEY_BYTES and key[:1] == b"f":
+            require_tensors(embedding, {"file": torch.empty(hidden)})
+        elif len(key) == _CHUNK_KEY_BYTES:
+            require_tensors(embedding, {"chunks": torch.empty(0, hidden)}, rows=("chunks",))
+        else:
+            self.check(RepoState(dict(embedding)))
 
     def empty_state(self) -> RepoState:
         """A state without tensors, whose adapter has no weights."""

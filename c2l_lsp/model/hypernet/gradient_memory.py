@@ -68,6 +68,12 @@ SUMS = ("S", "F_e", "F_h", "n")
 Sums = dict[str, Tensor]
 """Sums over chunks, by the names of SUMS: [R, R] fp64, and n [] fp64."""
 
+MAX_SCALE = 1e6
+"""Largest quantisation scale of a loaded embedding. Gradients and final hidden states are many orders smaller."""
+
+ROUNDING = 1e-6
+"""How far below zero, relative to the largest, a sum of squares may be after terms were subtracted from it in fp64."""
+
 _EMBEDDINGS_PER_STEP = 32  # summed in one cooperative step: about 15 ms
 
 
@@ -126,6 +132,21 @@ class GradientMemory:
         """`embed_in_slices` without pauses."""
         return drain(self.embed_in_slices(chunks))
 
+    def check_embedding(self, key: bytes, embedding: ChunkEmbedding) -> None:
+        """Raise StateError unless the tensors are those of `embed_in_slices` for one chunk of known tokens."""
+        del key
+        R, D = self.prior.R, len(self.prior.keys)
+        count = int(embedding["keys"].shape[0]) if "keys" in embedding and embedding["keys"].dim() else 0
+        factors, scales = torch.empty(count, R, dtype=torch.int8), torch.empty(R)
+        entries = {"ids": torch.empty(count + 2, dtype=torch.int32), "keys": torch.empty(count, D, dtype=torch.int8)}
+        like = {"v": factors, "v_scale": scales, "k": factors, "k_scale": scales, **entries, "n": torch.empty(())}
+        require_tensors(embedding, like)
+        knn_lm.check(embedding, self.model.vocabulary)
+        if int(embedding["ids"][0]) != int(embedding["ids"].min()) or float(embedding["n"]) != count:
+            raise StateError(f"a chunk of {count} tokens is none")
+        if any(float(embedding[name].abs().max()) > MAX_SCALE for name in ("v_scale", "k_scale")):
+            raise StateError(f"a scale exceeds {MAX_SCALE:.0e}")
+
     # --- state -----------------------------------------------------------------------------------------------------
 
     def empty_state(self) -> RepoState:
@@ -138,9 +159,12 @@ class GradientMemory:
     def check(self, state: RepoState) -> None:
         """Raise StateError unless the tensors are those of `empty_state` with finite numbers and a valid datastore."""
         require_tensors(state.tensors, self.empty_state().tensors, rows=("ids", "keys"))
-        if float(state.tensors["n"]) < 0:
-            raise StateError("n is below 0")
         knn_lm.check(state.tensors, self.model.vocabulary)
+        n, F_e, F_h = float(state.tensors["n"]), state.tensors["F_e"], state.tensors["F_h"]
+        if n != len(state.tensors["keys"]):
+            raise StateError(f"n is {n:g}, and there are {len(state.tensors['keys'])} keys")
+        if any(float(F.diagonal().min()) < -ROUNDING * float(F.diagonal().max().clamp(min=1.0)) for F in (F_e, F_h)):
+            raise StateError("a sum of squares is negative")
 
     @torch.inference_mode()
     def update_in_slices(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> Slices[list[RepoState]]:

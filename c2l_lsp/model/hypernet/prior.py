@@ -254,17 +254,27 @@ def from_tensors(
     try:
         if scalars is None:
             names = sorted(asdict(PriorScalars()))
-            scalars = PriorScalars(**dict(zip(names, tensors["steps"].tolist(), strict=True)))
+            scalars = PriorScalars(**dict(zip(names, _numbers(tensors["steps"]), strict=True)))
         recency = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         matrices = (tensors["P"], tensors["Q"], tensors["mean"], tensors["keys"], tensors.get("A"), tensors.get("B"))
-        gate = mixture_gate or MixtureGate.from_list(tensors["trust"].tolist())
+        gate = mixture_gate or MixtureGate.from_list(_numbers(tensors["trust"]))
         return MemoryPrior(*matrices, scalars, recency, gate)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error
 
 
+def _numbers(tensor: Tensor) -> list[float]:
+    """The numbers of a vector. ValueError for any other tensor."""
+    if tensor.dim() != 1 or not tensor.is_floating_point():
+        raise ValueError(f"{tensor.dtype} {tuple(tensor.shape)} is no vector of numbers")
+    numbers: list[float] = tensor.tolist()
+    return numbers
+
+
 def check(prior: MemoryPrior, d: int) -> None:
     """Raise CheckpointError unless a prior saved with a state fits a model of width `d` and is finite."""
+    if any(tensor.dim() != 2 or not tensor.numel() for tensor in (prior.P, prior.keys)):
+        raise CheckpointError("A stored memory prior has a matrix that is none.")
     R, found = prior.R, to_tensors(prior)
     wanted: dict[str, tuple[int, ...]] = dict.fromkeys(("P", "Q", "mean"), (R, R))
     wanted |= {name: tuple(tensor.shape) for name, tensor in constant_recency_gate().items()}
@@ -276,5 +286,8 @@ def check(prior: MemoryPrior, d: int) -> None:
             raise CheckpointError(f"A stored memory prior's {name} does not fit the model.")
     if found.keys() != {*wanted, "steps", "trust"}:
         raise CheckpointError("A stored memory prior contains unknown tensors.")
+    positive = (prior.scalars.token_energy, prior.scalars.fade_recent, prior.mixture_gate.temperature)
+    if min(asdict(prior.scalars).values()) < 0 or min(positive) <= 0:
+        raise CheckpointError("A stored memory prior has a scalar out of range.")
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
         raise CheckpointError("A stored memory prior contains numbers that are not finite.")

@@ -92,7 +92,7 @@ def require_tensors(found: Mapping[str, Tensor], like: Mapping[str, Tensor], row
             raise StateError(
                 f"{name} is {tensor.dtype} {tuple(tensor.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
             )
-        if not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise StateError(f"{name} contains numbers that are not finite")
 
 
@@ -118,6 +118,10 @@ class Hypernetwork(Protocol):
 
     def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
         """The embeddings of some chunks, in their order: one batch on the device, in cooperative steps."""
+        ...
+
+    def check_embedding(self, key: bytes, embedding: ChunkEmbedding) -> None:
+        """Raise StateError unless a loaded embedding is one that this hypernetwork can have made for the key."""
         ...
 
     def empty_state(self) -> RepoState:

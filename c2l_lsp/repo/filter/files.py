@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
-from c2l_lsp import config
+from c2l_lsp import config, regular_files
 from c2l_lsp.errors import FolderError
 from c2l_lsp.languages import LANGUAGE_SUFFIXES
 from c2l_lsp.repo.filter import reading, rules
@@ -90,7 +90,7 @@ class FileFilter:
     def walk_in_steps(self, start: str = "") -> Iterator[str | None]:
         """As `walk`, below `start`; also yield None for each directory, so that the caller can limit its time."""
         digest = blake2b(self._fingerprint(), digest_size=16)
-        usable = self.includes_directory(start) and not (start and reading.passes_through_link(self.root, start))
+        usable = self.includes_directory(start) and not (start and regular_files.passes_through_link(self.root, start))
         pending = [iter((start,))] if usable else []
         while pending:
             path = next(pending[-1], None)
@@ -149,7 +149,7 @@ class FileFilter:
 
         `mtime_ns` of the result is 0. A path that passes through a link is refused as well.
         """
-        if not self.includes(path) or reading.passes_through_link(self.root, path):
+        if not self.includes(path) or regular_files.passes_through_link(self.root, path):
             return None
         try:
             data = text.encode("utf-8")

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from c2l_lsp import config
+from c2l_lsp import config, regular_files
 from c2l_lsp.errors import GitError, SettingError
-from c2l_lsp.repo.filter import patterns, reading, rules
+from c2l_lsp.repo.filter import patterns, rules
 from c2l_lsp.repo.git import git_config, git_directory
 
 _RULE_FILE_LIMIT = 1 << 20
@@ -201,12 +201,12 @@ def _read_rule_file(path: Path, *, follow_link: bool = False) -> bytes:
         if stat.S_ISDIR(before.st_mode):
             return b""
         _require_usable(before)
-        descriptor = os.open(path, reading.OPEN_FLAGS if follow_link else reading.OPEN_FLAGS | reading.NO_FOLLOW)
+        descriptor = os.open(path, regular_files.OPEN_FLAGS | (0 if follow_link else regular_files.NO_FOLLOW))
     except (FileNotFoundError, NotADirectoryError):
         return b""
     try:
         _require_usable(os.fstat(descriptor))
-        return reading.read_up_to(descriptor, _RULE_FILE_LIMIT)
+        return regular_files.read_up_to(descriptor, _RULE_FILE_LIMIT)
     finally:
         os.close(descriptor)
 

@@ -40,7 +40,9 @@ def events():
 
 @pytest.fixture
 def made(tmp_path, events):
-    one = Persistence("project", FolderStore(tmp_path / "state"), FolderEvents(tmp_path / "project", events.append))
+    one = Persistence(
+        "project", FolderStore(tmp_path / "states" / "folder"), FolderEvents(tmp_path / "project", events.append)
+    )
     yield one
     one.close()
 
@@ -103,7 +105,7 @@ def test_rules_that_exclude_every_file_leave_nothing_on_disk(made):
 
 
 def test_failed_write_is_reported_once_and_retried_later(made, events, monkeypatch):
-    made.store.root.write_text("a file where the folder should be")
+    made.store.root.parent.write_text("a file where the folder should be")
     owner = Owner()
     made.open()
     ((severity, message),) = said(events)
@@ -119,7 +121,7 @@ def test_failed_write_is_reported_once_and_retried_later(made, events, monkeypat
     made.failed(StorageError("once more"))
     time.sleep(0.1)
     assert made.allowed
-    made.store.root.unlink()
+    made.store.root.parent.unlink()
     written(made, owner, 2)
     assert said(events)[1:] == [("info", "The state of project is saved again.")]
     assert (made.works, owner.resumed) == (True, 1)

@@ -18,7 +18,8 @@ from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import finetune, workspace_adapter
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import disk
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
+from c2l_lsp.engine.storage.decoding import SCHEMA, SavedState
+from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.model.hypernet.protocol import RepoState
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.repo.filter import rules

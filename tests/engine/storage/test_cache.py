@@ -70,10 +70,11 @@ def test_a_damaged_embedding_counts_as_missing(cache, lock):
     assert set(cache.get([b"a", b"b"], "rule")) == {b"b"}
 
 
-def test_an_embedding_in_another_format_counts_as_missing(cache, lock):
-    """Its checksum agrees."""
+def test_a_database_with_an_embedding_in_another_format_is_set_aside(cache, lock):
+    """Its checksum agrees, so that another program wrote it."""
     from c2l_lsp.engine.storage import disk
 
+    lock.report = (reported := []).append
     cache.put({b"a": embedding(1), b"b": embedding(2)}, "rule")
     cache.close()
     nothing = b"no tensors"
@@ -81,7 +82,9 @@ def test_an_embedding_in_another_format_counts_as_missing(cache, lock):
         lock,
         f"UPDATE reading SET value = x'{nothing.hex()}', sum = x'{disk.checksum(nothing).hex()}' WHERE key = x'61'",
     )
-    assert set(cache.get([b"a", b"b"], "rule")) == {b"b"}
+    assert cache.get([b"a", b"b"], "rule") == {}
+    assert "a chunk embedding holds no tensors" in str(reported[0])
+    assert (lock.root / "readings.sqlite.bad").exists()
 
 
 def test_a_damaged_text_counts_as_missing(cache, lock):

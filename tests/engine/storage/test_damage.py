@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import filelock
 import msgspec
 import pytest
 import torch
 
 from c2l_lsp.engine.storage import disk
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore
+from c2l_lsp.engine.storage.decoding import SCHEMA
+from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import StateError
 from tests.support.store_builders import saved, state
 
@@ -91,11 +93,14 @@ def test_a_pointer_to_no_generation_is_rejected(store, pointer):
     assert (store.root / "elsewhere").is_dir()  # not a generation, so it is not renamed
 
 
-def test_without_the_lock_a_damaged_state_is_not_set_aside(store):
+def test_without_the_lock_a_damaged_state_is_not_set_aside(store, monkeypatch):
     store.save(saved(), state(), {})
     store.close()
-    (store.root / "lock").unlink(missing_ok=True)
-    (store.root / "lock").mkdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     assert store.load()[0] == saved()
     (store.root / "CURRENT").write_text("elsewhere")
     with pytest.raises(StateError):

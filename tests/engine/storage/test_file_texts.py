@@ -11,7 +11,7 @@ from c2l_lsp.engine.storage.state_lock import StateLock
 
 @pytest.fixture
 def cache(tmp_path):
-    made = Cache(StateLock(tmp_path / "state"))
+    made = Cache(StateLock(tmp_path / "states" / "folder"))
     yield made
     made.close()
 
@@ -33,7 +33,7 @@ def test_texts_of_current_files_are_returned(cache, errors, on_disk):
 
 
 def test_texts_stay_in_memory_after_a_failed_write_and_are_stored_after_resume(cache, errors, tmp_path):
-    blocker = tmp_path / "state"
+    blocker = tmp_path / "states"
     blocker.write_text("a file where the directory should be")
     texts = FileTexts(cache, errors.append)
     texts.put({b"1": "one"}, {b"1"})

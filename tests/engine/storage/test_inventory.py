@@ -14,7 +14,8 @@ from c2l_lsp.config import state_root
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage import inventory
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState, folder_key
+from c2l_lsp.engine.storage.decoding import SCHEMA, SavedState
+from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.protocol import RepoState
 
@@ -63,7 +64,7 @@ def test_a_damaged_state_is_listed_with_its_error():
     next(store.root.glob("gen-*/manifest.json")).write_text("{}")
     (row,) = inventory.inventory()["folders"]
     assert (row["key"], row["readable"], row["generation"]) == ("one-0", False, 0)
-    assert "is damaged (schema None, not 1)" in row["error"]
+    assert "is damaged (the manifest cannot be read: Object missing required field `schema`)" in row["error"]
     assert (store.root / "CURRENT").exists()  # the inventory sets nothing aside
 
 

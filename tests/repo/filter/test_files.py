@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from c2l_lsp import config
+from c2l_lsp import config, regular_files
 from c2l_lsp.errors import FolderError
 from c2l_lsp.languages import LANGUAGE_SUFFIXES
-from c2l_lsp.repo.filter import content, reading
+from c2l_lsp.repo.filter import content
 from c2l_lsp.repo.filter.files import FileFilter, FileText, Refusal
 from tests.support.git_repositories import write
 from tests.support.linear import assert_linear, seconds
@@ -174,7 +174,7 @@ def test_linked_folders_are_not_entered(tmp_path: Path):
 
 
 def test_links_are_refused_without_openat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "_HAS_OPENAT", False)
+    monkeypatch.setattr(regular_files, "_HAS_OPENAT", False)
     write(tmp_path, {"outside/x.py": "x\n", "root/a.py": "x\n"})
     (tmp_path / "root/out").symlink_to(tmp_path / "outside")
     (tmp_path / "root/link.py").symlink_to("a.py")

@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
+from c2l_lsp.engine.storage.decoding import SCHEMA, SavedState
 from c2l_lsp.engine.storage.state_lock import StateInUse, StateLock
-from c2l_lsp.engine.storage.store import SCHEMA, FolderStore, SavedState
+from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import StorageError
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, RepoState
 

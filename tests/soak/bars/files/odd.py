@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from c2l_lsp import config
-from c2l_lsp.repo.filter import files, reading
+from c2l_lsp import config, regular_files
+from c2l_lsp.repo.filter import files
 from c2l_lsp.repo.filter.files import FileFilter, FileText, Refusal
 from tests.soak.harness.bar import Finding, Task
 
@@ -68,7 +68,7 @@ READ: dict[str, bytes] = {
 def _counted(task: Task) -> Iterator[list[int]]:
     """Records the sizes of all reads within the block, and plants the fault."""
     counts: list[int] = []
-    real, flags, judged = os.read, reading.NO_FOLLOW, reading._require_regular
+    real, flags, judged = os.read, regular_files.NO_FOLLOW, regular_files._require_regular
 
     def counting(descriptor: int, size: int) -> bytes:
         data = real(descriptor, size)
@@ -78,11 +78,11 @@ def _counted(task: Task) -> Iterator[list[int]]:
     os.read = counting
     try:
         if task.planted("follow"):
-            reading.NO_FOLLOW = 0
-            reading._require_regular = lambda status: None
+            regular_files.NO_FOLLOW = 0
+            regular_files._require_regular = lambda status, path: None
         yield counts
     finally:
-        os.read, reading.NO_FOLLOW, reading._require_regular = real, flags, judged
+        os.read, regular_files.NO_FOLLOW, regular_files._require_regular = real, flags, judged
 
 
 def run(task: Task) -> Finding:

@@ -108,14 +108,15 @@ def _restored(finding: Finding, root: Path, made: int, what: str) -> None:
     finding.expect(not odd, f"{what}: the state still contains it in {', '.join(odd)}")
 
 
-def _believing(self: Any, directory: Path) -> Any:
+def _believing(self: Any, generation: str) -> Any:
     """The planted fault: a generation is loaded without any check."""
     import msgspec
     from safetensors.torch import load
 
-    from c2l_lsp.engine.storage.store import SavedState
+    from c2l_lsp.engine.storage.decoding import SavedState
     from c2l_lsp.model.hypernet.protocol import RepoState
 
+    directory = self.root / generation
     saved = msgspec.msgpack.decode((directory / "saved.msgpack").read_bytes(), type=SavedState)
     state, extra = (load((directory / f"{name}.safetensors").read_bytes()) for name in ("state", "extra"))
     return saved, RepoState(state), extra
