@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,3 +94,36 @@ def test_command_of_the_plugins_also_starts_the_right_interpreter_and_package(ho
     ran, texts = _ran_and_completions(hostile, plugin_command(), hostile, PYTHONPATH=str(hostile))
     assert ran == []
     assert texts
+
+
+def test_cleared_pythonpath_protects_from_the_first_instruction(hostile: Path, tmp_path: Path) -> None:
+    """What docs/editors.md asks of editors without our plugin."""
+    plant(hostile, tmp_path / "ran", *STARTUP)
+    command = installed_script(tmp_path / "bin")
+    ran, texts = _ran_and_completions(hostile, command, hostile, PYTHONPATH="")
+    assert ran == []
+    assert texts
+
+
+def test_every_configuration_of_the_documentation_clears_pythonpath() -> None:
+    page = (ROOT / "docs/editors.md").read_text(encoding="utf-8")
+    blocks = [block for block in re.findall(r"^```\w+\n(.+?)^```", page, re.M | re.S) if "c2l-lsp" in block]
+    starts = [block for block in blocks if "serve" in block]
+    assert len(starts) >= 4
+    assert [block for block in starts if "PYTHONPATH" not in block] == []
+
+
+@pytest.mark.parametrize("module", ["sitecustomize", "c2l_lsp/__init__"])
+def test_what_python_takes_from_pythonpath_before_the_server_runs(tmp_path: Path, module: str) -> None:
+    """SECURITY.md names both as not protected: they have run before any code of the server, whatever that does."""
+    folder = tmp_path / "folder"
+    plant(folder, tmp_path / "ran", module)
+    script = [*installed_script(tmp_path / "bin")[:2], "--version"]
+
+    def ran(pythonpath: str) -> list[str]:
+        environment = {**os.environ, "PYTHONPATH": pythonpath}
+        subprocess.run(script, cwd=folder, env=environment, capture_output=True, timeout=60, check=False)
+        return [path.name for path in (tmp_path / "ran").iterdir()]
+
+    assert ran("") == []
+    assert ran(str(folder)) == [module.replace("/", ".")]

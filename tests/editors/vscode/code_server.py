@@ -50,15 +50,20 @@ USER = {
 
 
 class CodeServer:
-    """A code-server with its files in `work`. The extension starts `server` through `fault_proxy.py`."""
+    """A code-server with its files in `work`. The extension starts `server` through `fault_proxy.py`.
 
-    def __init__(self, work: Path, server: list[str], settings: dict[str, Any], log: IO[str]) -> None:
+    `environment`: variables of code-server itself, which the extension passes on as far as it does.
+    """
+
+    def __init__(
+        self, work: Path, server: list[str], settings: dict[str, Any], log: IO[str], **environment: str
+    ) -> None:
         self.work, self.control = work, work / "control"
         self.control.mkdir(parents=True, exist_ok=True)
         self.launcher = work / "server.sh"
         self.fault_settings: dict[str, object] = {}
         """Machine settings of the planted fault."""
-        self._users, self._log = {**USER, **settings}, log
+        self._users, self._log, self._more = {**USER, **settings}, log, environment
         self.serve(server)
         self.set_user()
         self.set()
@@ -136,12 +141,13 @@ class CodeServer:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(removed)}
         pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.work / "wheels"), "PIP_CONFIG_FILE": os.devnull}
         # VSCODE_CLI: the extension host uses this environment instead of a login shell's.
-        return {**environment, **pip, "PATH": path, "HOME": str(self.work), "VSCODE_CLI": "1"}
+        return {**environment, **pip, "PATH": path, "HOME": str(self.work), "VSCODE_CLI": "1", **self._more}
 
     def _started(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [*self._command(), "--auth", "none", "--bind-addr", f"127.0.0.1:{self.port}", str(self.work / "project")],
-            stdout=self._log, stderr=self._log, start_new_session=True, env=self._environment(),
+            stdout=self._log, stderr=self._log, start_new_session=True,
+            env=self._environment(), cwd=self.work / "project",
         )  # fmt: skip
         end = time.monotonic() + 120 * PATIENCE
         while True:

@@ -39,7 +39,12 @@ class Workbench:
     """One VS Code on the folder WORK/project. The extension starts `server` through `fault_proxy.py`."""
 
     def __init__(
-        self, work: Path, vsix: Path | None, server: list[str], settings: dict[str, Any] | None = None
+        self,
+        work: Path,
+        vsix: Path | None,
+        server: list[str],
+        settings: dict[str, Any] | None = None,
+        **environment: str,
     ) -> None:
         self.work, self.folder, self.control = work, work / "project", work / "control"
         self.patience = PATIENCE
@@ -47,7 +52,7 @@ class Workbench:
         for path in (self.folder, self.control, self.screenshots):
             path.mkdir(parents=True, exist_ok=True)
         self._log = (work / "workbench.log").open("w", encoding="utf-8")
-        self.code = CodeServer(work, server, settings or {}, self._log)
+        self.code = CodeServer(work, server, settings or {}, self._log, **environment)
         if vsix is not None:
             self.code.install(vsix)
         self.code.start()
