@@ -6,6 +6,7 @@ repository configures.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -32,28 +33,42 @@ class GitDir(NamedTuple):
 
 
 def find(root: Path) -> GitDir | None:
-    """Return the git directory of the working tree that contains `root`; None outside any working tree.
+    """Return the git directory of the working tree that contains `root`; None outside any working tree."""
+    return next((found for top in (root, *root.parents) if (found := at(top)) is not None), None)
 
-    In linked worktrees and submodules `.git` is a file with the path of the actual directory.
+
+def at(top: Path) -> GitDir | None:
+    """Return the git directory of the working tree with the root `top`; None if it is none, or `.git` is malformed.
+
+    In linked worktrees and submodules `.git` is a file with the path of the actual directory. Raises nothing: a hostile
+    `.git` may name anything.
     """
-    for top in (root, *root.parents):
-        dot_git = top / ".git"
-        target = dot_git if dot_git.is_dir() else _read_git_file(dot_git)
-        if target is not None and (target / "HEAD").is_file():
-            return GitDir(target, _common(target), top)
-    return None
+    dot_git = top / ".git"
+    target = dot_git if os.path.isdir(dot_git) else _read_git_file(dot_git)  # noqa: PTH112 - a Path's raises
+    if target is None or not os.path.isfile(target / "HEAD"):  # noqa: PTH113
+        return None
+    common = _common(target)
+    return GitDir(target, common, top) if common is not None else None
 
 
 def _read_git_file(dot_git: Path) -> Path | None:
     line = _first_line(dot_git)
     if not line.startswith("gitdir:"):
         return None
-    return (dot_git.parent / line.removeprefix("gitdir:").strip()).resolve()
+    return _resolved(dot_git.parent, line.removeprefix("gitdir:").strip())
 
 
-def _common(git_dir: Path) -> Path:
+def _common(git_dir: Path) -> Path | None:
     line = _first_line(git_dir / "commondir")
-    return (git_dir / line).resolve() if line else git_dir
+    return _resolved(git_dir, line) if line else git_dir
+
+
+def _resolved(base: Path, name: str) -> Path | None:
+    """Return a path that a file of git names; None for one with a NUL character."""
+    try:
+        return Path(os.path.realpath(base / name))  # Path.resolve raises for a loop of links
+    except (OSError, ValueError):
+        return None
 
 
 def _first_line(path: Path) -> str:
