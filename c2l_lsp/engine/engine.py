@@ -25,7 +25,7 @@ from c2l_lsp.engine.events import Emit
 from c2l_lsp.engine.scheduler import Scheduler
 from c2l_lsp.engine.storage.inventory import prune
 from c2l_lsp.engine.storage.store import FolderStore, folder_key
-from c2l_lsp.engine.workspaces import Workspace, open_workspace
+from c2l_lsp.engine.workspaces import MissingWorkspace, Workspace, open_workspace
 from c2l_lsp.errors import AdapterError, FolderError, RequestError, Severity
 from c2l_lsp.model.adapter.lora import AdapterSlot, export_peft
 from c2l_lsp.model.lm import fast_loader
@@ -34,6 +34,9 @@ _LATENCIES = 200  # completions that the latency percentiles are computed from
 
 FINETUNING_PAUSE_S = 2.0
 """Finetuning rests for this many seconds after a completion request."""
+
+MISSING_CHECK_S = 2.0
+"""Seconds between two looks for a folder that was not there when it was opened."""
 
 MAX_FOLLOWED = 16
 """Workspaces that are followed at a time. Each costs watches, threads, descriptors and memory, so that an editor with a
@@ -66,6 +69,7 @@ class Engine:
         self._followed: dict[str, Workspace] = {}  # least recently used first
         self._sleeping: dict[str, _Sleeping] = {}
         self._pruned = False
+        self._next_look = 0.0
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
     # --- completions -------------------------------------------------------------------------------------------------
@@ -168,6 +172,18 @@ class Engine:
         self._scheduler.add(request.folder, workspace)
         return workspace
 
+    def _open_again(self, folder: str, missing: MissingWorkspace) -> None:
+        """Open a folder that was not there before and is by now."""
+        self._unfollow(folder)
+        opened = self._follow(self._requests[folder])
+        opened.set_enabled(missing.enabled)
+        for path, text in missing.buffers.items():
+            opened.set_buffer(path, text)
+
+    def _missing(self) -> dict[str, MissingWorkspace]:
+        """The followed folders that were not there when they were opened."""
+        return {name: found for name, found in self._followed.items() if isinstance(found, MissingWorkspace)}
+
     def _unfollow(self, folder: str) -> None:
         workspace = self._followed.pop(folder, None)
         if workspace is not None:
@@ -238,8 +254,17 @@ class Engine:
 
     def due_in(self) -> float | None:
         """Return the seconds until there is adapter work, None if there never is; 0 or less: now."""
-        return self._scheduler.due_in()
+        due = self._scheduler.due_in()
+        if not self._missing():
+            return due
+        look = self._next_look - time.monotonic()
+        return look if due is None else min(look, due)
 
     def idle_step(self) -> None:
         """Run one slice of adapter work."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + MISSING_CHECK_S
+            for folder, missing in self._missing().items():
+                if missing.appeared:
+                    self._open_again(folder, missing)
         self._scheduler.step()

@@ -98,6 +98,30 @@ class InactiveWorkspace:
         )
 
 
+class MissingWorkspace(InactiveWorkspace):
+    """A folder that is not there, for example on a network drive that is not mounted yet. It keeps what it is told."""
+
+    def __init__(self, folder: Path, settings: Settings, store: FolderStore, message: str) -> None:
+        super().__init__(folder, settings, store, "failed", message)
+        self._buffers: dict[str, str] = {}
+
+    @property
+    def buffers(self) -> dict[str, str]:
+        """The texts of unsaved buffers, for the time when the folder is there."""
+        return dict(self._buffers)
+
+    def set_buffer(self, path: str, text: str | None) -> None:
+        """Keep an open document's text; None: it is closed."""
+        self._buffers.pop(path, None)
+        if text is not None:
+            self._buffers[path] = text
+
+    @property
+    def appeared(self) -> bool:
+        """Whether the folder is there by now, so that it must be opened again."""
+        return self.folder.is_dir()
+
+
 Workspace: TypeAlias = WorkspaceAdapter | InactiveWorkspace
 
 
@@ -109,12 +133,12 @@ def open_workspace(
     What keeps a folder from being opened is reported as a warning of that folder.
     """
     events = FolderEvents(folder, environment.emit)
+    if not trusted:
+        return InactiveWorkspace(folder, settings, store, "off", "The folder is not trusted: nothing is learned.")
     if not folder.is_dir():
         missing = FolderError(f"{folder} is not a folder that can be read; completions use the base model.")
         events.warn_once(missing)
-        return InactiveWorkspace(folder, settings, store, "failed", str(missing))
-    if not trusted:
-        return InactiveWorkspace(folder, settings, store, "off", "The folder is not trusted: nothing is learned.")
+        return MissingWorkspace(folder, settings, store, str(missing))
     if not settings.adapter.enable or settings.adapter.hypernetwork == "none":
         return InactiveWorkspace(folder, settings, store, "off", "The adapter is off.")
     try:

@@ -72,6 +72,7 @@ class WorkspaceAdapter:
         self.pending_update: PendingUpdate | None = None
         self.adapters = AdapterState(environment.model, environment.slot, settings.adapter.scale)
         self._state = "opening"
+        self._rejection, self._interrupted = "", False
         self._environment = environment
         self._events = FolderEvents(folder, environment.emit)
         self._persistence = Persistence(folder.name, store, self._events)
@@ -352,7 +353,8 @@ class WorkspaceAdapter:
     def _publish(self, rejection: str, update: PendingUpdate, distance: float) -> None:
         """Make the accepted adapter (or, after a rejection, the base model) live as a new generation."""
         self._unpublished = None
-        self.message = _REJECTED.format(rejection) if rejection else ""
+        self.message = self._rejection = _REJECTED.format(rejection) if rejection else ""
+        self._interrupted = False
         self._count_generation()
         self._state = "ready"
         self._events.clear_warnings()  # the same problem is reported again from now on
@@ -369,7 +371,7 @@ class WorkspaceAdapter:
 
     def _publish_revalidated(self, rejection: str) -> None:
         """Make the live adapter's new strengths live as a generation of their own."""
-        self.message = _REJECTED.format(rejection) if rejection else ""
+        self.message = self._rejection = _REJECTED.format(rejection) if rejection else ""
         self._count_generation()
         self._events.emit(wire.AdapterChanged(info=self.info(), trigger="gate", changed_files=0, ms={}))
 
@@ -387,16 +389,28 @@ class WorkspaceAdapter:
         """Nothing changed: the state is current. Save it if the disk lacks it."""
         self._state = "ready"
         self._events.clear_warnings()
+        if self._interrupted:
+            self._continue()
         network, state = self._learner.network, self._learner.state
         if self._persistence.outdated and network is not None and state is not None:
             self._persist(network, state)
+
+    def _continue(self) -> None:
+        """The folder was gone and is back as it was: use the adapter again, and take back the warning."""
+        self._interrupted = False
+        self.message = self._rejection
+        self._make_live()
+        self._events.emit(wire.AdapterChanged(info=self.info(), trigger="restore", changed_files=0, ms={}))
 
     def _report_failure(self, error: C2LError) -> None:
         """Continue with the last adapter, or with the base model if there is nothing to learn from."""
         self._state = "failed" if isinstance(error, FolderError | AdapterError) else "ready"
         self._unusable = isinstance(error, AdapterError)
         self.message = str(error)
-        if isinstance(error, NothingToLearn | FolderError):
+        self._interrupted = isinstance(error, FolderError)
+        if isinstance(error, FolderError):  # the folder may come back: the state and its adapter stay
+            self.live = UNADAPTED
+        elif isinstance(error, NothingToLearn):
             self.adapters.withdraw()
             self._make_live()
         self._events.warn_once(error)

@@ -23,6 +23,9 @@ from c2l_lsp.repo.filter.reading import FileText
 __all__ = ["FileFilter", "FileText", "Refusal"]
 
 
+_WAIT_S = 0.005  # a step of waiting for git
+
+
 class FileFilter:
     """The rules of one folder. Paths are relative to the root, with '/'.
 
@@ -52,21 +55,39 @@ class FileFilter:
     # --- path rules ------------------------------------------------------------------------------------------------
 
     def includes(self, path: str) -> bool:
-        """Return whether a file has a suffix of the chosen languages and is not ignored."""
-        return path.lower().endswith(self._suffixes) and not self.is_ignored(path)
+        """Return whether a file has a suffix of the chosen languages, is not ignored, and is no copy.
+
+        The files of a linked worktree below the root are copies: those of the repository are read already.
+        """
+        return path.lower().endswith(self._suffixes) and not self.is_ignored(path) and not self._is_copy(path)
 
     def is_ignored(self, path: str) -> bool:
         """Return whether the ignore rules exclude a file. Its language does not matter."""
         return not well_formed(path) or self._ignores.ignores_file(path)
 
+    def _is_copy(self, path: str) -> bool:
+        return self._ignores.directory(path.rpartition("/")[0]).copy
+
     def includes_directory(self, path: str) -> bool:
         """Return whether files below a directory ("" is the root) can be included. If not, it needs no watch."""
-        return path == "" or (well_formed(path) and not self._ignores.directory(path).ignored)
+        if path == "":
+            return True
+        if not well_formed(path):
+            return False
+        found = self._ignores.directory(path)
+        return not found.ignored and not found.copy
 
     def affects_rules(self, path: str) -> bool:
         """Return whether a change of this path can change the rules, so that the filter must be reloaded."""
         name = path.rpartition("/")[2]
-        return name in (".gitignore", self._settings.ignore_file) or name in rules.MARKERS
+        return name in (".gitignore", ".git", self._settings.ignore_file) or name in rules.MARKERS
+
+    def outdated(self) -> bool:
+        """Return whether a change of git's configuration, exclude files or indexes makes other rules; then reload it.
+
+        No event of the folder tells so. Blocks while git lists an index that changed.
+        """
+        return self._ignores.outdated()
 
     @property
     def digest(self) -> str:
@@ -89,6 +110,7 @@ class FileFilter:
 
     def walk_in_steps(self, start: str = "") -> Iterator[str | None]:
         """As `walk`, below `start`; also yield None for each directory, so that the caller can limit its time."""
+        yield from self._find_repositories(start)
         digest = blake2b(self._fingerprint(), digest_size=16)
         usable = self.includes_directory(start) and not (start and regular_files.passes_through_link(self.root, start))
         pending = [iter((start,))] if usable else []
@@ -99,8 +121,9 @@ class FileFilter:
             elif path == start or path.endswith("/"):
                 directory = path.rstrip("/")
                 found = self._ignores.directory(directory)
-                if not found.ignored:
+                if not found.ignored and not found.copy:
                     yield None
+                    yield from self._wait_for_git()
                     if found.fingerprint:
                         digest.update(b"%d:%b%b" % (len(directory), directory.encode(), found.fingerprint))
                     pending.append(iter(self._list_directory(directory)))
@@ -108,6 +131,18 @@ class FileFilter:
                 yield path
         if start == "":
             self._digest = digest.hexdigest()
+
+    def _find_repositories(self, start: str) -> Iterator[None]:
+        """Wait for what git tracks around a directory. Only then is it decided whether a directory is ignored."""
+        yield from self._wait_for_git()
+        for end, char in enumerate(start):
+            if char == "/":
+                self._ignores.directory(start[:end])
+                yield from self._wait_for_git()
+
+    def _wait_for_git(self) -> Iterator[None]:
+        while not self._ignores.wait(_WAIT_S):
+            yield None
 
     def _list_directory(self, directory: str) -> list[str]:
         """Return the sorted paths of the regular files and, with a '/' at the end, of the subdirectories."""

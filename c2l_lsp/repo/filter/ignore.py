@@ -1,42 +1,49 @@
 """The ignore rules of one folder.
 
-Sources: .gitignore files at every level, git's own exclude files, the project's ignore file (files.ignoreFile),
-the setting files.exclude, and the names that are always ignored. Ignore files are read once and cached per directory.
+Sources: .gitignore files at every level, git's own exclude files, what git tracks, the project's ignore file
+(files.ignoreFile), the setting files.exclude, and the names that are always ignored. Ignore files are read once and
+cached per directory.
+
+A repository below the root (a submodule, a clone, a linked worktree) is part of the folder. In it the git rules of that
+repository apply, and no git rules of the one around it, exactly as for git itself. The other rules apply everywhere.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-import sys
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from c2l_lsp import config, regular_files
-from c2l_lsp.errors import GitError, SettingError
-from c2l_lsp.repo.filter import patterns, rules
-from c2l_lsp.repo.git import git_config, git_directory
+from c2l_lsp import config
+from c2l_lsp.errors import SettingError
+from c2l_lsp.repo.filter import patterns, repositories, rules
+from c2l_lsp.repo.filter.repositories import FOLDS_CASE, Chain, Repository
+from c2l_lsp.repo.git import git_directory
+from c2l_lsp.repo.git.git_directory import GitDir
+from c2l_lsp.repo.git.stamps import stamp
 
-_RULE_FILE_LIMIT = 1 << 20
 _MAX_CACHED_DIRECTORIES = 100_000
-
-Chain: TypeAlias = "tuple[tuple[bytes, patterns.PatternList], ...]"
-"""(directory relative to the repository's top, patterns of its file) pairs, from the deepest directory up."""
-
-_FOLDS_CASE = sys.platform in ("win32", "darwin")
+_MANY_CHANGES = 2000  # files that a checkout added to the index or removed from it
 
 
 class DirectoryRules(NamedTuple):
-    """The rules inside one directory. `fingerprint` contains the bytes of the directory's own ignore files."""
+    """The rules inside one directory. `fingerprint` contains the bytes of the directory's own ignore files.
+
+    `tracked_only`: git ignores the directory, but tracks files below it; only these count. `copy`: the directory lies
+    in a further working tree of a repository of this folder.
+    """
 
     ignored: bool
+    repository: Repository
     git: Chain = ()
     own: Chain = ()
     fingerprint: bytes = b""
+    tracked_only: bool = False
+    copy: bool = False
 
 
-_IGNORED = DirectoryRules(ignored=True)
+_NO_REPOSITORY = Repository(None)
+_IGNORED = DirectoryRules(True, _NO_REPOSITORY)
 
 
 class IgnoreRules:
@@ -45,30 +52,75 @@ class IgnoreRules:
     def __init__(self, root: Path, settings: config.Files) -> None:
         self._root = root
         self._settings = settings
-        git_dir = git_directory.find(root) if settings.respect_gitignore else None
-        self._prefix = root.relative_to(git_dir.top).as_posix() if git_dir and git_dir.top != root else ""
-        git = _read_config(git_dir)
-        configured = git.ignore_case if git else None
-        self._folds_case = _FOLDS_CASE if configured is None else configured
+        self._tops: dict[Path, object] = {}
+        git_dir = self._find_repository() if settings.respect_gitignore else None
+        base = root.relative_to(git_dir.top).as_posix() if git_dir and git_dir.top != root else ""
+        self._repository = Repository(git_dir, base=base)
+        self._repositories = [self._repository]
+        self._folds_case = self._repository.excludes.folds_case
         self._exclude = _exclude_patterns(settings, fold_case=self._folds_case)
-        self._outer = self._rules_outside_root(git_dir, git)
         self._cache: dict[str, DirectoryRules] = {}
+
+    def _find_repository(self) -> GitDir | None:
+        for top in (self._root, *self._root.parents):  # a repository may appear where there is none yet
+            self._note_repository(top)
+            found = git_directory.at(top)
+            if found is not None:
+                return found
+        return None
+
+    def _note_repository(self, top: Path) -> None:
+        self._tops[top] = _identity(top)
 
     def fingerprint(self) -> bytes:
         """Return bytes that identify the rules for the whole folder, for use in a digest.
 
         They stay the same from one release to the next for a folder whose rules are the same: its state is kept.
         """
-        settings = self._settings
-        parts = (rules.VERSION, settings.exclude, settings.respect_gitignore, settings.ignore_file, self._prefix)
-        case = b"" if self._folds_case == _FOLDS_CASE else b"%d" % self._folds_case
-        return repr(parts).encode() + case + self._outer.fingerprint
+        settings, repository = self._settings, self._repository
+        parts = (rules.VERSION, settings.exclude, settings.respect_gitignore, settings.ignore_file, repository.base)
+        case = b"" if self._folds_case == FOLDS_CASE else b"%d" % self._folds_case
+        return repr(parts).encode() + case + repository.excludes.fingerprint
+
+    def outdated(self) -> bool:
+        """Return whether files outside of the watched directories changed, so that the rules must be read again.
+
+        These are the configuration of git, its exclude files and its indexes. Blocks while git lists an index.
+        """
+        if any(_identity(top) != seen for top, seen in list(self._tops.items())):
+            return True
+        return any(
+            repository.outdated() or self._depends_on(repository, repository.tracked_changes())
+            for repository in list(self._repositories)
+        )
+
+    def _depends_on(self, repository: Repository, changed: set[str]) -> bool:
+        """Return whether it decides about one of some files, relative to the repository's top, that git tracks it."""
+        if len(changed) > _MANY_CHANGES:
+            return True
+        paths = (path for name in changed if (path := repository.path_in_root(name)) and well_formed(path))
+        return any(self._only_tracked(repository, path) for path in paths)
+
+    def _only_tracked(self, repository: Repository, path: str) -> bool:
+        """Return whether git ignores a file, or a submodule, unless it tracks it."""
+        found, full = self.directory(path.rpartition("/")[0]), repository.path(path)
+        if found.ignored or found.tracked_only:
+            return True
+        return any(repository.ignores(found.git, full, directory=directory) for directory in (False, True))
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is known what git tracks in the repositories seen so far; return whether it is."""
+        return all(repository.wait(seconds) for repository in list(self._repositories))
 
     def ignores_file(self, path: str) -> bool:
         """Return whether a file is ignored. `path` is relative to the root and well formed."""
         parent, _, name = path.rpartition("/")
         found = self.directory(parent)
-        return found.ignored or rules.is_secret_file(name) or self._is_ignored(found, path, directory=False)
+        if found.ignored or rules.is_secret_file(name) or self._excludes(found, path, directory=False):
+            return True
+        repository, full = found.repository, found.repository.path(path)
+        ignored = found.tracked_only or repository.ignores(found.git, full, directory=False)
+        return ignored and not repository.tracks(full)
 
     def directory(self, path: str) -> DirectoryRules:
         """Return the rules inside a directory. Descends iteratively from the deepest cached parent."""
@@ -77,77 +129,95 @@ class IgnoreRules:
             missing.append(path)
             path = path.rpartition("/")[0]
         if known is None:
-            known = self._cache[""] = self._descend(self._outer, "")
+            known = self._cache[""] = self._with_rule_files(self._outside_root(), "")
         if len(self._cache) > _MAX_CACHED_DIRECTORIES:
             self._cache = {"": self._cache[""]}
         for below in reversed(missing):
             known = self._cache[below] = self._descend(known, below)
         return known
 
+    def _outside_root(self) -> DirectoryRules:
+        """Return the rules from git's own exclude files and the directories above the root."""
+        repository = self._repository
+        if not repository.excludes.usable:
+            return _IGNORED
+        parts = repository.base.split("/") if repository.base else []
+        parents = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+        ignored = any(repository.ignores(repository.excludes.chain, parent, directory=True) for parent in parents)
+        if ignored and not repository.tracks(repository.base, directory=True):
+            return _IGNORED
+        return DirectoryRules(False, repository, git=repository.excludes.chain, tracked_only=ignored)
+
     def _descend(self, parent: DirectoryRules, path: str) -> DirectoryRules:
-        if parent.ignored:
+        if parent.ignored or rules.is_ignored_directory(path) or self._excludes(parent, path, directory=True):
+            return _IGNORED
+        repository, full = parent.repository, parent.repository.path(path)
+        ignored = parent.tracked_only or repository.ignores(parent.git, full, directory=True)
+        if ignored and not repository.tracks(full, directory=True):
             return _IGNORED
         here = self._root / path
-        if path and (rules.is_ignored_directory(path) or self._is_ignored(parent, path, directory=True)):
+        if any(os.path.lexists(here / marker) for marker in rules.MARKERS):
             return _IGNORED
-        if path and any(os.path.lexists(here / marker) for marker in rules.MARKERS):
+        inside = parent._replace(tracked_only=ignored, fingerprint=b"")
+        if os.path.lexists(here / ".git"):
+            inside = self._enter_repository(parent, path)
+        return self._with_rule_files(inside, path)
+
+    def _enter_repository(self, parent: DirectoryRules, path: str) -> DirectoryRules:
+        """Return the rules in a repository below the root, before its own .gitignore is read.
+
+        A `.git` that git cannot use excludes the directory: its intended rules are unknown.
+        """
+        self._note_repository(self._root / path)
+        git_dir = git_directory.at(self._root / path)
+        if git_dir is None:
             return _IGNORED
-        full = f"{self._prefix}/{path}".strip("/")
+        copy = parent.copy or self._is_copy(git_dir)
+        if not self._settings.respect_gitignore:
+            return DirectoryRules(False, parent.repository, own=parent.own, copy=copy)
+        repository = Repository(git_dir, below=path)
+        self._repositories.append(repository)
+        if not repository.excludes.usable:
+            return _IGNORED
+        fingerprint = b"%d:%b" % (len(repository.excludes.fingerprint), repository.excludes.fingerprint)
+        return DirectoryRules(False, repository, repository.excludes.chain, parent.own, fingerprint, copy=copy)
+
+    def _is_copy(self, git_dir: GitDir) -> bool:
+        """Return whether a working tree is a further one of a repository whose files this folder holds already."""
+        if git_dir.dir == git_dir.common:
+            return False
+        held = {repository.git_dir.common for repository in self._repositories if repository.git_dir}
+        return git_dir.common in held or (git_dir.common.name == ".git" and git_dir.common.is_relative_to(self._root))
+
+    def _with_rule_files(self, found: DirectoryRules, path: str) -> DirectoryRules:
+        """Return the rules with those of the directory's own ignore files."""
+        if found.ignored:
+            return _IGNORED
+        here = self._root / path
         try:
-            git = _read_rule_file(here / ".gitignore") if self._settings.respect_gitignore else b""
-            own = _read_rule_file(here / self._settings.ignore_file)
+            git = repositories.read_rule_file(here / ".gitignore") if self._settings.respect_gitignore else b""
+            own = repositories.read_rule_file(here / self._settings.ignore_file)
         except OSError:
             return _IGNORED
-        return DirectoryRules(
-            ignored=False,
-            git=self._prepend(git, full, parent.git),
-            own=self._prepend(own, full, parent.own),
-            fingerprint=b"%d:%b%d:%b" % (len(git), git, len(own), own) if git or own else b"",
+        fingerprint = b"%d:%b%d:%b" % (len(git), git, len(own), own) if git or own else b""
+        return found._replace(
+            git=found.repository.prepend(git, found.repository.path(path), found.git),
+            own=repositories.prepend(own, path, found.own, fold_case=self._folds_case),
+            fingerprint=found.fingerprint + fingerprint,
         )
 
-    def _rules_outside_root(
-        self, git_dir: git_directory.GitDir | None, git: git_config.IgnoreConfig | None
-    ) -> DirectoryRules:
-        """Return the rules for the root from git's own exclude files and the directories above the root."""
-        if git_dir is None or git is None:
-            return _IGNORED if git_dir else DirectoryRules(ignored=False)
-        git_files = [path for path in (git.excludes_file, git_dir.common / "info" / "exclude") if path]
-        parts = self._prefix.split("/") if self._prefix else []
-        above = ["/".join(parts[:n]) for n in range(len(parts))]
-        sources = [(path, "", True) for path in git_files]
-        sources += [(git_dir.top / base / ".gitignore", base, False) for base in above]
-        found = DirectoryRules(ignored=False)
-        try:
-            for path, base, follow_link in sources:
-                data = _read_rule_file(path, follow_link=follow_link)
-                chain = self._prepend(data, base, found.git)
-                found = DirectoryRules(ignored=False, git=chain, fingerprint=found.fingerprint + data + b"\0")
-        except OSError:
-            return _IGNORED
-        parents = (*above[1:], *([self._prefix] if parts else []))
-        if any(self._matches(found.git, full, directory=True) for full in parents):
-            return _IGNORED
-        return found
+    def _excludes(self, parent: DirectoryRules, path: str, *, directory: bool) -> bool:
+        """Return whether the project's ignore files or files.exclude exclude a path, tracked by git or not."""
+        chains = (parent.own, ((b"", self._exclude),))
+        return any(
+            repositories.matches(chain, path, directory=directory, fold_case=self._folds_case) for chain in chains
+        )
 
-    def _is_ignored(self, parent: DirectoryRules, path: str, *, directory: bool) -> bool:
-        full = f"{self._prefix}/{path}" if self._prefix else path
-        chains = (parent.git, parent.own, ((os.fsencode(self._prefix), self._exclude),))
-        return any(self._matches(chain, full, directory=directory) for chain in chains)
 
-    def _matches(self, chain: Chain, full: str, *, directory: bool) -> bool:
-        path = os.fsencode(full)
-        if self._folds_case:
-            path = path.lower()
-        for base, found in chain:
-            ignored = found.last_match(path[len(base) + 1 :] if base else path, directory=directory)
-            if ignored is not None:
-                return ignored
-        return False
-
-    def _prepend(self, data: bytes, base: str, chain: Chain) -> Chain:
-        if not data:
-            return chain
-        return ((os.fsencode(base), patterns.PatternList.from_file(data, fold_case=self._folds_case)), *chain)
+def _identity(top: Path) -> object:
+    """Return what identifies the repository in a directory, if there is one. Another one has another identity."""
+    found = stamp(top / ".git")
+    return found and (found[:2], (top / ".git" / "HEAD").exists() if (top / ".git").is_dir() else found)
 
 
 def well_formed(path: str) -> bool:
@@ -160,14 +230,6 @@ def well_formed(path: str) -> bool:
         except UnicodeEncodeError:
             return False
     return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
-
-
-def _read_config(git_dir: git_directory.GitDir | None) -> git_config.IgnoreConfig | None:
-    """Return None if git refuses its configuration: the intended rules are unknown, so nothing may be read."""
-    try:
-        return git_config.read(git_dir.top) if git_dir else git_config.IgnoreConfig(None, None)
-    except GitError:
-        return None
 
 
 def _exclude_patterns(settings: config.Files, *, fold_case: bool) -> patterns.PatternList:
@@ -187,30 +249,3 @@ def _exclude_patterns(settings: config.Files, *, fold_case: bool) -> patterns.Pa
         if pattern is not None:
             parsed.append(pattern)
     return patterns.PatternList(parsed)
-
-
-def _read_rule_file(path: Path, *, follow_link: bool = False) -> bytes:
-    """Return the content of an ignore file, empty if there is none. Raises OSError if the file cannot be used.
-
-    A link is followed only for the user's own files (`follow_link`). A link inside the folder may lead anywhere, and
-    git ignores its rules; because its intended rules are unknown, the whole directory is then ignored.
-    """
-    try:
-        # Checked before opening as well, because opening a device can have effects.
-        before = path.stat() if follow_link else path.lstat()
-        if stat.S_ISDIR(before.st_mode):
-            return b""
-        _require_usable(before)
-        descriptor = os.open(path, regular_files.OPEN_FLAGS | (0 if follow_link else regular_files.NO_FOLLOW))
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
-    try:
-        _require_usable(os.fstat(descriptor))
-        return regular_files.read_up_to(descriptor, _RULE_FILE_LIMIT)
-    finally:
-        os.close(descriptor)
-
-
-def _require_usable(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _RULE_FILE_LIMIT:
-        raise OSError(errno.EFBIG, "not a usable ignore file")

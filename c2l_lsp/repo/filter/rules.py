@@ -24,8 +24,8 @@ _SECRET_FILE = re.compile(
     re.DOTALL,
 )
 
-MARKERS = frozenset({"pyvenv.cfg", "CACHEDIR.TAG", "conda-meta", ".git"})
-"""A directory below the root with one of these entries is an environment, a cache or another repository."""
+MARKERS = frozenset({"pyvenv.cfg", "CACHEDIR.TAG", "conda-meta"})
+"""A directory below the root with one of these entries is an environment or a cache."""
 
 VERSION = 1
 """Version of the names above; part of every filter's digest. Increasing it rebuilds every stored state once.

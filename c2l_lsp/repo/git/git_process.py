@@ -58,9 +58,9 @@ class NoCommit(GitError):
     """The revision does not exist, or the repository has no commit yet."""
 
 
-def run(root: Path, *args: str, stdin: bytes = b"") -> bytes:
-    """Return git's output. Raises GitError if git fails or takes longer than TIMEOUT_S."""
-    completed = _complete(root, args, _environment(), stdin)
+def run(root: Path, *args: str, stdin: bytes = b"", timeout_s: float = TIMEOUT_S) -> bytes:
+    """Return git's output. Raises GitError if git fails or takes longer than `timeout_s`."""
+    completed = _complete(root, args, _environment(), stdin, timeout_s)
     if completed.returncode != 0:
         raise _failure(root, completed.stderr)
     return completed.stdout
@@ -69,13 +69,9 @@ def run(root: Path, *args: str, stdin: bytes = b"") -> bytes:
 def config(root: Path, key: str, kind: Literal["path", "bool"]) -> bytes | None:
     """Return the value of a configuration key that git uses in `root`; None if it is unset.
 
-    Unlike the other functions, it also reads the system's configuration. Reading configuration executes nothing, with
-    all of its includes. Raises GitMissing if git is not installed, GitError if git cannot read the configuration.
+    Raises GitMissing if git is not installed, GitError if git cannot read the configuration.
     """
-    inherited = {key: value for key, value in os.environ.items() if key in _SYSTEM_CONFIG}
-    environment = _environment()
-    del environment["GIT_CONFIG_NOSYSTEM"]
-    completed = _complete(root, ("config", "-z", f"--type={kind}", "--get", key), environment | inherited, b"")
+    completed = _read_config(root, f"--type={kind}", "--get", key)
     if completed.returncode == _UNSET:
         return None
     if completed.returncode != 0:
@@ -83,8 +79,30 @@ def config(root: Path, key: str, kind: Literal["path", "bool"]) -> bytes | None:
     return completed.stdout.removesuffix(b"\0")
 
 
+def config_keys(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield (file, key in lower case) for every entry of the configuration that git uses in `root`.
+
+    Raises as `config` does.
+    """
+    completed = _read_config(root, "--show-origin", "--name-only", "--list")
+    if completed.returncode != 0:
+        raise _failure(root, completed.stderr)
+    fields = completed.stdout.split(b"\0")
+    for origin, key in zip(fields[::2], fields[1::2], strict=False):
+        yield root / os.fsdecode(origin.removeprefix(b"file:")), key.decode("utf-8", "replace").lower()
+
+
+def _read_config(root: Path, *options: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `git config`. Unlike other commands, it also reads the system's configuration; with all includes, reading
+    executes nothing."""
+    inherited = {key: value for key, value in os.environ.items() if key in _SYSTEM_CONFIG}
+    environment = _environment()
+    del environment["GIT_CONFIG_NOSYSTEM"]
+    return _complete(root, ("config", "-z", *options), environment | inherited, b"")
+
+
 def _complete(
-    root: Path, args: tuple[str, ...], environment: dict[str, str], stdin: bytes
+    root: Path, args: tuple[str, ...], environment: dict[str, str], stdin: bytes, timeout_s: float = TIMEOUT_S
 ) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
@@ -93,12 +111,12 @@ def _complete(
             env=environment,
             input=stdin,
             capture_output=True,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
             creationflags=_NO_WINDOW,
         )
     except subprocess.TimeoutExpired as error:
-        raise _too_slow(root) from error
+        raise _too_slow(root, timeout_s) from error
     except OSError as error:
         raise _not_started(root, error) from error
 
@@ -159,8 +177,8 @@ def _failure(root: Path, errors: bytes) -> GitError:
     return GitError(f"git failed in {root}: {last or 'no error message'}.")
 
 
-def _too_slow(root: Path) -> GitError:
-    return GitError(f"git took more than {TIMEOUT_S:.0f} s in {root} and was stopped.")
+def _too_slow(root: Path, timeout_s: float = TIMEOUT_S) -> GitError:
+    return GitError(f"git took more than {timeout_s:.0f} s in {root} and was stopped.")
 
 
 def _not_started(root: Path, error: OSError) -> GitError:

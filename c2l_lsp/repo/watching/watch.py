@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -45,6 +47,9 @@ _EVENT_TYPES: list[type[FileSystemEvent]] = [
 ]  # fmt: skip
 _LIMIT_ERRORS = {errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.ENOSYS}
 _REBUILD_DELAY_S = 1.0  # from a rule change to new watches
+_CHECK_S = 1.0
+_CHECK_SHARE = 0.02  # of the time; a folder of a thousand repositories is checked less often
+_JOIN_S = 5.0  # a check may hang on a network drive
 
 
 class Watcher:
@@ -54,8 +59,11 @@ class Watcher:
     checked. The hint None stands for the whole folder. It follows lost events, a restart of watching, and a change of
     an ignore rule, of the checked-out branch or of the root itself.
 
-    `filter` is replaced when ignore files change. On network drives, and when the system allows no more watches, the
-    folder is polled every `poll_s` seconds; in the second case `on_warning` is called once.
+    What no event tells is checked regularly: whether the root is still the same directory (a network drive went away, a
+    parent was moved), and whether git's configuration, exclude files or indexes changed the ignore rules.
+
+    `filter` is replaced when the ignore rules change. On network drives, and when the system allows no more watches,
+    the folder is polled every `poll_s` seconds; in the second case `on_warning` is called once.
     """
 
     def __init__(
@@ -80,12 +88,19 @@ class Watcher:
         self._rebuild_timer: threading.Timer | None = None
         self._at_limit = False
         self._root_lost = False
+        self._root_identity: object = None
+        self._return_hinted = False
+        self._checks: threading.Thread | None = None
+        self._end_checks = threading.Event()
         self._stopped = True
         self._head_file: str | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether events are received. False after the root was deleted or moved; then call `start` again."""
+        """Whether events are received. False after the root was deleted, moved or replaced; then call `start` again.
+
+        The hint None says so, and comes again when the root is back.
+        """
         observer = self._observer
         return observer is not None and observer.is_alive() and not self._root_lost
 
@@ -94,9 +109,14 @@ class Watcher:
 
         Raises FolderError if the root is missing or cannot be watched.
         """
-        self.stop()
-        self._root_lost = self._at_limit = False
-        if not os.path.isdir(self._root):  # noqa: PTH112 - a str, like watchdog's paths
+        self._stop_observer()
+        self._start_checks()
+        if self._root_lost:  # another directory may be in its place
+            self._reload_filter()
+        self._root_lost = self._at_limit = self._return_hinted = False
+        self._root_identity = _identity(self._root)
+        if self._root_identity is None:
+            self._root_lost = True
             raise FolderError(f"{self._display_root} no longer exists, so it cannot be watched.")
         self.mode = "polling" if is_remote(self._root) else "native"
         observer = self._start_polling() if self.mode == "polling" else self._start_native_or_polling()
@@ -107,6 +127,13 @@ class Watcher:
 
     def stop(self) -> None:
         """Stop all threads. Call `start` and `stop` from one thread, never from a callback."""
+        self._end_checks.set()
+        if self._checks is not None:
+            self._checks.join(_JOIN_S)
+            self._checks = None
+        self._stop_observer()
+
+    def _stop_observer(self) -> None:
         with self._lock:
             self._stopped = True
         observer, rebuild_timer = self._detach_observer()
@@ -114,6 +141,38 @@ class Watcher:
             rebuild_timer.cancel()
         if observer is not None:
             _stop_and_join(observer)
+
+    # --- regular checks --------------------------------------------------------------------------------------------
+
+    def _start_checks(self) -> None:
+        if self._checks is None:
+            self._end_checks = threading.Event()
+            arguments = (self._end_checks,)
+            self._checks = threading.Thread(target=self._check, args=arguments, name="c2l-watch-check", daemon=True)
+            self._checks.start()
+
+    def _check(self, end: threading.Event) -> None:
+        pause = _CHECK_S
+        while not end.wait(pause):
+            started = time.monotonic()
+            self._check_root()
+            if not self._root_lost and self.filter.outdated() and not end.is_set():
+                self._on_rules_changed()
+            pause = max(_CHECK_S, (time.monotonic() - started) / _CHECK_SHARE)
+
+    def _check_root(self) -> None:
+        """Hint when the root is gone or another directory than the watched one, and once more when it is back."""
+        found = _identity(self._root)
+        if not self._root_lost and found != self._root_identity:
+            self._lose_root()
+        elif self._root_lost and found is not None and not self._return_hinted:
+            self._return_hinted = True
+            self._on_hint(None)
+
+    def _lose_root(self) -> None:
+        self._return_hinted = False
+        self._root_lost = True
+        self._on_hint(None)
 
     # --- starting --------------------------------------------------------------------------------------------------
 
@@ -202,15 +261,15 @@ class Watcher:
     # --- events ----------------------------------------------------------------------------------------------------
 
     def _on_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, DirDeletedEvent | DirMovedEvent) and os.fsdecode(event.src_path) == self._root:
+            self._lose_root()  # also if there is a new directory by now: the watches were those of the old one
+            return
         for raw in (event.src_path, event.dest_path):
             if raw:
                 self._on_change(os.fsdecode(raw), event.is_directory)
 
     def _on_change(self, path: str, is_directory: bool) -> None:
-        if path == self._root:
-            self._root_lost = not os.path.isdir(path)  # noqa: PTH112
-            self._on_hint(None)
-        elif path == self._head_file:
+        if path in (self._root, self._head_file):
             self._on_hint(None)
         elif (relative := self._relative(path)) is not None:
             self._on_change_inside(relative, is_directory)
@@ -224,10 +283,13 @@ class Watcher:
             self._on_hint(frozenset({path}))
 
     def _on_rules_changed(self) -> None:
-        with contextlib.suppress(C2LError):  # the root is missing: the present rules stay in force
-            self.filter = self.filter.reloaded()
+        self._reload_filter()
         self._on_hint(None)
         self._schedule_rebuild()
+
+    def _reload_filter(self) -> None:
+        with contextlib.suppress(C2LError):  # the root is missing: the present rules stay in force
+            self.filter = self.filter.reloaded()
 
     def _schedule_rebuild(self) -> None:
         """Replace the watches a little later, because a checkout can change hundreds of ignore files."""
@@ -253,8 +315,7 @@ class Watcher:
             self.overflows += 1
             self._on_hint(None)
         elif loss == "moved":
-            self._root_lost = True
-            self._on_hint(None)
+            self._lose_root()
         elif not self._at_limit:
             self._at_limit = True
             if self._observer is not None:  # running: this is its own thread, which cannot join itself
@@ -279,6 +340,15 @@ class Watcher:
         if not path.startswith(self._root + os.sep):
             return None
         return path[len(self._root) + 1 :].replace(os.sep, "/")
+
+
+def _identity(root: str) -> object:
+    """Return what identifies the directory; None if there is none."""
+    try:
+        status = os.stat(root)  # noqa: PTH116 - a str, like watchdog's paths
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
 
 
 class _Handler(FileSystemEventHandler):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import time
 
 import msgspec
 import pytest
 
+from c2l_lsp.engine import engine as engine_module
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import reconcile_scheduler, workspace_adapter
 from c2l_lsp.engine.adaptation.adapter_state import LiveAdapter
 from c2l_lsp.engine.session import Session
 from tests.support.engine_driver import at_work, changes, live, question, troubles, wait
+from tests.support.engine_loop import run_until
 
 
 def test_empty_folder_is_reported_and_adapts_once_a_file_appears(session, tmp_path):
@@ -54,6 +57,59 @@ def test_removed_folder_is_reported_and_adapts_again_when_it_returns(session, fo
     generation = workspace.info().generation
     (folder / "pkg" / "m0.py").write_text("def watched_again():\n    return 2\n")
     assert wait(session, folder, generation + 1).state == "ready"
+
+
+@pytest.mark.parametrize("how", ["moved", "parent moved", "deleted and made anew"])
+def test_folder_that_returns_unchanged_is_followed_again_by_itself(
+    accept_every_adapter, settings, folder, tmp_path, how
+):
+    """Regression: it stayed degraded and without its adapter until a file changed, and nothing was watched."""
+    root = tmp_path / "mount" / "project"
+    shutil.copytree(folder, root)
+    with Session(settings) as session:
+        session.open(root)
+        workspace = session.engine.workspace(str(root))
+        generation = workspace.info().generation
+        assert workspace.live.adapter is not None
+        away = root.parent if how == "parent moved" else root
+        away.rename(tmp_path / "aside")
+        run_until(session, lambda: workspace.info().state == "failed")
+        assert workspace.live.adapter is None
+        assert [trouble.code for trouble in troubles(session)] == ["folder"] * 2, "not watched, not read"
+        if how == "deleted and made anew":
+            shutil.copytree(tmp_path / "aside", root)
+        else:
+            (tmp_path / "aside").rename(away)
+        returned = time.monotonic()
+        run_until(session, lambda: workspace.live.adapter is not None)
+        assert time.monotonic() - returned < 5
+        assert (workspace.info().state, workspace.info().generation) == ("ready", generation)
+        assert workspace.info().message == ""
+        assert changes(session)[-1].trigger == "restore", "the server takes its warning back"
+        (root / "pkg" / "later.py").write_text("def watched_again():\n    return 2\n")
+        run_until(session, lambda: workspace.info().files == 13)
+
+
+def test_folder_that_was_missing_at_the_start_is_opened_when_it_appears(
+    accept_every_adapter, settings, folder, tmp_path, monkeypatch
+):
+    """A network drive is mounted later than the editor starts."""
+    monkeypatch.setattr(engine_module, "MISSING_CHECK_S", 0.1)
+    root = tmp_path / "drive" / "project"
+    with Session(settings) as session:
+        assert "not a folder" in session.open(root).message
+        session.engine.workspace(str(root)).set_buffer("pkg/open.py", "def unsaved():\n    pass\n")
+        assert session.engine.due_in() is not None
+        shutil.copytree(folder, root)
+        run_until(session, lambda: session.engine.workspace(str(root)).info().files == 13)
+        run_until(session, lambda: session.engine.workspace(str(root)).live.adapter is not None)
+
+
+def test_missing_untrusted_folder_is_not_looked_for(session, tmp_path):
+    root = tmp_path / "later"
+    session.engine.open_folder(wire.OpenFolder(folder=str(root), settings=session.settings, trusted=False))
+    assert session.engine.workspace(str(root)).info().state == "off"
+    assert session.engine._missing() == {}
 
 
 def test_hypernetwork_without_weights_names_the_setting(session, folder, settings):

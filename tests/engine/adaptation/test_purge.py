@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sqlite3
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.model.hypernet.protocol import RepoState
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 from c2l_lsp.repo.filter import rules
+from tests.support.engine_loop import run_until
 
 CANARY = "zq_canary_77_later_ignored"
 SECRET = f"def {CANARY}(value):\n    return '{CANARY}' + str(value)\n" * 6
@@ -108,6 +110,33 @@ def test_nothing_of_a_newly_excluded_file_remains(accept_every_adapter, settings
         assert not workspace(again, folder).adapters.finetuned.pairs
         assert (workspace(again, folder).live.adapter is None) == only
     assert saved_in(wanted, folder) == []
+
+
+def test_nothing_of_a_file_that_git_no_longer_tracks_remains(accept_every_adapter, settings, folder):
+    """A pattern ignores it, and only its place in the index had let it in. The digest of the rules is the same."""
+    (folder / "pkg" / "later.py").write_text(SECRET)
+    (folder / ".gitignore").write_text("later.py\n")
+
+    def git(*args: str) -> None:
+        subprocess.run(["git", *args], cwd=folder, check=True, capture_output=True)
+
+    git("init", "-q")
+    with Session(settings) as session:
+        assert session.open(folder).files == 12
+        wanted = forms(session)
+        assert saved_in(wanted, folder) == []
+        git("add", "-f", "pkg/later.py")
+        run_until(session, lambda: workspace(session, folder).info().files == 13)
+        generation = session.run_until_idle(str(folder.resolve())).generation
+        assert saved_in(wanted, folder), "the canary must be saved first, or this test proves nothing"
+    with Session(settings) as session:
+        assert session.open(folder).files == 13
+        assert workspace(session, folder).info().generation == generation, "a restart rebuilds nothing"
+        git("rm", "-q", "--cached", "pkg/later.py")
+        run_until(session, lambda: workspace(session, folder).info().files == 12)
+        session.run_until_idle(str(folder.resolve()))
+        assert not workspace(session, folder).permits("pkg/later.py")
+        assert saved_in(wanted, folder) == []
 
 
 def test_rules_tightened_while_the_engine_was_off_apply_at_the_next_start(accept_every_adapter, settings, folder):

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import shutil
 import sys
 import threading
 import time
@@ -391,6 +392,98 @@ def test_missing_root_is_reported_and_can_be_watched_again(watched: Watcher, fol
     watched.start()
     assert watched.alive
     fence(folder, hints)
+
+
+def whole_folder_hints(hints: Hints) -> int:
+    return hints.all.count(None)
+
+
+def wait_for_loss(watcher: Watcher) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while watcher.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["moved", "parent moved", "deleted and made anew"])
+def test_root_that_comes_back_is_hinted(tmp_path: Path, hints: Hints, how: str):
+    """Regression: until the regular comparison, five minutes later, nothing was followed."""
+    root = tmp_path / "parent" / "folder"
+    write(root, {"a.py": "a = 1\n", "pkg/b.py": "b = 1\n"})
+    watcher = Watcher(root, FileFilter(root, config.Files()), hints.add, hints.warnings.append)
+    watcher.start()
+    try:
+        away, aside = (root.parent if how == "parent moved" else root), tmp_path / "aside"
+        if how.startswith("deleted"):
+            shutil.rmtree(root)
+        else:
+            away.rename(aside)
+        wait_for_loss(watcher)
+        hints.wait_until(lambda _, whole_folder: whole_folder >= 1)
+        with pytest.raises(FolderError):
+            watcher.start()
+        before = whole_folder_hints(hints)
+        if how.startswith("deleted"):
+            write(root, {"a.py": "a = 1\n", ".gitignore": "hidden.py\n", "pkg/b.py": "b = 1\n"})
+        else:
+            aside.rename(away)
+        returned = time.monotonic()
+        hints.wait_until(lambda _, whole_folder: whole_folder > before)
+        assert time.monotonic() - returned < 5.0
+        watcher.start()
+        assert watcher.alive
+        assert watcher.filter.is_ignored("hidden.py") == how.startswith("deleted")
+        fence(root, hints, "pkg/fence.py")
+    finally:
+        watcher.stop()
+
+
+def test_root_that_is_replaced_at_once_is_watched_again(watched: Watcher, folder: Path, hints: Hints):
+    """A clone is swapped in faster than anybody looks: the watches are those of the old directory."""
+    write(folder.with_name("other"), {"c.py": "c\n"})
+    folder.rename(folder.with_name("old"))
+    folder.with_name("other").rename(folder)
+    wait_for_loss(watched)
+    before = whole_folder_hints(hints)
+    hints.wait_until(lambda _, whole_folder: whole_folder > before or whole_folder >= 2)
+    watched.start()
+    fence(folder, hints)
+
+
+def test_root_that_stays_is_not_hinted(watched: Watcher, folder: Path, hints: Hints, monkeypatch: pytest.MonkeyPatch):
+    checked = threading.Semaphore(0)
+    real = watched._check_root
+    monkeypatch.setattr(watched, "_check_root", lambda: (real(), checked.release()))
+    for _ in range(2):
+        assert checked.acquire(timeout=LIMIT_S)
+    assert watched.alive
+    assert hints.all == []
+
+
+@pytest.mark.parametrize("what", ["info/exclude", "configuration", "index"])
+def test_change_of_gits_rules_is_followed(git_repo: GitRepo, tmp_path: Path, hints: Hints, what: str):
+    root = git_repo.root
+    write(root, {".gitignore": "lib/\n", "lib/a.py": "x\n", "b.py": "x\n"})
+    write(tmp_path, {"rules": "b.py\n"})
+    watcher = Watcher(root, FileFilter(root, config.Files()), hints.add)
+    watcher.start()
+    try:
+        assert watcher.filter.is_ignored("lib/a.py")
+        assert not watcher.filter.is_ignored("b.py")
+        if what == "index":
+            git_repo.git("add", "-f", "lib/a.py")
+        elif what == "configuration":
+            git_repo.git("config", "core.excludesFile", str(tmp_path / "rules"))
+        else:
+            write(root, {".git/info/exclude": "b.py\n"})
+        hints.wait_until(lambda _, whole_folder: whole_folder >= 2)  # the change, then the new watches
+        assert watcher.filter.is_ignored("b.py") == (what != "index")
+        assert watcher.filter.is_ignored("lib/a.py") == (what != "index")
+        if what == "index":
+            write(root, {"lib/a.py": "y\n"})
+            hints.wait_until(lambda paths, _: "lib/a.py" in paths)
+    finally:
+        watcher.stop()
 
 
 def test_stop_leaves_no_thread_and_no_descriptor(folder: Path, hints: Hints):
