@@ -22,6 +22,7 @@ BASICS = {
     "c2l_lsp.errors",
     "c2l_lsp.config",
     "c2l_lsp.languages",
+    "c2l_lsp.redaction",
     "c2l_lsp.text",
     "c2l_lsp.cooperative",
     "c2l_lsp.regular_files",
@@ -39,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "c2l_lsp.text": set(),
     "c2l_lsp.cooperative": set(),
     "c2l_lsp.regular_files": set(),
+    "c2l_lsp.redaction": set(),
     "c2l_lsp.isolation": set(),
     # Files of a folder. `history` reads through the filter; `watching` only reports hints.
     "c2l_lsp.repo": BASICS,
@@ -102,6 +104,10 @@ TORCH_FREE = (
     "c2l_lsp.doctor", "c2l_lsp.cli", "c2l_lab.cli", "c2l_lab.clients", "c2l_lab.demo",
 )  # fmt: skip
 """Packages that are importable without torch and its companions."""
+WITH_NUMPY = ("c2l_lsp.repo",)
+"""Of these, packages that the engine alone imports, and that may import numpy."""
+
+HEAVY = {"torch", "transformers", "peft", "numpy", "tokenizers", "safetensors"}
 
 SURVEYED, MOST_MODULES = ("c2l_lsp.engine", "c2l_lsp.model"), 12
 """Folders below these hold at most so many modules: what a newcomer surveys at a glance."""
@@ -141,14 +147,17 @@ def _between_rooms() -> dict[str, set[str]]:
     return graph
 
 
-def test_server_and_command_lines_load_no_torch() -> None:
-    """Each torch-free module is imported in a fresh process."""
-    names = [name for name in MODULES if architecture.room_of(name, TORCH_FREE) and not name.endswith("__main__")]
+@pytest.mark.parametrize("numpy", [False, True])
+def test_server_and_command_lines_load_no_torch(*, numpy: bool) -> None:
+    """Each torch-free module is imported in a fresh process, those that may import numpy in one of their own."""
+    free = [name for name in MODULES if architecture.room_of(name, TORCH_FREE) and not name.endswith("__main__")]
+    names = [name for name in free if bool(architecture.room_of(name, WITH_NUMPY)) == numpy]
+    allowed = {"numpy"} if numpy else set()
     code = (
         "import importlib, sys\n"
         f"for name in {names!r}:\n"
         "    importlib.import_module(name)\n"
-        "heavy = {'torch', 'transformers', 'peft', 'numpy', 'tokenizers', 'safetensors'} & set(sys.modules)\n"
+        f"heavy = {HEAVY - allowed!r} & set(sys.modules)\n"
         "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from c2l_lsp.model.runtime import kernel
+from c2l_lsp.repo.filter.randomness import COSTS_FILE
+from c2l_lsp.repo.filter.secret_rules import RULES_FILE
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -78,7 +80,8 @@ def test_product_wheel_holds_every_module_and_model(product: Wheel) -> None:
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "c2l_lsp").rglob("*.py")}
     assets = {path.relative_to(ROOT).as_posix() for path in ASSETS.rglob("*") if path.is_file()}
     assert modules == product.modules
-    assert (assets | {"c2l_lsp/py.typed"}) - set(product.names) == set()
+    data = {f"c2l_lsp/repo/filter/{name}" for name in (COSTS_FILE, RULES_FILE)}
+    assert (assets | data | {"c2l_lsp/py.typed"}) - set(product.names) == set()
 
 
 def test_product_wheel_holds_the_product_only(product: Wheel) -> None:

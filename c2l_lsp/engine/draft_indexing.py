@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 from c2l_lsp.engine.completion.draft_index import DraftIndex
 from c2l_lsp.engine.workspaces import Workspace
@@ -17,6 +18,7 @@ class DraftIndexing:
         self._encode = encode
         self._indexes: dict[str, DraftIndex] = {}
         self._indexed: dict[str, int] = {}
+        self._reading: dict[str, Slices[None]] = {}
 
     def open(self, folder: str) -> None:
         """Start an empty index for a folder."""
@@ -26,6 +28,7 @@ class DraftIndexing:
         """Drop a folder's index."""
         self._indexes.pop(folder, None)
         self._indexed.pop(folder, None)
+        self._reading.pop(folder, None)
 
     def of(self, folder: str) -> DraftIndex | None:
         """Return a folder's index, None if the folder is not open."""
@@ -36,18 +39,37 @@ class DraftIndexing:
         return self._indexed.get(folder, 0) != workspace.live.generation
 
     def step(self, folder: str, workspace: Workspace) -> None:
-        """Index one file whose text changed, or note that the index is complete."""
-        if isinstance(workspace, WorkspaceAdapter) and self._index_next(self._indexes[folder], workspace):
+        """Index one file whose text changed, or a slice of it, or note that the index is complete."""
+        if not isinstance(workspace, WorkspaceAdapter):
+            self._indexed[folder] = workspace.live.generation
             return
-        self._indexed[folder] = workspace.live.generation
-
-    def _index_next(self, index: DraftIndex, workspace: WorkspaceAdapter) -> bool:
-        digests = workspace.text_digests()
         try:
-            path = index.next_stale(digests.items())
-            if path is not None:
-                index.put(path, digests[path], workspace.text(path))
+            if folder not in self._reading:
+                self._start(folder, workspace)
+            elif _is_done(self._reading[folder]):
+                del self._reading[folder]
         except Exception as error:  # of this folder alone: it is reported, and its index stays as it is
+            self._reading.pop(folder, None)
+            self._indexed[folder] = workspace.live.generation
             workspace.fail(error)
-            return False
-        return path is not None
+
+    def _start(self, folder: str, workspace: WorkspaceAdapter) -> None:
+        index, digests = self._indexes[folder], workspace.text_digests()
+        path = index.next_stale(digests.items())
+        if path is None:
+            self._indexed[folder] = workspace.live.generation
+        else:
+            self._reading[folder] = _put(index, workspace, path, digests[path])
+
+
+def _put(index: DraftIndex, workspace: WorkspaceAdapter, path: str, digest: bytes) -> Slices[None]:
+    index.put(path, digest, (yield from workspace.text_in_slices(path)))
+
+
+def _is_done(work: Slices[None]) -> bool:
+    """Run one slice; true at the end."""
+    try:
+        next(work)
+    except StopIteration:
+        return True
+    return False

@@ -24,7 +24,8 @@ QUICK = {
     "frames-lenient", "frames-numb", "edit_storm-unlearning",
     "documents-splitlines", "documents-codepoints", "documents-unpaired", "save_styles-blind", "odd_files-follow",
     "odd_files-unbounded", "damaged_state-unchecked", "torn_saves-in_place", "hot_swaps-half",
-    "secrets-peeks", "secrets-remembers", "secrets-prompts", "secrets-quotes", "hostile-trusting", "hostile-unpickles",
+    "secrets-unscreened", "secrets-peeks",
+    "secrets-remembers", "secrets-prompts", "secrets-quotes", "hostile-trusting", "hostile-unpickles",
     "hostile-trusts_code", "replies-twice",
 }  # fmt: skip
 """Planted faults that run by default. The others take minutes: `-m slow` runs them, and so does
@@ -38,6 +39,7 @@ PLANTED = [
 
 
 EXPECTED = {
+    "secrets-unscreened": "known forms are learned",
     "secrets-peeks": "opened", "secrets-remembers": "in the state", "secrets-prompts": "seen by the model",
     "secrets-quotes": "in a message", "secrets-chatty": "in the log", "secrets-open_filter": "still embedded",
     "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not complete",

@@ -121,7 +121,7 @@ class AdapterState:
             self.validation = NOT_VALIDATED
             return
         for path, digest in split.files.items():
-            yield from self._validator.add_in_slices(digest, learner.text(path))
+            yield from self._validator.add_in_slices(digest, (yield from learner.text_in_slices(path)))
             yield
         adapter = split.network.generate(split.state)
         yield

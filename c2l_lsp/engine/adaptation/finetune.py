@@ -26,6 +26,7 @@ from c2l_lsp.model.adapter.finetune_lora import fit_lora, windows
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.lora_pair import LoraPair
+from c2l_lsp.redaction import pieces
 
 LENGTH = 256
 """Tokens in the window of one training step: about 0.1 s on one core with a shipped model."""
@@ -131,12 +132,12 @@ class FinetuneJob:
             raise AdapterError("Too few files are learned to hold some out for validation; no adapter was finetuned.")
         start = split.network.generate(split.state).scaled(self._validation.strength, self._validation.knn_strength)
         for path, digest in split.files.items():
-            yield from validator.add_in_slices(digest, learner.text(path))
+            yield from validator.add_in_slices(digest, (yield from learner.text_in_slices(path)))
             yield
         before = yield from validator.loss(start, list(split.files.values()))
-        texts = []
+        texts = list[str]()
         for path in sorted(learner.records.keys() - split.files.keys()):
-            texts.append(learner.text(path))
+            texts += pieces((yield from learner.text_in_slices(path)))
             yield
         trained = yield from self._train(texts, start, progress)
         if reason := rejection(trained, self._norm_limit):

@@ -1,8 +1,9 @@
 """A workspace's git history as the first update of a hypernetwork that reads diffs (`evo`).
 
 The replay starts from an older snapshot and applies one step a commit up to HEAD. It reads nothing that the filter
-excludes, and checks removed lines for secrets too. It is bounded: a sample of the older files, a number of commits, and
-a longest diff. The state at HEAD is cached under the commit and the ignore rules, so that no history is replayed twice.
+excludes, and redacts secrets, in removed lines too. It is bounded: a sample of the older files, a number of commits,
+and a longest diff. The state at HEAD is cached under the commit and the ignore rules, so that no history is replayed
+twice.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from c2l_lsp.engine.adaptation.sample import select
 from c2l_lsp.engine.adaptation.update_plan import FileRecord, UpdatePlan
 from c2l_lsp.model.hypernet.encoder import in_repository
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
+from c2l_lsp.repo.filter import screen
 from c2l_lsp.repo.filter.files import FileFilter, FileText
 from c2l_lsp.repo.git import git_process
 from c2l_lsp.repo.history import git_history
@@ -103,7 +105,7 @@ class HistoryReplay:
         found: dict[str, FileText] = {}
         for path, (_, content) in zip(tree, git_history.blobs(self._folder, tree.values()), strict=True):
             text = _decoded(content)
-            screened = None if text is None else self._files.check_text(path, text)
+            screened = None if text is None else (yield from self._files.check_text_in_slices(path, text))
             if screened is not None:
                 found[path] = screened
             if len(found) % _FILES_A_SLICE == _FILES_A_SLICE - 1:
@@ -125,10 +127,9 @@ class HistoryReplay:
         """The embedded diff of each pair of consecutive commits. A commit without production changes is no step."""
         steps = []
         for at, (before, after) in enumerate(itertools.pairwise(shas), 1):
-            text = git_history.diff_text(self._folder, before, after, is_ignored=self._files.is_ignored)[
-                :MAX_DIFF_CHARS
-            ]
+            diff = git_history.diff_text(self._folder, before, after, is_ignored=self._files.is_ignored)
             yield
+            text = yield from screen.redacted_in_slices(diff[:MAX_DIFF_CHARS])
             if text:
                 steps.append((yield from self._embed(self._network.diff_chunks(text))))
             progress(at, len(shas) - 1)

@@ -105,10 +105,13 @@ class Learner:
         self._overlay[path] = text
         return changed
 
-    def text(self, path: str) -> str:
-        """Return the text of a path, from its buffer or file; "" if the filter excludes it."""
+    def text_in_slices(self, path: str) -> Slices[str]:
+        """Return the redacted text of a path, from its buffer or file; "" if the filter excludes it."""
         buffer = self._overlay.get(path)
-        read = self.filter.read(path) if buffer is None else self.filter.check_text(path, buffer)
+        if buffer is None:
+            read = yield from self.filter.read_in_slices(path)
+        else:
+            read = yield from self.filter.check_text_in_slices(path, buffer)
         return read.text if read else ""
 
     @property
@@ -149,7 +152,7 @@ class Learner:
         if paths is None:
             yield from self._apply_rules(before)
         elapsed = time.perf_counter() - started
-        files, buffers = self._with_buffers()
+        files, buffers = yield from self._with_buffers()
         if self.state is not None:
             self.sample.note_changes(before, files)
         if not files:
@@ -160,11 +163,11 @@ class Learner:
             )
         return Reconciled(files, buffers, elapsed * 1e3)
 
-    def _with_buffers(self) -> tuple[Snapshot, dict[str, str]]:
+    def _with_buffers(self) -> Slices[tuple[Snapshot, dict[str, str]]]:
         """The snapshot with unsaved buffers in place of their files, and the buffers' checked texts."""
         files, texts = dict(self._snapshot), dict[str, str]()
-        for path, text in self._overlay.items():
-            screened = self.filter.check_text(path, text)
+        for path, text in list(self._overlay.items()):  # a buffer can change between two slices
+            screened = yield from self.filter.check_text_in_slices(path, text)
             if screened is None:
                 files.pop(path, None)
             else:
@@ -240,7 +243,7 @@ class Learner:
         self.network = self.network or registry.build(self._settings, self._model, self.prior_tensors)
         if self.network is not None:
             return self.network
-        texts = (self.text(path) for path in sorted(files, key=lambda p: (files[p].digest, p)))
+        texts = (self.text_in_slices(path) for path in sorted(files, key=lambda p: (files[p].digest, p)))
         prior = yield from registry.estimate_prior(
             self._model, texts, lambda n, of: self._callbacks.progress("prior", n, of, "tokens", n >= of)
         )

@@ -21,6 +21,7 @@ from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
 from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, PublishedKind
 from c2l_lsp.model.lm.base import ASSETS, BaseModel
+from c2l_lsp.redaction import longest_piece
 
 Builder = Callable[[BaseModel, Mapping[str, Tensor], bool], Hypernetwork | None]
 """(base model, tensors saved with the state, offline) → hypernetwork; None: its prior must be estimated first."""
@@ -64,14 +65,15 @@ def memory_digest(model: BaseModel) -> str:
 
 
 def estimate_prior(
-    model: BaseModel, texts: Iterable[str], progress: Callable[[int, int], None]
+    model: BaseModel, texts: Iterable[Slices[str]], progress: Callable[[int, int], None]
 ) -> Slices[MemoryPrior | None]:
     """Estimate a prior from texts, one text a slice, until `PRIOR_TOKENS` positions; None if all texts are empty."""
     seen = Curvature.zeros(model.d)
-    for text in texts:
+    for reading in texts:
+        text = longest_piece((yield from reading)[:6000])
         if not text.strip():
             continue
-        found = output_gradients(model, [text[:6000]])
+        found = output_gradients(model, [text])
         seen.add(found.e, found.h)
         progress(min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS)
         yield

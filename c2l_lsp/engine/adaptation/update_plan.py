@@ -136,7 +136,7 @@ def plan(
         paths.append(path)
         text = overlay.get(path)
         if text is None:
-            read = files.read(path)
+            read = yield from files.read_in_slices(path)
             if read is None:
                 continue
             text = read.text

@@ -19,6 +19,7 @@ from c2l_lsp.cooperative import Slices, drain
 from c2l_lsp.model.adapter.knn_lm import MAX_KNN_WEIGHT, KnnMemory, suffixes
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
+from c2l_lsp.redaction import longest_piece
 from c2l_lsp.repo.history.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
@@ -100,7 +101,7 @@ class Validator:
     @torch.inference_mode()
     def add_in_slices(self, digest: bytes, text: str) -> Slices[None]:
         """Compute the final hidden states [T − 1, d] and next tokens [T − 1] of the beginning of a text."""
-        ids = [self._model.start_id, *self._model.encode(text[:_TEXT_CHARS])][:_TEXT_TOKENS]
+        ids = [self._model.start_id, *self._model.encode(longest_piece(text[:_TEXT_CHARS]))][:_TEXT_TOKENS]
         if digest in self._hidden or len(ids) < 2:
             return
         self._slot.activate(None)

@@ -129,9 +129,9 @@ class WorkspaceAdapter:
         """Return the files that the state contains: path → digest of the text."""
         return {path: record.entry.digest for path, record in self._learner.records.items()}
 
-    def text(self, path: str) -> str:
-        """Return the text of a file as it counts now, from its buffer or the disk."""
-        return self._learner.text(path)
+    def text_in_slices(self, path: str) -> Slices[str]:
+        """Return the redacted text of a file as it counts now, from its buffer or the disk."""
+        return self._learner.text_in_slices(path)
 
     def permits(self, path: str) -> bool:
         """Whether the filter admits a file to a prompt."""

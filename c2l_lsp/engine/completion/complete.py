@@ -16,12 +16,12 @@ from c2l_lsp.engine.completion.confidence import ConfidentText
 from c2l_lsp.engine.completion.decode import Prefilled
 from c2l_lsp.engine.completion.draft import DraftSource
 from c2l_lsp.engine.completion.greedy import DecodedToken
+from c2l_lsp.engine.completion.secret_guard import without_secrets
 from c2l_lsp.engine.completion.stop_rules import StopRules
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.repo.filter.content import contains_secret
 
 _DECODE_SHARE = 0.25
 """Share of the latency budget that decoding always gets, even after a slow prefill. A user who has stopped typing waits
@@ -105,7 +105,8 @@ class Completer:
         ended = time.perf_counter()
         best = candidates[0]
         not_blank = (request.must_start + candidate.text for candidate in candidates if candidate.text.strip())
-        texts = [text for text in _distinct(not_blank) if not contains_secret(rules.line + text)]
+        safe = (without_secrets(text, request.prefix, request.suffix) for text in _distinct(not_blank))
+        texts = _distinct(text for text in safe if text)
         return wire.Completion(
             texts=texts,
             generation=generation,

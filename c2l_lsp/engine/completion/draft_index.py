@@ -1,8 +1,9 @@
 """Draft index of a folder: for every run of three tokens in its files, the tokens that followed the last occurrence.
 
 The index holds the token ids of indexed files and open buffers, up to a limit in tokens; the oldest texts are removed
-first. It needs the tokenizer only. A changed file leaves entries that no longer match its tokens: a look-up verifies
-each entry, and stale entries are removed from time to time.
+first. It needs the tokenizer only. Secrets are no part of it: a redacted text is indexed in pieces. A changed file
+leaves entries that no longer match its tokens: a look-up verifies each entry, and stale entries are removed from time
+to time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from c2l_lsp.engine.completion.draft import MATCH_TOKENS
+from c2l_lsp.redaction import pieces
 
 MAX_TOKENS = 120_000
 """Limit of one folder: about 35 MB with the index."""
 
+_BOUNDARY = -1  # between the pieces of a text: no draft begins at one or extends over one
 _MAX_CHARACTERS = 30_000  # of one file: tokenising more takes longer than one cooperative step
 
 
@@ -46,12 +49,15 @@ class DraftIndex:
     def put(self, path: str, version: object, text: str) -> None:
         """Add a text or replace the one of the same path. The oldest texts are removed if the index is too large."""
         self.remove(path)
-        ids = self._encode(text[:_MAX_CHARACTERS])
+        ids = list[int]()
+        for piece in pieces(text[:_MAX_CHARACTERS]):
+            ids += [_BOUNDARY] * bool(ids) + self._encode(piece)
         self._texts[path] = ids
         self._versions[path] = version
         self._size += len(ids)
         for position in range(MATCH_TOKENS, len(ids)):
-            self._positions[tuple(ids[position - MATCH_TOKENS : position])] = (path, position)
+            if ids[position] != _BOUNDARY and _BOUNDARY not in ids[position - MATCH_TOKENS : position]:
+                self._positions[tuple(ids[position - MATCH_TOKENS : position])] = (path, position)
         while self._size > self._max_tokens and len(self._texts) > 1:
             self.remove(next(iter(self._texts)))
         if len(self._positions) > 2 * self._max_tokens:
@@ -68,7 +74,10 @@ class DraftIndex:
         """Return up to `limit` tokens that followed the last occurrence of `run`; [] if there is none."""
         path, position = self._positions.get(tuple(run), ("", 0))
         ids = self._texts.get(path, [])
-        return ids[position : position + limit] if ids[position - MATCH_TOKENS : position] == run else []
+        if ids[position - MATCH_TOKENS : position] != run:
+            return []
+        found = ids[position : position + limit]
+        return found[: found.index(_BOUNDARY)] if _BOUNDARY in found else found
 
     def _remove_stale_positions(self) -> None:
         self._positions = {

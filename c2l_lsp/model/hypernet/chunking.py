@@ -10,6 +10,8 @@ import hashlib
 import itertools
 import re
 
+from c2l_lsp.redaction import pieces
+
 TARGET_CHARS = 1500
 """A chunk ends with the first block that brings it to this many characters (400 to 500 tokens of code)."""
 MAX_CHARS = 3000
@@ -31,11 +33,11 @@ def blocks(text: str) -> list[str]:
 
 
 def split(text: str) -> list[str]:
-    """The chunks of a text, in order; joined they are the text.
+    """The chunks of a text, in order; joined they are the text without its marks (`c2l_lsp.redaction`).
 
     Blocks are collected up to TARGET_CHARS. One block in four, chosen by its hash, also ends a chunk if that has at
-    least a third of TARGET_CHARS. So an inserted block shifts the cuts after it only up to the next such block
-    (content-defined chunking).
+    least a third of TARGET_CHARS. A chunk also ends before a mark, and the next one begins after it. So an inserted
+    block shifts the cuts after it only up to the next such block (content-defined chunking).
     """
     out: list[str] = []
     collected = ""
@@ -50,7 +52,7 @@ def split(text: str) -> list[str]:
                 collected = ""
     if collected:
         out.append(collected)
-    return out
+    return [piece for chunk in out for piece in pieces(chunk)]
 
 
 def key(chunk: str, rule: str = "") -> bytes:

@@ -21,6 +21,7 @@ from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, pool_diff, pool_fil
 from c2l_lsp.model.hypernet.gru import CommitGRU
 from c2l_lsp.model.hypernet.lora_head import Code2LoRAHead, expand_to_layers
 from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require_tensors
+from c2l_lsp.redaction import without_marks
 
 _CHUNK_KEY_BYTES = 17  # "f" or "d", and a hash; the key of a commit is a hash alone
 
@@ -51,11 +52,11 @@ class _Code2LoRA:
 
     def chunks(self, text: str) -> list[Chunk]:
         """The whole file as one chunk, since windows are averaged into files before files are pooled; none if empty."""
-        return [Chunk(b"f" + _hash(text), text)] if text else []
+        return [Chunk(b"f" + _hash(text), without_marks(text))] if text else []
 
     def diff_chunks(self, text: str) -> list[Chunk]:
         """The whole diff as one chunk if diffs are read. A blank diff is a chunk too: its embedding is zero."""
-        return [Chunk(b"d" + _hash(text), text)] if self.reads_diffs else []
+        return [Chunk(b"d" + _hash(text), without_marks(text))] if self.reads_diffs else []
 
     def embed_in_slices(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
         """`embed` as one cooperative step."""

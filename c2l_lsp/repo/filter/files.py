@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from c2l_lsp import config, regular_files
+from c2l_lsp.cooperative import Slices, drain
 from c2l_lsp.errors import FolderError
 from c2l_lsp.languages import LANGUAGE_SUFFIXES
 from c2l_lsp.repo.filter import reading, rules
@@ -169,17 +170,29 @@ class FileFilter:
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, path: str) -> FileText | None:
-        """Return the text of an included file; None if it is refused. Never raises because of a file."""
+        """Return the redacted text of an included file; None if it is refused. Never raises because of a file."""
         found = self.try_read(path)
+        return found if isinstance(found, FileText) else None
+
+    def read_in_slices(self, path: str) -> Slices[FileText | None]:
+        """As `read`, in cooperative steps."""
+        found = yield from self._try_read(path)
         return found if isinstance(found, FileText) else None
 
     def try_read(self, path: str) -> FileText | Refusal:
         """As `read`, but return the reason of a refusal."""
+        return drain(self._try_read(path))
+
+    def _try_read(self, path: str) -> Slices[FileText | Refusal]:
         if not self.includes(path):
             return Refusal.EXCLUDED
-        return reading.read_text(self.root, path, self._limit)
+        return (yield from reading.read_text_in_slices(self.root, path, self._limit))
 
     def check_text(self, path: str, text: str) -> FileText | None:
+        """As `check_text_in_slices`, at once."""
+        return drain(self.check_text_in_slices(path, text))
+
+    def check_text_in_slices(self, path: str, text: str) -> Slices[FileText | None]:
         """Apply all rules to the text of an unsaved buffer or an old revision; None if they refuse it.
 
         `mtime_ns` of the result is 0. A path that passes through a link is refused as well.
@@ -190,5 +203,7 @@ class FileFilter:
             data = text.encode("utf-8")
         except UnicodeEncodeError:
             return None
-        found = reading.check_bytes(data, 0) if len(data) <= self._limit else Refusal.TOO_LARGE
+        if len(data) > self._limit:
+            return None
+        found = yield from reading.check_bytes_in_slices(data, 0)
         return found if isinstance(found, FileText) else None

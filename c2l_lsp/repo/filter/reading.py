@@ -13,6 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from c2l_lsp.cooperative import Slices
 from c2l_lsp.regular_files import NotRegular, open_below, read_up_to
 from c2l_lsp.repo.filter import content
 from c2l_lsp.repo.filter.content import Refusal
@@ -21,7 +22,11 @@ _LINK_ERRORS = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 
 
 class FileText(NamedTuple):
-    """A file that was read. `digest` is the blake2b-16 of its UTF-8 text, `size` the number of bytes."""
+    """A file that was read. `text` is redacted: marks stand for its secrets (`c2l_lsp.redaction`).
+
+    `digest` is the blake2b-16 of the redacted text in UTF-8, so that it says nothing of a secret. `size` is the number
+    of bytes of the file.
+    """
 
     text: str
     digest: bytes
@@ -29,29 +34,34 @@ class FileText(NamedTuple):
     mtime_ns: int
 
 
-def read_text(root: Path, path: str, limit: int) -> FileText | Refusal:
-    """Return the text of `path` (relative to the resolved `root`, with '/'), or the reason why it is refused."""
+def read_text_in_slices(root: Path, path: str, limit: int) -> Slices[FileText | Refusal]:
+    """Return the text of `path` (relative to the resolved `root`, with '/'), or the reason why it is refused.
+
+    The file is read at once, and closed; its secrets are then searched in slices.
+    """
     try:
         descriptor = open_below(root, path)
     except OSError as error:
         return _refusal_of(error)
     try:
-        return _read_open(descriptor, limit)
+        found = _read_open(descriptor, limit)
     except OSError:
         return Refusal.UNREADABLE
     finally:
         os.close(descriptor)
+    return found if isinstance(found, Refusal) else (yield from check_bytes_in_slices(*found))
 
 
-def check_bytes(data: bytes, mtime_ns: int) -> FileText | Refusal:
-    """Return the decoded file if its bytes pass the content rules, or the reason why it is refused."""
-    found = content.check_content(data)
+def check_bytes_in_slices(data: bytes, mtime_ns: int) -> Slices[FileText | Refusal]:
+    """Return the decoded and redacted file, or the reason why the content rules refuse its bytes."""
+    found = yield from content.check_content_in_slices(data)
     if isinstance(found, Refusal):
         return found
-    return FileText(found, blake2b(data, digest_size=16).digest(), len(data), mtime_ns)
+    return FileText(found, blake2b(found.encode("utf-8"), digest_size=16).digest(), len(data), mtime_ns)
 
 
-def _read_open(descriptor: int, limit: int) -> FileText | Refusal:
+def _read_open(descriptor: int, limit: int) -> tuple[bytes, int] | Refusal:
+    """The bytes of an open file, and its mtime in ns."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
         return Refusal.IRREGULAR
@@ -60,7 +70,7 @@ def _read_open(descriptor: int, limit: int) -> FileText | Refusal:
     data = read_up_to(descriptor, limit + 1)
     if len(data) > limit:  # the file grew since fstat
         return Refusal.TOO_LARGE
-    return check_bytes(data, status.st_mtime_ns)
+    return data, status.st_mtime_ns
 
 
 def _refusal_of(error: OSError) -> Refusal:

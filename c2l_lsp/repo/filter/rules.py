@@ -24,10 +24,24 @@ _SECRET_FILE = re.compile(
     re.DOTALL,
 )
 
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_SECRETS = frozenset({"secrets", "passwords", "passwds", "credentials", "creds", "passphrases"})
+_TOKEN_KINDS = frozenset({"api", "auth", "access", "bearer", "deploy", "prod", "production", "staging", "dev", "my"})
+_CODE_WORDS = frozenset(
+    """test tests spec get set put make create delete update check find detect scan list load loader read
+    reader write parse hash mask redact filter validate validator validators verify reset forgot change
+    generate generator rotate sync manager collection helper helpers util utils tool tools provider
+    providers service services client store form forms view views model models type types schema schemas
+    scanner detector rule rules base handler handlers middleware backend backends engine plugin command
+    commands error errors exception exceptions interface factory resolver controller component page with
+    no without potential""".split()  # noqa: SIM905
+)
+"""Words of names of code that handles secrets."""
+
 MARKERS = frozenset({"pyvenv.cfg", "CACHEDIR.TAG", "conda-meta"})
 """A directory below the root with one of these entries is an environment or a cache."""
 
-VERSION = 1
+VERSION = 2
 """Version of the names above; part of every filter's digest. Increasing it rebuilds every stored state once.
 
 A release that decides differently about single files does not need that: `Learner.reconcile` notices a file that was
@@ -43,4 +57,19 @@ def is_ignored_directory(path: str) -> bool:
 
 def is_secret_file(name: str) -> bool:
     """Return whether a file name is one that usually holds secrets."""
-    return _SECRET_FILE.fullmatch(name.lower()) is not None
+    return _SECRET_FILE.fullmatch(name.lower()) is not None or _names_secrets(name.lstrip(".").partition(".")[0])
+
+
+def _names_secrets(stem: str) -> bool:
+    """Whether the words of a name say that a file lists secrets, not that it is code which handles them.
+
+    `passwords`, `secrets_prod` and `db_passwords` list them; `password_validators`, `get_secrets` and `tokenizer` do
+    not. `tokens` alone lists them, or after the kind of token: `api_tokens`, not `semantic_tokens`. A name in camel
+    case, such as `AwsCredentials`, is that of a type.
+    """
+    words = [word.lower() for word in _WORD.findall(stem)]
+    if not words or _CODE_WORDS.intersection(words):
+        return False
+    if words[-1] == "tokens":
+        return _TOKEN_KINDS.issuperset(words[:-1])
+    return words[0] in _SECRETS or (words[-1] in _SECRETS and stem == stem.lower())

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from c2l_lsp.errors import GitError
-from c2l_lsp.repo.filter.content import contains_secret
 from c2l_lsp.repo.git import git_process
 
 MAX_BLOB_SIZE = 2_000_000
@@ -147,7 +146,7 @@ def diff_text(
     """Return the production diff between two commits: `git diff -U3` without test, vendored and built files.
 
     Only files with one of `suffixes` are included. With `is_ignored` (FileFilter.is_ignored), the diff also omits
-    files that it ignores on either side, and files whose diff holds a secret, in removed lines too.
+    files that it ignores on either side. Secrets stay in it.
     """
     b = _resolve(root, b)
     old = _EMPTY_TREE[len(b)] if a is None else git_process.revision(a)
@@ -156,9 +155,8 @@ def diff_text(
         paths = _section_paths(section)
         if not paths or not is_production(paths[-1], suffixes):
             continue
-        text = b"".join(section).decode("utf-8", "replace")
-        if is_ignored is None or not (any(map(is_ignored, paths)) or contains_secret(text)):
-            included.append(text)
+        if is_ignored is None or not any(map(is_ignored, paths)):
+            included.append(b"".join(section).decode("utf-8", "replace"))
     return "".join(included)
 
 

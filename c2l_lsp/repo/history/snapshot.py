@@ -88,7 +88,7 @@ class Scan:
         self._require_root()
         for path in self._filter.walk_in_steps():
             if path is not None:
-                self._check_file(path)
+                yield from self._check_file(path)
             yield
         self._require_root()
 
@@ -106,23 +106,23 @@ class Scan:
             # After a rename that changes only the case, the old name still opens the file on a case-insensitive
             # file system. Such a pair of hints is checked against the directory listing.
             if spellings[path.casefold()] == 1 or self._filter.has_exact_name(path):
-                self._check_file(path, trust_mtime=False)
+                yield from self._check_file(path, trust_mtime=False)
             yield
         for directory in sorted(directories):
             for below in self._filter.walk_in_steps(directory):
                 if below is not None and below not in hints:
-                    self._check_file(below)
+                    yield from self._check_file(below)
                 yield
         self._require_root()
 
-    def _check_file(self, path: str, *, trust_mtime: bool = True) -> None:
+    def _check_file(self, path: str, *, trust_mtime: bool = True) -> Iterator[None]:
         """Add the entry of a file to the new snapshot, reading the file if it may have changed."""
         previous = self._previous.get(path)
         if trust_mtime and previous is not None and self._is_unchanged(path, previous):
             self._found[path] = previous
             return
         read_at_ns = self._clock_ns()
-        file = self._filter.read(path)
+        file = yield from self._filter.read_in_slices(path)
         if file is None:
             return
         self._found[path] = Entry.from_file(file, read_at_ns)

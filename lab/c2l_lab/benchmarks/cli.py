@@ -9,6 +9,7 @@ from c2l_lab.benchmarks.lines.cli import bench_lines, bench_scaling, bench_vocab
 from c2l_lab.benchmarks.perf.cli import bench_perf
 from c2l_lab.benchmarks.repopeft.assert_cli import bench_assert
 from c2l_lab.benchmarks.repopeft.cli import repopeft_app
+from c2l_lab.benchmarks.secrets.cli import bench_secrets
 
 bench_app = typer.Typer(help="Measure the gain and the cost of adapters.", no_args_is_help=True)
 
@@ -25,4 +26,5 @@ bench_app.command("scaling")(bench_scaling)
 bench_app.command("vocabulary")(bench_vocabulary)
 bench_app.command("assert")(bench_assert)
 bench_app.command("perf")(bench_perf)
+bench_app.command("secrets")(bench_secrets)
 bench_app.add_typer(repopeft_app, name="repopeft")

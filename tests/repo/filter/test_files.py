@@ -1,7 +1,6 @@
 """Which files may be read, size limits, and irregular files, which must neither block nor leak."""
 
 import os
-import random
 import re
 import socket
 import threading
@@ -15,10 +14,10 @@ import pytest
 from c2l_lsp import config, regular_files
 from c2l_lsp.errors import FolderError
 from c2l_lsp.languages import LANGUAGE_SUFFIXES
-from c2l_lsp.repo.filter import content
+from c2l_lsp.redaction import MARK
+from c2l_lsp.repo.filter.content import MAX_LINE_LENGTH
 from c2l_lsp.repo.filter.files import FileFilter, FileText, Refusal
 from tests.support.git_repositories import write
-from tests.support.linear import assert_linear, seconds
 
 
 def filter_of(root: Path, **settings: object) -> FileFilter:
@@ -257,7 +256,6 @@ NOT_SECRETS = [
     'TOKEN_CLASS = "Qwen2_5OmniToken2WavBigVGANModel"',
     'SECRET_PATH = "config/v1/templates/secret_names_2.txt"',
     'url = "https://user:password@example.org/path"',
-    'cache_key = "3f2504e04f8911d39a0c0305e82c3301"',
     'api_key = os.environ["OPENAI_API_KEY_2"]',
     'assert re.match("-----BEGIN CERTIFICATE-----", text)',
     'token_format = f"{prefix1}-{suffix2}-{third3}-{fourth4}"',
@@ -265,75 +263,34 @@ NOT_SECRETS = [
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-def test_file_with_a_secret_is_refused(tmp_path: Path, kind: str):
-    text = f"import os\n\n{SECRETS[kind]}\n"
+def test_secret_is_redacted_and_the_rest_of_the_file_stays(tmp_path: Path, kind: str):
+    text = f"import os\n\n{SECRETS[kind]}\n\n\ndef main():\n    return 1\n"
     write(tmp_path, {"a.py": text})
     found = filter_of(tmp_path)
-    assert found.try_read("a.py") is Refusal.SECRET
-    assert found.check_text("a.py", text) is None
+    read, checked = found.read("a.py"), found.check_text("a.py", text)
+    assert read is not None
+    assert checked is not None
+    for file in (read, checked):
+        assert MARK in file.text
+        assert (file.text[:11], file.text[-27:], len(file.text)) == (text[:11], text[-27:], len(text))
+        assert file.digest == blake2b(file.text.encode(), digest_size=16).digest()
+        assert RANDOM[:6] not in file.text
 
 
 @pytest.mark.parametrize("line", NOT_SECRETS)
 def test_ordinary_code_is_not_taken_for_a_secret(tmp_path: Path, line: str):
     write(tmp_path, {"a.py": f"{line}\n"})
-    assert filter_of(tmp_path).try_read("a.py") is not Refusal.SECRET
+    read = filter_of(tmp_path).read("a.py")
+    assert read is not None
+    assert read.text == f"{line}\n"
 
 
-HOSTILE_TEXT = {
-    "token": 0.010,
-    "token=": 0.110,
-    "apikey": 0.010,
-    "sk-": 0.090,
-    "gh": 0.080,
-    "://a:": 0.040,
-    'key = "': 0.095,
-    "eyJ": 0.010,
-    "eyJ.": 0.045,
-    ".eyJ" + "a" * 3900 + "! ": 0.010,
-    "eyJ" * 333 + ".eyJ" + "a" * 3900 + "! ": 0.012,
-    "token" * 8 + '="' + "a1" * 256 + " ": 0.095,
-    "token" * 8 + '="' + "a1" * 10 + '"\n': 0.065,
-    "token" + " " * 20 + ":" + " " * 4 + "a" * 20 + " " * 4 + "(" + " " * 20 + "brbr\n": 0.030,
-}
-"""Repeated text, and the measured seconds for 512 kB of it."""
-
-
-@pytest.mark.parametrize("unit", HOSTILE_TEXT, ids=lambda unit: unit[:12])
-def test_secrets_are_searched_in_linear_time(unit: str):
-    def prepare(size: int) -> Callable[[], object]:
-        data = (unit * (size // len(unit) + 1))[:size]
-        return lambda: content.contains_secret(data)
-
-    assert_linear(prepare, 32 * 1024)
-    assert seconds(prepare(512 * 1024)) < 20 * HOSTILE_TEXT[unit]
-
-
-def test_web_tokens_are_found_as_by_their_regular_expression():
-    expression = re.compile(rb"eyJ[\w-]{10,1000}\.eyJ[\w-]{10,4000}\.[\w-]{10}")
-    rng = random.Random(3)
-    found = 0
-    for _ in range(3000):
-        header = "h" * rng.choice([9, 10, 11, 500, 999, 1000, 1001])
-        payload = "p" * rng.choice([9, 10, 11, 2000, 3999, 4000, 4001])
-        parts = [
-            rng.choice(["", "a", "-", " ", ".", "eyJ"]),
-            "eyJ",
-            header,
-            rng.choice([*"....", "-.", ". "]),
-        ]
-        parts += [
-            "eyJ",
-            payload,
-            rng.choice([*"...", "..", "/"]),
-            rng.choice(["abcdefghij", "abcdefghij", "abcdefghi", "a.b"]),
-        ]
-        if rng.random() < 0.2:
-            parts.insert(rng.randrange(len(parts)), rng.choice(["eyJ", ".", " ", "-"]))
-        data = "".join(parts).encode()
-        expected = expression.search(data) is not None
-        assert content._contains_web_token(data) == expected, data
-        found += expected
-    assert 300 < found < 2700
+@pytest.mark.parametrize("length", [MAX_LINE_LENGTH - 1, MAX_LINE_LENGTH, MAX_LINE_LENGTH + 1])
+@pytest.mark.parametrize("around", ["{}", "{}\n", "x\n{}\ny\n", "{}\n" + "short\n" * 3000, "short\n" * 3000 + "{}"])
+def test_line_length_is_limited(tmp_path: Path, length: int, around: str):
+    write(tmp_path, {"a.py": around.format("a " * (length // 2) + "a" * (length % 2))})
+    expected = length > MAX_LINE_LENGTH
+    assert (filter_of(tmp_path).try_read("a.py") is Refusal.MINIFIED) == expected
 
 
 def test_same_rules_apply_to_buffers(tmp_path: Path):

@@ -209,7 +209,9 @@ def test_unusable_ignore_file_excludes_its_folder(tmp_path: Path):
     "path",
     """.git/x.py node_modules/x.py a/.venv/x.py VENV/x.py a/__pycache__/x.py lib/site-packages/x.py .tox/x.py
     pkg.egg-info/x.py build/lib/x.py .mypy_cache/x.py .ssh/x.py .env.d/x.py secrets/x.py .env.py .envrc.py
-    credentials.py Credentials_old.py secrets.py .secrets.py id_rsa.py tool.pem""".split(),  # noqa: SIM905
+    credentials.py Credentials_old.py secrets.py .secrets.py id_rsa.py tool.pem secrets_prod.py passwords.py tokens.py
+    .tokens.py credentials_x.py PASSWORDS.py db_passwords.py prod-secrets.py api_tokens.py secrets.local.py
+    secretsProd.py my_creds.py""".split(),  # noqa: SIM905
 )
 def test_names_that_are_always_ignored(tmp_path: Path, path: str):
     write(tmp_path, {path: "x\n", "kept.py": "x\n"})
@@ -217,6 +219,17 @@ def test_names_that_are_always_ignored(tmp_path: Path, path: str):
     rules = FileFilter(tmp_path, every)
     assert rules.is_ignored(path)
     assert list(rules.walk()) == ["kept.py"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    """tokenizer.py token_healing.py token.py semantic_tokens.py css_tokens.py tokens_test.py password_validators.py
+    password.py reset_passwords.py get_secrets.py secrets_manager.py secretsManager.py test_passwords.py secret_key.py
+    AwsCredentials.py credential.py forms.py monkey.py""".split(),  # noqa: SIM905
+)
+def test_code_that_handles_secrets_is_read(tmp_path: Path, path: str):
+    write(tmp_path, {path: "x\n"})
+    assert included_files(tmp_path) == [path]
 
 
 @pytest.mark.parametrize("marker", ["pyvenv.cfg", "CACHEDIR.TAG", "conda-meta", ".git"])

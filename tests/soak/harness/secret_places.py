@@ -1,4 +1,4 @@
-"""Writes canaries (unique strings that stand for secrets) into 40 kinds of places of a repository."""
+"""Writes canaries (unique strings) into excluded places of a repository, and secrets of many forms into others."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from c2l_lab.benchmarks.secrets import forms as secret_forms
+
 _LETTERS = string.ascii_lowercase + string.digits
 LANGUAGES = ["python", "javascript", "json", "toml", "yaml", "shellscript", "markdown"]
 
 
 @dataclass
 class Planted:
-    """The canaries by kind, the files that must not be opened, and the unsaved buffers of an editor."""
+    """The canaries by kind, the files that must not be opened, and the unsaved buffers of an editor.
+
+    `secrets` are the random parts of secrets in files that are embedded otherwise, by the form of the secret.
+    """
 
     canaries: dict[str, list[str]] = field(default_factory=dict)
+    secrets: dict[str, list[str]] = field(default_factory=dict)
     shut: list[Path] = field(default_factory=list)
     buffers: dict[str, str] = field(default_factory=dict)
 
@@ -60,23 +66,16 @@ EXCLUDED: dict[str, str] = {
 """Kind → an excluded path; the file contains the canary as plain text."""
 
 HELD: dict[str, Callable[[str], str]] = {
-    "private key in code": lambda c: (
-        f"KEY = '''-----BEGIN RSA PRIVATE KEY-----\n{c}\n-----END RSA PRIVATE KEY-----'''\n"
-    ),
-    "aws key in code": lambda c: f"A = 'AKIA{c.upper()[:16]}'\nB = '{c}'\n",
-    "github token in code": lambda c: f"T = 'ghp_{(c * 2)[:36]}'\nB = '{c}'\n",
-    "slack token in code": lambda c: f"T = 'xoxb-{c}'\n",
-    "password in code": lambda c: f'password = "{_mixed(c)}"\nhint = "{c}"\n',
-    "credentials in a URL": lambda c: f'db = "postgres://me:{_mixed(c)}@host/db"\nhint = "{c}"\n',
     "too large a file": lambda c: f"# {c}\n" + "x = 1\n" * 120_000,
     "binary file": lambda c: f"# {c}\n\0",
 }
 """Kind → text of a Python file that is excluded because of its content."""
 
-
-def _mixed(text: str) -> str:
-    """The text with letters and digits mixed, so that it looks random."""
-    return "".join(a + b for a, b in zip(text[:12].upper(), "7392841650", strict=False)) + "xK9"
+CONTEXTS = (
+    "assigned", "neutral name", "annotated", "list element", "keyword argument", "positional argument",
+    "in parentheses over lines", "comment",
+)  # fmt: skip
+"""Contexts of `secret_forms` in which the secrets stand, in turn."""
 
 
 def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
@@ -101,10 +100,24 @@ def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
         names = planted.canaries[kind] = [canary(rng) for _ in range(each)]
         for index, name in enumerate(names):
             _write(root / "held" / f"h{number}_{index}.py", text(name))
+    _forms(root, planted, rng, each)
     _links(root, aside, planted, [canary(rng) for _ in range(each)])
     _unsaved(planted, rng, each)
     _removed(root, planted, [canary(rng) for _ in range(each)])
     return planted
+
+
+def _forms(root: Path, planted: Planted, rng: random.Random, each: int) -> None:
+    """One file a form. The forms come from a list that was written without the filter's rules."""
+    for number, form in enumerate(secret_forms.forms()):
+        parts, texts = list[str](), [f"ORDINARY_{number} = {number}\n"]
+        for index in range(each):
+            secret = form.value(rng)
+            context = "triple quotes" if "\n" in secret.text else CONTEXTS[(number + index) % len(CONTEXTS)]
+            texts.append(secret.placed(context, form.name))
+            parts.append(max(secret.parts, key=len))
+        planted.secrets[form.kind] = parts
+        _write(root / "forms" / f"f{number}.py", "\n\n".join(texts))
 
 
 def _links(root: Path, aside: Path, planted: Planted, names: list[str]) -> None:
@@ -122,7 +135,7 @@ def _unsaved(planted: Planted, rng: random.Random, each: int) -> None:
     for path in (".env", "hidden/deep/new.py", "own_ignored.py", "../outside.py"):
         planted.buffers[path] = "".join(f"{name} = '{name}'\n" for name in names)
     with_token = planted.canaries["unsaved buffer with a token"] = [canary(rng) for _ in range(each)]
-    planted.buffers["pkg0/unsaved.py"] = "".join(HELD["slack token in code"](name) for name in with_token)
+    planted.buffers["pkg0/unsaved.py"] = "".join(f"T = 'xoxb-{name}'\n" for name in with_token)
 
 
 def _removed(root: Path, planted: Planted, names: list[str]) -> None:

@@ -10,13 +10,20 @@ from typing import Any
 
 def open_filter(patch: Callable[[Any, str, Any], None]) -> None:
     """Every file is embedded: ignore files, names and content are not checked."""
-    from c2l_lsp.repo.filter import content, rules
+    from c2l_lsp.repo.filter import rules
     from c2l_lsp.repo.filter.ignore import IgnoreRules
 
     patch(IgnoreRules, "_is_ignored", lambda *_, **__: False)
     patch(rules, "is_secret_file", lambda name: False)
     patch(rules, "is_ignored_directory", lambda path: path.startswith((".git", "node_modules")))
-    patch(content, "_contains_secret", lambda data: False)
+    unscreened(patch)
+
+
+def unscreened(patch: Callable[[Any, str, Any], None]) -> None:
+    """The screen for secrets has lost one of its parts: strings that look random are taken for text."""
+    from c2l_lsp.repo.filter import randomness
+
+    patch(randomness, "_runs", lambda *_: [])
 
 
 def peeks(patch: Callable[[Any, str, Any], None]) -> None:
@@ -91,7 +98,7 @@ def planted(name: str) -> Iterator[None]:
         undo.append((owner, attribute, getattr(owner, attribute)))
         setattr(owner, attribute, value)
 
-    leak = {f.__name__: f for f in (open_filter, peeks, remembers, prompts, quotes)}.get(name)
+    leak = {f.__name__: f for f in (open_filter, unscreened, peeks, remembers, prompts, quotes)}.get(name)
     if leak is not None:
         leak(patch)
     try:

@@ -13,8 +13,9 @@ from typing import Any
 
 from c2l_lab.clients.engine import EngineProcess
 
+from c2l_lsp.cooperative import drain
 from c2l_lsp.engine import wire
-from c2l_lsp.repo.filter.reading import FileText, check_bytes
+from c2l_lsp.repo.filter.reading import FileText, check_bytes_in_slices
 from tests.soak.harness import in_process
 from tests.soak.harness.bar import Finding, Task, percentile
 from tests.soak.harness.sources import project, sources
@@ -147,7 +148,8 @@ def _complete(engine: EngineProcess, root: Path, number: int) -> float:
 
 def _branches(root: Path, count: int) -> None:
     """A repository whose branch `large` has `count` more files, in 100 folders that exist before."""
-    texts = [text for text in sources() if isinstance(check_bytes(text[:FILE_CHARS].encode(), 0), FileText)]
+    checked = ((text, drain(check_bytes_in_slices(text[:FILE_CHARS].encode(), 0))) for text in sources())
+    texts = [text for text, found in checked if isinstance(found, FileText)]
     for number in range(FOLDERS):
         (root / f"d{number}").mkdir()
         (root / f"d{number}" / "first.py").write_text(f"FIRST_{number} = {number}\n")

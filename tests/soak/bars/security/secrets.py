@@ -1,4 +1,4 @@
-"""Canaries in excluded files must not reach the state, a prompt, a log or a message in any encoding."""
+"""Canaries in excluded files, and secrets in others, reach no state, prompt, log or message in any encoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from tests.soak.harness.sources import project
 from tests.soak.planted import leaks
 
 _PROMPT = "import os\n\n\ndef main():\n    return "
-LATER = {"pkg0/later.py": "zqlaterignored00canary77", "m/deep/later.py": "zqrenamed11canary5later0"}
+MOST_LEARNED = 0.05
+"""Share of the secrets of `c2l_lab.benchmarks.secrets.forms` that may reach the model, the state or a message."""
+
+LATER = {"pkg0/later.py": "zqlaterignored00canary77", "m/deep/later.py": "later_renamed_canary_zq"}
 """Files that are embedded first and then excluded by a new line in an ignore file."""
 
 
@@ -71,6 +74,9 @@ def run(task: Task) -> Finding:
         forms = {
             n: canary_search.forms(n, model.encode, model.decode) for names in planted.canaries.values() for n in names
         }
+        secrets = {
+            n: canary_search.forms(n, model.encode, model.decode) for parts in planted.secrets.values() for n in parts
+        }
         later = {path: canary_search.forms(name, model.encode, model.decode) for path, name in LATER.items()}
     for file in sorted(opens.seen()):
         finding.fail(f"opened: {file.name}")
@@ -85,6 +91,16 @@ def run(task: Task) -> Finding:
             )
             finding.expect(name not in seen, f"{kind}: seen by the model")
             finding.expect(name not in wires, f"{kind}: in a message")
+    finding.tried += len(secrets)
+    learned = {part for part, wanted in secrets.items() if canary_search.places(blobs, wanted)}
+    learned |= {part for part in secrets if part in seen or part in wires}
+    kinds = sorted(kind for kind, parts in planted.secrets.items() if learned.intersection(parts))
+    finding.expect(
+        len(learned) <= MOST_LEARNED * len(secrets),
+        f"secrets of known forms are learned: {len(learned)} of {len(secrets)} ({', '.join(kinds[:5])})",
+    )
+    ordinary = [number for number in range(len(planted.secrets)) if f"ORDINARY_{number} = {number}" in seen]
+    finding.expect(len(ordinary) == len(planted.secrets), "a file with a secret was not embedded")
     for path, wanted in later.items():
         finding.expect(canary_search.places(before, wanted), f"{path} was never embedded, so purging was not tested")
         finding.expect(
