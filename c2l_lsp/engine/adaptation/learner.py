@@ -131,6 +131,14 @@ class Learner:
 
     # --- stage 1: reconcile ------------------------------------------------------------------------------------------
 
+    def survey(self) -> Slices[None]:
+        """Read the ignore rules of all directories, so that `filter` answers about a directory at once."""
+        until = time.perf_counter() + SLICE_S
+        for _ in self.filter.survey_in_steps():
+            if time.perf_counter() >= until:
+                yield
+                until = time.perf_counter() + SLICE_S
+
     def reconcile(self, paths: frozenset[str] | None) -> Slices[Reconciled]:
         """Compare the folder, or only `paths`, with the last snapshot, and return the files that count now.
 

@@ -45,9 +45,8 @@ class ReconcileScheduler:
     # --- hints -------------------------------------------------------------------------------------------------------
 
     def start(self, files: FileFilter) -> None:
-        """Start watching, and schedule the first comparison."""
+        """Schedule the first comparison; watching starts with it."""
         self._watcher = Watcher(self._folder, files, self._changed, on_warning=self._on_error)
-        self._watch()
         self.soon()
 
     def stop(self) -> None:
@@ -70,7 +69,7 @@ class ReconcileScheduler:
         self._hints.add(frozenset([path]))
 
     def _watch(self) -> None:
-        """Start the watcher, or restart it after the folder was moved away and came back."""
+        """Start the watcher, or restart it after the folder was away and came back."""
         if self._watcher is not None and not self._watcher.alive:
             try:
                 self._watcher.start()

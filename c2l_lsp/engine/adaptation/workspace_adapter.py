@@ -72,7 +72,7 @@ class WorkspaceAdapter:
         self.pending_update: PendingUpdate | None = None
         self.adapters = AdapterState(environment.model, environment.slot, settings.adapter.scale)
         self._state = "opening"
-        self._rejection, self._interrupted = "", False
+        self._rejection, self._interrupted, self._surveyed = "", False, False
         self._environment = environment
         self._events = FolderEvents(folder, environment.emit)
         self._persistence = Persistence(folder.name, store, self._events)
@@ -292,6 +292,10 @@ class WorkspaceAdapter:
 
     def _generation_stages(self, now: float) -> Stages:
         """The next generation, if a comparison with the disk is due and git is not writing the working tree."""
+        if not self._surveyed:  # before watching starts, which registers all directories at once
+            for _ in self._learner.survey():
+                yield None
+            self._surveyed, now = True, time.monotonic()
         request = self._due_request(now)
         if request is not None:
             yield from self._generate(request)

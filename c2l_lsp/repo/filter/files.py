@@ -109,7 +109,15 @@ class FileFilter:
         """Yield the included files, sorted, without following links. A directory that cannot be listed is skipped."""
         return (path for path in self.walk_in_steps() if path is not None)
 
-    def walk_in_steps(self, start: str = "") -> Iterator[str | None]:
+    def survey_in_steps(self) -> Iterator[None]:
+        """Read the rules of all directories, a step for each. `includes_directory` then answers at once.
+
+        Of hundreds of repositories inside the folder, each has rules of its own.
+        """
+        for _ in self.walk_in_steps(directories_only=True):
+            yield None
+
+    def walk_in_steps(self, start: str = "", *, directories_only: bool = False) -> Iterator[str | None]:
         """As `walk`, below `start`; also yield None for each directory, so that the caller can limit its time."""
         yield from self._find_repositories(start)
         digest = blake2b(self._fingerprint(), digest_size=16)
@@ -128,7 +136,7 @@ class FileFilter:
                     if found.fingerprint:
                         digest.update(b"%d:%b%b" % (len(directory), directory.encode(), found.fingerprint))
                     pending.append(iter(self._list_directory(directory)))
-            elif self.includes(path):
+            elif not directories_only and self.includes(path):
                 yield path
         if start == "":
             self._digest = digest.hexdigest()
