@@ -15,7 +15,7 @@ from tests.soak.harness.run import measure
 
 pytestmark = pytest.mark.timeout(900)  # real processes, perhaps on a busy machine
 BARS = {bar.name: bar for bar in table.BARS}
-LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout"}
+LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout", "untrusted"}
 PLANTED_COUNT = {
     "documents": 60, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3, "torn_saves": 2,
     "damaged_state": 10,
@@ -26,7 +26,8 @@ QUICK = {
     "odd_files-unbounded", "damaged_state-unchecked", "torn_saves-in_place", "hot_swaps-half",
     "secrets-unscreened", "secrets-peeks",
     "secrets-remembers", "secrets-prompts", "secrets-quotes", "hostile-trusting", "hostile-unpickles",
-    "hostile-trusts_code", "replies-twice",
+    "hostile-trusts_code", "replies-twice", "matching-backtracks", "matching-rescans", "typing-rereads",
+    "untrusted-nosy", "untrusted-keeps",
 }  # fmt: skip
 """Planted faults that run by default. The others take minutes: `-m slow` runs them, and so does
 `python -m tests.soak --bars NAME --plant FAULT`."""
@@ -44,6 +45,8 @@ EXPECTED = {
     "secrets-quotes": "in a message", "secrets-chatty": "in the log", "secrets-open_filter": "still embedded",
     "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not complete",
     "hostile-unpickles": "executed", "hostile-trusts_code": "executed", "hostile-obeys_git": "executed",
+    "matching-backtracks": "line", "matching-rescans": "text", "typing-rereads": "seen by the model",
+    "untrusted-nosy": "were opened", "untrusted-keeps": "are stored",
     "frames-lenient": "running without answering", "frames-numb": "running without answering",
     "edit_storm-piles": "were queued", "edit_storm-unlearning": "were not learned", "edit_storm-dawdles": "completions",
     "edit_storm-drops": "differ from the editor's",

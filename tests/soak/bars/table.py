@@ -79,6 +79,21 @@ BARS: tuple[Bar, ...] = (
         ("trusting", "unpickles", "trusts_code", "obeys_git"),
     ),
     Bar(
+        "matching", "ignore rules and texts made to be slow",
+        "CPU time ≤ 50 ms for a rule and a path, ≤ 1 s for 512 kB of text, ≤ 2 s for 30,000 rules",
+        1_000, 12, "hostile inputs", "files.matching:run", ("backtracks", "rescans"),
+    ),
+    Bar(
+        "typing", "a token typed into an unsaved buffer between any two slices of a generation",
+        "it is neither seen by the model nor in the state",
+        100, 24, "typed tokens", "security.typing:run", ("rereads",),
+    ),
+    Bar(
+        "untrusted", "a folder that the user does not trust",
+        "completions work; no file is opened but ignore rules, git's configuration and index; nothing is stored",
+        20, 1, "sessions", "security.untrusted:run", ("nosy", "keeps"),
+    ),
+    Bar(
         "cancels", "cancellation at random times",
         "one reply each; no decode step starts later than 50 ms after the cancellation (a started prefill is finished)",
         1_000, 8, "cancels", "protocol.cancels:run", ("deaf", "forget"),

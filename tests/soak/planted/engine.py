@@ -188,3 +188,30 @@ def unlearning(_: str) -> None:
     from c2l_lsp.engine.adaptation import workspace_adapter
 
     workspace_adapter.WorkspaceAdapter.set_buffer = lambda self, path, text: None  # type: ignore[method-assign]
+
+
+def nosy(_: str) -> None:
+    """A folder is opened as a trusted one."""
+    import msgspec
+
+    from c2l_lsp.engine import engine, wire
+
+    real: Any = engine.Engine.open_folder
+
+    def opened(self: engine.Engine, request: wire.OpenFolder) -> Any:
+        return real(self, msgspec.structs.replace(request, trusted=True))
+
+    engine.Engine.open_folder = opened  # type: ignore[method-assign]
+
+
+def keeps(_: str) -> None:
+    """The texts of an untrusted folder's open documents are stored."""
+    from c2l_lsp.config import state_root
+    from c2l_lsp.engine.workspaces import InactiveWorkspace
+
+    def set_buffer(self: InactiveWorkspace, path: str, text: str | None) -> None:
+        root = state_root()
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "buffer").write_text(f"{path} {text}", encoding="utf-8")
+
+    InactiveWorkspace.set_buffer = set_buffer  # type: ignore[method-assign]

@@ -89,6 +89,20 @@ def quotes(patch: Callable[[Any, str, Any], None]) -> None:
     patch(Engine, "complete", complete)
 
 
+def rereads(patch: Callable[[Any, str, Any], None]) -> None:
+    """A buffer's text is read again after it was checked."""
+    from dataclasses import replace
+
+    from c2l_lsp.engine.adaptation.learner import Learner
+
+    real: Any = Learner._plan
+
+    def plan(self: Learner, network: Any, reconciled: Any) -> Any:
+        return real(self, network, replace(reconciled, buffers=self._overlay))
+
+    patch(Learner, "_plan", plan)
+
+
 @contextlib.contextmanager
 def planted(name: str) -> Iterator[None]:
     """Plant the leak of this name within the block; other names plant nothing."""
@@ -98,7 +112,7 @@ def planted(name: str) -> Iterator[None]:
         undo.append((owner, attribute, getattr(owner, attribute)))
         setattr(owner, attribute, value)
 
-    leak = {f.__name__: f for f in (open_filter, unscreened, peeks, remembers, prompts, quotes)}.get(name)
+    leak = {f.__name__: f for f in (open_filter, unscreened, peeks, remembers, prompts, quotes, rereads)}.get(name)
     if leak is not None:
         leak(patch)
     try:
