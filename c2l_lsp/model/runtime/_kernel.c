@@ -7,7 +7,8 @@
  * read token by token. Large jobs run on a small thread pool (_pool.h) with the same bits as on one thread.
  *
  * The code is plain C with the vector extensions of GCC and Clang, compiled once per register width (_vectors.h, _step.h,
- * _knn.h). kernel.py and kernel_layers.py pass addresses and check shapes, types and lifetimes; this file checks nothing.
+ * _knn.h). kernel.py and kernel_layers.py pass addresses and check shapes, types and lifetimes; this file checks widths and counts only:
+ * with a width that is no multiple of PANEL_COLUMNS the loops would run past the end of a row.
  */
 #define _GNU_SOURCE /* sched_getcpu */
 #define Py_LIMITED_API 0x030A0000
@@ -244,11 +245,29 @@ static PyObject *py_select_lanes(PyObject *self, PyObject *arguments) {
     return PyLong_FromLong(select_lanes(lanes));
 }
 
+/* Whether a row of `width` numbers consists of whole panels. */
+static int fits(long long width) { return width > 0 && width <= INT32_MAX && width % PANEL_COLUMNS == 0; }
+
+/* The one check of every entry: returns 1, or 0 with a ValueError. */
+static int require(int holds, const char *sentence) {
+    if (!holds) PyErr_SetString(PyExc_ValueError, sentence);
+    return holds;
+}
+
+static int shape_fits(const ModelShape *s) {
+    return s->heads > 0 && s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->layers > 0 && s->rank >= 0 &&
+           s->rank % PANEL_COLUMNS == 0 && fits(s->width) && fits(s->head_dim) && fits(s->inner) &&
+           s->embedding_type >= BF16 && s->embedding_type <= FP32 && s->kv_type >= BF16 && s->kv_type <= FP16;
+}
+
 static PyObject *py_multiply(PyObject *self, PyObject *arguments) {
     (void)self;
     long long matrix, in, out, x, y, rows, scratch, threads;
     if (!PyArg_ParseTuple(arguments, "LLLLLLLL", &matrix, &in, &out, &x, &y, &rows, &scratch, &threads)) return NULL;
     const Matrix *m = (const Matrix *)(intptr_t)matrix;
+    if (!require(fits(in) && out > 0 && rows >= 0 && m->rank >= 0 && m->rank % PANEL_COLUMNS == 0,
+                 "multiply: the width and the rank must be multiples of 16"))
+        return NULL;
     Py_BEGIN_ALLOW_THREADS
     int parallel = acquire_workers(threads);
     kernels->multiply(m, in, out, (const float *)(intptr_t)x, (float *)(intptr_t)y, rows, (float *)(intptr_t)scratch, parallel);
@@ -262,6 +281,10 @@ static PyObject *py_step(PyObject *self, PyObject *arguments) {
     long long shape, layers, final, embedding, rotations, kv, capacity, ids, x, start, rows, wanted, scratch, threads;
     if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &shape, &layers, &final, &embedding, &rotations, &kv, &capacity, &ids, &x,
                           &start, &rows, &wanted, &scratch, &threads))
+        return NULL;
+    if (!require(shape_fits((const ModelShape *)(intptr_t)shape), "step: widths and ranks must be multiples of 16") ||
+        !require(fits(capacity) && start >= 0 && rows > 0 && wanted > 0 && wanted <= rows && start + rows <= capacity,
+                 "step: the positions do not fit the cache, whose capacity must be a multiple of 16"))
         return NULL;
     KVCache cache = {(void *)(intptr_t)kv, capacity};
     Py_BEGIN_ALLOW_THREADS
@@ -278,6 +301,8 @@ static PyObject *py_final_map(PyObject *self, PyObject *arguments) {
     (void)self;
     long long x, map, out, d, rows;
     if (!PyArg_ParseTuple(arguments, "LLLLL", &x, &map, &out, &d, &rows)) return NULL;
+    if (!require(fits(d) && rows >= 0 && rows <= PANEL_COLUMNS, "final_map: the width must be a multiple of 16, rows at most 16"))
+        return NULL;
     Py_BEGIN_ALLOW_THREADS
     kernels->map((const float *)(intptr_t)x, (const float *)(intptr_t)map, (float *)(intptr_t)out, d, rows);
     Py_END_ALLOW_THREADS
@@ -288,6 +313,7 @@ static PyObject *py_argmax(PyObject *self, PyObject *arguments) {
     (void)self;
     long long logits, count, tokens, norms, rows;
     if (!PyArg_ParseTuple(arguments, "LLLLL", &logits, &count, &tokens, &norms, &rows)) return NULL;
+    if (!require(count > 0 && count <= INT32_MAX && rows >= 0, "argmax: rows must not be empty")) return NULL;
     Py_BEGIN_ALLOW_THREADS
     kernels->argmax((const float *)(intptr_t)logits, count, (int32_t *)(intptr_t)tokens, (double *)(intptr_t)norms, rows);
     Py_END_ALLOW_THREADS
@@ -299,6 +325,9 @@ static PyObject *py_mix_knn(PyObject *self, PyObject *arguments) {
     long long ids, last, places, keys, basis, count, width, inner, vocabulary, gate, hidden, tails, logits, rows;
     if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &ids, &last, &places, &keys, &basis, &count, &width, &inner, &vocabulary,
                           &gate, &hidden, &tails, &logits, &rows))
+        return NULL;
+    if (!require(fits(width) && width <= MAX_KEY_WIDTH && fits(inner), "mix_knn: widths must be multiples of 16, keys at most 512") ||
+        !require(count >= 0 && count <= INT32_MAX && vocabulary > 0 && rows >= 0, "mix_knn: a count is negative"))
         return NULL;
     KnnMemory memory = {(const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)last, (const int32_t *)(intptr_t)places,
                         (const int8_t *)(intptr_t)keys, (const float *)(intptr_t)basis, count, width, inner, vocabulary,

@@ -2,8 +2,8 @@
 
 The extension is compiled at installation if there is a C compiler (GCC or Clang). Without it PyTorch's int8 operators
 do the same work several times slower, because the cost of a small model's step is the dispatch of its operations. Calls
-release the interpreter lock. The kernel checks nothing: every function here checks types, shapes and memory layout
-first.
+release the interpreter lock. The kernel checks widths and counts only: every function here checks types, shapes and
+memory layout first.
 """
 
 from __future__ import annotations
@@ -90,6 +90,8 @@ class Int8Matrix:
         return [*fields, *A._addresses(self.rank, inside), *B._addresses(out, self.rank), self.rank]
 
     def _addresses(self, out: int, inside: int) -> list[int]:
+        if inside % ALIGNMENT:
+            raise ValueError(f"rows of {inside} elements are not a multiple of {ALIGNMENT}")
         check_tensor(self.weight, torch.int8, (-(-out // PANEL_ROWS), inside // ALIGNMENT, PANEL_ROWS, ALIGNMENT))
         return [self.weight.data_ptr(), address(self.scale, out)]
 
