@@ -15,10 +15,12 @@ from tests.soak.harness.run import measure
 
 pytestmark = pytest.mark.timeout(900)  # real processes, perhaps on a busy machine
 BARS = {bar.name: bar for bar in table.BARS}
-LINUX = {"save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout", "untrusted"}
+LINUX = {
+    "save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout", "untrusted", "odd_state_files",
+}
 PLANTED_COUNT = {
     "documents": 60, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3, "torn_saves": 2,
-    "damaged_state": 10,
+    "damaged_state": 10, "power_loss": 2, "hostile_readings": 15,
 }  # fmt: skip
 QUICK = {
     "frames-lenient", "frames-numb", "edit_storm-unlearning",
@@ -27,7 +29,8 @@ QUICK = {
     "secrets-unscreened", "secrets-peeks",
     "secrets-remembers", "secrets-prompts", "secrets-quotes", "hostile-trusting", "hostile-unpickles",
     "hostile-trusts_code", "replies-twice", "matching-backtracks", "matching-rescans", "typing-rereads",
-    "untrusted-nosy", "untrusted-keeps",
+    "untrusted-nosy", "untrusted-keeps", "power_loss-unsynced_files", "power_loss-unsynced_directories",
+    "hostile_readings-believing", "odd_state_files-follows",
 }  # fmt: skip
 """Planted faults that run by default. The others take minutes: `-m slow` runs them, and so does
 `python -m tests.soak --bars NAME --plant FAULT`."""
@@ -43,6 +46,8 @@ EXPECTED = {
     "secrets-unscreened": "known forms are learned",
     "secrets-peeks": "opened", "secrets-remembers": "in the state", "secrets-prompts": "seen by the model",
     "secrets-quotes": "in a message", "secrets-chatty": "in the log", "secrets-open_filter": "still embedded",
+    "hostile_readings-any_schema": "it took", "hostile_readings-believing": "embeddings with",
+    "odd_state_files-follows": "a link to a sound copy", "power_loss-unsynced_files": "is damaged",
     "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not complete",
     "hostile-unpickles": "executed", "hostile-trusts_code": "executed", "hostile-obeys_git": "executed",
     "matching-backtracks": "line", "matching-rescans": "text", "typing-rereads": "seen by the model",

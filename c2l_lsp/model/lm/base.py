@@ -6,6 +6,8 @@ repositories are handled elsewhere.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from torch import Tensor
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import ModelError
+from c2l_lsp.model.lm import model_folder
 from c2l_lsp.model.lm.fim import FimTokens, resolve_fim
 from c2l_lsp.model.lm.incremental_tokenizer import IncrementalTokenizer
 from c2l_lsp.model.lm.llama import LlamaLM
@@ -204,14 +207,37 @@ def load(settings: ModelSettings) -> BaseModel:
         arguments["revision"] = revision
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    try:
+    if Path(where).is_dir():
+        model_folder.check(Path(where))
+    with foreign_files(settings, where):
+        config = data_only_config(where, "sdpa", **arguments)
+        if Path(where).is_dir():
+            _require_fitting_weights(config, Path(where))
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **arguments)
-        lm = transformers.AutoModelForCausalLM.from_pretrained(
-            where, config=data_only_config(where, "sdpa", **arguments), dtype=dtype, use_safetensors=True, **arguments
+        lm, info = transformers.AutoModelForCausalLM.from_pretrained(
+            where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **arguments
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise load_error(settings, where, error) from error
-    return build_base_model(settings, lm.to(device), tokenizer, device, dtype, started)
+        model_folder.require_complete(info, where)
+        model = build_base_model(settings, lm.to(device), tokenizer, device, dtype, started)
+        model_folder.require_working(model)
+    return model
+
+
+def foreign_files(settings: ModelSettings, where: str) -> contextlib.AbstractContextManager[None]:
+    """A block that parses the files of the model at `where`: every error in it becomes a ModelError."""
+    return model_folder.foreign_files(lambda error: load_error(settings, where, error))
+
+
+def _require_fitting_weights(config: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers configuration
+    """Raise ModelError if a configuration asks for more weights than the folder's files can hold.
+
+    transformers would allocate all of them. Here they are built without memory.
+    """
+    with torch.device("meta"):
+        empty = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    wanted, limit = sum(p.numel() for p in empty.parameters()), model_folder.weight_limit(folder)
+    if limit and wanted > limit:  # without safetensors, loading says so
+        raise ModelError(f"{folder / 'config.json'} describes {wanted} weights; the files hold {limit} at most.")
 
 
 def data_only_config(where: str, attention: str | None, **arguments: Any) -> Any:  # noqa: ANN401 - arguments and result of transformers
@@ -249,7 +275,7 @@ def build_base_model(
         fim=_fim(tokenizer, getattr(lm.config, "c2l_fim", True)),
         device=device,
         dtype=dtype,
-        max_context=int(getattr(lm.config, "max_position_embeddings", None) or 2048),
+        max_context=model_folder.max_context(lm.config),
         load_ms=(time.perf_counter() - started) * 1e3,
     )
 

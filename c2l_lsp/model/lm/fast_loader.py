@@ -14,11 +14,10 @@ from pathlib import Path
 import msgspec
 import torch
 import transformers
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from c2l_lsp.config import Model as ModelSettings
-from c2l_lsp.model.lm import base
+from c2l_lsp.model.lm import base, model_folder
 from c2l_lsp.model.lm.llama import ARCHITECTURE, Config, LlamaLM
 from c2l_lsp.model.runtime import hardware
 
@@ -30,17 +29,19 @@ def load(settings: ModelSettings) -> base.BaseModel:
     started = time.perf_counter()
     settings = base.resolve_auto(settings)
     where = base.locate(settings)[0]
+    if Path(where).is_dir():
+        model_folder.check(Path(where))
     config = read_config(Path(where))
     if config is None:
         return base.load(settings)
     device = hardware.pick_device(settings.device)
     dtype = hardware.pick_dtype(settings.dtype, device)
-    try:
+    with base.foreign_files(settings, where):
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(where, local_files_only=True)
         lm = _load_weights(config, Path(where) / "model.safetensors", dtype).to(device)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise base.load_error(settings, where, error) from error
-    return base.build_base_model(settings, lm, tokenizer, device, dtype, started, ARCHITECTURE)
+        model = base.build_base_model(settings, lm, tokenizer, device, dtype, started, ARCHITECTURE)
+        model_folder.require_working(model)
+    return model
 
 
 def read_config(folder: Path) -> Config | None:

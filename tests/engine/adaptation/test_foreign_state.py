@@ -3,78 +3,23 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from c2l_lsp.config import Settings, state_root
-from c2l_lsp.engine.adaptation.workspace_adapter import WorkspaceAdapter
 from c2l_lsp.engine.session import Session
 from c2l_lsp.engine.storage.store import folder_key
 from tests.support import foreign_state
-from tests.support.engine_driver import question, troubles, wait
+from tests.support.damaged_folder import Damaged
+from tests.support.engine_driver import wait
 from tests.support.foreign_state import Case
 
 pytestmark = pytest.mark.timeout(300)
 FILES = 3
 LONGEST_S = 60.0
 """Limit for one case on a busy machine; a query without end or the open of a FIFO would exceed every limit."""
-
-
-class Damaged:
-    """A folder whose sound state is damaged again and again, and opened by one engine."""
-
-    def __init__(self, session: Session, folder: Path, sound: Path) -> None:
-        self.session, self.folder, self.sound = session, folder, sound
-        self.root = state_root() / folder_key(folder)
-
-    def reset(self) -> None:
-        """Close the folder and put the sound state back."""
-        self.session.engine.close_folder(str(self.folder))
-        for path in (self.root, *self.root.parent.glob(f"{self.root.name}*"), *self.root.parent.glob("elsewhere*")):
-            if path.is_symlink() or path.is_file():
-                path.unlink()
-            elif path.exists():
-                shutil.rmtree(path)
-        shutil.copytree(self.sound, self.root)
-        self.session.events.clear()
-
-    def faults(self, case: Case, *, rebuild: bool = False) -> Iterator[str]:
-        """What is not as it must be: the folder is learned and watched, the user is told, the damage is kept aside."""
-        self.reset()
-        case.damage(self.root)
-        if rebuild:  # all embeddings are looked up
-            (self.root / "CURRENT").unlink()
-        started = time.monotonic()
-        info = self.session.open(self.folder, LONGEST_S)
-        answer = self.session.complete(question(self.folder))
-        if time.monotonic() - started > LONGEST_S:
-            yield "it took too long"
-        workspace = self.session.engine.workspace(str(self.folder))
-        if not isinstance(workspace, WorkspaceAdapter) or workspace._reconciling._watcher is None:
-            yield "the folder is not watched"
-        if (info.state, info.files) != ("ready", FILES) or workspace.live.adapter is None:
-            yield f"it is not learned: {info}"
-        if answer.generation != info.generation:
-            yield "a completion ran under another generation"
-        warnings = troubles(self.session)
-        if {warning.code for warning in warnings} - {"state"}:
-            yield f"unexpected warnings: {warnings}"
-        if not case.harmless and not warnings:
-            yield "nobody was told"
-        if not case.harmless and not list(self.root.glob(case.aside)):
-            yield f"nothing was set aside: {sorted(path.name for path in self.root.iterdir())}"
-        if not (self.root / "CURRENT").is_file():
-            yield "the new state was not saved"
-
-    def change_is_seen(self) -> None:
-        """A change of a file leads to a new generation, which is saved."""
-        workspace = self.session.engine.workspace(str(self.folder))
-        before = workspace.info().generation
-        (self.folder / "m0.py").write_text(f"def changed():\n    return {time.monotonic_ns()}\n")
-        wait(self.session, self.folder, before + 1)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +56,7 @@ def damaged(
 ) -> Iterator[Damaged]:
     session, folder, sound = made
     monkeypatch.setenv("C2L_STATE_DIR", str(sound.parent.with_name("states")))
-    one = Damaged(session, folder, sound)
+    one = Damaged(session, folder, sound, limit_s=LONGEST_S, adapter=True)
     yield one
     one.reset()
 

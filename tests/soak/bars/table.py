@@ -42,6 +42,21 @@ BARS: tuple[Bar, ...] = (
         1_000, 60, "bit flips", "storage.damaged:run", ("unchecked", "believing"),
     ),
     Bar(
+        "hostile_readings", "a readings database with views, triggers, other tables, impossible rows, junk",
+        "it is set aside with a message within 8 s; the folder is learned again and watched, completions go on",
+        225, 9, "databases", "storage.foreign:readings", ("any_schema", "believing"),
+    ),
+    Bar(
+        "odd_state_files", "FIFOs, directories and links in the place of the files of a state directory",
+        "none is opened or followed; it is set aside with a message, the folder is learned again and watched",
+        350, 14, "odd files", "storage.foreign:odd_files", ("follows",),
+    ),
+    Bar(
+        "power_loss", "loss of power at each write, rename and fsync of a save; what was not synced is there or not",
+        "no corrupt or mixed load; a generation that was reported as saved is never lost",
+        12, 3, "saves", "storage.power_loss:run", ("unsynced_files", "unsynced_directories"),
+    ),
+    Bar(
         "two_servers", "two servers on one folder",
         "one writes, the other only reads; no mixed state",
         100, 3, "races", "storage.torn:two", ("unlocked",),
