@@ -17,7 +17,9 @@ import argparse
 import contextlib
 import hashlib
 import math
+import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -29,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from c2l_lsp import regular_files
 from c2l_lsp.errors import CheckpointError, StorageError
 from c2l_lsp.model.hypernet.code2lora import Binding, Evo, Static
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder
@@ -41,6 +44,9 @@ CheckpointKind: TypeAlias = Literal["static", "evo", "text2lora"]
 """`static` and `evo` as in Code2LoRA; `text2lora` has the weights of `static` and exists in the laboratory only."""
 
 WEIGHTS, MANIFEST = "weights.safetensors", "checkpoint.json"
+_MAX_MANIFEST_BYTES = 1 << 20
+_UNREADABLE = (OSError, SafetensorError, msgspec.MsgspecError, ValueError, KeyError, RuntimeError)
+"""What reading a converted copy raises. RuntimeError: torch's, and RecursionError."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,11 +199,12 @@ def load(folder: Path) -> Checkpoint:
     Raises CheckpointError if a file is missing or damaged, or if the weights do not belong to the manifest.
     """
     try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(regular_files.read(folder, MANIFEST, _MAX_MANIFEST_BYTES), type=Manifest)
+        os.close(regular_files.open_below(folder, WEIGHTS))  # a FIFO would block, a link could change
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             same = (file.metadata() or {}).get("sha256") == manifest.sha256
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError, msgspec.DecodeError) as error:
+    except _UNREADABLE as error:
         raise CheckpointError(f"The converted checkpoint in {folder} cannot be read ({error}); delete it.") from error
     if not same:
         raise CheckpointError(f"The weights in {folder} do not belong to its {MANIFEST}; delete the folder.")
@@ -207,13 +214,27 @@ def load(folder: Path) -> Checkpoint:
 def load_published(kind: PublishedKind, store: Path, *, offline: bool = False, **hub: Any) -> Checkpoint:  # noqa: ANN401 - passed on
     """The published checkpoint of a kind: the converted copy in `store`, else downloaded from the Hub and converted.
 
-    `hub` is passed to `huggingface_hub.hf_hub_download`, which resumes interrupted downloads. Raises AdapterError if
-    the file is not available.
+    A copy that is damaged is set aside as `*.bad`. `hub` is passed to `huggingface_hub.hf_hub_download`, which resumes
+    interrupted downloads. Raises AdapterError if the file is not available.
     """
     folder = store / f"code2lora-{kind}"
-    if (folder / MANIFEST).is_file():
-        return load(folder)
+    if os.path.lexists(folder):
+        try:
+            return load(folder)
+        except CheckpointError:
+            _set_aside(folder)
     return convert(download(kind, offline=offline, **hub), folder)
+
+
+def _set_aside(folder: Path) -> None:
+    aside = folder.with_name(f"{folder.name}.bad")
+    try:
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside)
+        aside.unlink(missing_ok=True)
+        folder.rename(aside)
+    except OSError as error:
+        raise StorageError(f"The damaged checkpoint {folder} cannot be set aside: {error.strerror}.") from error
 
 
 def _interpret(content: object) -> tuple[Manifest, dict[str, object]]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ import transformers
 from torch import Tensor
 
 from c2l_lsp.errors import ModelError
+from c2l_lsp.model.lm import model_folder
 from c2l_lsp.model.lm.base import BaseModel, data_only_config
 
 PUBLISHED_ENCODER = "Qwen/Qwen3-Embedding-0.6B"
@@ -187,14 +188,18 @@ def load_encoder(
     Raises ModelError if it is not available. With `offline` nothing is downloaded.
     """
     arguments: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": False, "revision": revision}
-    try:
+
+    def unavailable(error: Exception) -> ModelError:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        hint = "offline: it must be on this machine" if offline else "check the name and the network"
+        return ModelError(f"The text encoder {name} cannot be loaded ({hint}): {first}")
+
+    if Path(name).is_dir():
+        model_folder.check(Path(name))
+    with model_folder.foreign_files(unavailable):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **arguments)
         model = transformers.AutoModel.from_pretrained(
             name, config=data_only_config(name, None, **arguments), dtype=dtype, use_safetensors=True, **arguments
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        hint = "offline: it must be on this machine" if offline else "check the name and the network"
-        raise ModelError(f"The text encoder {name} cannot be loaded ({hint}): {first}") from error
     commit = getattr(model.config, "_commit_hash", None) or revision or ""
     return EmbeddingEncoder(model.to(device).requires_grad_(False), tokenizer, digest=f"{name}@{commit}@{dtype}")

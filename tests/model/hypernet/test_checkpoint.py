@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,46 @@ def test_published_file_is_downloaded_and_converted_once(pt, tmp_path: Path, mon
     assert asked == [(*PUBLISHED["evo"], {"local_files_only": False, "cache_dir": tmp_path})]
     assert first.manifest == again.manifest
     torch.testing.assert_close(again.tensors, first.tensors, rtol=0, atol=0)
+
+
+def _deep(folder: Path) -> None:
+    (folder / "checkpoint.json").write_text('{"kind": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
+def _replaced(name: str, make: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        make(folder / name)
+
+    return damage
+
+
+FOREIGN: dict[str, Callable[[Path], Any]] = {
+    "deep manifest": _deep,
+    "huge manifest": lambda folder: (folder / "checkpoint.json").write_bytes(b" " * (2 << 20)),
+    "manifest of another type": lambda folder: (folder / "checkpoint.json").write_text("[]"),
+    **{f"{kind} as {name}": _replaced(name, make)
+       for name in ("checkpoint.json", "weights.safetensors")
+       for kind, make in {"a FIFO": os.mkfifo, "a directory": Path.mkdir, "a loop": lambda p: p.symlink_to(p.name),
+                          "a device": lambda p: p.symlink_to("/dev/zero")}.items()},
+    "weights with a deep header": lambda folder: (folder / "weights.safetensors").write_bytes(
+        (200_000).to_bytes(8, "little") + b"[" * 100_000 + b"]" * 100_000
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="FIFOs")
+@pytest.mark.parametrize("damage", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_converted_copy_is_set_aside_and_converted_again(pt, tmp_path: Path, monkeypatch, damage) -> None:
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(pt(direct())))
+    first = load_published("static", tmp_path / "store")
+    for _ in range(2):
+        damage(tmp_path / "store" / "code2lora-static")
+        with pytest.raises(CheckpointError):
+            load(tmp_path / "store" / "code2lora-static")
+        again = load_published("static", tmp_path / "store")
+        assert again.manifest == first.manifest
+        assert (tmp_path / "store" / "code2lora-static.bad").is_dir()
 
 
 def test_published_repositories_and_files() -> None:
