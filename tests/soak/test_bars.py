@@ -16,7 +16,14 @@ from tests.soak.harness.run import measure
 pytestmark = pytest.mark.timeout(900)  # real processes, perhaps on a busy machine
 BARS = {bar.name: bar for bar in table.BARS}
 LINUX = {
-    "save_styles", "odd_files", "torn_saves", "two_servers", "full_disk", "checkout", "untrusted", "odd_state_files",
+    "save_styles",
+    "odd_files",
+    "torn_saves",
+    "two_servers",
+    "full_disk",
+    "checkout",
+    "untrusted",
+    "odd_state_files",
 }
 PLANTED_COUNT = {
     "documents": 60, "edit_storm": 150, "checkout": 60, "cancels": 4, "folders": 3, "torn_saves": 2,
