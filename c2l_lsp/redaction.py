@@ -17,14 +17,14 @@ Span = tuple[int, int]
 """Start and end of a part of a text, in characters."""
 
 _MARKED = re.compile(f"{MARK}(?:[{MARK}\r\n]*{MARK})?")
-_NOT_A_BREAK = re.compile(r"[^\r\n]")
+_LINE = re.compile(r"[^\r\n]+")
 
 
 def redact(text: str, spans: Iterable[Span]) -> str:
     """Return `text` with the characters of some spans replaced by marks. Spans are in order and do not overlap."""
     out, at = list[str](), 0
     for start, end in spans:
-        out += [text[at:start], _NOT_A_BREAK.sub(MARK, text[start:end])]
+        out += [text[at:start], _LINE.sub(lambda line: MARK * len(line[0]), text[start:end])]
         at = end
     return "".join([*out, text[at:]]) if out else text
 

@@ -19,8 +19,8 @@ from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 from c2l_lsp.engine.completion import secret_guard
 from c2l_lsp.engine.session import Session
-from c2l_lsp.model.lm.base import ASSETS, NANO
-from c2l_lsp.redaction import Span
+from c2l_lsp.model.lm.base import ASSETS, NANO, BaseModel
+from c2l_lsp.redaction import MARK, Span
 from c2l_lsp.repo.filter import content, screen
 from tests.support.engine_loop import run_until
 
@@ -102,9 +102,25 @@ def _outdated(session: Session, project: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def session(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    with opened(project, tmp_path_factory.mktemp("state")) as found:
-        yield found
+def encoded() -> list[str]:
+    """Every text that the model encodes while the project is indexed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def session(project: Path, encoded: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    real = BaseModel.encode
+
+    def encode(self: BaseModel, text: str) -> list[int]:
+        encoded.append(text)
+        return real(self, text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseModel, "encode", encode)
+        with opened(project, tmp_path_factory.mktemp("state")) as found:
+            found.finetune(project, steps=1)
+            patch.undo()  # prompts are not learned
+            yield found
 
 
 def suggested(session: Session, project: Path, prompt: str) -> str:
@@ -136,6 +152,17 @@ def test_secrets_are_not_learned_and_the_rest_is(session: Session, project: Path
     text = learned(session, project)
     assert leaks(secrets, text) == []
     assert [name for name in LEARNED if name not in text] == []
+
+
+def test_nothing_that_is_learned_or_trained_on_holds_a_secret_or_a_mark(
+    session: Session, encoded: list[str], secrets
+) -> None:
+    """Chunks, the draft index, held-out files and the windows of finetuning: all go through the tokenizer."""
+    del session
+    text = "\n".join(encoded)
+    assert leaks(secrets, text) == []
+    assert MARK not in text
+    assert text.count("PARCEL_SHELF_LIMIT_PER_WAREHOUSE = 4711") >= 3
 
 
 def test_secrets_are_not_drafted_and_the_rest_is(session: Session, project: Path, secrets) -> None:

@@ -62,11 +62,8 @@ def secret_spans_in_slices(text: str) -> Slices[list[Span]]:
     evidence = yield from evidence_in_slices(joined.text)
     subject = Subject.of(joined.text)
     found = yield from _paused(_secrets(subject, evidence))
-    extended = yield from _paused(
-        _extended(
-            joined.text, merged([*found, *(run for run in evidence.runs if not _is_ordinary(joined.text[slice(*run)]))])
-        )
-    )
+    found += yield from _paused(_random(joined.text, evidence))
+    extended = yield from _paused(_extended(joined.text, merged(found)))
     return merged([joined.original(span) for span in extended])
 
 
@@ -124,6 +121,12 @@ class _Joined:
 
 
 # --- decisions -------------------------------------------------------------------------------------------------------
+
+
+def _random(text: str, evidence: Evidence) -> Iterator[Span | None]:
+    """The runs that look random."""
+    for start, end in evidence.runs:
+        yield None if _is_ordinary(text[start:end]) else (start, end)
 
 
 def _secrets(subject: Subject, evidence: Evidence) -> Iterator[Span | None]:

@@ -226,7 +226,7 @@ _ASSIGNMENT = (
 )
 _QUOTE = r"\s{0,80}(?:[\w.]{1,30}\(\s{0,80}|\(\s{0,80})?(?:\w{1,20}\s?[=:]\s?)?[brfuBRFU@]{0,2}(\"\"\"|'''|[\"'`])"
 _QUOTED = re.compile(rf"{_REST}{_ASSIGNMENT}{_QUOTE}((?:\\.|(?!\1)[^\\\n]){{4,512}})(?:\1|$)")
-_PLAIN = re.compile(rf"{_REST}[\"']?\s{{0,3}}[=:]\s{{0,3}}([^\s\"'`,;<>(){{}}\[\]&]{{6,512}})(?![^\s\"'`,;)&])")
+_PLAIN = re.compile(rf"{_REST}[\"']?\s{{0,3}}[=:]\s{{0,3}}([^\s\"'`,;<>(){{}}\[\]&]{{6,120}})(?![^\s\"'`,;)&])")
 
 
 def named_values(subject: Subject) -> Candidates:

@@ -7,6 +7,7 @@ from pathlib import Path
 from c2l_lsp.engine.completion.draft import MATCH_TOKENS
 from c2l_lsp.engine.completion.draft_index import DraftIndex
 from c2l_lsp.engine.session import Session
+from c2l_lsp.redaction import MARK
 from tests.support.engine_loop import run_until
 
 NEW = "\n\nzebra_crossing_light = giraffe_neck_length + zebra_crossing_light\n"
@@ -62,3 +63,14 @@ def test_the_index_follows_files_and_open_buffers_until_the_folder_is_closed(ses
     engine.close_folder(str(folder))
     assert engine._drafts._indexes == {}
     assert engine.due_in() is None
+
+
+def test_no_draft_begins_at_a_secret_or_extends_over_one():
+    index = DraftIndex(lambda text: [ord(character) for character in text])
+    index.put("a", 1, f"abcdef{MARK}{MARK}ghijkl")
+    ids = [ord(character) for character in "abcdefghijkl"]
+    assert index.continuation(ids[0:3], 8) == ids[3:6]
+    assert index.continuation(ids[3:6], 8) == []
+    assert index.continuation(ids[4:7], 8) == []
+    assert index.continuation(ids[6:9], 8) == ids[9:12]
+    assert all(min(run) > 0 for run in index._positions)

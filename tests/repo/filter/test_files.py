@@ -293,6 +293,28 @@ def test_line_length_is_limited(tmp_path: Path, length: int, around: str):
     assert (filter_of(tmp_path).try_read("a.py") is Refusal.MINIFIED) == expected
 
 
+def test_reading_a_hostile_file_pauses(tmp_path: Path):
+    """No step between two pauses takes 50 ms of this thread, with 512 kB full of secrets."""
+    line = ", ".join(f"'{RANDOM[number % 10 :][:16]}'" for number in range(200))
+    write(tmp_path, {"a.py": (f"{line}\n" * (512 * 1024 // len(line)))[: 512 * 1024 - 1]})
+    found, steps = filter_of(tmp_path, max_size_kb=512), list[float]()
+    work = found.read_in_slices("a.py")
+    while True:
+        began = time.thread_time()
+        try:
+            next(work)
+        except StopIteration as end:
+            read = end.value
+            break
+        finally:
+            steps.append(time.thread_time() - began)
+    assert read is not None
+    assert MARK in read.text
+    assert len(steps) > 10
+    assert max(steps) < 0.05
+    assert found.read("a.py") == read
+
+
 def test_same_rules_apply_to_buffers(tmp_path: Path):
     write(tmp_path, {".gitignore": "hidden.py\n", "a.py": "x\n"})
     found = filter_of(tmp_path, max_size_kb=1)

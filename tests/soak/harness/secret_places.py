@@ -60,7 +60,6 @@ EXCLUDED: dict[str, str] = {
     "installed packages": "lib/site-packages/x.py",
     "node modules": "node_modules/left/pad.js",
     "another environment": "myenv/lib/a.py",
-    "another repository": "vendored/a.py",
     "compiled": "pkg0/__pycache__/a.py",
 }
 """Kind → an excluded path; the file contains the canary as plain text."""
@@ -90,7 +89,6 @@ def plant(root: Path, aside: Path, count: int, seed: int = 0) -> Planted:
     (root / ".git" / "info" / "exclude").write_text("excluded_here.py\n")
     (root / ".c2lignore").write_text("own_ignored.py\n")
     _write(root / "myenv" / "pyvenv.cfg", "home = /\n")
-    _write(root / "vendored" / ".git" / "HEAD", "ref: x\n")
     each = max(1, count // 40)
     for kind, path in EXCLUDED.items():
         names = planted.canaries[kind] = [canary(rng) for _ in range(each)]
