@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from c2l_lab.train.hypernet.cli import train_hypernet
+from c2l_lab.train.memory.cli import train_mixture
 from c2l_lab.train.screen.cli import train_screen
 
 train_app = typer.Typer(help="Train tokenizers, base models and hypernetworks on a built corpus.")
@@ -185,3 +186,4 @@ def train_join(
 
 train_app.command("hypernet")(train_hypernet)
 train_app.command("screen")(train_screen)
+train_app.command("mixture")(train_mixture)
