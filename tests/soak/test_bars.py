@@ -53,7 +53,7 @@ EXPECTED = {
     "secrets-unscreened": "known forms are learned",
     "secrets-peeks": "opened", "secrets-remembers": "in the state", "secrets-prompts": "seen by the model",
     "secrets-quotes": "in a message", "secrets-chatty": "in the log", "secrets-open_filter": "still embedded",
-    "hostile_readings-any_schema": "it took", "hostile_readings-believing": "embeddings with",
+    "hostile_readings-any_schema": "nothing was set aside", "hostile_readings-believing": "embeddings with",
     "odd_state_files-follows": "a link to a sound copy", "power_loss-unsynced_files": "is damaged",
     "torn_saves-in_place": "is damaged", "torn_saves-swallows": "not complete",
     "hostile-unpickles": "executed", "hostile-trusts_code": "executed", "hostile-obeys_git": "executed",
