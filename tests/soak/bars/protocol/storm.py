@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 from c2l_lab.clients.lsp import LanguageClient
 
+from c2l_lsp import config
+from c2l_lsp.repo.filter.files import FileFilter
 from c2l_lsp.server.workspace.documents import Edit
 from tests.soak.bars.protocol.documents import Model
 from tests.soak.harness.bar import Finding, Task, percentile
@@ -149,10 +151,20 @@ def _judge_lags(task: Task, finding: Finding, storm: Storm, notes: Path) -> None
     finding.expect(computed >= least, f"the model computed {computed} of {len(storm.lags)} completions")
 
 
+def _learnable(root: Path, storm: Storm) -> dict[str, str]:
+    """Path → digest of the text as it is learned: without its secrets."""
+    rules, found = FileFilter(root, config.Files()), dict[str, str]()
+    for uri, model in storm.models.items():
+        path = uri.removeprefix(f"{root.as_uri()}/")
+        checked = rules.check_text(path, model.text)
+        found[path] = checked.digest.hex() if checked is not None else ""
+    return found
+
+
 def _judge_learning(task: Task, finding: Finding, storm: Storm, root: Path, notes: Path) -> None:
     """Every document's last text is learned, and generations went on during the edits."""
     ended, limit = time.monotonic(), (10.0 if task.plant else LEARN_S) * task.patience
-    wanted = {uri.removeprefix(f"{root.as_uri()}/"): _digest(model.text) for uri, model in storm.models.items()}
+    wanted = _learnable(root, storm)
 
     def missing() -> list[str]:
         learned = {row[2]: row[3] for row in _rows(notes) if row[0] == "learned"}
