@@ -118,7 +118,7 @@ def session(project: Path, encoded: list[str], tmp_path_factory: pytest.TempPath
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseModel, "encode", encode)
         with opened(project, tmp_path_factory.mktemp("state")) as found:
-            found.finetune(project, steps=1)
+            found.finetune(str(project.resolve()), steps=1)
             patch.undo()  # prompts are not learned
             yield found
 
