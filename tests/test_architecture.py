@@ -60,9 +60,10 @@ ARROWS: dict[str, set[str]] = {
     "c2l_lsp.engine.events": {"c2l_lsp.errors", WIRE},
     "c2l_lsp.engine.storage": {*BASICS, HYPERNET},
     "c2l_lsp.engine.completion": {*BASICS, *MODEL, "c2l_lsp.repo.filter", WIRE},
+    "c2l_lsp.engine.indexing": {*BASICS, *MODEL, HYPERNET},
     "c2l_lsp.engine.adaptation": {
         *BASICS, *MODEL, HYPERNET, "c2l_lsp.repo", WIRE,
-        "c2l_lsp.engine.device", "c2l_lsp.engine.events", "c2l_lsp.engine.storage",
+        "c2l_lsp.engine.device", "c2l_lsp.engine.events", "c2l_lsp.engine.indexing", "c2l_lsp.engine.storage",
     },
     "c2l_lsp.engine": {*BASICS, *MODEL, "c2l_lsp.isolation", "c2l_lsp.engine", "c2l_lsp.repo.filter"},
     # The server process: the editor contract at the bottom, the session that wires everything at the top.
@@ -76,9 +77,10 @@ ARROWS: dict[str, set[str]] = {
     "c2l_lsp.__main__": {"c2l_lsp.isolation", "c2l_lsp.cli"},
     # The laboratory may import all of the product.
     "c2l_lab.corpus": {"c2l_lsp"},
-    "c2l_lab.train": {"c2l_lsp", "c2l_lab.corpus"},
+    "c2l_lab.repositories": {"c2l_lsp", "c2l_lab.corpus"},
+    "c2l_lab.train": {"c2l_lsp", "c2l_lab.corpus", "c2l_lab.repositories"},
     "c2l_lab.clients": {"c2l_lsp"},
-    "c2l_lab.benchmarks": {"c2l_lsp", "c2l_lab.corpus", "c2l_lab.train", "c2l_lab.clients"},
+    "c2l_lab.benchmarks": {"c2l_lsp", "c2l_lab.corpus", "c2l_lab.repositories", "c2l_lab.train", "c2l_lab.clients"},
     "c2l_lab.demo": {"c2l_lsp", "c2l_lab.clients"},
     "c2l_lab.cli": {"c2l_lsp", "c2l_lab.corpus", "c2l_lab.train", "c2l_lab.benchmarks", "c2l_lab.demo"},
     "c2l_lab.__main__": {"c2l_lab.cli"},

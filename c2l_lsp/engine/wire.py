@@ -159,11 +159,13 @@ class Cancel(_Record, frozen=True, kw_only=True):
 class AdapterInfo(_Record, frozen=True, kw_only=True):
     """The state of a folder and its adapter.
 
-    `files`, `chunks`, `learned_bytes`: what is indexed. `pending_files`: changed and not indexed yet.
-    `norm`: Frobenius norm of everything the adapter adds to the weights. `scale`: the larger of the strengths that
+    `files`: files that the adapter contains, in its token index or its state. `chunks`, `learned_bytes`: of the files
+    whose chunks are embedded; `sampled`: these are a sample of the folder. `pending_files`: changed and not indexed
+    yet. `norm`: Frobenius norm of everything the adapter adds to the weights. `scale`: the larger of the strengths that
     validation chose for the matrices and for the kNN memory, times the user's setting. `recalled`: positions in the
-    kNN memory. `rank`: of the adapter. `sampled`: only a sample of the folder is indexed. `updated_at`: Unix time in
-    seconds. `deep`: state of the finetuning on request, "" if there was none.
+    kNN memory, `keyed`: those that have a neural key. `complete`: no more files wait for theirs. `rank`: of the
+    adapter. `updated_at`: Unix time in seconds.
+    `deep`: state of the finetuning on request, "" if there was none.
     """
 
     folder: str
@@ -183,7 +185,12 @@ class AdapterInfo(_Record, frozen=True, kw_only=True):
     sampled: bool = False
     deep: str = ""
     recalled: int = 0
+    keyed: int = 0
+    complete: bool = True
 
+
+TOKENS = "tokens"
+"""Task of Progress and trigger of AdapterChanged for the token index alone."""
 
 DEEP = "deep"
 """Task of Progress and trigger of AdapterChanged for finetuning on request."""
@@ -273,8 +280,9 @@ class Progress(_Record, frozen=True, kw_only=True):
 class AdapterChanged(_Record, frozen=True, kw_only=True):
     """A new adapter generation is live.
 
-    `trigger`: index, diff, settings, reset, restore, deep or gate (validation chose another strength). `ms`: duration
-    of each stage. `paths`: the largest changed files. `moved`: relative distance from the previous adapter, or 0.
+    `trigger`: tokens, index, diff, settings, reset, restore, deep or gate (validation chose another strength). `ms`:
+    duration of each stage. `paths`: the largest changed files. `moved`: relative distance from the previous adapter,
+    or 0.
     """
 
     info: AdapterInfo

@@ -85,7 +85,8 @@ async def _info(session: Session, params: FolderParams) -> object:
         "adapter_info", wire.Folder(folder=_required_folder(session, params)), wire.AdapterInfo
     )
     session.board.set_adapter(info)
-    return plain(session.board.adapter_status(info)) | {"norm": info.norm, "rank": info.rank, "recalled": info.recalled}
+    numbers = {"norm": info.norm, "rank": info.rank, "recalled": info.recalled, "keyed": info.keyed}
+    return plain(session.board.adapter_status(info)) | numbers
 
 
 async def _regenerate(session: Session, params: FolderParams) -> object:

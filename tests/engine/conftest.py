@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from c2l_lsp.config import Settings, merge
+from c2l_lsp.engine.adaptation import sample, workspace_adapter
 from c2l_lsp.engine.session import Session
 
 
@@ -18,6 +19,17 @@ def folder(tmp_path: Path, sources: list[str]) -> Path:
     for number, text in enumerate(sources[:12]):
         (root / "pkg" / f"m{number}.py").write_text(text, encoding="utf-8")
     return root
+
+
+@pytest.fixture(autouse=True)
+def one_generation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder gets its first generation with everything in it, so that a test can count generations.
+
+    Tests marked `parts` see what a user sees: the token index first, then neural keys in parts.
+    """
+    if not request.node.get_closest_marker("parts"):
+        monkeypatch.setattr(workspace_adapter, "_CHUNKS_PUBLISHED_FIRST", 10**9)
+        monkeypatch.setattr(sample, "FIRST_PART", 10**9)
 
 
 @pytest.fixture

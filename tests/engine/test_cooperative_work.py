@@ -84,7 +84,7 @@ def test_a_step_runs_at_most_two_layers(shipped: Settings, project: Path, monkey
     monkeypatch.setattr(int8_model, "kernel_supports", lambda lm: False)
     with begin(shipped, project) as session:
         layers = len(session.engine.model.body.layers)
-        most = 0
+        most, passed[0] = 0, 0  # a model is tried once when it is loaded
         for _ in steps(session, project):
             most, passed[0] = max(most, passed[0]), 0
         assert session.engine.workspace(str(project)).live.adapter is not None

@@ -91,14 +91,18 @@ def test_a_session_from_hello_to_the_end_of_stdin(process, settings, folder):
     first = wire.from_params(process.call("complete", ask(folder=name, max_new_tokens=4)).result, wire.Completion)
     assert first.generation == 0
     deadline = time.monotonic() + WAIT
-    while not any(event.name == "adapter_changed" for event in process.events):
+    changed = [event for event in process.events if event.name == "adapter_changed"]
+    while not any(event.data["info"]["complete"] for event in changed):
         assert time.monotonic() < deadline
         process.call("ping")
+        changed = [event for event in process.events if event.name == "adapter_changed"]
+    assert changed[0].data["trigger"] == wire.TOKENS  # before anything is embedded
+    generation = changed[-1].data["info"]["generation"]
     answer = wire.from_params(process.call("complete", ask(folder=name, max_new_tokens=4)).result, wire.Completion)
-    assert answer.generation == 1
+    assert answer.generation == generation
     assert answer.prompt_tokens == first.prompt_tokens
     status = wire.from_params(process.call("status").result, wire.Status)
-    assert [info.generation for info in status.folders] == [1]
+    assert [info.generation for info in status.folders] == [generation]
     deep = wire.from_params(process.call("deepen", wire.Deepen(folder=name, steps=9999)).result, wire.AdapterInfo)
     assert deep.deep == "waiting"
     stopped = process.call("deepen", wire.Deepen(folder=name, cancel=True)).result

@@ -13,10 +13,12 @@ from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import C2LError
 from c2l_lsp.model.adapter import knn_lm
-from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate
+from c2l_lsp.model.adapter.knn_lm import KnnMemory
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.runtime.kernel import ALIGNMENT
 from tests.sanitize.shapes import numbers
 from tests.soak.harness import saver
+from tests.support.gates import constant_gate
 
 VOCABULARY = 40
 EXTREME = (-(2**31), -3, -2, -1, 0, VOCABULARY, 2**31 - 2, 2**31 - 1)
@@ -34,13 +36,16 @@ def memory(rng: random.Random) -> None:
     places = int(((tokens[:-1] != -1) & (tokens[1:] != -1)).sum())
     count = places if rng.randrange(8) else rng.randint(0, 2 * places + 1)
     keys = torch.randint(-128, 128, (count, width), dtype=torch.int8)
-    gate = MixtureGate(rng.choice((0.07, 1e-30, -1.0)), rng.choice((0.6, -0.6, 0.0)), rng.choice((-6.9, 30.0)))
+    z = (rng.choice((-6.9, 30.0)), rng.choice((-6.9, 30.0)))
+    gate = constant_gate(*z, rng.choice((0.07, 1e-30)), rng.choice((0.6, -0.6, 0.0)))
+    chunks = {bytes([n]) * 16: [0, *(rng.randrange(6) for _ in range(rng.randint(0, 200)))] for n in range(4)}
+    index = TokenIndex().updated(chunks).updated({b"x" * 16: [0, *(VOCABULARY + n for n in range(9))]}, [b"\1" * 16])
     rows = rng.randint(1, 6)
     before = [
-        [rng.choice(EXTREME) if not rng.randrange(6) else rng.randrange(6) for _ in range(rng.randint(1, 12))]
+        [rng.choice(EXTREME) if not rng.randrange(6) else rng.randrange(6) for _ in range(rng.randint(1, 80))]
         for _ in range(rows)
     ]
-    found = KnnMemory(tokens, keys, numbers(rng, width, inner), gate, rng.choice((1.0, 0.0, 50.0)))
+    found = KnnMemory(tokens, keys, numbers(rng, width, inner), gate, rng.choice((1.0, 0.0, 50.0)), index)
     logits = numbers(rng, rows, VOCABULARY)
     try:
         mixer = found._kernel_mixer
@@ -80,7 +85,7 @@ def saved(rng: random.Random) -> None:
         finally:
             store.close()
     basis = torch.randn(ALIGNMENT, 32)
-    found = KnnMemory(tensors["ids"], tensors["keys"], basis, MixtureGate())
+    found = KnnMemory(tensors["ids"], tensors["keys"], basis, constant_gate(0.0, 0.0))
     found.interpolate(torch.randn(1, 32), torch.randn(1, VOCABULARY), [[int(ids[1])]])
 
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation.finetune import FinetuneResult
 from c2l_lsp.engine.adaptation.learner import Learner
+from c2l_lsp.engine.adaptation.registry import AUTO
 from c2l_lsp.engine.adaptation.update_plan import UpdatePlan
 from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator, rejection
+from c2l_lsp.model.adapter import mixture
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
@@ -68,6 +71,11 @@ class AdapterState:
         """Drop the adapter; the validation result stays for the next one."""
         self.adapter = None
 
+    def set_tokens(self, tokens: TokenIndex) -> None:
+        """Replace the token index of the adapter, or make an adapter of it alone."""
+        adapter = self.adapter or Adapter(self._model.digest, AUTO)
+        self.adapter = adapter.with_tokens(tokens, self._model.d, mixture.load(self._model.id, self._model.digest))
+
     def restore(self, adapter: Adapter, validation: ValidationResult, finetuned: FinetuneResult) -> None:
         """Take up the adapter of a saved state, unless it is too large to be used."""
         self.adapter, self.validation = None if rejection(adapter, NORM_LIMIT) else adapter, validation
@@ -91,6 +99,11 @@ class AdapterState:
             yield from self._validate(learner)
             self._changed_chunks = 0
         return self._accept(adapter)
+
+    def validate_tokens(self, learner: Learner) -> Slices[str]:
+        """Validate the adapter of a token index alone; return the reason of a rejection as `validate` does."""
+        yield from self._validate(learner)
+        return self._accept(learner.generate())
 
     def revalidate(self, adapter: Adapter, learner: Learner, interrupted: Callable[[], bool]) -> Slices[str | None]:
         """Validate a live adapter if small updates have added up; None if nothing changes, else as `validate`.
@@ -123,7 +136,7 @@ class AdapterState:
         for path, digest in split.files.items():
             yield from self._validator.add_in_slices(digest, (yield from learner.text_in_slices(path)))
             yield
-        adapter = split.network.generate(split.state)
+        adapter = split.generate()
         yield
         digests = list(split.files.values())
         self.validation = yield from self._validator.validate_in_slices(adapter, digests)

@@ -46,15 +46,23 @@ class ChunkEmbeddings:
             yield
         return found
 
-    def compute(self, chunks: Iterable[Chunk], progress: Callable[[int, int], None]) -> Slices[None]:
-        """Embed chunks and store the result. `progress(done, total)` is called after every batch.
+    def compute(
+        self,
+        chunks: Iterable[Chunk],
+        progress: Callable[[int, int], None],
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> Slices[bool]:
+        """Embed chunks and store the result; return whether all were embedded before `interrupted` returned true.
 
-        Chunks are sorted by length, so that a batch has little padding. The batch size follows the measured time: the
-        longest slice of a batch takes about `SLICE_S`.
+        `progress(done, total)` is called after every batch, `interrupted` before every batch but the first. What was
+        embedded is stored in any case. Chunks are sorted by length, so that a batch has little padding. The batch size
+        follows the measured time: the longest slice of a batch takes about `SLICE_S`.
         """
         waiting = sorted(chunks, key=lambda chunk: (len(chunk.text), chunk.key))
         total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
         while waiting:
+            if done and interrupted():  # at least one batch each time: constant changes cannot stop the work
+                return False
             batch = _take(waiting, size)
             embeddings, slices = yield from timed(self._network.embed_in_slices(batch))
             self._require_sound(batch, embeddings)
@@ -63,6 +71,7 @@ class ChunkEmbeddings:
             done += len(batch)
             progress(done, total)
             yield
+        return True
 
     def _require_sound(self, chunks: list[Chunk], embeddings: list[ChunkEmbedding]) -> None:
         """Raise FloatingPointError if the model computed what could not be loaded again, such as NaN."""

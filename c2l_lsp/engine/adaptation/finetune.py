@@ -130,7 +130,7 @@ class FinetuneJob:
         split = learner.hold_out()
         if split is None:
             raise AdapterError("Too few files are learned to hold some out for validation; no adapter was finetuned.")
-        start = split.network.generate(split.state).scaled(self._validation.strength, self._validation.knn_strength)
+        start = split.generate().scaled(self._validation.strength, self._validation.knn_strength)
         for path, digest in split.files.items():
             yield from validator.add_in_slices(digest, (yield from learner.text_in_slices(path)))
             yield

@@ -1,8 +1,9 @@
-"""A workspace's files and the repository state made of them: the first two stages of a generation.
+"""A workspace's files and the repository state made of them: the first three stages of a generation.
 
-`reconcile` compares the folder with the last snapshot; `embed` turns the difference into a `PendingUpdate`. The batched
-update itself belongs to the scheduler, which hands its result to `commit`. `Learner` owns the snapshot, the unsaved
-buffers, the file records, the hypernetwork and the state. It knows nothing of published adapters, watching or events.
+`reconcile` compares the folder with the last snapshot; `index` brings the token index up to date; `embed` turns the
+difference into a `PendingUpdate`. The batched update itself belongs to the scheduler, which hands its result to
+`commit`. `Learner` owns the snapshot, the unsaved buffers, the file records, the token index, the hypernetwork and the
+state. It knows nothing of published adapters, watching or events.
 """
 
 from __future__ import annotations
@@ -10,28 +11,37 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from c2l_lsp.config import Settings
 from c2l_lsp.cooperative import Slices
+from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import registry, update_plan
 from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
 from c2l_lsp.engine.adaptation.history_replay import HistoryReplay
-from c2l_lsp.engine.adaptation.sample import Sample
+from c2l_lsp.engine.adaptation.sample import Sample, next_part, select
 from c2l_lsp.engine.adaptation.update_plan import SLICE_S, FileRecord, PendingUpdate, UpdatePlan
 from c2l_lsp.engine.adaptation.validation import held_out
+from c2l_lsp.engine.indexing.token_indexer import TokenIndexer
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.engine.storage.decoding import SavedState
 from c2l_lsp.engine.storage.file_texts import FileTexts
 from c2l_lsp.errors import C2LError, GitError, NothingToLearn, StateError, StorageError
+from c2l_lsp.model.adapter import mixture
+from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import to_tensors
 from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.repo.filter.files import FileFilter
+from c2l_lsp.repo.filter.files import FileFilter, FileText
 from c2l_lsp.repo.history.snapshot import Entry, Scan, Snapshot
+
+MAX_INDEXED_BYTES = 64 * 2**20
+"""Largest amount of text in a token index: about 18 million tokens, which take 150 MB of memory."""
 
 _PATHS_A_SLICE = 256
 
@@ -63,10 +73,9 @@ class Reconciled:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A state without a few files, and these files (path → digest), to validate an adapter on."""
+    """What an adapter without a few files is made of, and these files (path → digest), to validate it on."""
 
-    network: Hypernetwork
-    state: RepoState
+    generate: Callable[[], Adapter]
     files: Mapping[str, bytes]
 
 
@@ -84,6 +93,10 @@ class Learner:
         self.prior_tensors: dict[str, Tensor] = {}
         self.rules = ""
         self.sample = Sample()
+        self.tokens = TokenIndexer(model)
+        self.complete = True
+        """Whether the state contains every file that it should; false while a large folder is embedded in parts."""
+        self._filling = True  # until it was complete once
         self._folder, self._settings, self._model, self._cache = folder, settings, model, cache
         self._callbacks = callbacks
         self._budget = settings.adapter.max_index_kb * 1024
@@ -150,8 +163,7 @@ class Learner:
             self._callbacks.progress("scan", 0, 0, "files", False)
         if paths is None:
             self.filter = FileFilter(self._folder, self._settings.files)
-        on_read = (lambda path, file: self.sample.note_first_text(path, file.text)) if first else None
-        scan = Scan(self.filter, self._snapshot, hints=paths, on_read=on_read)
+        scan = Scan(self.filter, self._snapshot, hints=paths, on_read=partial(self._note_text, first=first))
         while not scan.step(SLICE_S):
             yield
         before, self._snapshot = self._snapshot, scan.snapshot
@@ -170,6 +182,13 @@ class Learner:
                 f"{self._folder.name} has no readable {languages} file yet; completions use the base model."
             )
         return Reconciled(files, buffers, elapsed * 1e3)
+
+    def _note_text(self, path: str, file: FileText, *, first: bool) -> None:
+        """Use the text of a file that a scan has read, so that it is not read again."""
+        if first:
+            self.sample.note_first_text(path, file.text)
+        if self._has_token_index:
+            self.tokens.note(path, file.digest, file.text)
 
     def _with_buffers(self) -> Slices[tuple[Snapshot, dict[str, str]]]:
         """The snapshot with unsaved buffers in place of their files, and the buffers' checked texts."""
@@ -193,6 +212,7 @@ class Learner:
         if self.rules and (digest != self.rules or (yield from self._excludes_one_of(before.keys() - self._snapshot))):
             self.discard_state()
             self.sample.keep_only(self._snapshot)
+            self.tokens.discard()
             self._history_keys = set()
             if self.prior_tensors:  # sums over the folder's own text, excluded text included
                 self.prior_tensors, self.network, self._embeddings = {}, None, None
@@ -208,12 +228,41 @@ class Learner:
                 yield
         return False
 
-    # --- stage 2: embed ----------------------------------------------------------------------------------------------
+    # --- stage 2: index ----------------------------------------------------------------------------------------------
 
-    def embed(self, reconciled: Reconciled, trigger: str) -> Slices[PendingUpdate | None]:
+    @property
+    def _has_token_index(self) -> bool:
+        """Whether the adapter has a token index: only `memory` mixes one in."""
+        return self._settings.adapter.hypernetwork in (registry.AUTO, "auto")
+
+    def index(self, reconciled: Reconciled) -> Slices[int]:
+        """Make the token index that of the files; return how many chunks came and went. Needs no forward pass."""
+        if not self._has_token_index:
+            return 0
+        files, buffers = reconciled.files, reconciled.buffers
+        digests = {path: files[path].digest for path in select(files, MAX_INDEXED_BYTES)}
+        return (
+            yield from self.tokens.update_in_slices(
+                digests,
+                partial(self._checked_text, buffers),
+                lambda done, total: self._callbacks.progress(wire.TOKENS, done, total, "files", done >= total),
+            )
+        )
+
+    def _checked_text(self, buffers: Mapping[str, str], path: str) -> Slices[str]:
+        """The text of a path, from the checked buffers or else its file."""
+        return buffers[path] if path in buffers else (yield from self.text_in_slices(path))
+
+    # --- stage 3: embed ----------------------------------------------------------------------------------------------
+
+    def embed(
+        self, reconciled: Reconciled, trigger: str, interrupted: Callable[[], bool] = lambda: False
+    ) -> Slices[PendingUpdate | None]:
         """Embed the chunks that the state lacks, and return the update; None if the state stays as it is.
 
-        The first update of a hypernetwork that reads diffs is the git history, if there is one.
+        A large folder is embedded in parts: `complete` is false until the state contains every file it should. None is
+        also returned once `interrupted` returns true; what was embedded until then is cached. The first update of a
+        hypernetwork that reads diffs is the git history, if there is one.
         """
         started = time.perf_counter()
         network = yield from self._hypernetwork(reconciled.files)
@@ -235,15 +284,19 @@ class Learner:
             self.records = plan.records  # no production file changed, and this state contains no files any more
             return None
         else:
-            found = yield from self._embed_chunks(embeddings, plan)
+            found = yield from self._embed_chunks(embeddings, plan, interrupted)
+            if found is None:
+                self.complete = False
+                return None
             made = update_plan.to_change(plan, found)
             if made is None and plan.first:
                 raise StateError("the embeddings of the files are lost as soon as they are computed")
             if made is None:  # an embedding that must be subtracted is lost: build the state from the files again
                 self.discard_state()
-                return (yield from self.embed((yield from self.reconcile(None)), trigger))
+                return (yield from self.embed((yield from self.reconcile(None)), trigger, interrupted))
             change = made
         ms = {"scan": reconciled.ms, "read": (time.perf_counter() - started) * 1e3}
+        trigger = "index" if plan.first and trigger == "diff" else trigger  # a further part
         return PendingUpdate(network, self.state or network.empty_state(), change, plan, trigger, ms)
 
     def _hypernetwork(self, files: Snapshot) -> Slices[Hypernetwork]:
@@ -284,12 +337,32 @@ class Learner:
     def _plan(self, network: Hypernetwork, reconciled: Reconciled) -> Slices[UpdatePlan]:
         files, buffers = reconciled.files, reconciled.buffers
         chosen, rechunk = self.sample.choose(files, self._budget)
+        first = self.state is None
+        if not network.reads_diffs:
+            chosen, first = self._part(chosen, files)
         return (
             yield from update_plan.plan(
-                self.filter, self.records, files, buffers, network, chosen, self.sample.narrow, rechunk,
-                first=self.state is None,
+                self.filter, self.records, files, buffers, network, chosen, self.sample.narrow, rechunk, first=first
             )
         )  # fmt: skip
+
+    def _part(self, chosen: set[str], files: Snapshot) -> tuple[set[str], bool]:
+        """The files that the state contains next, of all that it should contain, and whether these are filled in.
+
+        Edits come first and alone: only they are recent changes.
+        """
+        have = chosen & self.records.keys()
+        edited = {path for path in self.sample.edited if path in chosen and path not in have}
+        changed = len(have) < len(self.records) or any(
+            files[path].digest != self.records[path].entry.digest for path in have
+        )
+        missing = chosen - have - edited
+        if self._filling and (edited or changed):
+            self.complete = not missing
+            return have | edited, False
+        part, self.complete = next_part(have, chosen - have, files, {*self._overlay, *edited})
+        filling, self._filling = self._filling, self._filling and not self.complete
+        return have | part, filling
 
     def _embed_diffs(self, network: Hypernetwork, plan: UpdatePlan) -> Slices[list[ChunkEmbedding]]:
         """Embeddings of the plan's diffs for a hypernetwork that reads diffs. Keeps the new texts for the next plan."""
@@ -300,18 +373,42 @@ class Learner:
         text = "" if plan.first else update_plan.diff_text(plan, self.records, old_texts)
         return (yield from network.embed_in_slices(network.diff_chunks(text))) if text else []
 
-    def _embed_chunks(self, embeddings: ChunkEmbeddings, plan: UpdatePlan) -> Slices[dict[bytes, ChunkEmbedding]]:
-        """Embeddings of the chunks that a plan adds and removes, from the cache or computed."""
+    def _embed_chunks(
+        self, embeddings: ChunkEmbeddings, plan: UpdatePlan, interrupted: Callable[[], bool]
+    ) -> Slices[dict[bytes, ChunkEmbedding] | None]:
+        """Embeddings of the chunks that a plan adds and removes, from the cache or computed; None if interrupted."""
         found = yield from embeddings.get_in_slices([*plan.added, *plan.removed])
         missing = [chunk for key, chunk in plan.new_chunks.items() if key in plan.added and key not in found]
         task = "index" if plan.first else "update"
-        yield from embeddings.compute(
-            missing, lambda done, total: self._callbacks.progress(task, done, total, "chunks", False)
+        complete = yield from embeddings.compute(
+            missing, lambda done, total: self._callbacks.progress(task, done, total, "chunks", False), interrupted
         )
+        if not complete:
+            return None
         found |= yield from embeddings.get_in_slices(chunk.key for chunk in missing)
         if plan.first or missing:
             self._callbacks.progress(task, len(missing), len(missing), "chunks", True)
         return found
+
+    # --- the adapter -------------------------------------------------------------------------------------------------
+
+    def generate(self) -> Adapter:
+        """The adapter of the present state and token index; without a state, of the token index alone."""
+        return self._generate(self.network, self.state, self.tokens.index)
+
+    def _generate(self, network: Hypernetwork | None, state: RepoState | None, tokens: TokenIndex) -> Adapter:
+        if network is not None and state is not None:
+            adapter = network.generate(state)
+        else:
+            adapter = Adapter(self._model.digest, registry.AUTO)
+        return self.with_tokens(adapter, tokens)
+
+    def with_tokens(self, adapter: Adapter, tokens: TokenIndex | None = None) -> Adapter:
+        """An adapter with a token index (None: that of the folder), if the hypernetwork mixes one in."""
+        if not self._has_token_index:
+            return adapter
+        index = self.tokens.index if tokens is None else tokens
+        return adapter.with_tokens(index, self._model.d, mixture.load(self._model.id, self._model.digest))
 
     # --- the state ---------------------------------------------------------------------------------------------------
 
@@ -329,6 +426,7 @@ class Learner:
     def discard_state(self) -> None:
         """Drop the state. Embeddings stay cached and are used by the next one."""
         self.state, self.records = None, {}
+        self.complete = self._filling = True
 
     def restore_rules(self, saved: SavedState, prior_tensors: dict[str, Tensor]) -> None:
         """Take up the ignore rules' digest and the estimated prior of a saved state."""
@@ -341,24 +439,46 @@ class Learner:
         self.sample = Sample(saved.touched, saved.first)
         self._snapshot = {path: Entry(*values) for path, values in saved.seen.items()}
         self.sample.restore(self._snapshot, self._budget)
+        self._filling = not self.sample.covered_by(self.records)
 
     def hold_out(self) -> HeldOut | None:
         """Split off a few files to validate on; None with too few files, or if their embeddings are lost.
 
-        The files' embeddings are subtracted exactly. A state made of diffs cannot lose files and is returned whole.
+        The files' embeddings are subtracted exactly, and the token index is that of the other files. A state made of
+        diffs cannot lose files and is returned whole.
         """
-        paths = held_out(self.records)
-        if not paths or self.network is None or self.state is None or self._embeddings is None:
+        paths = held_out(self._held_out_candidates())
+        if not paths:
             return None
-        files = {path: self.records[path].entry.digest for path in paths}
+        files = {path: digest for path, digest in self._held_out_candidates().items() if path in paths}
+        state = self._state_without(paths)
+        if state is None and self.state is not None:
+            return None
+        network = self.network
+
+        def generate() -> Adapter:
+            return self._generate(network, state, self.tokens.without(paths))
+
+        return HeldOut(generate, files)
+
+    def _held_out_candidates(self) -> dict[str, bytes]:
+        """Every file that the adapter contains at least one chunk of: path → digest."""
+        if self.tokens.files:
+            return {path: file.digest for path, file in self.tokens.files.items() if file.chunks}
+        return {path: record.entry.digest for path, record in self.records.items() if record.keys}
+
+    def _state_without(self, paths: Collection[str]) -> RepoState | None:
+        """The state without some files; None without a state, or if embeddings that must be subtracted are lost."""
+        if self.network is None or self.state is None or self._embeddings is None:
+            return None
         if self.network.reads_diffs and "files" not in self.state.tensors:
-            return HeldOut(self.network, self.state, files)
-        keys = [key for path in paths for key in self.records[path].keys]
+            return self.state
+        keys = [key for path in paths if path in self.records for key in self.records[path].keys]
         found = self._embeddings.get(keys)
         if any(key not in found for key in keys):
             return None
         change = StateChange(removed=[found[key] for key in keys], first=True)  # `first`: the recency stays as it is
-        return HeldOut(self.network, self.network.update([self.state], [change])[0], files)
+        return self.network.update([self.state], [change])[0]
 
     # --- the cache on disk -------------------------------------------------------------------------------------------
 

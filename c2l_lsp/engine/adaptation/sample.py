@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from c2l_lsp.model.hypernet import chunking
 from c2l_lsp.model.hypernet.protocol import Chunk
@@ -17,6 +17,9 @@ from c2l_lsp.repo.history.snapshot import Snapshot
 
 MOST_EDITED_AT_ONCE = 200
 """More files than this changing together are a checkout or a merge, not the user's edits."""
+
+FIRST_PART = 64 * 1024
+"""Bytes of text that the first generation with neural keys contains at least, if there is as much."""
 
 _NAME_BYTES = 8  # of a chunk's digest: a file's chunks are compared with those of the same file only
 
@@ -44,6 +47,31 @@ def recently_edited(edited: Iterable[str], snapshot: Snapshot, budget: int) -> l
             kept.append(path)
             used += snapshot[path].size
     return kept[::-1]
+
+
+def next_part(
+    have: Collection[str], missing: Iterable[str], snapshot: Snapshot, near: Collection[str]
+) -> tuple[set[str], bool]:
+    """Return the files to add to a state next, most useful first, and whether these are all that are missing.
+
+    A part is as large as the state is already, and at least FIRST_PART bytes: so the adapter improves early, and the
+    number of generations grows with the logarithm of the folder only. First come the files in `near` (the user works on
+    them), then their neighbours, then what changed last.
+    """
+    directories = {path.rpartition("/")[0] for path in near}
+
+    def usefulness(path: str) -> tuple[bool, bool, int, bytes]:
+        return path not in near, path.rpartition("/")[0] not in directories, -snapshot[path].mtime_ns, _path_hash(path)
+
+    budget = max(FIRST_PART, sum(snapshot[path].size for path in have if path in snapshot))
+    ordered = sorted(missing, key=usefulness)
+    part, used = set[str](), 0
+    for path in ordered:
+        if part and used + snapshot[path].size > budget:
+            return part, False
+        part.add(path)
+        used += snapshot[path].size
+    return part, True
 
 
 def _path_hash(path: str) -> bytes:
@@ -108,6 +136,10 @@ class Sample:
             else:
                 found.append(chunk)
         return found
+
+    def covered_by(self, paths: Collection[str]) -> bool:
+        """Whether some paths include every file of the sample."""
+        return self._whole.issubset(paths)
 
     def keep_only(self, snapshot: Snapshot) -> None:
         """Forget files that are not in `snapshot`: the ignore rules exclude them now."""

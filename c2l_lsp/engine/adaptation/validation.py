@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from c2l_lsp.cooperative import Slices, drain
-from c2l_lsp.model.adapter.knn_lm import MAX_KNN_WEIGHT, KnnMemory, suffixes
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, suffixes
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.adapter.mixture import MAX_MEMORY_WEIGHT
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.redaction import longest_piece
-from c2l_lsp.repo.history.snapshot import Entry
 
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
 KNN_STRENGTHS = (1.5, *STRENGTHS)
@@ -59,18 +58,10 @@ class ValidationResult:
         return self.reason if self.knn_strength <= 0 else ""
 
 
-class _Record(Protocol):
-    @property
-    def entry(self) -> Entry: ...
-
-    @property
-    def keys(self) -> Sequence[bytes]: ...
-
-
-def held_out(records: Mapping[str, _Record]) -> list[str]:
-    """Return the files to hold out, those with the smallest content hash: a pure function of the files."""
-    candidates = sorted((path for path in records if records[path].keys), key=lambda p: (records[p].entry.digest, p))
-    return candidates[: min(_MAX_FILES, int(len(candidates) * MAX_SHARE))]
+def held_out(candidates: Mapping[str, bytes]) -> list[str]:
+    """Return the files to hold out of some (path → digest), those with the smallest digest: a pure function of them."""
+    ordered = sorted(candidates, key=lambda path: (candidates[path], path))
+    return ordered[: min(_MAX_FILES, int(len(ordered) * MAX_SHARE))]
 
 
 def rejection(adapter: Adapter, limit: float) -> str:
@@ -179,12 +170,8 @@ class Validator:
         self._slot.activate(None)
         base = (logits.gather(1, wanted[:, None])[:, 0] - torch.logsumexp(logits, -1)).exp().clamp(min=1e-30)
         before = suffixes(ids[0].tolist(), rows.start, rows.start + len(wanted))
-        votes = knn.neighbour_votes(hidden[rows], logits, before)
-        pairs = [
-            (0.0, 0.0) if f is None else (f[0], f[1].probability(y))
-            for f, y in zip(votes, wanted.tolist(), strict=True)
-        ]
-        return base, torch.tensor(pairs, device=base.device).T
+        votes = knn.target_votes(hidden[rows], logits, before, wanted.tolist())
+        return base, torch.tensor(votes, device=base.device).T
 
     def _validate_pairs(self, adapter: Adapter) -> Slices[ValidationResult]:
         base_loss = yield from self.loss(None, list(self._hidden), recompute=True)
@@ -233,7 +220,7 @@ class Validator:
 
 def mixture(base: Tensor, parts: Tensor, strength: float) -> Tensor:
     """Return (1 − λ) p + λ r of next tokens: `base` p [N] > 0, `parts` (λ, r) [2, N], λ multiplied by `strength`."""
-    share = (parts[0] * strength).clamp(max=MAX_KNN_WEIGHT)
+    share = (parts[0] * strength).clamp(max=MAX_MEMORY_WEIGHT)
     return (1 - share) * base + share * parts[1]
 
 

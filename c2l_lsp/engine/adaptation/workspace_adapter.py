@@ -1,9 +1,10 @@
 """The adapter of one workspace folder, generation by generation.
 
-The loop is one function, `WorkspaceAdapter._generate`, in seven stages:
+The loop is one function, `WorkspaceAdapter._generate`, in eight stages:
 
-    reconcile → embed → update → generate → validate → publish → persist
+    reconcile → index → embed → update → generate → validate → publish → persist
 
+`index` needs no forward pass. If it changed much, its result is published before anything is embedded.
 It is a generator that never runs by itself: the scheduler calls `step()`, one slice at a time. At the stage `update` it
 yields a `PendingUpdate`; the scheduler updates the states of all waiting folders in one batched call and passes the new
 state to `resume()`. A folder that must not or cannot adapt is an `InactiveWorkspace`, see `engine.workspaces`.
@@ -30,10 +31,12 @@ from c2l_lsp.engine.adaptation.reconcile_scheduler import ReconcileRequest, Reco
 from c2l_lsp.engine.adaptation.update_plan import PendingUpdate
 from c2l_lsp.engine.adaptation.validation import ValidationResult
 from c2l_lsp.engine.events import Emit, FolderEvents
+from c2l_lsp.engine.indexing.token_indexer import without_index
 from c2l_lsp.engine.storage.decoding import SCHEMA, SavedState
 from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, NothingToLearn, StateError, StorageError
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.hypernet.protocol import Hypernetwork, RepoState
 from c2l_lsp.model.lm.base import BaseModel
 
@@ -41,6 +44,9 @@ RETRY_S = 30.0
 """Pause in seconds before a folder is reconciled again after a failure of the device."""
 
 _WRITE_POLL_S = 0.02  # while a write is in progress, its end is looked for this often
+
+_CHUNKS_PUBLISHED_FIRST = 16
+"""Chunks that come and go: with more, their token index goes live before they are embedded."""
 
 _GIT_TASK = "waiting for git"
 _REJECTED = "The adapter is not used: {}."
@@ -80,6 +86,7 @@ class WorkspaceAdapter:
         self._learner = self._new_learner()
         self._stages: Stages | None = None
         self._unpublished: PendingUpdate | None = None  # applied to the state, and no adapter generated from it yet
+        self._live_tokens: TokenIndex | None = None
         self._trigger = "index"
         self._generation, self._updated_at = 0, 0.0
         self._finetuning: FinetuneJob | None = None
@@ -153,7 +160,7 @@ class WorkspaceAdapter:
             failed = error
         self._learner = self._new_learner()
         self._drop_stages()
-        self._unpublished = None
+        self._unpublished = self._live_tokens = None
         self.adapters.reset()
         self._make_live()
         self._trigger = "reset"
@@ -203,12 +210,14 @@ class WorkspaceAdapter:
             generation=self._generation,
             kind=learner.network.kind if learner.network else self.settings.adapter.hypernetwork,
             enabled=self.enabled,
-            files=len(learner.records),
+            files=max(len(learner.records), len(learner.tokens.files)),
             chunks=learner.chunk_count,
             pending_files=self._reconciling.hinted + changed,
             norm=adapter.norm if adapter else 0.0,
             scale=self.adapters.strength,
-            recalled=len(adapter.knn.keys) if adapter and adapter.knn else 0,
+            recalled=len(adapter.knn) if adapter and adapter.knn else 0,
+            keyed=len(adapter.knn.keys) if adapter and adapter.knn else 0,
+            complete=learner.complete and learner.state is not None,
             updated_at=self._updated_at,
             state=self._state,
             message=self.message,
@@ -232,6 +241,8 @@ class WorkspaceAdapter:
             return None
         if self._stages is not None or self._persistence.done:
             return 0.0
+        if not self._learner.complete:
+            return self._reconciling.due_in(now) if self._reconciling.waits else 0.0
         if self._persistence.busy:
             return min(self._reconciling.due_in(now), _WRITE_POLL_S)
         paused = max(0.0, self._finetuning_paused_until - now) if self._finetune_stages is not None else float("inf")
@@ -263,6 +274,7 @@ class WorkspaceAdapter:
         Raises the error again if the device is lost: only a new process can help then.
         """
         self._drop_stages()
+        self._learner.complete = True  # what is missing waits for the next comparison
         if device.is_lost(error):
             raise error
         singular = isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
@@ -306,7 +318,9 @@ class WorkspaceAdapter:
         self._state = "indexing" if learner.state is None else "updating"
         try:
             files = yield from learner.reconcile(request.paths)
-            update = yield from learner.embed(files, trigger)
+            if (yield from learner.index(files)) > _CHUNKS_PUBLISHED_FIRST:
+                yield from self._publish_tokens()
+            update = yield from learner.embed(files, trigger, self._reconcile_is_due)
         except NothingToLearn:
             self._persistence.purge_all()
             raise
@@ -316,10 +330,12 @@ class WorkspaceAdapter:
             yield None
         update, network, state = self._unpublished, learner.network, learner.state
         if update is None or network is None or state is None:
+            if self._live_tokens is not learner.tokens.index:
+                yield from self._publish_tokens()
             self._up_to_date()
             return
         started = time.perf_counter()
-        adapter = network.generate(state)
+        adapter = learner.generate()
         generated = time.perf_counter()
         yield None
         distance = adapter.relative_change(self.adapters.adapter) if self.adapters.adapter is not None else 0.0
@@ -356,7 +372,7 @@ class WorkspaceAdapter:
 
     def _publish(self, rejection: str, update: PendingUpdate, distance: float) -> None:
         """Make the accepted adapter (or, after a rejection, the base model) live as a new generation."""
-        self._unpublished = None
+        self._unpublished, self._live_tokens = None, self._learner.tokens.index
         self.message = self._rejection = _REJECTED.format(rejection) if rejection else ""
         self._interrupted = False
         self._count_generation()
@@ -372,6 +388,21 @@ class WorkspaceAdapter:
                 moved=distance,
             )
         )
+
+    def _publish_tokens(self) -> Slices[None]:
+        """Make the token index live as a generation of its own, beside what is live already.
+
+        The first one is validated right after: until then the mixture has the strength that suits most repositories.
+        """
+        learner, first = self._learner, self._live_tokens is None
+        self._live_tokens = learner.tokens.index
+        self.adapters.set_tokens(learner.tokens.index)
+        self._count_generation()
+        self._events.emit(wire.AdapterChanged(info=self.info(), trigger=wire.TOKENS, changed_files=0, ms={}))
+        yield None
+        if first and learner.state is None:
+            rejection = yield from self.adapters.validate_tokens(learner)
+            self._publish_revalidated(rejection)
 
     def _publish_revalidated(self, rejection: str) -> None:
         """Make the live adapter's new strengths live as a generation of their own."""
@@ -466,8 +497,9 @@ class WorkspaceAdapter:
             seen=learner.snapshot_rows,
             touched=learner.sample.edited,
             first=learner.sample.first_chunks,
+            indexed=learner.tokens.rows(),
         )
-        extra = learner.prior_tensors | finetune.to_tensors(self.adapters.finetuned)
+        extra = learner.prior_tensors | finetune.to_tensors(self.adapters.finetuned) | learner.tokens.to_tensors()
         self._persistence.save(saved, state, extra, learner)
 
     def _restore(self) -> None:
@@ -480,7 +512,7 @@ class WorkspaceAdapter:
         self._generation = saved.generation  # the counter continues even if the state is not used
         self._learner.restore_rules(saved, {})
         try:
-            prior, finetuned = finetune.split(tensors)
+            prior, finetuned = finetune.split(without_index(tensors))
             network = self._saved_network(saved, prior)
         except AdapterError:  # there are no weights for the hypernetwork of the settings
             raise
@@ -492,11 +524,14 @@ class WorkspaceAdapter:
         if network.digest != saved.hypernetwork:
             return
         try:
+            self._learner.tokens.restore(tensors, saved.indexed)
             adapter = self._checked_adapter(network, state, finetuned)
         except Exception as error:
             self._learner.restore_rules(saved, {})
+            self._learner.tokens.discard()
             raise store.reject(StateError(device.describe(error))) from error
         self._learner.restore_state(network, state, saved)
+        self._live_tokens = self._learner.tokens.index
         validation = ValidationResult(saved.gate, 0.0, 0, knn_strength=saved.gate_recall)
         self.adapters.restore(adapter, validation, finetuned)
         self._make_live()
@@ -519,7 +554,7 @@ class WorkspaceAdapter:
         """The adapter of a saved state. Raises if the state, the adapter or the pairs do not fit the model."""
         network.check(state)
         finetune.check(finetuned, self._environment.model)
-        adapter = network.generate(state)
+        adapter = self._learner.with_tokens(network.generate(state))
         adapter.check(self._environment.model)
         return adapter
 
@@ -529,7 +564,7 @@ class WorkspaceAdapter:
             self.adapters.set_finetuned(FinetuneResult(note="dropped: the ignore rules changed after it was trained"))
         self.cancel_finetuning()
         self.adapters.reset()
-        self._unpublished = None
+        self._unpublished = self._live_tokens = None
         if self.live is not UNADAPTED:
             self._generation += 1  # so that drafts from the old generation's texts are indexed again
             self._make_live()

@@ -131,7 +131,10 @@ class Completer:
         ids = torch.tensor([[*prompt.ids, *text]], device=self._model.device)
         first, last = len(prompt.ids) - 1, ids.shape[1] - 1
         hidden = self._model.hidden(ids)[0, first:last]
-        logits = adapters.mix_knn(hidden, adapters.logits(hidden), suffixes(ids[0].tolist(), first, last))
+        fim = self._model.fim
+        before = [*(prompt.ids if fim is None else fim.text_before(prompt.ids)), *text]
+        tails = suffixes(before, len(before) - len(text) - 1, len(before) - 1)
+        logits = adapters.mix_knn(hidden, adapters.logits(hidden), tails)
         logprobs = torch.log_softmax(logits.float(), -1)
         total = float(logprobs.gather(1, ids[0, len(prompt.ids) :, None]).sum())
         return wire.Scored(logprob=total, tokens=len(text), generation=generation)

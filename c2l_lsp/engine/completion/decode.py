@@ -21,7 +21,7 @@ from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.kv_sequence import KVSequence, SequenceReader, sequence_reader
 from c2l_lsp.model.adapter.lora import AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
-from c2l_lsp.model.runtime.kernel import MAX_MATCH
+from c2l_lsp.model.runtime.kernel import MAX_CONTEXT
 
 SLOTS = 4
 """Prompts whose KV cache is kept: about the number of documents that a user edits at the same time."""
@@ -55,7 +55,8 @@ class Prefilled:
     """A prefilled prompt.
 
     `slot`: the decoder's own record of it. `logits` [vocabulary] of the next token. `length`: tokens of the prompt,
-    of which `reused` came from the KV cache. `forced_prefix`: UTF-8 bytes that the answer has to begin with.
+    of which `reused` came from the KV cache. `forced_prefix`: UTF-8 bytes that the answer has to begin with. `before`:
+    the last tokens of the text before the cursor, which the kNN memory compares.
     """
 
     slot: object
@@ -63,6 +64,7 @@ class Prefilled:
     length: int
     reused: int
     forced_prefix: bytes = b""
+    before: list[int] = field(default_factory=list)
 
 
 class Decoder:
@@ -106,8 +108,9 @@ class Decoder:
             hidden = slot.sequence.prefill(part)
             slot.ids += part
             slot.reusable = len(slot.ids)
-        logits = self._adapters.mix_knn(hidden, self._reader.logits(hidden), suffixes(ids, len(ids) - 1, len(ids)))
-        return Prefilled(slot, logits[0], len(ids), reused, forced_prefix.encode())
+        before = self._before_cursor(ids)
+        logits = self._adapters.mix_knn(hidden, self._reader.logits(hidden), [before])
+        return Prefilled(slot, logits[0], len(ids), reused, forced_prefix.encode(), before)
 
     @torch.inference_mode()
     def top_tokens(self, start: Prefilled, count: int) -> list[int]:
@@ -141,7 +144,7 @@ class Decoder:
             self._budgets.record(draft, len(tokens) - 1)
             slot.crop(length - 1)  # discards rejected draft tokens; the last token's KV comes with the next step
             draft = self._next_draft(lookup, tokens, wanted=not forced_prefix)
-            logits = self._step(slot, [tokens[-1], *draft.ids])
+            logits = self._step(slot, start, [tokens[-1], *draft.ids])
 
     def prepare(self) -> None:
         """Prepare the current adapter (merge its pairs), so that the first prompt does not wait for it."""
@@ -167,12 +170,17 @@ class Decoder:
             return len(ids)
         return ids.index(fim.suffix)
 
-    def _step(self, slot: _Slot, ids: list[int]) -> Tensor:
+    def _before_cursor(self, ids: list[int]) -> list[int]:
+        """The last MAX_CONTEXT tokens of a prompt that stand before the cursor in the text, without FIM tokens."""
+        fim = self._model.fim
+        return (ids if fim is None else fim.text_before(ids))[-MAX_CONTEXT:]
+
+    def _step(self, slot: _Slot, start: Prefilled, ids: list[int]) -> Tensor:
         """Run a decode step on the last token and a draft; logits [n, vocabulary] after each of them."""
         started = self._clock() if self._clock is not None else 0.0
         hidden = slot.sequence.decode(ids)
         logits = self._reader.logits(hidden, step=True)
-        recent = [*slot.ids[-MAX_MATCH:], *ids]
+        recent = [*start.before, *slot.ids[start.length :], *ids]
         logits = self._adapters.mix_knn(hidden, logits, suffixes(recent, len(recent) - len(ids), len(recent)))
         if self._clock is not None:
             self._budgets.record_time(len(ids) - 1, self._clock() - started)

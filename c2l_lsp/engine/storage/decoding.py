@@ -58,6 +58,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     the kNN memory. `files`: path to (digest, size, mtime_ns, keys of its chunks). `seen`: path to (digest, size,
     mtime_ns) of every file in the folder, indexed or not, so that a later change is recognised. `touched`: changed
     files, latest last. `first`: original chunks of changed files outside the sample (see `adaptation.sample`).
+    `indexed`: path to (digest, names of the chunks) of the files in the token index.
     """
 
     schema: int
@@ -71,6 +72,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     seen: dict[str, tuple[bytes, int, int]] = {}
     touched: list[str] = []
     first: dict[str, bytes] = {}
+    indexed: dict[str, tuple[bytes, list[bytes]]] = {}
 
 
 _MANIFEST = msgspec.json.Decoder(Manifest)
@@ -111,6 +113,9 @@ def saved_state(content: bytes) -> SavedState:
         require(all(0 < len(key) <= _MAX_KEY_BYTES for key in keys), "a chunk has an impossible key")
     for path, (digest, size, mtime_ns) in saved.seen.items():
         _require_file(path, digest, size, mtime_ns)
+    for path, (digest, names) in saved.indexed.items():
+        _require_file(path, digest, 0, 0)
+        require(all(len(name) == _DIGEST_BYTES for name in names), "a chunk has an impossible name")
     require(all(map(_is_relative, [*saved.touched, *saved.first])), "a path is not one of a file in the folder")
     return saved
 

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from c2l_lsp.errors import AdapterError, StorageError
 from c2l_lsp.model.adapter.knn_lm import KnnMemory
+from c2l_lsp.model.adapter.mixture import MixtureGate
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime import kernel
 from c2l_lsp.model.runtime.lora_pair import LoraPair
@@ -101,6 +103,12 @@ class Adapter:
     def without_knn(self) -> Adapter:
         """The adapter without its kNN memory."""
         return replace(self, knn=None)
+
+    def with_tokens(self, tokens: TokenIndex, width: int, gate: MixtureGate) -> Adapter:
+        """The adapter with another token index in its kNN memory; `width` is d, `gate` of a memory without keys."""
+        if self.knn is None:
+            return replace(self, knn=KnnMemory.without_keys(width, gate, tokens)) if len(tokens) else self
+        return replace(self, knn=self.knn.with_tokens(tokens))
 
     def check(self, model: BaseModel) -> None:
         """Raise AdapterError unless the adapter was made for this model, fits its shapes and is finite."""

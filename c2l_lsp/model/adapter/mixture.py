@@ -2,7 +2,7 @@
 
 After tokens …, x₋₁, x₀ the base model gives p_LM. Two memories of the repository add a vote each:
 
-    token vote  candidates (m_j, y_j) of the token index: token y_j followed a text with the same last m_j tokens
+    token vote  candidates (m_j, y_j) of the token index: y_j followed where the last m_j tokens were the same
                 s_j = length_weight · min(m_j, 8) + long_weight · log₂(max(m_j, 8) / 8) + longest_bonus · [m_j = L]
                       + agreement · ln p_LM(y_j),                                            L = max m_j
     key vote    neighbours (cos_j, m_j, y_j) of the kNN memory, which have the same last token and a neural key
@@ -17,7 +17,7 @@ The mixture gate, a network with one hidden layer, computes the weights from FEA
     (w_LM, w_tok, w_key) = softmax(0, z_tok, z_key)      an absent vote has weight 0
 
 The strength, which validation chooses, multiplies w_tok and w_key; their sum is at most MAX_MEMORY_WEIGHT. All
-arithmetic is fp64.
+arithmetic is fp64. The C kernel holds the same (_knn.h).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from c2l_lsp.errors import CheckpointError
+from c2l_lsp.model.adapter.token_index import TokenCandidates
 from c2l_lsp.model.lm.base import ASSETS
 from c2l_lsp.model.runtime.kernel import Int32Array
 from c2l_lsp.model.runtime.logits import Float32Array
@@ -42,22 +43,18 @@ MAX_MEMORY_WEIGHT = 0.95
 
 FEATURES = (
     "highest model probability",  # max p_LM
-    "longest match up to 8",  # min(L, 8) / 8; this and the next eight are 0 without a token vote
+    "longest match up to 8",  # min(L, 8) / 8; this and the next six are 0 without a token vote
     "longest match beyond 8",  # log₂(max(L, 8) / 8) / 3
-    "next longest match",  # min(m, 8) / 8 of the longest candidate with m_j < L, else 0
     "log longest matches",  # ln(1 + number of positions of the index that match in L tokens) / 8
     "log tokens after the longest",  # ln(1 + number of different y_j with m_j = L) / 4
     "log tokens",  # ln(1 + number of different y_j) / 4
     "highest token vote",  # max r_tok
     "log model for the token vote",  # lg p_LM(argmax r_tok), see _lg
-    "token vote agrees",  # 1 if argmax r_tok = argmax p_LM
-    "key vote present",  # this and all that follow are 0 without a key vote
-    "highest cosine",
+    "highest cosine",  # this and all that follow are 0 without a key vote
     "longest keyed match",  # max m_j / 8
     "log keyed candidates",  # ln(1 + number of keyed positions with the same last token) / 8
     "highest key vote",  # max r_key
     "log model for the key vote",  # lg p_LM(argmax r_key)
-    "key vote agrees",  # 1 if argmax r_key = argmax p_LM
 )
 """Inputs of the mixture gate, in order."""
 
@@ -75,7 +72,7 @@ def _lg(value: float) -> float:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the base model predicts at one position: logits [V] fp32, their log-sum-exp, and the most likely token."""
+    """The base model's prediction at one position: logits [V] fp32, their log-sum-exp, and the most likely token."""
 
     logits: Float32Array
     log_sum_exp: float
@@ -83,7 +80,9 @@ class Prediction:
 
     def probabilities(self, tokens: Int32Array) -> Float64Array:
         """p_LM of some tokens."""
-        result: Float64Array = np.exp(self.logits[tokens].astype(np.float64) - self.log_sum_exp)
+        inside = (tokens >= 0) & (tokens < len(self.logits))  # false for a token of a damaged memory
+        logits = self.logits[np.where(inside, tokens, 0)].astype(np.float64)
+        result: Float64Array = np.where(inside, np.exp(logits - self.log_sum_exp), 0.0)
         return result
 
     def probability(self, token: int) -> float:
@@ -103,8 +102,7 @@ class Vote:
         """softmax(scores) [k], summed by next token [k]."""
         weights = np.exp(scores - scores.max())
         tokens, where = np.unique(next_tokens, return_inverse=True)
-        sums: Float64Array = np.bincount(where, weights / weights.sum()).astype(np.float64)
-        return cls(tokens, sums)
+        return cls(tokens, np.bincount(where, weights / weights.sum()).astype(np.float64))
 
     @cached_property
     def best(self) -> int:
@@ -122,21 +120,8 @@ class Vote:
 
 
 @dataclass(frozen=True)
-class TokenCandidates:
-    """What the token index finds at one position, at least one candidate.
-
-    lengths, next_tokens [k] int32: m_j in tokens and y_j. `count` is the number of positions in the index that match in
-    as many tokens as the longest candidate.
-    """
-
-    lengths: Int32Array
-    next_tokens: Int32Array
-    count: int
-
-
-@dataclass(frozen=True)
 class KeyCandidates:
-    """What the kNN memory finds at one position, at least one neighbour.
+    """The nearest neighbours of a position, at least one.
 
     cosines, match_lengths [k] fp32 and next_tokens [k] int32. `count` is the number of keyed positions with the same
     last token.
@@ -205,8 +190,8 @@ class MixtureGate:
             raise ValueError("a mixture gate has finite numbers and a temperature above 0")
         parts = np.split(values[_SCORES:], np.cumsum([rows * columns for rows, columns in _SHAPES])[:-1])
         W, c, V, b = (part.reshape(shape) for part, shape in zip(parts, _SHAPES, strict=True))
-        length, long, bonus, agreement, temperature, key_length = values[:_SCORES].tolist()
-        return cls(length, long, bonus, agreement, temperature, key_length, W, c[0], V, b[0])
+        length, long, longest, agreement, temperature, key_length = values[:_SCORES].tolist()
+        return cls(length, long, longest, agreement, temperature, key_length, W, c[0], V, b[0])
 
 
 _SHAPES = ((_HIDDEN, len(FEATURES)), (1, _HIDDEN), (2, _HIDDEN), (1, 2))
@@ -224,31 +209,29 @@ def features(
 
 def _token_features(prediction: Prediction, tokens: tuple[TokenCandidates, Vote] | None) -> list[float]:
     if tokens is None:
-        return [0.0] * 9
+        return [0.0] * 7
     found, vote = tokens
-    longest = int(found.lengths.max())
-    shorter = found.lengths[found.lengths < longest]
+    longest = found.longest
     distinct = len(np.unique(found.next_tokens[found.lengths == longest]))
     return [
-        min(longest, _KNEE) / _KNEE, float(np.log2(max(longest, _KNEE) / _KNEE)) / 3,
-        min(int(shorter.max(initial=0)), _KNEE) / _KNEE, float(np.log1p(found.count)) / 8,
+        min(longest, _KNEE) / _KNEE, float(np.log2(max(longest, _KNEE) / _KNEE)) / 3, float(np.log1p(found.count)) / 8,
         float(np.log1p(distinct)) / 4, float(np.log1p(len(vote.tokens))) / 4, *_against_model(prediction, vote),
     ]  # fmt: skip
 
 
 def _key_features(prediction: Prediction, keys: tuple[KeyCandidates, Vote] | None) -> list[float]:
     if keys is None:
-        return [0.0] * 7
+        return [0.0] * 5
     found, vote = keys
     return [
-        1.0, float(found.cosines.max()), float(found.match_lengths.max()) / _KNEE, float(np.log1p(found.count)) / 8,
+        float(found.cosines.max()), float(found.match_lengths.max()) / _KNEE, float(np.log1p(found.count)) / 8,
         *_against_model(prediction, vote),
     ]  # fmt: skip
 
 
 def _against_model(prediction: Prediction, vote: Vote) -> list[float]:
-    """max r, the logarithm of p_LM(argmax r), and whether r and p_LM have the same argmax."""
-    return [vote.highest, _lg(prediction.probability(vote.best)), float(vote.best == prediction.top_token)]
+    """max r, and the logarithm of p_LM(argmax r)."""
+    return [vote.highest, _lg(prediction.probability(vote.best))]
 
 
 def load(model: str, digest: str, folder: Path = ASSETS / "mixture") -> MixtureGate:

@@ -52,9 +52,10 @@ from torch import Tensor, nn
 
 from c2l_lsp.cooperative import Slices, drain
 from c2l_lsp.errors import StateError
-from c2l_lsp.model.adapter import knn_lm
+from c2l_lsp.model.adapter import knn_lm, mixture
 from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.adapter.mixture import MixtureGate
 from c2l_lsp.model.hypernet import chunking
 from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices
 from c2l_lsp.model.hypernet.prior import RECENCY_FEATURES, MemoryPrior
@@ -83,8 +84,9 @@ class GradientMemory:
     kind = "memory"
     reads_diffs = False
 
-    def __init__(self, model: BaseModel, prior: MemoryPrior) -> None:
-        self.model, self.prior = model, prior
+    def __init__(self, model: BaseModel, prior: MemoryPrior, gate: MixtureGate | None = None) -> None:
+        """`gate` of the kNN memory; None: the shipped one."""
+        self.model, self.prior, self.gate = model, prior, gate or mixture.load(model.id, model.digest)
         self.digest = f"{RULE}/{model.digest}/{prior.digest}"
         self._key_rule = f"{RULE}/{model.digest[:16]}/{prior.digest[:16]}"
         device = model.device
@@ -215,7 +217,7 @@ class GradientMemory:
         if C is not None and self.prior.A is not None and self.prior.B is not None:
             C = self.prior.B @ C @ self.prior.A
         t, prior = state.tensors, self.prior
-        knn = KnnMemory(t["ids"], t["keys"], prior.keys, prior.mixture_gate) if len(t["ids"]) else None
+        knn = KnnMemory(t["ids"], t["keys"], prior.keys, self.gate) if len(t["ids"]) else None
         return Adapter(self.model.digest, self.kind, C, knn=knn)
 
     def core(self, state: RepoState) -> Tensor | None:

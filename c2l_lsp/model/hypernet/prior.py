@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from c2l_lsp.errors import CheckpointError
-from c2l_lsp.model.adapter.knn_lm import MixtureGate
 
 MAX_TOKENS = 768
 """Tokens of a chunk that are embedded; the rest of a longer one is ignored."""
@@ -76,7 +75,6 @@ class MemoryPrior:
     B: Tensor | None = None
     scalars: PriorScalars = field(default_factory=PriorScalars)
     recency_gate: dict[str, Tensor] = field(default_factory=lambda: constant_recency_gate())
-    mixture_gate: MixtureGate = field(default_factory=MixtureGate)
 
     @property
     def R(self) -> int:
@@ -192,8 +190,7 @@ def save(prior: MemoryPrior, path: Path, base: str, note: str = "") -> None:
     """Write a prior as safetensors. The metadata holds the scalars, the digest of the base model and a note."""
     from safetensors.torch import save_file
 
-    scalars = {"steps": json.dumps(asdict(prior.scalars)), "trust": json.dumps(prior.mixture_gate.to_list())}
-    metadata = {"format": _FORMAT, "base": base, **scalars, "note": note}
+    metadata = {"format": _FORMAT, "base": base, "steps": json.dumps(asdict(prior.scalars)), "note": note}
     save_file({name: tensor.contiguous() for name, tensor in to_tensors(prior).items()}, path, metadata=metadata)
 
 
@@ -217,7 +214,7 @@ def load(path: Path, base: str) -> MemoryPrior:
         raise CheckpointError(f"The memory prior {path.name} belongs to another base model.")
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise CheckpointError(f"The memory prior {path.name} contains numbers that are not finite.")
-    return from_tensors(tensors, _scalars_in(metadata), _mixture_gate_in(metadata))
+    return from_tensors(tensors, _scalars_in(metadata))
 
 
 def _scalars_in(metadata: Mapping[str, str]) -> PriorScalars:
@@ -228,26 +225,16 @@ def _scalars_in(metadata: Mapping[str, str]) -> PriorScalars:
         raise CheckpointError(f"The scalars of the memory prior cannot be read: {error}.") from error
 
 
-def _mixture_gate_in(metadata: Mapping[str, str]) -> MixtureGate:
-    try:
-        return MixtureGate.from_list(json.loads(metadata["trust"]))
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"The mixture gate of the memory prior cannot be read: {error}.") from error
-
-
 def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
     """The prior as named tensors, scalars included: for saving with a state whose base model has no shipped prior."""
     tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, "keys": prior.keys, **prior.recency_gate}
-    tensors["trust"] = torch.tensor(prior.mixture_gate.to_list(), dtype=torch.float64)
     tensors |= {name: t for name, t in (("A", prior.A), ("B", prior.B)) if t is not None}
     names = sorted(asdict(prior.scalars))
     return tensors | {"steps": torch.tensor([getattr(prior.scalars, name) for name in names], dtype=torch.float64)}
 
 
-def from_tensors(
-    tensors: Mapping[str, Tensor], scalars: PriorScalars | None = None, mixture_gate: MixtureGate | None = None
-) -> MemoryPrior:
-    """The inverse of `to_tensors`; `scalars` and `mixture_gate` replace those in the tensors.
+def from_tensors(tensors: Mapping[str, Tensor], scalars: PriorScalars | None = None) -> MemoryPrior:
+    """The inverse of `to_tensors`; `scalars` replace those in the tensors.
 
     Raises CheckpointError if a tensor is missing or has a wrong length.
     """
@@ -257,8 +244,7 @@ def from_tensors(
             scalars = PriorScalars(**dict(zip(names, _numbers(tensors["steps"]), strict=True)))
         recency = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         matrices = (tensors["P"], tensors["Q"], tensors["mean"], tensors["keys"], tensors.get("A"), tensors.get("B"))
-        gate = mixture_gate or MixtureGate.from_list(_numbers(tensors["trust"]))
-        return MemoryPrior(*matrices, scalars, recency, gate)
+        return MemoryPrior(*matrices, scalars, recency)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error
 
@@ -284,9 +270,9 @@ def check(prior: MemoryPrior, d: int) -> None:
     for name, shape in wanted.items():
         if name not in found or found[name].dtype != torch.float32 or tuple(found[name].shape) != shape:
             raise CheckpointError(f"A stored memory prior's {name} does not fit the model.")
-    if found.keys() != {*wanted, "steps", "trust"}:
+    if found.keys() != {*wanted, "steps"}:
         raise CheckpointError("A stored memory prior contains unknown tensors.")
-    positive = (prior.scalars.token_energy, prior.scalars.fade_recent, prior.mixture_gate.temperature)
+    positive = (prior.scalars.token_energy, prior.scalars.fade_recent)
     if min(asdict(prior.scalars).values()) < 0 or min(positive) <= 0:
         raise CheckpointError("A stored memory prior has a scalar out of range.")
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):

@@ -111,6 +111,20 @@ class BaseModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
+    @cached_property
+    def encode_batch(self) -> Callable[[Sequence[str]], list[list[int]]]:
+        """`encode` for many texts, on all cores, for any one thread at a time beside the main one.
+
+        A fast tokenizer is copied: transformers changes its settings in each call, which a second thread must not see.
+        """
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return lambda texts: [self.encode(text) for text in texts]
+        own = backend.from_str(backend.to_str())
+        own.no_truncation()
+        own.no_padding()
+        return lambda texts: [found.ids for found in own.encode_batch_fast(list(texts), add_special_tokens=False)]
+
     def encode_cached(self, text: str) -> list[int]:
         """As `encode`, with a cache of a few texts: the text after the cursor stays the same during typing."""
         return list(self._encode_cached(text))

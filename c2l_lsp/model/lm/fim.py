@@ -91,6 +91,14 @@ class FimTokens:
             return [self.suffix, *after, self.prefix, *before]
         return [self.prefix, *before, self.suffix, *after, self.middle]
 
+    def text_before(self, prompt: list[int]) -> list[int]:
+        """`before` of a prompt that `prompt` made; all ids of any other prompt."""
+        if self.suffix not in prompt:
+            return prompt
+        if self.order == "psm":
+            return prompt[1 : prompt.index(self.suffix)]
+        return prompt[prompt.index(self.middle if self.order == "joined" else self.prefix) + 1 :]
+
 
 def resolve_fim(tokenizer: _Vocabulary, order: str | None = None) -> FimTokens | None:
     """The first family whose three FIM tokens the tokenizer has, as ids; None if there is none.

@@ -109,16 +109,26 @@ typedef struct {
     int64_t start, rows, capacity, scores_per_thread;
 } AttentionTask;
 
-enum { MAX_MATCH = 8, NEIGHBOURS = 32, MAX_CANDIDATES = 4096, FEATURES = 7 }; /* as in knn_lm.py */
+enum { MAX_MATCH = 8, NEIGHBOURS = 32, MAX_CANDIDATES = 4096 }; /* as in knn_lm.py */
 
-/* The kNN memory of a folder. `last`, `places` and `keys` describe its positions, sorted by token. */
+#include "_suffix.h"
+
+/* The numbers of a mixture gate, as in mixture.py: those of the scores, W [HIDDEN, FEATURES], c [HIDDEN], V [2, HIDDEN], b
+ * [2]; then the strength. */
+enum { LENGTH_WEIGHT, LONG_WEIGHT, LONGEST_BONUS, AGREEMENT, TEMPERATURE, KEY_LENGTH_WEIGHT, GATE_SCORES };
+enum { FEATURES = 13, HIDDEN = 16, GATE_STRENGTH = GATE_SCORES + HIDDEN * FEATURES + HIDDEN + 2 * HIDDEN + 2 };
+
+/* The kNN memory of a folder. `last`, `places` and `keys` describe its positions with keys, sorted by token; `tokens` and
+ * `order` are its token index. */
 typedef struct {
     const int32_t *ids, *last, *places; /* [all] tokens; [count] token of a position, and its index in `ids` */
     const int8_t *keys;                 /* [count, width] */
     const float *basis;                 /* [width, inner]: key = basis · hidden, normalised */
     int64_t count, width, inner, vocabulary;
-    const double *gate; /* the mixture gate: τ, ρ, bias, one weight per feature; then the strength */
-} KnnMemory;
+    const int32_t *tokens, *order; /* [all]; [positions] */
+    int64_t positions;
+    const double *gate;
+} Memory;
 
 typedef struct {
     float cosine[NEIGHBOURS], run[NEIGHBOURS]; /* run: tokens that match before the position, the current one included */
@@ -126,7 +136,21 @@ typedef struct {
     int64_t count, candidates; /* neighbours found; positions that were eligible */
 } Neighbours;
 
-typedef void MixKnn(const KnnMemory *, const float *, const int32_t *, float *, int64_t);
+/* A distribution of next tokens; `best` is the index of the most likely one. */
+typedef struct {
+    int32_t tokens[NEIGHBOURS];
+    double mass[NEIGHBOURS];
+    int64_t distinct, best;
+} Vote;
+
+/* Both votes together, each token with its share of the mixture. */
+typedef struct {
+    int32_t tokens[2 * NEIGHBOURS];
+    double share[2 * NEIGHBOURS];
+    int64_t distinct;
+} MixedVote;
+
+typedef void MixMemory(const Memory *, const float *, const int32_t *, float *, int64_t, const int32_t *, double *);
 typedef void MultiplyMatrix(const Matrix *, int64_t, int64_t, const float *, float *, int64_t, float *, int);
 typedef void ForwardStep(const ModelShape *, const Layer *, const float *, const void *, const float *, const KVCache *,
                          const int32_t *, float *, int64_t, int64_t, int64_t, float *, int);
@@ -181,8 +205,18 @@ typedef void ArgmaxRows(const float *, int64_t, int32_t *, double *, int64_t);
 #define log_sum_exp NAME(log_sum_exp)
 #define lower_bound NAME(lower_bound)
 #define find_neighbours NAME(find_neighbours)
-#define mixture_weight NAME(mixture_weight)
-#define mix_knn NAME(mix_knn)
+#define Row NAME(Row)
+#define row_probability NAME(row_probability)
+#define count_votes NAME(count_votes)
+#define vote_of_tokens NAME(vote_of_tokens)
+#define vote_of_neighbours NAME(vote_of_neighbours)
+#define different_after NAME(different_after)
+#define compare_with_model NAME(compare_with_model)
+#define mixture_features NAME(mixture_features)
+#define vote_weights NAME(vote_weights)
+#define query_key NAME(query_key)
+#define mixed_vote NAME(mixed_vote)
+#define mix_memory NAME(mix_memory)
 #define multiply_panel NAME(multiply_panel)
 #define apply_final_map NAME(apply_final_map)
 #define argmax_rows NAME(argmax_rows)
@@ -214,14 +248,14 @@ typedef void ArgmaxRows(const float *, int64_t, int32_t *, double *, int64_t);
 typedef struct {
     MultiplyMatrix *multiply;
     ForwardStep *step;
-    MixKnn *knn;
+    MixMemory *memory;
     ApplyFinalMap *map;
     ArgmaxRows *argmax;
 } Kernels;
 
-static const Kernels kernels_4 = {multiply_matrix_4, forward_step_4, mix_knn_4, apply_final_map_4, argmax_rows_4};
+static const Kernels kernels_4 = {multiply_matrix_4, forward_step_4, mix_memory_4, apply_final_map_4, argmax_rows_4};
 #if defined(__x86_64__)
-static const Kernels kernels_8 = {multiply_matrix_8, forward_step_8, mix_knn_8, apply_final_map_8, argmax_rows_8};
+static const Kernels kernels_8 = {multiply_matrix_8, forward_step_8, mix_memory_8, apply_final_map_8, argmax_rows_8};
 #endif
 static const Kernels *kernels = &kernels_4;
 
@@ -320,22 +354,62 @@ static PyObject *py_argmax(PyObject *self, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyObject *py_mix_knn(PyObject *self, PyObject *arguments) {
+static PyObject *py_mix_memory(PyObject *self, PyObject *arguments) {
     (void)self;
-    long long ids, last, places, keys, basis, count, width, inner, vocabulary, gate, hidden, tails, logits, rows;
-    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLL", &ids, &last, &places, &keys, &basis, &count, &width, &inner, &vocabulary,
-                          &gate, &hidden, &tails, &logits, &rows))
+    long long ids, last, places, keys, basis, count, width, inner, tokens, order, positions, vocabulary, gate;
+    long long hidden, tails, logits, rows, targets, out;
+    if (!PyArg_ParseTuple(arguments, "LLLLLLLLLLLLLLLLLLL", &ids, &last, &places, &keys, &basis, &count, &width, &inner, &tokens,
+                          &order, &positions, &vocabulary, &gate, &hidden, &tails, &logits, &rows, &targets, &out))
         return NULL;
-    if (!require(fits(width) && width <= MAX_KEY_WIDTH && fits(inner), "mix_knn: widths must be multiples of 16, keys at most 512") ||
-        !require(count >= 0 && count <= INT32_MAX && vocabulary > 0 && rows >= 0, "mix_knn: a count is negative"))
+    if (!require(fits(width) && width <= MAX_KEY_WIDTH && fits(inner), "mix_memory: widths must be multiples of 16, keys at most 512") ||
+        !require(count >= 0 && count <= INT32_MAX && vocabulary > 0 && rows >= 0, "mix_memory: a count is negative") ||
+        !require(positions >= 0 && positions <= INT32_MAX, "mix_memory: a count is negative"))
         return NULL;
-    KnnMemory memory = {(const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)last, (const int32_t *)(intptr_t)places,
-                        (const int8_t *)(intptr_t)keys, (const float *)(intptr_t)basis, count, width, inner, vocabulary,
-                        (const double *)(intptr_t)gate};
+    Memory memory = {(const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)last, (const int32_t *)(intptr_t)places,
+                     (const int8_t *)(intptr_t)keys, (const float *)(intptr_t)basis, count, width, inner, vocabulary,
+                     (const int32_t *)(intptr_t)tokens, (const int32_t *)(intptr_t)order, positions,
+                     (const double *)(intptr_t)gate};
     Py_BEGIN_ALLOW_THREADS
-    kernels->knn(&memory, (const float *)(intptr_t)hidden, (const int32_t *)(intptr_t)tails, (float *)(intptr_t)logits, rows);
+    kernels->memory(&memory, (const float *)(intptr_t)hidden, (const int32_t *)(intptr_t)tails, (float *)(intptr_t)logits, rows,
+                    (const int32_t *)(intptr_t)targets, (double *)(intptr_t)out);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
+}
+
+static PyObject *py_sort_positions(PyObject *self, PyObject *arguments) {
+    (void)self;
+    long long ids, order, n;
+    if (!PyArg_ParseTuple(arguments, "LLL", &ids, &order, &n)) return NULL;
+    if (!require(n >= 0 && n <= INT32_MAX, "sort_positions: a count is negative or too large")) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    sort_positions((const int32_t *)(intptr_t)ids, (int32_t *)(intptr_t)order, n);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_merge_positions(PyObject *self, PyObject *arguments) {
+    (void)self;
+    long long ids, order, n, fresh, added, out;
+    if (!PyArg_ParseTuple(arguments, "LLLLLL", &ids, &order, &n, &fresh, &added, &out)) return NULL;
+    if (!require(n >= 0 && added >= 0 && n + added <= INT32_MAX, "merge_positions: a count is negative or too large")) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    merge_positions((const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)order, n, (const int32_t *)(intptr_t)fresh, added,
+                    (int32_t *)(intptr_t)out);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *py_find_token_candidates(PyObject *self, PyObject *arguments) {
+    (void)self;
+    long long ids, order, n, tail, lengths, next;
+    if (!PyArg_ParseTuple(arguments, "LLLLLL", &ids, &order, &n, &tail, &lengths, &next)) return NULL;
+    if (!require(n >= 0 && n <= INT32_MAX, "find_token_candidates: a count is negative or too large")) return NULL;
+    TokenCandidates found;
+    find_token_candidates((const int32_t *)(intptr_t)ids, (const int32_t *)(intptr_t)order, n, (const int32_t *)(intptr_t)tail,
+                          &found);
+    memcpy((void *)(intptr_t)lengths, found.lengths, (size_t)found.count * sizeof *found.lengths);
+    memcpy((void *)(intptr_t)next, found.next, (size_t)found.count * sizeof *found.next);
+    return Py_BuildValue("LL", (long long)found.count, (long long)found.positions);
 }
 
 static PyMethodDef methods[] = {
@@ -348,9 +422,15 @@ static PyMethodDef methods[] = {
      "normed hidden states of the last `wanted` rows."},
     {"final_map", py_final_map, METH_VARARGS, "final_map(x, map, out, d, rows): out = x + x mapᵀ."},
     {"argmax", py_argmax, METH_VARARGS, "argmax(logits, count, tokens, norms, rows): argmax and log Σ e^logit of each row."},
-    {"mix_knn", py_mix_knn, METH_VARARGS,
-     "mix_knn(ids, last, places, keys, basis, count, width, inner, vocabulary, gate, hidden, tails, logits, rows): mix the kNN "
-     "memory into logits, in place."},
+    {"mix_memory", py_mix_memory, METH_VARARGS,
+     "mix_memory(ids, last, places, keys, basis, count, width, inner, tokens, order, positions, vocabulary, gate, hidden, tails, "
+     "logits, rows, targets, out): mix the kNN memory into logits, in place."},
+    {"sort_positions", py_sort_positions, METH_VARARGS,
+     "sort_positions(ids, order, n): sort positions by the tokens before them, nearest first."},
+    {"merge_positions", py_merge_positions, METH_VARARGS,
+     "merge_positions(ids, order, n, fresh, added, out): merge sorted positions into sorted ones."},
+    {"find_token_candidates", py_find_token_candidates, METH_VARARGS,
+     "find_token_candidates(ids, order, n, tail, lengths, next): (candidates, positions that have the longest match)."},
     {NULL, NULL, 0, NULL},
 };
 

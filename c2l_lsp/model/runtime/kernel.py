@@ -33,10 +33,20 @@ PANEL_ROWS = 8
 MAX_MATCH = 8
 """Preceding tokens that the kNN look-up compares, the current one included."""
 
+MAX_CONTEXT = 64
+"""Preceding tokens that the token index compares, the current one included."""
+
+TOKEN_CANDIDATES = 32
+"""Positions that a look-up in the token index returns at most."""
+
+GATE_NUMBERS = 264
+"""Numbers of a mixture gate: `adapter.mixture` names them."""
+
 _MAX_KEY_WIDTH = 512  # as in C
 _PADDING = -2  # stands for the tokens before the beginning of a text; no vocabulary holds it
 
 Int32Array = NDArray[np.int32]
+Float32Array = NDArray[np.float32]
 
 
 def is_available() -> bool:
@@ -112,48 +122,129 @@ def scratch_size(inside: int, rank: int) -> int:
     return inside // 2 + 2 + 2 * rank
 
 
-class KnnMixer:
+@dataclass(frozen=True)
+class KeyedPositions:
+    """The positions with neural keys, sorted by token.
+
+    `ids` int32 [all] are the tokens of the datastore. `last`, `places` int32 [n] and `keys` int8 [n, D] are the token,
+    the index in `ids` and the key of every position. `basis` W is fp32 [D, d].
+    """
+
+    ids: Int32Array
+    last: Int32Array
+    places: Int32Array
+    keys: NDArray[np.int8]
+    basis: Tensor
+
+
+class MemoryMixer:
     """Mixes the kNN memory of a folder (`adapter.knn_lm.KnnMemory`) into logits, in one call."""
 
-    def __init__(
-        self,
-        ids: Int32Array,
-        last: Int32Array,
-        places: Int32Array,
-        keys: NDArray[np.int8],
-        basis: Tensor,
-        gate: Sequence[float],
-    ) -> None:
+    def __init__(self, keyed: KeyedPositions, ids: Int32Array, order: Int32Array, gate: NDArray[np.float64]) -> None:
         """Bind the arrays; the arithmetic is documented in `knn_lm`.
 
-        `ids` int32 [all] are the tokens of the memory. `last`, `places` int32 [n] and `keys` int8 [n, D] are the token,
-        the index in `ids` and the key of every position, sorted by token. `basis` is fp32 [D, d]. `gate` are the
-        numbers of the mixture gate, then the strength. Raises ValueError for other dtypes or shapes.
+        `ids` and `order` are the arrays of a token index, `gate` the GATE_NUMBERS numbers of a mixture gate, then its
+        strength. Raises ValueError for other dtypes or shapes, or widths that the kernel does not support.
         """
-        n, (width, inner) = len(last), basis.shape
-        for numbers in (ids, last, places):
-            check_tensor(torch.from_numpy(numbers), torch.int32, (len(ids) if numbers is ids else n,))
-        check_tensor(torch.from_numpy(keys), torch.int8, (n, width))
-        check_tensor(basis, torch.float32, (width, inner))
+        n, (width, inner) = len(keyed.last), keyed.basis.shape
+        for numbers, size in ((keyed.ids, len(keyed.ids)), (keyed.last, n), (keyed.places, n)):
+            check_tensor(torch.from_numpy(numbers), torch.int32, (size,))
+        check_tensor(torch.from_numpy(keyed.keys), torch.int8, (n, width))
+        check_tensor(keyed.basis, torch.float32, (width, inner))
         if width % ALIGNMENT or inner % ALIGNMENT or width > _MAX_KEY_WIDTH:
             raise ValueError(f"keys of width {width} from hidden states of width {inner} are not supported")
-        self._gate = np.array(gate, dtype=np.float64)
-        self._alive, self._gate_address = (ids, last, places, keys, basis), self._gate.ctypes.data
-        addresses = [numbers.ctypes.data for numbers in (ids, last, places, keys)]
-        self._memory = (*addresses, basis.data_ptr(), n, width, inner)
+        for numbers in (ids, order):
+            _check_int32(numbers)
+        if gate.dtype != np.float64 or gate.shape != (GATE_NUMBERS + 1,):
+            raise ValueError(f"a mixture gate and its strength are {GATE_NUMBERS + 1} numbers, not {gate.shape}")
+        self._alive, self._inner = (keyed, ids, order, gate), inner
+        arrays = (keyed.ids, keyed.last, keyed.places, keyed.keys)
+        addresses = [numbers.ctypes.data for numbers in arrays]
+        tokens = (ids.ctypes.data, order.ctypes.data, len(order))
+        self._memory = (*addresses, keyed.basis.data_ptr(), n, width, inner, *tokens)
 
     def mix(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]]) -> None:
         """Mix into logits fp32 [n, V], in place, at hidden states fp32 [n, d]; before[i] are the tokens up to row i."""
+        self._call(hidden, logits, before, 0, 0)
+
+    def votes(
+        self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]], targets: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """(λ, the memory's probability of the target) [n, 2] at each position; logits stay as they are."""
+        wanted = np.array(targets, np.int32)
+        if len(wanted) != len(logits):
+            raise ValueError(f"{len(wanted)} targets for {len(logits)} positions")
+        out = np.zeros((len(wanted), 2))
+        self._call(hidden, logits, before, wanted.ctypes.data, out.ctypes.data)
+        return out
+
+    def _call(self, hidden: Tensor, logits: Tensor, before: Sequence[Sequence[int]], targets: int, out: int) -> None:
         n, vocabulary = logits.shape
-        check_tensor(hidden, torch.float32, (n, self._memory[-1]))
+        check_tensor(hidden, torch.float32, (n, self._inner))
         check_tensor(logits, torch.float32, (n, vocabulary))
         if len(before) != n:
             raise ValueError(f"{len(before)} token sequences for {n} positions")
-        tails = array("i")
-        for tail in before:
-            tails.extend([*[_PADDING] * (MAX_MATCH - len(tail)), *tail[-MAX_MATCH:]])
+        tails = padded_tails(before, MAX_CONTEXT)
         buffers = (hidden.data_ptr(), tails.buffer_info()[0], logits.data_ptr(), n)
-        extension().mix_knn(*self._memory, vocabulary, self._gate_address, *buffers)
+        gate = self._alive[3].ctypes.data
+        extension().mix_memory(*self._memory, vocabulary, gate, *buffers, targets, out)
+
+
+def sort_positions(ids: Int32Array, positions: Int32Array) -> Int32Array:
+    """Sort positions (indices in `ids`) for a token index; see `adapter.token_index.sorted_positions`."""
+    order = positions.copy()
+    _check_positions(ids, order)
+    extension().sort_positions(ids.ctypes.data, order.ctypes.data, len(order))
+    return order
+
+
+def merge_positions(ids: Int32Array, order: Int32Array, fresh: Int32Array) -> Int32Array:
+    """Merge the sorted positions `fresh` into the sorted `order`."""
+    for numbers in (order, fresh):
+        _check_positions(ids, numbers)
+    out = np.empty(len(order) + len(fresh), np.int32)
+    sizes = (order.ctypes.data, len(order), fresh.ctypes.data, len(fresh))
+    extension().merge_positions(ids.ctypes.data, *sizes, out.ctypes.data)
+    return out
+
+
+def find_token_candidates(
+    ids: Int32Array, order: Int32Array, before: Sequence[int]
+) -> tuple[Float32Array, Int32Array, int]:
+    """Look up a token index: (match lengths, next tokens, positions that have the longest match)."""
+    for numbers in (ids, order):
+        _check_int32(numbers)
+    lengths, next_tokens = np.empty(TOKEN_CANDIDATES, np.float32), np.empty(TOKEN_CANDIDATES, np.int32)
+    tail = padded_tails([before], MAX_CONTEXT)
+    count, positions = extension().find_token_candidates(
+        ids.ctypes.data, order.ctypes.data, len(order), tail.buffer_info()[0], lengths.ctypes.data,
+        next_tokens.ctypes.data,
+    )  # fmt: skip
+    return lengths[:count], next_tokens[:count], positions
+
+
+def padded_tails(before: Sequence[Sequence[int]], width: int) -> array[int]:
+    """The last `width` tokens of some sequences, one after another; _PADDING stands before shorter ones."""
+    tails = array("i")
+    for tail in before:
+        tails.extend([*[_PADDING] * (width - len(tail)), *tail[-width:]])
+    return tails
+
+
+def _check_int32(numbers: Int32Array) -> None:
+    """Raise ValueError unless an array is one-dimensional, int32 and contiguous."""
+    if numbers.dtype != np.int32 or numbers.ndim != 1 or not numbers.flags.c_contiguous:
+        raise ValueError(f"expected a contiguous int32 array, got {numbers.dtype} {numbers.shape}")
+
+
+def _check_positions(ids: Int32Array, positions: Int32Array) -> None:
+    """Raise ValueError unless all positions are indices in `ids` that have a next one."""
+    _check_int32(ids)
+    _check_int32(positions)
+    if len(ids) and ids[0] >= 0:
+        raise ValueError("the first id is no boundary")
+    if len(positions) and (int(positions.min()) < 0 or int(positions.max()) >= len(ids) - 1):
+        raise ValueError("a position is outside the text")
 
 
 def apply_final_map(x: Tensor, final: Tensor) -> Tensor | None:

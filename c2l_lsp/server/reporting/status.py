@@ -50,7 +50,8 @@ _MESSAGES = {
 }
 _TASKS = {
     "scan": "Scanning files",
-    "index": "Indexing",
+    "tokens": "Indexing",
+    "index": "Computing neural keys",
     "update": "Updating",
     "history": "Replaying git history",
     "prior": "Preparing the hypernetwork",

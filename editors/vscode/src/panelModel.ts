@@ -86,7 +86,7 @@ function facts(status: Status | undefined, info: AdapterInfo | undefined, now: D
   if (!info.enabled) rows.push(["In use", "no, the base model is in use"]);
   rows.push(["Hypernetwork", info.kind || "–"]);
   rows.push(["Indexed files", count(info.files)]);
-  if (info.recalled > 0) rows.push(["Index", `${count(info.recalled)} tokens`]);
+  if (info.recalled > 0) rows.push(["Index", `${count(info.recalled)} tokens, ${count(info.keyed)} with neural keys`]);
   rows.push(["Waiting files", count(info.pendingFiles)]);
   if (info.updatedAt > 0) rows.push(["Last update", ago(info.updatedAt * 1000, now)]);
   rows.push(["Strength", number(info.scale)]);

@@ -294,6 +294,8 @@ export interface AdapterInfo extends AdapterStatus {
   rank: number;
   /** Number of tokens in the folder's kNN memory. */
   recalled: number;
+  /** How many of them have a neural key. */
+  keyed: number;
 }
 
 /** Result of `c2l/adapter/export`. `error`: relative error of the written ΔW. */

@@ -16,7 +16,7 @@ function change(generation: number, trigger = "diff"): AdapterChange {
 }
 
 function info(generation: number, norm: number): AdapterInfo {
-  return { ...ADAPTER, generation, norm, rank: 8, recalled: 1200 };
+  return { ...ADAPTER, generation, norm, rank: 8, recalled: 1200, keyed: 300 };
 }
 
 function counts(shown: number, accepted: number, acceptedChars = 0): Counts {

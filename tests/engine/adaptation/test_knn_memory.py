@@ -16,6 +16,7 @@ from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
+from tests.support.gates import constant_gate
 
 
 def workspace(session, folder):
@@ -67,7 +68,7 @@ def test_helpful_memory_is_accepted_and_misleading_memory_rejected(tiny, sources
     result = validator.validate(adapter, digests)
     assert result.knn_strength > 0 > result.delta and result.rejection == ""
     wrong = scrambled(adapter)
-    gate = replace(wrong.knn.gate, bias=6.0)  # a mixture weight near 1 everywhere
+    gate = constant_gate(6.0, 6.0)  # a mixture weight near 1 everywhere
     wrong = replace(wrong, knn=replace(wrong.knn, gate=gate))
     assert validator.validate(wrong, digests).knn_strength == 0.0
     harmful = Adapter(tiny.digest, "memory", 50 * torch.eye(tiny.d).roll(1, 0), knn=adapter.knn)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from c2l_lab.benchmarks.repositories import cases
-from c2l_lab.benchmarks.repositories.cases import Sizes
-from c2l_lab.benchmarks.repositories.spans import names_of, spans_of
-from c2l_lab.corpus import contamination
-from c2l_lab.corpus.source import History, Snapshot
+from c2l_lab.repositories import cases, contamination
+from c2l_lab.repositories.cases import Sizes
+from c2l_lab.repositories.source import History, Snapshot
+from c2l_lab.repositories.spans import names_of, spans_of
 
 from c2l_lsp.errors import CorpusError
 from tests.support.benchmark_repositories import commit, git, module

@@ -14,8 +14,8 @@ from c2l_lab.benchmarks.adapters.rest_of_line import Lines
 from c2l_lab.benchmarks.adapters.run import Plan, Run
 from c2l_lab.benchmarks.methods import build
 from c2l_lab.benchmarks.methods.protocol import Options, Setup
-from c2l_lab.benchmarks.repositories.cases import Case, Sizes
-from c2l_lab.benchmarks.repositories.spans import Span
+from c2l_lab.repositories.cases import Case, Sizes
+from c2l_lab.repositories.spans import Span
 
 from c2l_lsp.errors import AdapterError, CorpusError, SettingError
 from c2l_lsp.model.adapter.finetune_lora import fit_lora
@@ -152,10 +152,10 @@ def test_reports_contain_all_rows_and_manifest(whole):
 
 
 def test_constant_adapter_misses_bar(tiny, world, tmp_path, monkeypatch):
-    from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
+    from c2l_lab.benchmarks.methods.memory import MemoryMethod
 
     same = Adapter(tiny.digest, "memory", torch.eye(tiny.d) * 0.01)
-    monkeypatch.setattr(GradientMemory, "generate", lambda self, state: same)
+    monkeypatch.setattr(MemoryMethod, "adapter", lambda self, case, texts: same)
     run, missing = _run(tiny, world, tmp_path, "base,memory")
     for unit in run.units():
         run.do(unit)

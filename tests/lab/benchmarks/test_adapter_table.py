@@ -151,7 +151,7 @@ def test_staleness_compares_updated_state_with_twenty_commits_old_one():
 
 
 def test_controls_are_nearest_repositories_then_random_ones():
-    from c2l_lab.benchmarks.repositories.cases import Case
+    from c2l_lab.repositories.cases import Case
 
     def case(name: str, words: str) -> Case:
         return Case(name, "", {}, [], {0: {"a.py": words}}, {0: {}}, {})

@@ -266,10 +266,10 @@ def test_each_repository_is_evaluated_with_its_own_adapter(tiny, repositories):
     equal = evaluator(Fixed([9.0] * 4))
     assert equal.own_minus_mean == pytest.approx(0, abs=1e-4)
     assert equal.other == pytest.approx(equal.own, abs=1e-4)
-    apart = evaluator(Fixed([0.0, 0.0, 0.0, 3e4]))  # only the last repository has an adapter at all
+    apart = evaluator(Fixed([0.0, 0.0, 0.0, 3e5]))  # only the last repository has an adapter at all
     ids = repositories[3].ids[::5][:2]
     with torch.no_grad():
-        pairs = {t: (A, B * 3e4) for t, (A, B) in one.items()}
+        pairs = {t: (A, B * 3e5) for t, (A, B) in one.items()}
         change = (
             batched_lora.row_losses(tiny, ids, pairs, 2.0).mean() - batched_lora.row_losses(tiny, ids, None, 1.0).mean()
         )

@@ -39,11 +39,11 @@ def test_rows_hold_the_three_tiers_of_every_position(rows: Rows) -> None:
     tiers = [rows.where(rows.tier == tier) for tier in range(3)]
     assert len({len(tier.tier) for tier in tiers}) == 1 and len(tiers[0].tier) > 100
     for one in tiers[1:]:  # the token vote does not depend on keys
-        assert np.array_equal(one.features[:, :10], tiers[0].features[:, :10])
+        assert np.array_equal(one.features[:, :8], tiers[0].features[:, :8])
     assert not tiers[0].present[:, 1].any() and tiers[2].present[:, 1].mean() > 0.5
     assert tiers[1].present[:, 1].sum() < tiers[2].present[:, 1].sum()
     assert rows.present[:, 0].mean() > 0.8
-    assert not rows.features[~rows.present[:, 1]][:, 10:].any()
+    assert not rows.features[~rows.present[:, 1]][:, 8:].any()
     assert set(rows.prefix.tolist()) == {128, 768}  # the tiny model has 1,024 positions
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from c2l_lab.benchmarks.adapters import adapter_cache
-from c2l_lab.train.memory import mixture_gate as fitting
 
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.errors import AdapterError
@@ -17,21 +17,22 @@ from c2l_lsp.model.adapter import knn_lm
 from c2l_lsp.model.adapter.knn_lm import (
     NEIGHBOURS,
     KnnMemory,
-    MixtureGate,
     datastore_entries,
     empty_datastore,
     suffixes,
     updated_datastore,
 )
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
+from c2l_lsp.model.adapter.mixture import MixtureGate
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import estimate
 from c2l_lsp.model.hypernet.protocol import StateChange
 from c2l_lsp.model.runtime import kernel
-from c2l_lsp.model.runtime.kernel import MAX_MATCH
+from c2l_lsp.model.runtime.kernel import MAX_CONTEXT, MAX_MATCH
+from tests.support.gates import ALWAYS, constant_gate, random_gate
 
 D = 4
-ALWAYS = MixtureGate(bias=30.0, weights=(0.0,) * 7)  # λ = MAX_KNN_WEIGHT wherever there is a neighbour
 
 
 def entries(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -83,7 +84,7 @@ def test_nearest_neighbours_vote_and_all_candidates_are_counted() -> None:
     made = memory_of(*many)
     found = made.search(key(many[3], 1), [1, 2])
     assert found is not None
-    assert (len(found.next_tokens), found.candidates) == (NEIGHBOURS, NEIGHBOURS + 8)
+    assert (len(found.next_tokens), found.count) == (NEIGHBOURS, NEIGHBOURS + 8)
     assert 13 in found.next_tokens
 
 
@@ -97,35 +98,49 @@ def test_frequent_token_compares_at_most_the_maximum_of_candidates(monkeypatch: 
             compared.append(len(self))
             return np.asarray(self) @ other
 
-    ids, last, places, keys = made._index
-    made.__dict__["_index"] = (ids, last, places, keys.view(Counted))
+    made.__dict__["_keyed"] = replace(made._keyed, keys=made._keyed.keys.view(Counted))
     found = made.search(key(entries(1, 2, 10), 1), [1, 2])
     assert found is not None
-    assert (found.candidates, compared) == (120, [40])  # every third of 120: at most 50
+    assert (found.count, compared) == (120, [40])  # every third of 120: at most 50
 
 
 def test_mixture_equals_the_formula() -> None:
-    gate = MixtureGate(temperature=0.2, match_weight=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
+    gate = constant_gate(-0.5, 0.3, temperature=0.2, key_length_weight=0.5)
     a, b, c = entries(1, 2, 3), entries(1, 2, 4, seed=1), entries(5, 2, 3, seed=2)
     made = memory_of(a, b, c, gate=gate)
+    tokens = TokenIndex().updated({bytes([n]) * 16: ids for n, ids in enumerate(([1, 2, 6], [9, 2, 7]))})
     hidden = torch.randn(1, D, generator=torch.Generator().manual_seed(7))
     logits = torch.randn(1, 12, generator=torch.Generator().manual_seed(8))
     p = torch.softmax(logits[0], 0)
     unit = torch.nn.functional.normalize(hidden[0], dim=0)
     chunks = ((a, 3, 2), (b, 4, 2), (c, 3, 1))
     scores = torch.tensor([float(one["keys"][1].float() @ unit) / 127 / 0.2 + 0.5 * run for one, _, run in chunks])
-    weights = torch.softmax(scores, 0)
-    r = torch.zeros(12).index_add(0, torch.tensor([y for _, y, _ in chunks]), weights)
-    cosine = max(float(one["keys"][1].float() @ unit) / 127 for one, _, _ in chunks)
-    agree = float(r.argmax() == p.argmax())
-    f = [float(r.max()), cosine, 2 / 8, float(p.max()), agree, math.log1p(3) / 8, float(r.max() * (1 - p.max()))]
-    share = 1 / (1 + math.exp(1.0 - sum(w * x for w, x in zip(gate.weights, f, strict=True))))
-    mixed = torch.softmax(made.interpolate(hidden, logits, [[1, 2]])[0], 0)
-    torch.testing.assert_close(mixed, (1 - share) * p + share * r, rtol=1e-4, atol=1e-6)
-    half = torch.softmax(made.scaled(0.5).interpolate(hidden, logits, [[1, 2]])[0], 0)
-    torch.testing.assert_close(half, (1 - share / 2) * p + share / 2 * r, rtol=1e-4, atol=1e-6)
-    assert torch.equal(made.scaled(0.0).interpolate(hidden, logits, [[1, 2]]), logits)
-    assert torch.equal(made.interpolate(hidden, logits, [[1, 11]]), logits)  # this token is not in the datastore
+    r_k = torch.zeros(12).index_add(0, torch.tensor([y for _, y, _ in chunks]), torch.softmax(scores, 0))
+    r_t = torch.zeros(12)
+    r_t[[6, 7]] = torch.softmax(torch.tensor([0.5 * 2, 0.5 * 1]), 0)  # matches of two tokens and of one
+    both = math.exp(-0.5) + math.exp(0.3)
+
+    def expected(w_t: float, w_k: float, strength: float) -> torch.Tensor:
+        return (1 - strength * (w_t + w_k)) * p + strength * (w_t * r_t + w_k * r_k)
+
+    def mixed(memory: KnnMemory) -> torch.Tensor:
+        return torch.softmax(memory.interpolate(hidden, logits, [[1, 2]])[0], 0)
+
+    w_k = math.exp(0.3) / (1 + math.exp(0.3))
+    w_t = math.exp(-0.5) / (1 + math.exp(-0.5))
+    whole = made.with_tokens(tokens)
+    close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-6)
+    close(mixed(made), expected(0, w_k, 1))  # an absent tier has weight 0
+    close(mixed(KnnMemory.without_keys(D, gate, tokens)), expected(w_t, 0, 1))
+    close(mixed(whole), expected(math.exp(-0.5) / (1 + both), math.exp(0.3) / (1 + both), 1))
+    close(mixed(whole.scaled(0.5)), expected(math.exp(-0.5) / (1 + both), math.exp(0.3) / (1 + both), 0.5))
+    factor = 0.95 * (1 + both) / both  # at most MAX_WEIGHT
+    close(mixed(whole.scaled(50.0)), expected(math.exp(-0.5) / (1 + both), math.exp(0.3) / (1 + both), factor))
+    assert torch.equal(whole.scaled(0.0).interpolate(hidden, logits, [[1, 2]]), logits)
+    assert torch.equal(whole.interpolate(hidden, logits, [[1, 11]]), logits)  # this token is nowhere
+    ((weight, probability),) = whole.target_votes(hidden, logits, [[1, 2]], [6])
+    assert weight == pytest.approx(both / (1 + both))
+    assert probability == pytest.approx(math.exp(-0.5) * float(r_t[6]) / both, rel=1e-4)
 
 
 @pytest.mark.skipif(not kernel.is_available(), reason="the kernel was not built: no C compiler at installation")
@@ -143,17 +158,21 @@ def test_kernel_mixes_as_numpy_does(lanes: int, width: int) -> None:
         for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # about 4,600 candidates: every second is compared
     ]
     made = updated_datastore(empty_datastore(width), chunks, [])
-    gate = MixtureGate(temperature=0.1, match_weight=0.5, bias=-1.0, weights=(0.5, 0.1, 0.3, -0.2, 0.4, 0.05, 0.6))
-    compiled = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
-    plain = KnnMemory(made["ids"], made["keys"], basis, gate, 0.8)
+    tokens = TokenIndex().updated({bytes([n]) * 16: chunk["ids"].numpy()[1:] for n, chunk in enumerate(chunks[5:])})
+    compiled = KnnMemory(made["ids"], made["keys"], basis, random_gate(width), 0.8, tokens)
+    plain = replace(compiled)
     plain.__dict__["_kernel_mixer"] = None
     hidden, logits = torch.randn(64, 96, generator=dice), 3 * torch.randn(64, 50, generator=dice)
     before = [torch.randint(0, 2 + row, (1 + row % 8,), generator=dice).tolist() for row in range(64)]
-    assert max(high - low for low, high in [np.searchsorted(plain._index[1], [0, 1])]) > knn_lm._MAX_CANDIDATES
+    assert max(high - low for low, high in [np.searchsorted(plain._keyed.last, [0, 1])]) > knn_lm._MAX_CANDIDATES
     expected = plain.interpolate(hidden, logits, before)
     got = compiled.interpolate(hidden, logits, before)
     torch.testing.assert_close(got, expected, rtol=5e-4, atol=5e-4)  # the kernel's keys have 16 bits
     assert sum(not torch.equal(a, b) for a, b in zip(got, logits, strict=True)) > 20
+    targets = torch.randint(0, 50, (64,), generator=dice).tolist()
+    votes = zip(compiled.target_votes(hidden, logits, before, targets), strict=True)
+    for (got_vote,), vote in zip(votes, plain.target_votes(hidden, logits, before, targets), strict=True):
+        assert got_vote == pytest.approx(vote, abs=2e-3)
     logits[3, 7] = torch.nan
     assert bool(torch.isnan(compiled.interpolate(hidden, logits, before)[3, 7]))
     kernel.extension().select_lanes(8) or kernel.extension().select_lanes(4)
@@ -162,8 +181,10 @@ def test_kernel_mixes_as_numpy_does(lanes: int, width: int) -> None:
 def test_adapter_digest_depends_on_the_memory_and_the_cache_round_trips_it(tiny, tmp_path) -> None:
     basis = torch.randn(8, tiny.d)
     chunk = datastore_entries(basis, torch.randn(2, tiny.d), [1, 2, 3])
-    made = KnnMemory(chunk["ids"], chunk["keys"], basis, MixtureGate())
+    tokens = TokenIndex().updated({b"n" * 16: [1, 2, 3]})
+    made = KnnMemory(chunk["ids"], chunk["keys"], basis, random_gate(1), tokens=tokens)
     adapter = Adapter(tiny.digest, "memory", torch.eye(tiny.d), knn=made)
+    assert adapter.digest != replace(adapter, knn=made.with_tokens(TokenIndex())).digest
     assert adapter.digest != adapter.without_knn().digest != adapter.scaled(1.0, knn_strength=0.5).without_knn()
     assert adapter.scaled(0.5).knn.strength == 0.5
     assert adapter.scaled(0.5, knn_strength=0.0).knn is None
@@ -171,7 +192,7 @@ def test_adapter_digest_depends_on_the_memory_and_the_cache_round_trips_it(tiny,
     back, seconds = adapter_cache.load_adapter(tmp_path / "a.safetensors", tiny.digest)
     assert (back.digest, seconds) == (adapter.scaled(1.0, knn_strength=0.7).digest, 1.5)
     with pytest.raises(AdapterError, match="width 3"):
-        replace(adapter, knn=KnnMemory(chunk["ids"], chunk["keys"], torch.randn(8, 3), MixtureGate())).check(tiny)
+        replace(adapter, knn=KnnMemory(chunk["ids"], chunk["keys"], torch.randn(8, 3), ALWAYS)).check(tiny)
 
 
 @pytest.fixture
@@ -182,7 +203,7 @@ def memory(tiny, sources) -> GradientMemory:
     seen = Curvature.zeros(tiny.d)
     found = output_gradients(tiny, [sources[0][:4000]])
     seen.add(found.e, found.h)
-    return GradientMemory(tiny, replace(estimate(seen), mixture_gate=ALWAYS))
+    return GradientMemory(tiny, estimate(seen), ALWAYS)
 
 
 def state_of(memory: GradientMemory, *texts: str):
@@ -224,25 +245,4 @@ def test_wrong_number_of_keys_is_refused_and_huge_token_ids_need_no_memory() -> 
 
 def test_suffixes_are_the_last_tokens_up_to_each_position() -> None:
     assert suffixes([1, 2, 3, 4], 1, 3) == [[1, 2], [1, 2, 3]]
-    assert [len(one) for one in suffixes(list(range(20)), 18, 20)] == [MAX_MATCH, MAX_MATCH]
-
-
-@pytest.mark.parametrize(("right", "least", "most"), [(True, 0.7, 1.0), (False, 0.0, 0.1)])
-def test_fitted_gate_weights_right_neighbours_and_ignores_wrong_ones(right: bool, least: float, most: float) -> None:
-    dice = np.random.default_rng(0)
-    examples = []
-    for _ in range(300):
-        found = fitting.Neighbours(
-            dice.random(5, np.float32), np.ones(5, np.float32), np.array([7, 7, 7, 8, 9], np.int32), 5
-        )
-        examples.append(fitting.Example(found, 0.4, 3, 0.1, 7 if right else 4))
-    gate = fitting.fit([examples, [0.5, *examples]], lambda line: None)
-    vote = gate.vote(examples[0].neighbours, 0.4, 3)
-    assert least <= gate.interpolation_weight(vote.features) <= most
-
-
-def test_gate_round_trips_through_a_list_of_the_right_length() -> None:
-    gate = MixtureGate(bias=0.5)
-    assert MixtureGate.from_list(gate.to_list()) == gate
-    with pytest.raises(ValueError, match="not 9"):
-        MixtureGate.from_list(gate.to_list()[1:])
+    assert [len(one) for one in suffixes(list(range(200)), 198, 200)] == [MAX_CONTEXT, MAX_CONTEXT]

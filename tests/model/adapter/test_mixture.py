@@ -95,20 +95,16 @@ def test_features_have_their_documented_values() -> None:
             "highest model probability": 0.5,
             "longest match up to 8": 1.0,
             "longest match beyond 8": 2 / 3,
-            "next longest match": 5 / 8,
             "log longest matches": math.log(41) / 8,
             "log tokens after the longest": math.log(3) / 4,
             "log tokens": math.log(4) / 4,
             "highest token vote": tok.probability(1),  # the model finds 1 twice as likely as 2
             "log model for the token vote": math.log(0.3) / 10,
-            "token vote agrees": 0.0,
-            "key vote present": 1.0,
             "highest cosine": 0.9,
             "longest keyed match": 3 / 8,
             "log keyed candidates": math.log(10) / 8,
             "highest key vote": key.probability(0),
             "log model for the key vote": math.log(0.5) / 10,
-            "key vote agrees": 1.0,
         },
         rel=1e-6,
     )
@@ -119,8 +115,8 @@ def test_features_of_an_absent_vote_are_zero() -> None:
     found, near = tokens((3, 1)), keys((0.5, 1, 1))
     without_keys = mixture.features(BASE, (found, made.token_vote(found, BASE)), None)
     without_tokens = mixture.features(BASE, None, (near, made.key_vote(near)))
-    assert without_keys[10:].tolist() == [0.0] * 7 and without_keys[1] > 0
-    assert without_tokens[1:10].tolist() == [0.0] * 9 and without_tokens[10] == 1.0
+    assert without_keys[8:].tolist() == [0.0] * 5 and without_keys[1] > 0
+    assert without_tokens[1:8].tolist() == [0.0] * 7 and without_tokens[8] == 0.5
 
 
 def test_weights_are_a_softmax_without_the_absent_votes() -> None:

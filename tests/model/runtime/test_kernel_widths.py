@@ -30,8 +30,12 @@ def final_map(d: int = 32, rows: int = 1) -> None:
     kernel.extension().final_map(AT, AT, AT, d, rows)
 
 
-def mix_knn(width: int = 32, inner: int = 64, count: int = 0, vocabulary: int = 8, rows: int = 0) -> None:
-    kernel.extension().mix_knn(AT, AT, AT, AT, AT, count, width, inner, vocabulary, AT, AT, AT, AT, rows)
+def mix_memory(
+    width: int = 32, inner: int = 64, count: int = 0, positions: int = 0, vocabulary: int = 8, rows: int = 0
+) -> None:
+    kernel.extension().mix_memory(
+        AT, AT, AT, AT, AT, count, width, inner, AT, AT, positions, vocabulary, AT, AT, AT, AT, rows, AT, AT
+    )
 
 
 def argmax(count: int = 8, rows: int = 0) -> None:
@@ -56,10 +60,14 @@ REFUSED: dict[str, Callable[[], None]] = {
     "multiply, rows": lambda: multiply(rows=-1),
     **{f"final_map, width {n}": lambda n=n: final_map(n) for n in WIDTHS},
     **{f"final_map, {n} rows": lambda n=n: final_map(rows=n) for n in (-1, 17)},
-    **{f"mix_knn, width {n}": lambda n=n: mix_knn(n) for n in (*WIDTHS, 528)},
-    **{f"mix_knn, inner {n}": lambda n=n: mix_knn(inner=n) for n in WIDTHS},
-    "mix_knn, count": lambda: mix_knn(count=-1),
-    "mix_knn, vocabulary": lambda: mix_knn(vocabulary=0),
+    **{f"mix_memory, width {n}": lambda n=n: mix_memory(n) for n in (*WIDTHS, 528)},
+    **{f"mix_memory, inner {n}": lambda n=n: mix_memory(inner=n) for n in WIDTHS},
+    "mix_memory, count": lambda: mix_memory(count=-1),
+    "mix_memory, positions": lambda: mix_memory(positions=-1),
+    "sort_positions": lambda: kernel.extension().sort_positions(AT, AT, -1),
+    "merge_positions": lambda: kernel.extension().merge_positions(AT, AT, 2**31, AT, 1, AT),
+    "find_token_candidates": lambda: kernel.extension().find_token_candidates(AT, AT, -1, AT, AT, AT),
+    "mix_memory, vocabulary": lambda: mix_memory(vocabulary=0),
     "argmax of nothing": lambda: argmax(0),
     **{f"step, width {n}": lambda n=n: step(0, n) for n in WIDTHS},
     **{f"step, head size {n}": lambda n=n: step(3, n) for n in WIDTHS},
@@ -83,7 +91,7 @@ def test_impossible_widths_raise(call: Callable[[], None]) -> None:
         call()
 
 
-@pytest.mark.parametrize("call", [multiply, final_map, mix_knn, argmax, step])
+@pytest.mark.parametrize("call", [multiply, final_map, mix_memory, argmax, step])
 def test_the_same_calls_with_sound_widths_run(call: Callable[[], None]) -> None:
     call()
 

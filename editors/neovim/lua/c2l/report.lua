@@ -35,7 +35,7 @@ local function in_use(one)
 end
 
 --- Returns the lines on one adapter. `one` may be the result of `c2l/adapter/info`, which adds norm and index.
----@param one c2l.AdapterStatus|{ norm?: number, recalled?: integer }
+---@param one c2l.AdapterStatus|{ norm?: number, recalled?: integer, keyed?: integer }
 ---@return string[]
 function M.adapter(one)
   local lines = {
@@ -49,7 +49,7 @@ function M.adapter(one)
     table.insert(lines, row('strength', ('%.2f, norm %.3f'):format(one.scale or 1, one.norm)))
   end
   if (one.recalled or 0) > 0 then
-    table.insert(lines, row('index', ('%d tokens'):format(one.recalled)))
+    table.insert(lines, row('index', ('%d tokens, %d with neural keys'):format(one.recalled, one.keyed or 0)))
   end
   if (one.deep or '') ~= '' then
     table.insert(lines, row('fine-tuning', one.deep))

@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from c2l_lsp.errors import AdapterError, StorageError
-from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate
+from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.adapter.mixture import MixtureGate
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 
@@ -26,12 +28,14 @@ def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
         tensors[f"A.{name}"], tensors[f"B.{name}"] = pair.A.clone(), pair.B.clone()
     if adapter.knn is not None:
         memory = adapter.knn
-        numbers = torch.tensor([*memory.gate.to_list(), memory.strength], dtype=torch.float64)
+        index = {f"tokens.{name}": torch.from_numpy(array.copy()) for name, array in memory.tokens.to_arrays().items()}
         tensors |= {
             "recall.ids": memory.ids,
             "recall.keys": memory.keys,
             "recall.basis": memory.basis,
-            "recall.trust": numbers,
+            "recall.gate": torch.from_numpy(memory.gate.to_vector()),
+            "recall.strength": torch.tensor(memory.strength, dtype=torch.float64),
+            **index,
         }
     scales = {name: pair.scale for name, pair in adapter.pairs.items()}
     about = {"base": adapter.base, "kind": adapter.kind, "scales": json.dumps(scales), "seconds": repr(seconds)}
@@ -64,5 +68,8 @@ def load_adapter(path: Path, base: str) -> tuple[Adapter, float]:
 def _knn_memory(tensors: dict[str, Tensor]) -> KnnMemory | None:
     if "recall.ids" not in tensors:
         return None
-    ids, keys, basis, numbers = (tensors[f"recall.{name}"] for name in ("ids", "keys", "basis", "trust"))
-    return KnnMemory(ids, keys, basis, MixtureGate.from_list(numbers[:-1].tolist()), float(numbers[-1]))
+    ids, keys, basis, strength = (tensors[f"recall.{name}"] for name in ("ids", "keys", "basis", "strength"))
+    arrays = {name[7:]: tensor.numpy() for name, tensor in tensors.items() if name.startswith("tokens.")}
+    tokens = TokenIndex.from_arrays(arrays, vocabulary=2**31 - 1)
+    gate = MixtureGate.from_vector(tensors["recall.gate"].numpy())
+    return KnnMemory(ids, keys, basis, gate, float(strength), tokens)

@@ -49,8 +49,8 @@ def bench_adapt(
     from c2l_lab.benchmarks.adapters import assemble
     from c2l_lab.benchmarks.adapters.run import Plan, Run
     from c2l_lab.benchmarks.methods import TABLE, build
-    from c2l_lab.benchmarks.repositories.cases import Sizes
     from c2l_lab.benchmarks.result_cache import share
+    from c2l_lab.repositories.cases import Sizes
 
     setup = _setup(model, work, train, weights or [], shared_tokens)
     chosen, missing = build(list(TABLE) if methods == "all" else methods.split(","), setup)

@@ -19,8 +19,8 @@ from c2l_lab.benchmarks.adapters.scoring import PREFIXES, Reader, read, windows
 from c2l_lab.benchmarks.methods.hypernetworks import HypernetworkMethod
 from c2l_lab.benchmarks.methods.memory import mean_without
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Method
-from c2l_lab.benchmarks.repositories.cases import Case
-from c2l_lab.benchmarks.repositories.spans import names_of, spans_of
+from c2l_lab.repositories.cases import Case
+from c2l_lab.repositories.spans import names_of, spans_of
 from c2l_lab.train.memory.held_out import ScoredText, mean_loss
 from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import Adapter

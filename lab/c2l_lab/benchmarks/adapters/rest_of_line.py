@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from c2l_lab.benchmarks.adapters.scoring import Context
-from c2l_lab.benchmarks.repositories.spans import Span
+from c2l_lab.repositories.spans import Span
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.completion.complete import Completer
 from c2l_lsp.engine.completion.decode import Decoder

@@ -29,11 +29,11 @@ from c2l_lab.benchmarks.adapters.rest_of_line import Lines
 from c2l_lab.benchmarks.adapters.scoring import Reader
 from c2l_lab.benchmarks.methods import Method
 from c2l_lab.benchmarks.methods.protocol import Fitted
-from c2l_lab.benchmarks.repositories import cases
-from c2l_lab.benchmarks.repositories.cases import Case, Sizes
-from c2l_lab.benchmarks.repositories.spans import names_of
 from c2l_lab.corpus import corpus
-from c2l_lab.corpus.source import open_source
+from c2l_lab.repositories import cases
+from c2l_lab.repositories.cases import Case, Sizes
+from c2l_lab.repositories.source import open_source
+from c2l_lab.repositories.spans import names_of
 from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.lm.base import BaseModel
 

@@ -11,8 +11,8 @@ import numpy as np
 from c2l_lab.benchmarks.adapters.metrics import LAST, Values
 from c2l_lab.benchmarks.adapters.run import Unit
 from c2l_lab.benchmarks.adapters.scoring import PREFIXES
-from c2l_lab.benchmarks.repositories.spans import STRATA
 from c2l_lab.benchmarks.stats import RESAMPLES, Row, row
+from c2l_lab.repositories.spans import STRATA
 
 CEILING = "sgd"
 RETRIEVAL = "retrieval"

@@ -11,7 +11,7 @@ from c2l_lab.benchmarks.methods.base import Base
 from c2l_lab.benchmarks.methods.dependencies import Dependencies
 from c2l_lab.benchmarks.methods.gradient_descent import FullTuning, RepositoryLora
 from c2l_lab.benchmarks.methods.hypernetworks import EvoMethod, HypernetworkMethod, published
-from c2l_lab.benchmarks.methods.memory import GatedMemory, MeanMemory, MemoryPart, memory_method
+from c2l_lab.benchmarks.methods.memory import GatedMemory, MeanMemory, MemoryPart, Tokens, memory_method
 from c2l_lab.benchmarks.methods.protocol import Method, NotTrained, Setup
 from c2l_lab.benchmarks.methods.retrieval import Retrieval
 from c2l_lab.benchmarks.methods.shared import SharedLora
@@ -21,6 +21,8 @@ TABLE: dict[str, Callable[[Setup], Method]] = {
     "base": Base,
     "memory": memory_method,
     "gated": GatedMemory,
+    "tokens": Tokens,
+    "keys": lambda setup: MemoryPart(setup, "keys"),
     "map": lambda setup: MemoryPart(setup, "map"),
     "recall": lambda setup: MemoryPart(setup, "recall"),
     "mean": MeanMemory,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Setup
-from c2l_lab.benchmarks.repositories.cases import Case
+from c2l_lab.repositories.cases import Case
 
 
 class Base:

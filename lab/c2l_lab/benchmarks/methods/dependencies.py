@@ -13,7 +13,7 @@ import warnings
 
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Setup
 from c2l_lab.benchmarks.methods.retrieval import budget_of
-from c2l_lab.benchmarks.repositories.cases import Case
+from c2l_lab.repositories.cases import Case
 
 _FROM = re.compile(r"^[ \t]*from[ \t]+(\.*[\w.]*)[ \t]+import[ \t]+(\([^)]*\)|[^\n#;]+)", re.MULTILINE)
 _NAME = re.compile(r"(\w+)(?:\s+as\s+\w+)?")

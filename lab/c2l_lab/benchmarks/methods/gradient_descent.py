@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, NotTrained, Setup
-from c2l_lab.benchmarks.repositories.cases import Case
+from c2l_lab.repositories.cases import Case
 from c2l_lsp.model.adapter.finetune_lora import fit_lora
 
 MAX_FULL_PARAMETERS = 200_000_000

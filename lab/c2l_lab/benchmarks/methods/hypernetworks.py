@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, NotTrained, Setup
-from c2l_lab.benchmarks.repositories.cases import Case
-from c2l_lab.benchmarks.repositories.state_builder import StateBuilder
+from c2l_lab.benchmarks.methods.state_builder import StateBuilder
+from c2l_lab.repositories.cases import Case
 from c2l_lab.train.hypernet.text2lora import Text2LoRA
 from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet.code2lora import Static

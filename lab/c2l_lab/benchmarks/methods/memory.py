@@ -2,7 +2,9 @@
 
 | method   | what it is                                                                                     |
 |----------|------------------------------------------------------------------------------------------------|
-| `memory` | the gradient memory without validation                                                         |
+| `memory` | as the engine makes it, but not validated: map and keys of a sample, token index of all files  |
+| `tokens` | the token index alone, which is live before any forward pass                                   |
+| `keys`   | `memory` without the token index                                                               |
 | `gated`  | `memory` with the engine's validation, which may weaken or reject the adapter                   |
 | `map`    | the final map of `memory` alone                                                                |
 | `recall` | the kNN memory of `memory` alone                                                               |
@@ -13,42 +15,115 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from c2l_lab.benchmarks.adapters import merge
 from c2l_lab.benchmarks.methods.hypernetworks import HypernetworkMethod, folder_of
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Method, NotTrained, Setup
-from c2l_lab.benchmarks.repositories.cases import Case
+from c2l_lab.benchmarks.methods.state_builder import StateBuilder
+from c2l_lab.repositories.cases import Case
+from c2l_lsp import config
 from c2l_lsp.engine.adaptation import registry, validation
+from c2l_lsp.engine.adaptation.sample import select
+from c2l_lsp.engine.indexing.token_indexer import RULE, index_of
 from c2l_lsp.errors import CorpusError
+from c2l_lsp.model.adapter import mixture
 from c2l_lsp.model.adapter.lora import Adapter
+from c2l_lsp.model.adapter.mixture import MixtureGate
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.repo.history.snapshot import Entry
 
 
-def memory_method(setup: Setup) -> HypernetworkMethod:
+def memory_method(setup: Setup) -> MemoryMethod:
     """`memory`, built once for all methods that derive from it. NotTrained if the model has no prior."""
 
-    def build() -> HypernetworkMethod:
+    def build() -> MemoryMethod:
         path = setup.options.weights.get("memory") or folder_of(setup.model) / registry.PRIOR_FILE
         if not path.is_file():
             raise NotTrained(f"there is no {registry.PRIOR_FILE} beside the model")
         memory = GradientMemory(setup.model, priors.load(path, setup.model.digest))
         weights = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-        return HypernetworkMethod(memory, f"{memory.digest}/{weights}")
+        return MemoryMethod(memory, f"{memory.digest}/{weights}")
 
     return setup.once("memory", build)
 
 
+SAMPLE_BYTES = config.Adapter().max_index_kb * 1024
+"""Text that the engine embeds of a folder by default."""
+
+
+class MemoryMethod(HypernetworkMethod):
+    """`memory`: the state of a sample of the files, and the token index of all of them."""
+
+    def __init__(self, network: GradientMemory, weights: str) -> None:
+        super().__init__(network, weights)
+        self._model = network.model
+        self.digest = f"2/{weights}/{gate_digest(network.gate)}"
+
+    def builder(self, case: Case) -> StateBuilder:
+        """A builder that has embedded the sample."""
+        if self._last is None or self._last[0] != case.digest:
+            self._last = (case.digest, StateBuilder.of(self._network, sampled(case.state)))
+        return self._last[1]
+
+    def adapter(self, case: Case, texts: Mapping[str, str]) -> Adapter:
+        """The adapter of some files of a case."""
+        builder = self.builder(case)
+        state = builder.snapshot({path: text for path, text in sampled(case.state).items() if path in texts})
+        gate = mixture.load(self._model.id, self._model.digest)
+        return builder.adapter(state).with_tokens(index_of(self._model, texts.values()), self._model.d, gate)
+
+    def fit(self, case: Case, adapters: Adapters) -> Fitted:
+        """Embed the sample, build the state, generate the adapter; index all files."""
+        del adapters
+        self._last = None  # so that the time includes all embedding
+        started = time.perf_counter()
+        return Fitted(self.adapter(case, case.state), seconds=time.perf_counter() - started)
+
+
+def sampled(texts: Mapping[str, str]) -> dict[str, str]:
+    """The files that the engine embeds by default."""
+    snapshot = {path: Entry(b"", len(text.encode("utf-8", "surrogatepass")), 0) for path, text in texts.items()}
+    chosen = select(snapshot, SAMPLE_BYTES)
+    return {path: text for path, text in texts.items() if path in chosen}
+
+
+def gate_digest(gate: MixtureGate) -> str:
+    """A digest of a mixture gate."""
+    return hashlib.blake2b(gate.to_vector().tobytes(), digest_size=8).hexdigest()
+
+
+class Tokens:
+    """`tokens`: needs no prior and no forward pass."""
+
+    name, per_repository, network = "tokens", False, None
+
+    def __init__(self, setup: Setup) -> None:
+        self._model = setup.model
+        self._gate = mixture.load(setup.model.id, setup.model.digest)
+        self.digest = f"1/{RULE}/{gate_digest(self._gate)}"
+
+    def fit(self, case: Case, adapters: Adapters) -> Fitted:
+        """Index all files."""
+        del adapters
+        started = time.perf_counter()
+        index = index_of(self._model, case.state.values())
+        adapter = Adapter(self._model.digest, "memory").with_tokens(index, self._model.d, self._gate)
+        return Fitted(adapter, seconds=time.perf_counter() - started)
+
+
 class MemoryPart:
-    """`map` or `recall`. Its seconds are those of the whole adapter."""
+    """`map`, `recall` or `keys`. Its seconds are those of the whole adapter."""
 
     per_repository, network = False, None  # `memory` is compared across repositories, its parts are not
 
     def __init__(self, setup: Setup, name: str) -> None:
         self.name = name
-        self._memory = memory_method(setup)
+        self._memory, self._model = memory_method(setup), setup.model
+        self._gate = mixture.load(setup.model.id, setup.model.digest)
         self.digest = self._memory.digest
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
@@ -56,8 +131,13 @@ class MemoryPart:
         whole = adapters.fitted(self._memory, case.name)
         if whole.adapter is None:
             return whole
-        part = whole.adapter.without_knn() if self.name == "map" else replace(whole.adapter, final_map=None)
-        return replace(whole, adapter=part)
+        adapter = whole.adapter
+        parts: dict[str, Callable[[], Adapter]] = {
+            "map": adapter.without_knn,
+            "recall": lambda: replace(adapter, final_map=None),
+            "keys": lambda: adapter.with_tokens(TokenIndex(), self._model.d, self._gate),
+        }
+        return replace(whole, adapter=parts[self.name]())
 
 
 class GatedMemory:
@@ -74,23 +154,16 @@ class GatedMemory:
         """The adapter at the validated strength. Its seconds include the validation."""
         whole = adapters.fitted(self._memory, case.name)
         started = time.perf_counter()
-        builder = self._memory.builder(case)
-        files = {path: _File(Entry(_digest(text), len(text), 0), (b"1",)) for path, text in case.state.items()}
+        files = {path: _digest(text) for path, text in case.state.items()}
         held_out = validation.held_out(files)
         validator = validation.Validator(self._model)
         for path in held_out:
-            validator.add(files[path].entry.digest, case.state[path])
+            validator.add(files[path], case.state[path])
         rest = {path: text for path, text in case.state.items() if path not in held_out}
-        adapter = builder.adapter(builder.snapshot(rest))
-        result = validator.validate(adapter, [files[path].entry.digest for path in held_out])
+        adapter = self._memory.adapter(case, rest)
+        result = validator.validate(adapter, [files[path] for path in held_out])
         scaled = None if whole.adapter is None else whole.adapter.scaled(result.strength, result.knn_strength)
         return Fitted(scaled, seconds=whole.seconds + time.perf_counter() - started)
-
-
-@dataclass(frozen=True)
-class _File:
-    entry: Entry
-    keys: tuple[bytes, ...]
 
 
 def _digest(text: str) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from c2l_lab.benchmarks.adapters.scoring import Context
-from c2l_lab.benchmarks.repositories.cases import Case
+from c2l_lab.repositories.cases import Case
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
 from c2l_lsp.model.lm.base import BaseModel

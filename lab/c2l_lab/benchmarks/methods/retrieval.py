@@ -15,7 +15,7 @@ import numpy as np
 from rank_bm25 import BM25Okapi
 
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Setup
-from c2l_lab.benchmarks.repositories.cases import Case
+from c2l_lab.repositories.cases import Case
 from c2l_lsp.model.lm.base import BaseModel
 
 CHUNKS, CHUNK = 3, 512

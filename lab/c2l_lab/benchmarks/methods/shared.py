@@ -10,8 +10,8 @@ from pathlib import Path
 
 from c2l_lab.benchmarks.adapters.adapter_cache import load_adapter, save_adapter
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, NotTrained, Options, Setup
-from c2l_lab.benchmarks.repositories.cases import Case
 from c2l_lab.corpus import corpus
+from c2l_lab.repositories.cases import Case
 from c2l_lsp.errors import AdapterError
 from c2l_lsp.model.adapter.finetune_lora import fit_lora
 from c2l_lsp.model.adapter.lora import Adapter

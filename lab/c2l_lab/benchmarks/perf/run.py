@@ -8,7 +8,7 @@ from typing import Any
 
 from c2l_lab.benchmarks.perf import measure
 from c2l_lab.benchmarks.perf.measure import PerfRow
-from c2l_lab.benchmarks.perf.rows import adapters, decoding, gpu, serving, updates
+from c2l_lab.benchmarks.perf.rows import adapters, decoding, gpu, serving, token_index, updates
 from c2l_lab.benchmarks.perf.workload import Workload, load_now
 from c2l_lsp.errors import C2LError, SettingError
 
@@ -24,6 +24,9 @@ ROWS: dict[str, Measurement] = {
     "swap_pause": adapters.swap_pause,
     "save_to_generation": updates.save_to_generation,
     "update_vs_reread": updates.update_vs_reread,
+    "first_generation": token_index.first_generation,
+    "token_look_up": token_index.token_look_up,
+    "token_follow_up": token_index.token_follow_up,
     "index_throughput": adapters.index_throughput,
     "engine_memory": updates.engine_memory,
     "busy_vs_idle": updates.busy_vs_idle,

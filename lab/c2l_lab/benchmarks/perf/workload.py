@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from c2l_lab.corpus.source import usable
+from c2l_lab.repositories.source import usable
 from c2l_lsp.config import Settings
 from c2l_lsp.errors import CorpusError, GitError
 from c2l_lsp.model.lm import base

@@ -78,10 +78,8 @@ def _train_memory(
     base: BaseModel, corpus_folder: Path, tune: Path, out: Path, tokens: int, repositories: int, chars: int,
     tune_repositories: int,
 ) -> None:  # fmt: skip
-    from dataclasses import replace
-
     from c2l_lab.corpus import corpus
-    from c2l_lab.train.memory import estimate_prior, mixture_gate
+    from c2l_lab.train.memory import estimate_prior
     from c2l_lsp.model.hypernet import prior as priors
     from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 
@@ -92,11 +90,9 @@ def _train_memory(
     memory = GradientMemory(base, prior)
     cases = estimate_prior.tuning_cases(memory, held_out, repositories=tune_repositories, report=_report)
     prior = estimate_prior.tune_scalars(base, prior, cases, _report)
-    gate = mixture_gate.fit(mixture_gate.collect(GradientMemory(base, prior), held_out, _report), _report)
-    prior = replace(prior, mixture_gate=gate)
     note = f"{tokens} tokens, {repositories} repositories of training text; steps on {len(cases)} tuning repositories"
     priors.save(prior, out, base.digest, note)
-    typer.echo(f"{out}: {prior.scalars}, {prior.mixture_gate}")
+    typer.echo(f"{out}: {prior.scalars}")
 
 
 def _train_by_gradient(

@@ -16,17 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from c2l_lab.corpus import contamination, licence
+from c2l_lab.corpus import licence
 from c2l_lab.corpus.commit_stream import licence_of
-from c2l_lab.corpus.source import History
 from c2l_lab.corpus.sources import GitRepository, SourceProblem, git_folder
-from c2l_lab.train.memory.suffix_array import MAX_CONTEXT, SuffixArray
+from c2l_lab.repositories import contamination
+from c2l_lab.repositories.source import History
 from c2l_lsp.cooperative import drain
 from c2l_lsp.engine.adaptation.registry import PRIOR_TOKENS, shipped_prior
 from c2l_lsp.errors import CorpusError, GitError
-from c2l_lsp.model.adapter import knn_lm, mixture
-from c2l_lsp.model.adapter.knn_lm import NEIGHBOURS, KnnMemory, compute_keys, datastore_entries
-from c2l_lsp.model.adapter.mixture import Float64Array, KeyCandidates, MixtureGate, Prediction, Vote
+from c2l_lsp.model.adapter import mixture
+from c2l_lsp.model.adapter.knn_lm import KnnMemory, compute_keys, datastore_entries, suffixes
+from c2l_lsp.model.adapter.mixture import Float64Array, MixtureGate, Prediction, Vote
+from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.hypernet import chunking
 from c2l_lsp.model.hypernet.prior import whitening_basis
 from c2l_lsp.model.lm.base import BaseModel
@@ -158,7 +159,7 @@ def _held_out(name: str, texts: Mapping[str, str], sizes: Sizes) -> HeldOut:
 class Memories:
     """The token index of a repository, and the datastore entries of the chunks with keys."""
 
-    index: SuffixArray
+    index: TokenIndex
     entries: list[dict[str, Tensor]]
 
     def keyed(self, share: float, basis: Tensor, gate: MixtureGate) -> KnnMemory | None:
@@ -166,9 +167,8 @@ class Memories:
         some = self.entries[: round(share * len(self.entries))]
         if not some:
             return None
-        scores = knn_lm.MixtureGate(gate.temperature, gate.key_length_weight)
         ids, keys = torch.cat([one["ids"] for one in some]), torch.cat([one["keys"] for one in some])
-        return KnnMemory(ids, keys, basis, scores)
+        return KnnMemory(ids, keys, basis, gate)
 
 
 @torch.inference_mode()
@@ -193,7 +193,8 @@ def memories(model: BaseModel, basis: Tensor, indexed: Mapping[str, str], keyed:
         batch = chosen[start : start + _BATCH]
         states = drain(model.hidden_states_in_slices([ids[:-1] for ids in batch]))
         entries += [datastore_entries(basis, h, ids) for h, ids in zip(states, batch, strict=True)]
-    return Memories(SuffixArray(list(chunks.values())), entries)
+    names = {chunking.key(chunk): ids for chunk, ids in chunks.items()}
+    return Memories(TokenIndex().updated(names), entries)
 
 
 def windows(
@@ -248,7 +249,7 @@ def collect(model: BaseModel, gate: MixtureGate, texts: HeldOut, sizes: Sizes, s
 
 
 def _rows(
-    model: BaseModel, gate: MixtureGate, index: SuffixArray, keyed: Sequence[KnnMemory | None], ids: Sequence[int],
+    model: BaseModel, gate: MixtureGate, index: TokenIndex, keyed: Sequence[KnnMemory | None], ids: Sequence[int],
     prefix: int,
 ) -> Rows:  # fmt: skip
     hidden = drain(model.hidden_states_in_slices([ids[:-1]]))[0][prefix : len(ids) - 1]
@@ -258,15 +259,12 @@ def _rows(
     columns: dict[str, list[object]] = {field.name: [] for field in fields(Rows)}
     for row, norm in enumerate(norms):
         at = prefix + row
-        before = ids[max(0, at + 1 - MAX_CONTEXT) : at + 1]
+        (before,) = suffixes(ids, at, at + 1)
         prediction = Prediction(logits[row], norm, int(logits[row].argmax()))
-        found = index.look_up(before, NEIGHBOURS)
-        tokens = None if found is None else (found, gate.token_vote(found, prediction))
+        found = index.find(before)
+        tokens = (found, gate.token_vote(found, prediction)) if found.count else None
         for tier, memory in enumerate(keyed):
-            near = None if memory is None or keys is None else memory.search(keys[row], before)
-            seen = None if near is None else KeyCandidates(
-                near.cosines, near.match_lengths, near.next_tokens, near.candidates
-            )  # fmt: skip
+            seen = None if memory is None or keys is None else memory.search(keys[row], before)
             voted = None if seen is None else (seen, gate.key_vote(seen))
             votes = (tokens and tokens[1], voted and voted[1])
             favourites = [prediction.top_token, *(prediction.top_token if v is None else v.best for v in votes)]

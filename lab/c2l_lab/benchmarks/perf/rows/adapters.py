@@ -19,8 +19,9 @@ from c2l_lsp.cooperative import Slices
 from c2l_lsp.engine.adaptation import registry
 from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
 from c2l_lsp.engine.completion.decode import Decoder
+from c2l_lsp.model.adapter import mixture
 from c2l_lsp.model.adapter.forward import NativeReader
-from c2l_lsp.model.adapter.knn_lm import KnnMemory, MixtureGate
+from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import KEY_WIDTH, MAX_TOKENS
@@ -51,7 +52,8 @@ def knn_adapter(model: BaseModel) -> Adapter:
     drawn = rng.choice(model.vocabulary, KNN_POSITIONS, p=(1 / rank) / (1 / rank).sum())
     ids = [token for part in np.array_split(drawn, KNN_POSITIONS // 400) for token in (-1, *part.tolist())]
     keys = torch.from_numpy(rng.integers(-60, 60, (KNN_POSITIONS - KNN_POSITIONS // 400, KEY_WIDTH)).astype(np.int8))
-    memory = KnnMemory(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), MixtureGate())
+    gate = mixture.load(model.id, model.digest)
+    memory = KnnMemory(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), gate)
     return replace(final_adapter(model), knn=memory)
 
 

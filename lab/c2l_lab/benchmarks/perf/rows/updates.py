@@ -28,7 +28,7 @@ def save_to_generation(load: Workload) -> list[PerfRow]:
     before = target.read_text(encoding="utf-8")
     times = []
     try:
-        with EngineProcess(_environment(load)) as engine:
+        with EngineProcess(environment(load)) as engine:
             engine.hello(load.settings)
             _index(engine, root, load.settings)
             for number in range(2 if load.small else load.repeats):
@@ -55,7 +55,7 @@ def update_vs_reread(load: Workload) -> list[PerfRow]:
     before = target.read_text(encoding="utf-8")
     updates, whole = [], 0.0
     try:
-        with EngineProcess(_environment(load)) as engine:
+        with EngineProcess(environment(load)) as engine:
             engine.hello(load.settings)
             whole = _index(engine, root, settings)
             for number in range(2 if load.small else load.repeats):
@@ -74,7 +74,7 @@ def engine_memory(load: Workload) -> list[PerfRow]:
     """Peak resident memory of the engine process with a large repository, minus the weights of the model."""
     count = 24 if load.small else 10_000
     root = load.folder("large", count)
-    with EngineProcess(_environment(load)) as engine:
+    with EngineProcess(environment(load)) as engine:
         model = engine.hello(load.settings)
         idle = engine.memory
         peak = _Peak(engine)
@@ -93,7 +93,7 @@ def busy_vs_idle(load: Workload) -> list[PerfRow]:
     texts = load.texts(8)
     idle: list[float] = []
     busy: list[float] = []
-    with EngineProcess(_environment(load)) as engine:
+    with EngineProcess(environment(load)) as engine:
         engine.hello(load.settings)
         _index(engine, root, load.settings)
         _quiet(engine, root)
@@ -122,7 +122,8 @@ def busy_vs_idle(load: Workload) -> list[PerfRow]:
 # --- the engine as a process -----------------------------------------------------------------------------------------
 
 
-def _environment(load: Workload) -> dict[str, str]:
+def environment(load: Workload) -> dict[str, str]:
+    """Environment variables of an engine with a state directory of its own."""
     state = tempfile.mkdtemp(dir=load.work)
     config = str(Path(state) / "none.toml")
     return {"C2L_STATE_DIR": state, "C2L_CONFIG": config, "OMP_NUM_THREADS": str(load.threads)}
@@ -135,11 +136,11 @@ def _changed_at(engine: EngineProcess, since: int) -> float:
 
 
 def _index(engine: EngineProcess, root: Path, settings: Settings, look: Callable[[], None] = lambda: None) -> float:
-    """Open a folder and wait for its adapter; the ms of work that the engine reports."""
+    """Open a folder and wait until its adapter contains every file; the ms of work that the engine reports."""
     since = len(engine.events)
     engine.call("open_folder", wire.OpenFolder(folder=str(root), settings=settings), wire.Nothing)
     deadline = time.monotonic() + _SETTLE_S
-    while not engine.named("adapter_changed", since):
+    while not any(event.data["info"]["complete"] for _, event in engine.named("adapter_changed", since)):
         look()
         for _, event in engine.named("trouble", since):
             raise EngineError(str(event.data.get("message")))
@@ -150,9 +151,9 @@ def _index(engine: EngineProcess, root: Path, settings: Settings, look: Callable
 
 
 def _work(engine: EngineProcess, since: int) -> float:
-    """The ms of work for the first adapter after event number `since`, without validation."""
-    _, made = engine.named("adapter_changed", since)[0]
-    return sum(spent for stage, spent in made.data["ms"].items() if stage != "gate")
+    """The ms of work for the adapters after event number `since`, without validation."""
+    changes = [made.data["ms"] for _, made in engine.named("adapter_changed", since)]
+    return sum(spent for change in changes for stage, spent in change.items() if stage != "gate")
 
 
 def _quiet(engine: EngineProcess, root: Path) -> None:

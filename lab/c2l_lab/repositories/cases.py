@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from c2l_lab.corpus import contamination
-from c2l_lab.corpus.source import Source
+from c2l_lab.repositories import contamination
+from c2l_lab.repositories.source import Source
 from c2l_lsp.errors import CorpusError
 
 AGES = (0, 1, 5, 20, 100)

@@ -1,4 +1,0 @@
-"""The data of the benchmarks: repositories at a commit, held-out files, and spans to complete.
-
-Methods and scores belong elsewhere, and text for training belongs in `corpus`.
-"""
