@@ -133,7 +133,12 @@ class Adapter(_Group, frozen=True, kw_only=True):
     ] = 1.0
     max_index_kb: Annotated[
         int,
-        _int(16, 1048576, "Maximum amount of a folder's text that is indexed, in kB. A larger folder is sampled."),
+        _int(
+            16,
+            1048576,
+            "Maximum amount of a folder's text that the model reads for neural keys and the final map, in kB; of a "
+            "larger folder a sample. The token index holds every file in any case.",
+        ),
     ] = 256
 
 

@@ -218,15 +218,13 @@ def test_demo_runs_all_steps_and_leaves_no_files(repository: Path, tmp_path: Pat
     steps = {step["name"]: step for step in json.loads(done.stdout)["steps"]}
     assert list(steps) == [
         "start the server", "load the model", "index the repository", "adapter off and on", "before the edit",
-        "edit on disk", "detect the change", "embed the diff", "update the state", "new adapter", "after the edit",
-        "shut down", "restart the engine", "revert the edit", "likelihood, import", "likelihood, call",
-        "likelihood, started call",
+        "edit on disk", "new adapter", "after the edit", "shut down", "restart the engine", "revert the edit",
+        "likelihood, import", "likelihood, call", "likelihood, started call",
     ]  # fmt: skip
-    assert "generation 1 from 5 files" in steps["index the repository"]["outcome"]
+    assert "generation 1 knows all 5 files" in steps["index the repository"]["outcome"]
     assert "same prompt length" in steps["adapter off and on"]["outcome"]
     assert "not suggested" in steps["before the edit"]["outcome"]
-    assert steps["embed the diff"]["outcome"] == "4 of 4 files"
-    assert "generation 2" in steps["new adapter"]["outcome"]
+    assert "generation 2 is live and knows 4 of 4 files" in steps["new adapter"]["outcome"]
     assert "restored from disk" in steps["restart the engine"]["outcome"]
     assert "generation 3" in steps["revert the edit"]["outcome"]
     scores = [

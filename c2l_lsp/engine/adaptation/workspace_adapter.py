@@ -398,7 +398,16 @@ class WorkspaceAdapter:
         self._live_tokens = learner.tokens.index
         self.adapters.set_tokens(learner.tokens.index)
         self._count_generation()
-        self._events.emit(wire.AdapterChanged(info=self.info(), trigger=wire.TOKENS, changed_files=0, ms={}))
+        changed = learner.tokens.changed
+        self._events.emit(
+            wire.AdapterChanged(
+                info=self.info(),
+                trigger=wire.TOKENS,
+                changed_files=len(changed),
+                ms={},
+                paths=changed[:_PATHS_REPORTED],
+            )
+        )
         yield None
         if first and learner.state is None:
             rejection = yield from self.adapters.validate_tokens(learner)

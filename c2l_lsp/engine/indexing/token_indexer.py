@@ -54,6 +54,8 @@ class TokenIndexer:
 
     def __init__(self, model: BaseModel) -> None:
         self.index = TokenIndex()
+        self.changed: list[str] = []
+        """The files that the last update indexed again or removed."""
         self._model = model
         self._files: dict[str, IndexedFile] = {}
         self._uses: Counter[bytes] = Counter()  # chunk → how often the files contain it
@@ -97,7 +99,7 @@ class TokenIndexer:
         if tokens or removed:
             self.index = yield from in_background(partial(self.index.updated, tokens, removed))
         self._files = {path: file for path, file in self._files.items() if path in digests} | target
-        self._uses, self._read = uses, {}
+        self._uses, self._read, self.changed = uses, {}, [*changed, *gone]
         progress(len(changed), len(changed))
         return len(tokens) + len(removed)
 

@@ -20,9 +20,10 @@ from c2l_lsp.errors import C2LError, FolderError
 _SETTINGS = """\
 # Settings of the demo's own server. Unsaved buffers are not embedded, so that only the edit on disk introduces the new
 # name. Time limits are long, so that a busy machine shows whole completions, and completions are allowed everywhere in
-# a line.
+# a line. The token index holds every file; neural keys are computed for a part only, so that the demo is short.
 [adapter]
 includeUnsaved = false
+maxIndexKb = 64
 [completion]
 debounceMs = 0
 maxLatencyMs = 20000
@@ -54,6 +55,8 @@ def show(
             code = 1
         console.print()
         console.print(story.display.table())
+        for line in story.display.memorable:
+            console.print(f"[bold]•[/bold] {line}")
         if as_json:
             typer.echo(json.dumps({"folder": str(repo or "."), "steps": story.display.plain()}, indent=2))
     except C2LError as error:

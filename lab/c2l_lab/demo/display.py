@@ -45,6 +45,8 @@ class Display:
 
     console: Console
     steps: list[Step] = field(default_factory=list)
+    memorable: list[str] = field(default_factory=list)
+    """What a visitor should remember, printed at the end."""
 
     def step(self, name: str, seconds: float | None, outcome: str) -> None:
         """Report a finished step."""
