@@ -507,6 +507,7 @@ class WorkspaceAdapter:
             touched=learner.sample.edited,
             first=learner.sample.first_chunks,
             indexed=learner.tokens.rows(),
+            index_key=learner.tokens.key,
         )
         extra = learner.prior_tensors | finetune.to_tensors(self.adapters.finetuned) | learner.tokens.to_tensors()
         self._persistence.save(saved, state, extra, learner)
@@ -533,7 +534,7 @@ class WorkspaceAdapter:
         if network.digest != saved.hypernetwork:
             return
         try:
-            self._learner.tokens.restore(tensors, saved.indexed)
+            self._learner.tokens.restore(tensors, saved.indexed, saved.index_key)
             adapter = self._checked_adapter(network, state, finetuned)
         except Exception as error:
             self._learner.restore_rules(saved, {})

@@ -35,7 +35,6 @@ Rows = dict[str, tuple[bytes, list[bytes]]]
 
 _PREFIX = "tokens."
 _TYPES = {"ids": np.int32, "order": np.int32, "names": np.uint8, "starts": np.int32}
-_STORED = _TYPES | {"names": np.int64}  # two numbers a name
 
 Progress = Callable[[int, int], None]
 """(files done, files in total)"""
@@ -144,26 +143,24 @@ class TokenIndexer:
         return {path: (file.digest, list(file.chunks)) for path, file in self._files.items()}
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The index as named tensors, to be saved with a state."""
-        index = {
-            f"{_PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(array).view(_STORED[name]))
-            for name, array in self.index.to_arrays().items()
+        """The index as named int32 tensors, to be saved with a state."""
+        arrays = self.index.to_arrays()
+        return {
+            f"{_PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(arrays[name]).view(np.int32)) for name in _TYPES
         }
-        return index | {f"{_PREFIX}{self.key}": torch.zeros(0)}
 
-    def restore(self, tensors: Mapping[str, Tensor], rows: Rows) -> None:
-        """Take up a saved index of the same model and rules; any other is left.
+    def restore(self, tensors: Mapping[str, Tensor], rows: Rows, key: str) -> None:
+        """Take up a saved index that has this `key`; one of another model or of other rules is left.
 
         Files whose chunks it lacks are indexed again; chunks of no file are removed then. Raises StateError if the
         index is damaged.
         """
-        found = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_PREFIX)}
-        if self.key not in found:
+        if key != self.key:
             return
-        try:
-            arrays = {name: found[name].numpy().view(_TYPES[name]) for name in _TYPES}
-        except (KeyError, ValueError) as error:
-            raise StateError(f"the token index is incomplete: {error}") from error
+        found = {name.removeprefix(_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(_PREFIX)}
+        if found.keys() != _TYPES.keys() or any(tensor.dtype != torch.int32 for tensor in found.values()):
+            raise StateError("the token index has other tensors than an index")
+        arrays = {name: found[name].numpy().view(kind) for name, kind in _TYPES.items()}
         self.index = TokenIndex.from_arrays(arrays, self._model.vocabulary)
         self._files = {
             path: IndexedFile(digest, tuple(names))

@@ -58,7 +58,8 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     the kNN memory. `files`: path to (digest, size, mtime_ns, keys of its chunks). `seen`: path to (digest, size,
     mtime_ns) of every file in the folder, indexed or not, so that a later change is recognised. `touched`: changed
     files, latest last. `first`: original chunks of changed files outside the sample (see `adaptation.sample`).
-    `indexed`: path to (digest, names of the chunks) of the files in the token index.
+    `indexed`: path to (digest, names of the chunks) of the files in the token index. `index_key`: names the model and
+    the rules of the token index, "" without one.
     """
 
     schema: int
@@ -73,6 +74,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     touched: list[str] = []
     first: dict[str, bytes] = {}
     indexed: dict[str, tuple[bytes, list[bytes]]] = {}
+    index_key: str = ""
 
 
 _MANIFEST = msgspec.json.Decoder(Manifest)

@@ -120,7 +120,8 @@ def test_pairs_are_dropped_once_they_stop_helping(
         with (folder / "pkg" / f"m{number}.py").open("a") as file:
             file.write("\n\n" + "\n".join(f"def added_{n}(value):\n    return value * {n}\n" for n in range(30)))
     adapting.regenerate()
-    run_until(session, lambda: adapting.info().generation == 2)
+    run_until(session, lambda: len(asked) == 2)  # the token index may go live as a generation of its own before
+    session.run_until_idle(str(folder.resolve()))
     assert [set(adapter.pairs) for adapter in asked] == [set(), set(pairs)]
     assert bool(adapting.adapters.finetuned.pairs) == bool(adapting.live.adapter.pairs) == stays
     assert adapting.info().deep == "live" if stays else adapting.info().deep.startswith("dropped: by now it is")
