@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
 from c2l_lsp.errors import CheckpointError
-from c2l_lsp.model.adapter.knn_lm import MixtureGate
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
 
@@ -38,7 +35,6 @@ def test_scalar_missing_in_an_older_file_gets_its_default(prior, tmp_path):
         "format": "c2l-memory-prior-2",
         "base": "b",
         "steps": '{"eta": 0.07}',
-        "trust": json.dumps(MixtureGate().to_list()),
     }
     tensors = {name: tensor.contiguous() for name, tensor in priors.to_tensors(prior).items()}
     save_file(tensors | {"steps": torch.zeros(3)}, path, metadata=about)

@@ -129,7 +129,7 @@ async def test_progress_is_sent_at_a_limited_rate(board: StatusBoard, sent: list
         board.handle_event(progress(done=done))
     assert len(sent) <= 2
     await asyncio.sleep(0.3)
-    assert sent[-1][1]["message"].startswith("Indexing: 999 of 4")
+    assert sent[-1][1]["message"].startswith("Computing neural keys: 999 of 4")
     board.close()
 
 
