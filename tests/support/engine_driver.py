@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from c2l_lsp.engine import wire
+from c2l_lsp.engine.adaptation.adapter_state import LiveAdapter
 from c2l_lsp.engine.session import Session
 
 
@@ -17,7 +20,7 @@ def troubles(session: Session) -> list[wire.Trouble]:
     return [event for event in session.events if isinstance(event, wire.Trouble)]
 
 
-def live(session: Session, folder: Path):
+def live(session: Session, folder: Path) -> LiveAdapter:
     return session.engine.workspace(str(folder.resolve())).live
 
 
@@ -35,7 +38,7 @@ def wait(session: Session, folder: Path, generation: int, timeout_s: float = 30.
     return workspace.info()
 
 
-def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> int:
+def at_work(session: Session, folder: Path, holds: Callable[[], object], timeout_s: float = 30.0) -> int:
     """Run the engine until `holds()` is true; the number of steps."""
     steps, deadline = 0, time.monotonic() + timeout_s
     while not holds():
@@ -49,6 +52,6 @@ def at_work(session: Session, folder: Path, holds, timeout_s: float = 30.0) -> i
     return steps
 
 
-def question(folder, **changes) -> wire.Complete:
-    plain = {"folder": str(folder.resolve()), "path": "pkg/new.py", "language": "python", "suffix": ""}
+def question(folder: Path, **changes: Any) -> wire.Complete:
+    plain: dict[str, Any] = {"folder": str(folder.resolve()), "path": "pkg/new.py", "language": "python", "suffix": ""}
     return wire.Complete(**{**plain, "prefix": "def f(a):\n    return ", "max_new_tokens": 4, **changes})

@@ -79,8 +79,19 @@ def _json_value(place: str, text: str) -> Callable[[Path], None]:
     return damage
 
 
+def _always(content: bytes) -> Callable[[bytes], bytes]:
+    return lambda _: content
+
+
+def _text_for_a_database(root: Path) -> None:
+    (root / "readings.sqlite").write_bytes(b"no" * 9000)
+
+
 def _writer(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda root: (generation(root) / name).write_bytes(content) and None
+    def write(root: Path) -> None:
+        (generation(root) / name).write_bytes(content)
+
+    return write
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------
@@ -119,7 +130,7 @@ def metadata() -> Iterator[Case]:
             yield Case(f"metadata, {field}: {kind}", _field(field, value), "gen-*.bad", harmless)
     deep = b"\x81\xa1x" + b"\x91" * DEEP + b"\xc0"
     for name, content in {"empty": b"", "nil": b"\xc0", "list": b"\x90", "deep": deep, "cut": b"\xdf\xff\xff"}.items():
-        yield Case(f"metadata, {name}", _rewrite("saved.msgpack", lambda _, new=content: new), "gen-*.bad")
+        yield Case(f"metadata, {name}", _rewrite("saved.msgpack", _always(content)), "gen-*.bad")
 
 
 def _rewrite(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
@@ -198,7 +209,7 @@ def state_tensors(directory: Path) -> Iterator[Case]:
             "empty": b"", "no header": b"\x00" * 8, "header without end": b"\xff" * 8 + b"{}",
             "deep header": _deep_header(), "text": b"not a tensor file",
         }.items():  # fmt: skip
-            yield Case(f"{file}: {what}", _rewrite(file, lambda _, new=content: new), "gen-*.bad")
+            yield Case(f"{file}: {what}", _rewrite(file, _always(content)), "gen-*.bad")
     beyond = lambda t: torch.where(t >= 0, t + 100_000, t)  # noqa: E731
     yield Case("ids beyond the vocabulary", tensor_changer("state.safetensors", "ids", beyond), "gen-*.bad")
 
@@ -336,9 +347,7 @@ def databases() -> Iterator[Case]:
         yield Case(f"rows with {name}", _row_change(assignment), aside, harmless=dropped)
     for name, offset in {"its header": 0, "its schema": 100, "a tree": 4096, "another tree": 8192}.items():
         yield Case(f"database with random bytes in {name}", _page(offset), aside)
-    yield Case(
-        "a text file for a database", lambda root: (root / "readings.sqlite").write_bytes(b"no" * 9000) and None, aside
-    )
+    yield Case("a text file for a database", _text_for_a_database, aside)
 
 
 # --- links, FIFOs, directories ---------------------------------------------------------------------------------------
