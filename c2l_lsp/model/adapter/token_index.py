@@ -19,6 +19,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import TypeVar, cast
 
 import numpy as np
@@ -122,7 +123,7 @@ class TokenIndex:
 
     def _find(self, before: Sequence[int]) -> TokenCandidates:
         """`find` without the kernel."""
-        wanted = [*reversed(before[-MAX_CONTEXT:])]
+        wanted = [*takewhile(lambda token: token >= 0, reversed(before[-MAX_CONTEXT:]))]
         low = high = bisect_left(self.order, [*wanted, BOUNDARY - 1], key=self._context)
         lengths, next_tokens, longest_count = list[int](), list[int](), 0
         while len(lengths) < TOKEN_CANDIDATES and (length := self._longest(wanted, low, high)):

@@ -102,7 +102,7 @@ static void merge_positions(const int32_t *ids, const int32_t *order, int64_t n,
 INLINE int compare_tail(const int32_t *ids, int32_t position, const int32_t *tail, int limit, int *common) {
     for (int depth = 0; depth < limit; depth++) {
         int32_t key = ids[position - depth], wanted = tail[MAX_CONTEXT - 1 - depth];
-        if (key != wanted) return *common = depth, key < wanted ? -1 : 1;
+        if (key != wanted || wanted < 0) return *common = depth, key < wanted ? -1 : 1; /* never beyond a boundary */
     }
     return *common = limit, 0;
 }

@@ -115,6 +115,16 @@ def test_a_match_ends_at_the_boundary_of_its_chunk():
     assert TokenIndex().find([1, 2]).longest == 0
 
 
+@pytest.mark.parametrize("compiled", [pytest.param(True, marks=needs_kernel), False])
+def test_number_that_is_no_token_ends_the_context(compiled: bool):
+    """Such a number must not match the boundary of a chunk: what stands before it is no text of the chunk."""
+    index = TokenIndex().updated({name(1): [START, 5, 6], name(2): [START, 5, 7]})
+    find = index.find if compiled else index._find
+    for other in (BOUNDARY, -2, -(2**31)):
+        assert contents(find([5, other, START, 5])) == ([2.0, 2.0], [6, 7], 2, 2)
+        assert find([5, other]).longest == 0
+
+
 def test_of_many_equal_matches_some_at_equal_distances_are_taken():
     index = TokenIndex().updated({name(n): [START, 5, 100 + n] for n in range(1000)})
     found = index.find([START, 5])
