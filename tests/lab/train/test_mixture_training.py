@@ -59,8 +59,8 @@ def test_rows_hold_probabilities_of_the_true_token(rows: Rows) -> None:
 
 
 def test_rows_survive_a_file(rows: Rows, tmp_path: Path) -> None:
-    rows.save(tmp_path / "a" / "rows.npz")
-    loaded = Rows.load(tmp_path / "a" / "rows.npz")
+    rows.save(tmp_path / "a" / "rows.safetensors")
+    loaded = Rows.load(tmp_path / "a" / "rows.safetensors")
     for field in fields(Rows):
         assert np.array_equal(getattr(loaded, field.name), getattr(rows, field.name))
 

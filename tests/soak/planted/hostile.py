@@ -19,7 +19,7 @@ def executing(plant: str) -> Iterator[None]:
     from c2l_lsp.model.hypernet import checkpoint
     from c2l_lsp.repo.git import git_process
 
-    real = checkpoint.load, transformers.AutoTokenizer.from_pretrained, git_process._SAFE
+    real = checkpoint.load, transformers.AutoConfig.from_pretrained, git_process._SAFE
 
     def unpickled(folder: Path) -> checkpoint.Checkpoint:
         pickle.loads((folder / "checkpoint.pt").read_bytes())
@@ -31,10 +31,10 @@ def executing(plant: str) -> Iterator[None]:
     if plant == "unpickles":
         checkpoint.load = unpickled
     if plant == "trusts_code":
-        transformers.AutoTokenizer.from_pretrained = trusted
+        transformers.AutoConfig.from_pretrained = trusted
     if plant == "obeys_git":
         git_process._SAFE = ()  # type: ignore[assignment]
     try:
         yield
     finally:
-        checkpoint.load, transformers.AutoTokenizer.from_pretrained, git_process._SAFE = real
+        checkpoint.load, transformers.AutoConfig.from_pretrained, git_process._SAFE = real

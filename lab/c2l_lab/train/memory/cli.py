@@ -106,7 +106,7 @@ def _collector(model: str, mirror: Path, folder: Path, keyed: int) -> Callable[[
     sizes = mixture_rows.Sizes(keyed=keyed)
 
     def collect(name: str) -> Rows | None:
-        path = folder / f"{name.replace('/', '+')}.npz"
+        path = folder / f"{name.replace('/', '+')}.safetensors"
         if path.is_file():
             return mixture_rows.Rows.load(path)
         try:

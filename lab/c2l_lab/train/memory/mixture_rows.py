@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from c2l_lab.corpus import licence
@@ -82,15 +83,14 @@ class Rows:
     prefix: NDArray[np.int64]
 
     def save(self, path: Path) -> None:
-        """Write an .npz file."""
+        """Write a safetensors file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
+        save_file({field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}, path)
 
     @classmethod
     def load(cls, path: Path) -> Rows:
         """Read what `save` has written."""
-        with np.load(path, allow_pickle=False) as stored:
-            return cls(**{field.name: stored[field.name] for field in fields(cls)})
+        return cls(**load_file(path))
 
     def where(self, mask: NDArray[np.bool_]) -> Rows:
         """The rows of a mask [n]."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from c2l_lab.clients.lsp import LanguageClient
@@ -35,6 +36,8 @@ def run(task: Task) -> Finding:
         command = server_command("+".join(filter(None, ("loud", task.plant))))
         with start_server(task.work, command, C2L_STATE_DIR=str(state), C2L_LOG_LEVEL="INFO") as editor:
             _session(task, finding, editor, root, canary)
+            if task.planted("keeps"):  # a buffer reaches the engine a moment after it was typed
+                editor.wait_until(partial(_is_kept, state), 20 * task.patience)
         assert editor.log is not None
         read = sorted(str(path.relative_to(root)) for path in opens.seen())
         opens.close()
@@ -47,6 +50,10 @@ def run(task: Task) -> Finding:
         if opens.blind:
             finding.note = "file opens are detected only on Linux"
     return finding
+
+
+def _is_kept(state: Path) -> bool:
+    return any(state.rglob("buffer"))
 
 
 def _folder(path: Path, canary: str) -> Path:
