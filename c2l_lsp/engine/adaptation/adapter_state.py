@@ -100,9 +100,17 @@ class AdapterState:
             self._changed_chunks = 0
         return self._accept(adapter)
 
-    def validate_tokens(self, learner: Learner) -> Slices[str]:
-        """Validate the adapter of a token index alone; return the reason of a rejection as `validate` does."""
-        yield from self._validate(learner)
+    def validate_tokens(self, learner: Learner, interrupted: Callable[[], bool]) -> Slices[str | None]:
+        """Validate the adapter of a token index alone; return the reason of a rejection as `validate` does.
+
+        Returns None as soon as `interrupted` returns true: the first update of the state validates it again.
+        """
+        before, finetuned = self.validation, self.finetuned
+        for _ in self._validate(learner):
+            if interrupted():
+                self.validation, self.finetuned = before, finetuned
+                return None
+            yield
         return self._accept(learner.generate())
 
     def revalidate(self, adapter: Adapter, learner: Learner, interrupted: Callable[[], bool]) -> Slices[str | None]:

@@ -13,6 +13,7 @@ from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork
 _KEYS_A_SLICE = 128
 _FIRST_BATCH_CHARS = 2000
 _MAX_BATCH_CHARS = 48000
+_BATCH_S = 1.0  # a batch takes at most about this long: an edit waits for its end
 
 
 class ChunkEmbeddings:
@@ -56,7 +57,7 @@ class ChunkEmbeddings:
 
         `progress(done, total)` is called after every batch, `interrupted` before every batch but the first. What was
         embedded is stored in any case. Chunks are sorted by length, so that a batch has little padding. The batch size
-        follows the measured time: the longest slice of a batch takes about `SLICE_S`.
+        follows the measured time: its longest slice takes about `SLICE_S`, all of it at most about `_BATCH_S`.
         """
         waiting = sorted(chunks, key=lambda chunk: (len(chunk.text), chunk.key))
         total, done, size = len(waiting), 0, _FIRST_BATCH_CHARS
@@ -67,7 +68,8 @@ class ChunkEmbeddings:
             embeddings, slices = yield from timed(self._network.embed_in_slices(batch))
             self._require_sound(batch, embeddings)
             self.put(dict(zip((chunk.key for chunk in batch), embeddings, strict=True)))
-            size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * min(2.0, SLICE_S / max(*slices, 1e-4)))))
+            growth = min(2.0, SLICE_S / max(*slices, 1e-4), _BATCH_S / max(sum(slices), 1e-4))
+            size = int(min(_MAX_BATCH_CHARS, max(_FIRST_BATCH_CHARS, size * growth)))
             done += len(batch)
             progress(done, total)
             yield

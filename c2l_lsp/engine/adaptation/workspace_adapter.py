@@ -318,7 +318,11 @@ class WorkspaceAdapter:
         self._state = "indexing" if learner.state is None else "updating"
         try:
             files = yield from learner.reconcile(request.paths)
-            if (yield from learner.index(files)) > _CHUNKS_PUBLISHED_FIRST:
+            chunks = yield from learner.index(files)
+            behind = (
+                self._live_tokens is not None and not learner.complete
+            )  # embedding takes long: an edit must not wait
+            if chunks > (0 if behind else _CHUNKS_PUBLISHED_FIRST):
                 yield from self._publish_tokens()
             update = yield from learner.embed(files, trigger, self._reconcile_is_due)
         except NothingToLearn:
@@ -410,8 +414,9 @@ class WorkspaceAdapter:
         )
         yield None
         if first and learner.state is None:
-            rejection = yield from self.adapters.validate_tokens(learner)
-            self._publish_revalidated(rejection)
+            rejection = yield from self.adapters.validate_tokens(learner, self._reconcile_is_due)
+            if rejection is not None:
+                self._publish_revalidated(rejection)
 
     def _publish_revalidated(self, rejection: str) -> None:
         """Make the live adapter's new strengths live as a generation of their own."""

@@ -137,7 +137,7 @@ class Story:
         if change is None:
             self.display.step("new adapter", self.edit_s, f"none within {UPDATE_TIMEOUT_S:.0f} s")
             return False
-        changed = f"{change.changed_files} of {len(edit.appended)} files"
+        changed = f"{min(change.changed_files, len(edit.appended))} of {len(edit.appended)} files"
         self.display.step("new adapter", self.edit_s, f"generation {change.generation} is live and knows {changed}")
         return True
 

@@ -111,6 +111,15 @@ def test_an_edit_goes_live_while_the_rest_is_embedded(settings, folder, monkeypa
         assert workspace.info().files == 13
 
 
+def test_an_edit_does_not_wait_for_the_first_neural_keys(settings, folder):
+    with Session(settings) as session:
+        workspace = opened(session, folder)
+        run_until(session, lambda: workspace.live.generation)
+        (folder / "pkg" / "new.py").write_text(WORDS * 3, encoding="utf-8")
+        run_until(session, lambda: contains(workspace, session.engine.model, WORDS.strip()))
+        assert workspace.info().keyed == 0
+
+
 def test_what_leaves_the_folder_leaves_the_index(settings, folder):
     extra = folder / "pkg" / "extra.py"
     extra.write_text(WORDS * 3, encoding="utf-8")
