@@ -105,13 +105,17 @@ class AdapterState:
 
         Returns None as soon as `interrupted` returns true: the first update of the state validates it again.
         """
+        return self._accept(learner.generate()) if (yield from self._validated(learner, interrupted)) else None
+
+    def _validated(self, learner: Learner, interrupted: Callable[[], bool]) -> Slices[bool]:
+        """Validate; once `interrupted` returns true, keep the earlier result and return False."""
         before, finetuned = self.validation, self.finetuned
         for _ in self._validate(learner):
             if interrupted():
                 self.validation, self.finetuned = before, finetuned
-                return None
+                return False
             yield
-        return self._accept(learner.generate())
+        return True
 
     def revalidate(self, adapter: Adapter, learner: Learner, interrupted: Callable[[], bool]) -> Slices[str | None]:
         """Validate a live adapter if small updates have added up; None if nothing changes, else as `validate`.
@@ -121,11 +125,8 @@ class AdapterState:
         if self._changed_chunks <= _REVALIDATE_SHARE * learner.chunk_count:
             return None
         before, finetuned = self.validation, self.finetuned
-        for _ in self._validate(learner):
-            if interrupted():
-                self.validation, self.finetuned = before, finetuned
-                return None
-            yield
+        if not (yield from self._validated(learner, interrupted)):
+            return None
         self._changed_chunks = 0
         same = (before.strength, before.knn_strength) == (self.validation.strength, self.validation.knn_strength)
         return None if same and finetuned is self.finetuned else self._accept(adapter)

@@ -260,7 +260,7 @@ def _numbers(tensor: Tensor) -> list[float]:
 def check(prior: MemoryPrior, d: int) -> None:
     """Raise CheckpointError unless a prior saved with a state fits a model of width `d` and is finite."""
     if any(tensor.dim() != 2 or not tensor.numel() for tensor in (prior.P, prior.keys)):
-        raise CheckpointError("A stored memory prior has a matrix that is none.")
+        raise CheckpointError("A stored memory prior has a tensor that is no matrix.")
     R, found = prior.R, to_tensors(prior)
     wanted: dict[str, tuple[int, ...]] = dict.fromkeys(("P", "Q", "mean"), (R, R))
     wanted |= {name: tuple(tensor.shape) for name, tensor in constant_recency_gate().items()}
