@@ -192,7 +192,7 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
         _write(root / f"p{n % 40}" / f"m{n}.py", WORDS * 4) for n in range(10_000)
     ],
     "names of other scripts": lambda root: _write(root / "b.py", "größe = 'δοκιμή'; 変数 = '测试' * 3\n" * 4000),
-    "generated code": lambda root: _write(root / "c.py", "".join(f"FIELD_{n} = {n * n}\n" for n in range(40_000))),
+    "generated code": lambda root: _write(root / "c.py", "".join(f"FIELD_{n} = {n * n}\n" for n in range(15_000))),
     "empty and blank files": lambda root: [_write(root / f"e{n}.py", "\n" * n) for n in range(50)],
 }
 
@@ -216,7 +216,9 @@ def test_no_folder_makes_the_index_slow(settings, tmp_path, kind, monkeypatch):
             session.engine.idle_step()
             longest = max(longest, time.thread_time() - started)
             assert time.monotonic() - began < 60
-        assert longest < 1.0  # 0.2 s measured; a completion waits that long at most
+        assert longest < 0.1  # 10,000 copies 0.046 s, all others below 0.01 s measured
+        refused = kind == "one line of a megabyte"  # by the filter; `test_no_text_sorts_slowly` has such a text
+        assert (len(workspace.live.adapter.knn) > 40) == (not refused and kind != "empty and blank files")
 
 
 @pytest.mark.parametrize("order", ["psm", "spm", "joined"])
