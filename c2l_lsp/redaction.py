@@ -24,9 +24,15 @@ def redact(text: str, spans: Iterable[Span]) -> str:
     """Return `text` with the characters of some spans replaced by marks. Spans are in order and do not overlap."""
     out, at = list[str](), 0
     for start, end in spans:
-        out += [text[at:start], _LINE.sub(lambda line: MARK * len(line[0]), text[start:end])]
+        out += [text[at:start], _marks(text[start:end])]
         at = end
     return "".join([*out, text[at:]]) if out else text
+
+
+def _marks(secret: str) -> str:
+    if "\n" not in secret and "\r" not in secret:
+        return MARK * len(secret)
+    return _LINE.sub(lambda line: MARK * len(line[0]), secret)
 
 
 def pieces(text: str) -> list[str]:

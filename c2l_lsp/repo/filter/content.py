@@ -39,7 +39,9 @@ def check_content_in_slices(data: bytes) -> Slices[Refusal | str]:
         return Refusal.BINARY
     if _has_long_line(text):
         return Refusal.MINIFIED
-    return redact(text, (yield from _secrets(text, blake2b(data, digest_size=16).digest())))
+    secrets = yield from _secrets(text, blake2b(data, digest_size=16).digest())
+    yield
+    return redact(text, secrets)
 
 
 def _has_long_line(text: str) -> bool:

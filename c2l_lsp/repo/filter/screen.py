@@ -63,13 +63,18 @@ def secret_spans_in_slices(text: str) -> Slices[list[Span]]:
     subject = Subject.of(joined.text)
     found = yield from _paused(_secrets(subject, evidence))
     found += yield from _paused(_random(joined.text, evidence))
+    yield
     extended = yield from _paused(_extended(joined.text, merged(found)))
-    return merged([joined.original(span) for span in extended])
+    originals = yield from _paused(map(joined.original, extended))
+    yield
+    return merged(originals)
 
 
 def redacted_in_slices(text: str) -> Slices[str]:
     """Return the text with every secret replaced by marks."""
-    return redact(text, (yield from secret_spans_in_slices(text)))
+    spans = yield from secret_spans_in_slices(text)
+    yield
+    return redact(text, spans)
 
 
 def _paused(found: Iterable[_Found | None]) -> Slices[list[_Found]]:
