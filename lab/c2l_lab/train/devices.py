@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def _leave() -> None:
+    """Leave the process group before the interpreter unloads the libraries that its threads use."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Devices:
@@ -19,6 +26,7 @@ class Devices:
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
         if self.count > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("nccl" if gpu else "gloo")
+            atexit.register(_leave)
 
     @property
     def name(self) -> str:
@@ -43,6 +51,14 @@ class Devices:
         A decision that depends on a clock must be shared: otherwise one process could wait for another for ever.
         """
         return self.sum(float(decision and self.rank == 0)) > 0
+
+    def wait(self) -> None:
+        """Wait for all processes.
+
+        A process that leaves closes its connections. Call this first, so that no other process is still at work then:
+        gloo may abort a process whose peer has gone.
+        """
+        self.sum(0.0)
 
     def sum(self, number: float) -> float:
         """Return the sum of `number` over all processes."""

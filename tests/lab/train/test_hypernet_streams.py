@@ -58,6 +58,15 @@ def test_only_commits_that_change_production_code_are_steps(root: Path):
     assert streams.production_steps(root, 2)[-1].after == steps[-1].after
 
 
+def test_older_steps_are_joined_to_larger_and_larger_changes(root: Path):
+    steps = streams.production_steps(root, 99)
+    found = streams.grouped(root, steps, 10)
+    assert [step.after for step in found] == [steps[1].after, steps[2].after, steps[3].after]
+    assert (found[0].before, found[0].changes) != (steps[1].before, steps[1].changes)
+    assert {c.path for c in found[0].changes} >= {c.path for c in steps[1].changes}
+    assert streams.grouped(root, steps, 2) == steps[-2:]
+
+
 def test_held_out_files_are_followed_through_renames():
     renamed = Change("renamed", "a.py", "b.py", "1", "2")
     step = streams.Step("x", "y", [renamed])
@@ -77,14 +86,14 @@ def test_held_out_files_are_in_no_diff_and_no_snapshot(root: Path, tiny, monkeyp
             return super().diffs(diffs)
 
     made = streams.stream_maker(tiny, Spy.of_base(tiny), SIZES, root.parents[1])("o/n", [])
-    held = streams.held_out(streams.production_steps(root, 4))
+    held = streams.held_out(streams.grouped(root, streams.production_steps(root, 99), 4))
     assert held
     stems = {"zeta" if "moved" in path or "zeta" in path else Path(path).stem for path in held}
     assert seen
     for stem in stems:
         assert not any(f"def {stem}_0(" in text for text in seen), stem
-    assert len(made.diffs) == 4
-    assert set(made.owner.tolist()) <= {1, 2, 3, 4}
+    assert len(made.diffs) == 3
+    assert set(made.owner.tolist()) <= {1, 2, 3}
     assert len(made.ids) >= 2
     texts = [tiny.decode(row.tolist()) for row in made.ids]
     assert any(f"number {n}" in text for text in texts for n in (3, 7, 8, 9, 11))

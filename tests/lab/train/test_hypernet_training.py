@@ -14,6 +14,7 @@ import typer
 from c2l_lab.corpus.corpus import Document
 from c2l_lab.train.devices import Devices
 from c2l_lab.train.hypernet import batched_lora, data, objective, sampling
+from c2l_lab.train.hypernet import network as network_module
 from c2l_lab.train.hypernet.cli import train_hypernet
 from c2l_lab.train.hypernet.evaluation import Evaluation, Evaluator
 from c2l_lab.train.hypernet.network import Network, State, state_of
@@ -35,7 +36,18 @@ from c2l_lsp.model.lm import base
 torch.set_num_threads(1)
 
 SIZES = data.Sizes(repositories=6, files=5, chars=700, windows=2, window=24)
-RECIPE = Recipe(hidden=8, rank=2, alpha=4.0, repositories=3, window=24, steps=6, warmup=2, contrast_every=2)
+RECIPE = Recipe(
+    hidden=8,
+    rank=2,
+    alpha=4.0,
+    repositories=3,
+    window=24,
+    prefix=4,
+    steps=6,
+    warmup=2,
+    contrast_every=2,
+    zero_start=False,
+)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +185,7 @@ def test_mean_repository_gets_no_weights_with_a_residual(tiny):
 
 def test_first_layer_starts_on_standardised_embeddings(tiny):
     repos = [replace(r, files=r.files * 0.001 + 7.0) for r in streams(32)]
-    network = Network(tiny, RECIPE, 128)
+    network = Network(tiny, replace(RECIPE, components=0), 128)
     before = network.head.trunk[0].weight.clone()
     network.initialise(repos)
     whole = torch.stack([state_of(r, torch.ones(4, dtype=torch.bool), 0).repository for r in repos])
@@ -182,13 +194,24 @@ def test_first_layer_starts_on_standardised_embeddings(tiny):
     torch.testing.assert_close(found, wanted, rtol=1e-2, atol=2e-2)
 
 
+def test_first_layer_ignores_directions_that_hardly_vary(tiny):
+    """The leading components of the embeddings get equal weight; the others would only tell repositories apart."""
+    rng = torch.Generator().manual_seed(3)
+    inputs = torch.randn(40, 2, generator=rng) @ torch.randn(2, 16, generator=rng) + 1e-2 * torch.randn(40, 16)
+    layer = torch.nn.Linear(16, 8)
+    network_module._standardise(layer, inputs, 2)
+    out = layer(inputs)
+    s = torch.linalg.svdvals((out - out.mean(0)).detach())
+    assert float(s[2]) < 0.02 * float(s[0])
+
+
 @torch.no_grad()
 def test_contrast_loss_prefers_the_own_adapter(tiny):
     """The term is ln 2 when all adapters are the same, and nothing where the own ones are far better."""
     network = make_network(tiny)
     ids = torch.randint(0, 500, (3, 25), generator=torch.Generator().manual_seed(2))
     same = [contexts(1)[0]] * 3
-    own = batched_lora.row_losses(tiny, ids, network(same), network.scale)
+    own = batched_lora.row_losses(tiny, ids, network(same), network.scale, prefix=RECIPE.prefix)
     term = objective.contrast_loss(tiny, RECIPE, network(same), network.scale, ids, own)
     assert float(term) == pytest.approx(0.6931, abs=1e-3)
     apart = torch.tensor([0.0, 0.0, 0.0])  # as if the own adapters were far better
@@ -277,12 +300,40 @@ def test_each_repository_is_evaluated_with_its_own_adapter(tiny, repositories):
     assert abs(apart.own) > 1e-4
 
 
-def test_score_prefers_conditioning_but_requires_a_gain():
+def test_an_adapter_that_harms_its_own_repository_less_than_others_is_no_gain():
+    """Regression: the score added own − mean, so that a checkpoint with own = +0.08 could be the best one."""
     helpful = Evaluation(own=-0.1, mean=-0.05, other=0.0, rank=1.0, worst=0.0, norm=1.0)
-    assert helpful.score == pytest.approx(-0.15)
-    harmful = replace(helpful, own=0.1, mean=0.15)  # as much conditioning, but worse than no adapter
-    untrained, collapsed = replace(helpful, own=0.0, mean=0.0), replace(helpful, own=-0.1, mean=-0.1)
-    assert helpful.score < collapsed.score < untrained.score < harmful.score
+    untrained, harmful = replace(helpful, own=0.0, mean=0.0), replace(helpful, own=0.1, mean=0.3)
+    assert helpful.score < untrained.score < harmful.score
+
+
+def test_untrained_adapter_changes_nothing_and_can_be_trained(tiny):
+    network = Network(tiny, replace(RECIPE, zero_start=True), 128)
+    network.initialise(streams())
+    ids = torch.randint(0, 500, (3, 25), generator=torch.Generator().manual_seed(2))
+    pairs = network(contexts())
+    assert not batched_lora.squared_norm(pairs, network.scale, network.layers).any()
+    total, _ = objective.loss(tiny, RECIPE, pairs, network.scale, network.layers, ids, compare=True, related=None)
+    total.backward()
+    assert all(float(head.weight.grad.norm()) > 0 for head in network.head.heads_B.children())
+
+
+def test_prefix_of_a_window_is_not_scored(tiny):
+    ids = torch.randint(0, 500, (2, 25), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        whole = batched_lora.token_losses(batched_lora.next_token_logits(tiny, ids[:, :-1]), ids[:, 1:])
+    found = batched_lora.row_losses(tiny, ids, None, 1.0, prefix=20)
+    torch.testing.assert_close(found, whole[:, 20:].mean(1), rtol=1e-4, atol=1e-4)
+
+
+def test_windows_come_from_all_parts_of_a_file(tiny):
+    sizes = data.Sizes(windows=3, window=24)
+    text = "\n".join(f"name_{n} = {n}" for n in range(60))
+    ids = [tiny.start_id, *tiny.encode(text)]
+    found = data.windows(tiny, text, sizes)
+    assert [len(row) for row in found] == [25, 25, 25]
+    assert found[0] == ids[:25] and found[-1] == ids[-25:]
+    assert data.windows(tiny, "x = 1", sizes) == []
 
 
 def test_resumed_run_equals_an_uninterrupted_run(tiny, repositories, tmp_path):
@@ -394,8 +445,8 @@ def test_command_writes_a_folder_that_the_engine_loads(tiny_folder, corpus, tmp_
         words = ("--corpus", tmp_path, "--tune", tmp_path, "--model", tiny_folder, "--out", tmp_path / "static")
         return CliRunner().invoke(app, [str(word) for word in (*words, *more)])
 
-    settings = [word for one in ("steps=2", "repositories=3", "hidden=8", "rank=2", "chars=400", "files=4", "window=24")
-                for word in ("--set", one)]  # fmt: skip
+    settings = [word for one in ("steps=2", "repositories=3", "hidden=8", "rank=2", "chars=400", "files=4", "window=24",
+                                 "prefix=4") for word in ("--set", one)]  # fmt: skip
     done = call("--kind", "static", "--run", tmp_path / "run", "--repositories", 5, *settings)
     assert done.exit_code == 0, done.output
     made = checkpoint.load(tmp_path / "static")

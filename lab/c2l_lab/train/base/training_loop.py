@@ -226,6 +226,7 @@ class Trainer:
             found |= self.evaluate_rest_of_line(session.rest_of_line)
         self._log(report, found)
         self.plot()
+        self.devices.wait()
         return found
 
     def _run_steps(self, session: Session, report: Callable[[dict[str, Any]], None]) -> dict[str, float]:

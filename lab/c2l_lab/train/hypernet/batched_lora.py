@@ -69,10 +69,10 @@ def _hook(A: Tensor, B: Tensor) -> Any:  # noqa: ANN401 - torch's hook signature
     return add_delta
 
 
-def next_token_logits(model: BaseModel, ids: Tensor) -> Tensor:
-    """Logits fp32 [N, T, V] for the token after each of ids [N, T]."""
+def next_token_logits(model: BaseModel, ids: Tensor, prefix: int = 0) -> Tensor:
+    """Logits fp32 [N, T − prefix, V] for the token after each of ids [N, T] but the first `prefix`."""
     hidden: Tensor = model.body(input_ids=ids, use_cache=False).last_hidden_state
-    return model.logits(hidden).float()
+    return model.logits(hidden[:, prefix:]).float()
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
@@ -81,17 +81,22 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def row_losses(model: BaseModel, ids: Tensor, pairs: Pairs | None, scale: float, batch: int = 8) -> Tensor:
-    """Mean loss [N] of each row of ids [N, T + 1] with its own pair, with a single pair for all rows, or without."""
+def row_losses(
+    model: BaseModel, ids: Tensor, pairs: Pairs | None, scale: float, *, prefix: int = 0, batch: int = 8
+) -> Tensor:
+    """Mean loss [N] of each row of ids [N, T + 1] with its own pair, with a single pair for all rows, or without.
+
+    The first `prefix` positions are not scored.
+    """
     losses = []
     for start in range(0, len(ids), batch):
         rows = ids[start : start + batch].long().to(model.device)
         if pairs is None:
-            logits = next_token_logits(model, rows[:, :-1])
+            logits = next_token_logits(model, rows[:, :-1], prefix)
         else:
             single = len(next(iter(pairs.values()))[0]) == 1
             chosen = torch.arange(start, start + len(rows), device=model.device)
             with apply_pairs(model, pairs if single else select_rows(pairs, chosen), scale):
-                logits = next_token_logits(model, rows[:, :-1])
-        losses.append(token_losses(logits, rows[:, 1:]).mean(1).cpu())
+                logits = next_token_logits(model, rows[:, :-1], prefix)
+        losses.append(token_losses(logits, rows[:, 1 + prefix :]).mean(1).cpu())
     return torch.cat(losses)

@@ -120,6 +120,8 @@ def _train_by_gradient(
     unknown = sorted(options.keys() - vars(recipe).keys() - vars(sizes).keys() - {"repositories_embedded"})
     if unknown:
         raise TrainingError(f"Unknown option of --set: {', '.join(unknown)}.")
+    if recipe.prefix >= sizes.window:
+        raise TrainingError(f"A window of {sizes.window} tokens has no token after a prefix of {recipe.prefix}.")
     encoder = EmbeddingEncoder.of_base(base)
 
     def read(folder: Path, name: str) -> Any:  # noqa: ANN401 - a list of repositories

@@ -40,11 +40,12 @@ class Sizes:
 
     repositories: int = 160
     files: int = 10
-    chars: int = 3200  # per file, about 900 tokens
-    windows: int = 4  # per file (per commit for `evo`)
-    window: int = 256  # tokens
-    commits: int = 8  # `evo` only: diffs of a repository
-    diff_chars: int = 3000
+    chars: int = 6400  # per file, about 1,800 tokens
+    windows: int = 3  # per file
+    window: int = 512  # tokens
+    commits: int = 7  # `evo` only: diffs of a repository
+    diff_chars: int = 8000
+    changed: int = 6  # `evo` only: held-out files of a diff that are predicted
 
     @property
     def name(self) -> str:
@@ -136,10 +137,14 @@ def pooled_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, *, d
 
 
 def windows(model: BaseModel, text: str, sizes: Sizes) -> list[list[int]]:
-    """The first complete windows of a text, each of `window` + 1 tokens; the first one begins with the start token."""
+    """Windows of `window` + 1 tokens, evenly from all parts of a text; the first one begins with the start token."""
     ids = [model.start_id, *model.encode(text)]
-    rows = [ids[begin : begin + sizes.window + 1] for begin in range(0, len(ids) - sizes.window, sizes.window)]
-    return rows[: sizes.windows]
+    last = len(ids) - sizes.window - 1
+    if last < 0:
+        return []
+    count = min(sizes.windows, 1 + last // sizes.window)
+    starts = [round(last * number / max(1, count - 1)) for number in range(count)]
+    return [ids[begin : begin + sizes.window + 1] for begin in starts]
 
 
 def rank(name: str) -> bytes:

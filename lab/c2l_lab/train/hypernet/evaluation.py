@@ -35,11 +35,11 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """Criterion for checkpoints, lower is better: the loss change plus the gain from conditioning.
+        """Criterion for checkpoints, lower is better: the loss change with the own adapter.
 
-        Conditioning alone would prefer an untrained network to one that generates the same useful adapter for all.
+        Adding the gain from conditioning would prefer adapters that harm the own repository less than others.
         """
-        return self.own + self.own_minus_mean
+        return self.own
 
     def to_json(self) -> dict[str, float]:
         """All fields and properties, rounded."""
@@ -50,11 +50,16 @@ class Evaluation:
 class Evaluator:
     """Fixed states and targets of tuning repositories; the loss of the base model on them is computed once."""
 
-    def __init__(self, model: BaseModel, repositories: Sequence[Repo], targets: int = 6, others: int = 2) -> None:
-        """Use up to `targets` windows of each repository and `others` adapters of other repositories."""
+    def __init__(
+        self, model: BaseModel, repositories: Sequence[Repo], targets: int = 6, others: int = 2, prefix: int = 0
+    ) -> None:
+        """Use up to `targets` windows of each repository and `others` adapters of other repositories.
+
+        The first `prefix` positions of a window are not scored.
+        """
         if len(repositories) < 2:
             raise ValueError("An evaluation needs at least two repositories; with one, own and mean adapter are equal.")
-        self._model, self._others = model, min(others, len(repositories) - 1)
+        self._model, self._others, self._prefix = model, min(others, len(repositories) - 1), prefix
         self._states: list[State] = []
         rows, owners = [], []
         for number, repo in enumerate(repositories):
@@ -63,7 +68,7 @@ class Evaluator:
             owners += [number] * len(rows[-1])
             self._states.append(_held_state(repo))
         self._ids, self._owner = torch.cat(rows), torch.tensor(owners)
-        self._base = self._by_repository(row_losses(model, self._ids, None, 1.0))
+        self._base = self._by_repository(self._losses(None, 1.0))
 
     @torch.no_grad()
     def __call__(self, network: Network) -> Evaluation:
@@ -73,7 +78,7 @@ class Evaluator:
         pairs, scale = network(self._states), network.scale
         network.train(training)
         own = self._change(pairs, scale, 0)
-        mean = self._by_repository(row_losses(self._model, self._ids, mean_adapter(pairs), scale)) - self._base
+        mean = self._by_repository(self._losses(mean_adapter(pairs), scale)) - self._base
         others = torch.stack([self._change(pairs, scale, shift) for shift in range(1, self._others + 1)])
         norm = squared_norm(pairs, scale, network.layers).sqrt().mean()
         rank = 1 + (others < own).float().sum(0)
@@ -89,7 +94,10 @@ class Evaluator:
     def _change(self, pairs: Pairs, scale: float, shift: int) -> Tensor:
         """Loss change by repository, with the adapter of the repository `shift` places further."""
         rows = (self._owner + shift) % len(self._states)
-        return self._by_repository(row_losses(self._model, self._ids, select_rows(pairs, rows), scale)) - self._base
+        return self._by_repository(self._losses(select_rows(pairs, rows), scale)) - self._base
+
+    def _losses(self, pairs: Pairs | None, scale: float) -> Tensor:
+        return row_losses(self._model, self._ids, pairs, scale, prefix=self._prefix)
 
     def _by_repository(self, losses: Tensor) -> Tensor:
         sums = torch.zeros(len(self._states)).index_add(0, self._owner, losses)

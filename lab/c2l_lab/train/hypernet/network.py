@@ -45,6 +45,10 @@ class Network(nn.Module):
         self.layers = int(model.lm.config.num_hidden_layers)
         self.head = Code2LoRAHead(recipe.head(model, gru.hidden_dim if gru else width))
         self.gru = CommitGRU(gru) if gru else None
+        if recipe.zero_start:
+            for linear in self.head.heads_B.children():
+                nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
+                nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def initialise(self, repositories: Sequence[Repo]) -> None:
@@ -52,9 +56,10 @@ class Network(nn.Module):
         whole = torch.stack([pool_files(r.files) for r in repositories])
         first = self.gru.repo_init_proj[0] if self.gru else self.head.trunk[0]
         if self.recipe.standardised:
-            _standardise(first, whole)
+            _standardise(first, whole, self.recipe.components)
             if self.gru:
-                _standardise(self.gru.diff_proj[0], torch.cat([r.diffs for r in repositories]))
+                diffs = torch.cat([r.diffs for r in repositories])
+                _standardise(self.gru.diff_proj[0], diffs, self.recipe.components)
         if self.recipe.residual:
             device = self.head.context_mean.device
             states = [State(w, r.diffs) for w, r in zip(whole, repositories, strict=True)]
@@ -97,10 +102,20 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def _standardise(linear: nn.Module, inputs: Tensor) -> None:
-    """Replace W and b so that the layer maps x to what it mapped (x − mean) / std to, over `inputs` [N, in]."""
+def _standardise(linear: nn.Module, inputs: Tensor, components: int) -> None:
+    """Replace W and b so that the layer maps x to what it mapped its standardised principal components to.
+
+    The `components` leading components of `inputs` [N, in] are scaled to the mean square of x standardised; the others
+    are noise that would tell the training repositories apart. 0 keeps all: the layer then maps (x − mean) / std.
+    """
     assert isinstance(linear, nn.Linear)  # noqa: S101 - the first layer of a trunk or projection
     inputs = inputs.to(linear.weight.device)
     mean, deviation = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
     linear.weight.div_(deviation)
+    if components:
+        _, s, Vh = torch.linalg.svd((inputs - mean) / deviation, full_matrices=False)
+        kept = min(components, int((s > 1e-4 * s[0]).sum()))
+        scale = (len(inputs) * inputs.shape[1] / kept) ** 0.5 / s[:kept]
+        whiten = (Vh[:kept].T * scale) @ Vh[:kept] / deviation  # x − mean → equally large components
+        linear.weight.copy_(linear.weight * deviation @ whiten)
     linear.bias.sub_(linear.weight @ mean)

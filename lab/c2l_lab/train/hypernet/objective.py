@@ -30,13 +30,14 @@ def loss(
     compare: bool, related: Tensor | None,
 ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
     """The loss of a batch and its terms. Row n of ids [N, T + 1] is a target in the repository of pair n.
+    Its first `recipe.prefix` positions are not scored.
 
     `compare` adds the contrast term. `related` [N, K] is code of the same repository, which the teacher of the kl term
     reads before each row; None leaves the term out.
     """
     with apply_pairs(model, pairs, scale):
-        logits = next_token_logits(model, ids[:, :-1])
-    tokens = token_losses(logits, ids[:, 1:])
+        logits = next_token_logits(model, ids[:, :-1], recipe.prefix)
+    tokens = token_losses(logits, ids[:, 1 + recipe.prefix :])
     own = tokens.mean(1)  # [N]
     total, parts = own.mean(), {"own": float(own.detach().mean())}
     if recipe.norm:
@@ -46,7 +47,7 @@ def loss(
         contrast = contrast_loss(model, recipe, pairs, scale, ids, own)
         total, parts["contrast"] = total + recipe.contrast * contrast, float(contrast.detach())
     if recipe.kl and related is not None:
-        kl = distillation_loss(model, ids, related, logits, tokens)
+        kl = distillation_loss(model, ids, related, logits, tokens, recipe.prefix)
         total, parts["kl"] = total + recipe.kl * kl, float(kl.detach())
     return total, parts
 
@@ -58,15 +59,18 @@ def contrast_loss(model: BaseModel, recipe: Recipe, pairs: Pairs, scale: float, 
     for shift in range(1, recipe.others + 1):
         others = (torch.arange(count, device=own.device) + shift) % count
         with apply_pairs(model, select_rows(pairs, others), scale):
-            columns.append(token_losses(next_token_logits(model, ids[:, :-1]), ids[:, 1:]).mean(1))
+            logits = next_token_logits(model, ids[:, :-1], recipe.prefix)
+            columns.append(token_losses(logits, ids[:, 1 + recipe.prefix :]).mean(1))
     scores = -torch.stack(columns, dim=1) / recipe.temperature
     return cross_entropy(scores, torch.zeros(count, dtype=torch.long, device=own.device))
 
 
-def distillation_loss(model: BaseModel, ids: Tensor, related: Tensor, logits: Tensor, tokens: Tensor) -> Tensor:
+def distillation_loss(
+    model: BaseModel, ids: Tensor, related: Tensor, logits: Tensor, tokens: Tensor, prefix: int = 0
+) -> Tensor:
     """Mean KL(teacher ‖ student) over the tokens that the teacher, which reads `related` first, predicts better."""
     with torch.no_grad():
-        informed = next_token_logits(model, torch.cat([related, ids[:, :-1]], dim=1))[:, related.shape[1] :]
-        better = token_losses(informed, ids[:, 1:]) < tokens
+        informed = next_token_logits(model, torch.cat([related, ids[:, :-1]], dim=1), related.shape[1] + prefix)
+        better = token_losses(informed, ids[:, 1 + prefix :]) < tokens
     kl = kl_div(log_softmax(logits, -1), softmax(informed, -1), reduction="none").sum(-1)
     return (kl * better).sum() / better.sum().clamp(min=1)

@@ -24,10 +24,13 @@ class Recipe:
     residual: bool = True  # the mean repository gets B = 0
     per_layer: bool = True  # the head has coefficients for each layer
     standardised: bool = True  # first layers start as if embeddings were standardised, because they are much alike
+    components: int = 24  # with `standardised`: leading principal components of embeddings that they start from
+    zero_start: bool = True  # B starts at zero, so the untrained adapter changes nothing
     repositories: int = 16  # per optimiser step, over all processes
-    window: int = 256  # tokens per target
+    window: int = 512  # tokens per target
+    prefix: int = 256  # of them not scored: an editor's prompt has as much text before the cursor
     steps: int = 240  # of the whole run, over which the learning rate follows a cosine
-    rate: float = 1e-3
+    rate: float = 3e-4
     warmup: int = 20
     weight_decay: float = 0.01
     clip: float = 1.0

@@ -51,7 +51,7 @@ def stream_maker(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, mirr
 
 
 def _stream(model: BaseModel, encoder: EmbeddingEncoder, sizes: Sizes, name: str, root: Path) -> Repo | None:
-    steps = production_steps(root, sizes.commits)
+    steps = grouped(root, production_steps(root, MAX_COMMITS), sizes.commits)
     if len(steps) < 2:
         return None
     held = held_out(steps)
@@ -89,6 +89,21 @@ def production_steps(root: Path, most: int) -> list[Step]:
     return found[::-1]
 
 
+def grouped(root: Path, steps: Sequence[Step], most: int) -> list[Step]:
+    """At most `most` changes: the last two steps alone, and before them the last 2, 4, 8, … together.
+
+    So the diffs are of all sizes, from a commit to a pull of months.
+    """
+    found: list[Step] = []
+    end, size = len(steps), 1
+    while end and len(found) < most:
+        first, last = steps[max(0, end - size)], steps[end - 1]
+        changes = last.changes if first is last else git_history.changed_files(root, first.before, last.after)
+        found.append(Step(first.before, last.after, changes))
+        end, size = max(0, end - size), size * 2 if len(found) > 1 else 1
+    return found[::-1]
+
+
 def held_out(steps: Sequence[Step]) -> set[str]:
     """A third of the Python files that the steps write, under all names that they have in these steps."""
     written = {c.path for step in steps for c in step.changes if c.path and c.new_blob and c.path.endswith(".py")}
@@ -107,7 +122,10 @@ def _targets(
 ) -> list[tuple[int, str, list[list[int]]]]:
     """(number of diffs so far, text, windows) of each version of a held-out file that a step writes."""
     written = [
-        (at, c.new_blob) for at, step in enumerate(steps, 1) for c in step.changes if c.path in held and c.new_blob
+        (at, c.new_blob)
+        for at, step in enumerate(steps, 1)
+        for c in sorted((c for c in step.changes if c.path in held), key=lambda c: rank(c.path or ""))[: sizes.changed]
+        if c.new_blob
     ]
     content = dict(git_history.blobs(root, [blob for _, blob in written]))
     found = []

@@ -70,7 +70,7 @@ class Trainer:
         )
         self.step, self.best = 0, math.inf
         self._resume()
-        self.evaluator = Evaluator(model, tune) if self.devices.rank == 0 else None
+        self.evaluator = Evaluator(model, tune, prefix=recipe.prefix) if self.devices.rank == 0 else None
 
     def _check_recipe(self) -> None:
         file, mine = self.run / "run.json", {**self.recipe.to_dict(), "base": self.model.digest}
@@ -147,6 +147,7 @@ class Trainer:
         if self.step > first:
             self._evaluate(report)
         self.save()
+        self.devices.wait()
         return self.step >= self.recipe.steps
 
     def _over(self, leg: Leg, first: int, begun: float) -> bool:
