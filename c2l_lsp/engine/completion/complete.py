@@ -71,7 +71,7 @@ class Completer:
     """Answers `wire.Complete` and `wire.Score` on one model. The caller activates the adapter."""
 
     def __init__(self, model: BaseModel, decoder: TokenDecoder) -> None:
-        self._model, self._decoder = model, decoder
+        self._model, self._decoder, self._anchors = model, decoder, prompts.Anchors()
 
     def complete(
         self,
@@ -94,8 +94,9 @@ class Completer:
         rules = StopRules.at_cursor(request.prefix, request.suffix, request.multiline)
         prefix = request.prefix + request.must_start
         prompt = prompts.build(
-            self._model, prefix, request.suffix, request.max_context_tokens, reserve=request.max_new_tokens
-        )
+            self._model, prefix, request.suffix, request.max_context_tokens, reserve=request.max_new_tokens,
+            anchors=self._anchors, document=f"{request.folder}\0{request.path}",
+        )  # fmt: skip
         if cancelled():
             raise RequestCancelled("The completion was cancelled before it started.")
         start = self._decoder.prefill(prompt.ids, kv_key, prompt.forced_prefix, cancelled)

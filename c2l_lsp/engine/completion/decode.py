@@ -128,7 +128,7 @@ class Decoder:
         """
         slot, length, forced_prefix = cast(_Slot, start.slot), start.length, start.forced_prefix
         slot.crop(length)
-        lookup = DraftLookup(slot.ids, self._cursor(slot.ids), draft_source) if self._draft else None
+        lookup = DraftLookup(slot.ids, start.before, draft_source) if self._draft else None
         logits, draft = start.logits[None], Draft()
         while True:
             tokens: list[int] = []
@@ -162,13 +162,6 @@ class Decoder:
 
     def _bytes_of(self, token: int) -> bytes:
         return self._model.token_bytes[token] if self._model.token_bytes is not None else b""
-
-    def _cursor(self, ids: list[int]) -> int:
-        """The position in a prompt at which the answer continues."""
-        fim = self._model.fim
-        if fim is None or fim.order != "psm" or fim.suffix not in ids:
-            return len(ids)
-        return ids.index(fim.suffix)
 
     def _before_cursor(self, ids: list[int]) -> list[int]:
         """The last MAX_CONTEXT tokens of a prompt that stand before the cursor in the text, without FIM tokens."""

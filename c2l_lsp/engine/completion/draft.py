@@ -94,13 +94,13 @@ class DraftBudgets:
 class DraftLookup:
     """Looks up drafts for one completion.
 
-    `ids` is the prompt. `cursor` is the position where the answer continues: the end of the prompt, or in a
-    fill-in-the-middle prompt the end of the text before the cursor.
+    `ids` is the prompt. `before` are the last tokens of the text before the cursor, which the answer continues; a
+    fill-in-the-middle prompt does not always end with them.
     """
 
-    def __init__(self, ids: list[int], cursor: int, draft_source: DraftSource | None = None) -> None:
+    def __init__(self, ids: list[int], before: list[int], draft_source: DraftSource | None = None) -> None:
         self._ids, self._draft_source = ids.copy(), draft_source
-        self._tail = ids[max(0, cursor - MATCH_TOKENS) : cursor]
+        self._tail = before[-MATCH_TOKENS:]
         self._searched = array("i", ids[:-1]).tobytes()  # few look-ups per prompt: a byte search beats an index
 
     def extend(self, ids: list[int]) -> None:

@@ -12,6 +12,7 @@ Sources: the tokenizer files and papers of Qwen2.5-Coder, StarCoder2, Code Llama
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,27 +77,30 @@ class FimTokens:
     order: str
     stops: frozenset[int]
 
-    def prompt(self, before: list[int], after: list[int]) -> list[int]:
-        """The prompt for the text between `before` and `after`. P, S, M are the prefix, suffix and middle token.
+    def prompt(self, before: list[int], after: list[int], line: Sequence[int] = ()) -> list[int]:
+        """The prompt for a cursor after `before` and `line`, with `after` behind it. P, S, M are the FIM tokens.
 
         | order | prompt | models |
         |---|---|---|
-        | psm | P before S after M | Qwen, StarCoder, Granite, DeepSeek, Code Llama |
-        | spm | S after P before | Codestral |
-        | joined | P S after M before | ours; the answer directly continues the text before it |
+        | psm | P before S after M line | Qwen, StarCoder, Granite, DeepSeek, Code Llama |
+        | spm | S after P before line | Codestral |
+        | joined | P S after M before line | ours; the answer directly continues the text before it |
+
+        In the order psm the model has filled in `line` already, so that text typed there is appended to the prompt.
         """
         if self.order == "joined":
-            return [self.prefix, self.suffix, *after, self.middle, *before]
+            return [self.prefix, self.suffix, *after, self.middle, *before, *line]
         if self.order == "spm":
-            return [self.suffix, *after, self.prefix, *before]
-        return [self.prefix, *before, self.suffix, *after, self.middle]
+            return [self.suffix, *after, self.prefix, *before, *line]
+        return [self.prefix, *before, self.suffix, *after, self.middle, *line]
 
     def text_before(self, prompt: list[int]) -> list[int]:
-        """`before` of a prompt that `prompt` made; all ids of any other prompt."""
+        """`before` and `line` of a prompt that `prompt` made; all ids of any other prompt."""
         if self.suffix not in prompt:
             return prompt
         if self.order == "psm":
-            return prompt[1 : prompt.index(self.suffix)]
+            suffix = prompt.index(self.suffix)
+            return [*prompt[1:suffix], *prompt[prompt.index(self.middle, suffix) + 1 :]]
         return prompt[prompt.index(self.middle if self.order == "joined" else self.prefix) + 1 :]
 
 

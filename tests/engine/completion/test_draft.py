@@ -8,9 +8,9 @@ from c2l_lsp.engine.completion.draft import Draft, DraftBudget, DraftBudgets, Dr
 
 
 def test_a_longer_match_wins_over_a_later_one_and_a_later_match_over_an_earlier_one():
-    lookup = DraftLookup([1, 2, 3, 10, 5, 2, 3, 20, 2, 3, 30], cursor=3)
+    lookup = DraftLookup([1, 2, 3, 10, 5, 2, 3, 20, 2, 3, 30], [1, 2, 3])
     assert lookup.propose(1).ids == [10]  # the only match of 1, 2, 3
-    lookup = DraftLookup([1, 2, 3, 10, 5, 2, 3, 20, 4, 2, 3], cursor=11)
+    lookup = DraftLookup([1, 2, 3, 10, 5, 2, 3, 20, 4, 2, 3], [4, 2, 3])
     assert lookup.propose(2).ids == [20, 4]  # 4, 2, 3 does not occur earlier; the last match of 2, 3
 
 
@@ -20,10 +20,10 @@ def test_a_draft_comes_from_the_source_if_the_prompt_has_only_a_shorter_match():
             return [7, 8, 9][:limit] if run == [4, 2, 3] else []
 
     ids = [1, 2, 3, 20, 4, 2, 3]
-    assert DraftLookup(ids, 7, Index()).propose(2) == Draft([7, 8], "index")
-    assert DraftLookup(ids, 7, Index()).propose(2, {"prompt"}) == Draft([20, 4], "prompt")
-    assert DraftLookup(ids, 7, Index()).propose(2, {"index"}) == Draft([7, 8], "index")
-    assert DraftLookup(ids, 7, Index()).propose(2, set()) == Draft()
+    assert DraftLookup(ids, ids, Index()).propose(2) == Draft([7, 8], "index")
+    assert DraftLookup(ids, ids, Index()).propose(2, {"prompt"}) == Draft([20, 4], "prompt")
+    assert DraftLookup(ids, ids, Index()).propose(2, {"index"}) == Draft([7, 8], "index")
+    assert DraftLookup(ids, ids, Index()).propose(2, set()) == Draft()
 
 
 def test_a_budget_runs_out_and_recovers_with_time():

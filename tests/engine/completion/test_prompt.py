@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+
+import pytest
 
 from c2l_lsp.engine.completion import prompt
 
@@ -31,7 +34,7 @@ def test_the_prompt_stays_within_its_limit_and_keeps_the_text_nearest_to_the_cur
     for budget in (32, 100, 500):
         built = prompt.build(tiny, text[:50_000], text[50_000:90_000], budget, 64)
         assert len(built.ids) <= budget
-        before = tiny.decode(built.ids[: built.ids.index(tiny.fim.suffix)]) + built.forced_prefix
+        before = tiny.decode(tiny.fim.text_before(built.ids)) + built.forced_prefix
         assert before.endswith(text[50_000 - budget // 16 : 50_000])
 
 
@@ -78,3 +81,76 @@ def test_the_suffix_is_tokenised_once_while_the_user_types(tiny, monkeypatch):
     assert all(tiny.decode(built.ids).find("last_of_all") > 0 for built in prompts)
     prompts[0].ids.clear()
     assert prompt.build(tiny, "x = ", after, 200, 16).ids  # the cached ids are not shared with the caller
+
+
+def typed_one_by_one(model, before: str, typed: str, after: str, budget: int = 500) -> list[prompt.Prompt]:
+    anchors = prompt.Anchors()
+    texts = [before + typed[:size] for size in range(len(typed) + 1)]
+    return [prompt.build(model, text, after, budget, 64, anchors=anchors, document="a.py") for text in texts]
+
+
+TYPED = "    total = first(a)\n    if total > 3:\n        return total\n\n    return second(b, c)\n"
+
+
+@pytest.mark.parametrize("order", ["psm", "spm", "joined"])
+def test_a_key_appends_to_the_prompt_in_every_order(tiny, sources, order):
+    """Lines that are typed stay behind the anchor: no prompt reads the suffix, or a line before, again."""
+    model = dataclasses.replace(tiny, fim=dataclasses.replace(tiny.fim, order=order))
+    after = "\n".join(sources)[30_000:34_000]
+    prompts = typed_one_by_one(model, "\n".join(sources)[:4000] + "\ndef f(a, b, c):\n", TYPED, after)
+    keys = 0
+    for last, built in itertools.pairwise(prompts):
+        assert built.fim
+        shared = next((i for i, (a, b) in enumerate(zip(last.ids, built.ids, strict=False)) if a != b), len(last.ids))
+        keys += len(built.ids) - min(shared, len(built.ids) - 1)
+    assert keys <= 1.5 * len(TYPED)  # one or two tokens a key: the last is always computed
+    assert len(built.ids) <= 500
+
+
+@pytest.mark.parametrize("size", [0, 7, 20, 21, 50, len(TYPED)])
+def test_an_anchored_prompt_holds_the_text_before_the_cursor(tiny, size):
+    before, after = "import a\n\n\ndef f(a, b, c):\n", "\n\ndef g():\n    return 1\n"
+    built = typed_one_by_one(tiny, before, TYPED[:size], after)[-1]
+    assert tiny.decode(tiny.fim.text_before(built.ids)) + built.forced_prefix == before + TYPED[:size]
+    ids = built.ids
+    assert tiny.decode(ids[ids.index(tiny.fim.suffix) + 1 : ids.index(tiny.fim.middle)]) == after
+
+
+@pytest.mark.parametrize("edit", ["before", "after", "budget", "document"])
+def test_an_edit_elsewhere_moves_the_anchor(tiny, edit):
+    """What a prompt holds is always the document as it is."""
+    anchors, before, after, budget, document = prompt.Anchors(), "import a\n\nx = 1\n", "\ny = 2\n", 500, "a.py"
+    prompt.build(tiny, before + "one\ntwo", after, budget, 64, anchors=anchors, document=document)
+    if edit == "before":
+        before = "import abc\n\nx = 1\n"
+    elif edit == "after":
+        after = "\ny = 3\n"
+    elif edit == "budget":
+        budget = 100
+    else:
+        document = "b.py"
+    built = prompt.build(tiny, before + "one\ntwo", after, budget, 64, anchors=anchors, document=document)
+    assert built == prompt.build(tiny, before + "one\ntwo", after, budget, 64)
+    assert len(built.ids) <= budget
+
+
+def test_a_long_typed_text_moves_the_anchor(tiny):
+    prompts = typed_one_by_one(tiny, "x = 1\n", "y = 22\n" * 60, "\nz = 3\n", 200)
+    middles = [len(built.ids) - built.ids.index(tiny.fim.middle) - 1 for built in prompts]
+    assert max(middles) <= 196 // 5
+    assert sum(a > b for a, b in itertools.pairwise(middles)) < 30  # not at every line
+    assert all(len(built.ids) <= 200 for built in prompts)
+
+
+def test_a_line_without_end_is_read_before_the_suffix(tiny):
+    built = prompt.build(tiny, "x = [" + "1, 2, " * 200, "\ny = 3\n", 300, 64)
+    assert built.ids[-1] == tiny.fim.middle
+    assert len(built.ids) <= 300
+
+
+def test_documents_are_forgotten_in_the_order_of_their_anchors(tiny):
+    anchors = prompt.Anchors()
+    for number in range(40):
+        prompt.build(tiny, f"x = {number}\n", "\ny = 2\n", 100, 64, anchors=anchors, document=str(number))
+    assert anchors.get("0") is None
+    assert anchors.get("39") is not None
