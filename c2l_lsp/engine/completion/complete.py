@@ -27,6 +27,10 @@ _DECODE_SHARE = 0.25
 """Share of the latency budget that decoding always gets, even after a slow prefill. A user who has stopped typing waits
 for this answer, and the next request reuses the prefilled prompt."""
 
+PATIENCE_S = 1.0
+"""Seconds behind the latency budget for which an answer without any text yet goes on. The next key cancels it; a user
+who pauses sees it late rather than never."""
+
 
 @dataclass
 class _Candidate:
@@ -182,7 +186,8 @@ class Completer:
                 break
             if len(ids) >= request.max_new_tokens:
                 break
-            if time.perf_counter() >= task.deadline:
+            late = time.perf_counter() - task.deadline
+            if late >= PATIENCE_S or (late >= 0 and confident.result().strip()):
                 stop = "latency"
                 break
         # With a minimum confidence the result ends at a line's end or is a confident part, so it is never cut off.

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import cast
+from weakref import ReferenceType
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from c2l_lsp.engine.completion.greedy import DecodedToken, GreedySelector
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.kv_sequence import KVSequence, SequenceReader, sequence_reader
-from c2l_lsp.model.adapter.lora import AdapterSlot
+from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.model.runtime.kernel import MAX_CONTEXT
 
@@ -35,12 +36,15 @@ class _Slot:
     """A token sequence with its KV cache: `ids[i]` is at position i of `sequence`.
 
     The first `reusable` positions have the KV that a prefill computes. KV of later positions comes from decode steps in
-    another precision and must be computed again for a prompt.
+    another precision and must be computed again for a prompt. `logits[i]` [vocabulary] are those after `ids[i]`, for
+    the end of the last prompt and for its answer, under `adapter`.
     """
 
     sequence: KVSequence
     ids: list[int] = field(default_factory=list)
     reusable: int = 0
+    logits: dict[int, Tensor] = field(default_factory=dict)
+    adapter: ReferenceType[Adapter] | None = None
 
     def crop(self, length: int) -> None:
         """Remove the tokens from position `length` on."""
@@ -48,6 +52,11 @@ class _Slot:
             self.sequence.crop(length)
             del self.ids[length:]
             self.reusable = min(self.reusable, length)
+            self.logits = {at: row for at, row in self.logits.items() if at < length}
+
+    def logits_after(self, token: int, position: int) -> Tensor | None:
+        """The logits [vocabulary] after `token` at `position`; None unless it is there and they are known."""
+        return self.logits.get(position) if self.ids[position : position + 1] == [token] else None
 
 
 @dataclass
@@ -98,7 +107,10 @@ class Decoder:
         read stay in the cache.
         """
         slot, reused = self._best_slot(ids, kv_key)
-        reused = min(reused, len(ids) - 1)  # the last token is always computed, because its logits are needed
+        before = self._before_cursor(ids)
+        if reused == len(ids) and slot.adapter is self._adapters.reference and len(ids) - 1 in slot.logits:
+            return Prefilled(slot, slot.logits[len(ids) - 1], len(ids), reused, forced_prefix.encode(), before)
+        reused = min(reused, len(ids) - 1)  # the last token is computed, because its logits are needed
         slot.crop(reused)
         portion = self._reader.prefill_chunk
         for start in range(reused, len(ids), portion):
@@ -108,8 +120,8 @@ class Decoder:
             hidden = slot.sequence.prefill(part)
             slot.ids += part
             slot.reusable = len(slot.ids)
-        before = self._before_cursor(ids)
         logits = self._adapters.mix_knn(hidden, self._reader.logits(hidden), [before])
+        self._remember(slot, len(ids) - 1, logits[0])
         return Prefilled(slot, logits[0], len(ids), reused, forced_prefix.encode(), before)
 
     @torch.inference_mode()
@@ -123,12 +135,12 @@ class Decoder:
     ) -> Iterator[DecodedToken]:
         """Yield greedy tokens after a prompt, without end. `first` replaces the first token.
 
-        May be called several times for one prompt; each call discards the KV of the previous answer. Drafts are looked
-        up in the prompt and in `draft_source`.
+        May be called several times for one prompt. What an earlier answer has in common with this one is not computed
+        again: an answer that was cancelled goes on where it ended. Drafts are looked up in the prompt and in
+        `draft_source`.
         """
         slot, length, forced_prefix = cast(_Slot, start.slot), start.length, start.forced_prefix
-        slot.crop(length)
-        lookup = DraftLookup(slot.ids, start.before, draft_source) if self._draft else None
+        lookup = DraftLookup(slot.ids[:length], start.before, draft_source) if self._draft else None
         logits, draft = start.logits[None], Draft()
         while True:
             tokens: list[int] = []
@@ -142,9 +154,11 @@ class Decoder:
             forced_prefix = forced_prefix[len(self._bytes_of(tokens[-1])) :] if forced_prefix else b""
             length += len(tokens)
             self._budgets.record(draft, len(tokens) - 1)
-            slot.crop(length - 1)  # discards rejected draft tokens; the last token's KV comes with the next step
-            draft = self._next_draft(lookup, tokens, wanted=not forced_prefix)
-            logits = self._step(slot, start, [tokens[-1], *draft.ids])
+            known = slot.logits_after(tokens[-1], length - 1)
+            if known is None:
+                slot.crop(length - 1)  # discards rejected draft tokens; the last token's KV comes with the next step
+            draft = self._next_draft(lookup, tokens, wanted=known is None and not forced_prefix)
+            logits = self._step(slot, start, [tokens[-1], *draft.ids]) if known is None else known[None]
 
     def prepare(self) -> None:
         """Prepare the current adapter (merge its pairs), so that the first prompt does not wait for it."""
@@ -177,10 +191,18 @@ class Decoder:
         logits = self._adapters.mix_knn(hidden, logits, suffixes(recent, len(recent) - len(ids), len(recent)))
         if self._clock is not None:
             self._budgets.record_time(len(ids) - 1, self._clock() - started)
+        for row, position in zip(logits, range(len(slot.ids), len(slot.ids) + len(ids)), strict=True):
+            slot.logits[position] = row
         slot.ids += ids
         if self._reader.decode_matches_prefill:
             slot.reusable = len(slot.ids)
         return logits
+
+    def _remember(self, slot: _Slot, position: int, logits: Tensor) -> None:
+        """Keep the logits at the end of a prompt. Those of other prompts are discarded: a row can have 600 kB."""
+        for _, other in self._slots.values():
+            other.logits = {}
+        slot.logits, slot.adapter = {position: logits}, self._adapters.reference
 
     def _best_slot(self, ids: list[int], kv_key: str) -> tuple[_Slot, int]:
         """The slot with the longest common prefix, and its length; or an empty slot for the least recently used one."""

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -166,6 +167,11 @@ class AdapterSlot:
     def pairs(self) -> Mapping[str, LoraPair]:
         """LoRA pairs of the current adapter by module name; the same object as long as the adapter is current."""
         return self._pairs
+
+    @property
+    def reference(self) -> ReferenceType[Adapter] | None:
+        """The current adapter, to be recognised later without being kept alive; None without one."""
+        return None if self._adapter is None else ref(self._adapter)
 
     def activate(self, adapter: Adapter | None) -> None:
         """Make `adapter` the current one; None selects the base model alone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 
@@ -9,11 +11,12 @@ import pytest
 import torch
 
 from c2l_lsp.engine import wire
-from c2l_lsp.engine.completion.complete import Completer
+from c2l_lsp.engine.completion.complete import PATIENCE_S, Completer
 from c2l_lsp.engine.completion.decode import Decoder, Prefilled
 from c2l_lsp.engine.completion.greedy import DecodedToken
 from c2l_lsp.engine.completion.prompt import build
 from c2l_lsp.errors import RequestCancelled
+from c2l_lsp.model.adapter.kv_sequence import sequence_reader
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 
 
@@ -102,6 +105,33 @@ def test_an_adapter_needs_no_prompt_tokens(completer, slot, tiny):
     assert adapted.texts != base.texts
 
 
+@pytest.mark.parametrize("order", ["psm", "joined"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_answers_while_typing_are_those_of_a_new_decoder(tiny, sources, order, interrupted):
+    """Whatever was decoded for earlier keys, interrupted or not, an answer is the same; and it computes less."""
+    model = replace(tiny, fim=replace(tiny.fim, order=order))
+    slot = AdapterSlot(model)
+
+    def fresh() -> Completer:
+        return Completer(model, Decoder(model, slot, sequence_reader(model, slot, int8=False)))
+
+    text, typing = sources[3], fresh()
+    first = run(typing, ask(prefix=text[:400], max_new_tokens=16))
+    answer = (first.texts or [text[400:420]])[0]
+    for size in range(1, min(len(answer), 20)):
+        request = ask(prefix=text[:400] + answer[:size], max_new_tokens=16)
+        if interrupted:
+            calls = iter([False] * 6)
+            with contextlib.suppress(RequestCancelled):
+                run(typing, request, cancelled=lambda left=calls: next(left, True))
+        anchored = typing._anchors  # the same prompt: a new decoder has no anchor yet
+        expected = fresh()
+        expected._anchors = anchored
+        found = run(typing, request)
+        assert found.texts == run(expected, request).texts
+        assert found.reused_tokens >= found.prompt_tokens - 2
+
+
 def test_the_answer_begins_with_the_required_text(completer):
     answer = run(completer, ask(must_start="a_value"))
     assert all(text.startswith("a_value") for text in answer.texts)
@@ -142,7 +172,7 @@ class ScriptedDecoder:
     def stream(self, start, first=None, draft_source=None):
         for token in self._ids:
             self.steps += 1
-            yield DecodedToken(token, -1.0)
+            yield DecodedToken(token, -0.5)
 
 
 @pytest.fixture
@@ -177,6 +207,18 @@ def test_decoding_gets_a_quarter_of_the_budget_after_a_slow_prefill(tiny, use_cl
     answer = run(Completer(tiny, decoder), ask(max_latency_ms=100, max_new_tokens=200, prefix="x = ", suffix=""))
     assert answer.stop == "latency"
     assert abs(answer.new_tokens - decode_ms) <= 1  # the clock is a float
+
+
+@pytest.mark.parametrize(("line_ms", "shown"), [(60, True), (900, True), (1300, False)])
+def test_an_answer_without_any_text_goes_on_behind_the_budget(tiny, use_clock, line_ms, shown):
+    """Until its first line is complete, but not forever: a user who pauses sees it late rather than never."""
+    line = tiny.decode(tiny.encode(" + ".join(f"some_{n}" for n in range(600)))[:line_ms])
+    decoder = ScriptedDecoder(tiny, f"{line}\n" + "b = 2\n" * 900)
+    use_clock(decoder)
+    request = ask(max_latency_ms=50, max_new_tokens=2000, prefix="x = ", suffix="", min_confidence=1e-300)
+    answer = run(Completer(tiny, decoder), request)
+    assert bool(answer.texts) == shown
+    assert decoder.steps <= 50 + PATIENCE_S * 1e3
 
 
 class UnlikelyPrefix(ScriptedDecoder):

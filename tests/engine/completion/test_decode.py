@@ -62,7 +62,7 @@ class _ScriptedSequence:
         del self.ids[length:]
 
 
-NO_ADAPTER = SimpleNamespace(mix_knn=lambda hidden, logits, before: logits)
+NO_ADAPTER = SimpleNamespace(mix_knn=lambda hidden, logits, before: logits, reference=None)
 
 
 class ScriptedDecoder(Decoder):
@@ -186,8 +186,10 @@ def test_only_the_changed_end_of_a_prompt_is_computed():
     assert (decoder.reader.passes, decoder.reader.tokens) == (1, 300)
     changed = decoder.prefill([*ids[:280], *([60] * 20)])
     assert (decoder.reader.passes, decoder.reader.tokens, changed.reused) == (2, 320, 280)
-    assert decoder.prefill([*ids[:280], *([60] * 20)]).reused == 299  # the last token is computed for its logits
-    assert (decoder.reader.passes, decoder.reader.tokens) == (3, 321)
+    assert decoder.prefill([*ids[:280], *([60] * 20)]).reused == 300  # the same prompt: its logits are known
+    assert decoder.prefill(ids[:290]).reused == 280
+    assert decoder.prefill(ids[:285]).reused == 284  # the last token is computed for its logits
+    assert (decoder.reader.passes, decoder.reader.tokens) == (4, 331)
 
 
 def test_after_an_accepted_answer_only_its_last_token_is_computed():
@@ -196,6 +198,46 @@ def test_after_an_accepted_answer_only_its_last_token_is_computed():
     before = decoder.reader.tokens
     assert decoder.prefill([1, 2, 3, *answer]).reused == 7
     assert decoder.reader.tokens == before + 1
+
+
+@pytest.mark.parametrize("typed", range(6))
+@pytest.mark.parametrize("draft", [0, DRAFT])
+def test_an_answer_that_was_interrupted_goes_on_where_it_ended(typed, draft):
+    """The user types the first tokens of an answer that was cancelled: none of it is computed again."""
+    decoder, ids = scripted(draft=draft), [20, 21, 22, 40, 1, 2, 3]
+    answer = decoded(decoder, ids, 6)
+    before = decoder.reader.tokens
+    assert decoded(decoder, [*ids, *answer[:typed]], 6 - typed) == answer[typed:]
+    assert decoder.reader.tokens == before
+    assert decoded(decoder, [*ids, *answer[:typed]], 9) == list(range(4 + typed, 13 + typed))
+    expected = decoded(scripted(draft=draft), [*ids, *answer[:typed]], 9)
+    assert expected == list(range(4 + typed, 13 + typed))
+
+
+def test_an_answer_that_the_user_contradicts_is_discarded():
+    decoder = scripted(draft=0)
+    decoded(decoder, [1, 2, 3], 6)
+    assert decoded(decoder, [1, 2, 3, 4, 50], 3) == [51, 52, 53]
+    assert decoded(decoder, [1, 2, 3, 4], 3) == [5, 6, 7]
+
+
+def test_an_answer_under_another_adapter_does_not_go_on():
+    decoder, now = scripted(draft=0), SimpleNamespace(**vars(NO_ADAPTER))
+    decoder._adapters = now
+    decoded(decoder, document(1), 6)
+    before, now.reference = decoder.reader.tokens, object()
+    decoded(decoder, document(1), 6)
+    assert decoder.reader.tokens == before + 6
+
+
+def test_an_answer_in_another_precision_goes_on_under_the_same_prompt_only():
+    decoder = scripted(draft=0, exact=False)
+    answer = decoded(decoder, [1, 2, 3], 6)
+    before = decoder.reader.tokens
+    assert decoded(decoder, [1, 2, 3], 6) == answer
+    assert decoder.reader.tokens == before
+    decoder.prefill([1, 2, 3, *answer[:2]])
+    assert decoder.reader.tokens == before + 2
 
 
 def test_kv_of_steps_in_another_precision_is_computed_again_once():
@@ -279,7 +321,7 @@ def test_the_least_recently_used_document_is_discarded_first():
     decoder = scripted(draft=0)
     for number in range(SLOTS + 1):
         decoder.prefill(document(number))
-    assert decoder.prefill(document(SLOTS)).reused == 39
+    assert decoder.prefill(document(SLOTS)).reused == 40
     assert decoder.prefill(document(0)).reused == 0
 
 
