@@ -16,7 +16,7 @@ from c2l_lsp.model.hypernet import checkpoint
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.encoder import EmbeddingEncoder, load_encoder
 from c2l_lsp.model.hypernet.gradient_memory import RULE, GradientMemory
-from c2l_lsp.model.hypernet.output_gradients import output_gradients
+from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices
 from c2l_lsp.model.hypernet.prior import Curvature, MemoryPrior
 from c2l_lsp.model.hypernet.protocol import Hypernetwork
 from c2l_lsp.model.hypernet.published import PUBLISHED_BASE, PublishedKind
@@ -67,13 +67,13 @@ def memory_digest(model: BaseModel) -> str:
 def estimate_prior(
     model: BaseModel, texts: Iterable[Slices[str]], progress: Callable[[int, int], None]
 ) -> Slices[MemoryPrior | None]:
-    """Estimate a prior from texts, one text a slice, until `PRIOR_TOKENS` positions; None if all texts are empty."""
+    """Estimate a prior from texts, in steps, until `PRIOR_TOKENS` positions; None if all texts are empty."""
     seen = Curvature.zeros(model.d)
     for reading in texts:
         text = longest_piece((yield from reading)[:6000])
         if not text.strip():
             continue
-        found = output_gradients(model, [text])
+        found = yield from output_gradients_in_slices(model, [text])
         seen.add(found.e, found.h)
         progress(min(seen.n, PRIOR_TOKENS), PRIOR_TOKENS)
         yield

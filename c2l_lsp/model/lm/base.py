@@ -37,6 +37,8 @@ SHIPPED = (NANO, SMALL)
 """Models inside the package, in subfolders of ASSETS."""
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
+_STEP_WORK = 1 << 35  # multiplications with weights per step of a model of transformers: 0.2 to 0.5 s on one core
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -172,8 +174,18 @@ class BaseModel:
         if isinstance(self.lm, LlamaLM):
             states = yield from self.lm.base_model.forward_in_slices(ids, self.lm.new_cache())
         else:
-            states = self.hidden(ids)
+            states = yield from self._hidden_by_columns(ids)
         return [row[: len(text)] for row, text in zip(states, texts, strict=True)]
+
+    def _hidden_by_columns(self, ids: Tensor) -> Slices[Tensor]:
+        """As `hidden`, by transformers, in steps of some columns: a KV cache holds those before."""
+        cache, parts = transformers.DynamicCache(config=self.lm.config), list[Tensor]()
+        columns = max(1, _STEP_WORK // (self.parameters * max(1, len(ids))))
+        for start in range(0, ids.shape[1], columns):
+            part = ids[:, start : start + columns]
+            parts.append(self.body(input_ids=part, past_key_values=cache, use_cache=True).last_hidden_state)
+            yield
+        return torch.cat(parts, 1) if parts else self.hidden(ids)
 
     def inference_logits(self, hidden: Tensor) -> Tensor:
         """Logits [n, V] of states from `hidden_states_in_slices`, on the same weights."""

@@ -8,8 +8,9 @@ from copy import deepcopy
 import pytest
 import torch
 
-from c2l_lsp.cooperative import drain
+from c2l_lsp.cooperative import drain, timed
 from c2l_lsp.model.adapter.lora import AdapterSlot
+from c2l_lsp.model.hypernet import output_gradients as gradients
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory, clip_spectrum
 from c2l_lsp.model.hypernet.output_gradients import output_gradients
 from c2l_lsp.model.hypernet.prior import Curvature, estimate
@@ -51,6 +52,18 @@ def test_output_gradients_equal_autograd(tiny, sources):
     found = output_gradients(tiny, [sources[0][:600]])
     torch.testing.assert_close(found.e, -gradient, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.h, hidden.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_wide_head_is_read_in_steps_that_divide_the_vocabulary(tiny, sources, monkeypatch):
+    """With a head of 151,936 rows, all of it for 8 tokens took so long a step that the engine was taken for dead."""
+    texts = [source[:900] for source in sources[:3]]
+    expected = output_gradients(tiny, texts)
+    work = 64 * tiny.head_weight.numel() // 10  # a tenth of the head for 64 tokens
+    monkeypatch.setattr(gradients, "_STEP_WORK", work)
+    found, seconds = drain(timed(gradients.output_gradients_in_slices(tiny, texts)))
+    torch.testing.assert_close(found.e, expected.e, atol=1e-6, rtol=1e-4)
+    groups = -(-len(expected.e) // 64)
+    assert len(seconds) >= 20 * groups
 
 
 def test_embedding_of_a_chunk_is_independent_of_its_batch(memory, sources):

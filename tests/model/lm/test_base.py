@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from c2l_lsp.config import Model
+from c2l_lsp.cooperative import drain, timed
 from c2l_lsp.errors import ModelError
 from c2l_lsp.model.lm import base
 from c2l_lsp.model.lm.fim import FAMILIES, ORDERS, resolve_fim
@@ -97,3 +100,26 @@ def test_first_family_whose_tokens_exist_wins():
 
 def test_tokenizer_without_fim_tokens_has_no_family():
     assert resolve_fim(Vocabulary("<s>", "</s>")) is None
+
+
+def test_a_model_of_transformers_reads_texts_in_steps(tiny, monkeypatch):
+    """One step for 768 tokens of a model of 494 million weights was so long that the engine was taken for dead."""
+    rows = [[3, *tiny.encode("def f(a):\n    return a\n" * 9)], [5, 6, 7], []]
+    plain = dataclasses.replace(tiny)
+    monkeypatch.setattr(base.BaseModel, "int8_model", None)
+    monkeypatch.setattr(base, "LlamaLM", type(None))  # as of another architecture
+    whole = drain(plain.hidden_states_in_slices(rows))
+    monkeypatch.setattr(base, "_STEP_WORK", 8 * 3 * plain.parameters)
+    columns: list[int] = []
+    body = plain.body.forward
+
+    def counted(*args, input_ids, **options):
+        columns.append(input_ids.shape[1])
+        return body(*args, input_ids=input_ids, **options)
+
+    monkeypatch.setattr(plain.body, "forward", counted)
+    parts, seconds = drain(timed(plain.hidden_states_in_slices(rows)))
+    assert max(columns) == 8
+    assert len(seconds) > len(columns) > 5
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
