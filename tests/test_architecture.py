@@ -59,7 +59,10 @@ ARROWS: dict[str, set[str]] = {
     "c2l_lsp.engine.device": {"c2l_lsp.errors"},
     "c2l_lsp.engine.events": {"c2l_lsp.errors", WIRE},
     "c2l_lsp.engine.storage": {*BASICS, HYPERNET},
-    "c2l_lsp.engine.completion": {*BASICS, *MODEL, "c2l_lsp.repo.filter", WIRE},
+    "c2l_lsp.engine.completion": {
+        *BASICS, *MODEL, "c2l_lsp.repo.filter", WIRE, "c2l_lsp.engine.completion.shaping",
+    },
+    "c2l_lsp.engine.completion.shaping": BASICS,
     "c2l_lsp.engine.indexing": {*BASICS, *MODEL, HYPERNET},
     "c2l_lsp.engine.adaptation": {
         *BASICS, *MODEL, HYPERNET, "c2l_lsp.repo", WIRE,
@@ -96,6 +99,7 @@ OWNERS: dict[str, set[str]] = {
     "sqlite3": {"c2l_lsp.engine.storage"},
     "filelock": {"c2l_lsp.engine.storage"},
     "peft": {ADAPTER},
+    "tree_sitter": {"c2l_lsp.engine.completion.shaping"},
     "torch": {"c2l_lsp.model", "c2l_lsp.engine", "c2l_lab.train", "c2l_lab.benchmarks"},
     "transformers": {"c2l_lsp.model", "c2l_lab.corpus", "c2l_lab.train", "c2l_lab.benchmarks"},
 }

@@ -143,9 +143,15 @@ def test_command_line_loads_neither_torch_nor_the_laboratory() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def _applies(pin: Requirement) -> bool:
+    """Whether a pin is for this Python. A name may have one pin below a version of Python and one from it on."""
+    return pin.marker is None or pin.marker.evaluate()
+
+
 def _constraints() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    pins = [pin for pin in map(Requirement, lines) if _applies(pin)]
     return {re.sub(r"[-_.]+", "-", pin.name).lower(): str(pin.specifier) for pin in pins}
 
 

@@ -117,7 +117,8 @@ class Completion(_Record, frozen=True, kw_only=True):
 
     `generation`: the adapter generation, 0 for the base model alone. `stop`: why decoding of the first candidate ended
     (eos, scope, blank, lines, tokens, latency, repeat, suffix, unsure). `reason`: why there is no text, else "".
-    `mean_logprob`: nat per token of the first candidate.
+    `mean_logprob`: nat per token of the first candidate. `replaced`: for each text the number of characters after the
+    cursor that it repeats and replaces; [] if no text does.
     """
 
     texts: list[str]
@@ -129,6 +130,7 @@ class Completion(_Record, frozen=True, kw_only=True):
     reason: str = ""
     reused_tokens: int = 0
     mean_logprob: float = 0.0
+    replaced: list[int] = msgspec.field(default_factory=list)
 
 
 class Score(_Record, frozen=True, kw_only=True):

@@ -146,8 +146,10 @@ def complete(request_id: int, request: wire.Complete) -> None:
         send(wire.Reply(id=request_id, error=("request", "The fake refuses this.")))
         return
     generation = GENERATION.get(request.folder, 0) if request.adapter else 0
+    texts = text_for(request)
+    closes = "CLOSE" in prefix and request.suffix.startswith(")")
     answer = wire.Completion(
-        texts=text_for(request), generation=generation, prompt_tokens=7, new_tokens=3,
+        texts=texts, replaced=[1] * len(texts) if closes else [], generation=generation, prompt_tokens=7, new_tokens=3,
         ms=wire.Timing(prefill=1.0, decode=2.0, total=3.0), stop="eos",
         reason=wire.LEFT_OUT if "LEFT_OUT" in prefix else "",
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -17,6 +17,8 @@ from c2l_lsp.engine.completion.decode import Prefilled
 from c2l_lsp.engine.completion.draft import DraftSource
 from c2l_lsp.engine.completion.greedy import DecodedToken
 from c2l_lsp.engine.completion.secret_guard import without_secrets
+from c2l_lsp.engine.completion.shaping.place import Place
+from c2l_lsp.engine.completion.shaping.shape import Shaper
 from c2l_lsp.engine.completion.stop_rules import StopRules
 from c2l_lsp.errors import RequestCancelled
 from c2l_lsp.model.adapter.knn_lm import suffixes
@@ -34,12 +36,16 @@ who pauses sees it late rather than never."""
 
 @dataclass
 class _Candidate:
-    """A text to suggest, why decoding ended, the number of decoded tokens and their summed log-probability (nat)."""
+    """A text to suggest, why decoding ended, the number of decoded tokens and their summed log-probability (nat).
+
+    `replaced`: characters after the cursor that the text replaces.
+    """
 
     text: str
     stop: str
     tokens: int
     logprob: float
+    replaced: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class _Task:
 
     request: wire.Complete
     rules: StopRules
+    place: Place
     start: Prefilled
     deadline: float
     cancelled: Callable[[], bool]
@@ -75,7 +82,8 @@ class Completer:
     """Answers `wire.Complete` and `wire.Score` on one model. The caller activates the adapter."""
 
     def __init__(self, model: BaseModel, decoder: TokenDecoder) -> None:
-        self._model, self._decoder, self._anchors = model, decoder, prompts.Anchors()
+        self._model, self._decoder = model, decoder
+        self._anchors, self._shaper = prompts.Anchors(), Shaper()
 
     def complete(
         self,
@@ -106,14 +114,16 @@ class Completer:
         start = self._decoder.prefill(prompt.ids, kv_key, prompt.forced_prefix, cancelled)
         prefilled = time.perf_counter()
         deadline = max(deadline, prefilled + _DECODE_SHARE * budget)
-        candidates = self._candidates(_Task(request, rules, start, deadline, cancelled, draft_source))
-        ended = time.perf_counter()
+        place = self._shaper.place(request.language, prefix, request.suffix)
+        task = _Task(request, rules, place, start, deadline, cancelled, draft_source)
+        candidates = self._candidates(task)
         best = candidates[0]
-        not_blank = (request.must_start + candidate.text for candidate in candidates if candidate.text.strip())
-        safe = (without_secrets(text, request.prefix, request.suffix) for text in _distinct(not_blank))
-        texts = _distinct(text for text in safe if text)
+        shown = _distinct(self._without_secrets(candidate, task) for candidate in candidates)
+        texts = [request.must_start + candidate.text for candidate in shown]
+        ended = time.perf_counter()
         return wire.Completion(
             texts=texts,
+            replaced=[candidate.replaced for candidate in shown],
             generation=generation,
             prompt_tokens=len(prompt.ids),
             new_tokens=sum(candidate.tokens for candidate in candidates),
@@ -192,7 +202,20 @@ class Completer:
                 break
         # With a minimum confidence the result ends at a line's end or is a confident part, so it is never cut off.
         incomplete = confident.unlimited and stop in ("latency", "tokens")
-        return _Candidate(rules.trim(confident.result(), incomplete=incomplete), stop, len(ids), total)
+        text = rules.trim(confident.result(), incomplete=incomplete)
+        whole = not confident.is_part and not (incomplete and "\n" not in text)
+        shaped = self._shaper.shape(text, task.place, whole=whole)
+        return _Candidate(shaped.text, stop, len(ids), total, shaped.replaced)
+
+    def _without_secrets(self, candidate: _Candidate, task: _Task) -> _Candidate:
+        """The candidate up to its first secret."""
+        request = task.request
+        begun = request.must_start + candidate.text
+        text = without_secrets(begun, request.prefix, request.suffix)
+        if text == begun:
+            return candidate
+        shaped = self._shaper.shape(text[len(request.must_start) :], task.place, whole=False)
+        return replace(candidate, text=shaped.text, replaced=shaped.replaced)
 
     def _new_text(self, ids: list[int], start: Prefilled) -> str | None:
         """The decoded text after the forced prefix; None while the forced prefix is not complete."""
@@ -202,5 +225,10 @@ class Completer:
         return text[len(forced_prefix) :] if text.startswith(forced_prefix) else None
 
 
-def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
+def _distinct(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    """The candidates that are not blank, without those that equal a better one up to white space."""
+    found: dict[str, _Candidate] = {}
+    for candidate in candidates:
+        if candidate.text.strip():
+            found.setdefault(" ".join(candidate.text.split()), candidate)
+    return list(found.values())

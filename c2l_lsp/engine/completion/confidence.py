@@ -58,6 +58,11 @@ class ConfidentText:
             return self._text
         return self._lines if self._lines.strip() else self._part
 
+    @property
+    def is_part(self) -> bool:
+        """Whether the result ends inside a line."""
+        return not self.unlimited and not self._lines.strip()
+
     def _update_part(self, text: str, following: str, logprob: float) -> None:
         """Accept `text` as a part if it is likely, ends within the first non-blank line and does not split a word."""
         in_first_line = "\n" not in text.strip()

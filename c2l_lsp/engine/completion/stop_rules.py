@@ -1,7 +1,8 @@
 """Text rules that end a completion: when to stop decoding, and what to cut from the decoded text.
 
 The rules are those of tabby, llama.vim and continue, for scopes by indentation: stay in the block of the cursor, stop
-at a blank line, do not repeat a line, do not write the line that already follows. No model is needed here.
+at a blank line, do not repeat a line, do not write the line that already follows. No model is needed here. What is
+shown of the text is the subject of `shaping`.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class StopRules:
     def trim(self, text: str, *, incomplete: bool = False) -> str:
         """Return the part of a decoded text that may be suggested.
 
-        The result stays in the scope, repeats nothing, does not overlap the text after the cursor and has no trailing
-        white space. `incomplete`: decoding was cut off inside the last line, which is dropped if another one remains.
+        The result stays in the scope, repeats nothing and has no trailing white space. `incomplete`: decoding was
+        cut off inside the last line, which is dropped if another one remains.
         """
         lines = text.split("\n")
         if not self.multiline:
@@ -88,25 +89,13 @@ class StopRules:
             if kept and _repeats([self.line + kept[0], *kept[1:], line]):
                 break
             kept.append(line)
-        return self._without_overlap(_collapse_repetition("\n".join(kept)).rstrip())
+        return _collapse_repetition("\n".join(kept)).rstrip()
 
     def _leaves_scope(self, line: str) -> bool:
         return _indent(line) < self.indent
 
     def _is_following(self, line: str) -> bool:
         return len(line.strip()) > 2 and line.strip() == self.following.strip()
-
-    def _without_overlap(self, text: str) -> str:
-        """Cut from the end of `text` what already follows the cursor: `foo(a)` before `)` becomes `foo(a`."""
-        rest = self.rest.rstrip()
-        first, newline, others = text.partition("\n")
-        if rest and not newline:
-            for size in range(min(len(rest), len(text)), 0, -1):
-                if text.endswith(rest[:size]) and (size == len(rest) or size > 2):
-                    return text[:-size]
-        if rest and newline and first.endswith(rest):
-            return first[: -len(rest)]  # the rest of the cursor line would follow the last of several lines
-        return "\n".join([first, others]) if newline else first
 
 
 def _indent(line: str) -> int:

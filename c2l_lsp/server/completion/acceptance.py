@@ -22,7 +22,8 @@ _MAX_OUTCOMES = 200
 class Suggestion:
     """The candidate texts of one result, their ids in the editor, and how they were computed.
 
-    `source` is engine, cache or typed. `adapter`: whether the request allowed an adapter.
+    `source` is engine, cache or typed. `adapter`: whether the request allowed an adapter. `replaced`: for each text the
+    number of characters after the cursor that it replaces; () stands for none.
     """
 
     uri: str
@@ -33,6 +34,12 @@ class Suggestion:
     source: str
     completion: Completion
     adapter: bool = True
+    replaced: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Write out what () stands for."""
+        if not self.replaced:
+            object.__setattr__(self, "replaced", (0,) * len(self.texts))
 
     @property
     def adapted(self) -> bool:
@@ -93,12 +100,17 @@ class AcceptanceTracker:
         typed = _typed_since(suggestion, prefix, suffix)
         if typed is None:
             return None
-        pairs = zip(suggestion.ids, suggestion.texts, strict=True)
-        rest = [(name, text[len(typed) :]) for name, text in pairs if text.startswith(typed) and text != typed]
+        auto_closed = suffix[: len(suffix) - len(suggestion.suffix)]
+        rows = zip(suggestion.ids, suggestion.texts, suggestion.replaced, strict=True)
+        rest = [
+            (name, text[len(typed) :], replaced + len(auto_closed))
+            for name, text, replaced in rows
+            if text != typed and _continues(text, typed, auto_closed)
+        ]
         if not rest:
             return None
-        ids, texts = zip(*rest, strict=True)
-        return Suggestion(uri, prefix, suffix, texts, ids, "typed", suggestion.completion, adapter)
+        ids, texts, replaces = zip(*rest, strict=True)
+        return Suggestion(uri, prefix, suffix, texts, ids, "typed", suggestion.completion, adapter, replaces)
 
     def document_changed(self, uri: str, text: str, inserted: Sequence[int] = ()) -> None:
         """Update the document's suggestion from its new text; it ends if the text no longer matches.
@@ -204,7 +216,9 @@ def _typed_since(suggestion: Suggestion, prefix: str, suffix: str) -> str | None
         return None
     typed = prefix[len(suggestion.prefix) :]
     auto_closed = suffix[: len(suffix) - len(suggestion.suffix)]
-    for text in suggestion.texts:
-        if text.startswith(typed) and (not auto_closed or text.rstrip().endswith(auto_closed)):
-            return typed
-    return None
+    return typed if any(_continues(text, typed, auto_closed) for text in suggestion.texts) else None
+
+
+def _continues(text: str, typed: str, auto_closed: str) -> bool:
+    """Whether a candidate begins with the typed text and ends with the brackets that the editor inserted after it."""
+    return text.startswith(typed) and (not auto_closed or text[len(typed) :].rstrip().endswith(auto_closed))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from c2l_lsp.config import Settings
 from c2l_lsp.server.completion import eligibility
-from c2l_lsp.server.completion.items import Selected, Target, find_target, overlap
+from c2l_lsp.server.completion.items import Selected, Target, find_target
 from c2l_lsp.server.completion.suggest import Answer, Query, Suggester
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.transport.engine_client import EngineClient, EngineState
@@ -122,14 +122,14 @@ class Completions:
 def _insertions(document: Document, target: Target, answer: Answer) -> list[Insertion]:
     if answer.suggestion is None:
         return []
-    rest = document.split_line_at(target.line, target.cursor)[1]
+    suggestion = answer.suggestion
     insertions = []
     word = word_at_end(document.lines[target.line][: target.start])
     word_start = document.to_units(target.line, target.start - len(word))
-    for name, text in zip(answer.suggestion.ids, answer.suggestion.texts, strict=True):
+    for name, text, replaced in zip(suggestion.ids, suggestion.texts, suggestion.replaced, strict=True):
         if not text.startswith(target.must_start):
             continue
-        end = target.end if target.fixed else target.cursor + overlap(text, rest)
+        end = target.end if target.fixed else target.cursor + replaced
         start, stop = document.to_units(target.line, target.start), document.to_units(target.line, end)
         insertions.append(Insertion(name, target.head + text, target.line, start, stop, word, word_start))
     return insertions

@@ -5,34 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from c2l_lsp.server.workspace.documents import Document
-from c2l_lsp.text import leading_closers
-
-_PAIRS = {")": "(", "]": "[", "}": "{"}
-_QUOTES = "\"'`"
-
-
-def overlap(text: str, rest: str) -> int:
-    """Number of characters after the cursor that a suggestion repeats and therefore replaces.
-
-    Only closing brackets and quotes that the suggestion does not open count: `a, b)` before `)` replaces it, `f(a)`
-    before `)` does not.
-    """
-    for size in range(len(leading_closers(rest).rstrip()), 0, -1):
-        tail = rest[:size]
-        if tail.strip() and text.endswith(tail) and _is_balanced(text[:-size]):
-            return size
-    return 0
-
-
-def _is_balanced(text: str) -> bool:
-    """Whether a text closes everything that it opens. It may start inside brackets."""
-    open_brackets: list[str] = []
-    for char in text:
-        if char in _PAIRS.values():
-            open_brackets.append(char)
-        elif char in _PAIRS and open_brackets and open_brackets[-1] == _PAIRS[char]:
-            open_brackets.pop()
-    return not open_brackets and all(text.count(quote) % 2 == 0 for quote in _QUOTES)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from c2l_lsp.engine.wire import LEFT_OUT, UNSURE, Complete, Completion
 from c2l_lsp.errors import C2LError
 from c2l_lsp.server.completion.acceptance import AcceptanceTracker, Suggestion
 from c2l_lsp.server.completion.debounce import AdaptiveDebounce
-from c2l_lsp.server.completion.items import overlap
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.transport.connection import EngineTimeout
 from c2l_lsp.server.transport.protocol import Reason
@@ -30,6 +29,7 @@ from c2l_lsp.server.workspace.documents import to_engine_text
 log = logging.getLogger("c2l.complete")
 _TIMEOUT_SLACK = 1.5  # seconds beyond the latency limit that the engine itself keeps
 _CLIP_BLOCK = 1024  # characters
+_MOST_BEFORE, _MOST_AFTER = 256 * 1024, 128 * 1024  # characters
 _PREFETCH_DELAY = 0.05
 _REASONS = {LEFT_OUT: Reason.LEFT_OUT, UNSURE: Reason.UNSURE}
 
@@ -59,11 +59,6 @@ class Query:
     adapter: bool
     settings: Settings
     must_start: str = ""
-
-    @property
-    def rest_of_line(self) -> str:
-        """The text after the cursor on its line."""
-        return self.suffix.split("\n", 1)[0].split("\r", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -177,17 +172,21 @@ class Suggester:
         if isinstance(result, Reason):
             self._statistics.record_no_completion(result.value)
             return Answer(reason=result)
-        texts = tuple(dict.fromkeys(text for raw in result.texts if (text := _to_document_text(raw, query))))
+        pairs = zip(result.texts, result.replaced or [0] * len(result.texts), strict=True)
+        found = {text: replaced for raw, replaced in reversed(list(pairs)) if (text := _to_document_text(raw, query))}
+        texts, replaces = tuple(reversed(found)), tuple(reversed(found.values()))
         if not texts:
             reason = _REASONS.get(result.reason, Reason.EMPTY)
             self._statistics.record_no_completion(reason.value)
             return Answer(reason=reason)
         number = next(self._ids)
         ids = tuple(f"{number}-{index}" for index in range(len(texts)))
-        suggestion = Suggestion(query.uri, query.prefix, query.suffix, texts, ids, source, result, query.adapter)
+        suggestion = Suggestion(
+            query.uri, query.prefix, query.suffix, texts, ids, source, result, query.adapter, replaces
+        )
         self._statistics.record_completion(source)
         self._acceptance.track(suggestion)
-        self._start_prefetch(query, texts[0])
+        self._start_prefetch(query, texts[0], replaces[0])
         return Answer(suggestion)
 
     # --- cache and prefetch ---
@@ -203,11 +202,10 @@ class Suggester:
         while len(self._cache) > size:
             self._cache.popitem(last=False)
 
-    def _start_prefetch(self, query: Query, text: str) -> None:
+    def _start_prefetch(self, query: Query, text: str, replaced: int) -> None:
         completion = query.settings.completion
         if not completion.speculative or not completion.cache_size or query.must_start:
             return
-        replaced = overlap(text, query.rest_of_line)
         after = replace(query, prefix=query.prefix + text, suffix=query.suffix[replaced:], invoked=False)
         params = to_request(after)
         if self._prefetch is not None:
@@ -238,7 +236,7 @@ class Suggester:
 
 
 def to_request(query: Query) -> Complete:
-    """The engine request for a query, with the text clipped to what could fit into the prompt."""
+    """The engine request for a query, with the text clipped to what the engine may need."""
     completion, tokens = query.settings.completion, query.settings.context.max_tokens
     prefix, suffix = clip(query.prefix, query.suffix, tokens)
     return Complete(
@@ -260,16 +258,17 @@ def to_request(query: Query) -> Complete:
 
 
 def clip(prefix: str, suffix: str, max_tokens: int) -> tuple[str, str]:
-    """Clip to 8 characters per token before the cursor and 4 after it.
+    """Clip the text around the cursor to what a prompt can hold and to what brackets and quotes are read from.
 
-    The start of the prefix moves in blocks, so that consecutive requests share it and the engine reuses its KV cache.
+    Whether a string is open depends on the text from the beginning of the file, so nearly all files pass whole. The
+    start of a clipped prefix moves in blocks, so that consecutive requests share it and the engine reuses its KV cache.
     """
-    surplus = len(prefix) - max(8 * max_tokens, 2 * _CLIP_BLOCK)
+    surplus = len(prefix) - max(8 * max_tokens, _MOST_BEFORE)
     if surplus > 0:
         start = -(-surplus // _CLIP_BLOCK) * _CLIP_BLOCK
         line = prefix.find("\n", start, start + _CLIP_BLOCK)
         prefix = prefix[line + 1 if line >= 0 else start :]
-    return prefix, suffix[: 4 * max_tokens]
+    return prefix, suffix[: max(4 * max_tokens, _MOST_AFTER)]
 
 
 def _to_document_text(text: str, query: Query) -> str:

@@ -64,13 +64,6 @@ def test_the_line_that_follows_in_the_file_ends_the_completion():
     assert before.trim("b = 2\n    return a\n") == "b = 2"
 
 
-def test_text_after_the_cursor_is_not_duplicated():
-    call = rules("print(", ")\n")
-    assert call.trim("value)") == "value"
-    assert call.trim("value") == "value"
-    assert rules("d[", "])\n").trim("key])") == "key"
-
-
 def test_an_incomplete_last_line_is_dropped_unless_it_is_the_only_one():
     inside = rules("def f():\n    ")
     assert inside.trim("a = 1\n    b = lo", incomplete=True) == "a = 1"

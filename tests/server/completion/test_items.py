@@ -1,35 +1,9 @@
-"""The range that a suggestion replaces: nothing, repeated closing brackets, or a selected popup entry."""
+"""The range that a suggestion replaces: nothing, or a selected popup entry."""
 
 from __future__ import annotations
 
-import pytest
-
-from c2l_lsp.server.completion.items import Selected, Target, find_target, overlap
+from c2l_lsp.server.completion.items import Selected, Target, find_target
 from c2l_lsp.server.workspace.documents import Document
-
-
-@pytest.mark.parametrize(
-    ("text", "rest", "size"),
-    [
-        ("a, b)", ")", 1),
-        ("a, b", ")", 0),
-        ("f(a)", ")", 0),
-        ("f(a))", ")", 1),
-        ("a)", "))", 1),
-        ("a))", "))", 2),
-        ('name")', '")', 2),
-        ('x="y"', '"', 0),
-        ("a):", "):", 2),
-        ("a)", ") ", 1),
-        ("a) # x", ") # x", 0),
-        ("a", "", 0),
-        ("one,\n    two,\n)", ")", 1),
-        ("a)", "  )", 0),
-        ("a b", " b", 0),
-    ],
-)
-def test_only_repeated_closing_brackets_are_replaced(text: str, rest: str, size: int) -> None:
-    assert overlap(text, rest) == size
 
 
 def test_target_is_the_cursor_without_a_popup_entry() -> None:

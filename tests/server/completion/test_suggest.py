@@ -30,6 +30,7 @@ class FakeEngine:
         self.error: Exception | None = None
         self.texts: list[str] | None = None
         self.reason = ""
+        self.replaced: list[int] = []
 
     async def wait_ready(self, timeout: float) -> bool:
         if not self.is_ready:
@@ -51,8 +52,9 @@ class FakeEngine:
             raise self.error
         texts = [f"+{number}"] if self.texts is None else self.texts
         return wire.Completion(
-            texts=texts, generation=1, prompt_tokens=1, new_tokens=1, ms=wire.Timing(total=1.0), reason=self.reason
-        )
+            texts=texts, generation=1, prompt_tokens=1, new_tokens=1, ms=wire.Timing(total=1.0), reason=self.reason,
+            replaced=self.replaced,
+        )  # fmt: skip
 
 
 def settings_with(**values: object) -> Settings:
@@ -225,7 +227,7 @@ async def test_request_without_adapter_is_not_answered_from_one_with_adapter(
 
 async def test_next_completion_is_prefetched(suggester: Suggester, engine: FakeEngine) -> None:
     ahead = {"completion.speculative": True}
-    engine.texts = ["b)"]
+    engine.texts, engine.replaced = ["b)"], [1]
     await suggester.suggest(query("f(a", ")\n", values=ahead))
     for _ in range(100):
         await asyncio.sleep(0.01)
@@ -292,15 +294,27 @@ async def test_candidates_get_the_line_endings_of_the_document_and_no_duplicates
 
 
 def test_clipped_prefix_keeps_its_start_while_typing() -> None:
-    lines = "".join(f"line {number}\n" for number in range(5000))
+    lines = "".join(f"line {number}\n" for number in range(40_000))
     starts = {lines.index(clip(lines + "x" * n, "", 100)[0].split("\n", 1)[0]) for n in range(200)}
     assert len(starts) <= 2
     prefix, suffix = clip(lines, lines, 100)
     assert prefix.startswith("line ")
     assert lines.endswith(prefix)
-    assert 1024 <= len(prefix) <= 3 * 1024
-    assert len(suffix) == 400
+    assert 255 * 1024 <= len(prefix) <= 256 * 1024
+    assert len(suffix) == 128 * 1024
     assert clip("ab", "cd", 100) == ("ab", "cd")
+
+
+async def test_a_text_replaces_what_the_engine_says_and_what_the_editor_closed(
+    suggester: Suggester, engine: FakeEngine
+) -> None:
+    engine.texts, engine.replaced = ["\n    g(a),\n)"], [1]
+    answer = await suggester.suggest(query("f(", ")"))
+    assert answer is not None and answer.suggestion is not None
+    assert answer.suggestion.replaced == (1,)
+    typed = await suggester.suggest(query("f(\n    g(", "))"))
+    assert typed is not None and typed.suggestion is not None
+    assert (typed.suggestion.texts, typed.suggestion.replaced) == (("a),\n)",), (2,))
 
 
 def test_engine_receives_newline_endings() -> None:
