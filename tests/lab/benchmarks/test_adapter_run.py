@@ -17,6 +17,7 @@ from c2l_lab.benchmarks.methods.protocol import Options, Setup
 from c2l_lab.repositories.cases import Case, Sizes
 from c2l_lab.repositories.spans import Span
 
+from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
 from c2l_lsp.errors import AdapterError, CorpusError, SettingError
 from c2l_lsp.model.adapter.finetune_lora import fit_lora
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
@@ -185,6 +186,32 @@ class _Pool:
         raise AssertionError
 
 
+def test_published_token_index_has_the_strength_of_its_validation(tiny, world, tmp_path, case, monkeypatch):
+    (_, plain, gated), _ = build(["tokens", "gated-tokens"], _setup(tiny, world, tmp_path))
+
+    class Pool:
+        names = ("a/b",)
+
+        def fitted(self, method, name):
+            return plain.fit(case, self)
+
+    files = {f"shop/part{i}.py": f"def part_{i}(x):\n    return x + {i}\n" for i in range(8)}
+    many = replace(case, states={0: {**case.state, **files}})
+    asked = []
+
+    def validate(self, adapter, digests):
+        asked.append((len(adapter.knn.tokens), len(digests)))
+        return ValidationResult(0.0, -0.1, 100, knn_strength=0.4)
+
+    monkeypatch.setattr(Validator, "validate", validate)
+    found, whole = gated.fit(many, Pool()), plain.fit(case, Pool())
+    assert found.adapter.knn.strength == 0.4 and found.adapter.knn.tokens.digest == whole.adapter.knn.tokens.digest
+    assert [count for _, count in asked] == [2]  # a quarter of the files
+    assert asked[0][0] < len(plain.fit(many, Pool()).adapter.knn.tokens)  # they are not in the index that is validated
+    monkeypatch.setattr(Validator, "validate", lambda *_: ValidationResult(0.0, 0.1, 100, "worse", knn_strength=0.0))
+    assert gated.fit(many, Pool()).adapter.knn is None
+
+
 def test_contexts_are_relevant_and_within_budget(tiny, world, tmp_path, case):
     chosen, _ = build(["retrieval", "dependencies"], _setup(tiny, world, tmp_path))
     before = case.targets["main.py"]
@@ -215,7 +242,7 @@ def test_scored_tokens_are_independent_of_adapter(tiny, case):
     assert reader.loss(chosen, scoring.read(tiny, chosen), None) == base  # the weights are back in place
     slot = AdapterSlot(tiny)
     slot.activate(adapter)
-    hooked = scoring.mean_loss(tiny, scoring.read(tiny, chosen), None)
+    hooked = scoring.scores(tiny, scoring.read(tiny, chosen), None).mean_loss
     slot.activate(None)
     assert reader.loss(chosen, bare, adapter) == pytest.approx(hooked, abs=1e-4)
 

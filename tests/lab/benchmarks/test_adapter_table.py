@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from c2l_lab.benchmarks.adapters import table
 from c2l_lab.benchmarks.adapters.run import Unit, controls
 from c2l_lab.benchmarks.adapters.table import Results, conditioning, rank_of, ratio
+from c2l_lab.train.memory.held_out import Scores
 
 
 def _others(own: float, spread: float, seed: int) -> dict:
@@ -129,6 +131,22 @@ def test_rows_contain_gains_worst_repository_ceiling_and_costs():
     assert (
         by["exact_match_gain/prefix0", "memory"].value == 1.0 and by["exact_match_gain/prefix0", "memory"].bar is None
     )
+
+
+def test_calibration_gives_every_repository_the_same_weight():
+    def unit(confidence: float, right: list[bool]) -> dict:
+        found = Scores()
+        logits = torch.log(torch.tensor([[confidence, 1 - confidence]])).repeat(len(right), 1)
+        found.add(logits, torch.tensor([0 if hit else 1 for hit in right]))
+        cell = {"base": 3.0, "loss": 3.0, "tokens": found.positions, "calibration": found.calibration.tolist()}
+        return {"1024": cell, "seconds": 0.0, "norm": 0.0}
+
+    small, large = unit(0.9, [True] * 9 + [False]), unit(0.6, [True] * 100)  # errors of 0 and 0.4
+    results = Results({Unit("a/x", "tokens", "loss"): small, Unit("b/y", "tokens", "loss"): large})
+    found = _row(table.rows(results), "calibration_error/prefix1024")
+    assert found.value == pytest.approx(0.2, abs=1e-6) and found.holds is False
+    assert found.low == pytest.approx(0, abs=1e-6) and found.high == pytest.approx(0.4, abs=1e-6)
+    assert not [row for row in table.rows(_results()) if "calibration" in row.name]  # results without a table
 
 
 def test_gain_is_divided_by_request_time():

@@ -21,8 +21,9 @@ from c2l_lsp.model.adapter.mixture import FEATURES, MAX_MEMORY_WEIGHT
 from tests.support.training_text import MIT, MakeRepository
 
 SMALL = Sizes(
-    long_windows=1, short_windows=2, keyed=4000, held_out=4000, least_index=100, least_held_out=100, least_file=200
-)
+    long_windows=1, short_windows=2, requests=0, keyed=4000, held_out=4000, least_index=100, least_held_out=100,
+    least_file=200,
+)  # fmt: skip
 
 
 def texts(sources: list[str]) -> mixture_rows.HeldOut:
@@ -74,7 +75,9 @@ def planted(seed: int, n: int = 3000) -> Rows:
     target = np.stack([np.full(n, 0.2), np.where(good, 0.9, 0.0), np.zeros(n)], 1)
     favourites = np.tile(np.array([[0.4, 0, 0], [0.2, 0.9, 0], [0.2, 0, 0.9]]), (n, 1, 1))
     right = np.stack([~good, good, np.zeros(n, bool)], 1)
-    return Rows(features, np.ones((n, 2), bool), target, favourites, right, np.full(n, 2), np.full(n, 128))
+    return Rows(
+        features, np.ones((n, 2), bool), target, favourites, right, np.full(n, 2), np.full(n, 128), np.zeros(n, int)
+    )
 
 
 def test_fit_learns_when_to_trust_which_vote() -> None:
@@ -117,9 +120,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_share_of_right_ones
     p = np.tile(np.array([[0.7, 0, 0], [0.1, 0, 0], [0.1, 0, 0]]), (n, 1, 1))
     right = np.zeros((n, 3), bool)
     right[:600, 0] = True
-    rows = Rows(
-        np.zeros((n, len(FEATURES))), np.zeros((n, 2), bool), p[:, 0], p, right, np.zeros(n, int), np.zeros(n, int)
-    )
+    rows = Rows(np.zeros((n, len(FEATURES))), np.zeros((n, 2), bool), p[:, 0], p, right, *np.zeros((3, n), int))
     assert mixture_fit.calibration_error(mixture_fit.untrained(), [rows]) == pytest.approx(0.1)
 
 

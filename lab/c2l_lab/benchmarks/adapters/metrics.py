@@ -21,7 +21,7 @@ from c2l_lab.benchmarks.methods.memory import mean_without
 from c2l_lab.benchmarks.methods.protocol import Adapters, Fitted, Method
 from c2l_lab.repositories.cases import Case
 from c2l_lab.repositories.spans import names_of, spans_of
-from c2l_lab.train.memory.held_out import ScoredText, mean_loss
+from c2l_lab.train.memory.held_out import ScoredText, mean_loss, scores
 from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
@@ -67,19 +67,22 @@ class Bench:
 
 
 def loss(bench: Bench, case: Case, method: Method) -> Values:
-    """Loss in nat/token with and without the method, at each prefix."""
+    """Loss in nat/token with and without the method, and the method's calibration table, at each prefix."""
     fitted = bench.adapters.fitted(method, case.name)
     found: Values = {"seconds": fitted.seconds, "norm": fitted.adapter.norm if fitted.adapter else 0.0}
     for prefix in PREFIXES:
         chosen, states = bench.reader.base_states(case.name, case.targets, prefix, bench.amounts.at(prefix))
-        base = bench.reader.loss(chosen, states, None)
+        base = bench.reader.scores(chosen, states, None)
         if fitted.context is None:
-            mine = bench.reader.loss(chosen, states, fitted.adapter)
+            mine = base if fitted.adapter is None else bench.reader.scores(chosen, states, fitted.adapter)
         elif prefix:
-            mine = mean_loss(bench.model, read(bench.model, chosen, fitted.context, fitted.budget), None)
+            mine = scores(bench.model, read(bench.model, chosen, fitted.context, fitted.budget), None)
         else:
             continue  # without a prefix there is no query
-        found[str(prefix)] = {"base": base, "loss": mine, "tokens": len(states.targets)}
+        found[str(prefix)] = {
+            "base": base.mean_loss, "loss": mine.mean_loss, "tokens": base.positions,
+            "calibration": mine.calibration.tolist(),
+        }  # fmt: skip
     return found
 
 

@@ -37,7 +37,7 @@ from c2l_lab.repositories.spans import names_of
 from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.lm.base import BaseModel
 
-RULES = 2  # part of every unit's file name; increase it when a metric changes
+RULES = 3  # part of every unit's file name; increase it when a metric changes
 OTHERS, NEAREST = 15, 5
 PARTS = ("loss", "line", "ages", "rename", "others")
 """The metrics, as they appear in file names. `others` compares repositories."""

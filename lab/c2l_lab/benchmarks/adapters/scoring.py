@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from c2l_lab.benchmarks.adapters.merge import merged
-from c2l_lab.train.memory.held_out import PREFIXES, WINDOW, ScoredText, mean_loss
+from c2l_lab.train.memory.held_out import PREFIXES, WINDOW, ScoredText, Scores, scores
 from c2l_lsp.model.adapter.knn_lm import suffixes
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.lm.base import BaseModel
@@ -106,15 +106,19 @@ class Reader:
             self._cached[prefix, most] = chosen, read(self.model, chosen)
         return self._cached[prefix, most]
 
-    def loss(self, chosen: Sequence[Window], states: ScoredText, adapter: Adapter | None) -> float:
-        """Mean loss in nat/token under an adapter."""
+    def scores(self, chosen: Sequence[Window], states: ScoredText, adapter: Adapter | None) -> Scores:
+        """Loss and calibration under an adapter."""
         if adapter is None:
-            return mean_loss(self.model, states, None)
+            return scores(self.model, states, None)
         scored = states
         if adapter.pairs:
             with merged(self.model, adapter):
                 scored = read(self.model, chosen)
-        return mean_loss(self.model, scored, adapter.final_map, adapter.knn)
+        return scores(self.model, scored, adapter.final_map, adapter.knn)
+
+    def loss(self, chosen: Sequence[Window], states: ScoredText, adapter: Adapter | None) -> float:
+        """Mean loss in nat/token under an adapter."""
+        return self.scores(chosen, states, adapter).mean_loss
 
 
 __all__ = ["PREFIXES", "WINDOW", "Context", "Reader", "Window", "prefix_of", "read", "windows", "with_context"]

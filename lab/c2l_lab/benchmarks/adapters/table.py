@@ -7,16 +7,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from c2l_lab.benchmarks.adapters.metrics import LAST, Values
 from c2l_lab.benchmarks.adapters.run import Unit
 from c2l_lab.benchmarks.adapters.scoring import PREFIXES
 from c2l_lab.benchmarks.stats import RESAMPLES, Row, row
 from c2l_lab.repositories.spans import STRATA
+from c2l_lab.train.memory.held_out import calibration_error
 
 CEILING = "sgd"
 RETRIEVAL = "retrieval"
 COST_BAR = 1 / 50
+CALIBRATION_BAR = "≤ 0.03"
+_CALIBRATION_RESAMPLES = 1000
 
 
 class Results:
@@ -64,7 +68,7 @@ def rows(results: Results) -> list[Row]:
 
 
 def _loss(results: Results, method: str) -> list[Row]:
-    found = []
+    found = _calibration(results, method)
     for prefix in PREFIXES:
         gains = results.gains(method, prefix)
         if method == "base" or not gains:
@@ -76,6 +80,18 @@ def _loss(results: Results, method: str) -> list[Row]:
             found[-1] = replace(found[-1], bar="≤ +0.01", holds=gains[worst] <= 0.01)
             found += _ceiling(results, method)
     return found
+
+
+def _calibration(results: Results, method: str) -> list[Row]:
+    """The expected calibration error at the longest prefix; every repository has the same weight."""
+    cells = [value.get(str(LAST), {}) for value in results.of("loss", method).values()]
+    tables = [torch.tensor(cell["calibration"], dtype=torch.float64) for cell in cells if cell.get("calibration")]
+    if not tables:
+        return []
+    draws = np.random.default_rng(0).integers(0, len(tables), (_CALIBRATION_RESAMPLES, len(tables)))
+    low, high = np.percentile([calibration_error([tables[i] for i in draw]) for draw in draws], [2.5, 97.5])
+    name, value = f"calibration_error/prefix{LAST}", calibration_error(tables)
+    return [Row(name, method, value, float(low), float(high), "of 1", CALIBRATION_BAR, value <= 0.03)]
 
 
 def _ceiling(results: Results, method: str) -> list[Row]:

@@ -11,7 +11,7 @@ from c2l_lab.benchmarks.methods.base import Base
 from c2l_lab.benchmarks.methods.dependencies import Dependencies
 from c2l_lab.benchmarks.methods.gradient_descent import FullTuning, RepositoryLora
 from c2l_lab.benchmarks.methods.hypernetworks import EvoMethod, HypernetworkMethod, published
-from c2l_lab.benchmarks.methods.memory import GatedMemory, MeanMemory, MemoryPart, Tokens, memory_method
+from c2l_lab.benchmarks.methods.memory import GatedMemory, GatedTokens, MeanMemory, MemoryPart, Tokens, memory_method
 from c2l_lab.benchmarks.methods.protocol import Method, NotTrained, Setup
 from c2l_lab.benchmarks.methods.retrieval import Retrieval
 from c2l_lab.benchmarks.methods.shared import SharedLora
@@ -22,6 +22,7 @@ TABLE: dict[str, Callable[[Setup], Method]] = {
     "memory": memory_method,
     "gated": GatedMemory,
     "tokens": Tokens,
+    "gated-tokens": GatedTokens,
     "keys": lambda setup: MemoryPart(setup, "keys"),
     "map": lambda setup: MemoryPart(setup, "map"),
     "recall": lambda setup: MemoryPart(setup, "recall"),

@@ -4,6 +4,7 @@
 |----------|------------------------------------------------------------------------------------------------|
 | `memory` | as the engine makes it, but not validated: map and keys of a sample, token index of all files  |
 | `tokens` | the token index alone, which is live before any forward pass                                   |
+| `gated-tokens` | `tokens` with the engine's validation, as it goes live                                 |
 | `keys`   | `memory` without the token index                                                               |
 | `gated`  | `memory` with the engine's validation, which may weaken or reject the adapter                   |
 | `map`    | the final map of `memory` alone                                                                |
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from c2l_lab.benchmarks.adapters import merge
@@ -34,6 +35,7 @@ from c2l_lsp.model.adapter.mixture import MixtureGate
 from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.hypernet import prior as priors
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
+from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.repo.history.snapshot import Entry
 
 
@@ -110,9 +112,29 @@ class Tokens:
         """Index all files."""
         del adapters
         started = time.perf_counter()
-        index = index_of(self._model, case.state.values())
-        adapter = Adapter(self._model.digest, "memory").with_tokens(index, self._model.d, self._gate)
-        return Fitted(adapter, seconds=time.perf_counter() - started)
+        return Fitted(self.adapter(case.state.values()), seconds=time.perf_counter() - started)
+
+    def adapter(self, texts: Iterable[str]) -> Adapter:
+        """The adapter of some texts."""
+        adapter = Adapter(self._model.digest, "memory")
+        return adapter.with_tokens(index_of(self._model, texts), self._model.d, self._gate)
+
+
+class GatedTokens:
+    """`gated-tokens`: the engine's validation on held-out files of the folder decides the strength of `tokens`."""
+
+    name, per_repository, network = "gated-tokens", False, None
+
+    def __init__(self, setup: Setup) -> None:
+        self._tokens, self._model = Tokens(setup), setup.model
+        self.digest = self._tokens.digest
+
+    def fit(self, case: Case, adapters: Adapters) -> Fitted:
+        """The adapter of `tokens` at the validated strength. Its seconds include the validation."""
+        whole = adapters.fitted(self._tokens, case.name)
+        started = time.perf_counter()
+        result = validated(self._model, case, lambda rest: self._tokens.adapter(rest.values()))
+        return _scaled(whole, result, time.perf_counter() - started)
 
 
 class MemoryPart:
@@ -154,16 +176,27 @@ class GatedMemory:
         """The adapter at the validated strength. Its seconds include the validation."""
         whole = adapters.fitted(self._memory, case.name)
         started = time.perf_counter()
-        files = {path: _digest(text) for path, text in case.state.items()}
-        held_out = validation.held_out(files)
-        validator = validation.Validator(self._model)
-        for path in held_out:
-            validator.add(files[path], case.state[path])
-        rest = {path: text for path, text in case.state.items() if path not in held_out}
-        adapter = self._memory.adapter(case, rest)
-        result = validator.validate(adapter, [files[path] for path in held_out])
-        scaled = None if whole.adapter is None else whole.adapter.scaled(result.strength, result.knn_strength)
-        return Fitted(scaled, seconds=whole.seconds + time.perf_counter() - started)
+        result = validated(self._model, case, lambda rest: self._memory.adapter(case, rest))
+        return _scaled(whole, result, time.perf_counter() - started)
+
+
+def validated(
+    model: BaseModel, case: Case, adapter: Callable[[Mapping[str, str]], Adapter]
+) -> validation.ValidationResult:
+    """The engine's validation of the adapter that `adapter` makes of some files, on held-out files of the state."""
+    files = {path: _digest(text) for path, text in case.state.items()}
+    held_out = validation.held_out(files)
+    validator = validation.Validator(model)
+    for path in held_out:
+        validator.add(files[path], case.state[path])
+    rest = {path: text for path, text in case.state.items() if path not in held_out}
+    return validator.validate(adapter(rest), [files[path] for path in held_out])
+
+
+def _scaled(whole: Fitted, result: validation.ValidationResult, seconds: float) -> Fitted:
+    """A result at the validated strengths, after as many seconds more."""
+    adapter = None if whole.adapter is None else whole.adapter.scaled(result.strength, result.knn_strength)
+    return Fitted(adapter, seconds=whole.seconds + seconds)
 
 
 def _digest(text: str) -> bytes:

@@ -39,7 +39,7 @@ def train_mixture(
 
     from c2l_lab.corpus.sources import read_list, require_disjoint
     from c2l_lab.train.memory import mixture_fit
-    from c2l_lab.train.memory.mixture_rows import TIERS
+    from c2l_lab.train.memory.mixture_rows import FORMS, TIERS
     from c2l_lsp.errors import TrainingError
     from c2l_lsp.model.adapter import mixture
 
@@ -62,16 +62,24 @@ def train_mixture(
     gate = mixture_fit.fit(rows)
     for model, tuning in measured.items():
         for tier, label in enumerate(TIERS):
-            some = [one.where((one.tier == tier) & (one.prefix == one.prefix.max())) for one in tuning]
-            changes = [mixture_fit.change(gate, one) for one in some]
-            error = mixture_fit.calibration_error(gate, some)
-            typer.echo(f"{model}, {label}: {mixture_fit.row(changes)}, calibration error {error:.4f}")
+            for form, name in enumerate(FORMS):
+                some = [part for one in tuning if len((part := _part(one, tier, form)).tier)]
+                if some:
+                    changes = [mixture_fit.change(gate, one) for one in some]
+                    error = mixture_fit.calibration_error(gate, some)
+                    typer.echo(f"{model}, {name}, {label}: {mixture_fit.row(changes)}, calibration error {error:.4f}")
         if ablate:
             mixture_fit.ablation(rows, tuning, typer.echo)
     digest = _load(owner).digest if owner else ""
     mixture.save(gate, out, digest, ", ".join(f"{model}: {len(found)} repositories" for model, found in used.items()))
     if manifest is not None:
         manifest.write_text(json.dumps(_manifest(used, mirror), indent=1) + "\n", encoding="utf-8")
+
+
+def _part(rows: Rows, tier: int, form: int) -> Rows:
+    """The rows of a tier and a form; of windows those after the longest prefix."""
+    chosen = (rows.tier == tier) & (rows.form == form)
+    return rows.where(chosen & ((rows.form == 1) | (rows.prefix == rows.prefix[rows.form == 0].max())))
 
 
 def _first(names: list[str], collect: Callable[[str], Rows | None], count: int) -> dict[str, Rows]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from c2l_lsp.model.lm.base import BaseModel
 
 PREFIXES = (0, 256, 1024)
 """Lengths of the prefix from the same file, in tokens."""
+
+BINS = 15
+"""Of the expected calibration error."""
 
 WINDOW = 256
 """Tokens scored after each prefix."""
@@ -107,10 +110,46 @@ def score_positions(model: BaseModel, repository: SplitRepository, prefix: int, 
     return ScoredText(torch.cat(hidden), torch.cat(targets), before)
 
 
+@dataclass
+class Scores:
+    """Sums over the scored positions: their number, the loss in nat, and the calibration table [3, BINS].
+
+    Its rows are the number of positions, the sum of the highest probabilities, and how often that token was the true
+    one; a column holds the positions whose highest probability lies in one of BINS equal parts of 0 to 1.
+    """
+
+    positions: int = 0
+    loss: float = 0.0
+    calibration: Tensor = field(default_factory=lambda: torch.zeros(3, BINS, dtype=torch.float64))
+
+    @property
+    def mean_loss(self) -> float:
+        """The loss in nat/token."""
+        return self.loss / max(self.positions, 1)
+
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        """Count some positions: logits fp32 [n, V], true tokens [n]."""
+        self.positions += len(targets)
+        self.loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+        highest, tokens = logits.max(1)
+        confidence = (highest - torch.logsumexp(logits, 1)).exp().double().cpu()
+        right = (tokens == targets).double().cpu()
+        columns = (confidence * BINS).long().clamp(max=BINS - 1)
+        self.calibration.index_add_(1, columns, torch.stack([torch.ones_like(right), confidence, right]))
+
+
+def calibration_error(tables: Sequence[Tensor]) -> float:
+    """Expected calibration error of the most likely token, from calibration tables; each has the same weight."""
+    if not tables:
+        return 0.0
+    mean = torch.stack([table / table[0].sum().clamp(min=1) for table in tables]).mean(0)
+    return float((mean[1] - mean[2]).abs().sum())
+
+
 @torch.inference_mode()
-def mean_loss(model: BaseModel, scored: ScoredText, C: Tensor | None, knn: KnnMemory | None = None) -> float:
-    """Mean loss in nat/token with a final map C [d, d] and a kNN memory; None leaves either out."""
-    total = 0.0
+def scores(model: BaseModel, scored: ScoredText, C: Tensor | None, knn: KnnMemory | None = None) -> Scores:
+    """The scores with a final map C [d, d] and a kNN memory; None leaves either out."""
+    found = Scores()
     for start in range(0, len(scored.targets), 1024):
         rows = slice(start, start + 1024)
         h = scored.hidden[rows]
@@ -118,5 +157,10 @@ def mean_loss(model: BaseModel, scored: ScoredText, C: Tensor | None, knn: KnnMe
         logits = model.logits(mapped).float()
         if knn is not None:
             logits = knn.interpolate(h, logits, scored.before[rows])
-        total += float(torch.nn.functional.cross_entropy(logits, scored.targets[rows], reduction="sum"))
-    return total / max(len(scored.targets), 1)
+        found.add(logits, scored.targets[rows])
+    return found
+
+
+def mean_loss(model: BaseModel, scored: ScoredText, C: Tensor | None, knn: KnnMemory | None = None) -> float:
+    """The mean loss in nat/token; arguments as in `scores`."""
+    return scores(model, scored, C, knn).mean_loss

@@ -1,7 +1,8 @@
 """Fits the mixture gate on rows of training repositories, and measures it on rows of tuning repositories.
 
 The likelihood of the mixture is smooth in the weights of the gate, so L-BFGS finds them. Every repository has the same
-weight. The numbers of the two scores are constants that were chosen on the tuning list.
+weight, and half of it goes to requests where the model can fill in. The numbers of the two scores are constants that
+were chosen on the tuning list.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from c2l_lab.train.memory.mixture_rows import Rows
+from c2l_lab.train.memory.held_out import BINS
+from c2l_lab.train.memory.mixture_rows import FORMS, Rows
 from c2l_lsp.model.adapter.mixture import FEATURES, MAX_MEMORY_WEIGHT, VECTOR_SIZE, Float64Array, MixtureGate
 
 HIDDEN = 16
-BINS = 15
-"""Of the expected calibration error."""
 
 _PENALTY = 1e-4  # on the squared weights of standardised features: of equally good fits the smaller one
 _LEAST_SPREAD = 1e-3  # a feature that hardly varies is not blown up
@@ -76,7 +76,7 @@ def fit(repositories: Sequence[Rows], *, dropped: Sequence[str] = (), seed: int 
     features = torch.from_numpy(np.concatenate([rows.features for rows in repositories]))
     present = torch.from_numpy(np.concatenate([rows.present for rows in repositories])).double()
     target = torch.from_numpy(np.concatenate([rows.target for rows in repositories]))
-    share = torch.cat([torch.full((len(rows.tier),), 1 / len(rows.tier)).double() for rows in repositories])
+    share = torch.from_numpy(np.concatenate([_shares(rows) for rows in repositories]))
     used = torch.tensor([name not in dropped for name in FEATURES]).double()
     mean, spread = features.mean(0), features.std(0).clamp(min=_LEAST_SPREAD)
     standard = (features - mean) / spread * used
@@ -97,6 +97,13 @@ def fit(repositories: Sequence[Rows], *, dropped: Sequence[str] = (), seed: int 
     with torch.no_grad():
         network.W *= used
     return network.gate(mean, spread)
+
+
+def _shares(rows: Rows) -> Float64Array:
+    """The weights of the rows of one repository [n]: every form that occurs has the same part of 1."""
+    counts = np.bincount(rows.form, minlength=len(FORMS))
+    shares: Float64Array = 1 / counts[rows.form] / np.count_nonzero(counts)
+    return shares
 
 
 def _change(weights: Tensor, target: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """Rows to fit the mixture gate on: its features at held-out positions and what each expert gives the true token.
 
 The most recently changed files of a repository are held out. All others, without copies of the held-out ones, are in
-the token index; a random share of them has neural keys. So every position gives rows of three tiers.
+the token index; a random share of them has neural keys. So every position gives rows of three tiers. Positions are of
+two forms: windows of a text, and answers to requests with the text on both sides of the cursor (`mixture_requests`).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from c2l_lab.corpus.commit_stream import licence_of
 from c2l_lab.corpus.sources import GitRepository, SourceProblem, git_folder
 from c2l_lab.repositories import contamination
 from c2l_lab.repositories.source import History
+from c2l_lab.train.memory import mixture_requests
 from c2l_lsp.cooperative import drain
 from c2l_lsp.engine.adaptation.registry import PRIOR_TOKENS, shipped_prior
 from c2l_lsp.errors import CorpusError, GitError
@@ -37,6 +39,9 @@ from c2l_lsp.repo.history import git_history
 TIERS = ("no keys", "some keys", "most keys")
 """What the key vote of a row is made from: nothing, a part of the keyed text of the repository, all of it."""
 
+FORMS = ("text", "request")
+"""What a row's position is in: a window of a text, or the answer to a completion request."""
+
 _SHORT_PREFIX, _WINDOW, _MIN_WINDOW = 128, 256, 32
 _READ_AT_ONCE = 200  # files
 _BATCH = 8  # chunks
@@ -44,7 +49,7 @@ _BATCH = 8  # chunks
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is taken of one repository: windows after a long and a short prefix, and characters of text.
+    """How much is taken of one repository: windows after a long and a short prefix, requests, and characters of text.
 
     `keyed` is the largest amount of text that gets keys. A repository with less than `least_index` or `least_held_out`
     characters is skipped.
@@ -52,6 +57,7 @@ class Sizes:
 
     long_windows: int = 7
     short_windows: int = 3
+    requests: int = 24
     keyed: int = 200_000
     held_out: int = 60_000
     least_index: int = 15_000
@@ -71,7 +77,8 @@ class Rows:
     | favourites [n, 3, 3] | p_LM, r_tok and r_key of the most likely token of p_LM, of r_tok and of r_key |
     | right [n, 3] | which of these three tokens is the true one |
     | tier [n] | index in TIERS |
-    | prefix [n] | tokens before the window |
+    | prefix [n] | tokens before the window or the cursor |
+    | form [n] | index in FORMS |
     """
 
     features: Float64Array
@@ -81,6 +88,7 @@ class Rows:
     right: NDArray[np.bool_]
     tier: NDArray[np.int64]
     prefix: NDArray[np.int64]
+    form: NDArray[np.int64]
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
@@ -95,6 +103,27 @@ class Rows:
     def where(self, mask: NDArray[np.bool_]) -> Rows:
         """The rows of a mask [n]."""
         return Rows(**{field.name: getattr(self, field.name)[mask] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Tokens that the model reads, and what follows the last of them.
+
+    ids: all of them. targets [n]: the tokens of which one follows each of the last n ids. before [n]: the tokens of the
+    text up to each of these. prefix: tokens before the first target. form: index in FORMS.
+    """
+
+    ids: Sequence[int]
+    targets: Sequence[Collection[int]]
+    before: Sequence[Sequence[int]]
+    prefix: int
+    form: int = 0
+
+    @classmethod
+    def of_window(cls, ids: Sequence[int], prefix: int) -> Excerpt:
+        """The positions of a window of a text from index `prefix` on."""
+        targets = [(token,) for token in ids[prefix + 1 :]]
+        return cls(ids[:-1], targets, suffixes(ids, prefix, len(ids) - 1), prefix)
 
 
 @dataclass(frozen=True)
@@ -238,28 +267,32 @@ def collect(model: BaseModel, gate: MixtureGate, texts: HeldOut, sizes: Sizes, s
     made = memories(model, basis, texts.indexed, keyed, rng)
     full = made.keyed(1, basis, gate)
     parts: list[Rows] = []
-    for ids, prefix in windows(model, list(texts.scored.values()), sizes, rng):
+    for excerpt in _excerpts(model, texts, sizes, rng):
         keyed_memories = (None, made.keyed(rng.choice((0.1, 0.25, 0.5)), basis, gate), full)
-        parts.append(_rows(model, gate, made.index, keyed_memories, ids, prefix))
-    if not parts:
+        parts.append(_rows(model, gate, made.index, keyed_memories, excerpt))
+    if not any((part.form == 0).any() for part in parts):
         raise CorpusError("No held-out file is longer than a window.")
     return Rows(**{
         field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Rows)
     })  # fmt: skip
 
 
+def _excerpts(model: BaseModel, texts: HeldOut, sizes: Sizes, rng: random.Random) -> Iterator[Excerpt]:
+    for ids, prefix in windows(model, list(texts.scored.values()), sizes, rng):
+        yield Excerpt.of_window(ids, prefix)
+    for request in mixture_requests.requests(model, texts.scored, texts.indexed, sizes.requests):
+        yield Excerpt(request.ids, request.targets, request.before, request.prefix, form=1)
+
+
 def _rows(
-    model: BaseModel, gate: MixtureGate, index: TokenIndex, keyed: Sequence[KnnMemory | None], ids: Sequence[int],
-    prefix: int,
-) -> Rows:  # fmt: skip
-    hidden = drain(model.hidden_states_in_slices([ids[:-1]]))[0][prefix : len(ids) - 1]
+    model: BaseModel, gate: MixtureGate, index: TokenIndex, keyed: Sequence[KnnMemory | None], excerpt: Excerpt
+) -> Rows:
+    hidden = drain(model.hidden_states_in_slices([excerpt.ids]))[0][-len(excerpt.targets) :]
     logits = model.inference_logits(hidden).float().numpy()
     keys = None if keyed[-1] is None else compute_keys(keyed[-1].basis, hidden).cpu().numpy()
     norms = torch.logsumexp(torch.from_numpy(logits).double(), -1).tolist()
     columns: dict[str, list[object]] = {field.name: [] for field in fields(Rows)}
-    for row, norm in enumerate(norms):
-        at = prefix + row
-        (before,) = suffixes(ids, at, at + 1)
+    for row, (norm, before, wanted) in enumerate(zip(norms, excerpt.before, excerpt.targets, strict=True)):
         prediction = Prediction(logits[row], norm, int(logits[row].argmax()))
         found = index.find(before)
         tokens = (found, gate.token_vote(found, prediction)) if found.count else None
@@ -270,15 +303,16 @@ def _rows(
             favourites = [prediction.top_token, *(prediction.top_token if v is None else v.best for v in votes)]
             columns["features"].append(mixture.features(prediction, tokens, voted))
             columns["present"].append([v is not None for v in votes])
-            columns["target"].append(_probabilities(prediction, votes, ids[at + 1]))
-            columns["favourites"].append([_probabilities(prediction, votes, token) for token in favourites])
-            columns["right"].append([token == ids[at + 1] for token in favourites])
+            columns["target"].append(_probabilities(prediction, votes, wanted))
+            columns["favourites"].append([_probabilities(prediction, votes, (token,)) for token in favourites])
+            columns["right"].append([token in wanted for token in favourites])
             columns["tier"].append(tier)
-            columns["prefix"].append(prefix)
+            columns["prefix"].append(excerpt.prefix)
+            columns["form"].append(excerpt.form)
     return Rows(**{name: np.array(values) for name, values in columns.items()})
 
 
-def _probabilities(prediction: Prediction, votes: Sequence[Vote | None], token: int) -> list[float]:
-    """p_LM, r_tok and r_key of a token."""
-    p = max(prediction.probability(token), 1e-30)
-    return [p, *(0.0 if vote is None else vote.probability(token) for vote in votes)]
+def _probabilities(prediction: Prediction, votes: Sequence[Vote | None], tokens: Collection[int]) -> list[float]:
+    """p_LM, r_tok and r_key of some tokens together."""
+    p = max(float(prediction.probabilities(np.array([*tokens], np.int32)).sum()), 1e-30)
+    return [p, *(0.0 if vote is None else sum(map(vote.probability, tokens)) for vote in votes)]
