@@ -200,11 +200,6 @@ def finetuned(**changes: torch.Tensor):
     return change
 
 
-def several_ids(tensors: dict[str, torch.Tensor]) -> None:
-    tensors["ids"] = tensors["ids"].clone()
-    tensors["ids"][5] = -1
-
-
 FORGED = {
     "a tensor is missing": ("state", lambda tensors: tensors.pop("F_e")),
     "a tensor too many": ("state", put("more", torch.zeros(2))),
@@ -212,10 +207,9 @@ FORGED = {
     "another dtype": ("state", put("recent", lambda t: t.float())),
     "not finite": ("state", put("gate", lambda t: t * float("nan"))),
     "below zero": ("state", put("n", lambda t: -t)),
-    "keys of another width": ("state", put("keys", lambda t: t[:, 1:].clone())),
-    "too few keys": ("state", put("keys", lambda t: t[1:].clone())),
-    "a token id outside the vocabulary": ("state", put("ids", lambda t: t + 100_000)),
-    "a separator inside a chunk": ("state", several_ids),
+    "another number of tokens": ("state", put("n", lambda t: t + 1)),
+    "a part of a token": ("state", put("n", lambda t: t + 0.5)),
+    "keys, which are in the cache": ("state", put("keys", torch.zeros(3, 16, dtype=torch.int8))),
     "a prior that is not finite": ("extra", put("P", lambda t: t * float("inf"))),
     "deep pairs of another shape": ("extra", finetuned(A=torch.zeros(4, 127))),
     "deep pairs with one dimension": ("extra", finetuned(A=torch.zeros(4))),

@@ -134,7 +134,7 @@ def suggested(session: Session, project: Path, prompt: str) -> str:
 def learned(session: Session, project: Path) -> str:
     """The text of the datastore of the kNN memory."""
     adapting = session.engine.workspace(str(project))
-    ids = [token for token in adapting._learner.state.tensors["ids"].tolist() if token >= 0]
+    ids = [token for token in adapting._learner.state.positions.ids.tolist() if token >= 0]
     return str(session.engine.model.decode(ids))
 
 

@@ -12,7 +12,7 @@ import torch
 from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import C2LError
-from c2l_lsp.model.adapter import knn_lm
+from c2l_lsp.model.adapter.key_index import check_entries
 from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.runtime.kernel import ALIGNMENT
@@ -45,7 +45,7 @@ def memory(rng: random.Random) -> None:
         [rng.choice(EXTREME) if not rng.randrange(6) else rng.randrange(6) for _ in range(rng.randint(1, 80))]
         for _ in range(rows)
     ]
-    found = KnnMemory(tokens, keys, numbers(rng, width, inner), gate, rng.choice((1.0, 0.0, 50.0)), index)
+    found = KnnMemory.of(tokens, keys, numbers(rng, width, inner), gate, rng.choice((1.0, 0.0, 50.0)), index)
     logits = numbers(rng, rows, VOCABULARY)
     try:
         mixer = found._kernel_mixer
@@ -78,14 +78,14 @@ def saved(rng: random.Random) -> None:
                 keys.shape,
             ):
                 raise C2LError("other types")
-            knn_lm.check(tensors, VOCABULARY)
+            check_entries(tensors, ALIGNMENT, VOCABULARY)
         except C2LError:
             refused["saved"] += 1
             return
         finally:
             store.close()
     basis = torch.randn(ALIGNMENT, 32)
-    found = KnnMemory(tensors["ids"], tensors["keys"], basis, constant_gate(0.0, 0.0))
+    found = KnnMemory.of(tensors["ids"], tensors["keys"], basis, constant_gate(0.0, 0.0))
     found.interpolate(torch.randn(1, 32), torch.randn(1, VOCABULARY), [[int(ids[1])]])
 
 

@@ -74,7 +74,7 @@ class Damaged:
         state = workspace._learner.state
         if state is None or (self._needs_adapter and workspace.live.adapter is None):
             return False
-        ids = state.tensors["ids"]
+        ids = state.positions.ids
         known = int(ids.min()) >= -1 and int(ids.max()) < self.session.engine.model.vocabulary
         return known and all(bool(tensor.isfinite().all()) for tensor in state.tensors.values())
 

@@ -82,6 +82,10 @@ class AdapterState:
         if finetuned.pairs:
             self.finetuned = finetuned
 
+    def set_adapter(self, adapter: Adapter) -> None:
+        """Replace the adapter by one of the same validation result."""
+        self.adapter = adapter
+
     def set_finetuned(self, result: FinetuneResult) -> None:
         """Replace the finetuned pairs and the note about them."""
         self.finetuned = result
@@ -138,7 +142,7 @@ class AdapterState:
 
     def _validate(self, learner: Learner) -> Slices[None]:
         """Choose the strengths on files that are held out of the state for this purpose."""
-        split = learner.hold_out()
+        split = yield from learner.hold_out()
         if split is None:
             self.validation = NOT_VALIDATED
             return

@@ -8,7 +8,7 @@ from c2l_lsp.cooperative import Slices, timed
 from c2l_lsp.engine.adaptation.update_plan import SLICE_S
 from c2l_lsp.engine.storage.cache import Cache
 from c2l_lsp.errors import StateError, StorageError
-from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork
+from c2l_lsp.model.hypernet.protocol import ENTRIES, Chunk, ChunkEmbedding, Hypernetwork, key_with_gradients
 
 _KEYS_A_SLICE = 128
 _FIRST_BATCH_CHARS = 2000
@@ -26,10 +26,28 @@ class ChunkEmbeddings:
         self._cache, self._network, self._on_error = cache, network, on_error
         self._in_memory: dict[bytes, ChunkEmbedding] = {}
         self._paused = False
+        self.seconds = 0.0
+        """Time spent computing embeddings."""
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, ChunkEmbedding]:
-        """Return the embeddings that exist; unknown keys are left out."""
+        """Return the embeddings that exist; unknown keys are left out.
+
+        One of neural keys alone is taken from the whole one of the same chunk if it does not exist itself.
+        """
         wanted = list(dict.fromkeys(keys))
+        found = self._get(wanted)
+        whole = {key: name for key in wanted if key not in found and (name := key_with_gradients(key)) is not None}
+        if whole:
+            sources = self._get(list(whole.values()))
+            parts: dict[bytes, ChunkEmbedding] = {
+                key: {part: sources[name][part] for part in ENTRIES} for key, name in whole.items() if name in sources
+            }
+            if parts:
+                self.put(parts)
+            found |= parts
+        return found
+
+    def _get(self, wanted: list[bytes]) -> dict[bytes, ChunkEmbedding]:
         found = {key: self._in_memory[key] for key in wanted if key in self._in_memory}
         rest = [key for key in wanted if key not in found]
         if self._cache is not None and rest:
@@ -66,6 +84,7 @@ class ChunkEmbeddings:
                 return False
             batch = _take(waiting, size)
             embeddings, slices = yield from timed(self._network.embed_in_slices(batch))
+            self.seconds += sum(slices)
             self._require_sound(batch, embeddings)
             self.put(dict(zip((chunk.key for chunk in batch), embeddings, strict=True)))
             growth = min(2.0, SLICE_S / max(*slices, 1e-4), _BATCH_S / max(sum(slices), 1e-4))

@@ -127,7 +127,7 @@ class FinetuneJob:
     def run(self, progress: Callable[[int, int, bool], None]) -> Slices[FinetuneResult]:
         """Train and compare. AdapterError with too few files, too little memory, or if the training diverges."""
         learner, validator = self._learner, self._validator
-        split = learner.hold_out()
+        split = yield from learner.hold_out()
         if split is None:
             raise AdapterError("Too few files are learned to hold some out for validation; no adapter was finetuned.")
         start = split.generate().scaled(self._validation.strength, self._validation.knn_strength)

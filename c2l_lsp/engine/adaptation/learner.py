@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from c2l_lsp.config import Settings
-from c2l_lsp.cooperative import Slices
+from c2l_lsp.cooperative import Slices, in_background
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.adaptation import registry, update_plan
 from c2l_lsp.engine.adaptation.chunk_embeddings import ChunkEmbeddings
@@ -35,7 +35,14 @@ from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.hypernet.gradient_memory import GradientMemory
 from c2l_lsp.model.hypernet.prior import to_tensors
-from c2l_lsp.model.hypernet.protocol import ChunkEmbedding, Hypernetwork, RepoState, StateChange
+from c2l_lsp.model.hypernet.protocol import (
+    ENTRIES,
+    ChunkEmbedding,
+    Hypernetwork,
+    RepoState,
+    StateChange,
+    key_with_gradients,
+)
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.repo.filter.files import FileFilter, FileText
 from c2l_lsp.repo.history.snapshot import Entry, Scan, Snapshot
@@ -43,7 +50,11 @@ from c2l_lsp.repo.history.snapshot import Entry, Scan, Snapshot
 MAX_INDEXED_BYTES = 64 * 2**20
 """Largest amount of text in a token index: about 18 million tokens, which take 150 MB of memory."""
 
+FILL_S = 1800.0
+"""Computing time that a start of the engine spends on reading a folder. What is missing then is read after the next."""
+
 _PATHS_A_SLICE = 256
+_KEYS_A_SLICE = 64
 
 Progress = Callable[[str, int, int, str, bool], None]
 """(task, done, total, unit, finished)"""
@@ -96,10 +107,14 @@ class Learner:
         self.tokens = TokenIndexer(model)
         self.complete = True
         """Whether the state contains every file that it should; false while a large folder is embedded in parts."""
+        self.loaded = True
+        """Whether the state has its neural keys; false after `restore_state` until `load_positions`."""
+        self.deferred = False
+        """Whether files are left for the next start of the engine, see FILL_S."""
         self._filling = True  # until it was complete once
         self._folder, self._settings, self._model, self._cache = folder, settings, model, cache
         self._callbacks = callbacks
-        self._budget = settings.adapter.max_index_kb * 1024
+        self._budget = min(settings.adapter.max_index_kb * 1024, MAX_INDEXED_BYTES)
         self._snapshot: Snapshot = {}
         self._overlay: dict[str, str] = {}
         self._embeddings: ChunkEmbeddings | None = None
@@ -266,9 +281,7 @@ class Learner:
         """
         started = time.perf_counter()
         network = yield from self._hypernetwork(reconciled.files)
-        embeddings = self._embeddings = self._embeddings or ChunkEmbeddings(
-            self._cache, network, self._callbacks.storage_failed
-        )
+        embeddings = self._embeddings_of(network)
         if self.state is None and network.reads_diffs and self._settings.adapter.use_git_history:
             update = yield from self._replay_history(network, embeddings, trigger)
             if update is not None:
@@ -298,6 +311,11 @@ class Learner:
         ms = {"scan": reconciled.ms, "read": (time.perf_counter() - started) * 1e3}
         trigger = "index" if plan.first and trigger == "diff" else trigger  # a further part
         return PendingUpdate(network, self.state or network.empty_state(), change, plan, trigger, ms)
+
+    def _embeddings_of(self, network: Hypernetwork) -> ChunkEmbeddings:
+        made = self._embeddings or ChunkEmbeddings(self._cache, network, self._callbacks.storage_failed)
+        self._embeddings = made
+        return made
 
     def _hypernetwork(self, files: Snapshot) -> Slices[Hypernetwork]:
         """The hypernetwork of the settings; without a shipped prior, one is estimated from these files."""
@@ -357,10 +375,12 @@ class Learner:
             files[path].digest != self.records[path].entry.digest for path in have
         )
         missing = chosen - have - edited
-        if self._filling and (edited or changed):
-            self.complete = not missing
+        self.deferred = bool(missing) and self._embeddings is not None and self._embeddings.seconds >= FILL_S
+        if self.deferred or (self._filling and (edited or changed)):
+            self.complete = self.deferred or not missing
             return have | edited, False
-        part, self.complete = next_part(have, chosen - have, files, {*self._overlay, *edited})
+        near = {*self._overlay, *edited}
+        part, self.complete = next_part(have, chosen - have, files, near, self.sample.gradients)
         filling, self._filling = self._filling, self._filling and not self.complete
         return have | part, filling
 
@@ -426,7 +446,7 @@ class Learner:
     def discard_state(self) -> None:
         """Drop the state. Embeddings stay cached and are used by the next one."""
         self.state, self.records = None, {}
-        self.complete = self._filling = True
+        self.complete = self.loaded = self._filling = True
 
     def restore_rules(self, saved: SavedState, prior_tensors: dict[str, Tensor]) -> None:
         """Take up the ignore rules' digest and the estimated prior of a saved state."""
@@ -435,13 +455,45 @@ class Learner:
     def restore_state(self, network: Hypernetwork, state: RepoState, saved: SavedState) -> None:
         """Continue from a saved state."""
         self.network, self.state = network, state
+        self.loaded = False
         self.records = update_plan.from_rows(saved.files)
         self.sample = Sample(saved.touched, saved.first)
         self._snapshot = {path: Entry(*values) for path, values in saved.seen.items()}
         self.sample.restore(self._snapshot, self._budget)
         self._filling = not self.sample.covered_by(self.records)
 
-    def hold_out(self) -> HeldOut | None:
+    def load_positions(self) -> Slices[None]:
+        """Read the neural keys of a restored state from the cache.
+
+        A file whose keys are lost is read again. The state is discarded if a chunk of its sums is lost, which could
+        never be subtracted. Raises StateError if the sums are not those of its chunks.
+        """
+        network, state, self.loaded = self.network, self.state, True
+        empty = network.empty_state().positions if network is not None else None
+        if network is None or state is None or empty is None:
+            return
+        wanted = [key for record in self.records.values() for key in record.keys]
+        found = dict[bytes, ChunkEmbedding]()
+        for start in range(0, len(wanted), _KEYS_A_SLICE):
+            some = self._embeddings_of(network).get(wanted[start : start + _KEYS_A_SLICE])
+            found |= {key: {name: one[name] for name in ENTRIES} for key, one in some.items()}
+            yield
+        lost = {key for key in wanted if key not in found}
+        summed = [key for key in wanted if key_with_gradients(key) is None]
+        if not lost.isdisjoint(summed):
+            self.discard_state()
+            return
+        count = sum(len(found[key]["keys"]) for key in summed)
+        if "n" in state.tensors and count != float(state.tensors["n"]):
+            raise StateError(f"the state sums {float(state.tensors['n']):g} tokens, and its chunks have {count}")
+        if lost:
+            self.records = {path: r for path, r in self.records.items() if lost.isdisjoint(r.keys)}
+        used = [found[key] for record in self.records.values() for key in record.keys]
+        positions = yield from in_background(partial(empty.updated, used))
+        if self.state is state:
+            self.state = RepoState(state.tensors, positions)
+
+    def hold_out(self) -> Slices[HeldOut | None]:
         """Split off a few files to validate on; None with too few files, or if their embeddings are lost.
 
         The files' embeddings are subtracted exactly, and the token index is that of the other files. A state made of
@@ -451,7 +503,7 @@ class Learner:
         if not paths:
             return None
         files = {path: digest for path, digest in self._held_out_candidates().items() if path in paths}
-        state = self._state_without(paths)
+        state = yield from self._state_without(paths)
         if state is None and self.state is not None:
             return None
         network = self.network
@@ -467,7 +519,7 @@ class Learner:
             return {path: file.digest for path, file in self.tokens.files.items() if file.chunks}
         return {path: record.entry.digest for path, record in self.records.items() if record.keys}
 
-    def _state_without(self, paths: Collection[str]) -> RepoState | None:
+    def _state_without(self, paths: Collection[str]) -> Slices[RepoState | None]:
         """The state without some files; None without a state, or if embeddings that must be subtracted are lost."""
         if self.network is None or self.state is None or self._embeddings is None:
             return None
@@ -478,9 +530,14 @@ class Learner:
         if any(key not in found for key in keys):
             return None
         change = StateChange(removed=[found[key] for key in keys], first=True)  # `first`: the recency stays as it is
-        return self.network.update([self.state], [change])[0]
+        return (yield from self.network.update_in_slices([self.state], [change]))[0]
 
     # --- the cache on disk -------------------------------------------------------------------------------------------
+
+    @property
+    def settled(self) -> bool:
+        """Whether no part of the folder waits, whose embeddings may be cached already."""
+        return self.complete and not self.deferred
 
     def prune_cache(self) -> bool:
         """Delete cached embeddings and texts that the state does not need; False if that was not possible."""

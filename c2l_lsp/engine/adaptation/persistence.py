@@ -31,6 +31,10 @@ _PRUNE_EVERY = 16  # generations between two clean-ups of the cache
 class CacheOwner(Protocol):
     """What decides which cached embeddings are still needed: the learner."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether the state contains all that was embedded for it: then what it does not contain is not needed."""
+
     def prune_cache(self) -> bool:
         """Delete cached embeddings and texts that the state does not need; False if that was not possible."""
 
@@ -101,13 +105,15 @@ class Persistence:
         """Whether a write has ended since the last `finish`."""
         return self._writer.has_result
 
-    def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor], cache: CacheOwner) -> None:
+    def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor] | None, cache: CacheOwner) -> None:
         """Write a generation in the background; of several that wait, only the last is written.
 
-        The cache is cleaned up first if a purge is pending, else every `_PRUNE_EVERY` generations.
+        The cache is cleaned up first if a purge is pending, else every `_PRUNE_EVERY` generations if it is settled.
         """
-        purge = self.purge_pending and cache.prune_cache()
-        if not self.purge_pending and saved.generation % _PRUNE_EVERY == 0:
+        purge = False
+        if self.purge_pending:
+            purge = cache.prune_cache()
+        elif cache.settled and saved.generation % _PRUNE_EVERY == 0:
             cache.prune_cache()
         self._writer.submit(WriteJob(saved, state, extra, purge))
 

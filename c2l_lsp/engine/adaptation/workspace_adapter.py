@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from c2l_lsp.config import Settings
-from c2l_lsp.cooperative import Slices
+from c2l_lsp.cooperative import Slices, drain
 from c2l_lsp.engine import device, wire
 from c2l_lsp.engine.adaptation import finetune, registry, update_plan
 from c2l_lsp.engine.adaptation.adapter_state import NORM_LIMIT, UNADAPTED, AdapterState
@@ -37,7 +37,7 @@ from c2l_lsp.engine.storage.store import FolderStore
 from c2l_lsp.errors import AdapterError, C2LError, EngineError, FolderError, NothingToLearn, StateError, StorageError
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.adapter.token_index import TokenIndex
-from c2l_lsp.model.hypernet.protocol import Hypernetwork, RepoState
+from c2l_lsp.model.hypernet.protocol import Hypernetwork, RepoState, StateChange
 from c2l_lsp.model.lm.base import BaseModel
 
 RETRY_S = 30.0
@@ -47,6 +47,9 @@ _WRITE_POLL_S = 0.02  # while a write is in progress, its end is looked for this
 
 _CHUNKS_PUBLISHED_FIRST = 16
 """Chunks that come and go: with more, their token index goes live before they are embedded."""
+
+_CHUNKS_LOADED_AT_ONCE = 256
+"""Restored chunks: the neural keys of more are read after the adapter is live without them."""
 
 _GIT_TASK = "waiting for git"
 _REJECTED = "The adapter is not used: {}."
@@ -92,6 +95,7 @@ class WorkspaceAdapter:
         self._finetuning: FinetuneJob | None = None
         self._finetune_stages: Slices[None] | None = None
         self._finetuning_paused_until = 0.0
+        self._extra_saved: tuple[object, object] = (None, None)  # prior and pairs that were saved last
         self._unusable = False  # no hypernetwork fits the model: nothing is tried again
 
     # --- opening and closing -----------------------------------------------------------------------------------------
@@ -161,6 +165,7 @@ class WorkspaceAdapter:
         self._learner = self._new_learner()
         self._drop_stages()
         self._unpublished = self._live_tokens = None
+        self._extra_saved = (None, None)
         self.adapters.reset()
         self._make_live()
         self._trigger = "reset"
@@ -216,14 +221,14 @@ class WorkspaceAdapter:
             norm=adapter.norm if adapter else 0.0,
             scale=self.adapters.strength,
             recalled=len(adapter.knn) if adapter and adapter.knn else 0,
-            keyed=len(adapter.knn.keys) if adapter and adapter.knn else 0,
+            keyed=len(adapter.knn.positions) if adapter and adapter.knn else 0,
             complete=learner.complete and learner.state is not None,
             updated_at=self._updated_at,
             state=self._state,
             message=self.message,
             rank=adapter.rank if adapter else 0,
             learned_bytes=sum(record.entry.size for record in learner.records.values()),
-            sampled=learner.sample.partial,
+            sampled=learner.sample.partial or learner.deferred,
             deep=self._finetuning.note if self._finetuning else self.adapters.finetuned.note,
         )
 
@@ -232,14 +237,14 @@ class WorkspaceAdapter:
     @property
     def pending(self) -> bool:
         """Whether a change is known, or work in progress, that is not live or saved yet."""
-        in_progress = self._stages is not None or self._finetune_stages is not None
+        in_progress = self._stages is not None or self._finetune_stages is not None or not self._learner.loaded
         return in_progress or self._persistence.busy or self._persistence.done or self._reconciling.hinted > 0
 
     def due_in(self, now: float) -> float | None:
         """Seconds until there is work; 0 or less: now; None: there never is."""
         if self._unusable:
             return None
-        if self._stages is not None or self._persistence.done:
+        if self._stages is not None or self._persistence.done or not self._learner.loaded:
             return 0.0
         if not self._learner.complete:
             return self._reconciling.due_in(now) if self._reconciling.waits else 0.0
@@ -304,6 +309,8 @@ class WorkspaceAdapter:
 
     def _generation_stages(self, now: float) -> Stages:
         """The next generation, if a comparison with the disk is due and git is not writing the working tree."""
+        if not self._learner.loaded:
+            yield from self._load_positions()
         if not self._surveyed:  # before watching starts, which registers all directories at once
             for _ in self._learner.survey():
                 yield None
@@ -353,6 +360,20 @@ class WorkspaceAdapter:
             self._publish_revalidated(rejection_now)
             self._persist(network, state)
 
+    def _load_positions(self) -> Slices[None]:
+        """Add the neural keys of a restored state to the live adapter. StateError if the state is damaged."""
+        learner = self._learner
+        try:
+            yield from learner.load_positions()
+        except StateError as error:
+            learner.discard_state()
+            self.adapters.reset()
+            self._make_live()
+            raise self._persistence.store.reject(error) from error
+        if learner.network is not None and learner.state is not None and self.adapters.adapter is not None:
+            self.adapters.set_adapter(learner.generate())
+            self._make_live()
+
     def _due_request(self, now: float) -> ReconcileRequest | None:
         waited = self._reconciling.waits
         request = self._reconciling.next_request(now, first=self._learner.state is None)
@@ -370,6 +391,7 @@ class WorkspaceAdapter:
     def _commit(self, update: PendingUpdate, state: RepoState) -> None:
         """Take the updated state; an adapter is generated from it next, now or after a failure."""
         self._learner.commit(update, state)
+        update.state, update.change = state, StateChange()  # the keys before it are not held any longer
         if update.history_key:  # the state stands for HEAD: the working tree is compared next
             self._reconciling.soon()
         self._unpublished = update
@@ -514,8 +536,17 @@ class WorkspaceAdapter:
             indexed=learner.tokens.rows(),
             index_key=learner.tokens.key,
         )
-        extra = learner.prior_tensors | finetune.to_tensors(self.adapters.finetuned) | learner.tokens.to_tensors()
-        self._persistence.save(saved, state, extra, learner)
+        self._persistence.save(saved, state, self._changed_extra(), learner)
+
+    def _changed_extra(self) -> dict[str, torch.Tensor] | None:
+        """The tensors to save besides the state; None if those saved last are good enough."""
+        learner, finetuned = self._learner, self.adapters.finetuned
+        prior, pairs = self._extra_saved
+        same = prior is learner.prior_tensors and pairs is finetuned and self._persistence.works
+        if same and learner.tokens.saved_well_enough:
+            return None
+        self._extra_saved = (learner.prior_tensors, finetuned)
+        return learner.prior_tensors | finetune.to_tensors(finetuned) | learner.tokens.to_tensors()
 
     def _restore(self) -> None:
         """Take up the saved generation, if its hypernetwork is still the one of the settings. StateError if damaged."""
@@ -549,6 +580,8 @@ class WorkspaceAdapter:
         self._live_tokens = self._learner.tokens.index
         validation = ValidationResult(saved.gate, 0.0, 0, knn_strength=saved.gate_recall)
         self.adapters.restore(adapter, validation, finetuned)
+        if self._learner.chunk_count <= _CHUNKS_LOADED_AT_ONCE:
+            drain(self._load_positions())
         self._make_live()
         self._trigger = "diff"
         self._updated_at = time.time()
@@ -580,6 +613,7 @@ class WorkspaceAdapter:
         self.cancel_finetuning()
         self.adapters.reset()
         self._unpublished = self._live_tokens = None
+        self._extra_saved = (None, None)
         if self.live is not UNADAPTED:
             self._generation += 1  # so that drafts from the old generation's texts are indexed again
             self._make_live()

@@ -30,6 +30,9 @@ RULE = "tokens-1"
 _BATCH_CHARS = 500_000  # tokenised in one call: about 0.1 s on one core
 _FILES_PER_SLICE = 16
 
+_LARGE = 1 << 18  # tokens of an index of 2 MB, which is not written with every generation
+_SHARE_UNSAVED = 50  # it is written again when one chunk in 50 has changed
+
 Rows = dict[str, tuple[bytes, list[bytes]]]
 """The indexed files in their form on disk: path → (digest, names of the chunks, with repetitions)."""
 
@@ -55,6 +58,8 @@ class TokenIndexer:
         self.index = TokenIndex()
         self.changed: list[str] = []
         """The files that the last update indexed again or removed."""
+        self.unsaved = 0
+        """Chunks that came or went since `to_tensors`."""
         self._model = model
         self._files: dict[str, IndexedFile] = {}
         self._uses: Counter[bytes] = Counter()  # chunk → how often the files contain it
@@ -99,6 +104,7 @@ class TokenIndexer:
             self.index = yield from in_background(partial(self.index.updated, tokens, removed))
         self._files = {path: file for path, file in self._files.items() if path in digests} | target
         self._uses, self._read, self.changed = uses, {}, [*changed, *gone]
+        self.unsaved += len(tokens) + len(removed)
         progress(len(changed), len(changed))
         return len(tokens) + len(removed)
 
@@ -138,12 +144,18 @@ class TokenIndexer:
 
     # --- storage -----------------------------------------------------------------------------------------------------
 
+    @property
+    def saved_well_enough(self) -> bool:
+        """Whether a start with the index saved last would have few chunks to index again, and writing it takes long."""
+        return len(self.index) >= _LARGE and self.unsaved * _SHARE_UNSAVED <= len(self.index.chunks)
+
     def rows(self) -> Rows:
         """The indexed files, to be saved beside the index."""
         return {path: (file.digest, list(file.chunks)) for path, file in self._files.items()}
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The index as named int32 tensors, to be saved with a state."""
+        self.unsaved = 0
         arrays = self.index.to_arrays()
         return {
             f"{_PREFIX}{name}": torch.from_numpy(np.ascontiguousarray(arrays[name]).view(np.int32)) for name in _TYPES

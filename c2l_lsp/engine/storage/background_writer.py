@@ -23,7 +23,7 @@ class WriteJob:
 
     saved: SavedState
     state: RepoState
-    extra: Mapping[str, Tensor]
+    extra: Mapping[str, Tensor] | None
     purge: bool = False
 
 
@@ -56,10 +56,11 @@ class BackgroundWriter:
         return self._result is not None
 
     def submit(self, job: WriteJob) -> None:
-        """Run a job next, instead of a waiting one. A purge of the waiting job is taken over."""
+        """Run a job next, instead of a waiting one, whose purge and extra tensors are taken over."""
         with self._changed:
             purge = job.purge or (self._waiting is not None and self._waiting.purge)
-            self._waiting = replace(job, purge=purge)
+            extra = self._waiting.extra if job.extra is None and self._waiting is not None else job.extra
+            self._waiting = replace(job, purge=purge, extra=extra)
             if not self._busy:
                 self._busy = True
                 threading.Thread(target=self._run, name="c2l-write", daemon=True).start()

@@ -114,10 +114,14 @@ def delete(*paths: Path) -> None:
 
 
 def directory_size(directory: Path) -> int:
-    """Return the size in bytes of all files in a directory. Files that disappear meanwhile do not count."""
-    total = 0
+    """Return the size in bytes of all files in a directory. One file with several names counts once.
+
+    Files that disappear meanwhile do not count.
+    """
+    sizes: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(directory):
         for name in names:
             with contextlib.suppress(OSError):
-                total += (Path(folder) / name).lstat().st_size
-    return total
+                found = (Path(folder) / name).lstat()
+                sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())

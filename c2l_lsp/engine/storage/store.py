@@ -9,6 +9,7 @@ have the same folder open only read.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -36,6 +37,10 @@ MARKER_FILES = (_POINTER, LOCK, DATABASE, _PURGE)
 
 _MANIFEST = "manifest.json"
 _DAMAGE = (OSError, StateError)
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    return tensors_to({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
 def folder_key(folder: Path) -> str:
@@ -70,30 +75,29 @@ class FolderStore:
 
     # --- generations -----------------------------------------------------------------------------------------------
 
-    def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor]) -> bool:
+    def save(self, saved: SavedState, state: RepoState, extra: Mapping[str, Tensor] | None) -> bool:
         """Write a generation and make it the current one. Return False if `clear` or `purge` was called meanwhile.
 
-        `extra`: tensors besides the state, such as a prior estimated for the user's own base model. Any thread may save
+        `extra`: tensors besides the state, such as the token index; None: those of the current generation, whose file
+        the new one shares. The cache is made durable first: the chunks of the generation are in it. Any thread may save
         while others use the cache.
         """
         self.lock.require_held()
+        self.cache.checkpoint()
         epoch = self._epoch
         name = f"gen-{saved.generation:08d}-{time.time_ns():x}"
         target, temporary, pointer = self.root / name, self.root / f".{name}.tmp", self.root / f".{_POINTER}.tmp"
         try:
             disk.make_private(self.root)
             temporary.mkdir(mode=0o700)
-            files = {
-                STATE: tensors_to({k: t.contiguous() for k, t in state.tensors.items()}),
-                EXTRA: tensors_to({k: t.contiguous() for k, t in extra.items()}),
-                SAVED: msgspec.msgpack.encode(saved),
-            }
+            files = {STATE: _packed(state.tensors), SAVED: msgspec.msgpack.encode(saved)}
+            sums = {} if extra is not None else {EXTRA: self._share_extra(temporary)}
+            if extra is not None:
+                files[EXTRA] = _packed(extra)
             for file, content in files.items():
                 disk.write_durably(temporary / file, content)
-            manifest = {
-                "schema": SCHEMA,
-                "sums": {file: disk.checksum(content).hex() for file, content in files.items()},
-            }
+                sums[file] = disk.checksum(content).hex()
+            manifest = {"schema": SCHEMA, "sums": sums}
             disk.write_durably(temporary / _MANIFEST, json.dumps(manifest).encode())
             disk.sync_directory(temporary)
             disk.write_durably(pointer, name.encode())
@@ -105,7 +109,7 @@ class FolderStore:
                 if epoch == self._epoch:
                     disk.publish(pointer, self.root / _POINTER)
             disk.sync_directory(self.root)
-        except OSError as error:
+        except _DAMAGE as error:
             if epoch != self._epoch:
                 return False
             raise disk.storage_error(self.root, error) from error
@@ -116,6 +120,18 @@ class FolderStore:
         with contextlib.suppress(StorageError):  # the next save tries again
             disk.delete(*self._obsolete(name))
         return True
+
+    def _share_extra(self, directory: Path) -> str:
+        """Link the extra tensors of the current generation into a directory, and return their checksum.
+
+        The file is on the disk already and never written again. Raises OSError or StateError if that is not possible.
+        """
+        current = self._current()
+        if current is None:
+            raise FileNotFoundError(errno.ENOENT, "there is no current generation", str(self.root))
+        manifest = regular_files.read(self.root, f"{current}/{_MANIFEST}", MAX_BYTES["manifest"])
+        os.link(self.root / current / EXTRA, directory / EXTRA, follow_symlinks=False)
+        return decoding.manifest(manifest)[EXTRA]
 
     def _obsolete(self, current: str) -> list[Path]:
         """Generations older than the last KEPT_GENERATIONS, and files of interrupted saves."""

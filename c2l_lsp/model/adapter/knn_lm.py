@@ -15,8 +15,7 @@ prompt and changes no KV cache. Both tiers are sets of chunks, so what left the 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -25,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from c2l_lsp.errors import AdapterError, StateError
+from c2l_lsp.model.adapter.key_index import BOUNDARY, KeyIndex
 from c2l_lsp.model.adapter.mixture import KeyCandidates, MixtureGate, Prediction, features
 from c2l_lsp.model.adapter.token_index import TokenIndex
 from c2l_lsp.model.runtime import kernel
@@ -36,7 +35,6 @@ NEIGHBOURS = 32
 """Nearest neighbours that vote: k of the kNN-LM."""
 
 _MAX_CANDIDATES = 4096  # of more, every n-th is compared: they share only a frequent token, such as a line break
-_BOUNDARY = -1  # first id of every chunk; equals no token, so a match never extends beyond its chunk
 
 
 def compute_keys(basis: Tensor, hidden: Tensor) -> Tensor:
@@ -51,99 +49,50 @@ def datastore_entries(basis: Tensor, hidden: Tensor, ids: Sequence[int]) -> dict
     Returns ids [n + 2] int32 (a boundary, then `ids`) and keys [n, D] int8: round(127 · key).
     """
     keys = (compute_keys(basis, hidden) * 127).round().to(torch.int8).cpu()
-    return {"ids": torch.tensor([_BOUNDARY, *ids], dtype=torch.int32), "keys": keys}
-
-
-def empty_datastore(width: int) -> dict[str, Tensor]:
-    """A datastore without entries, for keys of `width` numbers."""
-    return {"ids": torch.zeros(0, dtype=torch.int32), "keys": torch.zeros(0, width, dtype=torch.int8)}
-
-
-def check(datastore: Mapping[str, Tensor], vocabulary: int) -> None:
-    """Raise StateError unless a loaded datastore is made of whole chunks of known tokens with a key per position."""
-    ids, count = datastore["ids"], len(datastore["keys"])
-    boundaries = (ids == _BOUNDARY).nonzero()[:, 0]
-    if len(ids) and (int(ids.min()) < _BOUNDARY or int(ids.max()) >= vocabulary):
-        raise StateError("the kNN memory has token ids outside the model's vocabulary")
-    whole = bool((torch.diff(boundaries, append=torch.tensor([len(ids)])) >= 2).all())
-    if (len(ids) > 0 and int(ids[0]) != _BOUNDARY) or not whole or len(ids) - 2 * len(boundaries) != count:
-        raise StateError(f"the kNN memory has {count} keys, which does not fit its {len(ids)} token ids")
-
-
-def updated_datastore(
-    datastore: Mapping[str, Tensor], added: Iterable[Mapping[str, Tensor]], removed: Iterable[Mapping[str, Tensor]]
-) -> dict[str, Tensor]:
-    """The datastore with the entries of some chunks added and of others removed.
-
-    Chunks are ordered by a hash of their ids, so the result depends on the set of chunks alone, not on the order of
-    updates.
-    """
-    chunks, counts = dict[bytes, tuple[Tensor, Tensor]](), Counter[bytes]()
-    for sign, some in ((1, _split(datastore)), (1, added), (-1, removed)):
-        for chunk in some:
-            name = hashlib.blake2b(chunk["ids"].numpy().tobytes(), digest_size=16).digest()
-            chunks.setdefault(name, (chunk["ids"], chunk["keys"]))
-            counts[name] += sign
-    kept = [chunks[name] for name in sorted(chunks) for _ in range(counts[name])]
-    if not kept:
-        return empty_datastore(datastore["keys"].shape[1])
-    return {"ids": torch.cat([ids for ids, _ in kept]), "keys": torch.cat([keys for _, keys in kept])}
-
-
-def _split(datastore: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The entries of each chunk."""
-    ids = datastore["ids"]
-    if not len(ids):
-        return []
-    starts = (ids == _BOUNDARY).nonzero()[:, 0].tolist()
-    sizes = [end - start for start, end in zip(starts, [*starts[1:], len(ids)], strict=True)]
-    parts = zip(torch.split(ids, sizes), torch.split(datastore["keys"], [size - 2 for size in sizes]), strict=True)
-    return [{"ids": one, "keys": keys} for one, keys in parts]
+    return {"ids": torch.tensor([BOUNDARY, *ids], dtype=torch.int32), "keys": keys}
 
 
 @dataclass(frozen=True, eq=False)
 class KnnMemory:
     """The positions of a folder with an index for searching: the kNN part of an adapter.
 
-    `ids` [all] int32 and `keys` [N, D] int8 are a datastore (see `datastore_entries`), `basis` is W [D, d] fp32,
-    `tokens` the token index. `strength` multiplies λ; validation chooses it. The index of the keys is built at the
-    first search.
+    `positions` are those with a key, `basis` is W [D, d] fp32, `tokens` the token index. `strength` multiplies λ;
+    validation chooses it.
     """
 
-    ids: Tensor
-    keys: Tensor
+    positions: KeyIndex
     basis: Tensor
     gate: MixtureGate
     strength: float = 1.0
     tokens: TokenIndex = field(default_factory=TokenIndex)
 
     @classmethod
+    def of(
+        cls,
+        ids: Tensor,
+        keys: Tensor,
+        basis: Tensor,
+        gate: MixtureGate,
+        strength: float = 1.0,
+        tokens: TokenIndex | None = None,
+    ) -> KnnMemory:
+        """The memory of chunks that stand one after another, see `KeyIndex.of`."""
+        return cls(KeyIndex.of(ids, keys), basis, gate, strength, TokenIndex() if tokens is None else tokens)
+
+    @classmethod
     def without_keys(cls, width: int, gate: MixtureGate, tokens: TokenIndex) -> KnnMemory:
         """The memory of a token index alone, for a model of width d."""
-        empty = empty_datastore(kernel.ALIGNMENT)
-        return cls(empty["ids"], empty["keys"], torch.zeros(kernel.ALIGNMENT, width), gate, tokens=tokens)
+        return cls(KeyIndex.empty(kernel.ALIGNMENT), torch.zeros(kernel.ALIGNMENT, width), gate, tokens=tokens)
 
     def __len__(self) -> int:
         """The number of positions."""
-        return max(len(self.keys), len(self.tokens))
+        return max(len(self.positions), len(self.tokens))
 
     @cached_property
     def _keyed(self) -> KeyedPositions:
-        """The positions with keys, sorted by token.
-
-        Raises AdapterError if the number of keys is not the number of positions, as in a state file that was modified.
-        """
-        ids = self.ids.numpy()
-        places = np.flatnonzero((ids[:-1] != _BOUNDARY) & (ids[1:] != _BOUNDARY)).astype(np.int32)
-        order = np.argsort(ids[places], kind="stable")
-        if len(order) != len(self.keys):
-            raise AdapterError(
-                f"The kNN memory is damaged: it holds {len(self.keys)} keys for {len(order)} positions. "
-                "Run c2l.resetAdapter to index the folder again."
-            )
-        places = places[order]
-        basis = self.basis.float().cpu().contiguous()
-        return KeyedPositions(ids, ids[places], places, self.keys.numpy()[order], basis)
+        """The positions with keys in the form of the kernel."""
+        found = self.positions
+        return KeyedPositions(found.ids, found.last, found.places, found.keys, self.basis.float().cpu().contiguous())
 
     @cached_property
     def _kernel_mixer(self) -> kernel.MemoryMixer | None:
@@ -163,23 +112,16 @@ class KnnMemory:
     @property
     def digest(self) -> bytes:
         """Sixteen bytes that identify the entries, the gate and the strength."""
-        digest = hashlib.blake2b(self._gate_numbers.tobytes(), digest_size=16)
-        for tensor in (self.ids, self.keys):
-            digest.update(tensor.numpy().tobytes())
-        digest.update(self.tokens.digest)
-        return digest.digest()
+        parts = (self._gate_numbers.tobytes(), self.positions.digest, self.tokens.digest)
+        return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
     def scaled(self, factor: float) -> KnnMemory:
         """The same memory with `factor` times the strength; both share the indexes."""
-        return self._sharing_keys(replace(self, strength=self.strength * factor))
+        return replace(self, strength=self.strength * factor)
 
     def with_tokens(self, tokens: TokenIndex) -> KnnMemory:
         """The same memory with another token index."""
-        return self._sharing_keys(replace(self, tokens=tokens))
-
-    def _sharing_keys(self, other: KnnMemory) -> KnnMemory:
-        other.__dict__["_keyed"] = self._keyed
-        return other
+        return replace(self, tokens=tokens)
 
     def search(self, key: Float32Array, before: Sequence[int]) -> KeyCandidates | None:
         """The nearest neighbours of the position after the tokens `before`, with unit key [D].

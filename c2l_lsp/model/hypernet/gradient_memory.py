@@ -38,7 +38,8 @@ n_rec = ‖S_rec‖² / token_energy, so that text which was removed and added a
 better. The constants are `prior.PriorScalars`. An empty state has no final map.
 
 **kNN memory.** A sum loses the order of tokens. So the state also holds a key and the next token of every position, and
-the adapter includes a kNN memory over them (`adapter.knn_lm`).
+the adapter includes a kNN memory over them (`adapter.knn_lm`). The sums need only a sample of a large repository; all
+other chunks are embedded as keys alone (`protocol.without_gradients`), which costs a forward pass without the head.
 
 The design is this project's own; the recent memory is a fast-weight memory in the sense of arXiv 2102.11174.
 """
@@ -46,23 +47,33 @@ The design is this project's own; the recent memory is a fast-weight memory in t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from c2l_lsp.cooperative import Slices, drain
+from c2l_lsp.cooperative import Slices, drain, in_background
 from c2l_lsp.errors import StateError
 from c2l_lsp.model.adapter import knn_lm, mixture
+from c2l_lsp.model.adapter.key_index import KeyIndex, check_entries
 from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.adapter.mixture import MixtureGate
 from c2l_lsp.model.hypernet import chunking
-from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices
+from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices, token_rows
 from c2l_lsp.model.hypernet.prior import RECENCY_FEATURES, MemoryPrior
-from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, RepoState, StateChange, require_tensors
+from c2l_lsp.model.hypernet.protocol import (
+    ENTRIES,
+    Chunk,
+    ChunkEmbedding,
+    RepoState,
+    StateChange,
+    key_with_gradients,
+    require_tensors,
+)
 from c2l_lsp.model.lm.base import BaseModel
 
-RULE = "memory-4"
+RULE = "memory-5"
 """Version of the rules for chunks and embeddings. Part of every key and digest: a new value discards old states."""
 
 SUMS = ("S", "F_e", "F_h", "n")
@@ -71,6 +82,9 @@ Sums = dict[str, Tensor]
 
 MAX_SCALE = 1e6
 """Largest quantisation scale of a loaded embedding. Gradients and final hidden states are many orders smaller."""
+
+MAX_TOKENS = 2**31
+"""Largest number of tokens of a loaded state."""
 
 ROUNDING = 1e-6
 """How far below zero, relative to the largest, a sum of squares may be after terms were subtracted from it in fp64."""
@@ -112,10 +126,23 @@ class GradientMemory:
 
         | tensor | content |
         |---|---|
-        | v, k [n, R] int8; v_scale, k_scale [R] fp32 | Bᵀ e_i and A h_i, quantised per column |
         | ids [n + 2] int32, keys [n, D] int8 | the datastore entries of the kNN memory (`knn_lm.datastore_entries`) |
-        | n [] fp32 | the number of tokens |
+        | v, k [n, R] int8; v_scale, k_scale [R] fp32 | Bᵀ e_i and A h_i, quantised per column; not with `keys_only` |
+        | n [] fp32 | the number of tokens; not with `keys_only` |
         """
+        light = [chunk for chunk in chunks if chunk.keys_only]
+        found = dict(zip(light, (yield from self._embed_keys(light)), strict=True)) if light else {}
+        whole = [chunk for chunk in chunks if not chunk.keys_only]
+        found |= dict(zip(whole, (yield from self._embed_whole(whole)), strict=True)) if whole else {}
+        return [found[chunk] for chunk in chunks]
+
+    def _embed_keys(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
+        rows = token_rows(self.model, [chunk.text for chunk in chunks])
+        states = yield from self.model.hidden_states_in_slices(rows)
+        yield
+        return [knn_lm.datastore_entries(self.prior.keys, h[:-1], ids) for h, ids in zip(states, rows, strict=True)]
+
+    def _embed_whole(self, chunks: Sequence[Chunk]) -> Slices[list[ChunkEmbedding]]:
         gradients = yield from output_gradients_in_slices(self.model, [chunk.text for chunk in chunks])
         v = gradients.e if self._B is None else gradients.e @ self._B
         k = gradients.h if self._A is None else gradients.h @ self._A.T
@@ -136,15 +163,19 @@ class GradientMemory:
 
     def check_embedding(self, key: bytes, embedding: ChunkEmbedding) -> None:
         """Raise StateError unless the tensors are those of `embed_in_slices` for one chunk of known tokens."""
-        del key
-        R, D = self.prior.R, len(self.prior.keys)
-        count = int(embedding["keys"].shape[0]) if "keys" in embedding and embedding["keys"].dim() else 0
+        entries = {name: embedding[name] for name in ENTRIES if name in embedding}
+        if entries.keys() != set(ENTRIES):
+            raise StateError("a chunk has no entries of the kNN memory")
+        check_entries(entries, len(self.prior.keys), self.model.vocabulary)
+        if key_with_gradients(key) is not None:
+            if len(embedding) != len(ENTRIES):
+                raise StateError("a chunk of neural keys alone holds other tensors")
+            return
+        R, count = self.prior.R, len(embedding["keys"])
         factors, scales = torch.empty(count, R, dtype=torch.int8), torch.empty(R)
-        entries = {"ids": torch.empty(count + 2, dtype=torch.int32), "keys": torch.empty(count, D, dtype=torch.int8)}
         like = {"v": factors, "v_scale": scales, "k": factors, "k_scale": scales, **entries, "n": torch.empty(())}
         require_tensors(embedding, like)
-        knn_lm.check(embedding, self.model.vocabulary)
-        if int(embedding["ids"][0]) != int(embedding["ids"].min()) or float(embedding["n"]) != count:
+        if float(embedding["n"]) != count:
             raise StateError(f"a chunk of {count} tokens is none")
         if any(float(embedding[name].abs().max()) > MAX_SCALE for name in ("v_scale", "k_scale")):
             raise StateError(f"a scale exceeds {MAX_SCALE:.0e}")
@@ -152,19 +183,17 @@ class GradientMemory:
     # --- state -----------------------------------------------------------------------------------------------------
 
     def empty_state(self) -> RepoState:
-        """Zero sums, an empty recent memory, a zero gate and an empty datastore."""
+        """Zero sums, an empty recent memory, a zero gate and no positions."""
         sums = drain(_sum_in_slices([], self.prior.R))
-        recent = torch.zeros_like(sums["S"])
-        entries = knn_lm.empty_datastore(len(self.prior.keys))
-        return RepoState({**sums, "recent": recent, "gate": torch.zeros(self.prior.recency_width), **entries})
+        tensors = {**sums, "recent": torch.zeros_like(sums["S"]), "gate": torch.zeros(self.prior.recency_width)}
+        return RepoState(tensors, KeyIndex.empty(len(self.prior.keys)))
 
     def check(self, state: RepoState) -> None:
-        """Raise StateError unless the tensors are those of `empty_state` with finite numbers and a valid datastore."""
-        require_tensors(state.tensors, self.empty_state().tensors, rows=("ids", "keys"))
-        knn_lm.check(state.tensors, self.model.vocabulary)
+        """Raise StateError unless the tensors are those of `empty_state` with finite numbers."""
+        require_tensors(state.tensors, self.empty_state().tensors)
         n, F_e, F_h = float(state.tensors["n"]), state.tensors["F_e"], state.tensors["F_h"]
-        if n != len(state.tensors["keys"]):
-            raise StateError(f"n is {n:g}, and there are {len(state.tensors['keys'])} keys")
+        if not 0 <= n <= MAX_TOKENS or n != int(n):
+            raise StateError(f"the number of tokens is {n:g}")
         if any(float(F.diagonal().min()) < -ROUNDING * float(F.diagonal().max().clamp(min=1.0)) for F in (F_e, F_h)):
             raise StateError("a sum of squares is negative")
 
@@ -183,12 +212,13 @@ class GradientMemory:
             sums = {name: t[name] + plus[index][name] - minus[index][name] for name in SUMS}
             sums["n"] = sums["n"].clamp(min=0)
             recent, gate = t["recent"], t["gate"]
-            entries = knn_lm.updated_datastore(t, change.added, change.removed)
+            before = state.positions or KeyIndex.empty(len(self.prior.keys))
+            positions = yield from in_background(partial(before.updated, change.added, change.removed))
             if not change.first:
                 dS = plus[index]["S"] - minus[index]["S"]
                 recent = float(gamma[index]) * recent + float(beta[index]) * dS
                 gate = hidden[index]
-            out.append(RepoState({**sums, "recent": recent, "gate": gate, **entries}))
+            out.append(RepoState({**sums, "recent": recent, "gate": gate}, positions))
             yield
         return out
 
@@ -216,8 +246,8 @@ class GradientMemory:
         C = self.core(state)
         if C is not None and self.prior.A is not None and self.prior.B is not None:
             C = self.prior.B @ C @ self.prior.A
-        t, prior = state.tensors, self.prior
-        knn = KnnMemory(t["ids"], t["keys"], prior.keys, self.gate) if len(t["ids"]) else None
+        positions = state.positions
+        knn = KnnMemory(positions, self.prior.keys, self.gate) if positions is not None and len(positions) else None
         return Adapter(self.model.digest, self.kind, C, knn=knn)
 
     def core(self, state: RepoState) -> Tensor | None:
@@ -298,13 +328,14 @@ def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sum_in_slices(embeddings: Sequence[ChunkEmbedding], R: int) -> Slices[Sums]:
-    """S, F_e, F_h and n of some chunks.
+    """S, F_e, F_h and n of some chunks; those embedded as keys alone have no part in them.
 
     One chunk at a time: its factors fit the processor's cache, which is several times as fast as one large product.
     """
     sums = {name: torch.zeros(R, R, dtype=torch.float64) for name in ("S", "F_e", "F_h")}
     count = 0
-    for number, embedding in enumerate(embeddings, 1):
+    whole = [embedding for embedding in embeddings if "v" in embedding]
+    for number, embedding in enumerate(whole, 1):
         v, k = embedding["v"].float(), embedding["k"].float()
         v_scale, k_scale = embedding["v_scale"], embedding["k_scale"]
         sums["S"] += (v.T @ k) * torch.outer(v_scale, k_scale)

@@ -31,6 +31,11 @@ class OutputGradients:
     ids: list[list[int]]
 
 
+def token_rows(model: BaseModel, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each text: the start token and at most MAX_TOKENS tokens."""
+    return [[model.start_id, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+
+
 def output_gradients(model: BaseModel, texts: Sequence[str]) -> OutputGradients:
     """`output_gradients_in_slices` without pauses."""
     return drain(output_gradients_in_slices(model, texts))
@@ -41,7 +46,7 @@ def output_gradients_in_slices(model: BaseModel, texts: Sequence[str]) -> Slices
 
     Each text is a sequence of its own: the start token and at most MAX_TOKENS tokens.
     """
-    rows = [[model.start_id, *model.encode(text)[:MAX_TOKENS]] for text in texts]
+    rows = token_rows(model, texts)
     states = yield from model.hidden_states_in_slices(rows)
     h = torch.cat([state[:-1] for state in states])
     targets = torch.tensor([i for row in rows for i in row[1:]], dtype=torch.long, device=h.device)

@@ -37,16 +37,38 @@ from torch import Tensor
 
 from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import StateError
+from c2l_lsp.model.adapter.key_index import KeyIndex
 from c2l_lsp.model.adapter.lora import Adapter
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a text that is embedded on its own. `key` is a hash of the text and of the rule that cut it."""
+    """A part of a text that is embedded on its own. `key` is a hash of the text and of the rule that cut it.
+
+    `keys_only`: the embedding holds neural keys and nothing else, see `without_gradients`.
+    """
 
     key: bytes
     text: str
+    keys_only: bool = False
 
+
+_KEYS_ONLY = b"k"  # follows the 16 bytes of a chunk's key
+_KEY_BYTES = 16
+
+
+def without_gradients(chunk: Chunk) -> Chunk:
+    """The chunk as a source of neural keys alone: its embedding is cheaper to compute and to store."""
+    return Chunk(chunk.key + _KEYS_ONLY, chunk.text, keys_only=True)
+
+
+def key_with_gradients(key: bytes) -> bytes | None:
+    """The key of the same chunk's whole embedding; None if `key` is that of a whole one."""
+    return key[:_KEY_BYTES] if len(key) > _KEY_BYTES and key.endswith(_KEYS_ONLY) else None
+
+
+ENTRIES = ("ids", "keys")
+"""The tensors of an embedding of neural keys alone; a whole embedding of `memory` has them too."""
 
 ChunkEmbedding = Mapping[str, Tensor]
 """Named tensors on the CPU, computed from one chunk. The cache stores them without loss."""
@@ -71,9 +93,14 @@ class StateChange:
 
 @dataclass
 class RepoState:
-    """The state of one repository: named tensors on the CPU. An update returns a new state and keeps the old one."""
+    """The state of one repository: named tensors on the CPU. An update returns a new state and keeps the old one.
+
+    `positions`: the neural keys of `memory`, else None. A saved generation does not hold them: they are read from the
+    cache of embeddings.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    positions: KeyIndex | None = None
 
 
 def require_tensors(found: Mapping[str, Tensor], like: Mapping[str, Tensor], rows: Collection[str] = ()) -> None:

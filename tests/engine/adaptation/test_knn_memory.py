@@ -32,7 +32,7 @@ def wait(session, folder, generation: int) -> None:
 
 
 def memory_ids(session, folder) -> list[int]:
-    return workspace(session, folder).live.adapter.knn.ids.tolist()
+    return workspace(session, folder).live.adapter.knn.positions.ids.tolist()
 
 
 @pytest.fixture
@@ -50,10 +50,11 @@ def adapter(tiny, sources) -> Adapter:
 def scrambled(adapter: Adapter) -> Adapter:
     """The same keys with wrong next tokens."""
     memory = adapter.knn
-    ids = memory.ids.clone()
+    ids, keys = memory.positions.to_tensors()
+    ids = ids.clone()
     inside = (ids >= 0).nonzero()[:, 0]
     ids[inside] = ids[inside.flip(0)]
-    return replace(adapter, knn=KnnMemory(ids, memory.keys, memory.basis, memory.gate))
+    return replace(adapter, knn=KnnMemory.of(ids, keys, memory.basis, memory.gate))
 
 
 def validator_on(tiny, texts) -> tuple[Validator, list[bytes]]:

@@ -23,6 +23,7 @@ class Owner:
 
     def __init__(self, pruned: bool = True) -> None:
         self.prunes = self.resumed = 0
+        self.settled = True
         self._pruned = pruned
 
     def prune_cache(self) -> bool:
@@ -160,3 +161,16 @@ def test_waiting_write_is_discarded_too(made, monkeypatch, how):
         time.sleep(0.005)
     assert made.store.load() is None
     assert not list(made.store.root.glob("gen-*"))
+
+
+def test_cache_is_cleaned_up_only_when_no_part_waits(made):
+    """Embeddings of a part that was interrupted are in no state yet; they were deleted and computed again."""
+    made.open()
+    owner = Owner()
+    owner.settled = False
+    written(made, owner, 16)
+    made.finish(owner)
+    assert owner.prunes == 0
+    owner.settled = True
+    written(made, owner, 32)
+    assert owner.prunes == 1

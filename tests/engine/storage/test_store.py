@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from c2l_lsp.engine.storage import disk
 from c2l_lsp.engine.storage.state_lock import StateInUse
 from c2l_lsp.engine.storage.store import FolderStore, folder_key
 from c2l_lsp.errors import StateError, StorageError
@@ -212,3 +213,23 @@ def test_a_state_of_the_first_version_is_loaded(tmp_path):
     assert torch.equal(loaded.tensors["S"], 3 * torch.eye(4, dtype=torch.float64))
     assert torch.equal(extra["P"], torch.eye(2))
     store.close()
+
+
+def test_generation_shares_the_extra_tensors_of_the_one_before(store):
+    for generation in (1, 2, 3):
+        extra = {"P": torch.eye(3)} if generation == 1 else None
+        assert store.save(saved(generation), state(), extra)
+        metadata, _, found = store.load()
+        assert metadata.generation == generation
+        assert torch.equal(found["P"], torch.eye(3))
+    files = {path.stat().st_ino for path in store.root.glob("gen-*/extra.safetensors")}
+    assert len(files) == 1, "written once"
+    assert disk.directory_size(store.root) < sum(
+        path.stat().st_size for path in store.root.rglob("*") if path.is_file()
+    )
+
+
+def test_sharing_without_a_current_generation_is_an_error(store):
+    with pytest.raises(StorageError):
+        store.save(saved(1), state(), None)
+    assert store.save(saved(1), state(), {})

@@ -14,13 +14,12 @@ from c2l_lab.benchmarks.adapters import adapter_cache
 from c2l_lsp.engine.completion.decode import Decoder
 from c2l_lsp.errors import AdapterError
 from c2l_lsp.model.adapter import knn_lm
+from c2l_lsp.model.adapter.key_index import KeyIndex
 from c2l_lsp.model.adapter.knn_lm import (
     NEIGHBOURS,
     KnnMemory,
     datastore_entries,
-    empty_datastore,
     suffixes,
-    updated_datastore,
 )
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from c2l_lsp.model.adapter.mixture import MixtureGate
@@ -41,27 +40,11 @@ def entries(*ids: int, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def memory_of(*chunks: dict[str, torch.Tensor], gate: MixtureGate = ALWAYS) -> KnnMemory:
-    made = updated_datastore(empty_datastore(D), chunks, [])
-    return KnnMemory(made["ids"], made["keys"], torch.eye(D), gate)
+    return KnnMemory(KeyIndex.empty(D).updated(chunks), torch.eye(D), gate)
 
 
 def key(chunk: dict[str, torch.Tensor], at: int) -> np.ndarray:
     return chunk["keys"][at].numpy().astype(np.float32) / 127
-
-
-def test_datastore_is_a_multiset_independent_of_the_order_of_updates() -> None:
-    a, b, c = entries(1, 2, 3), entries(1, 5, 6, 7, seed=1), entries(1, 2, seed=2)
-    whole = updated_datastore(empty_datastore(D), [a, b, b, c], [])
-    other = updated_datastore(empty_datastore(D), [b, c], [])
-    other = updated_datastore(other, [a, b, entries(1, 9)], [])
-    other = updated_datastore(other, [], [entries(1, 9)])
-    for name in ("ids", "keys"):
-        assert torch.equal(whole[name], other[name])
-    gone = updated_datastore(whole, [], [a, b, b, c])
-    assert len(gone["ids"]) == len(gone["keys"]) == 0
-    assert torch.equal(
-        updated_datastore(whole, [], [b])["ids"], updated_datastore(empty_datastore(D), [a, b, c], [])["ids"]
-    )
 
 
 def test_candidates_share_the_last_token_and_matches_end_at_the_chunk_boundary() -> None:
@@ -90,7 +73,7 @@ def test_nearest_neighbours_vote_and_all_candidates_are_counted() -> None:
 
 def test_frequent_token_compares_at_most_the_maximum_of_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knn_lm, "_MAX_CANDIDATES", 50)
-    made = memory_of(*(entries(1, 2, 10 + n % 3, seed=n) for n in range(120)))
+    made = memory_of(*(entries(1, 2, 10 + n, seed=n) for n in range(120)))
     compared: list[int] = []
 
     class Counted(np.ndarray):
@@ -157,9 +140,9 @@ def test_kernel_mixes_as_numpy_does(lanes: int, width: int) -> None:
         )
         for spread in (2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 6, 40)  # about 4,600 candidates: every second is compared
     ]
-    made = updated_datastore(empty_datastore(width), chunks, [])
+    made = KeyIndex.empty(width).updated(chunks)
     tokens = TokenIndex().updated({bytes([n]) * 16: chunk["ids"].numpy()[1:] for n, chunk in enumerate(chunks[5:])})
-    compiled = KnnMemory(made["ids"], made["keys"], basis, random_gate(width), 0.8, tokens)
+    compiled = KnnMemory(made, basis, random_gate(width), 0.8, tokens)
     plain = replace(compiled)
     plain.__dict__["_kernel_mixer"] = None
     hidden, logits = torch.randn(64, 96, generator=dice), 3 * torch.randn(64, 50, generator=dice)
@@ -182,7 +165,7 @@ def test_adapter_digest_depends_on_the_memory_and_the_cache_round_trips_it(tiny,
     basis = torch.randn(8, tiny.d)
     chunk = datastore_entries(basis, torch.randn(2, tiny.d), [1, 2, 3])
     tokens = TokenIndex().updated({b"n" * 16: [1, 2, 3]})
-    made = KnnMemory(chunk["ids"], chunk["keys"], basis, random_gate(1), tokens=tokens)
+    made = KnnMemory.of(chunk["ids"], chunk["keys"], basis, random_gate(1), tokens=tokens)
     adapter = Adapter(tiny.digest, "memory", torch.eye(tiny.d), knn=made)
     assert adapter.digest != replace(adapter, knn=made.with_tokens(TokenIndex())).digest
     assert adapter.digest != adapter.without_knn().digest != adapter.scaled(1.0, knn_strength=0.5).without_knn()
@@ -192,7 +175,7 @@ def test_adapter_digest_depends_on_the_memory_and_the_cache_round_trips_it(tiny,
     back, seconds = adapter_cache.load_adapter(tmp_path / "a.safetensors", tiny.digest)
     assert (back.digest, seconds) == (adapter.scaled(1.0, knn_strength=0.7).digest, 1.5)
     with pytest.raises(AdapterError, match="width 3"):
-        replace(adapter, knn=KnnMemory(chunk["ids"], chunk["keys"], torch.randn(8, 3), ALWAYS)).check(tiny)
+        replace(adapter, knn=KnnMemory.of(chunk["ids"], chunk["keys"], torch.randn(8, 3), ALWAYS)).check(tiny)
 
 
 @pytest.fixture
@@ -238,8 +221,9 @@ def test_indexed_text_is_completed_and_removed_text_is_not(tiny, memory) -> None
 def test_wrong_number_of_keys_is_refused_and_huge_token_ids_need_no_memory() -> None:
     a = entries(1, 2, 3)
     with pytest.raises(AdapterError, match="1 keys for 2 positions"):
-        KnnMemory(a["ids"], a["keys"][:1], torch.eye(D), ALWAYS).scaled(0.5)
-    wild = KnnMemory(torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32), a["keys"], torch.eye(D), ALWAYS)
+        KnnMemory.of(a["ids"], a["keys"][:1], torch.eye(D), ALWAYS).scaled(0.5)
+    huge = torch.tensor([-1, 2**31 - 2, -9, 2**31 - 1], dtype=torch.int32)
+    wild = KnnMemory.of(huge, a["keys"], torch.eye(D), ALWAYS)
     assert wild.search(key(a, 0), [3]) is None  # no table of the size of the largest id is allocated
 
 

@@ -97,7 +97,7 @@ def test_workspace_can_exclude_more_files_but_not_include_more() -> None:
     layers.set_pulled({NO_FOLDER: {"files": {"maxSizeKb": 10}, "adapter.maxIndexKb": 16}})
     assert (layers.effective(NO_FOLDER).files.max_size_kb, layers.effective(NO_FOLDER).adapter.max_index_kb) == (10, 16)
     assert len(errors) == 4
-    layers.set_pulled({NO_FOLDER: {"files": {"maxSizeKb": 512, "exclude": []}, "adapter": {"maxIndexKb": 256}}})
+    layers.set_pulled({NO_FOLDER: {"files": {"maxSizeKb": 512, "exclude": []}, "adapter": {"maxIndexKb": 8192}}})
     assert layers.effective(NO_FOLDER).files.max_size_kb == 100, "an editor that echoes every default"
     assert len(errors) == 4
 

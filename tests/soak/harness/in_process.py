@@ -29,8 +29,8 @@ def state_in(folder: Path) -> Iterator[None]:
 
 
 def settings(**groups: dict[str, Any]) -> Settings:
-    """The user's settings with short delays, and with these groups on top."""
-    quick = {"adapter": {"updateDelayMs": 20, "maxDelayMs": 200}}
+    """The user's settings with short delays and a small sample, and with these groups on top."""
+    quick = {"adapter": {"updateDelayMs": 20, "maxDelayMs": 200, "maxIndexKb": 256}}
     made, errors = merge(load_user()[0], quick, source="soak", machine=True)
     made, more = merge(made, groups, source="soak", machine=True)
     for error in (*errors, *more):

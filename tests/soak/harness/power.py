@@ -56,7 +56,7 @@ class Recorder:
         self.directories = {ROOT}
 
     def __enter__(self) -> Recorder:
-        for name in ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "fdopen"):
+        for name in ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "fdopen", "link"):
             self._real[name] = getattr(os, name)
         for name in self._real:
             setattr(os, name, BlockFile if name == "fdopen" else getattr(self, f"_{name}"))
@@ -124,6 +124,11 @@ class Recorder:
             self._numbers[f"{target}{path.removeprefix(str(source))}"] = self._numbers.pop(path)
         self._entry(target, number)
         self._gone(source)
+
+    def _link(self, source: Any, target: Any, **more: Any) -> None:
+        self._real["link"](source, target, **more)
+        if self._is_below(target):
+            self._entry(target, self._numbers[str(source)])
 
     def _replace(self, source: Any, target: Any) -> None:
         self._rename(source, target)

@@ -54,7 +54,7 @@
 ---@field historyCommits? integer
 --- Strength of the adapter. 0 is the base model without adapter. Default: `1.0`.
 ---@field scale? number
---- Maximum amount of a folder's text that the model reads for neural keys and the final map, in kB; of a larger folder a sample. The token index holds every file in any case. A workspace can only lower it. Default: `256`.
+--- Maximum amount of a folder's text that the model reads for neural keys, in kB, most useful files first; more than 65536 counts as 65536. 1 MB of text takes about 20 MB of memory and of disk space. The token index holds every file in any case. A workspace can only lower it. Default: `8192`.
 ---@field maxIndexKb? integer
 
 --- `files`.

@@ -28,10 +28,11 @@ def save_adapter(adapter: Adapter, path: Path, seconds: float) -> None:
         tensors[f"A.{name}"], tensors[f"B.{name}"] = pair.A.clone(), pair.B.clone()
     if adapter.knn is not None:
         memory = adapter.knn
+        ids, keys = memory.positions.to_tensors()
         index = {f"tokens.{name}": torch.from_numpy(array.copy()) for name, array in memory.tokens.to_arrays().items()}
         tensors |= {
-            "recall.ids": memory.ids,
-            "recall.keys": memory.keys,
+            "recall.ids": ids,
+            "recall.keys": keys,
             "recall.basis": memory.basis,
             "recall.gate": torch.from_numpy(memory.gate.to_vector()),
             "recall.strength": torch.tensor(memory.strength, dtype=torch.float64),
@@ -72,4 +73,4 @@ def _knn_memory(tensors: dict[str, Tensor]) -> KnnMemory | None:
     arrays = {name[7:]: tensor.numpy() for name, tensor in tensors.items() if name.startswith("tokens.")}
     tokens = TokenIndex.from_arrays(arrays, vocabulary=2**31 - 1)
     gate = MixtureGate.from_vector(tensors["recall.gate"].numpy())
-    return KnnMemory(ids, keys, basis, gate, float(strength), tokens)
+    return KnnMemory.of(ids, keys, basis, gate, float(strength), tokens)

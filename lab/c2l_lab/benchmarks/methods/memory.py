@@ -2,7 +2,7 @@
 
 | method   | what it is                                                                                     |
 |----------|------------------------------------------------------------------------------------------------|
-| `memory` | as the engine makes it, but not validated: map and keys of a sample, token index of all files  |
+| `memory` | as the engine makes it, but not validated: map of a sample, keys up to 8 MB, all tokens        |
 | `tokens` | the token index alone, which is live before any forward pass                                   |
 | `gated-tokens` | `tokens` with the engine's validation, as it goes live                                 |
 | `keys`   | `memory` without the token index                                                               |
@@ -26,7 +26,7 @@ from c2l_lab.benchmarks.methods.state_builder import StateBuilder
 from c2l_lab.repositories.cases import Case
 from c2l_lsp import config
 from c2l_lsp.engine.adaptation import registry, validation
-from c2l_lsp.engine.adaptation.sample import select
+from c2l_lsp.engine.adaptation.sample import GRADIENT_BYTES, select
 from c2l_lsp.engine.indexing.token_indexer import RULE, index_of
 from c2l_lsp.errors import CorpusError
 from c2l_lsp.model.adapter import mixture
@@ -54,7 +54,7 @@ def memory_method(setup: Setup) -> MemoryMethod:
 
 
 SAMPLE_BYTES = config.Adapter().max_index_kb * 1024
-"""Text that the engine embeds of a folder by default."""
+"""Text that the model reads of a folder by default."""
 
 
 class MemoryMethod(HypernetworkMethod):
@@ -63,18 +63,22 @@ class MemoryMethod(HypernetworkMethod):
     def __init__(self, network: GradientMemory, weights: str) -> None:
         super().__init__(network, weights)
         self._model = network.model
-        self.digest = f"2/{weights}/{gate_digest(network.gate)}"
+        self.digest = f"3/{weights}/{gate_digest(network.gate)}"
 
     def builder(self, case: Case) -> StateBuilder:
         """A builder that has embedded the sample."""
         if self._last is None or self._last[0] != case.digest:
-            self._last = (case.digest, StateBuilder.of(self._network, sampled(case.state)))
+            texts = sampled(case.state, SAMPLE_BYTES)
+            keys_only = texts.keys() - sampled(texts, GRADIENT_BYTES).keys()
+            self._last = (case.digest, StateBuilder.of(self._network, texts, keys_only))
         return self._last[1]
 
     def adapter(self, case: Case, texts: Mapping[str, str]) -> Adapter:
         """The adapter of some files of a case."""
         builder = self.builder(case)
-        state = builder.snapshot({path: text for path, text in sampled(case.state).items() if path in texts})
+        state = builder.snapshot(
+            {path: text for path, text in sampled(case.state, SAMPLE_BYTES).items() if path in texts}
+        )
         gate = mixture.load(self._model.id, self._model.digest)
         return builder.adapter(state).with_tokens(index_of(self._model, texts.values()), self._model.d, gate)
 
@@ -86,10 +90,10 @@ class MemoryMethod(HypernetworkMethod):
         return Fitted(self.adapter(case, case.state), seconds=time.perf_counter() - started)
 
 
-def sampled(texts: Mapping[str, str]) -> dict[str, str]:
-    """The files that the engine embeds by default."""
+def sampled(texts: Mapping[str, str], size: int) -> dict[str, str]:
+    """The files that the engine chooses within a limit of `size` bytes."""
     snapshot = {path: Entry(b"", len(text.encode("utf-8", "surrogatepass")), 0) for path, text in texts.items()}
-    chosen = select(snapshot, SAMPLE_BYTES)
+    chosen = select(snapshot, size)
     return {path: text for path, text in texts.items() if path in chosen}
 
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 
 from c2l_lsp.cooperative import drain
 from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.hypernet.encoder import in_diff
-from c2l_lsp.model.hypernet.protocol import Chunk, ChunkEmbedding, Hypernetwork, RepoState, StateChange
+from c2l_lsp.model.hypernet.protocol import (
+    Chunk,
+    ChunkEmbedding,
+    Hypernetwork,
+    RepoState,
+    StateChange,
+    without_gradients,
+)
 from c2l_lsp.repo.history.patch import unified_diff
 
 _BATCH = 12
@@ -29,12 +36,19 @@ class StateBuilder:
     def __init__(self, network: Hypernetwork) -> None:
         self.network = network
         self._embeddings: dict[bytes, ChunkEmbedding] = {}
+        self._keys_only: set[bytes] = set()
         self._has_all = False
 
     @classmethod
-    def of(cls, network: Hypernetwork, state: Texts) -> StateBuilder:
-        """A builder that has embedded the files of `Case.state`."""
+    def of(cls, network: Hypernetwork, state: Texts, keys_only: Collection[str] = ()) -> StateBuilder:
+        """A builder that has embedded the files of `Case.state`.
+
+        The chunks that the files `keys_only` have in it are embedded as neural keys alone, here and in later states.
+        """
         builder = cls(network)
+        whole = {chunk.key for path in state if path not in keys_only for chunk in network.chunks(state[path])}
+        light = {chunk.key for path in keys_only for chunk in network.chunks(state[path])}
+        builder._keys_only = light - whole
         builder._embed(builder._chunks(state))
         return builder
 
@@ -77,7 +91,8 @@ class StateBuilder:
         return self.network.generate(state)
 
     def _chunks(self, texts: Texts) -> list[Chunk]:
-        return [chunk for path in sorted(texts) for chunk in self.network.chunks(texts[path])]
+        found = [chunk for path in sorted(texts) for chunk in self.network.chunks(texts[path])]
+        return [without_gradients(chunk) if chunk.key in self._keys_only else chunk for chunk in found]
 
     def _embed(self, chunks: Sequence[Chunk]) -> None:
         new = {chunk.key: chunk for chunk in chunks if chunk.key not in self._embeddings}

@@ -197,7 +197,7 @@ class Memories:
         if not some:
             return None
         ids, keys = torch.cat([one["ids"] for one in some]), torch.cat([one["keys"] for one in some])
-        return KnnMemory(ids, keys, basis, gate)
+        return KnnMemory.of(ids, keys, basis, gate)
 
 
 @torch.inference_mode()

@@ -53,7 +53,7 @@ def knn_adapter(model: BaseModel) -> Adapter:
     ids = [token for part in np.array_split(drawn, KNN_POSITIONS // 400) for token in (-1, *part.tolist())]
     keys = torch.from_numpy(rng.integers(-60, 60, (KNN_POSITIONS - KNN_POSITIONS // 400, KEY_WIDTH)).astype(np.int8))
     gate = mixture.load(model.id, model.digest)
-    memory = KnnMemory(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), gate)
+    memory = KnnMemory.of(torch.tensor(ids, dtype=torch.int32), keys, torch.randn(KEY_WIDTH, model.d), gate)
     return replace(final_adapter(model), knn=memory)
 
 
