@@ -22,6 +22,7 @@ from c2l_lsp.model.runtime.lora_pair import LoraPair
 
 NORM_LIMIT = 100.0
 _REVALIDATE_SHARE = 0.05  # an update of a smaller share of the state keeps the strengths found last
+_PART_SHARE = 0.5  # a further part of a folder is published first unless it is more than this share of the state
 _PATIENCE = 10.0  # small updates may add up to this many times that share before one of them is validated first
 
 NOT_VALIDATED = ValidationResult(1.0, 0.0, 0)
@@ -95,11 +96,13 @@ class AdapterState:
     def validate(self, adapter: Adapter, plan: UpdatePlan, learner: Learner) -> Slices[str]:
         """Accept a new adapter or reject it; return the reason of a rejection, "" without one.
 
-        After a small update the last validation result is used: `revalidate` follows once the generation is live.
+        After a small update, and a further part of a large folder, the last validation result is used: `revalidate`
+        follows once the generation is live, and yields to an edit.
         """
         self._changed_chunks += plan.changed_chunks
         small = _REVALIDATE_SHARE * learner.chunk_count
-        if plan.first or plan.changed_chunks > small or self._changed_chunks > _PATIENCE * small:
+        most = (_PART_SHARE if plan.first else _REVALIDATE_SHARE) * learner.chunk_count
+        if plan.changed_chunks > most or self._changed_chunks > _PATIENCE * small:
             yield from self._validate(learner)
             self._changed_chunks = 0
         return self._accept(adapter)

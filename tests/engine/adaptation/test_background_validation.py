@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from c2l_lsp.cooperative import drain
 from c2l_lsp.engine.adaptation import adapter_state
+from c2l_lsp.engine.adaptation.adapter_state import AdapterState
 from c2l_lsp.engine.adaptation.validation import ValidationResult, Validator
+from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
 from tests.support.engine_driver import at_work, changes, live, wait
 
 
@@ -92,3 +95,14 @@ def test_negative_result_withdraws_a_live_adapter(session, folder, monkeypatch):
         assert ("not used: it is worse" in workspace.info().message) is kept_back
         assert (live(session, folder).adapter is None) is kept_back
         session.events.clear()
+
+
+@pytest.mark.parametrize(("chunks", "first", "waits"), [(100, True, True), (40, True, False), (40, False, True)])
+def test_further_part_of_a_folder_is_published_before_it_is_validated(tiny, chunks: int, first: bool, waits: bool):
+    """Validation of a part took seconds, and an edit waited for it."""
+    state = AdapterState(tiny, AdapterSlot(tiny), 1.0)
+    validated = []
+    state._validate = lambda learner: iter(validated.append(learner) or ())  # type: ignore[method-assign,assignment]
+    plan = SimpleNamespace(changed_chunks=chunks, first=first)
+    drain(state.validate(Adapter(tiny.digest, "memory"), plan, SimpleNamespace(chunk_count=100)))
+    assert bool(validated) is waits

@@ -76,8 +76,10 @@ def token_follow_up(load: Workload) -> list[PerfRow]:
         _opened(engine, folder, load)
         for number in range(2 if load.small else _SAVES):
             path = paths[number * 7 % len(paths)]
-            saves.append(_changed(engine, [path], f"def saved_{number}(order):\n    return order.total + {number}\n"))
-        switched = _changed(engine, paths[: 5 if load.small else _SWITCHED], "switched = True\n")
+            saves.append(
+                _changed(engine, folder, [path], f"def saved_{number}(order):\n    return order.total + {number}\n")
+            )
+        switched = _changed(engine, folder, paths[: 5 if load.small else _SWITCHED], "switched = True\n")
     low, high = measure.quartiles(saves)
     p95, bar = measure.percentile(saves, 0.95), Bar(1.0 + load.settings.adapter.update_delay_ms / 1e3)
     note = f"p95, with {load.settings.adapter.update_delay_ms} ms of quiet time; {files} files"
@@ -121,13 +123,22 @@ def _opened(engine: EngineProcess, folder: Path, load: Workload) -> float:
     return _generation_at(engine, since) - began
 
 
-def _changed(engine: EngineProcess, paths: list[Path], addition: str) -> float:
-    """Append to some files; the seconds until a generation contains it."""
+def _changed(engine: EngineProcess, folder: Path, paths: list[Path], addition: str) -> float:
+    """Append to some files; the seconds from the last write until generations contain all of them.
+
+    Generations of further parts of the folder, which come at any time, do not count.
+    """
     since = len(engine.events)
     for path in paths:
         path.write_text(f"{path.read_text(encoding='utf-8')}\n\n{addition}", encoding="utf-8")
-    began = time.monotonic()
-    return _generation_at(engine, since) - began
+    began, names = time.monotonic(), {str(path.relative_to(folder)) for path in paths}
+
+    def containing() -> list[tuple[float, int]]:
+        made = [(at, event.data) for at, event in engine.named("adapter_changed", since)]
+        return [(at, int(data["changed_files"])) for at, data in made if names & set(data["paths"])]
+
+    engine.until(lambda: sum(count for _, count in containing()) >= len(paths), _LIMIT_S, "new generation")
+    return containing()[-1][0] - began
 
 
 def _generation_at(engine: EngineProcess, since: int) -> float:
