@@ -142,7 +142,9 @@ class FinetuneJob:
         trained = yield from self._train(texts, start, progress)
         if reason := rejection(trained, self._norm_limit):
             return FinetuneResult(note=f"dropped: {reason}")
-        knn_strength, after = yield from validator.best_knn_strength(trained)
+        knn_strength = yield from validator.best_knn_strength(trained)
+        mixed = trained.scaled(1.0, knn_strength)  # compared on the positions that `before` is of
+        after = yield from validator.loss(mixed, list(split.files.values()))
         if not after < before:
             note = f"dropped: on held-out files it is {after - before:+.3f} nat/token against without it"
             return FinetuneResult(note=note)

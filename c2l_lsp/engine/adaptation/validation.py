@@ -21,6 +21,9 @@ from c2l_lsp.model.adapter.mixture import MAX_MEMORY_WEIGHT
 from c2l_lsp.model.lm.base import BaseModel
 from c2l_lsp.redaction import longest_piece
 
+RULE = "2"
+"""Version of the rules by which strengths are chosen. Results of the laboratory name it."""
+
 STRENGTHS = (1.0, 0.7, 0.4, 0.2)
 KNN_STRENGTHS = (1.5, *STRENGTHS)
 """Factors of λ, above 1 too: some repositories repeat themselves more than those λ was fitted on."""
@@ -30,6 +33,10 @@ MAX_TOKENS = 3000
 
 _TEXT_CHARS, _TEXT_TOKENS = 4000, 768
 _ROWS = 128  # positions of one slice of kNN validation: about 30 ms
+
+_HEAD = 256
+"""First positions of a text on which the kNN memory is not scored; of a shorter text the first half. The head of a file
+(licence, imports) repeats from file to file: there the memory gains more than where code is written."""
 
 MAX_SHARE = 0.25
 """Largest share of files that is held out; a folder with fewer than 4 files is not validated."""
@@ -133,24 +140,17 @@ class Validator:
             return replace(result, delta=weights_delta + best.delta, tokens=tokens, knn_strength=best.strength)
         return replace(result, knn_strength=0.0)
 
-    def best_knn_strength(self, adapter: Adapter) -> Slices[tuple[float, float]]:
-        """Return the best strength of an adapter's kNN memory (0: none) on all texts added, and the loss at it."""
+    def best_knn_strength(self, adapter: Adapter) -> Slices[float]:
+        """Return the best strength of an adapter's kNN memory on all texts added; 0: none."""
         if adapter.knn is None:
-            return 0.0, (yield from self.loss(adapter, list(self._hidden)))
-        losses, base_loss, tokens = yield from self._knn_losses(adapter.without_knn(), adapter.knn.scaled(1.0))
-        best = _best(losses, base_loss, tokens)
-        return best.strength, losses.get(best.strength, base_loss)
+            return 0.0
+        return _best(*(yield from self._knn_losses(adapter.without_knn(), adapter.knn.scaled(1.0)))).strength
 
     def _knn_losses(self, plain: Adapter, knn: KnnMemory) -> Slices[tuple[dict[float, float], float, int]]:
         """(loss at each strength of the kNN memory, loss without it, positions), `_ROWS` positions a slice."""
         base_loss, tokens = 0.0, 0
         losses = dict.fromkeys(KNN_STRENGTHS, 0.0)
-        places = [
-            (digest, slice(start, start + _ROWS))
-            for digest, (_, targets) in self._hidden.items()
-            for start in range(0, len(targets), _ROWS)
-        ]
-        for digest, rows in places[: MAX_TOKENS // _ROWS]:
+        for digest, rows in self._knn_places()[: MAX_TOKENS // _ROWS]:
             base, parts = self._knn_parts(plain, knn, digest, rows)
             base_loss -= float(base.log().sum())
             for strength in losses:
@@ -158,6 +158,15 @@ class Validator:
             tokens += len(base)
             yield
         return {s: total / max(tokens, 1) for s, total in losses.items()}, base_loss / max(tokens, 1), tokens
+
+    def _knn_places(self) -> list[tuple[bytes, slice]]:
+        """(text, positions) of each slice: behind the head of every text, the texts in turn."""
+        places = [
+            (start, digest, slice(start, min(start + _ROWS, len(targets))))
+            for digest, (_, targets) in self._hidden.items()
+            for start in range(min(_HEAD, len(targets) // 2), len(targets), _ROWS)
+        ]
+        return [(digest, rows) for _, digest, rows in sorted(places, key=lambda place: place[0])]
 
     @torch.inference_mode()
     def _knn_parts(self, plain: Adapter, knn: KnnMemory, digest: bytes, rows: slice) -> tuple[Tensor, Tensor]:

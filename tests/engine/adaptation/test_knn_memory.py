@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from c2l_lsp.engine.adaptation import validation
 from c2l_lsp.engine.adaptation.validation import Validator
+from c2l_lsp.engine.indexing.token_indexer import index_of
 from c2l_lsp.engine.session import Session
 from c2l_lsp.model.adapter.knn_lm import KnnMemory
 from c2l_lsp.model.adapter.lora import Adapter, AdapterSlot
@@ -81,7 +83,30 @@ def test_helpful_memory_is_accepted_and_misleading_memory_rejected(tiny, sources
     assert "worse than the base model" in result.rejection
 
 
-def test_validation_loss_equals_the_loss_of_a_completion(tiny, sources, adapter):
+def test_head_that_repeats_in_every_file_does_not_decide_the_strength(tiny, sources):
+    """The memory knows the first 256 tokens by heart, and is wrong at every token after them."""
+    head, wrong = tiny.decode(tiny.encode(sources[0])[:250]), "QXZ" * 30
+    index = index_of(tiny, [head, wrong])
+    plain = Adapter(tiny.digest, "memory").with_tokens(index, tiny.d, constant_gate(6.0, -30.0))
+    validator, digests = validator_on(tiny, [head + "\n" + "QZX" * 160])
+    assert validator.validate(plain, digests).knn_strength == 0.0
+    whole, _ = validator_on(tiny, [head])  # nothing else to score: its second half does
+    assert whole.validate(plain, digests).knn_strength > 0
+
+
+def test_every_held_out_text_is_scored(tiny, sources):
+    validator, digests = validator_on(tiny, sources[:8])
+    places = validator._knn_places()
+    first = {digest: min(rows.start for one, rows in places if one == digest) for digest in digests}
+    sizes = {digest: len(validator._hidden[digest][1]) for digest in digests}
+    assert first == {digest: min(256, size // 2) for digest, size in sizes.items()}
+    assert {digest for digest, _ in places[: len(digests)]} == set(
+        digests
+    )  # the limit cuts every text, not the last ones
+
+
+def test_validation_loss_equals_the_loss_of_a_completion(tiny, sources, adapter, monkeypatch):
+    monkeypatch.setattr(validation, "_HEAD", 0)  # the loss below is that of whole texts
     validator, digests = validator_on(tiny, sources[:3])
     result = validator.validate(adapter, digests)
 

@@ -131,7 +131,7 @@ class GatedTokens:
 
     def __init__(self, setup: Setup) -> None:
         self._tokens, self._model = Tokens(setup), setup.model
-        self.digest = self._tokens.digest
+        self.digest = f"{validation.RULE}/{self._tokens.digest}"
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
         """The adapter of `tokens` at the validated strength. Its seconds include the validation."""
@@ -174,7 +174,7 @@ class GatedMemory:
     def __init__(self, setup: Setup) -> None:
         self._memory = memory_method(setup)
         self._model = setup.model
-        self.digest = self._memory.digest
+        self.digest = f"{validation.RULE}/{self._memory.digest}"
 
     def fit(self, case: Case, adapters: Adapters) -> Fitted:
         """The adapter at the validated strength. Its seconds include the validation."""
