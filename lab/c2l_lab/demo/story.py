@@ -46,6 +46,7 @@ class Story:
         """Run all steps. EngineError or TimeoutError if a step does not finish."""
         parsed = places.parse(self.copy.root, places.sample(self.copy.python))
         edit = places.plan_edit(self.copy.root, parsed, self.copy.python)
+        started_with = self._score_before(edit)
         began = time.perf_counter()
         with self.display.progress_bar() as on_message, self._client(on_message) as client:
             self._start(client, began)
@@ -57,7 +58,7 @@ class Story:
             began = time.perf_counter()
             client.shutdown()
             self.display.step("shut down", time.perf_counter() - began, "the server and its engine have exited")
-        gained = self._restart(edit, updated)
+        gained = self._restart(edit, updated, started_with)
         self.display.memorable = [
             f"{self.first_s:.1f} s from the opened folder to an adapter that knows all of it",
             f"{self.edit_s:.1f} s from the edit to an adapter that knows it" if updated else "the edit was not learned",
@@ -65,6 +66,15 @@ class Story:
         ]
 
     # --- steps -------------------------------------------------------------------------------------------------------
+
+    def _score_before(self, edit: Edit) -> list[float]:
+        """The new name's log-probabilities before the edit, by an engine whose state is apart from the demo's own."""
+        settings, _ = load_user(Path(self.environment["C2L_CONFIG"]))
+        state = self.copy.root.parent / "state-before"
+        with RestartedEngine(self.copy.root, settings, {**self.environment, "C2L_STATE_DIR": str(state)}) as engine:
+            engine.open_folder(INDEX_TIMEOUT_S)
+            engine.settle(UPDATE_TIMEOUT_S)
+            return engine.log_probabilities(edit.probes, adapter=True)
 
     def _start(self, client: LanguageClient, began: float) -> None:
         client.initialize([self.copy.root], progress=True)
@@ -148,10 +158,10 @@ class Story:
             self.display.completions(probe, ("before", old), ("after", new), expected="expected")
         self.display.step("after the edit", time.perf_counter() - began, f"{edit.name}. {_ranks(edit, after)}")
 
-    def _restart(self, edit: Edit, updated: bool) -> float:
+    def _restart(self, edit: Edit, updated: bool, before: Sequence[float]) -> float:
         """Start the engine again on the saved state, then revert the edit and compare the name's log-probabilities.
 
-        Returns by how much the edit raised that of the first call, in nat.
+        `before` are those before the edit. Returns by how much the edit raised that of the first call, in nat.
         """
         settings, _ = load_user(Path(self.environment["C2L_CONFIG"]))
         with RestartedEngine(self.copy.root, settings, self.environment) as engine:
@@ -176,8 +186,11 @@ class Story:
             )
             self.display.step("revert the edit", spent, outcome)
             without = engine.log_probabilities(edit.probes, adapter=True)
-        for kind, old, new, none in zip(_PROBES, without, with_edit, base, strict=True):
-            outcome = f"log p(name): {old:.1f} without the edit, {new:.1f} with it, {none:.1f} base model (nat)"
+        for kind, first, new, old, none in zip(_PROBES, before, with_edit, without, base, strict=True):
+            outcome = (
+                f"log p(name): {first:.1f} before the edit, {new:.1f} with it, {old:.1f} after the revert, "
+                f"{none:.1f} base model (nat)"
+            )
             self.display.step(f"likelihood, {kind}", None, outcome)
         call = _PROBES.index("call")
         return with_edit[call] - without[call]
