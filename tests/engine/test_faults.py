@@ -205,7 +205,7 @@ FORGED = {
     "a tensor too many": ("state", put("more", torch.zeros(2))),
     "another shape": ("state", put("S", lambda t: t[:-1].clone())),
     "another dtype": ("state", put("recent", lambda t: t.float())),
-    "not finite": ("state", put("gate", lambda t: t * float("nan"))),
+    "not finite": ("state", put("recent", lambda t: t * float("nan"))),
     "below zero": ("state", put("n", lambda t: -t)),
     "another number of tokens": ("state", put("n", lambda t: t + 1)),
     "a part of a token": ("state", put("n", lambda t: t + 0.5)),

@@ -23,10 +23,10 @@ training text (F_e*, λ*), and the repository's own, which gets more weight as n
 
 **Recent memory.** A second sum S_rec follows the latest changes. With ΔS the change of S in an update,
 
-    S_rec ← γ S_rec + β ΔS
+    S_rec ← γ S_rec + ΔS
 
-`RecencyGate` computes the decay γ and the write strength β. Its weights are zero in the shipped priors: until it is
-trained, it is a constant exponential decay (γ = 0.95, β = 0.999). The number of tokens in S_rec is estimated as
+The decay γ is a constant of the prior. A GRU that sets it from the changes was trained and gained nothing over the best
+constants (`c2l-lab bench recency`, docs/benchmarks.md). The number of tokens in S_rec is estimated as
 n_rec = ‖S_rec‖² / token_energy, so that text which was removed and added again does not count.
 
 **Adapter.** With S̄ the mean of S/n over training repositories and clip the limit of singular values,
@@ -50,7 +50,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from c2l_lsp.cooperative import Slices, drain, in_background
 from c2l_lsp.errors import StateError
@@ -61,7 +61,7 @@ from c2l_lsp.model.adapter.lora import Adapter
 from c2l_lsp.model.adapter.mixture import MixtureGate
 from c2l_lsp.model.hypernet import chunking
 from c2l_lsp.model.hypernet.output_gradients import output_gradients_in_slices, token_rows
-from c2l_lsp.model.hypernet.prior import RECENCY_FEATURES, MemoryPrior
+from c2l_lsp.model.hypernet.prior import MemoryPrior
 from c2l_lsp.model.hypernet.protocol import (
     ENTRIES,
     Chunk,
@@ -106,7 +106,6 @@ class GradientMemory:
         device = model.device
         self._A = None if prior.A is None else prior.A.to(device)
         self._B = None if prior.B is None else prior.B.to(device)
-        self._gate = RecencyGate(prior)
         self._curvature = tuple(torch.linalg.inv(inverse.double()) for inverse in (prior.P, prior.Q))
 
     # --- embedding -------------------------------------------------------------------------------------------------
@@ -183,9 +182,9 @@ class GradientMemory:
     # --- state -----------------------------------------------------------------------------------------------------
 
     def empty_state(self) -> RepoState:
-        """Zero sums, an empty recent memory, a zero gate and no positions."""
+        """Zero sums, an empty recent memory and no positions."""
         sums = drain(_sum_in_slices([], self.prior.R))
-        tensors = {**sums, "recent": torch.zeros_like(sums["S"]), "gate": torch.zeros(self.prior.recency_width)}
+        tensors = {**sums, "recent": torch.zeros_like(sums["S"])}
         return RepoState(tensors, KeyIndex.empty(len(self.prior.keys)))
 
     def check(self, state: RepoState) -> None:
@@ -199,44 +198,29 @@ class GradientMemory:
 
     @torch.inference_mode()
     def update_in_slices(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> Slices[list[RepoState]]:
-        """The states after their changes. The GRU of the recency gate runs once, on all folders."""
+        """The states after their changes."""
         plus, minus = list[Sums](), list[Sums]()
         for change in changes:
             plus.append((yield from _sum_in_slices(change.added, self.prior.R)))
             minus.append((yield from _sum_in_slices(change.removed, self.prior.R)))
-        features = torch.stack([self._features(s, p, m) for s, p, m in zip(states, plus, minus, strict=True)])
-        hidden, gamma, beta = self._gate(features, torch.stack([state.tensors["gate"] for state in states]))
         out = []
         for index, (state, change) in enumerate(zip(states, changes, strict=True)):
             t = state.tensors
             sums = {name: t[name] + plus[index][name] - minus[index][name] for name in SUMS}
             sums["n"] = sums["n"].clamp(min=0)
-            recent, gate = t["recent"], t["gate"]
+            recent = t["recent"]
             before = state.positions or KeyIndex.empty(len(self.prior.keys))
             positions = yield from in_background(partial(before.updated, change.added, change.removed))
             if not change.first:
                 dS = plus[index]["S"] - minus[index]["S"]
-                recent = float(gamma[index]) * recent + float(beta[index]) * dS
-                gate = hidden[index]
-            out.append(RepoState({**sums, "recent": recent, "gate": gate}, positions))
+                recent = self.prior.scalars.decay * recent + dS
+            out.append(RepoState({**sums, "recent": recent}, positions))
             yield
         return out
 
     def update(self, states: Sequence[RepoState], changes: Sequence[StateChange]) -> list[RepoState]:
         """`update_in_slices` without pauses."""
         return drain(self.update_in_slices(states, changes))
-
-    def _features(self, state: RepoState, plus: Sums, minus: Sums) -> Tensor:
-        """Inputs of the recency gate [RECENCY_FEATURES].
-
-        log1p of the tokens added, removed and in the state; log1p of ‖ΔS‖² / token_energy; cos(ΔS, S_rec).
-        """
-        dS, recent = plus["S"] - minus["S"], state.tensors["recent"]
-        cosine = (dS * recent).sum() / (dS.norm() * recent.norm()).clamp(min=1e-9)
-        evidence = dS.square().sum() / self.prior.scalars.token_energy
-        return torch.stack(
-            [plus["n"].log1p(), minus["n"].log1p(), state.tensors["n"].log1p(), evidence.log1p(), cosine]
-        ).float()
 
     # --- adapter ---------------------------------------------------------------------------------------------------
 
@@ -281,26 +265,6 @@ class GradientMemory:
             mine = (vectors * values) @ vectors.T
             inverses.append(torch.linalg.inv((1 - own) * curvature + own * mine).float())
         return inverses[0], inverses[1]
-
-
-class RecencyGate(nn.Module):
-    """A GRU that computes the decay γ and the write strength β of the recent memory, both in (0, 1).
-
-    No shipped prior has trained it: all its weights are zero, so γ and β are the constants σ(bias).
-    """
-
-    def __init__(self, prior: MemoryPrior) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(RECENCY_FEATURES, prior.recency_width)
-        self.head = nn.Linear(prior.recency_width, 2)
-        self.load_state_dict({name.removeprefix("gate."): tensor for name, tensor in prior.recency_gate.items()})
-        self.requires_grad_(False)
-
-    def forward(self, features: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """New hidden state [F, H], γ [F] and β [F] of F folders, from features [F, RECENCY_FEATURES], hidden [F, H]."""
-        hidden = self.cell(features, hidden)
-        gates = torch.sigmoid(self.head(hidden))
-        return hidden, gates[:, 0], gates[:, 1]
 
 
 def clip_spectrum(matrix: Tensor, ratio: float) -> Tensor:

@@ -29,11 +29,7 @@ BASIS_RANK = 128
 KEY_WIDTH = 64
 """Width of kNN keys. Whitened, 64 dimensions gain as much as all 256 of c2l-nano (−0.154 nat/token either way)."""
 
-RECENCY_FEATURES = 5
-"""Inputs of the recency gate."""
-
 _FORMAT = "c2l-memory-prior-2"
-_RECENCY_WIDTH = 16
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,7 @@ class PriorScalars:
 
     eta: float = 0.05  # η: step size
     eta_recent: float = 0.05  # η_rec: step size of the recent memory
+    decay: float = 0.95  # γ: what is left of the recent memory after a batch of changes
     clip: float = 5.0  # largest singular value of a step, as a multiple of the median
     n0: float = 2000.0  # tokens of a repository at which the step has half its size
     n0_recent: float = 200.0  # tokens of change at which the step of the recent memory has half its size
@@ -64,7 +61,6 @@ class MemoryPrior:
     | mean | [R, R] | S̄, the mean of S/n over training repositories |
     | keys | [D, d] | W of the kNN memory: final hidden state → key |
     | A, B | [R, d], [d, R] | bases of a wide model; None for the identity (R = d) |
-    | recency_gate | | weights of `gradient_memory.RecencyGate`, by their names in files |
     """
 
     P: Tensor
@@ -74,17 +70,11 @@ class MemoryPrior:
     A: Tensor | None = None
     B: Tensor | None = None
     scalars: PriorScalars = field(default_factory=PriorScalars)
-    recency_gate: dict[str, Tensor] = field(default_factory=lambda: constant_recency_gate())
 
     @property
     def R(self) -> int:
         """Rank of the final map."""
         return int(self.P.shape[0])
-
-    @property
-    def recency_width(self) -> int:
-        """Width of the GRU in the recency gate."""
-        return int(self.recency_gate["gate.cell.weight_hh"].shape[1])
 
     @property
     def digest(self) -> str:
@@ -93,20 +83,6 @@ class MemoryPrior:
         for tensor in (self.A, self.B, self.keys):
             digest.update(b"-" if tensor is None else tensor.float().contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-
-def constant_recency_gate(decay: float = 0.95, write: float = 0.999) -> dict[str, Tensor]:
-    """Weights of a recency gate that ignores its input: γ = `decay`, β = `write`."""
-    bias = torch.logit(torch.tensor([decay, write]))
-    zeros = torch.zeros
-    return {
-        "gate.cell.weight_ih": zeros(3 * _RECENCY_WIDTH, RECENCY_FEATURES),
-        "gate.cell.weight_hh": zeros(3 * _RECENCY_WIDTH, _RECENCY_WIDTH),
-        "gate.cell.bias_ih": zeros(3 * _RECENCY_WIDTH),
-        "gate.cell.bias_hh": zeros(3 * _RECENCY_WIDTH),
-        "gate.head.weight": zeros(2, _RECENCY_WIDTH),
-        "gate.head.bias": bias,
-    }
 
 
 DAMPING = 0.05
@@ -227,7 +203,7 @@ def _scalars_in(metadata: Mapping[str, str]) -> PriorScalars:
 
 def to_tensors(prior: MemoryPrior) -> dict[str, Tensor]:
     """The prior as named tensors, scalars included: for saving with a state whose base model has no shipped prior."""
-    tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, "keys": prior.keys, **prior.recency_gate}
+    tensors = {"P": prior.P, "Q": prior.Q, "mean": prior.mean, "keys": prior.keys}
     tensors |= {name: t for name, t in (("A", prior.A), ("B", prior.B)) if t is not None}
     names = sorted(asdict(prior.scalars))
     return tensors | {"steps": torch.tensor([getattr(prior.scalars, name) for name in names], dtype=torch.float64)}
@@ -242,9 +218,8 @@ def from_tensors(tensors: Mapping[str, Tensor], scalars: PriorScalars | None = N
         if scalars is None:
             names = sorted(asdict(PriorScalars()))
             scalars = PriorScalars(**dict(zip(names, _numbers(tensors["steps"]), strict=True)))
-        recency = {name: tensor for name, tensor in tensors.items() if name.startswith("gate.")}
         matrices = (tensors["P"], tensors["Q"], tensors["mean"], tensors["keys"], tensors.get("A"), tensors.get("B"))
-        return MemoryPrior(*matrices, scalars, recency)
+        return MemoryPrior(*matrices, scalars)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"A stored memory prior is incomplete: {error}.") from error
 
@@ -263,7 +238,6 @@ def check(prior: MemoryPrior, d: int) -> None:
         raise CheckpointError("A stored memory prior has a tensor that is no matrix.")
     R, found = prior.R, to_tensors(prior)
     wanted: dict[str, tuple[int, ...]] = dict.fromkeys(("P", "Q", "mean"), (R, R))
-    wanted |= {name: tuple(tensor.shape) for name, tensor in constant_recency_gate().items()}
     wanted |= {"keys": (prior.keys.shape[0], d), "A": (R, d), "B": (d, R)}
     if prior.A is None and prior.B is None and d == R:  # full rank: no bases
         del wanted["A"], wanted["B"]
@@ -273,7 +247,7 @@ def check(prior: MemoryPrior, d: int) -> None:
     if found.keys() != {*wanted, "steps"}:
         raise CheckpointError("A stored memory prior contains unknown tensors.")
     positive = (prior.scalars.token_energy, prior.scalars.fade_recent)
-    if min(asdict(prior.scalars).values()) < 0 or min(positive) <= 0:
+    if min(asdict(prior.scalars).values()) < 0 or min(positive) <= 0 or prior.scalars.decay > 1:
         raise CheckpointError("A stored memory prior has a scalar out of range.")
     if not all(bool(tensor.isfinite().all()) for tensor in found.values()):
         raise CheckpointError("A stored memory prior contains numbers that are not finite.")

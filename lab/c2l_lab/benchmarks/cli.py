@@ -7,6 +7,7 @@ import typer
 from c2l_lab.benchmarks.adapters.cli import bench_adapt, bench_train_shared
 from c2l_lab.benchmarks.lines.cli import bench_lines, bench_scaling, bench_vocabulary
 from c2l_lab.benchmarks.perf.cli import bench_perf
+from c2l_lab.benchmarks.recency.cli import bench_recency
 from c2l_lab.benchmarks.repopeft.assert_cli import bench_assert
 from c2l_lab.benchmarks.repopeft.cli import repopeft_app
 from c2l_lab.benchmarks.secrets.cli import bench_secrets
@@ -26,5 +27,6 @@ bench_app.command("scaling")(bench_scaling)
 bench_app.command("vocabulary")(bench_vocabulary)
 bench_app.command("assert")(bench_assert)
 bench_app.command("perf")(bench_perf)
+bench_app.command("recency")(bench_recency)
 bench_app.command("secrets")(bench_secrets)
 bench_app.add_typer(repopeft_app, name="repopeft")

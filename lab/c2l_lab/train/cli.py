@@ -187,4 +187,3 @@ def train_join(
 train_app.command("hypernet")(train_hypernet)
 train_app.command("mixture")(train_mixture)
 train_app.command("screen")(train_screen)
-train_app.command("mixture")(train_mixture)

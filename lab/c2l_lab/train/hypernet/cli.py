@@ -47,7 +47,7 @@ def train_hypernet(
         raise TrainingError(f"Unknown kind {kind}: choose one of {', '.join(KINDS)}.")
     if threads:
         torch.set_num_threads(threads)
-    base = _load_base(model)
+    base = load_base(model)
     if kind == "memory":
         _train_memory(base, corpus_folder, tune, out, tokens, repositories or 48, chars, tune_repositories)
     elif run is None:
@@ -59,13 +59,14 @@ def train_hypernet(
         _train_by_gradient(base, kind, corpus_folder, tune, out, run, mirror, minutes, chosen)
 
 
-def _load_base(model: str) -> BaseModel:
+def load_base(model: str) -> BaseModel:
+    """The base model of a `--model` option: a folder, a Hub name, or c2l-nano if empty."""
     from c2l_lab.train.devices import Devices
     from c2l_lsp.config import Model
     from c2l_lsp.model.lm import base
 
     device = str(Devices().device)
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():  # Path("") is the current folder
         return base.load(Model(device=device, path=model))
     return base.load(Model(device=device, id=model or base.NANO))
 
