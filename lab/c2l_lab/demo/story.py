@@ -186,9 +186,9 @@ class Story:
             )
             self.display.step("revert the edit", spent, outcome)
             without = engine.log_probabilities(edit.probes, adapter=True)
-        for kind, first, new, old, none in zip(_PROBES, before, with_edit, without, base, strict=True):
+        for kind, began_at, new, old, none in zip(_PROBES, before, with_edit, without, base, strict=True):
             outcome = (
-                f"log p(name): {first:.1f} before the edit, {new:.1f} with it, {old:.1f} after the revert, "
+                f"log p(name): {began_at:.1f} before the edit, {new:.1f} with it, {old:.1f} after the revert, "
                 f"{none:.1f} base model (nat)"
             )
             self.display.step(f"likelihood, {kind}", None, outcome)
