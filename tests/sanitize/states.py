@@ -45,9 +45,9 @@ def memory(rng: random.Random) -> None:
         [rng.choice(EXTREME) if not rng.randrange(6) else rng.randrange(6) for _ in range(rng.randint(1, 80))]
         for _ in range(rows)
     ]
-    found = KnnMemory.of(tokens, keys, numbers(rng, width, inner), gate, rng.choice((1.0, 0.0, 50.0)), index)
     logits = numbers(rng, rows, VOCABULARY)
     try:
+        found = KnnMemory.of(tokens, keys, numbers(rng, width, inner), gate, rng.choice((1.0, 0.0, 50.0)), index)
         mixer = found._kernel_mixer
     except C2LError:
         refused["memory"] += 1
