@@ -159,7 +159,7 @@ def test_automatic_completions_are_weighted_by_characters(tiny: BaseModel, sourc
     assert [right for _, right, _ in scores] == [True, True, False, False]
     found = automatic._means(scores)
     assert found == pytest.approx({"shown": 3 / 4, "right": 1 / 3, "right_chars": 6 / 4, "wrong_chars": (8 + 9) / 4})
-    rows = automatic.measure(tiny, {"a/a": sources[:5], "b/b": sources[5:10]}, (0.0, 0.1), tasks=2, context=128)
+    rows = automatic.measure(tiny, {"a/a": sources[:5], "b/b": sources[5:10]}, (0.0, 0.1), tasks=60, context=128)
     values = {(row.name, row.method.split()[-1]): row.value for row in rows}
     assert values["unasked/shown", "0"] > 0 == values["unasked/shown", "0.1"]  # random weights are sure of nothing
     assert ("unasked/right", "0.1") not in values
