@@ -87,12 +87,13 @@ class Completion(_Group, frozen=True, kw_only=True):
     min_confidence: Annotated[
         float,
         Meta(
-            ge=0.0,
+            ge=-1.0,
             le=1.0,
             description="Minimum estimated probability that an automatically shown line is right. A less probable line "
-            "is shortened to its confident beginning, or not shown. 0: show everything.",
+            "is shortened to its confident beginning, or not shown. 0: show everything, requested or not. "
+            "-1: the value that was chosen for the model.",
         ),
-    ] = 0.1
+    ] = -1.0
 
 
 class Context(_Group, frozen=True, kw_only=True):

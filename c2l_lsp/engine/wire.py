@@ -81,7 +81,8 @@ class Complete(_Record, frozen=True, kw_only=True):
     `folder`: absolute path, or "" for none (base model alone). `adapter` False: base model alone as well.
     `prefix`, `suffix`: the document's text before and after the cursor, clipped by the server.
     `invoked`: the user requested it explicitly. `must_start`: text that the completion has to begin with, the rest of
-    a selected popup entry. `min_confidence`: see `engine.completion.confidence`; 0 answers with every text.
+    a selected popup entry. `min_confidence`: of a line, see `engine.completion.confidence`; 0 answers with every
+    text, -1 stands for the model's own thresholds.
     """
 
     folder: str

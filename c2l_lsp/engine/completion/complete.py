@@ -12,6 +12,7 @@ import torch
 
 from c2l_lsp.engine import wire
 from c2l_lsp.engine.completion import prompt as prompts
+from c2l_lsp.engine.completion import thresholds
 from c2l_lsp.engine.completion.confidence import ConfidentText
 from c2l_lsp.engine.completion.decode import Prefilled
 from c2l_lsp.engine.completion.draft import DraftSource
@@ -38,13 +39,14 @@ who pauses sees it late rather than never."""
 class _Candidate:
     """A text to suggest, why decoding ended, the number of decoded tokens and their summed log-probability (nat).
 
-    `replaced`: characters after the cursor that the text replaces.
+    `first_line`: that of the first line. `replaced`: characters after the cursor that the text replaces.
     """
 
     text: str
     stop: str
     tokens: int
     logprob: float
+    first_line: float
     replaced: int = 0
 
 
@@ -84,6 +86,7 @@ class Completer:
     def __init__(self, model: BaseModel, decoder: TokenDecoder) -> None:
         self._model, self._decoder = model, decoder
         self._anchors, self._shaper = prompts.Anchors(), Shaper()
+        self._thresholds = thresholds.of(model.id)
 
     def complete(
         self,
@@ -118,7 +121,7 @@ class Completer:
         task = _Task(request, rules, place, start, deadline, cancelled, draft_source)
         candidates = self._candidates(task)
         best = candidates[0]
-        shown = _distinct(self._without_secrets(candidate, task) for candidate in candidates)
+        shown = _distinct(self._without_secrets(candidate, task) for candidate in self._likely(candidates, request))
         texts = [request.must_start + candidate.text for candidate in shown]
         ended = time.perf_counter()
         return wire.Completion(
@@ -168,12 +171,19 @@ class Completer:
             candidates.append(self._decode(task, token))
         return candidates
 
+    def _likely(self, candidates: list[_Candidate], request: wire.Complete) -> list[_Candidate]:
+        """The first candidate, and the others whose first line is likely enough."""
+        if request.min_confidence == 0:
+            return candidates
+        least = math.log(self._thresholds.candidate)
+        return [candidates[0], *(one for one in candidates[1:] if one.first_line >= least)]
+
     def _decode(self, task: _Task, first: int | None) -> _Candidate:
         request, rules, start = task.request, task.rules, task.start
         ids: list[int] = []
         # `forced` is the log-probability of the forced prefix. The user typed that text: it is not the model's guess.
         total, forced, stop = 0.0, 0.0, "tokens"
-        confident = ConfidentText(request.min_confidence)
+        confident = self._confident(request)
         for step in self._decoder.stream(start, first, task.draft_source):
             if task.cancelled():
                 raise RequestCancelled("The completion was cancelled.")
@@ -205,7 +215,15 @@ class Completer:
         text = rules.trim(confident.result(), incomplete=incomplete)
         whole = not confident.is_part and not (incomplete and "\n" not in text)
         shaped = self._shaper.shape(text, task.place, whole=whole)
-        return _Candidate(shaped.text, stop, len(ids), total, shaped.replaced)
+        return _Candidate(shaped.text, stop, len(ids), total, confident.first_line, shaped.replaced)
+
+    def _confident(self, request: wire.Complete) -> ConfidentText:
+        """The rule for a request. The user's own minimum takes the place of the model's."""
+        if request.min_confidence == 0:
+            return ConfidentText(unlimited=True)
+        own = request.min_confidence > 0
+        rule = replace(self._thresholds, line=request.min_confidence) if own else self._thresholds
+        return ConfidentText(rule, requested=request.invoked)
 
     def _without_secrets(self, candidate: _Candidate, task: _Task) -> _Candidate:
         """The candidate up to its first secret."""

@@ -253,7 +253,7 @@ def to_request(query: Query) -> Complete:
         max_latency_ms=completion.max_latency_invoked_ms if query.invoked else completion.max_latency_ms,
         multiline=completion.multiline,
         max_context_tokens=tokens,
-        min_confidence=0.0 if query.invoked else completion.min_confidence,
+        min_confidence=completion.min_confidence,
     )
 
 

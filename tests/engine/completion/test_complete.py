@@ -221,6 +221,24 @@ def test_an_answer_without_any_text_goes_on_behind_the_budget(tiny, use_clock, l
     assert decoder.steps <= 50 + PATIENCE_S * 1e3
 
 
+class OtherCandidates(ScriptedDecoder):
+    """The first candidate is likely, and each other one less."""
+
+    def top_tokens(self, start, count):
+        return [self._model.encode(text)[0] for text in ("one", "two", "three")][:count]
+
+    def stream(self, start, first=None, draft_source=None):
+        logprob = {None: -0.1}.get(first, -1.0 if first == self._model.encode("two")[0] else -5.0)
+        text = "one" if first is None else "two" if logprob == -1.0 else "three"
+        for number, token in enumerate(self._model.encode(f"{text}(a)\n")):
+            yield DecodedToken(token, logprob if number == 0 else -0.01)
+
+
+def test_other_candidates_need_a_confidence_of_their_own(tiny):
+    request = ask(prefix="x = ", suffix="", invoked=True, candidates=3, min_confidence=-1.0)
+    assert run(Completer(tiny, OtherCandidates(tiny, "")), request).texts == ["one(a)", "two(a)"]
+
+
 class UnlikelyPrefix(ScriptedDecoder):
     """The tokens of the forced prefix are unlikely, the tokens after it are certain."""
 

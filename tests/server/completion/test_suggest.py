@@ -98,10 +98,7 @@ async def test_request_carries_the_settings(suggester: Suggester, engine: FakeEn
     assert (params.max_new_tokens, params.multiline, params.candidates) == (5, "never", 1)
     assert params.max_latency_ms == 300
     await suggester.suggest(query(invoked=True))
-    assert [request.min_confidence for request in engine.requests[:2]] == [
-        0.1,
-        0.0,
-    ]  # an explicit request shows every guess
+    assert [request.min_confidence for request in engine.requests] == [-1.0, -1.0]  # the model's own
     assert (engine.requests[1].candidates, engine.requests[1].max_latency_ms) == (3, 2000)
 
 

@@ -28,7 +28,7 @@
 ---@field cacheSize? integer
 --- Show automatic completions inside line comments. Default: `true`.
 ---@field inComments? boolean
---- Minimum estimated probability that an automatically shown line is right. A less probable line is shortened to its confident beginning, or not shown. 0: show everything. Default: `0.1`.
+--- Minimum estimated probability that an automatically shown line is right. A less probable line is shortened to its confident beginning, or not shown. 0: show everything, requested or not. -1: the value that was chosen for the model. Default: `-1.0`.
 ---@field minConfidence? number
 
 --- `context`.

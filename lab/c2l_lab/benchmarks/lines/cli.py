@@ -46,7 +46,8 @@ def bench_lines(
     from c2l_lab.benchmarks.lines import automatic, holes
     from c2l_lab.benchmarks.result_cache import ResultCache, share
     from c2l_lab.corpus import corpus as corpora
-    from c2l_lsp.config import Model, Settings
+    from c2l_lsp.config import Model
+    from c2l_lsp.engine.completion import thresholds
     from c2l_lsp.model.lm import base
 
     started = dt.datetime.now(dt.timezone.utc)
@@ -73,8 +74,7 @@ def bench_lines(
             told, f"{loaded.id}, told the number of lines", mine, tasks=tasks, spans=("lines_3_to_5",), tokens=0,
             cache=cache, say=_say,
         )  # fmt: skip
-    confidence = Settings().completion.min_confidence
-    rows += automatic.measure(loaded, mine, (0.0, confidence), tasks=tasks, cache=cache, say=_say)
+    rows += automatic.measure(loaded, mine, (0.0, thresholds.of(loaded.id).line), tasks=tasks, cache=cache, say=_say)
     if train is not None:
         grams = _grams(loaded, train, gram_tokens, cache_share)
         seen = cache_for(f"grams-{gram_tokens}-{cache_share:g}")

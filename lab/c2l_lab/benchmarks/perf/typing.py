@@ -32,12 +32,13 @@ class Key:
 
 @dataclass(frozen=True)
 class Place:
-    """A place in a file where text was inserted, and its keystrokes."""
+    """A place in a file where text was inserted, and its keystrokes. `parent`: the commit before the insertion."""
 
     path: str
     prefix: str
     suffix: str
     keys: tuple[Key, ...]
+    parent: str = ""
 
 
 def places(roots: Sequence[Path], count: int, seed: int = 0) -> list[Place]:
@@ -68,7 +69,7 @@ def _of(root: Path, draw: random.Random) -> Iterator[Place]:
             block = _block(*(raw.decode("utf-8", "replace").replace("\r\n", "\n") if raw else "" for raw in pair))
             if block is not None:
                 text, begin, end = block
-                yield Place(str(change.path), text[:begin], text[end:], keys(text[begin:end], draw))
+                yield Place(str(change.path), text[:begin], text[end:], keys(text[begin:end], draw), old)
                 break
 
 
