@@ -172,11 +172,12 @@ class Completer:
         return candidates
 
     def _likely(self, candidates: list[_Candidate], request: wire.Complete) -> list[_Candidate]:
-        """The first candidate, and the others whose first line is likely enough."""
+        """The first candidate with a text, and the others whose first line is likely enough."""
         if request.min_confidence == 0:
             return candidates
         least = math.log(self._thresholds.candidate)
-        return [candidates[0], *(one for one in candidates[1:] if one.first_line >= least)]
+        first, *others = [one for one in candidates if one.text.strip()] or candidates[:1]
+        return [first, *(one for one in others if one.first_line >= least)]
 
     def _decode(self, task: _Task, first: int | None) -> _Candidate:
         request, rules, start = task.request, task.rules, task.start

@@ -11,7 +11,7 @@ from c2l_lab.benchmarks.recency.cli import bench_recency
 from c2l_lab.benchmarks.repopeft.assert_cli import bench_assert
 from c2l_lab.benchmarks.repopeft.cli import repopeft_app
 from c2l_lab.benchmarks.secrets.cli import bench_secrets
-from c2l_lab.benchmarks.typing.cli import bench_thresholds, bench_typing
+from c2l_lab.benchmarks.typing.cli import bench_gallery, bench_thresholds, bench_typing
 
 bench_app = typer.Typer(help="Measure the gain and the cost of adapters.", no_args_is_help=True)
 
@@ -31,5 +31,6 @@ bench_app.command("perf")(bench_perf)
 bench_app.command("recency")(bench_recency)
 bench_app.command("secrets")(bench_secrets)
 bench_app.command("typing")(bench_typing)
+bench_app.command("gallery")(bench_gallery)
 bench_app.command("thresholds")(bench_thresholds)
 bench_app.add_typer(repopeft_app, name="repopeft")

@@ -239,6 +239,13 @@ def test_other_candidates_need_a_confidence_of_their_own(tiny):
     assert run(Completer(tiny, OtherCandidates(tiny, "")), request).texts == ["one(a)", "two(a)"]
 
 
+def test_the_next_candidate_takes_the_place_of_one_that_repeats_a_neighbour(tiny):
+    request = ask(prefix="", suffix="\none(a)\n", invoked=True, candidates=3, min_confidence=-1.0)
+    assert run(Completer(tiny, OtherCandidates(tiny, "")), request).texts == ["two(a)"]
+    request = ask(prefix="two(a)\n", suffix="\none(a)\n", invoked=True, candidates=3, min_confidence=-1.0)
+    assert run(Completer(tiny, OtherCandidates(tiny, "")), request).texts == ["three(a)"]
+
+
 class UnlikelyPrefix(ScriptedDecoder):
     """The tokens of the forced prefix are unlikely, the tokens after it are certain."""
 

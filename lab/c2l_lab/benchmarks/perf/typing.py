@@ -41,11 +41,11 @@ class Place:
     parent: str = ""
 
 
-def places(roots: Sequence[Path], count: int, seed: int = 0) -> list[Place]:
-    """`count` places from the repositories in turn; fewer if their histories have no more."""
+def places(roots: Sequence[Path], count: int, seed: int = 0, until: str = "HEAD") -> list[Place]:
+    """`count` places from the repositories in turn, up to a commit; fewer if their histories have no more."""
     draw = random.Random(seed)  # noqa: S311 - no secret
     found: list[Place] = []
-    streams = [_of(root, draw) for root in roots]
+    streams = [_of(root, draw, until) for root in roots]
     while streams and len(found) < count:
         for stream in list(streams):
             place = next(stream, None)
@@ -56,9 +56,9 @@ def places(roots: Sequence[Path], count: int, seed: int = 0) -> list[Place]:
     return found
 
 
-def _of(root: Path, draw: random.Random) -> Iterator[Place]:
+def _of(root: Path, draw: random.Random, until: str) -> Iterator[Place]:
     """The places in one repository, one a commit, the latest first."""
-    line = [commit.sha for commit in git_history.first_parent_commits(root, _COMMITS)]
+    line = [commit.sha for commit in git_history.first_parent_commits(root, _COMMITS, until=until)]
     for old, new in zip(line[-2::-1], line[:0:-1], strict=False):
         changes = [
             c for c in git_history.changed_files(root, old, new) if c.kind == "modified" and str(c.path).endswith(".py")

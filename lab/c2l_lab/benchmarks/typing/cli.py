@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _PATIENT: dict[str, object] = {"completion.debounceMs": 0, "completion.maxLatencyMs": 20_000}
 _PATIENCE_S = 30.0
-WITH, WITHOUT = "with adapter", "base model alone"
+WITH, WITHOUT, LLAMA = "with adapter", "base model alone", "llama.cpp behind llama.vim's rules"
 
 
 def bench_typing(
@@ -30,6 +30,12 @@ def bench_typing(
         typer.Option("--set", help="A setting of the server, as completion.debounceMs=20; repeatable."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the pauses between keys.")] = 0,
+    llama: Annotated[
+        Path | None,
+        typer.Option(
+            "--llama", help="Folder with node-llama-cpp: also type behind llama.vim's rules, always patiently."
+        ),
+    ] = None,
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for results so far; the same command continues.")
     ] = None,
@@ -51,7 +57,7 @@ def bench_typing(
     waiting = _PATIENT if patient else {}
     settings = {**waiting, "model.id": model, "adapter.maxIndexKb": kilobytes, **_settings(option or [])}
     cache = ResultCache(work / f"typing-{model.replace('/', '+')}.jsonl" if work is not None else None)
-    sides: dict[str, dict[str, Counts]] = {WITH: {}, WITHOUT: {}}
+    sides: dict[str, dict[str, Counts]] = {WITH: {}, **({LLAMA: {}} if llama is not None else {}), WITHOUT: {}}
     for repository in repositories:
         name = repository.parent.name if repository.name in ("repo", ".git") else repository.name
         found = find_places([repository], places, seed)
@@ -61,6 +67,8 @@ def bench_typing(
         texts = [place.prefix + "".join(key.text for key in place.keys) for place in found]
         for side, counts in sides.items():
             typed = partial(_typed, repository, found, {**settings, "adapter.enable": side == WITH}, patient)
+            if side == LLAMA and llama is not None:
+                typed = partial(_typed_in_vim, found, model, llama)
             counts[name] = measure.from_values(cache.get_or_compute((side, name, seed, settings), texts, typed))
             saved = 1 - counts[name].pressed / counts[name].keys
             typer.echo(f"{name}: {side}: {saved:.1%} of {counts[name].keys} keys saved", err=True)
@@ -106,6 +114,20 @@ def _typed(repository: Path, found: list[Place], settings: dict[str, object], pa
             return measure.as_values(measure.type_all(server, found, _PATIENCE_S if patient else 0.0))
 
 
+def _typed_in_vim(found: list[Place], model: str, node: Path) -> dict[str, float]:
+    """The counts of one repository's places with llama.cpp."""
+    import tempfile
+
+    from c2l_lab.benchmarks.typing import llama_vim, measure
+    from c2l_lsp.config import Model
+    from c2l_lsp.model.lm import base
+
+    with tempfile.TemporaryDirectory(prefix="c2l-typing-") as folder:
+        loaded = base.load(Model(id=model))
+        with llama_vim.LlamaVim(loaded, node, Path(folder)) as side:
+            return measure.as_values(measure.type_all(side, found))
+
+
 def bench_thresholds(
     repositories: Annotated[list[Path], typer.Argument(help="Git repositories, those of tune.txt.")],
     model: Annotated[str, typer.Option("--model", help="Hugging Face name or folder.")] = "c2l-nano",
@@ -133,3 +155,25 @@ def bench_thresholds(
             f"at most {bound:g} wrong: {thresholds}: {choose.saved(counts):.1%} of {counts.keys} keys saved, "
             f"{choose.wrong(counts):.1f} wrong characters shown per 100"
         )
+
+
+def bench_gallery(
+    repository: Annotated[Path, typer.Argument(help="A git repository whose text may be published.")],
+    out: Annotated[Path, typer.Argument(help="Markdown file to write.")],
+    model: Annotated[str, typer.Option("--model", help="Model id for the server.")] = "c2l-small",
+    places: Annotated[int, typer.Option(help="Number of places.")] = 30,
+    until: Annotated[str, typer.Option(help="The last commit whose text is taken.")] = "HEAD",
+    server: Annotated[str, typer.Option("--server", help="Command of another server to show.")] = "",
+) -> None:
+    """Write what a reviewer would see at some places: the cursor, the unasked and the requested ghost texts."""
+    import shlex
+    import tempfile
+
+    from c2l_lab.benchmarks.perf.typing import places as find_places
+    from c2l_lab.benchmarks.typing import gallery
+    from c2l_lab.clients.lsp import SERVER
+
+    found = find_places([repository], places, until=until)
+    with tempfile.TemporaryDirectory(prefix="c2l-gallery-") as private:
+        text = gallery.gallery(shlex.split(server) or SERVER, Path(private), model, found)
+    out.write_text(f"# Ghost texts of {model}, without adapter\n\n{text}", encoding="utf-8")
