@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from c2l_lsp.engine.completion.shaping.brackets import balance
@@ -13,6 +14,7 @@ from c2l_lsp.engine.completion.shaping.syntax import Syntax
 from c2l_lsp.engine.completion.shaping.words import without_rest
 
 _MOST_PARSES = 3
+_OPENING_END = re.compile(r"\s*[:,;={]+\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,17 @@ class Shaper:
         return Shaped(reindented(shaped.text, place.prefix, place.suffix), shaped.replaced)
 
     def _parsed(self, shaped: Shaped, place: Place) -> Shaped:
-        """The text without the last lines with which the code does not parse."""
+        """The text without the last lines with which the code does not parse.
+
+        A line that only its end spoils, as the colon of a definition behind a call, loses its end.
+        """
         text, replaced = shaped.text, shaped.replaced
         for _ in range(_MOST_PARSES):
             if not text.strip() or not self._syntax.worsens(text, place):
                 return Shaped(text, replaced)
+            shorter = _OPENING_END.sub("", text)
+            if shorter != text and shorter.strip() and not self._syntax.worsens(shorter, place):
+                balanced = balance(shorter, place)
+                return Shaped(balanced.text, balanced.replaced)
             text, replaced = balance(text.rpartition("\n")[0].rstrip(), place).text, 0
         return Shaped("")

