@@ -34,6 +34,9 @@ PATIENCE_S = 1.0
 """Seconds behind the latency budget for which an answer without any text yet goes on. The next key cancels it; a user
 who pauses sees it late rather than never."""
 
+_SPARE_CANDIDATES = 8
+"""Further candidates of an explicit request of which no candidate may be shown, as beside a line that all repeat."""
+
 
 @dataclass
 class _Candidate:
@@ -160,13 +163,16 @@ class Completer:
     def _candidates(self, task: _Task) -> list[_Candidate]:
         """The greedy text, then one greedy text for each of the next best first tokens.
 
-        Different first tokens make the texts differ without sampling, so the result is deterministic.
+        Different first tokens make the texts differ without sampling, so the result is deterministic. If none of the
+        wanted candidates is fit to show, an explicit request tries further ones within its latency budget.
         """
         wanted = task.request.candidates if task.request.invoked else 1
-        firsts = self._decoder.top_tokens(task.start, wanted) if wanted > 1 else []
+        most = wanted + _SPARE_CANDIDATES if task.request.invoked else 1
+        firsts = self._decoder.top_tokens(task.start, most) if most > 1 else []
         candidates = [self._decode(task, None)]
         for token in firsts[1:]:
-            if time.perf_counter() >= task.deadline:
+            enough = len(candidates) >= wanted and any(one.text.strip() for one in candidates)
+            if enough or time.perf_counter() >= task.deadline:
                 break
             candidates.append(self._decode(task, token))
         return candidates

@@ -244,6 +244,10 @@ def test_the_next_candidate_takes_the_place_of_one_that_repeats_a_neighbour(tiny
     assert run(Completer(tiny, OtherCandidates(tiny, "")), request).texts == ["two(a)"]
     request = ask(prefix="two(a)\n", suffix="\none(a)\n", invoked=True, candidates=3, min_confidence=-1.0)
     assert run(Completer(tiny, OtherCandidates(tiny, "")), request).texts == ["three(a)"]
+    one = ask(prefix="two(a)\n", suffix="\none(a)\n", invoked=True, candidates=1, min_confidence=0.0)
+    assert run(Completer(tiny, OtherCandidates(tiny, "")), one).texts == ["three(a)"], "further ones than were wanted"
+    unasked = ask(prefix="two(a)\n", suffix="\none(a)\n", min_confidence=0.0)
+    assert run(Completer(tiny, OtherCandidates(tiny, "")), unasked).texts == []
 
 
 class UnlikelyPrefix(ScriptedDecoder):
