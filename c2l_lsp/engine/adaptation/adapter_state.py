@@ -93,18 +93,23 @@ class AdapterState:
 
     # --- validation --------------------------------------------------------------------------------------------------
 
-    def validate(self, adapter: Adapter, plan: UpdatePlan, learner: Learner) -> Slices[str]:
+    def validate(
+        self, adapter: Adapter, plan: UpdatePlan, learner: Learner, interrupted: Callable[[], bool]
+    ) -> Slices[str | None]:
         """Accept a new adapter or reject it; return the reason of a rejection, "" without one.
 
         After a small update, and a further part of a large folder, the last validation result is used: `revalidate`
-        follows once the generation is live, and yields to an edit.
+        follows once the generation is live. So it does once `interrupted` returns true: an edit must not wait. If the
+        folder was never validated, None is returned then, and the adapter is left for the next generation.
         """
         self._changed_chunks += plan.changed_chunks
         small = _REVALIDATE_SHARE * learner.chunk_count
         most = (_PART_SHARE if plan.first else _REVALIDATE_SHARE) * learner.chunk_count
         if plan.changed_chunks > most or self._changed_chunks > _PATIENCE * small:
-            yield from self._validate(learner)
-            self._changed_chunks = 0
+            if (yield from self._validated(learner, interrupted)):
+                self._changed_chunks = 0
+            elif self.validation == NOT_VALIDATED:
+                return None
         return self._accept(adapter)
 
     def validate_tokens(self, learner: Learner, interrupted: Callable[[], bool]) -> Slices[str | None]:

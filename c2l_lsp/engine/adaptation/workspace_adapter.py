@@ -350,7 +350,9 @@ class WorkspaceAdapter:
         generated = time.perf_counter()
         yield None
         distance = adapter.relative_change(self.adapters.adapter) if self.adapters.adapter is not None else 0.0
-        rejection = yield from self.adapters.validate(adapter, update.plan, learner)
+        rejection = yield from self.adapters.validate(adapter, update.plan, learner, self._reconcile_is_due)
+        if rejection is None:  # the edit comes first; its generation contains this update
+            return
         update.ms |= {"adapter": (generated - started) * 1e3, "gate": (time.perf_counter() - generated) * 1e3}
         self._publish(rejection, update, distance)
         yield None

@@ -104,5 +104,41 @@ def test_further_part_of_a_folder_is_published_before_it_is_validated(tiny, chun
     validated = []
     state._validate = lambda learner: iter(validated.append(learner) or ())  # type: ignore[method-assign,assignment]
     plan = SimpleNamespace(changed_chunks=chunks, first=first)
-    drain(state.validate(Adapter(tiny.digest, "memory"), plan, SimpleNamespace(chunk_count=100)))
+    drain(state.validate(Adapter(tiny.digest, "memory"), plan, SimpleNamespace(chunk_count=100), lambda: False))
     assert bool(validated) is waits
+
+
+def test_an_edit_does_not_wait_for_the_validation_of_a_large_change(session, folder, monkeypatch, sources):
+    """Of 40 saves into 5,000 files, four waited 3 to 8 s, until a further part of the folder was validated."""
+    session.open(folder)
+    session.events.clear()
+    endless = [True]
+
+    def validate_in_slices(*_: object) -> Generator[None, None, ValidationResult]:
+        while endless[0]:
+            yield
+        return ValidationResult(0.5, 0.0, 100, knn_strength=1.0)
+
+    monkeypatch.setattr(Validator, "validate_in_slices", validate_in_slices)
+    workspace = session.engine.workspace(str(folder.resolve()))
+    for number in range(4):
+        (folder / "pkg" / f"more{number}.py").write_text(sources[20 + number])
+    at_work(session, folder, lambda: workspace._unpublished is not None)
+    edit(folder, 1)
+    at_work(session, folder, lambda: any("pkg/m3.py" in event.paths for event in changes(session)))
+    assert any("pkg/more" in path for event in changes(session) for path in event.paths), "it is live too"
+    endless[0] = False
+    at_work(session, folder, lambda: workspace.adapters.validation.strength == 0.5)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_never_validated_is_not_used_when_an_edit_interrupts(tiny, known: bool):
+    state = AdapterState(tiny, AdapterSlot(tiny), 1.0)
+    if known:
+        state.validation = ValidationResult(0.7, -0.1, 100)
+    state._validate = lambda learner: iter([None])  # type: ignore[method-assign,assignment]
+    plan, learner = SimpleNamespace(changed_chunks=100, first=False), SimpleNamespace(chunk_count=100)
+    adapter = Adapter(tiny.digest, "memory")
+    assert drain(state.validate(adapter, plan, learner, lambda: True)) == ("" if known else None)
+    assert (state.adapter is adapter) is known
+    assert state._changed_chunks == 100, "it is validated behind the generation, or by the next one"
