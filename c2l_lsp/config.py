@@ -96,6 +96,18 @@ class Completion(_Group, frozen=True, kw_only=True):
     ] = -1.0
 
 
+class FollowUp(_Group, frozen=True, kw_only=True):
+    """Follow-up edits: places that need the edit that was just made elsewhere."""
+
+    enable: Annotated[
+        bool,
+        Meta(
+            description="After a definition or a parameter was renamed, offer the other places that need it. Looks for "
+            "them in the files that may be read."
+        ),
+    ] = True
+
+
 class Context(_Group, frozen=True, kw_only=True):
     """The prompt: text of the current file around the cursor. Other files never enter it."""
 
@@ -250,6 +262,7 @@ class Settings(_Group, frozen=True, kw_only=True):
         Meta(description="Turn completions on or off by LSP language id. * stands for all other languages."),
     ] = field(default_factory=lambda: {"*": True, "plaintext": False})
     completion: Completion = Completion()
+    follow_up: FollowUp = FollowUp()
     context: Context = Context()
     adapter: Adapter = Adapter()
     files: Files = Files()
@@ -314,6 +327,7 @@ WORKSPACE_RULES: dict[str, WorkspaceRule] = {
     "completion.cacheSize": FREE,
     "completion.inComments": FREE,
     "completion.minConfidence": FREE,
+    "followUp.enable": _TURN_OFF,
     "context.maxTokens": FREE,
     "adapter.enable": _TURN_OFF,
     "adapter.hypernetwork": _KEEP_NONE,

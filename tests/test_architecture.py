@@ -74,6 +74,7 @@ ARROWS: dict[str, set[str]] = {
     WORKSPACE: {*BASICS, WIRE},
     "c2l_lsp.server.reporting": {*BASICS, WIRE, TRANSPORT},
     "c2l_lsp.server.completion": {*BASICS, WIRE, TRANSPORT, WORKSPACE, "c2l_lsp.server.reporting"},
+    "c2l_lsp.server.followup": {*BASICS, WORKSPACE, "c2l_lsp.repo.filter"},
     "c2l_lsp.server": {*BASICS, WIRE, "c2l_lsp.isolation", "c2l_lsp.server"},
     "c2l_lsp.doctor": {*BASICS, "c2l_lsp.model"},
     "c2l_lsp.cli": {*BASICS, "c2l_lsp.engine", "c2l_lsp.server", "c2l_lsp.doctor"},

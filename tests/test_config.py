@@ -87,6 +87,7 @@ STRICTER: dict[str, list[tuple[Any, Any, Any]]] = {
     "adapter.useGitHistory": [(False, True, False), (True, False, False)],
     "adapter.historyCommits": [(10, 20, 10), (10, 5, 5)],
     "adapter.maxIndexKb": [(100, 1000, 100), (100, 50, 50)],
+    "followUp.enable": [(False, True, False), (True, False, False)],
     "files.exclude": [(["a"], [], ["a"]), (["!a"], ["b"], ["b", "!a"])],
     "files.respectGitignore": [(True, False, True), (False, True, True)],
     "files.ignoreFile": [(".mine", ".theirs", ".mine")],

@@ -12,16 +12,26 @@ from lsprotocol import types as t
 from c2l_lsp.errors import C2LError
 from c2l_lsp.server.completion.completions import Insertion
 from c2l_lsp.server.completion.items import Selected
+from c2l_lsp.server.followup.follow_ups import Change, Offered
 from c2l_lsp.server.session import Session
 from c2l_lsp.server.transport import parent_watch
 from c2l_lsp.server.transport.initialize import position_encoding
-from c2l_lsp.server.transport.protocol import DID_CHANGE_TRUST, SECTION, Command, Switched, TrustParams, parse
+from c2l_lsp.server.transport.protocol import (
+    DID_CHANGE_TRUST,
+    FOLLOW_UP_KIND,
+    SECTION,
+    Command,
+    Switched,
+    TrustParams,
+    parse,
+)
 from c2l_lsp.server.transport.rpc import Server
 from c2l_lsp.server.workspace import document_messages
 from c2l_lsp.server.workspace.settings import NO_FOLDER
 
 log = logging.getLogger("c2l.lsp")
 _RESPONSE_TIMEOUT = 2.0
+_ANNOTATION = "follow-up"
 
 
 def register(server: Server, session: Session) -> None:
@@ -29,6 +39,7 @@ def register(server: Server, session: Session) -> None:
     _lifecycle(server, session)
     _documents(server, session)
     _completions(server, session)
+    _follow_ups(server, session)
     _settings(server, session)
 
 
@@ -40,6 +51,7 @@ def _lifecycle(server: Server, session: Session) -> None:
         options = params.initialization_options if isinstance(params.initialization_options, dict) else {}
         session.messages.structured = options.get("showsProblems") is True
         session.acceptance.infer_partial = options.get("reportsPartialAccept") is not True
+        session.follow_ups.shows_replacements = options.get("showsReplacements") is True
         session.layers.set_initial(options)
         _restore_switches(session, options.get("switches"))
         window = params.capabilities.window
@@ -131,9 +143,12 @@ def _completions(server: Server, session: Session) -> None:
     async def inline(params: t.InlineCompletionParams) -> t.InlineCompletionList | None:
         position, info = params.position, params.context.selected_completion_info
         invoked = params.context.trigger_kind is t.InlineCompletionTriggerKind.Invoked
-        found = await session.complete(
-            params.text_document.uri, (position.line, position.character), invoked, _selected(info)
-        )
+        uri, place = params.text_document.uri, (position.line, position.character)
+        change = session.follow_up(uri, place, invoked) if info is None else None
+        if change is not None:
+            item = t.InlineCompletionItem(insert_text=change.text, range=_changed(change))
+            return t.InlineCompletionList(items=[item])
+        found = await session.complete(uri, place, invoked, _selected(info))
         return None if found is None else t.InlineCompletionList(items=[_inline_item(one) for one in found])
 
     @server.feature(t.TEXT_DOCUMENT_COMPLETION, t.CompletionOptions())
@@ -144,6 +159,52 @@ def _completions(server: Server, session: Session) -> None:
         position = params.position
         found = await session.complete(params.text_document.uri, (position.line, position.character), invoked=False)
         return t.CompletionList(is_incomplete=True, items=[_popup_item(one) for one in (found or [])[:1]])
+
+
+def _follow_ups(server: Server, session: Session) -> None:
+    options = t.CodeActionOptions(code_action_kinds=[FOLLOW_UP_KIND], resolve_provider=False)
+
+    @server.feature(t.TEXT_DOCUMENT_CODE_ACTION, options)
+    async def actions(params: t.CodeActionParams) -> list[t.CodeAction]:
+        only = params.context.only
+        if only is not None and not any(f"{FOLLOW_UP_KIND}.".startswith(f"{kind}.") for kind in map(_text, only)):
+            return []
+        found = await session.follow_up_action(params.text_document.uri, params.range.start.line, params.range.end.line)
+        if found is None:
+            return []
+        edit = _workspace_edit(found, server.client_capabilities.workspace)
+        return [t.CodeAction(title=found.title, kind=FOLLOW_UP_KIND, edit=edit)]
+
+
+def _text(kind: t.CodeActionKind | str) -> str:
+    return kind.value if isinstance(kind, t.CodeActionKind) else kind
+
+
+def _workspace_edit(offered: Offered, client: t.WorkspaceClientCapabilities | None) -> t.WorkspaceEdit:
+    """The edit in the richest form that the client reads: with a confirmation, with versions, or plain."""
+    reads = client.workspace_edit if client is not None else None
+    by_uri: dict[str, list[Change]] = {}
+    for change in offered.changes:
+        by_uri.setdefault(change.uri, []).append(change)
+    if reads is None or not reads.document_changes:
+        plain = {uri: [t.TextEdit(_changed(one), one.text) for one in found] for uri, found in by_uri.items()}
+        return t.WorkspaceEdit(changes=plain)
+    annotations = reads.change_annotation_support is not None
+    changes: list[Any] = []
+    for uri, found in by_uri.items():
+        edits = [
+            t.AnnotatedTextEdit(_ANNOTATION, _changed(one), one.text) if annotations
+            else t.TextEdit(_changed(one), one.text)
+            for one in found
+        ]  # fmt: skip
+        document = t.OptionalVersionedTextDocumentIdentifier(uri, found[0].version)
+        changes.append(t.TextDocumentEdit(text_document=document, edits=edits))
+    label = t.ChangeAnnotation(label=offered.label, needs_confirmation=True, description="C2L follow-up edit")
+    return t.WorkspaceEdit(document_changes=changes, change_annotations={_ANNOTATION: label} if annotations else None)
+
+
+def _changed(one: Change) -> t.Range:
+    return t.Range(t.Position(one.line, one.start), t.Position(one.line, one.end))
 
 
 def _settings(server: Server, session: Session) -> None:

@@ -22,6 +22,7 @@ from c2l_lsp.server.completion.acceptance import AcceptanceTracker
 from c2l_lsp.server.completion.completions import Completions, Insertion
 from c2l_lsp.server.completion.items import Selected
 from c2l_lsp.server.completion.suggest import Suggester
+from c2l_lsp.server.followup.follow_ups import Change, FollowUps, Offered
 from c2l_lsp.server.reporting.progress import ProgressBars
 from c2l_lsp.server.reporting.statistics import Statistics
 from c2l_lsp.server.reporting.status import StatusBoard, describe
@@ -29,7 +30,7 @@ from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND, EngineClient,
 from c2l_lsp.server.transport.messages import Messages, severity
 from c2l_lsp.server.transport.protocol import SENTENCES, Reason
 from c2l_lsp.server.workspace.buffers import BufferFeed
-from c2l_lsp.server.workspace.documents import Documents, Edit
+from c2l_lsp.server.workspace.documents import Document, Documents, Edit
 from c2l_lsp.server.workspace.folders import Folders
 from c2l_lsp.server.workspace.settings import NO_FOLDER, SettingsLayers
 
@@ -66,6 +67,7 @@ class Session:
         self.completions = Completions(
             self.documents, self.folders, self.switches, self.settings, self.engine, self.suggester, self.statistics
         )
+        self.follow_ups = FollowUps(self.documents, self.folders, self.settings, self._follows_up)
         self.buffer_feed = BufferFeed(self.engine.set_buffer, self.folders.resolve, self.settings)
         self.first_pull: asyncio.Task[None] | None = None
         """The first request for the editor's settings, which start the engine."""
@@ -134,6 +136,7 @@ class Session:
         self.board.close()
         self.buffer_feed.stop()
         self.suggester.stop()
+        self.follow_ups.stop()
         await self.engine.stop()
         self._save()
 
@@ -156,7 +159,9 @@ class Session:
     def document_opened(self, uri: str, language: str, version: int, text: str) -> None:
         """Handle didOpen."""
         self.folders.forget(uri)
-        self.buffer_feed.schedule(self.documents.open(uri, language, version, text))
+        document = self.documents.open(uri, language, version, text)
+        self.buffer_feed.schedule(document)
+        self.follow_ups.opened(document)
         self.board.set_active_folder(self.folders.resolve(uri).folder)
 
     def document_edited(self, uri: str, version: int | None, edits: Sequence[Edit]) -> None:
@@ -168,6 +173,7 @@ class Session:
         replaced = any(edit.start is None for edit in edits)
         self.acceptance.document_changed(uri, document.text, () if replaced else [len(edit.text) for edit in edits])
         self.buffer_feed.schedule(document)
+        self.follow_ups.edited(document)
 
     def change_unreadable(self, uri: str | None) -> None:
         """Handle a didOpen or didChange that cannot be read exactly. None: it does not even name its document."""
@@ -184,6 +190,7 @@ class Session:
         document = self.documents.close(uri)
         if document is not None:
             self.completions.forget(uri)
+            self.follow_ups.closed(uri)
             self.buffer_feed.remove(document)
             self.switches.documents.pop(uri, None)
 
@@ -199,6 +206,29 @@ class Session:
         """The completions at a position; None if a newer request superseded this one."""
         self.board.set_active_folder(self.folders.resolve(uri).folder)
         return await self.completions.at(uri, position, invoked, selected)
+
+    def follow_up(self, uri: str, position: tuple[int, int], invoked: bool) -> Change | None:
+        """The follow-up edit that an inline completion at a position offers; None leaves it to the model."""
+        document = self.documents.get(uri)
+        if document is None or not self._is_eligible(document, invoked=invoked):
+            return None
+        return self.follow_ups.inline(document, position)
+
+    async def follow_up_action(self, uri: str, first: int, last: int) -> Offered | None:
+        """All places of the follow-up edit that concerns lines first..last of a document; None if there is none."""
+        document = self.documents.get(uri)
+        if document is None or not self._is_eligible(document, invoked=True):
+            return None
+        return await self.follow_ups.action(uri, first, last)
+
+    def _is_eligible(self, document: Document, *, invoked: bool) -> bool:
+        settings = self.settings(self.folders.resolve(document.uri).folder)
+        cursor = eligibility.CursorContext(document.uri, document.language, "", "", invoked)
+        return eligibility.ineligibility(settings, self.switches, cursor, time.time()) in (None, Reason.MIN_CHARS)
+
+    def _follows_up(self, folder: str) -> bool:
+        """Whether follow-up edits are offered in a folder. Of an untrusted one, no file is read for them."""
+        return self.layers.trusted and self.settings(folder).follow_up.enable
 
     async def finetune(self, folder: str, *, cancel: bool = False, steps: int = 0) -> wire.AdapterInfo:
         """Start or cancel fine-tuning a LoRA on a folder; returns the adapter's state.

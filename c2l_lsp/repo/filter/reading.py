@@ -16,7 +16,7 @@ from typing import NamedTuple
 from c2l_lsp.cooperative import Slices
 from c2l_lsp.regular_files import NotRegular, open_below, read_up_to
 from c2l_lsp.repo.filter import content
-from c2l_lsp.repo.filter.content import Refusal
+from c2l_lsp.repo.filter.plain_text import Refusal
 
 _LINK_ERRORS = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from c2l_lsp import __version__
-from c2l_lsp.server.transport.protocol import Command
+from c2l_lsp.server.transport.protocol import FOLLOW_UP_KIND, Command
 
 _ENCODINGS = ("utf-8", "utf-16", "utf-32")
 _INCREMENTAL = 2
@@ -49,6 +49,7 @@ def initialize_result(params: Mapping[str, Any]) -> dict[str, Any]:
         "positionEncoding": position_encoding(_at(params, "capabilities", "general", "positionEncodings")),
         "textDocumentSync": {"openClose": True, "change": _INCREMENTAL, "save": {"includeText": False}},
         "inlineCompletionProvider": {},  # for all clients: some support it without announcing it
+        "codeActionProvider": {"codeActionKinds": [FOLLOW_UP_KIND], "resolveProvider": False},
         "executeCommandProvider": {"commands": _commands(params)},
         "workspace": {"workspaceFolders": {"supported": True, "changeNotifications": True}},
     }

@@ -18,6 +18,10 @@ SECTION = "c2l"
 """Section of `workspace/configuration`, and prefix of all settings and commands."""
 
 
+FOLLOW_UP_KIND = "refactor.rewrite"
+"""Kind of the code action that applies a follow-up edit."""
+
+
 class Command(str, Enum):
     """Commands of `workspace/executeCommand` that the server executes."""
 

@@ -16,6 +16,8 @@ from c2l_lsp.config import MACHINE_ONLY, Settings, load_user, merge
 from c2l_lsp.errors import SettingError
 
 NO_FOLDER = ""
+_OPTIONS = ("clientCommands", "reportsPartialAccept", "showsProblems", "showsReplacements", "switches")
+"""Initialization options that are no settings. They are handled elsewhere."""
 
 
 class SettingsLayers:
@@ -45,7 +47,7 @@ class SettingsLayers:
         values = dict(options) if isinstance(options, Mapping) else {}
         self.trusted = values.pop("trusted", True) is not False
         self._machine = _mapping(values.pop("userSettings", None))
-        for name in ("clientCommands", "reportsPartialAccept", "showsProblems", "switches"):  # handled elsewhere
+        for name in _OPTIONS:
             values.pop(name, None)
         self._initial = values
         self.read_user()

@@ -6,6 +6,7 @@ vim.g.loaded_c2l = true
 local function define_highlights()
   local core = vim.fn.hlexists('ComplHint') == 1
   vim.api.nvim_set_hl(0, 'C2lSuggestion', { link = core and 'ComplHint' or 'Comment', default = true })
+  vim.api.nvim_set_hl(0, 'C2lReplaced', { link = 'DiffDelete', default = true })
   vim.api.nvim_set_hl(0, 'C2lAnnotation', { link = core and 'ComplHintMore' or 'NonText', default = true })
 end
 define_highlights()

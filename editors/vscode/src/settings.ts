@@ -6,8 +6,8 @@ export const MACHINE_GROUPS = ["model", "server", "remote", "trace"] as const;
 /** Settings that limit what is read and stored. A workspace may only make them stricter, so its value is sent apart. */
 export const TIGHTENED = [
   "adapter.enable", "adapter.hypernetwork", "adapter.includeUnsaved", "adapter.useGitHistory", "adapter.historyCommits",
-  "adapter.maxIndexKb", "files.exclude", "files.respectGitignore", "files.ignoreFile", "files.maxSizeKb", "files.languages",
-  "statistics.enable",
+  "adapter.maxIndexKb", "followUp.enable", "files.exclude", "files.respectGitignore", "files.ignoreFile", "files.maxSizeKb",
+  "files.languages", "statistics.enable",
 ];
 
 /** The part of the result of `WorkspaceConfiguration.inspect` that is used here. */

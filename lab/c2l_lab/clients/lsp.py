@@ -89,11 +89,17 @@ class LanguageClient(PipedProcess):
         progress: bool = False,
         configuration: bool = False,
         encodings: Sequence[str] | None = None,
+        workspace_edit: Plain | None = None,
         process_id: int | None = None,
         timeout: float | None = None,
     ) -> t.InitializeResult:
-        """Open a session. The flags are client capabilities: inline completion, progress bars, pulled settings."""
+        """Open a session. The flags are client capabilities: inline completion, progress bars, pulled settings.
+
+        `workspace_edit`: the capability `workspace.workspaceEdit`.
+        """
         workspace: Plain = {"workspaceFolders": True}
+        if workspace_edit is not None:
+            workspace["workspaceEdit"] = workspace_edit
         if configuration:
             workspace |= {"configuration": True, "didChangeConfiguration": {"dynamicRegistration": True}}
         params = {

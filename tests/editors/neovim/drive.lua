@@ -56,9 +56,11 @@ function M.ghost()
   return M.lua([[
     local ns = vim.api.nvim_get_namespaces()['c2l.ghost']
     for _, mark in ipairs(ns and vim.api.nvim_buf_get_extmarks(0, ns, 0, -1, { details = true }) or {}) do
-      local lines = { mark[4].virt_text and mark[4].virt_text[1][1] or '' }
-      for _, line in ipairs(mark[4].virt_lines or {}) do table.insert(lines, line[1][1]) end
-      return table.concat(lines, '\n')
+      if mark[4].virt_text then
+        local lines = { mark[4].virt_text[1][1] }
+        for _, line in ipairs(mark[4].virt_lines or {}) do table.insert(lines, line[1][1]) end
+        return table.concat(lines, '\n')
+      end
     end
   ]])
 end

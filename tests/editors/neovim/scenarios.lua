@@ -144,6 +144,66 @@ function S.replaces_text_after_cursor()
   d.equal(d.lua('return vim.fn.col(".")'), 15, 'cursor after the bracket')
 end
 
+local SHOP = { 'def total(order):', '    return order', '', 'print("é😀", total(3), 4)', 'x = total(5)' }
+
+--- Return the code action on a line of the current buffer, counted from 0, as soon as there is one.
+local function follow_up(line)
+  return d.wait(([[
+    local params = vim.lsp.util.make_range_params(0, 'utf-16')
+    params.range = { start = { line = %d, character = 0 }, ['end'] = { line = %d, character = 0 } }
+    params.context = { diagnostics = {} }
+    local replies = vim.lsp.buf_request_sync(0, 'textDocument/codeAction', params, 2000)
+    for _, reply in pairs(replies or {}) do
+      if reply.result and reply.result[1] then
+        return reply.result[1].title
+      end
+    end
+  ]]):format(line, line))
+end
+
+function S.follow_up_on_the_line()
+  d.open(SHOP)
+  d.plant('require("c2l.replacement").new = function() end')
+  d.listen('C2lAccepted')
+  d.keys('ggwcwprice<Esc>')
+  follow_up(3)
+  d.keys('4GA')
+  d.shown(' → price')
+  d.equal(d.lua('return require("c2l").is_visible()'), true)
+  d.keys('<Left>')
+  d.rest(200)
+  d.shown(' → price')
+  d.keys('<Tab>')
+  d.wait('return vim.fn.getline(4) == [[print("é😀", price(3), 4)]]')
+  d.equal(d.lua('return _G.events[1].data.text'), 'price')
+  d.keys('<Esc>u')
+  d.wait('return vim.fn.getline(4) == [[print("é😀", total(3), 4)]]')
+  d.keys('5G')
+  follow_up(4)
+  d.keys('A')
+  d.shown(' → price')
+  d.keys('<C-]>')
+  d.hidden()
+  d.equal(d.lines()[5], 'x = total(5)')
+end
+
+function S.follow_up_everywhere()
+  d.open(SHOP)
+  local user = d.write('user.py', { 'import demo', 'demo.total(6)' })
+  d.write('.gitignore', { 'left_out.py' })
+  d.write('left_out.py', { 'import demo', 'demo.total(7)' })
+  d.plant('vim.lsp.util.apply_workspace_edit = function() end')
+  d.keys('ggwcwprice<Esc>')
+  d.equal(follow_up(3), 'Apply the same edit here (3 places): total → price')
+  d.keys('4G')
+  d.lua('vim.lsp.buf.code_action({ apply = true, context = { only = { "refactor.rewrite" }, diagnostics = {} } })')
+  d.wait('return vim.fn.getline(5) == "x = price(5)"')
+  d.equal(d.lines()[4], 'print("é😀", price(3), 4)')
+  d.lua('vim.cmd("silent wall")')
+  d.equal(vim.fn.readfile(user), { 'import demo', 'demo.price(6)' })
+  d.equal(vim.fn.readfile(d.work .. '/left_out.py'), { 'import demo', 'demo.total(7)' }, 'an ignored file')
+end
+
 function S.pairing_plugin()
   -- A pairing plugin adds the closing bracket; the suggestion contains it too.
   d.open({ '# CLOSE', '' })

@@ -16,8 +16,8 @@ from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import FolderError
 from c2l_lsp.languages import LANGUAGE_SUFFIXES
 from c2l_lsp.redaction import MARK
-from c2l_lsp.repo.filter.content import MAX_LINE_LENGTH
 from c2l_lsp.repo.filter.files import FileFilter, FileText, Refusal
+from c2l_lsp.repo.filter.plain_text import MAX_LINE_LENGTH
 from tests.support.git_repositories import write
 
 

@@ -29,8 +29,21 @@ local function insert(view, text, replaced)
   vim.api.nvim_win_set_cursor(0, { view.row + #lines, col })
 end
 
+---@param replacement c2l.Replacement
+---@param kind c2l.AcceptKind
+local function replace(replacement, kind)
+  replacement:apply()
+  suggest.clear()
+  status.event('C2lAccepted', { buf = replacement.buf, kind = kind, text = replacement.text, whole = true })
+  suggest.update()
+end
+
 ---@param kind c2l.AcceptKind
 local function accept(kind)
+  local replacement = suggest.replacement()
+  if replacement then
+    return replace(replacement, kind)
+  end
   local view = suggest.acceptable()
   if not view then
     return
@@ -61,7 +74,7 @@ end
 ---@param kind c2l.AcceptKind
 ---@return boolean
 function M.accept(kind)
-  if not suggest.acceptable() then
+  if not suggest.acceptable() and not suggest.replacement() then
     return false
   end
   local ok, problem = pcall(accept, kind)

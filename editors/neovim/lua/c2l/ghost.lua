@@ -2,7 +2,7 @@
 local M = {}
 
 local namespace = vim.api.nvim_create_namespace('c2l.ghost')
-local MARK = 1
+local MARK, REPLACED = 1, 2
 ---@type integer? the buffer that contains the extmark
 local drawn
 
@@ -50,10 +50,33 @@ function M.draw(buf, view, annotation)
   drawn = buf
 end
 
+--- Show a replacement: the new text behind the old one, which is marked.
+---@param replacement c2l.Replacement
+function M.draw_replacement(replacement)
+  M.clear()
+  vim.api.nvim_buf_set_extmark(replacement.buf, namespace, replacement.row, replacement.last, {
+    id = MARK,
+    virt_text = { { ' → ' .. replacement.text, 'C2lSuggestion' } },
+    virt_text_pos = 'inline',
+    hl_mode = 'combine',
+    undo_restore = false,
+    strict = false,
+  })
+  vim.api.nvim_buf_set_extmark(replacement.buf, namespace, replacement.row, replacement.first, {
+    id = REPLACED,
+    end_col = replacement.last,
+    hl_group = 'C2lReplaced',
+    undo_restore = false,
+    strict = false,
+  })
+  drawn = replacement.buf
+end
+
 --- Remove the ghost text.
 function M.clear()
   if drawn and vim.api.nvim_buf_is_valid(drawn) then
     vim.api.nvim_buf_del_extmark(drawn, namespace, MARK)
+    vim.api.nvim_buf_del_extmark(drawn, namespace, REPLACED)
   end
   drawn = nil
 end

@@ -99,6 +99,7 @@ function M.spec()
       userSettings = config.machine_settings(),
       reportsPartialAccept = true,
       showsProblems = true,
+      showsReplacements = true,
     },
     before_init = function(params) params.initializationOptions.switches = require('c2l.switch').state() end,
     settings = { [protocol.SECTION] = config.workspace_settings() },

@@ -120,7 +120,7 @@ M.ErrorCode = {
 M.MACHINE_GROUPS = { 'model', 'remote', 'server', 'trace' }
 
 --- Settings that limit what is read and stored; a workspace may only make them stricter.
-M.TIGHTENED = { 'adapter.enable', 'adapter.hypernetwork', 'adapter.includeUnsaved', 'adapter.useGitHistory', 'adapter.historyCommits', 'adapter.maxIndexKb', 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', 'files.maxSizeKb', 'files.languages', 'statistics.enable' }
+M.TIGHTENED = { 'followUp.enable', 'adapter.enable', 'adapter.hypernetwork', 'adapter.includeUnsaved', 'adapter.useGitHistory', 'adapter.historyCommits', 'adapter.maxIndexKb', 'files.exclude', 'files.respectGitignore', 'files.ignoreFile', 'files.maxSizeKb', 'files.languages', 'statistics.enable' }
 
 --- Percentiles of the latency of recent completions, in ms.
 ---@class c2l.Latency

@@ -31,6 +31,11 @@
 --- Minimum estimated probability that an automatically shown line is right. A less probable line is shortened to its confident beginning, or not shown. 0: show everything, requested or not. -1: the value that was chosen for the model. Default: `-1.0`.
 ---@field minConfidence? number
 
+--- `followUp`.
+---@class c2l.settings.followUp
+--- After a definition or a parameter was renamed, offer the other places that need it. Looks for them in the files that may be read. A workspace can only turn it off. Default: `true`.
+---@field enable? boolean
+
 --- `context`.
 ---@class c2l.settings.context
 --- Maximum length of the prompt (text before and after the cursor), in tokens. Default: `1536`.
@@ -126,6 +131,7 @@
 --- Which messages pop up. All of them are in the log. Default: `'onError'`.
 ---@field showNotifications? 'always'|'off'|'onError'|'onWarning'
 ---@field completion? c2l.settings.completion
+---@field followUp? c2l.settings.followUp
 ---@field context? c2l.settings.context
 ---@field adapter? c2l.settings.adapter
 ---@field files? c2l.settings.files

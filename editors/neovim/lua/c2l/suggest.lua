@@ -5,6 +5,7 @@
 local client = require('c2l.client')
 local config = require('c2l.config')
 local ghost = require('c2l.ghost')
+local replacement = require('c2l.replacement')
 local status = require('c2l.status')
 local suggestion = require('c2l.suggestion')
 local switch = require('c2l.switch')
@@ -26,6 +27,8 @@ local METHOD = 'textDocument/inlineCompletion'
 
 ---@type c2l.Suggestion?
 local current
+---@type c2l.Replacement? shown in place of a suggestion
+local replacing
 ---@type c2l.Request? the pending request
 local pending
 ---@type string? the server's id of the last shown suggestion
@@ -66,6 +69,7 @@ local function drop()
     current:close()
     current = nil
   end
+  replacing = nil
   ghost.clear()
 end
 
@@ -77,8 +81,18 @@ local function view()
   end
 end
 
+--- Returns the replacement on the cursor's line.
+---@return c2l.Replacement?
+local function replaceable()
+  local row = cursor()
+  return replacing and replacing:applies(vim.api.nvim_get_current_buf(), row) and in_insert_mode() and replacing or nil
+end
+
 ---@param loading? boolean
 local function draw(loading)
+  if replaceable() and not popup_is_open() then
+    return ghost.draw_replacement(replacing)
+  end
   local remaining = view()
   if not remaining or popup_is_open() then
     return ghost.clear()
@@ -109,6 +123,14 @@ local function store_result(request, items)
   local row, col = cursor()
   local new = suggestion.new(request.buf, row, col, items, request.server.offset_encoding)
   local remaining = view()
+  local replaced = not new and replacement.new(request.buf, row, items[1], request.server.offset_encoding)
+  if replaced then
+    drop()
+    replacing = replaced
+    draw()
+    status.event('C2lShown', { buf = request.buf, text = replaced.text, position = 1, count = 1 })
+    return
+  end
   if not new then
     if remaining then
       current.complete = current.complete or request.invoked
@@ -180,7 +202,7 @@ end
 
 --- Update ghost text and pending request after any change of text, cursor or mode.
 function M.update()
-  if view() then
+  if view() or replaceable() then
     if pending and not same(pending, here()) then
       cancel()
     end
@@ -278,11 +300,15 @@ function M.dismiss()
 end
 
 ---@return boolean
-function M.is_visible() return ghost.text() ~= nil and view() ~= nil end
+function M.is_visible() return ghost.text() ~= nil and (view() or replaceable()) ~= nil end
 
 --- Returns the shown suggestion, or nil if none is shown.
 ---@return c2l.View?
 function M.acceptable() return M.is_visible() and view() or nil end
+
+--- Returns the shown replacement, or nil if none is shown.
+---@return c2l.Replacement?
+function M.replacement() return M.is_visible() and replaceable() or nil end
 
 --- Clear the suggestion, because all of it was accepted.
 function M.clear()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from c2l_lab.corpus.sources import GitRepository
 from c2l_lsp.repo.filter import randomness
-from c2l_lsp.repo.filter.content import MAX_LINE_LENGTH
+from c2l_lsp.repo.filter.plain_text import MAX_LINE_LENGTH
 from c2l_lsp.repo.filter.randomness import CLASS_OF, CLASSES, LETTERS, SYMBOLS, UNITS
 
 _SMOOTHING = 20.0  # counts of the shorter context that a letter's context gets
