@@ -80,6 +80,13 @@ class Completion(_Group, frozen=True, kw_only=True):
     speculative: Annotated[
         bool, Meta(description="While a completion is shown, compute the one that would follow it.")
     ] = True
+    read_ahead: Annotated[
+        bool,
+        Meta(
+            description="Read the text around the cursor while it rests, so that the first completion there is quick. "
+            "The editor must send c2l/didMoveCursor, as the plugins for VS Code and Neovim do."
+        ),
+    ] = True
     cache_size: Annotated[
         int, _int(0, 100000, "Number of completions kept in memory, so that going back to a place is instant.")
     ] = 250
@@ -324,6 +331,7 @@ WORKSPACE_RULES: dict[str, WorkspaceRule] = {
     "completion.maxLineSuffix": FREE,
     "completion.minChars": FREE,
     "completion.speculative": FREE,
+    "completion.readAhead": FREE,
     "completion.cacheSize": FREE,
     "completion.inComments": FREE,
     "completion.minConfidence": FREE,

@@ -98,7 +98,8 @@ class Engine:
                 raise
             workspace.withdraw_adapter()
             answer = self._complete_under(request, self._use_adapter(request.folder, request.adapter), cancelled)
-        self._latencies.append(answer.ms.total)
+        if not request.read_only:
+            self._latencies.append(answer.ms.total)
         return answer
 
     def _complete_under(

@@ -82,7 +82,7 @@ class Complete(_Record, frozen=True, kw_only=True):
     `prefix`, `suffix`: the document's text before and after the cursor, clipped by the server.
     `invoked`: the user requested it explicitly. `must_start`: text that the completion has to begin with, the rest of
     a selected popup entry. `min_confidence`: of a line, see `engine.completion.confidence`; 0 answers with every
-    text, -1 stands for the model's own thresholds.
+    text, -1 stands for the model's own thresholds. `read_only`: read the prompt into the KV cache and suggest nothing.
     """
 
     folder: str
@@ -99,6 +99,7 @@ class Complete(_Record, frozen=True, kw_only=True):
     multiline: str = "auto"
     max_context_tokens: int = 1536
     min_confidence: float = 0.0
+    read_only: bool = False
 
 
 class Timing(_Record, frozen=True, kw_only=True):

@@ -18,9 +18,11 @@ from c2l_lsp.server.transport import parent_watch
 from c2l_lsp.server.transport.initialize import position_encoding
 from c2l_lsp.server.transport.protocol import (
     DID_CHANGE_TRUST,
+    DID_MOVE_CURSOR,
     FOLLOW_UP_KIND,
     SECTION,
     Command,
+    CursorParams,
     Switched,
     TrustParams,
     parse,
@@ -86,6 +88,11 @@ def _lifecycle(server: Server, session: Session) -> None:
     @server.feature(DID_CHANGE_TRUST)
     def trust_changed(params: Any) -> None:  # noqa: ANN401 - plain values, parsed below
         session.set_trusted(parse(params, TrustParams).trusted)
+
+    @server.feature(DID_MOVE_CURSOR)
+    def cursor_moved(params: Any) -> None:  # noqa: ANN401 - plain values, parsed below
+        moved = parse(params, CursorParams)
+        session.completions.read_ahead(moved.text_document.uri, (moved.position.line, moved.position.character))
 
 
 def _folders(params: t.InitializeParams) -> list[str]:

@@ -288,6 +288,7 @@ class Session:
             self.progress_bars.end(_LOADING_BAR)
             for folder, record in self.engine.folders.items():
                 self._expect_indexing(folder, record)
+            self.completions.engine_ready()
         if state is EngineState.FAILED:
             self.messages.error(from_code(self.engine.code, message), Severity.ERROR)
         elif state is EngineState.RESTARTING:

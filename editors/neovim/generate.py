@@ -53,6 +53,7 @@ def protocol_lua() -> str:
         f"M.ADAPTER_DID_CHANGE = {_quoted(protocol.ADAPTER_DID_CHANGE)}",
         f"M.PROBLEM = {_quoted(protocol.PROBLEM)}",
         f"M.DID_CHANGE_TRUST = {_quoted(protocol.DID_CHANGE_TRUST)}",
+        f"M.DID_MOVE_CURSOR = {_quoted(protocol.DID_MOVE_CURSOR)}",
         "",
         "--- Commands of `workspace/executeCommand`.",
         *_table("Command", {one.name: one.value for one in protocol.Command}),

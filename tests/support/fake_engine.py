@@ -1,6 +1,6 @@
 """A fake engine process with the real wire protocol, without torch and model. It starts in 0.1 s.
 
-A completion depends only on the prefix. Words in the prefix control it:
+A completion depends only on the prefix. Words in the prefix control it, but not what is read ahead:
 
 | word       | effect                                   |
 |------------|------------------------------------------|
@@ -118,6 +118,10 @@ def text_for(request: wire.Complete) -> list[str]:
 
 def complete(request_id: int, request: wire.Complete) -> None:
     prefix = request.prefix
+    if request.read_only:
+        nothing = wire.Completion(texts=[], generation=0, prompt_tokens=7, new_tokens=0, ms=wire.Timing())
+        send(wire.Reply(id=request_id, result=wire.to_params(nothing)))
+        return
     if "DIE" in prefix:
         traceback(34, f"KeyError: {prefix!r}")
         os._exit(9)

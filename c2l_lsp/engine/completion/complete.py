@@ -119,6 +119,8 @@ class Completer:
             raise RequestCancelled("The completion was cancelled before it started.")
         start = self._decoder.prefill(prompt.ids, kv_key, prompt.forced_prefix, cancelled)
         prefilled = time.perf_counter()
+        if request.read_only:
+            return _read_only(len(prompt.ids), start.reused, (prefilled - started) * 1e3)
         deadline = max(deadline, prefilled + _DECODE_SHARE * budget)
         place = self._shaper.place(request.language, prefix, request.suffix)
         task = _Task(request, rules, place, start, deadline, cancelled, draft_source)
@@ -257,3 +259,10 @@ def _distinct(candidates: Iterable[_Candidate]) -> list[_Candidate]:
         if candidate.text.strip():
             found.setdefault(" ".join(candidate.text.split()), candidate)
     return list(found.values())
+
+
+def _read_only(prompt_tokens: int, reused: int, ms: float) -> wire.Completion:
+    return wire.Completion(
+        texts=[], generation=0, prompt_tokens=prompt_tokens, new_tokens=0, ms=wire.Timing(prefill=ms, total=ms),
+        reason="Only the prompt was read.", reused_tokens=reused,
+    )  # fmt: skip

@@ -50,6 +50,7 @@ class Completions:
     suggester: Suggester
     statistics: Statistics
     last_reasons: dict[str, Reason | None] = field(default_factory=dict)
+    _resting: tuple[str, tuple[int, int]] | None = None
 
     async def at(
         self, uri: str, position: tuple[int, int], invoked: bool, selected: Selected | None = None
@@ -72,9 +73,26 @@ class Completions:
         self.last_reasons[uri] = answer.reason
         return _insertions(document, target, answer)
 
+    def read_ahead(self, uri: str, position: tuple[int, int]) -> None:
+        """Prepare a completion at a position where the cursor rests, if the document gets completions at all."""
+        # Read again once only: what stands there may be what ended an engine.
+        self._resting = None if self.engine.is_ready else (uri, position)
+        document = self.documents.get(uri)
+        if document is None or self.reason_for(uri) not in (None, Reason.STARTING, Reason.MANUAL):
+            return
+        self.suggester.read_ahead(self._query(document, find_target(document, position, None), invoked=False))
+
+    def engine_ready(self) -> None:
+        """Prepare a completion where the cursor rested before the engine was ready."""
+        resting, self._resting = self._resting, None
+        if resting is not None:
+            self.read_ahead(*resting)
+
     def forget(self, uri: str) -> None:
         """Drop everything about a closed document."""
         self.suggester.forget(uri)
+        if self._resting is not None and self._resting[0] == uri:
+            self._resting = None
         self.last_reasons.pop(uri, None)
 
     def reason_for(self, uri: str) -> Reason | None:

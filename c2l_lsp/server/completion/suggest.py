@@ -1,4 +1,4 @@
-"""Computes suggestions: debounces, reuses results, asks the engine, and prefetches the next completion.
+"""Computes suggestions: debounces, reuses results, asks the engine, prefetches the next completion, and reads ahead.
 
 One request per document runs at a time; a newer one cancels it and the older one returns None. Texts here use the
 document's line endings; the engine sees \\n only.
@@ -7,6 +7,7 @@ document's line endings; the engine sees \\n only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -31,6 +32,8 @@ _TIMEOUT_SLACK = 1.5  # seconds beyond the latency limit that the engine itself 
 _CLIP_BLOCK = 1024  # characters
 _MOST_BEFORE, _MOST_AFTER = 256 * 1024, 128 * 1024  # characters
 _PREFETCH_DELAY = 0.05
+_READ_AHEAD_DELAY = 0.15  # the cursor rests
+_READ_AHEAD_TIMEOUT = 120.0
 _REASONS = {LEFT_OUT: Reason.LEFT_OUT, UNSURE: Reason.UNSURE}
 
 
@@ -80,12 +83,14 @@ class Suggester:
         self._ids = itertools.count(1)
         self._running: dict[str, asyncio.Task[Completion | Reason]] = {}
         self._prefetch: tuple[bytes, asyncio.Task[Completion | Reason]] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._cache: OrderedDict[bytes, Completion] = OrderedDict()
         self._debounces: dict[str, AdaptiveDebounce] = {}
 
     async def suggest(self, query: Query) -> Answer | None:
         """Answer a query; None if a newer query for the same document superseded it."""
         self._supersede(query.uri)
+        self._stop_reading()
         if not query.invoked and not query.must_start:
             remainder = self._acceptance.remainder(query.uri, query.prefix, query.suffix, query.adapter)
             if remainder is not None:
@@ -104,6 +109,27 @@ class Suggester:
             return None
         return self._answer(query, result, "engine")
 
+    def read_ahead(self, query: Query) -> None:
+        """Let the engine read the prompt of a place where the cursor rests, so that the next key adds its tokens only.
+
+        Every completion ends it; what was read until then stays in the engine's KV cache.
+        """
+        self._stop_reading()
+        if query.settings.completion.read_ahead:
+            self._reading = asyncio.ensure_future(self._read(query))
+
+    async def _read(self, query: Query) -> None:
+        await asyncio.sleep(_READ_AHEAD_DELAY)
+        if self._running or not await self._engine.wait_ready(0.0):
+            return
+        with contextlib.suppress(EngineTimeout, C2LError):
+            await self._engine.complete(msgspec.structs.replace(to_request(query), read_only=True), _READ_AHEAD_TIMEOUT)
+
+    def _stop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
     def adapter_changed(self, folder: str) -> None:
         """Invalidate the cached results of a folder. The suggestion on display stays active."""
         self._adapter_versions[folder] = self._adapter_versions.get(folder, 0) + 1
@@ -118,6 +144,7 @@ class Suggester:
         """Cancel all requests."""
         for uri in list(self._running):
             self._supersede(uri)
+        self._stop_reading()
         if self._prefetch is not None:
             self._prefetch[1].cancel()
 

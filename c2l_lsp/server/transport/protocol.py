@@ -68,6 +68,9 @@ PROBLEM = "c2l/problem"
 DID_CHANGE_TRUST = "c2l/didChangeTrust"
 """Editor → server notification {trusted}: the user granted or revoked trust in the workspace."""
 
+DID_MOVE_CURSOR = "c2l/didMoveCursor"
+"""Editor → server notification {textDocument, position}: the cursor rests there, or a file was opened with it there."""
+
 
 class State(str, Enum):
     """State of server and engine as a whole."""
@@ -301,6 +304,20 @@ class TrustParams(_Payload):
     """Parameters of `c2l/didChangeTrust`."""
 
     trusted: bool
+
+
+class Position(_Payload):
+    """LSP's Position, in the negotiated encoding."""
+
+    line: int
+    character: int
+
+
+class CursorParams(_Payload):
+    """Parameters of `c2l/didMoveCursor`."""
+
+    text_document: DocumentId
+    position: Position
 
 
 _T = TypeVar("_T", bound=Struct)

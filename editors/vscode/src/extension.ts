@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { commands, env, type ExtensionContext, Uri, window, workspace } from "vscode";
 import { AdapterCommands } from "./adapterCommands";
 import { registerCommands } from "./commands";
+import { CursorReports } from "./cursor";
 import { findServer, type Launch, pythonOf, type ServerSources } from "./discovery";
 import { diskUse } from "./diskUse";
 import { Generations } from "./history";
@@ -131,6 +132,7 @@ export function activate(context: ExtensionContext): void {
     log,
     server,
     refresher,
+    new CursorReports(store, server),
     inlineRetry,
     pages,
     panel,

@@ -51,6 +51,7 @@ export const DID_CHANGE_STATUS = "c2l/didChangeStatus";
 export const ADAPTER_DID_CHANGE = "c2l/adapter/didChange";
 export const PROBLEM = "c2l/problem";
 export const DID_CHANGE_TRUST = "c2l/didChangeTrust";
+export const DID_MOVE_CURSOR = "c2l/didMoveCursor";
 
 /** State of the server: the values of `Status.state`. */
 export const State = {
@@ -235,6 +236,18 @@ export interface ToggleParams {
   uri?: string | null;
   language?: string | null;
   enabled?: boolean | null;
+}
+
+/** LSP's Position, in the negotiated encoding. */
+export interface Position {
+  line: number;
+  character: number;
+}
+
+/** Parameters of `c2l/didMoveCursor`. */
+export interface CursorParams {
+  textDocument: DocumentId;
+  position: Position;
 }
 
 /** `initializationOptions.switches`: what the user turned on or off before this server started. */

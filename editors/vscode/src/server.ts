@@ -6,7 +6,7 @@ import type { LanguageClient } from "vscode-languageclient/node";
 import type { ClientContext } from "./client";
 import type { Launch } from "./discovery";
 import { startProcess } from "./processes";
-import { DID_CHANGE_TRUST, type TrustParams } from "./protocol";
+import { type CursorParams, DID_CHANGE_TRUST, DID_MOVE_CURSOR, type TrustParams } from "./protocol";
 import { CrashBudget, CoalescedJob } from "./restarts";
 import type { InvalidServerSetting } from "./invalidServer";
 import type { Store } from "./view";
@@ -61,6 +61,11 @@ export class Server implements Disposable {
 
   async notifyTrust(params: TrustParams): Promise<void> {
     await this.client?.sendNotification(DID_CHANGE_TRUST, params);
+  }
+
+  /** Tell the server where the cursor rests, if it runs. It reads the text there ahead of the first key. */
+  async notifyCursor(params: CursorParams): Promise<void> {
+    if (this.parts.store.view.processState === "running") await this.client?.sendNotification(DID_MOVE_CURSOR, params);
   }
 
   /** Stop the server. Resolves when its process has exited or was killed. */

@@ -731,6 +731,28 @@ function S.trust()
   d.equal(trusted_folders(), { false, true })
 end
 
+function S.read_ahead()
+  d.start()
+  d.lua('vim.env.FAKE_LOG = ... .. "/engine.log"', d.work)
+  d.plant('require("c2l.cursor").rests = function() end')
+  local path = d.write('demo.py', { 'first = 1', 'second = 2' })
+  d.lua('require("c2l").setup(...)', d.options({}))
+  d.edit(path)
+  local function read(prefix)
+    local log = d.work .. '/engine.log'
+    for _, line in ipairs(vim.fn.filereadable(log) == 1 and vim.fn.readfile(log) or {}) do
+      local ok, note = pcall(vim.json.decode, line)
+      if ok and note.method == 'complete' and note.params.read_only and note.params.prefix == prefix then
+        return true
+      end
+    end
+  end
+  d.wait('return require("c2l").status().state == "ready"')
+  d.equal(vim.wait(20000, function() return read('') end), true, 'the start of the file, where it was opened')
+  d.keys('jfn')
+  d.equal(vim.wait(20000, function() return read('first = 1\nseco') end), true, 'where the cursor rests')
+end
+
 function S.deleting_asks_first()
   d.open({ '' })
   d.plant('vim.fn.confirm = function() return 1 end; require("c2l.switch").toggle = function() end')

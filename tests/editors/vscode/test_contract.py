@@ -25,7 +25,8 @@ PAYLOADS = [
     protocol.Latency, protocol.AdapterStatus, protocol.Status, protocol.AdapterChange, protocol.DocumentId,
     protocol.FolderParams, protocol.SetEnabledParams, protocol.ExportParams, protocol.DeepenParams,
     protocol.ExplainParams, protocol.AcceptParams, protocol.StatisticsParams, protocol.ToggleParams,
-    protocol.TrustParams, protocol.Switched, protocol.Problem, statistics.Counts, statistics.Week, statistics.Totals,
+    protocol.TrustParams, protocol.Position, protocol.CursorParams, protocol.Switched, protocol.Problem,
+    statistics.Counts, statistics.Week, statistics.Totals,
 ]  # fmt: skip
 TO_SERVER = (protocol.FolderParams, protocol.ExplainParams, protocol.StatisticsParams, protocol.ToggleParams)
 TO_SERVER += (protocol.Switched,)

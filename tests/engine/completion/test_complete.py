@@ -155,6 +155,16 @@ def test_a_half_typed_word_is_not_repeated(tiny, sources):
     assert healed > 20
 
 
+def test_a_prompt_that_was_read_ahead_costs_the_first_key_nothing(completer):
+    """And suggests nothing itself. Afterwards a key costs its own tokens."""
+    ahead = run(completer, ask(read_only=True))
+    assert (ahead.texts, ahead.new_tokens, ahead.reused_tokens) == ([], 0, 0)
+    assert ahead.prompt_tokens > 8
+    answer = run(completer, ask())
+    assert answer.reused_tokens == answer.prompt_tokens == ahead.prompt_tokens
+    assert answer.new_tokens > 0
+
+
 class ScriptedDecoder:
     """Yields the tokens of a given text. `steps` counts prefill and decode steps; the tests use it as a clock."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -317,3 +318,54 @@ async def test_a_text_replaces_what_the_engine_says_and_what_the_editor_closed(
 def test_engine_receives_newline_endings() -> None:
     params = to_request(query("a\r\nb\r", "c\r\n", must_start="d\r\n"))
     assert (params.prefix, params.suffix, params.must_start) == ("a\nb\n", "c\n", "d\n")
+
+
+@pytest.fixture
+def quick_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("c2l_lsp.server.completion.suggest._READ_AHEAD_DELAY", 0.01)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not happen within 2.5 s")
+
+
+async def test_the_place_where_the_cursor_rests_is_read_once(suggester, engine, quick_rest):
+    for prefix in ("a", "ab", "abc"):
+        suggester.read_ahead(query(prefix))
+    await until(lambda: engine.requests)
+    (asked,) = engine.requests
+    assert asked.read_only and asked.prefix == "abc"
+    assert engine.wake_calls == 0, "an unloaded model stays unloaded while nobody types"
+
+
+async def test_a_completion_ends_reading_ahead(suggester, engine, quick_rest):
+    engine.delay = 60.0
+    suggester.read_ahead(query("a"))
+    await until(lambda: engine.requests)
+    engine.delay = 0.0
+    assert texts(await suggester.suggest(query("ab"))) == ("+2",)
+    assert engine.cancelled == 1
+    assert not engine.requests[1].read_only
+
+
+async def test_nothing_is_read_ahead_of_a_running_completion_or_against_the_setting(suggester, engine, quick_rest):
+    suggester.read_ahead(query("a", values={"completion.readAhead": False}))
+    await asyncio.sleep(0.05)
+    engine.delay = 0.2
+    running = asyncio.ensure_future(suggester.suggest(query("ab")))
+    await until(lambda: engine.requests)
+    suggester.read_ahead(query("ab"))
+    assert texts(await running) == ("+1",)
+    assert [asked.read_only for asked in engine.requests] == [False]
+
+
+async def test_a_failure_while_reading_ahead_is_nobodys_concern(suggester, engine, quick_rest):
+    engine.error = EngineError("it ended")
+    suggester.read_ahead(query("a"))
+    await until(lambda: engine.requests)
+    engine.error = None
+    assert texts(await suggester.suggest(query("ab"))) == ("+2",)

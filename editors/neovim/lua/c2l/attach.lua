@@ -13,6 +13,7 @@ local function bind(buf)
   local function on(events, run) vim.api.nvim_create_autocmd(events, { group = bound, buffer = buf, callback = run }) end
   on({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, function() suggest.update() end)
   on('BufEnter', function() require('c2l.status').refresh(buf) end)
+  on({ 'BufEnter', 'CursorMoved' }, function() require('c2l.cursor').rests() end)
   on('InsertEnter', function() vim.schedule(suggest.enter) end) -- the mode changes after this event
   on('CompleteDone', function() vim.schedule(suggest.update) end) -- the menu closes after this event
   on({ 'InsertLeave', 'BufLeave', 'BufUnload' }, function() suggest.leave() end)
@@ -43,6 +44,7 @@ function M.follow()
       bind(event.buf)
       require('c2l.switch').attached(event.buf)
       require('c2l.status').refresh(event.buf)
+      require('c2l.cursor').rests()
       if vim.lsp.inline_completion then
         -- Neovim's renderer would show the same text twice. It stays enabled for other servers.
         vim.lsp.inline_completion.enable(false, { client_id = client.id })

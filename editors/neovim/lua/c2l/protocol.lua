@@ -7,6 +7,7 @@ M.DID_CHANGE_STATUS = 'c2l/didChangeStatus'
 M.ADAPTER_DID_CHANGE = 'c2l/adapter/didChange'
 M.PROBLEM = 'c2l/problem'
 M.DID_CHANGE_TRUST = 'c2l/didChangeTrust'
+M.DID_MOVE_CURSOR = 'c2l/didMoveCursor'
 
 --- Commands of `workspace/executeCommand`.
 M.Command = {

@@ -24,6 +24,8 @@
 ---@field minChars? integer
 --- While a completion is shown, compute the one that would follow it. Default: `true`.
 ---@field speculative? boolean
+--- Read the text around the cursor while it rests, so that the first completion there is quick. The editor must send c2l/didMoveCursor, as the plugins for VS Code and Neovim do. Default: `true`.
+---@field readAhead? boolean
 --- Number of completions kept in memory, so that going back to a place is instant. Default: `250`.
 ---@field cacheSize? integer
 --- Show automatic completions inside line comments. Default: `true`.
