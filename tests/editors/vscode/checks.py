@@ -29,6 +29,7 @@ from tests.editors.vscode.server_checks import (
     a_killed_server_is_restarted,
     a_missing_server_is_set_up,
     a_model_setting_restarts_the_server,
+    a_resting_cursor_is_reported,
     a_setting_applies_without_a_restart,
     an_invalid_server_path_is_reported,
     switches_persist_across_server_and_window,
@@ -37,6 +38,7 @@ from tests.editors.vscode.steps import discard
 from tests.editors.vscode.workbench import Workbench
 
 WITHOUT_MODEL = (
+    a_resting_cursor_is_reported,
     a_setting_applies_without_a_restart,
     a_model_setting_restarts_the_server,
     a_missing_server_is_set_up,
@@ -60,6 +62,7 @@ CHECKS: dict[Callable[[Workbench], None], tuple[Fault, ...]] = {
     typing_the_completion_keeps_the_rest: (Fault("wrong-text", "the rest of the ghost text|the file ends with"),),
     turning_off_hides_completions_and_shows_the_reason: (Fault("ignore-toggle", "the status to show off"),),
     turning_off_a_language_applies_at_once: (Fault("drop-settings-change", "the status to show off"),),
+    a_resting_cursor_is_reported: (Fault("drop-cursor", "the cursor.s place"),),
     a_setting_applies_without_a_restart: (Fault("exit-on-settings-change", "the server was restarted"),),
     a_model_setting_restarts_the_server: (Fault("drop-user-settings", "the other model"),),
     switches_persist_across_server_and_window: (Fault("drop-switches", "the status to remain off"),),

@@ -17,6 +17,7 @@ Faults:
   drop-notifications       drop status and adapter notifications
   drop-settings-change     drop notifications of changed settings
   drop-trust-change        drop notifications of granted trust
+  drop-cursor              drop notifications of where the cursor rests, as if they were not sent
   drop-switches            start a server without the user's switches
   drop-user-settings       start a server without the user's settings
   always-trusted           start a server with every folder trusted
@@ -38,7 +39,8 @@ from typing import Any, BinaryIO
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"
-RECORDED = (COMPLETE, EXECUTE, "c2l/didChangeStatus", "c2l/adapter/didChange", "initialize",
+CURSOR = "c2l/didMoveCursor"
+RECORDED = (COMPLETE, EXECUTE, CURSOR, "c2l/didChangeStatus", "c2l/adapter/didChange", "initialize",
             "workspace/didChangeConfiguration")  # fmt: skip
 AT_START = {
     "drop-switches": {"switches": {}},
@@ -85,6 +87,8 @@ def to_server(message: dict[str, Any], editor: BinaryIO) -> dict[str, Any] | Non
     method = message.get("method")
     if method is not None and "id" in message:
         pending[message["id"]] = method
+    if method == CURSOR and fault() == "drop-cursor":
+        return None
     if method in RECORDED:
         record(method=method, id=message.get("id"), params=message.get("params"))
     if (

@@ -157,3 +157,18 @@ def restore_server(vscode: Workbench) -> None:
     vscode.set()
     vscode.until("the server", lambda: len(vscode.messages(method="initialize")) > starts, 120)
     vscode.generation(0)
+
+
+def a_resting_cursor_is_reported(vscode: Workbench) -> None:
+    """The server learns where the cursor rests, and reads the text there before the first key."""
+    vscode.open_tab("other.py")
+    vscode.to_end()
+    for key, line in (("Control+Home", 0), ("ArrowDown", 1)):
+        sent = len(vscode.messages(method="c2l/didMoveCursor"))
+        vscode.press(key)
+        vscode.until(
+            "the cursor's place", lambda sent=sent: len(vscode.messages(method="c2l/didMoveCursor")) > sent, 20
+        )
+        last = vscode.messages(method="c2l/didMoveCursor")[-1]["params"]
+        assert last["position"] == {"line": line, "character": 0}
+        assert last["textDocument"]["uri"].endswith("/other.py")
