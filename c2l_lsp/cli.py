@@ -24,9 +24,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+LOCAL_NAMES = ("ollama:", "lmstudio:")
+"""Beginnings of the names of models that other programs keep on this machine."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Model name on Hugging Face, or a folder. Default: c2l.model in your settings.")
+    str,
+    typer.Option(
+        "--model",
+        help="Model name on Hugging Face, a folder, a GGUF file, or a name such as ollama:qwen2.5-coder:0.5b. "
+        "Default: c2l.model in your settings.",
+    ),
 ]
 
 
@@ -191,7 +199,7 @@ def _settings(model: str) -> Settings:
     for error in errors:
         typer.echo(str(error), err=True)
     if model:
-        key = "path" if Path(model).is_dir() else "id"
+        key = "path" if Path(model).exists() or model.startswith(LOCAL_NAMES) else "id"
         settings, errors = merge(settings, {"model": {key: model}}, source="--model", machine=True)
         if errors:
             raise errors[0]

@@ -191,7 +191,14 @@ class Model(_Group, frozen=True, kw_only=True):
             "compiled kernel, and on 4 or more other cores; otherwise c2l-nano."
         ),
     ] = "auto"
-    path: Annotated[str, Meta(description="Folder of a local model. Takes precedence over c2l.model.id.")] = ""
+    path: Annotated[
+        str,
+        Meta(
+            description="A model on this machine: a folder in Hugging Face format, a GGUF file, or the name of a model "
+            "of Ollama (ollama:qwen2.5-coder:0.5b) or LM Studio (lmstudio:publisher/name). Takes precedence over "
+            "c2l.model.id."
+        ),
+    ] = ""
     revision: Annotated[str, Meta(description="Revision of a Hugging Face model.")] = ""
     device: Annotated[
         str,

@@ -27,7 +27,7 @@ BASICS = {
     "c2l_lsp.cooperative",
     "c2l_lsp.regular_files",
 }
-RUNTIME, LM = "c2l_lsp.model.runtime", "c2l_lsp.model.lm"
+RUNTIME, LM, GGUF = "c2l_lsp.model.runtime", "c2l_lsp.model.lm", "c2l_lsp.model.gguf_format"
 ADAPTER, HYPERNET = "c2l_lsp.model.adapter", "c2l_lsp.model.hypernet"
 MODEL = {RUNTIME, LM, ADAPTER}
 WIRE = "c2l_lsp.engine.wire"
@@ -51,7 +51,8 @@ ARROWS: dict[str, set[str]] = {
     # Tensors, from the arithmetic up to hypernetworks.
     "c2l_lsp.model": BASICS,
     RUNTIME: BASICS,
-    LM: {*BASICS, RUNTIME},
+    GGUF: BASICS,
+    LM: {*BASICS, RUNTIME, GGUF},
     ADAPTER: {*BASICS, RUNTIME, LM},
     HYPERNET: {*BASICS, *MODEL},
     # The engine process. These three modules are shared by its rooms; `wire` is also the server's.
@@ -99,6 +100,7 @@ OWNERS: dict[str, set[str]] = {
     "watchdog": {"c2l_lsp.repo.watching"},
     "sqlite3": {"c2l_lsp.engine.storage"},
     "filelock": {"c2l_lsp.engine.storage"},
+    "gguf": {GGUF, "c2l_lab.benchmarks"},
     "peft": {ADAPTER},
     "tree_sitter": {"c2l_lsp.engine.completion.shaping"},
     "torch": {"c2l_lsp.model", "c2l_lsp.engine", "c2l_lab.train", "c2l_lab.benchmarks"},

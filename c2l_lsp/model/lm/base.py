@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch import Tensor
 from c2l_lsp.config import Model as ModelSettings
 from c2l_lsp.cooperative import Slices
 from c2l_lsp.errors import ModelError
+from c2l_lsp.model.gguf_format import conversion, sources
 from c2l_lsp.model.lm import model_folder
 from c2l_lsp.model.lm.fim import FimTokens, resolve_fim
 from c2l_lsp.model.lm.incremental_tokenizer import IncrementalTokenizer
@@ -238,7 +240,8 @@ def load(settings: ModelSettings) -> BaseModel:
     with foreign_files(settings, where):
         config = data_only_config(where, "sdpa", **arguments)
         if Path(where).is_dir():
-            _require_fitting_weights(config, Path(where))
+            weights = _require_fitting_weights(config, Path(where))
+            model_folder.require_memory(Path(where), weights * dtype.itemsize, device)
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **arguments)
         lm, info = transformers.AutoModelForCausalLM.from_pretrained(
             where, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **arguments
@@ -254,8 +257,8 @@ def foreign_files(settings: ModelSettings, where: str) -> contextlib.AbstractCon
     return model_folder.foreign_files(lambda error: load_error(settings, where, error))
 
 
-def _require_fitting_weights(config: Any, folder: Path) -> None:  # noqa: ANN401 - a transformers configuration
-    """Raise ModelError if a configuration asks for more weights than the folder's files can hold.
+def _require_fitting_weights(config: Any, folder: Path) -> int:  # noqa: ANN401 - a transformers configuration
+    """Return the number of weights. Raise ModelError if they are more than the folder's files can hold.
 
     transformers would allocate all of them. Here they are built without memory.
     """
@@ -264,6 +267,7 @@ def _require_fitting_weights(config: Any, folder: Path) -> None:  # noqa: ANN401
     wanted, limit = sum(p.numel() for p in empty.parameters()), model_folder.weight_limit(folder)
     if limit and wanted > limit:  # without safetensors, loading says so
         raise ModelError(f"{folder / 'config.json'} describes {wanted} weights; the files hold {limit} at most.")
+    return wanted
 
 
 def data_only_config(where: str, attention: str | None, **arguments: Any) -> Any:  # noqa: ANN401 - arguments and result of transformers
@@ -312,11 +316,14 @@ def _fim(tokenizer: transformers.PreTrainedTokenizerBase, configured: object) ->
 
 
 def locate(settings: ModelSettings) -> tuple[str, str]:
-    """(folder or Hub name, revision) of the model. Raises ModelError if a folder holds no model."""
+    """(folder or Hub name, revision) of the model. Raises ModelError if a folder holds no model.
+
+    A GGUF file is converted first, unless it was before.
+    """
     if settings.path:
-        folder = Path(settings.path).expanduser()
+        folder = _local_folder(settings.path)
         if not (folder / "config.json").is_file():
-            raise ModelError(f"c2l.model.path names {folder}, which holds no config.json.")
+            raise ModelError(f"c2l.model.path names {folder}, which holds no config.json{_hint(folder)}.")
         return str(folder), ""
     if settings.id in SHIPPED:
         folder = ASSETS / settings.id
@@ -328,6 +335,20 @@ def locate(settings: ModelSettings) -> tuple[str, str]:
             f"The current folder holds a folder {settings.id}. Name a folder as c2l.model.path, not c2l.model.id."
         )
     return settings.id, settings.revision
+
+
+def _local_folder(path: str) -> Path:
+    """The folder of `c2l.model.path`: itself, or the conversion of the GGUF file that it names."""
+    file = sources.find(path) if sources.is_name(path) else Path(path).expanduser()
+    if file.is_dir() or not (sources.is_name(path) or os.path.lexists(file)):
+        return file
+    with model_folder.foreign_files(lambda error: ModelError(f"{file} cannot be converted: {str(error)[:200]}")):
+        return conversion.converted(file)
+
+
+def _hint(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*.gguf"))[:4] if folder.is_dir() else []
+    return f"; name one of its GGUF files: {', '.join(names)}" if names else ""
 
 
 def load_error(settings: ModelSettings, where: str, error: Exception) -> ModelError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import torch
 
 from c2l_lsp.errors import ModelError
@@ -63,6 +64,19 @@ def weight_limit(folder: Path) -> int:
     """Return the largest number of weights that the files of a folder can hold."""
     sizes = ((folder / name).stat().st_size for name in _names(folder) if name.endswith(".safetensors"))
     return _WEIGHTS_A_BYTE * sum(sizes)
+
+
+def require_memory(folder: Path, needed: int, device: torch.device) -> None:
+    """Raise ModelError if a device has less memory than the weights of a model take."""
+    if device.type == "cuda":
+        total, name = torch.cuda.get_device_properties(device).total_memory, "GPU"
+    else:
+        total, name = psutil.virtual_memory().total, "machine"
+    if needed > total:
+        raise ModelError(
+            f"The weights of {folder} take {needed / 1e9:.1f} GB; this {name} has {total / 1e9:.1f} GB of memory. "
+            "Choose a smaller model, or c2l.model.dtype bfloat16."
+        )
 
 
 def require_complete(info: Mapping[str, Any], where: str) -> None:

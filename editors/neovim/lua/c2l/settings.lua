@@ -81,7 +81,7 @@
 ---@class c2l.settings.model
 --- Base model: a shipped one (c2l-nano or c2l-small), or the name of a causal language model on Hugging Face. auto: c2l-small on a GPU, on 2 or more CPU cores with native bf16 or with AVX2 and the compiled kernel, and on 4 or more other cores; otherwise c2l-nano. Default: `'auto'`.
 ---@field id? string
---- Folder of a local model. Takes precedence over c2l.model.id. Default: `''`.
+--- A model on this machine: a folder in Hugging Face format, a GGUF file, or the name of a model of Ollama (ollama:qwen2.5-coder:0.5b) or LM Studio (lmstudio:publisher/name). Takes precedence over c2l.model.id. Default: `''`.
 ---@field path? string
 --- Revision of a Hugging Face model. Default: `''`.
 ---@field revision? string
