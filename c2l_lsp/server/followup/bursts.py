@@ -34,8 +34,10 @@ class Burst:
 
     def feed(self, lines: list[str]) -> None:
         """Take the lines after one more edit."""
-        if not self._belongs(lines):
-            self.base = self.now if _continues(self.now, lines) else lines
+        if not _continues(self.now, lines):
+            self.base = lines  # several places at once: a reload, another tool
+        elif not self._belongs(lines):
+            self.base = self.now
         self.now = lines
 
     def _belongs(self, lines: list[str]) -> bool:

@@ -8,6 +8,7 @@ import { registerCommands } from "./commands";
 import { CursorReports } from "./cursor";
 import { findServer, type Launch, pythonOf, type ServerSources } from "./discovery";
 import { diskUse } from "./diskUse";
+import { FollowUp } from "./followUp";
 import { Generations } from "./history";
 import { InlineRetry } from "./inlineRetry";
 import { invalidServerSetting } from "./invalidServer";
@@ -134,6 +135,7 @@ export function activate(context: ExtensionContext): void {
     refresher,
     new CursorReports(store, server),
     inlineRetry,
+    new FollowUp(server),
     pages,
     panel,
     ...createStatusItems(store),

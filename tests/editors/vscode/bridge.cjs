@@ -49,6 +49,9 @@ const commands = {
     await page.locator(selector).first().waitFor({ timeout, state: state ?? "visible" });
   },
   texts: ({ selector }) => page.locator(selector).allTextContents(),
+  /** The texts that style sheets add behind elements. */
+  added: ({ selector }) => page.locator(selector).evaluateAll((found) =>
+    found.map((one) => getComputedStyle(one, "::after").content).filter((text) => text !== "none")),
   attribute: ({ selector, name }) => page.locator(selector).first().getAttribute(name, { timeout: 5000 }),
   click: ({ selector, timeout }) => page.locator(selector).first().click({ timeout: timeout ?? 20000 }),
   hover: ({ selector }) => page.locator(selector).first().hover({ timeout: 20000 }),

@@ -25,6 +25,11 @@ from tests.editors.vscode.completion_checks import (
     turning_off_hides_completions_and_shows_the_reason,
     typing_the_completion_keeps_the_rest,
 )
+from tests.editors.vscode.follow_up_checks import (
+    a_follow_up_edit_is_applied_everywhere_after_its_preview,
+    a_follow_up_edit_is_shown_on_its_line,
+    a_longer_name_is_shown_as_ghost_text,
+)
 from tests.editors.vscode.server_checks import (
     a_killed_server_is_restarted,
     a_missing_server_is_set_up,
@@ -43,8 +48,11 @@ WITHOUT_MODEL = (
     a_model_setting_restarts_the_server,
     a_missing_server_is_set_up,
     an_invalid_server_path_is_reported,
+    a_follow_up_edit_is_shown_on_its_line,
+    a_longer_name_is_shown_as_ghost_text,
+    a_follow_up_edit_is_applied_everywhere_after_its_preview,
 )
-"""Checks of how the extension manages the server process; they do not depend on a model."""
+"""Checks of how the extension manages the server process, and of follow-up edits; they do not depend on a model."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,9 @@ CHECKS: dict[Callable[[Workbench], None], tuple[Fault, ...]] = {
         Fault("no-package", "could not be set up"),
     ),
     an_invalid_server_path_is_reported: (Fault("notifications-off", "a notification"),),
+    a_follow_up_edit_is_shown_on_its_line: (Fault("no-code-actions", "the new name on the line"),),
+    a_longer_name_is_shown_as_ghost_text: (Fault("wrong-text", "the editor showed"),),
+    a_follow_up_edit_is_applied_everywhere_after_its_preview: (Fault("unconfirmed-edits", "bulk-edit-panel"),),
     each_folder_has_its_own_adapter: (Fault("drop-notifications", "in the status"),),
     an_untrusted_folder_is_not_indexed: (
         Fault("always-trusted", "the folder was indexed"),

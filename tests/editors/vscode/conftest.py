@@ -43,6 +43,9 @@ FILES = (
     "other.py",
     "changes.py",
     "missing.py",
+    "follow_line.py",
+    "follow_ghost.py",
+    "follow_all.py",
 )
 
 

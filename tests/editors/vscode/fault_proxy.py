@@ -10,6 +10,8 @@ Faults:
 
   wrong-text               change the text of completions
   empty-results            remove all completions from results
+  no-code-actions          remove all code actions from results
+  unconfirmed-edits        remove from code actions that their edits need a confirmation
   first-generation-texts   return the fake engine's texts as of generation 1
   ignore-toggle            answer toggle commands without forwarding them
   ignore-fine-tuning       answer requests for fine-tuning without forwarding them
@@ -39,7 +41,7 @@ from typing import Any, BinaryIO
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 COMPLETE, EXECUTE = "textDocument/inlineCompletion", "workspace/executeCommand"
-CURSOR = "c2l/didMoveCursor"
+ACTIONS, CURSOR = "textDocument/codeAction", "c2l/didMoveCursor"
 RECORDED = (COMPLETE, EXECUTE, CURSOR, "c2l/didChangeStatus", "c2l/adapter/didChange", "initialize",
             "workspace/didChangeConfiguration")  # fmt: skip
 AT_START = {
@@ -129,6 +131,11 @@ def to_editor(message: dict[str, Any]) -> dict[str, Any] | None:
             record(answer=method, id=message.get("id"), result=message.get("result"), error=message.get("error"))
         if method == COMPLETE:
             return _with_wrong_completions(message)
+        if method == ACTIONS and fault() == "no-code-actions":
+            message["result"] = []
+        if method == ACTIONS and fault() == "unconfirmed-edits":
+            for action in message.get("result") or []:
+                action["edit"].pop("changeAnnotations", None)
         return message
     if method in RECORDED:
         record(method=method, params=message.get("params"))

@@ -50,6 +50,13 @@ def test_a_second_word_of_a_def_line_is_a_burst_of_its_own() -> None:
     assert changed(found) == WordChange(0, 10, "order", "orders")
 
 
+def test_a_change_of_several_places_at_once_begins_anew() -> None:
+    """A file that was reloaded with its old text: the same rename was not noticed again."""
+    renamed = TEXT.replace("def total", "def price")
+    found = burst(TEXT, renamed, renamed.replace("print(total", "print(price"), TEXT, renamed)
+    assert changed(found) == WordChange(0, 4, "total", "price")
+
+
 def test_undoing_leaves_no_change() -> None:
     found = burst(TEXT, TEXT.replace("def total", "def price"), TEXT)
     assert not found.changed
