@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from c2l_lab.benchmarks.adapters.cli import bench_adapt, bench_train_shared
-from c2l_lab.benchmarks.lines.cli import bench_lines, bench_scaling, bench_vocabulary
+from c2l_lab.benchmarks.lines.cli import bench_ends, bench_lines, bench_scaling, bench_vocabulary
 from c2l_lab.benchmarks.perf.cli import bench_perf
 from c2l_lab.benchmarks.recency.cli import bench_recency
 from c2l_lab.benchmarks.repopeft.assert_cli import bench_assert
@@ -24,6 +24,7 @@ def _group() -> None:
 bench_app.command("adapt")(bench_adapt)
 bench_app.command("train-shared")(bench_train_shared)
 bench_app.command("lines")(bench_lines)
+bench_app.command("ends")(bench_ends)
 bench_app.command("scaling")(bench_scaling)
 bench_app.command("vocabulary")(bench_vocabulary)
 bench_app.command("assert")(bench_assert)

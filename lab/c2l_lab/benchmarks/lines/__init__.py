@@ -1,4 +1,4 @@
-"""`bench lines`, `bench scaling`, `bench vocabulary`: base models without adapters.
+"""`bench lines`, `bench ends`, `bench scaling`, `bench vocabulary`: base models without adapters.
 
 Adapters are measured in `adapters`.
 """

@@ -1,4 +1,4 @@
-"""The commands `c2l-lab bench lines`, `scaling` and `vocabulary`. Importing this module loads no torch."""
+"""The commands `c2l-lab bench lines`, `ends`, `scaling` and `vocabulary`. Importing this module loads no torch."""
 
 from __future__ import annotations
 
@@ -84,6 +84,43 @@ def bench_lines(
     stats.show(rows, f"lines: {len(repos)} repositories, base {loaded.id}")
     if json_out is not None:
         _write(json_out, rows, {"base": loaded.digest}, list(repos), corpus, tasks, started)
+
+
+def bench_ends(
+    corpus: Annotated[Path, typer.Option("--corpus", help="Corpus of held-out repositories.")],
+    tune: Annotated[Path, typer.Option("--tune", help="Tuning corpus: the rule is fitted to it.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder of traces; the same command continues.")],
+    model: Annotated[str, typer.Option("--model", help="Hugging Face name. Default: c2l-nano.")] = "",
+    repositories: Annotated[int, typer.Option("--repos", help="Number of repositories of each corpus.")] = 32,
+    tasks: Annotated[int, typer.Option(help="Holes of three to five lines per repository.")] = 16,
+    single: Annotated[int, typer.Option(help="Holes of one line per repository.")] = 8,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write rows and manifest to this file.")] = None,
+) -> None:
+    """Measure a learned bias of the end token: do completions end where the author's text does?"""
+    import datetime as dt
+
+    from c2l_lab.benchmarks import stats
+    from c2l_lab.benchmarks.lines import end_rule, end_traces, holes
+    from c2l_lab.corpus import corpus as corpora
+    from c2l_lsp.config import Model
+    from c2l_lsp.model.lm import base
+
+    started = dt.datetime.now(dt.timezone.utc)
+    loaded = base.load(Model(id=model or base.NANO))
+    counts = dict(zip(end_rule.SPANS, (tasks, single), strict=True))
+
+    def traces(kind: str, folder: Path) -> list[end_traces.Trace]:
+        repos = holes.repositories(corpora.documents(folder), repositories)
+        tracer = end_traces.Tracer(loaded, author=kind == "tune")
+        return end_traces.collect(tracer, repos, counts, work / f"{kind}-{loaded.digest}.jsonl", _say)
+
+    rule = end_rule.EndRule.fit(loaded, traces("tune", tune))
+    measured = traces("eval", corpus)
+    rows = end_rule.rows(loaded.id, rule, measured, _say)
+    names = sorted({trace.repo for trace in measured})
+    stats.show(rows, f"ends: {len(names)} repositories, base {loaded.id}")
+    if json_out is not None:
+        _write(json_out, rows, {"base": loaded.digest}, names, corpus, tasks, started)
 
 
 def bench_scaling(
