@@ -194,6 +194,46 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(0 if all(check.ok for check in checks) else 1)
 
 
+@app.command()
+def models(
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Load each model that is ready, and measure the time of a token (5 s each)."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the models on this machine: shipped ones, Hugging Face cache, Ollama, LM Studio."""
+    from c2l_lsp.doctor import model_rows
+
+    rows: list[dict[str, Any]] = [{**row, "ms_a_token": None} for row in model_rows()]
+    for row in rows if measure else []:
+        if row["ready"] and row["architecture"]:
+            _measure(row)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "GB", "architecture", "fill-in-the-middle", "ms a token", "note")
+    for row in rows:
+        speed = "" if row["ms_a_token"] is None else f"{row['ms_a_token']:.1f}"
+        note = row["note"] or ("" if row["ready"] else "Converted at the first use.")
+        table.add_row(row["name"], f"{row['gb']:.2f}", row["architecture"], row["fim"] or "no", speed, note)
+    Console().print(table)
+
+
+def _measure(row: dict[str, Any]) -> None:
+    """Set the time of a token in a row of `models`, or the reason why there is none as its note."""
+    from c2l_lsp.engine.session import Session
+
+    try:
+        with Session(_settings(row["name"])) as session:
+            row["ms_a_token"] = session.ms_a_token() or None
+    except C2LError as error:
+        row["note"] = str(error)
+
+
 def _settings(model: str) -> Settings:
     settings, errors = load_user()
     for error in errors:

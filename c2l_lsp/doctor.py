@@ -19,6 +19,7 @@ from c2l_lsp.config import load_user, state_root, user_file
 from c2l_lsp.errors import C2LError
 
 _MIN_FREE_MB = 700
+_SHOWN_MODELS = 8
 _PACKAGES = ("pygls", "torch", "transformers", "peft", "watchdog", "safetensors", "msgpack", "msgspec")
 
 
@@ -38,7 +39,17 @@ class Check:
 
 def run_checks() -> list[Check]:
     """Run all checks in order. A check that raises an exception is reported as failed."""
-    checks: list[Callable[[], Check]] = [_python, _packages, _git, _settings, _state, _memory, _watches, _model]
+    checks: list[Callable[[], Check]] = [
+        _python,
+        _packages,
+        _git,
+        _settings,
+        _state,
+        _memory,
+        _watches,
+        _models,
+        _model,
+    ]
     results = []
     for check in checks:
         try:
@@ -47,6 +58,13 @@ def run_checks() -> list[Check]:
             text = f"the check failed with {type(error).__name__}: {error}"
             results.append(Check(check.__name__.strip("_"), False, text, "This is a bug in c2l-lsp; please report it."))
     return results
+
+
+def model_rows() -> list[dict[str, Any]]:
+    """The models on this machine as plain JSON values; `local_models.LocalModel` describes the fields."""
+    from c2l_lsp.model.lm.local_models import local_models
+
+    return [model.to_dict() for model in local_models()]
 
 
 def _python() -> Check:
@@ -114,8 +132,17 @@ def _watches() -> Check:
     return Check("watching", limit >= 8192, f"{limit} inotify watches allowed", fix)
 
 
+def _models() -> Check:
+    """List the models on this machine. One that cannot be used is no problem as long as it is not chosen."""
+    found = model_rows()
+    shown = ", ".join(f"{model['name']} ({model['gb']:.2f} GB)" for model in found[:_SHOWN_MODELS])
+    more = f" and {len(found) - _SHOWN_MODELS} more" if len(found) > _SHOWN_MODELS else ""
+    return Check("models", True, f"{shown}{more}; c2l-lsp models shows details")
+
+
 def _model() -> Check:
     from c2l_lsp.model.lm import fast_loader
+    from c2l_lsp.model.lm.local_models import is_instruct
     from c2l_lsp.model.runtime import kernel
 
     settings, _ = load_user()
@@ -129,4 +156,6 @@ def _model() -> Check:
         text += " (install GCC or Clang and reinstall c2l-lsp)"
     if not model.fim:
         text += "; no fill-in-the-middle, so the text after the cursor is not used"
+    if is_instruct(settings.model.path or settings.model.id):
+        text += "; it is an instruct model, trained for chat: the base model of its family completes better"
     return Check("model", True, text)

@@ -95,7 +95,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 # --- without a model -------------------------------------------------------------------------------------------------
 
 
-COMMANDS = ("serve", "complete", "adapt", "status", "forget", "doctor")
+COMMANDS = ("serve", "complete", "adapt", "status", "forget", "doctor", "models")
 MOVED_COMMANDS = ("bench", "train", "corpus")
 
 
@@ -270,7 +270,18 @@ def test_doctor_finds_no_problem(run: Run):
     assert not [check for check in checks if not check["ok"]]
     assert run.code == 0
     names = {check["name"] for check in checks}
-    assert names == {"python", "packages", "git", "settings", "state", "memory", "watching", "model"}
+    assert names == {"python", "packages", "git", "settings", "state", "memory", "watching", "models", "model"}
+
+
+def test_models_lists_and_measures_the_shipped_ones(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
+    monkeypatch.setattr("c2l_lsp.model.gguf_format.sources._lm_studio_roots", lambda: [tmp_path])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("c2l_lsp.engine.session._SPEED_RUNS", 2)
+    rows = run.json("models", "--measure")
+    assert [row["name"] for row in rows] == ["c2l-nano", "c2l-small"]
+    assert all(row["fim"] and not row["note"] and row["ready"] and 0 < row["ms_a_token"] < 1000 for row in rows)
+    assert "c2l-nano" in run("models")
 
 
 def test_doctor_names_problems_and_fixes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from c2l_lsp.errors import EngineError
 
 Listener = Callable[[wire.Progress | wire.AdapterChanged | wire.Trouble], None]
 
+_SPEED_RUNS = 20
 _SOON_S = 5.0  # work that is due later than this is a periodic check, not a change
 
 
@@ -62,6 +64,26 @@ class Session:
     def complete(self, request: wire.Complete) -> wire.Completion:
         """Answer a completion request."""
         return self.engine.complete(request, lambda: False)
+
+    def ms_a_token(self, limit_s: float = 5.0) -> float:
+        """The median time of a decoded token in ms, without adapter, of completions that take `limit_s` together.
+
+        0.0 if the model completes nothing.
+        """
+        deadline, times = time.monotonic() + limit_s, list[float]()
+        for number in range(_SPEED_RUNS):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            prefix = f"def count_{number}(items: list[int], limit: int) -> dict[int, int]:\n    "
+            request = wire.Complete(
+                folder="", path="count.py", language="python", prefix=prefix, suffix="", invoked=True, adapter=False,
+                max_new_tokens=32, max_latency_ms=max(1, int(left * 1e3)), multiline="always",
+            )  # fmt: skip
+            answer = self.complete(request)
+            if answer.new_tokens:
+                times.append(answer.ms.decode / answer.new_tokens)
+        return statistics.median(times) if times else 0.0
 
     def _on_event(self, event: wire.Progress | wire.AdapterChanged | wire.Trouble) -> None:
         if not isinstance(event, wire.Progress):

@@ -183,13 +183,18 @@ def _with_factor(header: Header, rope: dict[str, Any], factors: np.ndarray[Any, 
     return {**rope, "factor": factor}
 
 
-def _require_space(header: Header, folder: Path) -> None:
-    needed = tensors.converted_bytes(header) + _SPARE_BYTES
-    memory = psutil.virtual_memory().total
+def require_memory(header: Header) -> None:
+    """Raise ModelError if the converted weights of a file are larger than the memory of this machine."""
+    needed, memory = tensors.converted_bytes(header), psutil.virtual_memory().total
     if needed > memory:
         raise ModelError(
             f"{header.path} has {header.weights / 1e9:.1f} billion weights, {needed / 1e9:.1f} GB when computed; this "
             f"machine has {memory / 1e9:.1f} GB of memory. Choose a smaller model."
         )
+
+
+def _require_space(header: Header, folder: Path) -> None:
+    require_memory(header)
+    needed = tensors.converted_bytes(header) + _SPARE_BYTES
     if shutil.disk_usage(folder).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -134,7 +134,7 @@ async function showStatistics({ server, pages }: CommandParts): Promise<void> {
   await pages.show("C2L statistics", statisticsPage(report, thisWeek(report, new Date())));
 }
 
-type ModelItem = QuickPickItem & { choice: "shipped" | "hub" | "folder" };
+type ModelItem = QuickPickItem & { choice: "shipped" | "hub" | "folder" | "file" | "named" };
 
 const AUTO = "auto";
 
@@ -145,6 +145,8 @@ async function selectModel({ store }: CommandParts): Promise<void> {
     { label: "c2l-nano", description: "shipped with the server, faster", choice: "shipped" },
     { label: "A Hugging Face model…", description: "a causal language model from the Hub", choice: "hub" },
     { label: "A folder on this machine…", description: "a model in Hugging Face format", choice: "folder" },
+    { label: "A GGUF file on this machine…", description: "converted at the first use", choice: "file" },
+    { label: "A model of Ollama or LM Studio…", description: "by name; c2l-lsp models lists them", choice: "named" },
   ];
   const current = store.view.status?.model ?? "none";
   const chosen = await window.showQuickPick(items, { title: "C2L: select a model", placeHolder: `Current model: ${current}` });
@@ -165,7 +167,16 @@ async function chooseModel({ label, choice }: ModelItem): Promise<[id: string | 
       /^[\w.-]+(\/[\w.-]+)?$/.test(text.trim()) ? undefined : "The name must have the form owner/model.";
     return [(await window.showInputBox({ prompt, validateInput }))?.trim(), ""];
   }
-  const folders = await window.showOpenDialog({ canSelectFolders: true, canSelectFiles: false, openLabel: "Use Model" });
-  const folder: Uri | undefined = folders?.[0];
-  return folder === undefined ? [undefined, ""] : [AUTO, folder.fsPath];
+  if (choice === "named") {
+    const prompt = "Such as ollama:qwen2.5-coder:0.5b-base or lmstudio:publisher/name.";
+    const validateInput = (text: string): string | undefined =>
+      /^(ollama|lmstudio):\S/.test(text.trim()) ? undefined : "The name must begin with ollama: or lmstudio:.";
+    const name = (await window.showInputBox({ prompt, validateInput }))?.trim();
+    return name === undefined ? [undefined, ""] : [AUTO, name];
+  }
+  const file = choice === "file";
+  const filters = file ? { GGUF: ["gguf"] } : undefined;
+  const dialog = { canSelectFolders: !file, canSelectFiles: file, openLabel: "Use Model", ...(filters && { filters }) };
+  const picked: Uri | undefined = (await window.showOpenDialog(dialog))?.[0];
+  return picked === undefined ? [undefined, ""] : [AUTO, picked.fsPath];
 }
