@@ -355,6 +355,11 @@ def load_error(settings: ModelSettings, where: str, error: Exception) -> ModelEr
     """The ModelError for an exception raised while the model at `where` was loaded."""
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(where).is_dir():
+        if method := model_folder.quantisation(Path(where)):
+            return ModelError(
+                f"The model in {where} is quantised by {method}, which cannot be computed here ({first}). "
+                "Use it without quantisation, or as GGUF."
+            )
         return ModelError(f"The model in {where} cannot be loaded: {first}")
     hint = (
         "c2l.model.offline is on and the model is not on this machine"

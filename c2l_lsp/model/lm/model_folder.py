@@ -66,6 +66,16 @@ def weight_limit(folder: Path) -> int:
     return _WEIGHTS_A_BYTE * sum(sizes)
 
 
+def quantisation(folder: Path) -> str:
+    """Return the name of the method by which the weights of a folder are quantised; "" if they are not."""
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
+    except (OSError, ValueError):
+        return ""
+    about = config.get("quantization_config")
+    return str(about.get("quant_method", "an unnamed method"))[:40] if isinstance(about, dict) else ""
+
+
 def require_memory(folder: Path, needed: int, device: torch.device) -> None:
     """Raise ModelError if a device has less memory than the weights of a model take."""
     if device.type == "cuda":

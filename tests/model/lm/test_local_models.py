@@ -10,8 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
+from c2l_lsp.config import Model
+from c2l_lsp.errors import ModelError
 from c2l_lsp.model.gguf_format import conversion
-from c2l_lsp.model.lm import local_models
+from c2l_lsp.model.lm import fast_loader, local_models
 from c2l_lsp.model.lm.local_models import LocalModel, describe_gguf, is_instruct
 from tests.model.gguf_format.test_conversion import write
 
@@ -89,3 +91,22 @@ def test_an_instruct_model_and_one_without_fim_are_told(tiny_folder: Path, tmp_p
 )  # fmt: skip
 def test_instruct_models_are_known_by_their_names(name: str, expected: bool) -> None:
     assert is_instruct(name) is expected
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "fp8", "compressed-tensors"])
+def test_quantised_safetensors_that_cannot_be_computed_are_one_sentence(
+    method: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "quantised"
+    shutil.copytree(tiny_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, "bits": 4, "group_size": 128}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=f"quantised by {method}, which cannot be computed here .* or as GGUF"):
+        fast_loader.load(Model(path=str(folder), device="cpu"))
+
+
+def test_a_folder_larger_than_memory_is_refused(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"total": 1000}))
+    with pytest.raises(ModelError, match="Choose a smaller model"):
+        fast_loader.load(Model(path=str(tiny_folder), device="cpu"))
