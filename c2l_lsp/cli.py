@@ -213,9 +213,9 @@ def models(
         typer.echo(json.dumps(rows, indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("model", "GB", "architecture", "fill-in-the-middle", "ms a token", "note")
+    table = Table(Column("model", overflow="fold"), "GB", "architecture", "fill-in-the-middle", "ms a token", "note")
     for row in rows:
         speed = "" if row["ms_a_token"] is None else f"{row['ms_a_token']:.1f}"
         note = row["note"] or ("" if row["ready"] else "Converted at the first use.")

@@ -67,7 +67,7 @@ def describe_gguf(name: str, path: Path) -> LocalModel:
         architecture,
         fim_family(tokens),
         conversion.is_converted(path),
-        _note(about, fim_family(tokens)) or _memory_note(header),
+        _memory_note(header) or _note(about, fim_family(tokens)),
     )
 
 
@@ -95,9 +95,9 @@ class _Tokens:
 
 
 def _note(about: str, fim: str) -> str:
-    if is_instruct(about):
-        return "An instruct model, trained for chat: the base model of its family completes better."
-    return "" if fim else "No fill-in-the-middle: the text after the cursor is not used."
+    chat = "An instruct model, trained for chat: the base model of its family completes better."
+    blind = "No fill-in-the-middle: the text after the cursor is not used."
+    return " ".join([chat] * is_instruct(about) + [blind] * (not fim))
 
 
 def _memory_note(header: Header) -> str:

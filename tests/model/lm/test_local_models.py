@@ -79,6 +79,8 @@ def test_an_instruct_model_and_one_without_fim_are_told(tiny_folder: Path, tmp_p
     assert "An instruct model" in describe_gguf("ollama:tiny:0.5b-instruct", path).note
     path.write_bytes(path.read_bytes().replace(b"<|fim_middle|>", b"<|fim_center|>"))
     assert "No fill-in-the-middle" in describe_gguf("ollama:tiny:0.5b-base", path).note
+    both = describe_gguf("ollama:tiny:0.5b-instruct", path).note
+    assert "An instruct model" in both and "No fill-in-the-middle" in both
 
 
 @pytest.mark.parametrize(
