@@ -55,7 +55,7 @@ def gallery(command: Sequence[str], private: Path, model: str, places: Sequence[
         "completion.maxLatencyInvokedMs": 20_000,
     }  # fmt: skip
     with LanguageClient(environment, command, log=private / "server.log") as client:
-        client.initialize([], options, encodings=["utf-32"], timeout=120)
+        client.initialize([], {"userSettings": options}, encodings=["utf-32"], timeout=120)
         client.ready(300)
         found = write(client, places)
         client.shutdown()

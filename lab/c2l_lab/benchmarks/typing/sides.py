@@ -9,6 +9,7 @@ from typing import Protocol
 
 from c2l_lab.benchmarks.typing.author import Ghost
 from c2l_lab.clients.lsp import AUTOMATIC, LanguageClient
+from c2l_lsp.errors import EngineError
 
 _READY_S = 900.0
 
@@ -27,7 +28,10 @@ class Side(Protocol):
 
 
 class Server:
-    """The real server as a process, over LSP, on a folder, with some settings; ready when its adapter is."""
+    """The real server as a process, over LSP, on a folder, with the user's settings; ready when its adapter is.
+
+    EngineError if another model answers than `settings` name.
+    """
 
     def __init__(self, folder: Path, private: Path, settings: Mapping[str, object]) -> None:
         private.mkdir(parents=True, exist_ok=True)
@@ -35,8 +39,12 @@ class Server:
         self._folder, self._uri, self._number = folder, "", 0
         self._lines: list[str] = []
         self._client = LanguageClient(environment, log=private / "server.log")
-        self._client.initialize([folder], dict(settings), encodings=["utf-32"], timeout=120)
-        self._client.status(lambda status: status["state"] == "ready" and not status["busy"], _READY_S)
+        self._client.initialize([folder], {"userSettings": dict(settings)}, encodings=["utf-32"], timeout=120)
+        ready = self._client.status(lambda status: status["state"] == "ready" and not status["busy"], _READY_S)
+        self.model = str(ready["model"])
+        if self.model != settings.get("model.id", self.model):
+            self._client.shutdown()
+            raise EngineError(f"The server runs {self.model} instead of {settings['model.id']}.")
         if settings.get("adapter.enable", True):
             self._client.status(lambda status: status.get("adapter") and not status["busy"], _READY_S)
 
