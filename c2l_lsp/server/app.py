@@ -80,7 +80,7 @@ def _create_session(
     command: Sequence[str] | None,
     policy: Policy | None,
 ) -> tuple[Server, Session]:
-    from c2l_lsp.server import commands, features
+    from c2l_lsp.server import commands, features, notebook_features
     from c2l_lsp.server.session import Session
     from c2l_lsp.server.transport.engine_client import ENGINE_COMMAND
     from c2l_lsp.server.transport.rpc import Server
@@ -89,6 +89,7 @@ def _create_session(
     server.protocol.set_writer(writer)
     session = Session(server.protocol.send_notification, server.create_progress, command or ENGINE_COMMAND, policy)
     features.register(server, session)
+    notebook_features.register(server, session)
     commands.register(server, session)
     return server, session
 

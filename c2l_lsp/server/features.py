@@ -123,8 +123,7 @@ def _documents(server: Server, session: Session) -> None:
             session.change_unreadable(opened.uri if opened else None)
         else:
             session.document_opened(opened.uri, opened.language, opened.version or 0, opened.text)
-        if session.first_pull is None:  # the client sends no `initialized`; without settings the engine never starts
-            session.first_pull = asyncio.ensure_future(_pull_settings(server, session))
+        ensure_settings(server, session)
 
     @server.feature(t.TEXT_DOCUMENT_DID_CHANGE)
     def changed(params: Any) -> None:  # noqa: ANN401 - plain values, parsed below
@@ -141,6 +140,12 @@ def _documents(server: Server, session: Session) -> None:
     @server.feature(t.TEXT_DOCUMENT_DID_SAVE, t.SaveOptions(include_text=False))
     def saved(params: t.DidSaveTextDocumentParams) -> None:
         session.document_saved(params.text_document.uri)
+
+
+def ensure_settings(server: Server, session: Session) -> None:
+    """Request the settings if the client sent no `initialized`: without settings the engine never starts."""
+    if session.first_pull is None:
+        session.first_pull = asyncio.ensure_future(_pull_settings(server, session))
 
 
 def _completions(server: Server, session: Session) -> None:

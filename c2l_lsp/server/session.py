@@ -32,6 +32,7 @@ from c2l_lsp.server.transport.protocol import SENTENCES, Reason
 from c2l_lsp.server.workspace.buffers import BufferFeed
 from c2l_lsp.server.workspace.documents import Document, Documents, Edit
 from c2l_lsp.server.workspace.folders import Folders
+from c2l_lsp.server.workspace.notebooks import Notebooks, notebook_uri
 from c2l_lsp.server.workspace.settings import NO_FOLDER, SettingsLayers
 
 log = logging.getLogger("c2l.session")
@@ -54,6 +55,7 @@ class Session:
         policy: Policy | None = None,
     ) -> None:
         self.documents = Documents()
+        self.notebooks = Notebooks(self.documents)
         self.folders = Folders()
         self.switches = eligibility.Switches()
         self.messages = Messages(notify, lambda: self.settings(NO_FOLDER).show_notifications)
@@ -65,7 +67,14 @@ class Session:
         self.acceptance = AcceptanceTracker(self.statistics)
         self.suggester = Suggester(self.engine, self.acceptance, self.statistics)
         self.completions = Completions(
-            self.documents, self.folders, self.switches, self.settings, self.engine, self.suggester, self.statistics
+            self.documents,
+            self.notebooks,
+            self.folders,
+            self.switches,
+            self.settings,
+            self.engine,
+            self.suggester,
+            self.statistics,
         )
         self.follow_ups = FollowUps(self.documents, self.folders, self.settings, self._follows_up)
         self.buffer_feed = BufferFeed(self.engine.set_buffer, self.folders.resolve, self.settings)
@@ -156,12 +165,16 @@ class Session:
             self.progress_bars.end(path)
             self.board.remove_folder(path)
 
-    def document_opened(self, uri: str, language: str, version: int, text: str) -> None:
-        """Handle didOpen."""
-        self.folders.forget(uri)
+    def document_opened(self, uri: str, language: str, version: int, text: str, notebook: str = "") -> None:
+        """Handle didOpen. `notebook`: the notebook of a cell; a client without notebooks names it in the cell's URI."""
         document = self.documents.open(uri, language, version, text)
+        document.notebook = notebook or notebook_uri(uri)
+        if document.notebook:
+            self.folders.attach(uri, document.notebook)
+        else:
+            self.folders.forget(uri)
+            self.follow_ups.opened(document)
         self.buffer_feed.schedule(document)
-        self.follow_ups.opened(document)
         self.board.set_active_folder(self.folders.resolve(uri).folder)
 
     def document_edited(self, uri: str, version: int | None, edits: Sequence[Edit]) -> None:
@@ -173,11 +186,19 @@ class Session:
         replaced = any(edit.start is None for edit in edits)
         self.acceptance.document_changed(uri, document.text, () if replaced else [len(edit.text) for edit in edits])
         self.buffer_feed.schedule(document)
-        self.follow_ups.edited(document)
+        if not document.notebook:
+            self.follow_ups.edited(document)
 
     def change_unreadable(self, uri: str | None) -> None:
         """Handle a didOpen or didChange that cannot be read exactly. None: it does not even name its document."""
-        lost = self.documents.lose(uri)
+        self._report_lost(self.documents.lose(uri))
+
+    def notebook_unreadable(self, uri: str | None) -> None:
+        """Handle a change of a notebook that cannot be read exactly. None: it does not even name its notebook."""
+        cells = self.notebooks.lose(uri)
+        self._report_lost([document for cell in cells for document in self.documents.lose(cell)])
+
+    def _report_lost(self, lost: Sequence[Document]) -> None:
         for document in lost:
             self.suggester.forget(document.uri)
             self.buffer_feed.schedule(document)
@@ -192,6 +213,7 @@ class Session:
             self.completions.forget(uri)
             self.follow_ups.closed(uri)
             self.buffer_feed.remove(document)
+            self.folders.detach(uri)
             self.switches.documents.pop(uri, None)
 
     def document_saved(self, uri: str) -> None:

@@ -15,6 +15,7 @@ from c2l_lsp.server.transport.engine_client import EngineClient, EngineState
 from c2l_lsp.server.transport.protocol import Reason
 from c2l_lsp.server.workspace.documents import Document, Documents
 from c2l_lsp.server.workspace.folders import Folders
+from c2l_lsp.server.workspace.notebooks import Notebooks
 from c2l_lsp.text import word_at_end
 
 
@@ -43,6 +44,7 @@ class Completions:
     """
 
     documents: Documents
+    notebooks: Notebooks
     folders: Folders
     switches: eligibility.Switches
     settings: Callable[[str], Settings]
@@ -122,6 +124,7 @@ class Completions:
     def _query(self, document: Document, target: Target, invoked: bool) -> Query:
         location = self.folders.resolve(document.uri)
         settings = self.settings(location.folder)
+        earlier_cells, later_cells = self.notebooks.around(document)
         return Query(
             uri=document.uri,
             language=document.language,
@@ -134,6 +137,8 @@ class Completions:
             adapter=settings.adapter.enable and location.folder not in self.engine.disabled,
             settings=settings,
             must_start=target.must_start,
+            earlier_cells=earlier_cells,
+            later_cells=later_cells,
         )
 
 

@@ -49,7 +49,10 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Query:
-    """One completion request with its effective settings. `suffix` starts at the cursor."""
+    """One completion request with its effective settings. `suffix` starts at the cursor.
+
+    `earlier_cells`, `later_cells`: the text of a notebook around the cell that the request is for.
+    """
 
     uri: str
     language: str
@@ -62,6 +65,8 @@ class Query:
     adapter: bool
     settings: Settings
     must_start: str = ""
+    earlier_cells: str = ""
+    later_cells: str = ""
 
 
 @dataclass(frozen=True)
@@ -265,7 +270,7 @@ class Suggester:
 def to_request(query: Query) -> Complete:
     """The engine request for a query, with the text clipped to what the engine may need."""
     completion, tokens = query.settings.completion, query.settings.context.max_tokens
-    prefix, suffix = clip(query.prefix, query.suffix, tokens)
+    prefix, suffix = clip(query.earlier_cells + query.prefix, query.suffix + query.later_cells, tokens)
     return Complete(
         folder=query.folder,
         path=query.path,

@@ -269,7 +269,7 @@ class FollowUps:
             near = self._folders.resolve(document.uri).folder == origin.folder and (
                 origin.folder or path == origin.path
             )
-            if near and document.language == _LANGUAGE and document.in_step:
+            if near and document.language == _LANGUAGE and document.in_step and not document.notebook:
                 yield path, document
 
     def _path(self, document: Document) -> str:

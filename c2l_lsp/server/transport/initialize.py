@@ -15,6 +15,7 @@ from c2l_lsp.server.transport.protocol import FOLLOW_UP_KIND, Command
 
 _ENCODINGS = ("utf-8", "utf-16", "utf-32")
 _INCREMENTAL = 2
+EVERY_NOTEBOOK = "*"
 
 
 class InitializeRequest(NamedTuple):
@@ -57,6 +58,8 @@ def initialize_result(params: Mapping[str, Any]) -> dict[str, Any]:
         # A client with inline completion would show every suggestion twice, and an empty answer would replace its own
         # word list. The handler is registered for all clients: one that asks anyway still gets a response.
         capabilities["completionProvider"] = {}
+    if _at(params, "capabilities", "notebookDocument") is not None:
+        capabilities["notebookDocumentSync"] = {"notebookSelector": [{"notebook": EVERY_NOTEBOOK}]}
     return {"capabilities": capabilities, "serverInfo": {"name": "c2l-lsp", "version": __version__}}
 
 

@@ -27,7 +27,7 @@ from pygls.protocol import (
 )
 
 from c2l_lsp import __version__
-from c2l_lsp.server.transport.initialize import initialize_result
+from c2l_lsp.server.transport.initialize import EVERY_NOTEBOOK, initialize_result
 
 log = logging.getLogger("c2l.rpc")
 NOT_INITIALIZED, INVALID_REQUEST, PARSE_ERROR, INVALID_PARAMS = -32002, -32600, -32700, -32602
@@ -38,7 +38,7 @@ Steps = Generator[Any, Any, Any]
 def converter() -> Converter:
     """lsprotocol's converter that accepts any trigger kind and keeps some payloads as plain values.
 
-    Those of unknown methods, and those of the two notifications whose loss would let a document drift.
+    Those of unknown methods, and those of the notifications whose loss would let a document or a notebook drift.
     """
     result: Converter = default_converter()  # type: ignore[no-untyped-call]
     counts_from_zero = False
@@ -51,6 +51,11 @@ def converter() -> Converter:
         return kinds.Automatic if value == 2 or (value == 1 and counts_from_zero) else kinds.Invoked
 
     result.register_structure_hook(t.InlineCompletionTriggerKind, trigger_kind)
+    for notebook in (
+        t.DidOpenNotebookDocumentNotification, t.DidChangeNotebookDocumentNotification,
+        t.DidCloseNotebookDocumentNotification,
+    ):  # fmt: skip
+        result.register_structure_hook(notebook, _plain_notification)
     for kind in (JsonRPCRequestMessage, JsonRPCNotification):
         result.register_structure_hook(kind, _plain_message)
     result.register_structure_hook(t.DidOpenTextDocumentNotification, _plain_notification)
@@ -212,6 +217,21 @@ class Protocol(LanguageServerProtocol):
         """Call only the registered handler."""
         yield from self._handler(t.TEXT_DOCUMENT_DID_CLOSE, params)
 
+    @lsp_method(t.NOTEBOOK_DOCUMENT_DID_OPEN)
+    def lsp_notebook_document__did_open(self, params: object) -> Steps:
+        """Call only the registered handler."""
+        yield from self._handler(t.NOTEBOOK_DOCUMENT_DID_OPEN, params)
+
+    @lsp_method(t.NOTEBOOK_DOCUMENT_DID_CHANGE)
+    def lsp_notebook_document__did_change(self, params: object) -> Steps:
+        """Call only the registered handler."""
+        yield from self._handler(t.NOTEBOOK_DOCUMENT_DID_CHANGE, params)
+
+    @lsp_method(t.NOTEBOOK_DOCUMENT_DID_CLOSE)
+    def lsp_notebook_document__did_close(self, params: object) -> Steps:
+        """Call only the registered handler."""
+        yield from self._handler(t.NOTEBOOK_DOCUMENT_DID_CLOSE, params)
+
     @lsp_method(t.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
     def lsp_workspace__did_change_workspace_folders(self, params: t.DidChangeWorkspaceFoldersParams) -> Steps:
         """Call only the registered handler."""
@@ -250,6 +270,9 @@ class Server(LanguageServer):
             "c2l-lsp",
             __version__,
             text_document_sync_kind=t.TextDocumentSyncKind.Incremental,
+            notebook_document_sync=t.NotebookDocumentSyncOptions(
+                [t.NotebookDocumentFilterWithNotebook(notebook=EVERY_NOTEBOOK)]
+            ),
             protocol_cls=Protocol,
             converter_factory=converter,
         )

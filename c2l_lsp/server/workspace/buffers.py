@@ -63,6 +63,8 @@ class BufferFeed:
             self._send(Buffer(folder=location.folder, path=location.path, text=text))
 
     def _indexed_text(self, document: Document, settings: Settings) -> str | None:
+        if document.notebook:
+            return None  # the file holds all cells and their outputs, as JSON
         if not document.in_step or not settings.adapter.include_unsaved:
             return None
         if document.language not in settings.files.languages:

@@ -34,7 +34,7 @@ class Changed(NamedTuple):
 
 def read_opened(params: object) -> Opened | None:
     """Return the parameters of a `didOpen`; None if they name no document."""
-    item = _mapping(_mapping(params).get("textDocument"))
+    item = mapping(mapping(params).get("textDocument"))
     uri, language, text = item.get("uri"), item.get("languageId"), item.get("text")
     if not isinstance(uri, str):
         return None
@@ -44,11 +44,11 @@ def read_opened(params: object) -> Opened | None:
 
 def read_changed(params: object) -> Changed | None:
     """Return the parameters of a `didChange`; None if they name no document."""
-    document = _mapping(_mapping(params).get("textDocument"))
+    document = mapping(mapping(params).get("textDocument"))
     uri = document.get("uri")
     if not isinstance(uri, str):
         return None
-    return Changed(uri, _version(document.get("version")), _edits(_mapping(params).get("contentChanges")))
+    return Changed(uri, _version(document.get("version")), _edits(mapping(params).get("contentChanges")))
 
 
 def _edits(changes: object) -> list[Edit] | None:
@@ -57,7 +57,7 @@ def _edits(changes: object) -> list[Edit] | None:
         return None
     edits: list[Edit] | None = []
     for change in changes:
-        edit = _edit(_mapping(change))
+        edit = _edit(mapping(change))
         if edit is None:
             edits = None
         elif edit.start is None:
@@ -73,17 +73,17 @@ def _edit(change: Mapping[str, Any]) -> Edit | None:
         return None
     if span is None:
         return Edit(text)
-    start, end = (_position(_mapping(span).get(side)) for side in ("start", "end"))
+    start, end = (_position(mapping(span).get(side)) for side in ("start", "end"))
     return None if start is None or end is None else Edit(text, start, end)
 
 
 def _position(value: object) -> tuple[int, int] | None:
     """Return (line, code units). They may lie outside of the document: `Document.locate` clamps them."""
-    line, units = (_whole_number(_mapping(value).get(key)) for key in ("line", "character"))
+    line, units = (whole_number(mapping(value).get(key)) for key in ("line", "character"))
     return None if line is None or units is None else (line, units)
 
 
-def _whole_number(value: object) -> int | None:
+def whole_number(value: object) -> int | None:
     """Return an integer. Editors whose language has no integers send 3.0 for 3; other fractions mean nothing."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -93,8 +93,9 @@ def _whole_number(value: object) -> int | None:
 def _version(value: object) -> int | None:
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
-    return _whole_number(value)
+    return whole_number(value)
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
+    """Return a JSON object; an empty one for every other value."""
     return value if isinstance(value, Mapping) else {}

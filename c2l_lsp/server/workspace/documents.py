@@ -33,7 +33,7 @@ class Document:
     """An open document. `lines` include their line endings; the last line has none and may be empty.
 
     `version` grows with every change. `in_step` False: the editor sent a change that could not be read, so that its
-    text may be another one.
+    text may be another one. `notebook`: the URI of the notebook that it is a cell of; "" for every other document.
     """
 
     uri: str
@@ -42,6 +42,7 @@ class Document:
     lines: list[str]
     encoding: str = "utf-16"
     in_step: bool = True
+    notebook: str = ""
     _text: str | None = field(default=None, repr=False)
 
     @classmethod

@@ -36,6 +36,7 @@ class Folders:
         self._uris: dict[str, str] = {}
         self._real: dict[str, str] = {}
         self._known: dict[str, WorkspacePath] = {}
+        self._notebooks: dict[str, str] = {}
 
     def add(self, uri: str) -> str | None:
         """Add a folder; returns its path, or None if it is not a local file: URI."""
@@ -61,6 +62,16 @@ class Folders:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._uris))
 
+    def attach(self, cell_uri: str, notebook_uri: str) -> None:
+        """Let a cell of a notebook be in the notebook's folder, at the notebook's path."""
+        self._notebooks[cell_uri] = notebook_uri
+        self._known.pop(cell_uri, None)
+
+    def detach(self, cell_uri: str) -> None:
+        """Forget the notebook of a closed cell."""
+        if self._notebooks.pop(cell_uri, None) is not None:
+            self._known.pop(cell_uri, None)
+
     def forget(self, uri: str) -> None:
         """Resolve a document's links again when it is asked for next. Call it when the document is opened."""
         self._known.pop(uri, None)
@@ -75,7 +86,7 @@ class Folders:
         return known
 
     def _resolve(self, uri: str) -> WorkspacePath:
-        path = to_path(uri)
+        path = to_path(self._notebooks.get(uri, uri))
         if path is None or not self._uris:
             return WorkspacePath()
         named = _innermost(path, {folder: folder for folder in self._uris})

@@ -90,10 +90,12 @@ class LanguageClient(PipedProcess):
         configuration: bool = False,
         encodings: Sequence[str] | None = None,
         workspace_edit: Plain | None = None,
+        notebooks: bool = False,
         process_id: int | None = None,
         timeout: float | None = None,
     ) -> t.InitializeResult:
-        """Open a session. The flags are client capabilities: inline completion, progress bars, pulled settings.
+        """Open a session. The flags are client capabilities: inline completion, progress bars, pulled settings,
+        notebooks.
 
         `workspace_edit`: the capability `workspace.workspaceEdit`.
         """
@@ -109,6 +111,7 @@ class LanguageClient(PipedProcess):
                 "workspace": workspace,
                 "textDocument": {"inlineCompletion": {}} if inline else {},
                 "window": {"workDoneProgress": progress},
+                **({"notebookDocument": {"synchronization": {}}} if notebooks else {}),
                 "general": {"positionEncodings": list(encodings)} if encodings else {},
             },
             "workspaceFolders": [{"uri": path.as_uri(), "name": path.name} for path in folders],

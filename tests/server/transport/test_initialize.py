@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pygls.protocol import default_converter
 
-from c2l_lsp.server import commands, features
+from c2l_lsp.server import commands, features, notebook_features
 from c2l_lsp.server.session import Session
 from c2l_lsp.server.transport.initialize import initialize_result, parse_initialize, position_encoding
 from c2l_lsp.server.transport.rpc import Server
@@ -25,12 +25,21 @@ def body(**message: object) -> bytes:
     return json.dumps({"jsonrpc": "2.0", **message}).encode()
 
 
-@pytest.mark.parametrize("client", [{}, INLINE, {"general": {"positionEncodings": ["utf-8", "utf-16"]}}])
+@pytest.mark.parametrize(
+    "client",
+    [
+        {},
+        INLINE,
+        {"notebookDocument": {"synchronization": {}}},
+        {"general": {"positionEncodings": ["utf-8", "utf-16"]}},
+    ],
+)
 def test_capabilities_equal_those_that_pygls_computes(client: dict) -> None:
     """Everything announced is registered, and everything registered is announced."""
     server = Server()
     session = Session(server.protocol.send_notification, server.create_progress)
     features.register(server, session)
+    notebook_features.register(server, session)
     commands.register(server, session)
     server.protocol.receive(body(id=1, method="initialize", params=params(client)))
     theirs = default_converter().unstructure(server.server_capabilities)
