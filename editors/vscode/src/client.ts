@@ -12,6 +12,7 @@ import {
   type Middleware,
   type ShowMessageParams,
 } from "vscode-languageclient/node";
+import { SELECTOR } from "./documents";
 import type { Level } from "./problems";
 import {
   ADAPTER_DID_CHANGE,
@@ -73,7 +74,7 @@ export function createClient(serve: () => Promise<ChildProcess>, context: Client
 function options(context: ClientContext): LanguageClientOptions {
   const trace = tracing(context.log);
   return {
-    documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
+    documentSelector: SELECTOR,
     outputChannel: context.log,
     ...(trace === undefined ? {} : { traceOutputChannel: trace }),
     initializationOptions: () => ({

@@ -1,6 +1,7 @@
 /** Tells the server where the cursor rests: it reads the text there before the first key is typed. */
 
 import { type Disposable, window } from "vscode";
+import { isServed } from "./documents";
 import type { Server } from "./server";
 import type { Store } from "./view";
 
@@ -38,7 +39,7 @@ export class CursorReports implements Disposable {
 
   private async report(): Promise<void> {
     const editor = window.activeTextEditor;
-    if (editor === undefined || !["file", "untitled"].includes(editor.document.uri.scheme)) return;
+    if (editor === undefined || !isServed(editor.document)) return;
     const { line, character } = editor.selection.active;
     const params = { textDocument: { uri: editor.document.uri.toString() }, position: { line, character } };
     await this.server.notifyCursor(params).catch(() => undefined); // the server exited, which is reported elsewhere

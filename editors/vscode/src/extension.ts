@@ -8,6 +8,7 @@ import { registerCommands } from "./commands";
 import { CursorReports } from "./cursor";
 import { findServer, type Launch, pythonOf, type ServerSources } from "./discovery";
 import { diskUse } from "./diskUse";
+import { isServed } from "./documents";
 import { FollowUp } from "./followUp";
 import { Generations } from "./history";
 import { InlineRetry } from "./inlineRetry";
@@ -196,7 +197,7 @@ function isServerNeeded(): boolean {
   if ((workspace.workspaceFolders ?? []).length > 0) return true;
   return workspace.textDocuments.some((document) => {
     const map = workspace.getConfiguration(SECTION, document).get<Record<string, boolean>>("enable", {});
-    return ["file", "untitled"].includes(document.uri.scheme) && enabledFor(map, document.languageId);
+    return isServed(document) && enabledFor(map, document.languageId);
   });
 }
 

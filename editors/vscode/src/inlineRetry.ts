@@ -7,8 +7,7 @@
  */
 
 import { type Disposable, languages } from "vscode";
-
-const SELECTOR = [{ scheme: "file" }, { scheme: "untitled" }];
+import { SELECTOR } from "./documents";
 
 export class InlineRetry implements Disposable {
   private registration: Disposable | undefined;

@@ -1,6 +1,7 @@
 /** Polls the server for what it does not send on its own: the document's reason, statistics, norms of adapters. */
 
 import { type Disposable, window } from "vscode";
+import { isServed } from "./documents";
 import type { Generations } from "./history";
 import { type AdapterInfo, Method, type StatisticsReport, type Status } from "./protocol";
 import type { Server } from "./server";
@@ -47,7 +48,7 @@ export class Refresher implements Disposable {
   private async refresh(): Promise<void> {
     const request = ++this.lastRequest;
     const document = window.activeTextEditor?.document;
-    const supported = document !== undefined && ["file", "untitled"].includes(document.uri.scheme);
+    const supported = document !== undefined && isServed(document);
     try {
       const textDocument = supported ? { uri: document.uri.toString() } : undefined;
       const status = await this.server.request<Status>(Method.STATUS, { textDocument });

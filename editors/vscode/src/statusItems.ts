@@ -1,6 +1,7 @@
 /** The status bar item and the language status item; both render the view. */
 
 import { languages, LanguageStatusSeverity, MarkdownString, StatusBarAlignment, ThemeColor, window, workspace } from "vscode";
+import { SELECTOR } from "./documents";
 import { ClientCommand, Command, SECTION } from "./protocol";
 import { type StatusDisplay, statusDisplay, type Severity, accessibleLabel } from "./statusText";
 import type { Store, View } from "./view";
@@ -16,7 +17,7 @@ export function createStatusItems(store: Store): { dispose(): unknown }[] {
   const bar = window.createStatusBarItem("c2l.status", StatusBarAlignment.Right, 100);
   bar.name = "C2L Completions";
   bar.command = ClientCommand.SHOW_MENU;
-  const language = languages.createLanguageStatusItem("c2l.language", [{ scheme: "file" }, { scheme: "untitled" }]);
+  const language = languages.createLanguageStatusItem("c2l.language", SELECTOR);
   language.name = "C2L Completions";
   language.command = { title: "Menu", command: ClientCommand.SHOW_MENU };
 

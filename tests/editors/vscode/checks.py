@@ -30,6 +30,7 @@ from tests.editors.vscode.follow_up_checks import (
     a_follow_up_edit_is_shown_on_its_line,
     a_longer_name_is_shown_as_ghost_text,
 )
+from tests.editors.vscode.notebook_checks import a_notebook_cell_sees_the_other_cells
 from tests.editors.vscode.server_checks import (
     a_killed_server_is_restarted,
     a_missing_server_is_set_up,
@@ -51,8 +52,9 @@ WITHOUT_MODEL = (
     a_follow_up_edit_is_shown_on_its_line,
     a_longer_name_is_shown_as_ghost_text,
     a_follow_up_edit_is_applied_everywhere_after_its_preview,
+    a_notebook_cell_sees_the_other_cells,
 )
-"""Checks of how the extension manages the server process, and of follow-up edits; they do not depend on a model."""
+"""Checks of how the extension manages the server process, of follow-up edits and notebooks; they depend on no model."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ CHECKS: dict[Callable[[Workbench], None], tuple[Fault, ...]] = {
     a_follow_up_edit_is_shown_on_its_line: (Fault("no-code-actions", "the new name on the line"),),
     a_longer_name_is_shown_as_ghost_text: (Fault("wrong-text", "the editor showed"),),
     a_follow_up_edit_is_applied_everywhere_after_its_preview: (Fault("unconfirmed-edits", "bulk-edit-panel"),),
+    a_notebook_cell_sees_the_other_cells: (Fault("drop-notebooks", "ghost text"),),
     each_folder_has_its_own_adapter: (Fault("drop-notifications", "in the status"),),
     an_untrusted_folder_is_not_indexed: (
         Fault("always-trusted", "the folder was indexed"),

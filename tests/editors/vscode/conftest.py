@@ -46,6 +46,7 @@ FILES = (
     "follow_line.py",
     "follow_ghost.py",
     "follow_all.py",
+    "shelves.ipynb",
 )
 
 

@@ -20,6 +20,7 @@ Faults:
   drop-settings-change     drop notifications of changed settings
   drop-trust-change        drop notifications of granted trust
   drop-cursor              drop notifications of where the cursor rests, as if they were not sent
+  drop-notebooks           drop notifications of notebooks, as if they were not sent
   drop-switches            start a server without the user's switches
   drop-user-settings       start a server without the user's settings
   always-trusted           start a server with every folder trusted
@@ -100,6 +101,8 @@ def to_server(message: dict[str, Any], editor: BinaryIO) -> dict[str, Any] | Non
     ):
         os._exit(1)
     if method == "workspace/didChangeConfiguration" and fault() == "drop-settings-change":
+        return None
+    if str(method).startswith("notebookDocument/") and fault() == "drop-notebooks":
         return None
     if method == "c2l/didChangeTrust" and fault() == "drop-trust-change":
         return None
