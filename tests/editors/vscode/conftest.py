@@ -47,6 +47,7 @@ FILES = (
     "follow_ghost.py",
     "follow_all.py",
     "shelves.ipynb",
+    "shelves_again.ipynb",
 )
 
 

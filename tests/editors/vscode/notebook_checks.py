@@ -9,6 +9,8 @@ from pathlib import Path
 from tests.editors.vscode.steps import wait_for_ghost
 from tests.editors.vscode.workbench import Workbench
 
+NAMES = ("shelves.ipynb", "shelves_again.ipynb")
+"""One for each run of the check: VS Code keeps a closed notebook open in the server."""
 CELLS = ("import warehouse\n", "", "print(warehouse)\n")
 SECOND = ":nth-match(.notebook-editor .cell-editor-container .monaco-editor .view-lines, 2)"
 
@@ -22,7 +24,7 @@ def a_notebook_cell_sees_the_other_cells(vscode: Workbench) -> None:
         "nbformat": 4,
         "nbformat_minor": 2,
     }
-    path = vscode.folder / "shelves.ipynb"
+    path = next(path for path in map(vscode.folder.joinpath, NAMES) if not path.read_text().startswith("{"))
     path.write_text(json.dumps(notebook))
     vscode.open_tab(path.name)
     try:
