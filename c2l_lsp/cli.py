@@ -24,9 +24,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-LOCAL_NAMES = ("ollama:", "lmstudio:")
-"""Beginnings of the names of models that other programs keep on this machine."""
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ModelOption = Annotated[
     str,
@@ -239,7 +236,7 @@ def _settings(model: str) -> Settings:
     for error in errors:
         typer.echo(str(error), err=True)
     if model:
-        key = "path" if Path(model).exists() or model.startswith(LOCAL_NAMES) else "id"
+        key = "path" if Path(model).exists() or ":" in model else "id"  # no name of the Hub has a colon
         settings, errors = merge(settings, {"model": {key: model}}, source="--model", machine=True)
         if errors:
             raise errors[0]

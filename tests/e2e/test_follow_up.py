@@ -213,6 +213,16 @@ def test_nothing_is_offered_after_the_document_was_closed(editor: Editor, folder
     assert actions(editor, uri(folder, "user.py"), 2) == []
 
 
+def test_an_offer_stays_while_other_files_are_edited(editor: Editor, folder: Path) -> None:
+    """Opening or editing a file in another language dropped all offers of its folder."""
+    rename(editor, folder)
+    offered(editor, uri(folder), 4)
+    notes = uri(folder, "notes.md")
+    editor.open(notes, "# Notes\n", "markdown")
+    editor.change(notes, ((0, 7), (0, 7), " on prices"))
+    assert settled(editor, uri(folder), 4)
+
+
 def test_two_renames_are_offered_side_by_side(editor: Editor, folder: Path) -> None:
     rename(editor, folder)
     offered(editor, uri(folder), 4)

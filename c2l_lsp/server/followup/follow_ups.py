@@ -174,8 +174,10 @@ class FollowUps:
         """Look for a followed edit in a document that is quiet, and bring the offers in it up to date."""
         burst = self._bursts.get(document.uri)
         folder = self._folders.resolve(document.uri).folder
-        if burst is None or document.language != _LANGUAGE or not self._on(folder):
+        if not self._on(folder):
             self._offers = [offer for offer in self._offers if offer.origin.folder != folder]
+            return
+        if burst is None or document.language != _LANGUAGE:
             return
         base, now, version = burst.base, burst.now, document.version
         edit = await self._run(_recognise, base, now) if burst.changed else None

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type Action, nearest, type PlaceEdit } from "../src/places";
 
-const URI = "file:///work/shop.py";
+const URI = "file:///shop/shop.py";
 
 function place(line: number, start: number, end: number, newText = "price"): PlaceEdit {
   return { range: { start: { line, character: start }, end: { line, character: end } }, newText };
@@ -21,7 +21,7 @@ test("of two places on the cursor's line, the nearer one is shown", () => {
 
 test("places of other files, of another version, and removals are not shown", () => {
   const cursor = { line: 4, character: 0 };
-  assert.equal(nearest([action([place(4, 2, 7)], "file:///work/other.py")], URI, 3, cursor), undefined);
+  assert.equal(nearest([action([place(4, 2, 7)], "file:///shop/other.py")], URI, 3, cursor), undefined);
   assert.equal(nearest([action([place(4, 2, 7)], URI, 2)], URI, 3, cursor), undefined);
   assert.equal(nearest([action([place(4, 2, 7, "")])], URI, 3, cursor), undefined);
   assert.equal(nearest([{}], URI, 3, cursor), undefined);

@@ -92,13 +92,11 @@ def typed_one_by_one(model, before: str, typed: str, after: str, budget: int = 5
 TYPED = "    total = first(a)\n    if total > 3:\n        return total\n\n    return second(b, c)\n"
 
 
-@pytest.mark.parametrize("lines", [100, 104, 108, 112])
-@pytest.mark.parametrize("order", ["psm", "spm", "joined"])
-def test_a_key_appends_to_the_prompt_in_every_order(tiny, order, lines):
-    """Lines that are typed stay behind the anchor: no prompt reads the suffix, or a line before, again.
+LINES = 108
 
-    Without an anchor the start of a clipped prompt moves once in 16 lines. That one key reads the prompt again.
-    """
+
+def tokens_a_key(tiny, order, lines):
+    """The tokens that each key of TYPED costs behind so many lines of a long document."""
     model = dataclasses.replace(tiny, fim=dataclasses.replace(tiny.fim, order=order))
     before, after = ("".join(f"{name}_{n} = {name}({n})\n" for n in range(lines)) for name in ("first", "second"))
     prompts = typed_one_by_one(model, before + "\ndef f(a, b, c):\n", TYPED, after)
@@ -107,9 +105,21 @@ def test_a_key_appends_to_the_prompt_in_every_order(tiny, order, lines):
         assert built.fim
         shared = next((i for i, (a, b) in enumerate(zip(last.ids, built.ids, strict=False)) if a != b), len(last.ids))
         keys.append(len(built.ids) - min(shared, len(built.ids) - 1))
-    moved = 0 if order == "psm" else max(keys)
-    assert sum(keys) - moved <= 1.5 * len(TYPED)  # one or two tokens a key: the last is always computed
-    assert 400 <= len(built.ids) <= 500, "the prompt is clipped"
+    assert 300 <= len(built.ids) <= 500, "the prompt is clipped"
+    return keys
+
+
+@pytest.mark.parametrize("order", ["psm", "spm", "joined"])
+def test_a_key_appends_to_the_prompt_in_every_order(tiny, order):
+    """Lines that are typed stay behind the anchor: no prompt reads the suffix, or a line before, again."""
+    assert sum(tokens_a_key(tiny, order, LINES)) <= 1.5 * len(TYPED)  # the last token is always computed
+
+
+@pytest.mark.parametrize("order", ["psm", "spm", "joined"])
+def test_the_start_of_a_clipped_prompt_moves_seldom(tiny, order):
+    """With an anchor it never moves while the user types, else in blocks: then a key reads the prompt again."""
+    moved = [cost > 20 for more in range(16) for cost in tokens_a_key(tiny, order, LINES + more)]
+    assert sum(moved) <= (0 if order == "psm" else 0.02 * len(moved)), sum(moved) / len(moved)
 
 
 @pytest.mark.parametrize("size", [0, 7, 20, 21, 50, len(TYPED)])

@@ -44,10 +44,10 @@ def test_two_processes_with_different_clocks_train_one_model(
     run = tmp_path / "run"
     for sessions in (1, 2):  # in the second session, both processes read the same checkpoint
         completed = torchrun(SCRIPT, run, tokenizer_folder, texts)
+        # torchrun's own report stands at the end; why a process ended stands before it.
+        assert completed.returncode == 0, f"{completed.stderr[:4000]}\n…\n{completed.stderr[-2000:]}"
         newest = checkpoint.newest(run)
-        assert newest is not None and newest.name == f"step-{6 * sessions:07d}", completed.stderr[-2000:]
-        # Rarely, gloo aborts a process whose peer has left already. By then both have saved the last step.
-        assert completed.returncode == 0 or "SIGABRT" in completed.stderr, completed.stderr[-2000:]
+        assert newest is not None and newest.name == f"step-{6 * sessions:07d}"
     weights, _, state = checkpoint.load(newest)
     first, second = (set(stream["seen"]) for stream in state["streams"])
     assert first and second and not first & second
